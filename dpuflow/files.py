@@ -1,0 +1,83 @@
+"""Files that are either whole or absent: atomic writes, checksums, JSON."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from dpuflow.errors import UserError
+
+
+@contextmanager
+def atomic_path(path):
+    """Yield a temporary sibling of `path`; rename it to `path` if the block succeeds.
+
+    The temporary name keeps the suffix, because some writers (Keras) choose the
+    format by it. A failed or killed block never leaves a file under `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = folder / path.name
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_bytes(path, data):
+    """Write `data` (bytes) to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path, text):
+    """Write `text` as UTF-8 to `path` atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+class _NumpyEncoder(json.JSONEncoder):
+    def default(self, o):
+        if isinstance(o, np.generic):
+            return o.item()
+        if isinstance(o, np.ndarray):
+            return o.tolist()
+        return super().default(o)
+
+
+def _pack_number_lists(text):
+    """Put lists of plain numbers on one line: a 7,000-entry column is unreadable."""
+    return re.sub(
+        r"\[\s+(-?[\d.eE+-]+(?:,\s+-?[\d.eE+-]+)*)\s+\]",
+        lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]",
+        text,
+    )
+
+
+def write_json(path, data):
+    """Write `data` as deterministic, readable JSON (insertion order kept, no NaN)."""
+    text = json.dumps(data, indent=1, cls=_NumpyEncoder, allow_nan=False, ensure_ascii=False)
+    write_text(path, _pack_number_lists(text) + "\n")
+
+
+def read_json(path):
+    """Read a JSON file; UserError names the file when it is missing or malformed."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a JSON file ({error}); remove it and run again") from None
+
+
+def sha256(path):
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

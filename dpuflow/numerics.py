@@ -1,0 +1,107 @@
+"""INT8 power-of-two numerics of the DPU tools.
+
+A quantized value is ``q * 2**-fix_point`` with ``q`` an int8; one fix_point per
+tensor, any integer (it may be negative or above 7). Sources: facts
+``dpu-numerics.md`` ("Format", "Rounding") and ``xmodel.md`` section 4.
+"""
+
+import math
+
+import numpy as np
+
+INT8_MIN = -128
+INT8_MAX = 127
+
+SHIFT_CUT_RANGE = (0, 16)
+"""Allowed fix_in + fix_weights - fix_out (dpu-numerics.md, "Graph passes")."""
+SHIFT_BIAS_RANGE = (0, 16)
+"""Allowed fix_in + fix_weights - fix_bias; stricter than the vendor's quantizer,
+whose lower limit reaches below what the instruction field holds (xmodel.md 4)."""
+
+LEAKY_RELU_SLOPE = (26, 8)
+"""The DPU's only leaky slope, 26 / 2**8 (xmodel.md 4)."""
+RELU6_LIMIT = 96
+"""RELU6 clamps at integer 6 * 2**4 whatever the fix_point, while fix_out <= 4
+(a quirk of the reference semantics, xmodel.md 4)."""
+
+
+def round_half_up(x):
+    """DPU_ROUND: floor(x + 1/2), so -2.5 -> -2 and 2.5 -> 3 (activations, input).
+
+    Exact also for |x| >= 2**52 and for 0.49999999999999994, where adding 0.5
+    in float64 would round: the fraction is compared instead.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    floor = np.floor(x)
+    return floor + (x - floor >= 0.5)
+
+
+def round_half_away(x):
+    """Round half away from zero: -2.5 -> -3, 2.5 -> 3 (weights, biases)."""
+    x = np.asarray(x, dtype=np.float64)
+    return np.copysign(round_half_up(np.abs(x)), x)
+
+
+def round_half_even(x):
+    """PY3_ROUND: round half to even, as NumPy and Python do."""
+    return np.rint(np.asarray(x, dtype=np.float64))
+
+
+ROUNDING = {
+    "DPU_ROUND": round_half_up,
+    "STD_ROUND": round_half_away,
+    "PY3_ROUND": round_half_even,
+}
+"""round_mode attribute of an xmodel -> function (xmodel.md 4)."""
+
+
+def quantize(x, fix_point, rounding="DPU_ROUND"):
+    """Real values -> int8: round(x * 2**fix_point) with `rounding`, then saturate."""
+    scaled = np.ldexp(np.asarray(x, dtype=np.float64), fix_point)
+    return np.clip(ROUNDING[rounding](scaled), INT8_MIN, INT8_MAX).astype(np.int8)
+
+
+def dequantize(q, fix_point):
+    """int8 -> float64 values q * 2**-fix_point (exact)."""
+    return np.ldexp(np.asarray(q, dtype=np.float64), -fix_point)
+
+
+def input_table(subtract, divide, fix_point):
+    """Lookup table (256,) int8: what each uint8 pixel becomes at the DPU's input.
+
+    (pixel - subtract) / divide is the float input of the network; the table holds
+    its DPU_ROUND quantization (xmodel.md 4, "input to the board").
+    """
+    pixels = np.arange(256, dtype=np.float64)
+    # float32, because that is what the float network was fed with
+    value = ((pixels - subtract) / divide).astype(np.float32)
+    return quantize(value, fix_point)
+
+
+_AVERAGE_POOL_FACTORS = {
+    (3, 3): (7, 6),
+    (5, 5): (10, 8),
+    (6, 6): (7, 8),
+    (7, 7): (21, 10),
+    (14, 14): (21, 12),
+}
+
+
+def average_pool_factor(kernel_h, kernel_w):
+    """(M, S) with M / 2**S, the DPU's stand-in for 1 / (kernel_h * kernel_w).
+
+    xmodel.md section 4, "pool-fix AVG": five fixed pairs, else the first shift
+    with the smallest float32 error.
+    """
+    fixed = _AVERAGE_POOL_FACTORS.get((kernel_h, kernel_w))
+    if fixed:
+        return fixed
+    area = kernel_h * kernel_w
+    target = np.float32(1.0 / area)
+    best = None
+    for shift in range(math.ceil(math.log2(area * 128))):
+        multiplier = math.floor(2**shift / area + 0.5)
+        error = abs(np.float32(multiplier / 2**shift) - target)
+        if best is None or error < best[0]:
+            best = (error, multiplier, shift)
+    return best[1], best[2]

@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+# Before any test imports TensorFlow: legacy Keras and a quiet log, as the scripts set them.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+SHARED = REPO.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def repo():
+    """The root of the repository."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Factory: shared("golden/ops.npz") -> path, or a skip that says what is missing."""
+
+    def locate(relative):
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"needs {path}, which is not on this machine")
+        return path
+
+    return locate
