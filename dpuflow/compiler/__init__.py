@@ -1,0 +1,1 @@
+"""The compiler: a quantized network becomes xmodels; checks and figures for a target."""

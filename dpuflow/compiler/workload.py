@@ -1,0 +1,149 @@
+"""Workload figures of the compiler: operations of a layer, and what the array spends.
+
+`workload` counts operations (a multiply and an add are two, the bias one);
+`workload_on_arch` counts what the DPU's array is busy with, where sizes are rounded
+up to the parallelism. Formulas: facts xmodel.md section 5.1, exact for convolution
+and pooling against the vendor's files. Those files hold no depthwise convolution and
+no eltwise op: those two formulas are the same counting applied to the ALU engine.
+"""
+
+from math import ceil, prod
+
+ALU_OPS = ("depthwise_conv", "max_pool", "avg_pool", "add")
+
+
+def round_up(value, multiple):
+    """The least multiple of `multiple` that is not below `value`."""
+    return ceil(value / multiple) * multiple
+
+
+def augments_channels(kernel, in_channels, pad, dilation, target):
+    """Whether a first-layer convolution folds kernel columns and channels together.
+
+    Channel augmentation reads KW * IC bytes as one pixel's channels, so it must fit
+    `target.channel_augmentation` and gain something. Layers padded left or right are
+    left alone: how the vendor's compiler augments those is not known (facts isa.md 4.3).
+    """
+    folded = kernel[0] * in_channels
+    parallel = target.input_channel_parallel
+    return (
+        tuple(dilation) == (1, 1)
+        and tuple(pad[:2]) == (0, 0)
+        and folded <= target.channel_augmentation
+        and round_up(folded, parallel) < kernel[0] * round_up(in_channels, parallel)
+    )
+
+
+def conv_workload(out_shape, kernel, in_channels):
+    """Operations of a convolution (a dense layer is one): OH OW OC (2 KH KW IC + 1).
+
+    out_shape is (OH, OW, OC), kernel (KW, KH); the + 1 is the bias and is counted
+    also without one.
+    """
+    return prod(out_shape) * (2 * prod(kernel) * in_channels + 1)
+
+
+def conv_workload_on_arch(out_shape, kernel, in_channels, target, augmented=False):
+    """`conv_workload` with OH, OC and IC rounded up to the array of `target`.
+
+    `augmented`: a first layer with channel augmentation rounds KW * IC as one number.
+    """
+    height, width, channels = out_shape
+    parallel = target.input_channel_parallel
+    if augmented:
+        depth = kernel[1] * round_up(kernel[0] * in_channels, parallel)
+    else:
+        depth = prod(kernel) * round_up(in_channels, parallel)
+    rows = round_up(height, target.pixel_parallel)
+    return rows * width * round_up(channels, target.output_channel_parallel) * (2 * depth + 1)
+
+
+def _alu_shape(out_shape, target):
+    height, width, channels = out_shape
+    rows = round_up(height, target.alu_pixel_parallel)
+    return rows, width, round_up(channels, target.input_channel_parallel)
+
+
+def pool_workload(out_shape, kernel):
+    """Operations of a max or average pool: OH OW C KH KW."""
+    return prod(out_shape) * prod(kernel)
+
+
+def pool_workload_on_arch(out_shape, kernel, target):
+    """`pool_workload` with OH rounded up to the ALU's pixels and C to the channels."""
+    return pool_workload(_alu_shape(out_shape, target), kernel)
+
+
+def depthwise_workload(out_shape, kernel):
+    """Operations of a depthwise convolution: OH OW C (2 KH KW + 1)."""
+    return prod(out_shape) * (2 * prod(kernel) + 1)
+
+
+def depthwise_workload_on_arch(out_shape, kernel, target):
+    """`depthwise_workload` rounded like a pool, whose engine it runs on."""
+    return depthwise_workload(_alu_shape(out_shape, target), kernel)
+
+
+def eltwise_workload(out_shape, inputs=2):
+    """Operations of an elementwise addition of `inputs` tensors: OH OW C (inputs - 1)."""
+    return prod(out_shape) * (inputs - 1)
+
+
+def eltwise_workload_on_arch(out_shape, target, inputs=2):
+    """`eltwise_workload` rounded like a pool."""
+    return eltwise_workload(_alu_shape(out_shape, target), inputs)
+
+
+def map_shape(shape):
+    """(H, W, C) of any shape of a Network: a vector (N,) is a 1 x 1 map of N channels."""
+    return tuple(shape) if len(shape) == 3 else (1, 1, prod(shape))
+
+
+def dense_kernel(network, layer):
+    """((KW, KH), IC) of a dense layer as the convolution it becomes.
+
+    A dense layer behind a flatten covers the whole map that was flattened (facts
+    xmodel.md 2.2); behind another vector it is a 1 x 1 convolution.
+    """
+    source = network[layer.inputs[0]]
+    while source.op == "flatten":
+        source = network[source.inputs[0]]
+    height, width, channels = map_shape(source.shape)
+    return (width, height), channels
+
+
+def layer_is_augmented(network, layer, target):
+    """Whether `layer` is a convolution that reads the network's input with channel augmentation."""
+    if layer.op != "conv" or network[layer.inputs[0]].op != "input":
+        return False
+    attrs = layer.attrs
+    channels = map_shape(network[layer.inputs[0]].shape)[2]
+    return augments_channels(attrs["kernel"], channels, attrs["pad"], attrs["dilation"], target)
+
+
+def layer_workload(network, layer, target):
+    """(workload, workload_on_arch) of one layer of a folded Network; (0, 0) if it computes nothing.
+
+    input, flatten, concat and softmax count zero, as in the vendor's files.
+    """
+    shape = map_shape(layer.shape)
+    if layer.op in ("conv", "dense"):
+        if layer.op == "dense":
+            kernel, channels = dense_kernel(network, layer)
+        else:
+            kernel, channels = layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
+        augmented = layer_is_augmented(network, layer, target)
+        return (
+            conv_workload(shape, kernel, channels),
+            conv_workload_on_arch(shape, kernel, channels, target, augmented),
+        )
+    if layer.op in ("max_pool", "avg_pool"):
+        kernel = layer.attrs["kernel"]
+        return pool_workload(shape, kernel), pool_workload_on_arch(shape, kernel, target)
+    if layer.op == "depthwise_conv":
+        kernel = layer.attrs["kernel"]
+        return depthwise_workload(shape, kernel), depthwise_workload_on_arch(shape, kernel, target)
+    if layer.op == "add":
+        count = len(layer.inputs)
+        return eltwise_workload(shape, count), eltwise_workload_on_arch(shape, target, count)
+    return 0, 0

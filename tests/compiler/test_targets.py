@@ -1,0 +1,121 @@
+"""Targets: every derived value against the vendor's data, user entries, errors."""
+
+import json
+
+import pytest
+
+from dpuflow.errors import UserError
+from dpuflow.targets import describe_fingerprint, get_target, load_targets
+
+SIZES = ("B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096")
+ACTIVATIONS = {"relu": "RELU", "leaky_relu": "LEAKYRELU", "relu_six": "RELU6"}
+
+
+def ranges(text):
+    return tuple(int(part) for part in text.split("-"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_value_equals_the_vendor_data(shared, size):
+    facts = {row["name"]: row for row in json.loads(shared("facts/targets.json").read_text())}
+    fact = facts[f"DPUCZDX8G_ISA1_{size}"]
+    target = get_target(f"DPUCZDX8G_ISA1_{size}")
+    assert (target.dpu_type, target.isa, target.size) == (fact["type"], fact["isa"], size)
+    assert target.fingerprint == target.fingerprints["3.0"] == int(fact["fingerprint"], 16)
+    assert target.fingerprints["2.5"] == target.fingerprint - (1 << 30)
+    assert target.pixel_parallel == fact["pp"]
+    assert target.input_channel_parallel == fact["icp"]
+    assert target.output_channel_parallel == fact["ocp"]
+    assert target.peak_operations == fact["peak_ops_per_cycle"] == int(size[1:])
+    assert target.channel_augmentation == fact["channel_augmentation"]
+    assert target.alu_pixel_parallel == fact["alu"]["pp"] == fact["eltwise_pp"]
+    ours = {name: [bank.count, bank.width, bank.depth] for name, bank in target.banks.items()}
+    image = ours.pop("image")
+    assert [fact["banks"][f"VB{group}"] for group in range(target.image_groups)] == [image] * 2
+    assert set(fact["banks"]) == {"VB0", "VB1", "CONVW", "DWCONVW", "BIAS"}
+    theirs = {"weights": "CONVW", "depthwise": "DWCONVW", "bias": "BIAS"}
+    assert ours == {name: fact["banks"][bank] for name, bank in theirs.items()}
+    limits = target.limits
+    assert limits.conv_kernel == ranges(fact["conv_kernel"])
+    assert limits.conv_stride == ranges(fact["conv_stride"])
+    assert limits.alu_kernel == ranges(fact["alu"]["kernel"])
+    assert limits.alu_stride == ranges(fact["alu"]["stride"])
+    assert sorted(limits.alu_pad) == sorted(ranges(pad)[1] for pad in fact["alu"]["pad"])
+    assert set(limits.conv_activations) == {"NONE"} | {ACTIVATIONS[name] for name in fact["conv_act"]}
+    assert set(limits.depthwise_activations) == {"NONE"} | {ACTIVATIONS[name] for name in fact["alu"]["act"]}
+    assert {kind.lower() for kind in limits.eltwise} == {name[:3] for name in fact["eltwise"]}
+
+
+def test_published_fingerprints_and_ug1414_limits():
+    target = get_target("DPUCZDX8G_ISA1_B4096")
+    assert target.fingerprints == {
+        "2.5": 0x101000016010407,
+        "3.0": 0x101000056010407,
+        "3.5": 0x101000056010407,
+    }
+    assert target.limits.channels == 4096
+    assert target.limits.weight_entries == 2048
+    assert target.arch_json == {"fingerprint": "0x101000056010407"}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cores", "clock"),
+    [("zcu102", "B4096", 3, 281), ("zcu104", "B4096", 2, 300), ("kv260", "B4096", 1, 300)]
+    + [("ultra96v2", "B1600", 1, 287)],
+)
+def test_boards(name, size, cores, clock):
+    target = get_target(name)
+    assert (target.size, target.board.cores, target.board.clock_mhz) == (size, cores, clock)
+
+
+def test_a_users_own_target():
+    entry = {
+        "dpu": "DPUCZDX8G_ISA1_B2304",
+        "release": "2.5",
+        "board": {"name": "ZCU106", "cores": 2, "clock_mhz": 325},
+    }
+    target = get_target("mine", load_targets(extra={"mine": entry}))
+    assert target.fingerprint == 0x101000016010405
+    assert (target.name, target.dpu, target.board.name) == ("mine", "DPUCZDX8G_ISA1_B2304", "ZCU106")
+    assert load_targets(extra={"mine": {"dpu": "DPUCZDX8G_ISA1_B512"}})["mine"].board is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"dpu": "DPUCZDX8G_ISA1_B4069"}, "B4096"),
+        ({"dpu": "DPUCZDX8G_ISA1_B4096", "release": 3.0}, "quoted"),
+        ({"dpu": "DPUCZDX8G_ISA1_B4096", "relese": "3.0"}, "relese"),
+        ({"release": "3.0"}, "expected"),
+        ("B4096", "expected"),
+        ({"dpu": "DPUCZDX8G_ISA1_B4096", "board": {"cores": 0, "clock_mhz": 300}}, "cores"),
+        ({"dpu": "DPUCZDX8G_ISA1_B4096", "board": {"cores": 1, "clock_mhz": "300 MHz"}}, "clock_mhz"),
+    ],
+)
+def test_a_wrong_entry_is_named(entry, words):
+    with pytest.raises(UserError, match=words) as error:
+        load_targets(extra={"mine": entry})
+    assert "mine" in str(error.value)
+
+
+def test_an_unknown_target_lists_the_nearest():
+    with pytest.raises(UserError, match="zcu104"):
+        get_target("zcu14")
+    with pytest.raises(UserError, match="DPUCZDX8G_ISA1_B4096"):
+        get_target("B4096")
+    with pytest.raises(UserError, match="kv260, ultra96v2"):
+        get_target("?")
+
+
+def test_a_missing_or_broken_file(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_targets(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("families: [")
+    with pytest.raises(UserError, match="not YAML"):
+        load_targets(tmp_path / "bad.yaml")
+
+
+def test_a_fingerprint_in_words():
+    assert describe_fingerprint(0x101000016010407) == "DPUCZDX8G_ISA1_B4096, release 2.5"
+    assert describe_fingerprint(0x101000056010404) == "DPUCZDX8G_ISA1_B1600, release 3.0 or 3.5"
+    assert describe_fingerprint(7) is None

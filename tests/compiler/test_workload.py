@@ -1,0 +1,111 @@
+"""Workload figures against the vendor's compiler."""
+
+import pytest
+
+from dpuflow.compiler import workload
+from dpuflow.network import Layer, Network
+from dpuflow.targets import get_target
+
+B4096 = get_target("DPUCZDX8G_ISA1_B4096")
+B1600 = get_target("DPUCZDX8G_ISA1_B1600")
+
+
+def conv(name, source, shape, kernel, pad=(0, 0, 0, 0), stride=(1, 1), op="conv"):
+    attrs = {"kernel": kernel, "stride": stride, "dilation": (1, 1), "pad": pad, "activation": "NONE"}
+    return Layer(name, op, [source], shape, attrs)
+
+
+def pool(name, source, shape, kernel, op="max_pool"):
+    return Layer(name, op, [source], shape, {"kernel": kernel, "stride": kernel, "pad": (0, 0, 0, 0)})
+
+
+@pytest.fixture
+def vendor_network():
+    """The network of the vendor-compiled file: layers and sizes as in the table of facts targets.md."""
+    return Network(
+        "mnist",
+        [
+            Layer("in", "input", [], (28, 28, 1)),
+            conv("c0", "in", (22, 22, 32), (7, 7)),
+            conv("c1", "c0", (16, 16, 32), (7, 7)),
+            pool("p1", "c1", (8, 8, 32), (2, 2)),
+            conv("c2", "p1", (4, 4, 64), (5, 5)),
+            pool("p2", "c2", (2, 2, 64), (2, 2)),
+            Layer("f", "flatten", ["p2"], (256,)),
+            Layer("d", "dense", ["f"], (10,), {"activation": "NONE"}),
+            Layer("s", "softmax", ["d"], (10,)),
+        ],
+    )
+
+
+def test_the_published_table(vendor_network):
+    found = {
+        layer.name: workload.layer_workload(vendor_network, layer, B4096) for layer in vendor_network.layers
+    }
+    assert found == {
+        "in": (0, 0),
+        "c0": (1_533_312, 3_801_600),
+        "c1": (25_698_304, 25_698_304),
+        "p1": (8_192, 8_192),
+        "c2": (1_639_424, 3_278_848),
+        "p2": (1_024, 2_048),
+        "f": (0, 0),
+        "d": (5_130, 65_664),
+        "s": (0, 0),
+    }
+    assert sum(pair[0] for pair in found.values()) == 28_885_386
+    assert sum(pair[1] for pair in found.values()) == 32_854_656
+
+
+def test_sizes_round_up_to_the_parallelism_of_the_target():
+    # B1600: 8 pixels, 10 input and output channels, 4 ALU pixels
+    assert workload.conv_workload_on_arch((5, 7, 11), (3, 3), 11, B1600) == 8 * 7 * 20 * (2 * 9 * 20 + 1)
+    assert workload.pool_workload_on_arch((5, 7, 11), (3, 2), B1600) == 8 * 7 * 20 * 6
+    assert workload.depthwise_workload((5, 7, 11), (3, 3)) == 5 * 7 * 11 * 19
+    assert workload.depthwise_workload_on_arch((5, 7, 11), (3, 3), B1600) == 8 * 7 * 20 * 19
+    assert workload.eltwise_workload((5, 7, 11)) == 5 * 7 * 11
+    assert workload.eltwise_workload_on_arch((5, 7, 11), B1600, inputs=3) == 8 * 7 * 20 * 2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "channels", "pad", "dilation", "expected"),
+    [
+        ((7, 7), 1, (0, 0, 0, 0), (1, 1), True),
+        ((7, 7), 3, (0, 0, 3, 3), (1, 1), True),  # 21 of 32
+        ((7, 7), 5, (0, 0, 0, 0), (1, 1), False),  # 35 > 32
+        ((3, 3), 1, (1, 1, 1, 1), (1, 1), False),  # padded left and right
+        ((3, 3), 1, (0, 0, 0, 0), (2, 1), False),
+        ((1, 1), 3, (0, 0, 0, 0), (1, 1), False),  # nothing to gain
+        ((2, 2), 16, (0, 0, 0, 0), (1, 1), False),
+    ],
+)
+def test_when_channels_are_augmented(kernel, channels, pad, dilation, expected):
+    assert workload.augments_channels(kernel, channels, pad, dilation, B4096) is expected
+
+
+def test_only_the_layer_at_the_input_is_augmented(vendor_network):
+    c0, c1 = vendor_network["c0"], vendor_network["c1"]
+    assert workload.layer_is_augmented(vendor_network, c0, B4096)
+    assert not workload.layer_is_augmented(vendor_network, c1, B4096)
+
+
+def test_dense_behind_a_vector_is_a_one_by_one_convolution(vendor_network):
+    network = vendor_network
+    network.layers[-1] = Layer("d2", "dense", ["d"], (24,), {"activation": "NONE"})
+    assert workload.dense_kernel(network, network["d"]) == ((2, 2), 64)
+    assert workload.dense_kernel(network, network["d2"]) == ((1, 1), 10)
+    assert workload.layer_workload(network, network["d2"], B4096) == (24 * 21, 8 * 32 * 33)
+
+
+def test_depthwise_add_and_average_pool_of_a_network():
+    network = Network(
+        "n",
+        [
+            Layer("in", "input", [], (8, 8, 16)),
+            conv("dw", "in", (8, 8, 16), (3, 3), (1, 1, 1, 1), op="depthwise_conv"),
+            Layer("add", "add", ["in", "dw"], (8, 8, 16), {"activation": "NONE"}),
+            pool("gap", "add", (1, 1, 16), (8, 8), "avg_pool"),
+        ],
+    )
+    figures = [workload.layer_workload(network, layer, B4096) for layer in network.layers[1:]]
+    assert figures == [(8 * 8 * 16 * 19,) * 2, (1024, 1024), (16 * 64, 4 * 16 * 64)]
