@@ -5,6 +5,9 @@ level; functions that need it call `tensorflow()` or `keras()`.
 """
 
 import os
+import sys
+import tempfile
+from contextlib import contextmanager
 
 
 def tensorflow(threads=None):
@@ -14,10 +17,14 @@ def tensorflow(threads=None):
         call in a process can set it; the inter-op pool stays at 1 for determinism.
     """
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # level 2 would still print a CUDA error on every machine without a GPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    import tensorflow as tf
+    with _quiet_stderr():
+        import tensorflow as tf
 
+    # the TensorFlow 1 calls that the conversion needs warn on each use
+    tf.get_logger().setLevel("ERROR")
     tf.config.experimental.enable_op_determinism()
     if threads is not None and tf.config.threading.get_intra_op_parallelism_threads() != threads:
         try:
@@ -31,6 +38,31 @@ def tensorflow(threads=None):
 def keras(threads=None):
     """Legacy Keras 2 (tf_keras): its H5 loads in the Keras of TensorFlow 2.3 to 2.12."""
     tensorflow(threads)
-    import tf_keras
+    with _quiet_stderr():
+        import tf_keras
 
     return tf_keras
+
+
+@contextmanager
+def _quiet_stderr():
+    """Hold back what the C++ side prints while loading; TensorFlow's log level does not reach it.
+
+    Shown after all when the import fails.
+    """
+    if "tf_keras" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            captured.seek(0)
+            os.write(saved, captured.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 # Before any test imports TensorFlow: legacy Keras and a quiet log, as the scripts set them.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 

@@ -1,0 +1,173 @@
+"""The configuration: checked as a whole, then asked for entries and runs.
+
+`check` reports every mistake by its key with the nearest valid one; `expand_runs` turns
+the run list into single runs; `Settings` answers what a rule's params ask.
+"""
+
+import difflib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+
+from dpuflow.errors import UserError
+
+COMPONENTS = {
+    "dataset": "datasets",
+    "model": "models",
+    "quantizer": "quantizers",
+    "target": "targets",
+    "runner": "runners",
+}
+"""Component of a run -> config section that defines it."""
+
+DEFAULT_INPUT = {"subtract": 0, "divide": 255}
+
+
+def load_schema(path):
+    """(schema, registry): the schema file and the fragments beside it, ready to use."""
+    path = Path(path)
+
+    def retrieve(uri):
+        return Resource.from_contents(
+            yaml.safe_load((path.parent / uri).read_text(encoding="utf-8")),
+            default_specification=_DIALECT,
+        )
+
+    return yaml.safe_load(path.read_text(encoding="utf-8")), Registry(retrieve=retrieve)
+
+
+from referencing.jsonschema import DRAFT202012 as _DIALECT  # noqa: E402
+
+
+def check(config, schema_path):
+    """Raise one UserError that lists every mistake of `config` by its key."""
+    schema, registry = load_schema(schema_path)
+    validator = Draft202012Validator(schema, registry=registry)
+    messages = []
+    for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
+        messages.extend(_explain(error))
+    if not messages:
+        messages = _dangling_names(config)
+    if messages:
+        raise UserError("config: " + "\n        ".join(dict.fromkeys(messages)))
+
+
+def _key(path):
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text or "top level"
+
+
+def _explain(error):
+    """Sentences for one schema error: key, what was found, what is expected."""
+    where = _key(error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        valid = list(error.schema.get("properties", {}))
+        for name in sorted(set(map(str, error.instance)) - set(valid)):
+            key = name if where == "top level" else f"{where}.{name}"
+            yield f"{key}: unknown key{_nearest(name, valid)}"
+    elif error.validator in ("oneOf", "anyOf") and error.context:
+        # the branch that got furthest into the value is the one that was meant
+        deepest = max(len(e.absolute_path) for e in error.context)
+        meant = [e for e in error.context if len(e.absolute_path) == deepest and e.validator != "type"]
+        fallback = [e for e in error.context if len(e.absolute_path) == deepest]
+        for sub in (meant or fallback)[:1]:
+            yield from _explain(sub)
+    elif error.validator == "required":
+        missing = [k for k in error.validator_value if k not in error.instance]
+        yield f"{where}: misses the key{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+    elif error.validator == "enum":
+        yield f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+    else:
+        yield f"{where}: {error.message}"
+
+
+def _nearest(name, valid):
+    match = difflib.get_close_matches(name, valid, 1, 0.5)
+    return f"; did you mean {match[0]}?" if match else f"; expected one of {', '.join(valid)}"
+
+
+def _dangling_names(config):
+    """Names that `runs` picks and no section defines."""
+    messages = []
+    for index, run in enumerate(config["runs"]):
+        for component, section in COMPONENTS.items():
+            for name in _as_list(run[component]):
+                if name not in config[section]:
+                    messages.append(
+                        f"runs[{index}].{component}: {section} has no entry {name!r}{_nearest(name, list(config[section]))}"
+                    )
+    for name, model in config["models"].items():
+        if "layers" not in model or "training" not in model:
+            messages.append(f"models.{name}: misses layers and training")
+    return messages
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One path through the chain; each field is a wildcard's value."""
+
+    dataset: str
+    model: str
+    quantizer: str
+    target: str
+    runner: str
+
+    @property
+    def folder(self):
+        """Folder of the run's last artifacts below `results/`."""
+        return f"{self.dataset}/{self.model}/{self.quantizer}/{self.target}/{self.runner}"
+
+
+def expand_runs(config):
+    """The run list with lists multiplied out, in order and without repetition."""
+    runs = {}
+    for entry in config["runs"]:
+        seeds = _as_list(entry.get("seed", None))
+        parts = [_as_list(entry[component]) for component in COMPONENTS]
+        for dataset, model, quantizer, target, runner in itertools.product(*parts):
+            for seed in seeds:
+                name = model if seed is None else f"{model}-s{seed}"
+                runs[Run(dataset, name, quantizer, target, runner)] = None
+    return list(runs)
+
+
+class Settings:
+    """Answers what the rules' params ask of the configuration, by wildcard value."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def dataset(self, name):
+        """Entry of a data set."""
+        return self.config["datasets"][name]
+
+    def model(self, name):
+        """Entry of a model; `name` may carry a seed ("signnet-s3")."""
+        return self.config["models"][name.partition("-s")[0]]
+
+    def seed(self, model):
+        """Training seed of a model's name: its own, else the configuration's."""
+        own = model.partition("-s")[2]
+        return int(own) if own else self.config.get("seed", 1)
+
+    def input_scaling(self, model):
+        """{"subtract", "divide"} of a model."""
+        return self.model(model).get("input", DEFAULT_INPUT)
+
+    def named(self, section, key, value):
+        """Regular expression of the entries of `section` whose `key` is `value` (none: nothing matches)."""
+        names = [n for n, entry in self.config[section].items() if entry.get(key, _DEFAULTS.get((section, key))) == value]
+        return "|".join(names) or "(?!)"
+
+
+_DEFAULTS = {("targets", "compiler"): "reference"}

@@ -1,0 +1,130 @@
+"""How a script under `scripts/` runs: under Snakemake, or alone from a shell.
+
+A script defines ``main(snakemake)`` and ends with ``run(main, globals())``. Alone it
+takes dotted assignments instead of a rule::
+
+    python scripts/freeze.py input.saved=results/d/m/tf output.graph=/tmp/f.pb params.tolerance=1e-5
+
+A user's mistake (UserError) ends in one line on the terminal and in the log, no
+traceback, exit status 1.
+"""
+
+import ast
+import logging
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+
+from dpuflow.errors import UserError
+
+log = logging.getLogger("dpuflow")
+
+SECTIONS = ("input", "output", "params", "wildcards", "log", "resources")
+USAGE = """\
+usage: python {script} SECTION.KEY=VALUE ...
+  SECTION is input, output, params, wildcards or resources; VALUE is YAML; log=FILE and threads=N go alone.
+  keys this script reads: {keys}
+"""
+
+
+class Values(SimpleNamespace):
+    """Named values like Snakemake's: attributes, `get`, and iteration over the values."""
+
+    def get(self, key, default=None):
+        """The value named `key`, else `default`."""
+        return getattr(self, key, default)
+
+    def __getitem__(self, index):
+        return list(vars(self).values())[index] if isinstance(index, int) else vars(self)[index]
+
+    def __iter__(self):
+        return iter(vars(self).values())
+
+    def items(self):
+        """(name, value) pairs."""
+        return vars(self).items()
+
+
+def parse_assignments(words):
+    """["input.a=x", "threads=2"] -> an object shaped like Snakemake's `snakemake`."""
+    sections = {name: {} for name in SECTIONS}
+    threads = os.cpu_count() or 1
+    for word in words:
+        target, equals, text = word.partition("=")
+        section, dot, key = target.partition(".")
+        if not equals:
+            raise UserError(f"{word}: expected SECTION.KEY=VALUE")
+        value = yaml.safe_load(text) if section not in ("input", "output", "log") else text
+        if target == "threads":
+            threads = int(value)
+        elif target == "log":
+            sections["log"]["log"] = text
+        elif section in sections and dot:
+            sections[section][key] = value
+        else:
+            raise UserError(f"{word}: unknown section {section!r}, expected one of {', '.join(SECTIONS)}")
+    return SimpleNamespace(threads=threads, **{name: Values(**given) for name, given in sections.items()})
+
+
+def keys_read(script):
+    """Which `snakemake.SECTION.KEY` a script's source reads, for its usage message."""
+    tree = ast.parse(Path(script).read_text(encoding="utf-8"))
+    keys = {
+        f"{node.value.attr}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and isinstance(node.value.value, ast.Name)
+        and node.value.value.id == "snakemake"
+        and node.attr not in ("get", "items")
+    }
+    return sorted(keys)
+
+
+def _set_up_logging(log_file):
+    """Plain lines to the job's log file and to the terminal."""
+    handlers = [logging.StreamHandler(sys.stderr)]
+    if log_file:
+        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = handlers
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def run(main, namespace):
+    """Run `main` if the script is executed (by Snakemake or alone), not if it is imported."""
+    snakemake = namespace.get("snakemake")
+    if snakemake is None:
+        if namespace.get("__name__") != "__main__":
+            return
+        words = sys.argv[1:]
+        if not words or words[0] in ("-h", "--help"):
+            script = namespace["__file__"]
+            print(USAGE.format(script=script, keys=", ".join(keys_read(script))), end="")
+            sys.exit(0 if words else 2)
+        try:
+            snakemake = parse_assignments(words)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+    _set_up_logging(next(iter(snakemake.log), None))
+    try:
+        main(snakemake)
+    except UserError as error:
+        log.error("error: %s", error)
+        sys.exit(1)
+    except AttributeError as error:
+        if isinstance(error.obj, Values):
+            log.error("error: this script also needs a value for %s (see --help)", error.name)
+            sys.exit(2)
+        log.exception("internal error")
+        sys.exit(1)
+    except Exception:
+        log.exception("internal error (this is a defect of dpuflow, not of your data)")
+        sys.exit(1)

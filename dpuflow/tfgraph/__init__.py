@@ -1,0 +1,1 @@
+"""TensorFlow graphs: checkpoint, freezing, reading, evaluation."""

@@ -1,0 +1,78 @@
+"""Keras H5 -> TensorFlow checkpoint, complete GraphDef and the discovered node names."""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+from dpuflow.tensorflow_env import keras, tensorflow
+from dpuflow.training.keras_file import load_model
+
+CHECKPOINT = "tfchkpt.ckpt"
+CHECKPOINT_FILES = (f"{CHECKPOINT}.meta", f"{CHECKPOINT}.index", f"{CHECKPOINT}.data-00000-of-00001", "checkpoint")
+GRAPH = "tf_complete_model.pb"
+
+
+def convert(keras_path, folder):
+    """Rebuild an H5 model as an inference graph and save it the TensorFlow 1 way.
+
+    The model is loaded in graph mode with learning phase 0, so batch norm uses its
+    moving averages and dropout vanishes; `Saver.save` writes the checkpoint and its
+    MetaGraph, `write_graph` the nodes alone (facts seed-system.md, "Stages").
+
+    Parameters
+    ----------
+    keras_path : the trained H5 model.
+    folder : where the checkpoint files and tf_complete_model.pb go.
+
+    Returns
+    -------
+    dict : the content of nodes.json: {"input": {name, tensor, shape, dtype},
+        "output": {...}, "variables": [names]}; shapes have null for the batch.
+    """
+    tf, K = tensorflow(), keras()
+    trained = load_model(keras_path)
+    values = trained.get_weights()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".convert.", dir=folder))
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            model = _inference_copy(K, trained)
+            # Not Keras' own session: it would add initialization nodes in the order of
+            # memory addresses, and the graph's bytes would differ from run to run.
+            for variable, value in zip(model.weights, values, strict=True):
+                session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+            saver = tf.compat.v1.train.Saver(model.weights, save_relative_paths=True)
+            saver.save(session, str(scratch / CHECKPOINT))
+            tf.io.write_graph(session.graph.as_graph_def(), str(scratch), GRAPH, as_text=False)
+            nodes = {
+                "input": _describe(model.inputs[0]),
+                "output": _describe(model.outputs[0]),
+                "variables": sorted(variable.op.name for variable in model.weights),
+            }
+        for name in (*CHECKPOINT_FILES, GRAPH):
+            (scratch / name).replace(folder / name)
+    finally:
+        K.backend.clear_session()
+        shutil.rmtree(scratch, ignore_errors=True)
+    return nodes
+
+
+def _inference_copy(K, trained):
+    """The same architecture in the current graph, in inference mode (learning phase 0)."""
+    # the initializers' random seeds stand in the graph
+    K.utils.set_random_seed(0)
+    with warnings.catch_warnings():  # deprecated, and the one way in graph mode
+        warnings.simplefilter("ignore")
+        K.backend.set_learning_phase(0)
+    return type(trained).from_config(trained.get_config())
+
+
+def _describe(tensor):
+    return {
+        "name": tensor.op.name,
+        "tensor": tensor.name,
+        "shape": tensor.shape.as_list(),
+        "dtype": tensor.dtype.name,
+    }

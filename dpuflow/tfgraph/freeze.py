@@ -1,0 +1,121 @@
+"""Checkpoint -> `frozen_graph.pb`: variables become constants, training nodes go."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dpuflow.errors import UserError
+from dpuflow.tensorflow_env import tensorflow
+from dpuflow.tfgraph.checkpoint import CHECKPOINT
+from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
+
+BATCH = 256
+
+
+def freeze(checkpoint_folder, nodes, frozen_path):
+    """Restore the MetaGraph's variables, fold them into constants and write the GraphDef.
+
+    What TensorFlow 1.15 does not know is taken out: attributes at their default value
+    (1.15 refuses a graph that only mentions `exponential_avg_factor`), internal
+    attributes and debug information (facts seed-system.md, "Compatibility").
+
+    Parameters
+    ----------
+    checkpoint_folder : folder with tfchkpt.ckpt.*.
+    nodes : content of nodes.json.
+    frozen_path : where the frozen graph goes.
+
+    Returns
+    -------
+    dict : variables_frozen (count), variables (names), nodes_before, nodes_after,
+        nodes_removed ({op: count}).
+    """
+    tf = tensorflow()
+    prefix = str(Path(checkpoint_folder) / CHECKPOINT)
+    output = nodes["output"]["name"]
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        try:
+            saver = tf.compat.v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
+            saver.restore(session, prefix)
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise UserError(f"{prefix}: cannot be restored ({str(error).splitlines()[0]})") from None
+        before = graph.as_graph_def()
+        if output not in {node.name for node in before.node}:
+            raise UserError(f"{prefix}.meta: has no node {output!r}, which nodes.json names as the output")
+        frozen = _constants(tf, session, before, output)
+    frozen = tf.compat.v1.graph_util.remove_training_nodes(frozen, protected_nodes=[output])
+    _strip_for_old_releases(frozen)
+    frozen.ClearField("library")
+    # our own writer sorts attribute maps, so equal graphs have equal bytes
+    write_graph_def(frozen_path, parse_graph_def(frozen.SerializeToString(), frozen_path))
+    return {
+        "variables_frozen": len(nodes["variables"]),
+        "variables": nodes["variables"],
+        "nodes_before": len(before.node),
+        "nodes_after": len(frozen.node),
+        "nodes_removed": _count_removed(before, frozen),
+    }
+
+
+def _constants(tf, session, graph_def, output):
+    """The part of the graph that computes `output`, with every variable as a constant."""
+    from tensorflow.python.framework import convert_to_constants
+
+    # the public tf.compat.v1.graph_util function warns on every call that it is deprecated
+    # and does just this
+    return convert_to_constants.convert_variables_to_constants_from_session_graph(session, graph_def, [output])
+
+
+def _strip_for_old_releases(graph_def):
+    """Remove attributes at their default, internal ones, devices and debug information, in place."""
+    from tensorflow.python.framework import op_def_registry
+
+    for node in graph_def.node:
+        node.device = ""
+        node.ClearField("experimental_debug_info")
+        definition = op_def_registry.get(node.op)
+        defaults = {a.name: a.default_value for a in definition.attr if a.HasField("default_value")}
+        for name in list(node.attr):
+            if name.startswith("_") or (name in defaults and node.attr[name] == defaults[name]):
+                del node.attr[name]
+
+
+def _count_removed(before, after):
+    kept = {node.name for node in after.node}
+    counts = {}
+    for node in before.node:
+        if node.name not in kept:
+            counts[node.op] = counts.get(node.op, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+class FrozenGraph:
+    """A frozen GraphDef ready to run on batches of float input.
+
+    `run(x)` returns the output (N, classes) float32 of every image of x (N, H, W, C).
+    """
+
+    def __init__(self, path, input_name, output_name, threads=None):
+        tf = tensorflow(threads)
+        graph_def = tf.compat.v1.GraphDef()
+        try:
+            graph_def.ParseFromString(Path(path).read_bytes())
+            graph = tf.Graph()
+            with graph.as_default():
+                tf.import_graph_def(graph_def, name="")
+            self._input = graph.get_tensor_by_name(f"{input_name}:0")
+            self._output = graph.get_tensor_by_name(f"{output_name}:0")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        except KeyError as error:
+            raise UserError(f"{path}: has no such node ({error.args[0]})") from None
+        except Exception as error:  # protobuf's DecodeError and TensorFlow's import errors
+            raise UserError(f"{path}: TensorFlow cannot import this graph ({error})") from None
+        self._session = tf.compat.v1.Session(graph=graph)
+
+    def run(self, x, batch=BATCH):
+        """Output for float32 images, the last partial batch included."""
+        parts = [
+            self._session.run(self._output, {self._input: x[i : i + batch]}) for i in range(0, len(x), batch)
+        ]
+        return np.concatenate(parts)

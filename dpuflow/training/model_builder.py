@@ -1,0 +1,167 @@
+"""Keras model from a config's layer list.
+
+Each entry of the list is a name (``flatten``) or a one-key mapping (``{conv: {...}}``);
+`LAYERS` is the vocabulary. The output layer (dense, one unit per class, softmax) is not
+listed: its width is the dataset's.
+"""
+
+import re
+
+from dpuflow.errors import UserError
+from dpuflow.tensorflow_env import keras
+
+ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu")
+BATCH_NORM = ("none", "before_activation", "after_activation")
+
+
+def build_model(layers, image_shape, classes, name):
+    """Build the (uncompiled) model.
+
+    Parameters
+    ----------
+    layers : list of layer entries.
+    image_shape : (H, W, C) of the input.
+    classes : width of the softmax output.
+    name : the model's name, part of the H5 and of error messages.
+
+    Raises
+    ------
+    UserError : unknown layer or a shape that does not fit, naming the entry.
+    """
+    builder = _Builder(keras(), name)
+    model_input = builder.K.Input(image_shape, name="input")
+    x = builder.stack(model_input, layers, f"models.{name}.layers")
+    if len(x.shape) != 2:
+        raise UserError(
+            f"models.{name}.layers: the last layer leaves a map of shape {tuple(x.shape[1:])}; "
+            "end the list with flatten, global_average_pool or dense"
+        )
+    x = builder.K.layers.Dense(classes, name="logits")(x)
+    x = builder.K.layers.Activation("softmax", name="probabilities")(x)
+    return builder.K.Model(model_input, x, name=re.sub(r"\W", "_", name))
+
+
+class _Builder:
+    def __init__(self, K, model_name):
+        self.K = K
+        self.model_name = model_name
+        self.counts = {}
+
+    def name(self, kind):
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        return f"{kind}{self.counts[kind]}"
+
+    def stack(self, x, layers, path):
+        for index, entry in enumerate(layers):
+            where = f"{path}[{index}]"
+            kind, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, None)
+            make = LAYERS.get(kind)
+            if make is None:
+                raise UserError(f"{where}: unknown layer {kind!r}, expected one of {', '.join(LAYERS)}")
+            try:
+                x = make(self, x, options, where)
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{where}: {kind} does not fit here ({error})") from None
+            if any(side == 0 for side in x.shape[1:]):
+                raise UserError(f"{where}: {kind} leaves an empty map {tuple(x.shape[1:])}")
+        return x
+
+    def activate(self, x, options, prefix):
+        """Batch norm and activation in the order the entry asks for."""
+        activation = options.get("activation", "none")
+        batch_norm = options.get("batch_norm", "none")
+        if batch_norm == "before_activation":
+            x = self.batch_norm(x, prefix)
+        if activation == "leaky_relu":
+            # the DPU's only slope (facts xmodel.md section 4); Keras stores it in the layer
+            x = self.K.layers.LeakyReLU(alpha=26 / 256, name=f"{prefix}_leaky_relu")(x)
+        elif activation == "relu6":
+            x = self.K.layers.ReLU(max_value=6.0, name=f"{prefix}_relu6")(x)
+        elif activation == "relu":
+            x = self.K.layers.Activation("relu", name=f"{prefix}_relu")(x)
+        if batch_norm == "after_activation":
+            x = self.batch_norm(x, prefix)
+        return x
+
+    def batch_norm(self, x, prefix):
+        return self.K.layers.BatchNormalization(name=f"{prefix}_bn")(x)
+
+    def conv(self, x, options, where):
+        name = self.name("conv")
+        x = self.K.layers.Conv2D(
+            options["filters"],
+            options.get("kernel", 3),
+            strides=options.get("stride", 1),
+            padding=options.get("padding", "same"),
+            name=name,
+        )(x)
+        return self.activate(x, options, name)
+
+    def depthwise_conv(self, x, options, where):
+        name = self.name("depthwise")
+        options = options or {}
+        x = self.K.layers.DepthwiseConv2D(
+            options.get("kernel", 3),
+            strides=options.get("stride", 1),
+            padding=options.get("padding", "same"),
+            name=name,
+        )(x)
+        return self.activate(x, options, name)
+
+    def dense(self, x, options, where):
+        name = self.name("dense")
+        options = {"units": options} if isinstance(options, int) else options
+        x = self.K.layers.Dense(options["units"], name=name)(x)
+        return self.activate(x, options, name)
+
+    def pool(self, x, options, kind):
+        options = {"kernel": options} if isinstance(options, int) else (options or {})
+        kernel = options.get("kernel", 2)
+        make = self.K.layers.MaxPooling2D if kind == "max_pool" else self.K.layers.AveragePooling2D
+        stride, padding = options.get("stride", kernel), options.get("padding", "valid")
+        return make(kernel, strides=stride, padding=padding, name=self.name(kind))(x)
+
+    def residual(self, x, options, where):
+        name = self.name("residual")
+        body = self.stack(x, options["layers"], f"{where}.residual.layers")
+        shortcut = x
+        if tuple(body.shape[1:]) != tuple(x.shape[1:]):
+            stride = -(-x.shape[1] // body.shape[1])
+            conv = self.K.layers.Conv2D(
+                body.shape[-1], 1, strides=stride, padding="same", name=f"{name}_shortcut"
+            )
+            shortcut = self.batch_norm(conv(x), f"{name}_shortcut")
+        x = self.K.layers.Add(name=name)([body, shortcut])
+        return self.activate(x, {"activation": options.get("activation", "relu")}, name)
+
+    def concat(self, x, options, where):
+        name = self.name("concat")
+        branches = [
+            self.stack(x, branch, f"{where}.concat.branches[{i}]")
+            for i, branch in enumerate(options["branches"])
+        ]
+        return self.K.layers.Concatenate(name=name)(branches)
+
+    def global_average_pool(self, x, options, where):
+        return self.K.layers.GlobalAveragePooling2D(name=self.name("global_average_pool"))(x)
+
+    def flatten(self, x, options, where):
+        return self.K.layers.Flatten(name=self.name("flatten"))(x)
+
+    def dropout(self, x, options, where):
+        return self.K.layers.Dropout(options, name=self.name("dropout"))(x)
+
+
+LAYERS = {
+    "conv": _Builder.conv,
+    "depthwise_conv": _Builder.depthwise_conv,
+    "dense": _Builder.dense,
+    "max_pool": lambda b, x, options, where: b.pool(x, options, "max_pool"),
+    "avg_pool": lambda b, x, options, where: b.pool(x, options, "avg_pool"),
+    "global_average_pool": _Builder.global_average_pool,
+    "residual": _Builder.residual,
+    "concat": _Builder.concat,
+    "flatten": _Builder.flatten,
+    "dropout": _Builder.dropout,
+}
+"""Layer kinds a config may name."""

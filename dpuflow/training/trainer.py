@@ -1,0 +1,194 @@
+"""Seeded, deterministic training with best-epoch selection."""
+
+import csv
+import io
+import logging
+import math
+import sys
+import time
+
+import numpy as np
+
+from dpuflow.errors import UserError
+from dpuflow.tensorflow_env import keras, tensorflow
+from dpuflow.training.augmentation import augmenter
+
+log = logging.getLogger("dpuflow")
+
+CHUNK = 50
+"""Training steps inside one TensorFlow call: long enough that Python's share vanishes,
+short enough that progress shows."""
+
+
+def scale_pixels(images, input_scaling):
+    """uint8 pixels -> the network's float32 input, (pixel - subtract) / divide."""
+    subtract, divide = np.float32(input_scaling["subtract"]), np.float32(input_scaling["divide"])
+    return (np.asarray(images, np.float32) - subtract) / divide
+
+
+def train(model, train_data, validation_data, settings, input_scaling, seed):
+    """Train in place and leave the best epoch's weights in the model.
+
+    Parameters
+    ----------
+    model : uncompiled Keras model, input (H, W, C), softmax output.
+    train_data, validation_data : (images uint8 (N, H, W, C), labels (N,)).
+    settings : optimizer, learning_rate, decay, schedule, batch_size, epochs,
+        augmentation, restore_best, weight_decay, label_smoothing (config, `training`).
+    input_scaling : {"subtract", "divide"}.
+    seed : of shuffling and augmentation (initial weights: `seed_everything` earlier).
+
+    Returns
+    -------
+    list of dict : one row per epoch: epoch, learning_rate, loss, accuracy,
+        validation_loss, validation_accuracy, kept (the best epoch).
+    """
+    compile_model(model, settings)
+    loop = _Loop(model, train_data, settings, input_scaling, seed)
+    x_validation = scale_pixels(validation_data[0], input_scaling)
+    y_validation = validation_data[1].astype(np.int32)
+    predict = predictor(model)
+    history, best = [], None
+    for epoch in range(settings["epochs"]):
+        row = {"epoch": epoch + 1, **loop.run_epoch(epoch)}
+        loss, accuracy = _score(predict(x_validation), y_validation)
+        row |= {"validation_loss": loss, "validation_accuracy": accuracy}
+        history.append(row)
+        if not math.isfinite(row["loss"]):
+            raise UserError(
+                f"training diverged in epoch {epoch + 1} (loss {row['loss']}); lower training.learning_rate"
+            )
+        # accuracy first; equal accuracies are told apart by loss
+        score = (accuracy, -loss)
+        if settings.get("restore_best", True) and (best is None or score > best[0]):
+            best = (score, epoch, model.get_weights())
+    kept = len(history) - 1
+    if best is not None:
+        kept = best[1]
+        model.set_weights(best[2])
+    for index, row in enumerate(history):
+        row["kept"] = int(index == kept)
+    return history
+
+
+def seed_everything(seed):
+    """Seed Python, NumPy and TensorFlow and ask TensorFlow for deterministic kernels."""
+    keras().utils.set_random_seed(seed)
+
+
+def compile_model(model, settings):
+    """Attach optimizer, loss and metric; all of them are stored in the H5.
+
+    `keras.optimizers.legacy.Adam` is written as `Adam`, which TensorFlow 2.3 loads;
+    the default Adam would not (facts seed-system.md, "Compatibility").
+    """
+    optimizers = keras().optimizers.legacy
+    rate, decay = settings["learning_rate"], settings.get("decay", 0.0)
+    if settings["optimizer"] == "adam":
+        optimizer = optimizers.Adam(rate, decay=decay)
+    else:
+        optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, decay=decay)
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def predictor(model, batch_size=512):
+    """Return ``predict(x)``: softmax output (N, classes) float32 for float inputs (N, H, W, C).
+
+    Every image counts, the last partial batch too. Plain calls of one compiled
+    function: `model.predict` would build a tf.data pipeline each time.
+    """
+    tf = tensorflow()
+    call = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+
+    def predict(x):
+        batches = range(0, len(x), batch_size)
+        return np.concatenate([call(tf.constant(x[i : i + batch_size])).numpy() for i in batches])
+
+    return predict
+
+
+def _score(probabilities, labels):
+    """(cross-entropy, accuracy) of softmax outputs."""
+    picked = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    loss = float(-np.log(np.maximum(picked, 1e-12)).mean())
+    return loss, float((probabilities.argmax(1) == labels).mean())
+
+
+class _Loop:
+    """Training steps as one TensorFlow function over images that stay in memory."""
+
+    def __init__(self, model, train_data, settings, input_scaling, seed):
+        self.tf = tf = tensorflow()
+        self.model, self.settings, self.seed = model, settings, seed
+        images, labels = train_data
+        self.count = len(images)
+        self.batch = min(settings["batch_size"], self.count)
+        self.steps = math.ceil(self.count / self.batch)
+        self.images = tf.constant(images)
+        self.labels = tf.constant(labels.astype(np.int32))
+        self.augment = augmenter(settings.get("augmentation") or {}, seed, images.shape[1:])
+        self.scaling = (
+            np.float32(input_scaling["subtract"]),
+            np.float32(input_scaling["divide"]),
+        )
+        signature = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([None])]
+        self.run_chunk = tf.function(self._chunk, input_signature=signature)
+        # one call outside the graph creates the optimizer's variables
+        model.optimizer._create_all_weights(model.trainable_variables)
+
+    def _chunk(self, order, first_step, rates):
+        tf = self.tf
+        for index in tf.range(tf.shape(rates)[0]):
+            rows = order[index * self.batch : (index + 1) * self.batch]
+            x = tf.cast(tf.gather(self.images, rows), tf.float32)
+            if self.augment:
+                x = self.augment(first_step + index, x)
+            x = (x - self.scaling[0]) / self.scaling[1]
+            if self.settings.get("schedule", "constant") != "constant":
+                self.model.optimizer.learning_rate.assign(rates[index])
+            self.model.train_step((x, tf.gather(self.labels, rows)))
+
+    def rate(self, step):
+        """Learning rate of a step: constant, or a cosine to zero after a linear warm-up."""
+        base = self.settings["learning_rate"]
+        if self.settings.get("schedule", "constant") == "constant":
+            return base
+        total = self.steps * self.settings["epochs"]
+        warm = min(self.steps, total // 10 + 1)
+        if step < warm:
+            return base * (step + 1) / warm
+        return base * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+    def run_epoch(self, epoch):
+        """One pass over the training images in an order drawn from (seed, epoch)."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.count).astype(np.int32)
+        self.model.reset_metrics()
+        start, shown = time.perf_counter(), 0.0
+        first = epoch * self.steps
+        for begin in range(0, self.steps, CHUNK):
+            end = min(begin + CHUNK, self.steps)
+            rates = np.array([self.rate(first + s) for s in range(begin, end)], np.float32)
+            rows = order[begin * self.batch : end * self.batch]
+            self.run_chunk(self.tf.constant(rows), self.tf.constant(first + begin), self.tf.constant(rates))
+            now = time.perf_counter() - start
+            if sys.stderr.isatty() and now - shown > 0.2:
+                shown = now
+                print(f"\r  epoch {epoch + 1}: step {end}/{self.steps}", end="", file=sys.stderr, flush=True)
+        results = {metric.name: float(metric.result()) for metric in self.model.metrics}
+        if sys.stderr.isatty():
+            print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+        log.info(
+            "epoch %d/%d  loss %.4f  accuracy %.4f  (%.1f s)",
+            epoch + 1, self.settings["epochs"], results["loss"], results["accuracy"],
+            time.perf_counter() - start,
+        )
+        return {"learning_rate": float(self.rate(first + self.steps - 1)), **results}
+
+
+def history_csv(history):
+    """The training history as CSV text; floats in full precision."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return stream.getvalue()
