@@ -1,0 +1,200 @@
+"""The cost model: exact cycle counts, memory, and the published figures it is fitted to."""
+
+import pytest
+
+from dpuflow.compiler.cost_model import Assumptions, activation_memory, estimate, layer_cycles
+from dpuflow.network import Layer, Network
+from dpuflow.targets import get_target
+
+B4096 = get_target("DPUCZDX8G_ISA1_B4096")
+
+
+class Builder:
+    """Layers with 'same' padding, for networks given by their shapes alone."""
+
+    def __init__(self, shape):
+        self.layers = [Layer("in", "input", [], shape)]
+
+    def shape(self, name):
+        return next(layer.shape for layer in self.layers if layer.name == name)
+
+    def put(self, op, inputs, shape, **attrs):
+        name = f"{op}{len(self.layers)}"
+        self.layers.append(Layer(name, op, list(inputs), shape, attrs))
+        return name
+
+    def window(self, op, source, channels, kernel, stride=1, pad=None):
+        pad = kernel // 2 if pad is None else pad
+        height, width, before = self.shape(source)
+        out = [(size + 2 * pad - kernel) // stride + 1 for size in (height, width)]
+        attrs = {"kernel": (kernel, kernel), "stride": (stride, stride), "pad": (pad,) * 4}
+        if op.endswith("conv"):
+            attrs |= {"dilation": (1, 1), "activation": "RELU"}
+        return self.put(op, [source], (*out, channels or before), **attrs)
+
+    def conv(self, source, channels, kernel, stride=1, pad=None):
+        return self.window("conv", source, channels, kernel, stride, pad)
+
+    def join(self, op, a, b):
+        height, width, channels = self.shape(a)
+        total = channels + self.shape(b)[2] if op == "concat" else channels
+        return self.put(op, [a, b], (height, width, total), activation="RELU")
+
+    def network(self):
+        return Network("n", self.layers)
+
+
+def residual_50():
+    """ResNet-50 at 224 x 224 (stride in the first 1 x 1 of a stage)."""
+    b = Builder((224, 224, 3))
+    x = b.window("max_pool", b.conv("in", 64, 7, 2), None, 3, 2)
+    for stage, (blocks, channels) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)]):
+        for block in range(blocks):
+            stride = 2 if block == 0 and stage else 1
+            y = b.conv(b.conv(b.conv(x, channels, 1, stride), channels, 3), 4 * channels, 1)
+            x = b.join("add", y, b.conv(x, 4 * channels, 1, stride) if block == 0 else x)
+    b.conv(b.window("avg_pool", x, None, 7, 7, 0), 1000, 1)
+    return b.network()
+
+
+def mobile_quarter():
+    """MobileNet V1, width 0.25, at 128 x 128."""
+    b = Builder((128, 128, 3))
+    x = b.conv("in", 8, 3, 2)
+    for channels, stride in (
+        [(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2)]
+        + [(128, 1)] * 5
+        + [
+            (256, 2),
+            (256, 1),
+        ]
+    ):
+        x = b.conv(b.window("depthwise_conv", x, None, 3, stride), channels, 1)
+    b.conv(b.window("avg_pool", x, None, 4, 4, 0), 1000, 1)
+    return b.network()
+
+
+def squeeze():
+    """SqueezeNet 1.1 at 224 x 224."""
+    b = Builder((224, 224, 3))
+    x = b.window("max_pool", b.conv("in", 64, 3, 2), None, 3, 2, 0)
+    for squeezed, expanded, pooled in [(16, 64, 0), (16, 64, 1), (32, 128, 0), (32, 128, 1)] + [
+        (48, 192, 0),
+        (48, 192, 0),
+        (64, 256, 0),
+        (64, 256, 0),
+    ]:
+        y = b.conv(x, squeezed, 1)
+        x = b.join("concat", b.conv(y, expanded, 1), b.conv(y, expanded, 3))
+        if pooled:
+            x = b.window("max_pool", x, None, 3, 2, 0)
+    x = b.conv(x, 1000, 1)
+    b.window("avg_pool", x, None, b.shape(x)[0], 1, 0)
+    return b.network()
+
+
+def small_digits():
+    """Four convolutions on 28 x 28, about the size of the vendor's MNIST tutorial."""
+    b = Builder((28, 28, 1))
+    x = b.conv(b.conv("in", 16, 3, 2), 32, 3, 2)
+    b.conv(b.conv(x, 64, 3, 2), 10, 4, 1, 0)
+    return b.network()
+
+
+def signs_seed():
+    """The sign-language network of the tutorial this project replaces."""
+    b = Builder((28, 28, 1))
+    x = "in"
+    for channels in (28, 64, 64):
+        x = b.window("max_pool", b.conv(x, channels, 3), None, 2, 2, 0)
+    x = b.put("flatten", [x], (576,))
+    for units in (1024, 512, 25):
+        x = b.put("dense", [x], (units,), activation="NONE")
+    b.put("softmax", [x], (25,))
+    return b.network()
+
+
+@pytest.mark.parametrize(
+    ("build", "target", "published_us", "least", "greatest"),
+    [
+        # facts xmodel.md 5.1 and seed-system.md; whole applications on one thread
+        (small_digits, "zcu102", 1e6 / 3748, 0.9, 1.1),
+        (residual_50, "zcu102", 13_750, 0.9, 1.1),
+        (squeeze, "zcu102", 3_690, 1 / 2.5, 1.1),
+        (mobile_quarter, "zcu102", 890, 1 / 2.5, 1.1),
+        (signs_seed, "zcu104", 1e6 / 1045.72, 1 / 2.5, 1.1),
+    ],
+)
+def test_the_published_figures(build, target, published_us, least, greatest):
+    figures = estimate(build(), get_target(target))
+    assert least <= figures["latency_us"] / published_us <= greatest
+
+
+def test_threads_do_not_scale_with_cores_for_a_small_network():
+    # measured by the vendor: 6113 frames/s with 4 threads on 3 cores
+    figures = estimate(small_digits(), get_target("zcu102"))
+    assert figures["frames_per_second"]["board"] == pytest.approx(6113, rel=0.1)
+    assert figures["frames_per_second"]["one_core_saturated"] > 50_000
+
+
+def test_published_operation_counts():
+    assert estimate(residual_50(), B4096)["workload"] == pytest.approx(7.7e9, rel=0.01)
+    assert estimate(mobile_quarter(), B4096)["workload"] == pytest.approx(27e6, rel=0.03)
+    assert estimate(residual_50(), B4096)["weight_bytes"] == pytest.approx(25.5e6, rel=0.01)
+
+
+def test_cycles_of_each_engine():
+    b = Builder((28, 28, 1))
+    first = b.conv("in", 32, 7, 1, 0)  # augmented: 7 steps of 7 bytes
+    second = b.conv(first, 40, 3, 1, 0)
+    pooled = b.window("max_pool", second, None, 2, 2, 0)
+    depth = b.window("depthwise_conv", pooled, None, 3)
+    b.join("add", depth, pooled)
+    network = b.network()
+    cycles = [layer_cycles(network, layer, B4096) for layer in network.layers]
+    assert cycles == [
+        0,
+        3 * 22 * 2 * 7,  # ceil(22 / 8) * 22 * ceil(32 / 16) * 7
+        3 * 20 * 3 * 9 * 2,
+        3 * 10 * 3 * 4,
+        3 * 10 * 3 * 9,
+        3 * 10 * 3 * 2,
+    ]
+
+
+def test_memory_and_labels():
+    b = Builder((8, 8, 16))
+    x = b.conv("in", 32, 3)
+    x = b.put("flatten", [x], (2048,))
+    b.put("dense", [x], (10,), activation="NONE")
+    figures = estimate(b.network(), B4096, Assumptions(bandwidth_gb_s=2.0))
+    assert figures["kind"] == "estimate"
+    assert figures["assumptions"]["bandwidth_gb_s"] == 2.0
+    assert "300 MHz assumed" in figures["assumptions"]["notes"][0]
+    conv, dense = figures["layers"]
+    assert conv["weight_bytes"] == 32 * (9 * 16 + 1)
+    assert dense["weight_bytes"] == 10 * (2048 + 1)
+    assert conv["ddr_bytes"] == conv["weight_bytes"] + 1024  # its output stays on chip
+    assert dense["ddr_bytes"] == dense["weight_bytes"] + 10
+    assert dense["memory_us"] == pytest.approx(dense["ddr_bytes"] / 2000, rel=1e-3)
+    assert dense["bound"] == "memory"
+    assert figures["weight_bytes"] == conv["weight_bytes"] + dense["weight_bytes"]
+    assert figures["activation_bytes"] == 8 * 8 * 16 + 8 * 8 * 32
+    assert figures["latency_us"] == pytest.approx(260 + conv["time_us"] + dense["time_us"], rel=1e-3)
+
+
+def test_a_map_too_large_for_the_bank_goes_through_memory():
+    b = Builder((128, 128, 16))  # 256 KiB: just fits a group of B4096
+    b.conv(b.conv("in", 16, 3), 16, 3)
+    fits = estimate(b.network(), B4096)["layers"]
+    assert fits[1]["ddr_bytes"] == fits[1]["weight_bytes"] + 128 * 128 * 16
+    small = estimate(b.network(), get_target("DPUCZDX8G_ISA1_B512"))["layers"]
+    assert small[1]["ddr_bytes"] == small[1]["weight_bytes"] + 2 * 128 * 128 * 16
+
+
+def test_a_shortcut_keeps_its_map_alive():
+    b = Builder((4, 4, 16))
+    x = b.conv("in", 16, 3)
+    y = b.conv(x, 16, 3)
+    b.join("add", y, x)
+    assert activation_memory(b.network()) == 3 * 256
