@@ -2,12 +2,12 @@
 
 `config/targets.yaml` holds a family's parameters once and a row per size; everything
 else of a target is derived here (facts targets.md and xmodel.md section 5). A target
-is named either by an entry under `targets` ("zcu104") or by its DPU
-("DPUCZDX8G_ISA1_B4096", newest release, no board).
+is named by an entry under `targets` of the configuration, by a board ("zcu104") or by
+its DPU ("DPUCZDX8G_ISA1_B4096": newest release, no board).
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ import yaml
 from dpuflow.errors import UserError
 
 TARGETS_FILE = Path(__file__).resolve().parent.parent / "config" / "targets.yaml"
+BOARD_KEYS = ("name", "cores", "clock_mhz")
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ class Target:
 def load_targets(path=TARGETS_FILE, extra=None):
     """All targets of a targets file: {name: Target}.
 
-    `extra` maps further target names to entries of the same form as those under
-    `targets` (a user's own boards); they win over the file's. Raises UserError for
-    an entry that names an unknown DPU, release or key.
+    `extra` is the section `targets` of the configuration, {name: {dpu, release, board}}
+    (other keys, such as `compiler`, are not this module's); its entries win over boards
+    of the same name. Raises UserError for one that names an unknown DPU, release or board.
     """
     path = Path(path)
     try:
@@ -129,16 +130,19 @@ def load_targets(path=TARGETS_FILE, extra=None):
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({error})") from None
     if not isinstance(data, dict) or not isinstance(data.get("families"), dict):
-        raise UserError(f"{path}: expected the keys `families` and `targets`")
+        raise UserError(f"{path}: expected the keys `families` and `boards`")
     dpus = {}
     for family_name, family in data["families"].items():
         for size in family["sizes"]:
             target = _dpu(family_name, family, size)
             dpus[target.name] = target
     targets = dict(dpus)
-    for where, entries in ((str(path), data.get("targets") or {}), ("config: targets", extra or {})):
-        for name, entry in entries.items():
-            targets[name] = _named(f"{where}: {name}", name, entry, dpus)
+    boards = data.get("boards") or {}
+    for name, entry in boards.items():
+        own = {key: value for key, value in entry.items() if key not in ("dpu", "release")}
+        targets[name] = _named(f"{path}: {name}", name, {**entry, "board": own}, dpus, boards)
+    for name, entry in (extra or {}).items():
+        targets[name] = _named(f"targets.{name}", name, entry, dpus, boards)
     return targets
 
 
@@ -215,41 +219,39 @@ def _dpu(family_name, family, size):
     )
 
 
-def _named(where, name, entry, dpus):
-    """A Target for an entry {dpu, release, board} of the file or of a user's config."""
+def _named(where, name, entry, dpus, boards):
+    """A Target for an entry {dpu, release, board} of the configuration or of the boards."""
     if not isinstance(entry, dict) or "dpu" not in entry:
-        raise UserError(f"{where}: expected {{dpu: NAME, release: RELEASE, board: {{...}}}}, got {entry!r}")
-    _only_keys(where, entry, ("dpu", "release", "board"))
+        raise UserError(f"{where}: expected {{dpu: NAME, release: RELEASE, board: BOARD}}, got {entry!r}")
     if entry["dpu"] not in dpus:
-        raise UserError(f"{where}: dpu {entry['dpu']!r} is unknown; {_nearest(entry['dpu'], dpus)}")
+        raise UserError(f"{where}.dpu: {entry['dpu']!r} is unknown; {_nearest(entry['dpu'], dpus)}")
     base = dpus[entry["dpu"]]
     release = entry.get("release", base.release)
     if release not in base.fingerprints:
         raise UserError(
-            f"{where}: release {release!r} is unknown for {base.dpu}; write one of "
+            f"{where}.release: {release!r} is unknown for {base.dpu}; write one of "
             + ", ".join(f'"{known}"' for known in base.fingerprints)
             + " (quoted, or YAML reads a number)"
         )
     board = entry.get("board")
+    if isinstance(board, str):
+        if board not in boards:
+            raise UserError(f"{where}.board: {board!r} is unknown; {_nearest(board, boards)}")
+        board = {key: boards[board][key] for key in BOARD_KEYS}
     if board is not None:
-        board = _board(f"{where}: board", board)
-    values = {field: getattr(base, field) for field in base.__dataclass_fields__}
-    return Target(**{**values, "name": name, "release": release, "board": board})
+        board = _board(f"{where}.board", board)
+    return replace(base, name=name, release=release, board=board)
 
 
 def _board(where, entry):
     if not isinstance(entry, dict):
-        raise UserError(f"{where}: expected {{name: NAME, cores: N, clock_mhz: F}}, got {entry!r}")
-    _only_keys(where, entry, ("name", "cores", "clock_mhz"))
+        raise UserError(f"{where}: expected a board's name or {{name, cores, clock_mhz}}, got {entry!r}")
+    for key in entry:
+        if key not in BOARD_KEYS:
+            raise UserError(f"{where}.{key}: unknown key; allowed: {', '.join(BOARD_KEYS)}")
     cores, clock = entry.get("cores"), entry.get("clock_mhz")
     if not isinstance(cores, int) or isinstance(cores, bool) or cores < 1:
-        raise UserError(f"{where}: cores must be a whole number of at least 1, got {cores!r}")
+        raise UserError(f"{where}.cores: must be a whole number of at least 1, got {cores!r}")
     if not isinstance(clock, int | float) or isinstance(clock, bool) or not 0 < clock < 2000:
-        raise UserError(f"{where}: clock_mhz must be a number of MHz, got {clock!r}")
+        raise UserError(f"{where}.clock_mhz: must be a number of MHz, got {clock!r}")
     return Board(str(entry.get("name", "unnamed")), cores, float(clock))
-
-
-def _only_keys(where, entry, allowed):
-    for key in entry:
-        if key not in allowed:
-            raise UserError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}")

@@ -80,12 +80,19 @@ def test_a_users_own_target():
     assert load_targets(extra={"mine": {"dpu": "DPUCZDX8G_ISA1_B512"}})["mine"].board is None
 
 
+def test_a_target_may_name_a_board():
+    entry = {"dpu": "DPUCZDX8G_ISA1_B3136", "release": "2.5", "board": "kv260", "compiler": "native"}
+    target = load_targets(extra={"kv260": entry})["kv260"]
+    assert (target.size, target.board.name, target.board.clock_mhz) == ("B3136", "KV260", 300)
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
         ({"dpu": "DPUCZDX8G_ISA1_B4069"}, "B4096"),
         ({"dpu": "DPUCZDX8G_ISA1_B4096", "release": 3.0}, "quoted"),
-        ({"dpu": "DPUCZDX8G_ISA1_B4096", "relese": "3.0"}, "relese"),
+        ({"dpu": "DPUCZDX8G_ISA1_B4096", "board": "kv206"}, "kv260"),
+        ({"dpu": "DPUCZDX8G_ISA1_B4096", "board": {"cores": 1, "clock": 300}}, "board.clock"),
         ({"release": "3.0"}, "expected"),
         ("B4096", "expected"),
         ({"dpu": "DPUCZDX8G_ISA1_B4096", "board": {"cores": 0, "clock_mhz": 300}}, "cores"),
