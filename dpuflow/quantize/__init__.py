@@ -1,0 +1,1 @@
+"""The `reference` quantizer: frozen GraphDef -> INT8 power-of-two network."""

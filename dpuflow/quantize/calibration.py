@@ -1,0 +1,103 @@
+"""Positions by the vote of calibration batches, as the vendor's frozen-graph quantizer does it.
+
+Per batch every activation gets a position computed on that batch, with everything
+upstream already quantized with that batch's positions; the most frequent position wins,
+ties go to the smaller (facts quantizers.md A3, "Calibration").
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from dpuflow.network import WEIGHTED
+from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, quantize
+from dpuflow.quantize import engine
+from dpuflow.quantize.positions import ANY_POSITION, choose_activation, choose_weights
+
+MOVES_ONLY = ("flatten",)
+"""Ops whose output keeps its input's integers."""
+
+
+def quantize_parameters(network, method):
+    """Positions and int8 values of all weights and biases.
+
+    Returns (weights, biases): layer name -> (int8 array, fix_point). All-zero tensors get
+    the position of their partner's scale later (`alignment`), here ANY_POSITION.
+    """
+    weights, biases = {}, {}
+    for layer in network.layers:
+        if layer.op not in WEIGHTED:
+            continue
+        for table, value in ((weights, layer.weights), (biases, layer.bias)):
+            if value is not None:
+                position = choose_weights(value, method)
+                table[layer.name] = (quantize(value, position, "STD_ROUND"), position)
+    return weights, biases
+
+
+def real_output(layer, inputs, fixes, weights=None, bias=None):
+    """Output of a layer before its own quantization, in real units.
+
+    inputs : int8-valued float32 arrays, one per input; fixes : their fix_points.
+    weights, bias : (int8 array, fix_point) of a weighted layer.
+    Exact up to float32's 24 bits (float64 where sums may need more).
+    """
+    if layer.op in WEIGHTED:
+        values, fix_weights = weights
+        unit = fixes[0] + fix_weights
+        if bias is not None and bias[1] != ANY_POSITION:
+            total = engine.accumulate(layer, inputs[0], values, bias[0], unit - bias[1])
+        else:
+            total = engine.accumulate(layer, inputs[0], values, None, 0)
+        total *= total.dtype.type(2.0**-unit)
+        return engine.activate(
+            total, layer.attrs["activation"], LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
+        )
+    if layer.op == "avg_pool":
+        return engine.average(layer, inputs[0], -fixes[0])
+    reals = [x * np.float32(2.0**-fix) for x, fix in zip(inputs, fixes, strict=True)]
+    return engine.float_layer(layer, reals, LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1])
+
+
+def to_grid(x, position):
+    """Real activations -> int8-valued float32 at `position` (DPU_ROUND, saturated)."""
+    grid = x * x.dtype.type(2.0**position)
+    grid += x.dtype.type(0.5)
+    np.floor(grid, out=grid)
+    return np.clip(grid, INT8_MIN, INT8_MAX, out=grid).astype(np.float32, copy=False)
+
+
+def batch_positions(network, weights, biases, x, method, input_method="non_overflow"):
+    """Positions that one calibration batch x (N, H, W, C) float32 chooses, layer name -> position."""
+    positions = {}
+
+    def compute(layer, inputs):
+        if layer.op == "softmax":
+            return inputs[0]
+        fixes = [positions[name] for name in layer.inputs]
+        if layer.op in MOVES_ONLY:
+            positions[layer.name] = fixes[0]
+            return engine.float_layer(layer, inputs)
+        real = real_output(layer, inputs, fixes, weights.get(layer.name), biases.get(layer.name))
+        positions[layer.name] = position = choose_activation(real, method)
+        return to_grid(real, position)
+
+    positions[network.input.name] = choose_activation(x, input_method)
+    grid = to_grid(x, positions[network.input.name])
+    engine.run_layers(network, grid, {network.output.name}, compute)
+    return positions
+
+
+def vote(network, weights, biases, images, method, batch, input_method="non_overflow"):
+    """Most frequent position per activation over batches of `batch` images (ties: the smaller).
+
+    images : float32 (N, H, W, C), network input values. The last batch may be short.
+    Returns (positions, votes): votes is layer name -> {position: number of batches}.
+    """
+    counts = {}
+    for start in range(0, len(images), batch):
+        x = images[start : start + batch]
+        for name, position in batch_positions(network, weights, biases, x, method, input_method).items():
+            counts.setdefault(name, Counter())[position] += 1
+    positions = {name: min(c, key=lambda p, c=c: (-c[p], p)) for name, c in counts.items()}
+    return positions, {name: dict(sorted(c.items())) for name, c in counts.items()}

@@ -1,0 +1,35 @@
+"""`compat: vai_q`: the positions of the vendor's frozen-graph quantizer (vai_q_tensorflow), reproduced.
+
+Same rounding, candidates, vote per batch, equalization and order of refinement (facts
+quantizers.md A1 and A3). What it chooses may break rules that this project's own
+methods keep: concatenation inputs may differ from the output, shift_bias may be negative.
+"""
+
+from dpuflow.quantize import alignment, calibration
+from dpuflow.quantize.equalization import vendor_equalize
+
+
+def choose_positions(network, images, method, batch, equalize=False):
+    """Positions and parameters as vai_q_tensorflow would choose them.
+
+    Parameters
+    ----------
+    network : folded Network; changed in place when `equalize` is set.
+    images : float32 (N, H, W, C) network input, in calibration order.
+    method : "non_overflow" (the tool's method 0) or "min_diffs" (method 1).
+    batch : images per calibration step.
+    equalize : the tool's do_cle.
+
+    Returns
+    -------
+    (positions, weights, biases, votes, adjustments)
+    """
+    if equalize:
+        vendor_equalize(network)
+    weights, biases = calibration.quantize_parameters(network, method)
+    positions, votes = calibration.vote(network, weights, biases, images, method, batch)
+    adjustments = alignment.align_activations(network, positions, compat=True)
+    adjustments += alignment.repair_shifts(
+        network, positions, weights, biases, bias_range=alignment.vendor_bias_range
+    )
+    return positions, weights, biases, votes, adjustments

@@ -1,0 +1,95 @@
+"""Cross-layer equalization: scale channels between layers without changing the function.
+
+Through ReLU and pooling a positive factor per channel commutes, so channel c of one
+layer may be multiplied by s_c if the next layer's weights for c are divided by it
+(Nagel et al. 2019, arXiv:1906.04721). `vendor_equalize` follows the vendor's frozen-graph
+tool step by step (facts quantizers.md A3, "CLE").
+"""
+
+import numpy as np
+
+SWEEPS = 10
+LIMITS = (0.01, 100.0)
+THRESHOLD = 0.5
+TRANSPARENT = ("max_pool", "avg_pool")
+
+
+def chains(network, heads=("conv", "depthwise_conv"), tails=("conv", "depthwise_conv"), through=TRANSPARENT):
+    """Pairs (head, tail) of weighted layers joined by single-reader, channel-wise positive steps."""
+    pairs = []
+    for head in network.layers:
+        if head.op not in heads or head.attrs["activation"] == "RELU6":
+            continue
+        layer = head
+        while True:
+            readers = network.consumers(layer.name)
+            if len(readers) != 1:
+                break
+            layer = readers[0]
+            if layer.op in tails:
+                pairs.append((head, layer))
+            if layer.op not in through:
+                break
+    return pairs
+
+
+def relu6_to_relu(network):
+    """Replace ReLU6 by ReLU, in place, as the vendor does before equalizing. Returns the layers changed."""
+    changed = [layer.name for layer in network.layers if layer.attrs.get("activation") == "RELU6"]
+    for name in changed:
+        network[name].attrs["activation"] = "RELU"
+    return changed
+
+
+def output_range(layer):
+    """Largest |weight|, bias included, per output channel."""
+    weights = np.abs(layer.weights)
+    largest = (
+        weights.max(axis=(0, 1, 2))
+        if layer.op == "depthwise_conv"
+        else weights.reshape(len(weights), -1).max(1)
+    )
+    return largest if layer.bias is None else np.maximum(largest, np.abs(layer.bias))
+
+
+def input_range(layer, channels):
+    """Largest |weight| per input channel of the map in front (dense behind flatten: channel fastest)."""
+    weights = np.abs(layer.weights)
+    if layer.op == "dense":
+        return weights.reshape(-1, channels).max(axis=0)
+    return weights.max(axis=(0, 1, 2))
+
+
+def scale_output(layer, factors):
+    """Multiply the output channels of a weighted layer."""
+    shape = [1] * layer.weights.ndim
+    shape[-1 if layer.op == "depthwise_conv" else 0] = -1
+    layer.weights = (layer.weights * factors.reshape(shape)).astype(np.float32)
+    if layer.bias is not None:
+        layer.bias = (layer.bias * factors).astype(np.float32)
+
+
+def scale_input(layer, factors):
+    """Multiply the weights that read each channel of the map in front."""
+    if layer.op == "dense":
+        times = layer.weights.shape[1] // len(factors)
+        layer.weights = (layer.weights * np.tile(factors, times)).astype(np.float32)
+    else:
+        layer.weights = (layer.weights * factors).astype(np.float32)
+
+
+def vendor_equalize(network, sweeps=SWEEPS):
+    """The vendor's CLE, in place: conv to conv only, 10 sweeps, factors in [0.01, 100]."""
+    relu6_to_relu(network)
+    pairs = chains(network)
+    for _ in range(sweeps):
+        for head, tail in pairs:
+            out = output_range(head)
+            into = input_range(tail, len(out))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                factors = np.sqrt(into / out)
+            factors = np.clip(np.nan_to_num(factors, nan=1.0, posinf=LIMITS[1]), *LIMITS)
+            factors[out + into < THRESHOLD] = 1.0
+            scale_output(head, factors)
+            scale_input(tail, 1 / factors)
+    return [{"head": head.name, "tail": tail.name} for head, tail in pairs]

@@ -1,0 +1,240 @@
+"""`quantize_eval_model.pb`: the quantized network as a GraphDef for stock TensorFlow, 1.15 and later.
+
+Every activation is a float tensor of whole numbers in [-128, 127]; rounding and
+saturation are Floor, Minimum and Maximum, so the graph's integers equal the emulator's
+(facts xmodel.md section 4). float32 sums are exact below 2**24; layers that may exceed
+that compute in float64. Only ops and attributes of TensorFlow 1.15 occur, and attributes
+that equal their default are left out.
+"""
+
+import numpy as np
+
+from dpuflow.network import WEIGHTED
+from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
+from dpuflow.quantize.engine import EXACT_FLOAT32, needs_float64
+from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
+from dpuflow.tfgraph.node_translation import window
+
+SCOPE = "quantized"
+LOGITS_INT8 = f"{SCOPE}/logits_int8"
+LOGITS = f"{SCOPE}/logits"
+SOFTMAX = f"{SCOPE}/softmax"
+
+
+def write_eval_graph(path, quantized):
+    """Write the evaluation graph; returns {"input", "logits_int8", "logits", "output"}: its node names.
+
+    Input: float32 placeholder of the frozen graph's name and shape, already scaled
+    ((pixel - subtract) / divide). `output` is the softmax if the network has one, else the logits.
+    """
+    writer = GraphWriter(quantized)
+    names = writer.build()
+    write_graph_def(path, writer.graph)
+    return names
+
+
+class GraphWriter:
+    """Emits the nodes of one QuantizedNetwork."""
+
+    def __init__(self, quantized):
+        self.quantized = quantized
+        self.graph = new_graph()
+        self.tensors = {}
+
+    def build(self):
+        """Emit every layer; returns the names of input and outputs."""
+        network = self.quantized.network
+        for layer in network.layers:
+            if layer.op != "softmax":
+                self.tensors[layer.name] = self._layer(layer)
+        last = network.output
+        logits = network[last.inputs[0]] if last.op == "softmax" else last
+        add_node(self.graph, "Identity", LOGITS_INT8, [self.tensors[logits.name]], T=("type", DT_FLOAT))
+        self._binary("Mul", LOGITS, LOGITS_INT8, 2.0 ** -self.quantized.fix_points[logits.name])
+        names = {"input": network.input.name, "logits_int8": LOGITS_INT8, "logits": LOGITS, "output": LOGITS}
+        if last.op == "softmax":
+            add_node(self.graph, "Softmax", SOFTMAX, [LOGITS], T=("type", DT_FLOAT))
+            names["output"] = SOFTMAX
+        return names
+
+    # -- pieces ------------------------------------------------------------------------------
+
+    def _binary(self, op, name, x, constant, dtype=DT_FLOAT):
+        array = np.asarray(constant, np.float32 if dtype == DT_FLOAT else np.float64)
+        second = add_constant(self.graph, f"{name}/constant", array)
+        return add_node(self.graph, op, name, [x, second], T=("type", dtype))
+
+    def _cast(self, name, x, source, target):
+        if source == target:
+            return x
+        return add_node(self.graph, "Cast", name, [x], SrcT=("type", source), DstT=("type", target))
+
+    def _round_and_saturate(self, scope, x, dtype, low=INT8_MIN, high=INT8_MAX):
+        """floor(x + 1/2), clamped to [low, high], as float32."""
+        x = self._binary("Add", f"{scope}/half", x, 0.5, dtype)
+        x = add_node(self.graph, "Floor", f"{scope}/round", [x], T=("type", dtype))
+        x = self._binary("Minimum", f"{scope}/upper", x, high, dtype)
+        x = self._binary("Maximum", f"{scope}/lower", x, low, dtype)
+        return self._cast(f"{scope}/int8", x, dtype, DT_FLOAT)
+
+    def _finish(self, scope, x, dtype, scale, activation, fix_point):
+        """Accumulator -> activation, scaling by a power of two, rounding, saturation."""
+        if activation == "LEAKYRELU":
+            numerator, shift = LEAKY_RELU_SLOPE
+            negative = self._binary("Minimum", f"{scope}/negative", x, 0.0, dtype)
+            negative = self._binary("Mul", f"{scope}/slope", negative, numerator / 2**shift, dtype)
+            positive = self._binary("Maximum", f"{scope}/positive", x, 0.0, dtype)
+            x = add_node(self.graph, "Add", f"{scope}/leaky", [negative, positive], T=("type", dtype))
+        if scale != 1:
+            x = self._binary("Mul", f"{scope}/shift", x, scale, dtype)
+        low = 0 if activation in ("RELU", "RELU6") else INT8_MIN
+        high = RELU6_LIMIT if activation == "RELU6" and fix_point <= 4 else INT8_MAX
+        return self._round_and_saturate(scope, x, dtype, low, high)
+
+    def _padded(self, scope, layer, x, dtype, in_shape, value=None):
+        """Padding as TensorFlow's SAME where that is the same, else an explicit Pad; (tensor, padding)."""
+        pad = layer.attrs["pad"]
+        if not any(pad):
+            return x, "VALID"
+        kernel, stride = layer.attrs["kernel"], layer.attrs["stride"]
+        dilation = layer.attrs.get("dilation", (1, 1))
+        _, left, right = window(in_shape[1], kernel[0], stride[0], dilation[0], "SAME")
+        _, top, bottom = window(in_shape[0], kernel[1], stride[1], dilation[1], "SAME")
+        if (left, right, top, bottom) == tuple(pad):
+            return x, "SAME"
+        amounts = np.array([[0, 0], pad[2:], pad[:2], [0, 0]], np.int32)
+        amounts = add_constant(self.graph, f"{scope}/paddings", amounts)
+        if value is None:
+            return add_node(self.graph, "Pad", f"{scope}/pad", [x, amounts], T=("type", dtype)), "VALID"
+        value = add_constant(self.graph, f"{scope}/pad_value", np.float32(value))
+        return add_node(self.graph, "PadV2", f"{scope}/pad", [x, amounts, value], T=("type", dtype)), "VALID"
+
+    # -- layers ------------------------------------------------------------------------------
+
+    def _layer(self, layer):
+        return getattr(self, f"_{'weighted' if layer.op in WEIGHTED else layer.op}")(
+            layer, f"{SCOPE}/{layer.name}"
+        )
+
+    def _input(self, layer, scope):
+        shape = ("shape", [-1, *layer.shape])
+        add_node(self.graph, "Placeholder", layer.name, dtype=("type", DT_FLOAT), shape=shape)
+        # float64, because float32 would round 0.49999997 + 0.5 up to 1
+        x = self._cast(f"{scope}/double", layer.name, DT_FLOAT, DT_DOUBLE)
+        x = self._binary("Mul", f"{scope}/scale", x, 2.0 ** self.quantized.fix_points[layer.name], DT_DOUBLE)
+        return self._round_and_saturate(scope, x, DT_DOUBLE)
+
+    def _weighted(self, layer, scope):
+        quantized, name = self.quantized, layer.name
+        weights = quantized.weights[name][0]
+        bias = quantized.biases[name][0] if name in quantized.biases else None
+        shift_bias = quantized.shift_bias(name) if bias is not None else 0
+        double = needs_float64(layer, weights, bias, shift_bias) or layer.attrs["activation"] == "LEAKYRELU"
+        dtype, real = (DT_DOUBLE, np.float64) if double else (DT_FLOAT, np.float32)
+        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
+        if layer.op == "dense":
+            constant = add_constant(self.graph, f"{scope}/weights", weights.T.astype(real))
+            x = add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
+        else:
+            x = self._convolution(layer, scope, x, weights.astype(real), dtype)
+        if bias is not None:
+            x = self._binary("Add", f"{scope}/bias", x, bias * 2.0**shift_bias, dtype)
+        scale = 2.0 ** -quantized.shift_cut(name)
+        return self._finish(scope, x, dtype, scale, layer.attrs["activation"], quantized.fix_points[name])
+
+    def _convolution(self, layer, scope, x, weights, dtype):
+        """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
+        op = "DepthwiseConv2dNative" if layer.op == "depthwise_conv" else "Conv2D"
+        constant = add_constant(self.graph, f"{scope}/weights", weights.transpose(1, 2, 3, 0))
+        in_shape = self.quantized.network[layer.inputs[0]].shape
+        x, padding = self._padded(scope, layer, x, dtype, in_shape)
+        (sw, sh), (dw, dh) = layer.attrs["stride"], layer.attrs.get("dilation", (1, 1))
+        extra = {} if (dw, dh) == (1, 1) else {"dilations": [1, dh, dw, 1]}
+        return add_node(
+            self.graph, op, f"{scope}/{op}", [x, constant],
+            T=("type", dtype), strides=[1, sh, sw, 1], padding=padding, **extra,
+        )  # fmt: skip
+
+    def _max_pool(self, layer, scope):
+        x = self.tensors[layer.inputs[0]]
+        in_shape = self.quantized.network[layer.inputs[0]].shape
+        x, padding = self._padded(scope, layer, x, DT_FLOAT, in_shape, INT8_MIN)
+        (kw, kh), (sw, sh) = layer.attrs["kernel"], layer.attrs["stride"]
+        x = add_node(
+            self.graph, "MaxPool", f"{scope}/MaxPool", [x],
+            T=("type", DT_FLOAT), ksize=[1, kh, kw, 1], strides=[1, sh, sw, 1], padding=padding,
+        )  # fmt: skip
+        return self._requantized(scope, x, layer.inputs[0], layer.name)
+
+    def _avg_pool(self, layer, scope):
+        """Window sums by a convolution with ones: AvgPool itself would round in float32."""
+        (kw, kh), channels = layer.attrs["kernel"], layer.shape[-1]
+        multiplier, shift = average_pool_factor(kh, kw)
+        dtype = DT_FLOAT if 256 * kw * kh * multiplier < EXACT_FLOAT32 else DT_DOUBLE
+        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
+        if layer.shape[:2] == (1, 1) and not any(layer.attrs["pad"]):
+            axes = add_constant(self.graph, f"{scope}/axes", np.array([1, 2], np.int32))
+            x = add_node(self.graph, "Sum", f"{scope}/Sum", [x, axes], T=("type", dtype), keep_dims=True)
+        else:
+            real = np.float32 if dtype == DT_FLOAT else np.float64
+            equal = layer.attrs["stride"][0] == layer.attrs["stride"][1]  # DepthwiseConv2dNative's condition
+            ones = np.ones((1, kh, kw, channels), real)
+            if not equal:
+                ones = np.broadcast_to(
+                    np.eye(channels, dtype=real)[:, None, None], (channels, kh, kw, channels)
+                )
+            convolution = _Window("depthwise_conv" if equal else "conv", layer)
+            x = self._convolution(convolution, scope, x, ones, dtype)
+        exponent = self.quantized.fix_points[layer.name] - self.quantized.fix_points[layer.inputs[0]] - shift
+        x = self._binary("Mul", f"{scope}/factor", x, multiplier * 2.0**exponent, dtype)
+        return self._round_and_saturate(scope, x, dtype)
+
+    def _add(self, layer, scope):
+        fixes = [self.quantized.fix_points[name] for name in layer.inputs]
+        lowest, fix = min(fixes), self.quantized.fix_points[layer.name]
+        total = None
+        for k, (name, fix_in) in enumerate(zip(layer.inputs, fixes, strict=True)):
+            x = self._binary("Mul", f"{scope}/{k}/scale", self.tensors[name], 2.0 ** (7 - (fix_in - lowest)))
+            if fix_in - lowest > 7:
+                x = add_node(self.graph, "Floor", f"{scope}/{k}/floor", [x], T=("type", DT_FLOAT))
+            total = x if total is None else add_node(
+                self.graph, "Add", f"{scope}/sum{k}", [total, x], T=("type", DT_FLOAT)
+            )  # fmt: skip
+        double = layer.attrs["activation"] == "LEAKYRELU"
+        dtype = DT_DOUBLE if double else DT_FLOAT
+        total = self._cast(f"{scope}/double", total, DT_FLOAT, dtype)
+        return self._finish(scope, total, dtype, 2.0 ** (fix - lowest - 7), layer.attrs["activation"], fix)
+
+    def _concat(self, layer, scope):
+        parts = [
+            self._requantized(f"{scope}/{k}", self.tensors[name], name, layer.name)
+            for k, name in enumerate(layer.inputs)
+        ]
+        axis = add_constant(self.graph, f"{scope}/axis", np.int32(layer.attrs["axis"]))
+        return add_node(
+            self.graph, "ConcatV2", f"{scope}/concat", [*parts, axis], N=len(parts), T=("type", DT_FLOAT)
+        )
+
+    def _flatten(self, layer, scope):
+        shape = add_constant(self.graph, f"{scope}/shape", np.array([-1, layer.shape[0]], np.int32))
+        return add_node(
+            self.graph,
+            "Reshape",
+            f"{scope}/Reshape",
+            [self.tensors[layer.inputs[0]], shape],
+            T=("type", DT_FLOAT),
+        )
+
+    def _requantized(self, scope, x, source, target):
+        difference = self.quantized.fix_points[target] - self.quantized.fix_points[source]
+        if difference == 0:
+            return x
+        x = self._binary("Mul", f"{scope}/requantize", x, 2.0**difference)
+        return self._round_and_saturate(f"{scope}/requantize", x, DT_FLOAT)
+
+
+class _Window:
+    """An average pooling's window in the shape of a convolution layer."""
+
+    def __init__(self, op, layer):
+        self.op, self.inputs, self.attrs = op, layer.inputs, layer.attrs

@@ -1,0 +1,273 @@
+"""From TensorFlow's layers to what one DPU instruction computes: conv + bias + activation.
+
+`fold` is exact in real arithmetic. Batch normalisation before an activation folds into
+the convolution in front of it. Behind an activation (the tutorial's Conv-ReLU-BN) it
+moves down, through pooling where that commutes, into the linear layer that follows;
+zero padding there sees the offset only inside the map, so a plain bias would be wrong at
+the border. Then the producing convolution gets one more channel that is constant: zero
+padding applies to it as well, and the next convolution weighs it with the offset. Where
+none of this works the layer becomes a 1x1 depthwise convolution, as in the vendor's TF2
+tool (facts dpu-numerics.md, "Graph passes").
+"""
+
+import copy
+
+import numpy as np
+
+from dpuflow.errors import UserError
+from dpuflow.network import WEIGHTED, Layer, Network
+from dpuflow.numerics import LEAKY_RELU_SLOPE
+from dpuflow.tfgraph.graph_reader import bypass
+
+FUSABLE = {"relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}
+MAX_SLOPE_DIFFERENCE = 0.005
+"""Accepted |alpha - 26/256|; Keras networks made for the DPU use 0.1."""
+
+
+def fold(network, batch_norm_after_activation="fold"):
+    """Fold a network as read by `tfgraph.graph_reader`.
+
+    Parameters
+    ----------
+    network : Network (left untouched).
+    batch_norm_after_activation : "fold" (into the following layer) or "depthwise" (always a
+        1x1 depthwise convolution, as the vendor's TF2 tool does).
+
+    Returns
+    -------
+    (Network, notes): layers of input, conv, depthwise_conv, dense, pooling, add, concat,
+    flatten, softmax only; notes is a list of {"layer", "into", "how"} for the report.
+    """
+    work = Folder(copy.deepcopy(network))
+    work.fold_batch_norm_upwards()
+    work.check_leaky()
+    work.move_activations_up()
+    work.fuse_activations()
+    if batch_norm_after_activation == "fold":
+        work.fold_batch_norm_downwards()
+    work.replace_leftovers()
+    work.fuse_activations()
+    return Network(network.name, work.layers), work.notes
+
+
+class Folder:
+    """A network under folding: the layer list and the notes on what vanished where."""
+
+    def __init__(self, network):
+        self.layers = network.layers
+        self.notes = []
+
+    def layer(self, name):
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def readers(self, name):
+        return [layer for layer in self.layers if name in layer.inputs]
+
+    def note(self, layer, into, how):
+        self.notes.append({"layer": layer, "into": into, "how": how})
+
+    def _of_op(self, *ops):
+        return [layer for layer in self.layers if layer.op in ops]
+
+    # -- before the activation ---------------------------------------------------------------
+
+    def fold_batch_norm_upwards(self):
+        """Conv-BN and Dense-BN: scale the weights, set the bias."""
+        for norm in self._of_op("batch_norm"):
+            before = self.layer(norm.inputs[0])
+            if before.op not in WEIGHTED or len(self.readers(before.name)) != 1:
+                continue
+            scale = norm.weights.astype(np.float64)
+            axis = -1 if before.op == "depthwise_conv" else 0
+            shape = [1] * before.weights.ndim
+            shape[axis] = -1
+            before.weights = (before.weights * scale.reshape(shape)).astype(np.float32)
+            bias = 0 if before.bias is None else before.bias
+            before.bias = (bias * scale + norm.bias).astype(np.float32)
+            self.layers = bypass(self.layers, norm.name, before.name)
+            self.note(norm.name, before.name, "batch normalisation folded into weights and bias")
+
+    # -- activations -------------------------------------------------------------------------
+
+    def check_leaky(self):
+        """Only slope 26/256 exists on the DPU."""
+        slope = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
+        for layer in self._of_op("leaky_relu"):
+            if abs(layer.attrs["alpha"] - slope) > MAX_SLOPE_DIFFERENCE:
+                raise UserError(
+                    f"layer {layer.name!r}: leaky ReLU slope {layer.attrs['alpha']:g}; the DPU knows only "
+                    f"26/256 = {slope:.4f}: train with slope 0.1"
+                )
+            self.note(layer.name, layer.name, f"slope {layer.attrs['alpha']:g} becomes 26/256")
+
+    def move_activations_up(self):
+        """Conv-MaxPool-ReLU = Conv-ReLU-MaxPool, and Concat-ReLU = ReLU on every part."""
+        moved = True
+        while moved:
+            moved = False
+            for act in self._of_op(*FUSABLE):
+                before = self.layer(act.inputs[0])
+                if before.op not in ("max_pool", "concat") or len(self.readers(before.name)) != 1:
+                    continue
+                if before.op == "max_pool" and any(before.attrs["pad"]) and act.op != "leaky_relu":
+                    pass  # padding counts as lowest on either side
+                self.layers = bypass(self.layers, act.name, before.name)
+                for k, source in enumerate(list(before.inputs)):
+                    name = act.name if len(before.inputs) == 1 else f"{act.name}/{k}"
+                    new = Layer(name, act.op, [source], self.layer(source).shape, dict(act.attrs))
+                    before.inputs[k] = name
+                    self.layers.insert(self.layers.index(before), new)
+                self.note(act.name, before.name, f"activation moved in front of {before.op}")
+                moved = True
+
+    def fuse_activations(self):
+        """ReLU behind a weighted layer or an add becomes its activation attribute."""
+        for act in self._of_op(*FUSABLE):
+            before = self.layer(act.inputs[0])
+            if "activation" not in before.attrs or len(self.readers(before.name)) != 1:
+                continue
+            if before.attrs["activation"] != "NONE":
+                if act.op == "relu" and before.attrs["activation"] in ("RELU", "RELU6"):
+                    self.layers = bypass(self.layers, act.name, before.name)
+                continue
+            before.attrs["activation"] = FUSABLE[act.op]
+            self.layers = bypass(self.layers, act.name, before.name)
+            self.note(act.name, before.name, "activation fused")
+
+    # -- behind the activation ---------------------------------------------------------------
+
+    def fold_batch_norm_downwards(self):
+        """Move each remaining BN into the layers that follow, if all of it can go."""
+        done = set()
+        while True:
+            norms = [layer for layer in self._of_op("batch_norm") if layer.name not in done]
+            if not norms:
+                return
+            name = norms[0].name
+            done.add(name)
+            trial = copy.deepcopy(self)
+            if trial.push_down(name):
+                self.layers, self.notes = trial.layers, trial.notes
+
+    def push_down(self, name):
+        """Push one BN (and its copies) down until absorbed; False when some piece stays."""
+        pending = [name]
+        while pending:
+            norm = self.layer(pending.pop())
+            source, readers = norm.inputs[0], self.readers(norm.name)
+            if not readers:
+                return False
+            for k, reader in enumerate(readers):
+                piece = copy.deepcopy(norm)
+                piece.name = norm.name if k == 0 else f"{norm.name}/{k}"
+                reader.inputs = [source if i == norm.name else i for i in reader.inputs]
+                if reader.inputs.count(source) != 1 or not self._absorb_or_swap(piece, reader, pending):
+                    return False
+            self.layers = [layer for layer in self.layers if layer is not norm]
+        return True
+
+    def _absorb_or_swap(self, norm, reader, pending):
+        """`reader` already reads what norm reads; fold norm into it or put norm behind it."""
+        scale, offset = norm.weights, norm.bias
+        if reader.op in WEIGHTED:
+            return self._absorb_into_weights(norm, reader)
+        if reader.op == "flatten":
+            times = int(np.prod(reader.shape)) // len(scale)
+            norm.weights, norm.bias = np.tile(scale, times), np.tile(offset, times)
+        elif reader.op == "max_pool":
+            if np.any(scale <= 0):  # a negative scale would turn the maximum into a minimum
+                return False
+        elif reader.op != "avg_pool":
+            return False
+        for layer in self.readers(reader.name):
+            layer.inputs = [norm.name + "/moved" if i == reader.name else i for i in layer.inputs]
+        norm.name, norm.inputs, norm.shape = norm.name + "/moved", [reader.name], reader.shape
+        self.layers.insert(self.layers.index(reader) + 1, norm)
+        pending.append(norm.name)
+        return True
+
+    def _absorb_into_weights(self, norm, reader):
+        scale, offset = norm.weights.astype(np.float64), norm.bias.astype(np.float64)
+        weights = reader.weights.astype(np.float64)
+        depthwise = reader.op == "depthwise_conv"
+        # bias that the offset makes, per output channel, and as kernel over one constant channel
+        kernel = weights * offset
+        total = kernel.sum(axis=(0, 1, 2)) if depthwise else kernel.reshape(len(weights), -1).sum(axis=1)
+        reader.weights = (weights * scale).astype(np.float32)
+        padded = reader.op != "dense" and any(reader.attrs["pad"])
+        if not padded or not offset.any():
+            bias = 0 if reader.bias is None else reader.bias
+            reader.bias = (bias + total).astype(np.float32)
+            self.note(
+                norm.name.replace("/moved", ""),
+                reader.name,
+                "batch normalisation folded forwards: scale and offset",
+            )
+            return True
+        if depthwise:
+            return False
+        return self._absorb_by_constant_channel(norm, reader, kernel.sum(axis=-1))
+
+    def _absorb_by_constant_channel(self, norm, reader, kernel):
+        """Give the producer of `reader`'s input a constant channel that carries the offset.
+
+        kernel : float64 [OC, KH, KW], weights of a channel that is constantly 1.
+        """
+        chain, producer = [], self.layer(reader.inputs[0])
+        while producer.op in ("max_pool", "avg_pool") and len(self.readers(producer.name)) == 1:
+            chain.append(producer)
+            producer = self.layer(producer.inputs[0])
+        if (
+            producer.op != "conv"
+            or len(self.readers(producer.name)) != 1
+            or producer.attrs["activation"] == "RELU6"
+        ):
+            return False
+        # A power of two that leaves the new weights no larger than the old: nothing else loses precision.
+        largest = np.abs(reader.weights).max()
+        constant = 2.0 ** np.ceil(np.log2(np.abs(kernel).max() / largest)) if largest else 1.0
+        producer.weights = np.concatenate([producer.weights, np.zeros_like(producer.weights[:1])])
+        bias = np.zeros(len(producer.weights) - 1) if producer.bias is None else producer.bias
+        producer.bias = np.append(bias, constant).astype(np.float32)
+        for layer in (producer, *chain):
+            layer.shape = (*layer.shape[:-1], layer.shape[-1] + 1)
+        extra = (kernel / constant)[..., None].astype(np.float32)
+        reader.weights = np.ascontiguousarray(np.concatenate([reader.weights, extra], axis=-1))
+        self.note(
+            norm.name.replace("/moved", ""),
+            reader.name,
+            f"batch normalisation folded forwards: scale into the weights, offset by a constant channel of {producer.name}",
+        )
+        return True
+
+    # -- the rest ----------------------------------------------------------------------------
+
+    def replace_leftovers(self):
+        """BN and activations that found no partner become 1x1 depthwise (on vectors: dense) layers."""
+        for layer in self._of_op("batch_norm", *FUSABLE):
+            if layer.op != "batch_norm" and self._will_fuse(layer):
+                continue
+            channels = layer.shape[-1]
+            scale = layer.weights if layer.op == "batch_norm" else np.ones(channels, np.float32)
+            bias = layer.bias if layer.op == "batch_norm" else np.zeros(channels, np.float32)
+            activation = FUSABLE.get(layer.op, "NONE")
+            self.note(layer.name, layer.name, f"{layer.op} becomes a 1x1 depthwise convolution")
+            layer.bias = bias.astype(np.float32)
+            if len(layer.shape) == 1:
+                layer.op, layer.weights = "dense", np.diag(scale).astype(np.float32)
+                layer.attrs = {"activation": activation}
+                continue
+            layer.op, layer.weights = "depthwise_conv", scale.reshape(1, 1, 1, -1).astype(np.float32)
+            layer.attrs = {
+                "kernel": (1, 1),
+                "stride": (1, 1),
+                "dilation": (1, 1),
+                "pad": (0, 0, 0, 0),
+                "activation": activation,
+            }
+
+    def _will_fuse(self, act):
+        """An activation behind a BN that becomes a depthwise convolution fuses into that."""
+        before = self.layer(act.inputs[0])
+        alone = len(self.readers(before.name)) == 1
+        return alone and (before.op == "batch_norm" or before.attrs.get("activation") == "NONE")

@@ -1,0 +1,68 @@
+"""Choosing the fix_point of one tensor: the vendor's two criteria (facts quantizers.md A3).
+
+*non_overflow*: the finest position that does not saturate, with half a step of guard.
+*min_diffs*: of that position and the four finer ones, the least sum of squared errors.
+"""
+
+import math
+
+import numpy as np
+
+from dpuflow.numerics import INT8_MAX, INT8_MIN, quantize
+
+METHODS = ("non_overflow", "min_diffs")
+CANDIDATES = 5
+ANY_POSITION = 127
+"""What the vendor's tool returns for an all-zero tensor: any position would do."""
+
+
+def non_overflow(smallest, largest):
+    """Position from a tensor's range: floor(log2(1 / max(min / -128.5, max / 127.5)))."""
+    step = max(float(smallest) / (INT8_MIN - 0.5), float(largest) / (INT8_MAX + 0.5))
+    if step <= 0 or not math.isfinite(step):
+        return ANY_POSITION
+    return math.floor(-math.log2(step))
+
+
+def choose_activation(x, method, where=None):
+    """fix_point for activations `x` (real values, DPU_ROUND) by `method`."""
+    position = non_overflow(x.min(), x.max())
+    if method == "non_overflow" or position == ANY_POSITION:
+        return position
+    # ties go to the smaller position: min() keeps the first
+    return min(range(position, position + CANDIDATES), key=lambda p: squared_error(x, p))
+
+
+def choose_weights(x, method):
+    """fix_point for weights or biases `x` (rounded half away from zero) by `method`."""
+    x = np.asarray(x, np.float64)
+    position = non_overflow(x.min(), x.max())
+    if method == "non_overflow" or position == ANY_POSITION:
+        return position
+
+    def error(p):
+        return float(np.square(np.ldexp(quantize(x, p, "STD_ROUND"), -p, dtype=np.float64) - x).sum())
+
+    return min(range(position, position + CANDIDATES), key=error)
+
+
+_PIECE = 1 << 16
+
+
+def squared_error(x, position):
+    """Sum of (x - Q(x))**2 for DPU_ROUND at `position`; x float32 or float64 of any shape."""
+    scale = x.dtype.type(2.0**position)
+    flat = x.reshape(-1)
+    total = 0.0
+    buffer = np.empty(min(_PIECE, flat.size), x.dtype)
+    rounded = np.empty_like(buffer)
+    for start in range(0, flat.size, _PIECE):  # pieces that stay in cache
+        piece = flat[start : start + _PIECE]
+        scaled, grid = buffer[: len(piece)], rounded[: len(piece)]
+        np.multiply(piece, scale, out=scaled)
+        np.add(scaled, x.dtype.type(0.5), out=grid)
+        np.floor(grid, out=grid)
+        np.clip(grid, INT8_MIN, INT8_MAX, out=grid)
+        grid -= scaled
+        total += float(np.dot(grid, grid))
+    return total * 4.0**-position
