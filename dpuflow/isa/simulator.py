@@ -1,0 +1,138 @@
+"""Executes the machine code of DPU programs, image batch by image batch, and checks it first.
+
+Functional, bit-exact, in program order; the order of the four engines on the board is
+covered by `ordering.check`, which proves that every order the dependency masks allow gives
+the same result. Not a timing model (`cycles` estimates that).
+"""
+
+import numpy as np
+
+from dpuflow.errors import UserError
+from dpuflow.isa import engines, ordering
+from dpuflow.isa.code import decode
+from dpuflow.isa.machine import machine_for
+from dpuflow.isa.plan import MachineCodeError, Region
+from dpuflow.isa.planning import plan
+from dpuflow.isa.program import read_programs
+
+IMAGES_AT_ONCE = 128
+"""Images per batch: bounds the memory of the simulated banks (0.5 MiB per image on B4096)."""
+
+
+class Simulator:
+    """One DPU subgraph's program, planned and checked, ready to run any number of images.
+
+    Attributes
+    ----------
+    program : program.DpuProgram.
+    machine : the Machine its fingerprint names.
+    steps : list of plan.Step.
+    clocks : ordering.Clocks of the program.
+    """
+
+    def __init__(self, program):
+        self.program = program
+        self.machine = machine_for(program.fingerprint, program.name)
+        self.regions = _regions(program)
+        try:
+            self.steps, written = plan(decode(program.code, program.name), self.machine, self.regions)
+            self.clocks = ordering.check(self.steps, self.machine, self.regions)
+        except UserError as error:
+            raise type(error)(f"{program.name}: {error}") from None
+        for port in program.outputs:
+            if not written[port.region][port.address : port.stop].all():
+                raise MachineCodeError(f"{program.name}: the code never writes all of output {port.name}")
+
+    def run(self, inputs, seed=0):
+        """Execute the program.
+
+        Parameters
+        ----------
+        inputs : one int8 array per input port of the program, [images, ...] with the
+            port's shape (without its batch dimension) behind.
+        seed : of the noise that banks and regions hold at the start.
+
+        Returns
+        -------
+        One int8 array per output port, [images, ...].
+        """
+        ports = self.program.inputs
+        if len(inputs) != len(ports):
+            raise UserError(f"{self.program.name}: got {len(inputs)} inputs, it has {len(ports)}")
+        inputs = [self._checked(array, port) for array, port in zip(inputs, ports, strict=True)]
+        parts = [
+            self._run_batch([array[start : start + IMAGES_AT_ONCE] for array in inputs], seed)
+            for start in range(0, len(inputs[0]), IMAGES_AT_ONCE)
+        ]
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _checked(self, array, port):
+        array = np.asarray(array)
+        if array.dtype != np.int8 or array.ndim < 1 or not len(array):
+            raise UserError(f"{self.program.name}: input {port.name} must be int8 with at least one image")
+        if array.shape[1:] != port.shape:
+            raise UserError(
+                f"{self.program.name}: input {port.name} has the shape {array.shape[1:]},"
+                f" expected {port.shape}"
+            )
+        return array.reshape(len(array), -1)
+
+    def _run_batch(self, inputs, seed):
+        memory = engines.Memory(self.machine, len(inputs[0]), self.regions, self.program.parameters, seed)
+        for array, port in zip(inputs, self.program.inputs, strict=True):
+            memory.regions[port.region][:, port.address : port.stop] = array
+        for step in self.steps:
+            engines.execute(step, memory)
+        return [
+            memory.regions[port.region][:, port.address : port.stop].reshape(-1, *port.shape)
+            for port in self.program.outputs
+        ]
+
+
+def _regions(program):
+    filled = {name: [] for name in program.region_sizes}
+    for port in (*program.inputs, *program.outputs):
+        if port.region not in filled or port.stop > program.region_sizes[port.region]:
+            raise UserError(f"{program.name}: tensor {port.name} lies outside its region {port.region}")
+    for port in program.inputs:
+        filled[port.region].append((port.address, port.stop))
+    if "REG_0" in filled:
+        filled["REG_0"].append((0, len(program.parameters)))
+    sizes = dict(program.region_sizes)
+    if "REG_0" in sizes:
+        sizes["REG_0"] = len(program.parameters)
+    return {name: Region(size, tuple(filled[name])) for name, size in sizes.items()}
+
+
+def run_xmodel(graph, images, source="xmodel"):
+    """Run images through the machine code of a compiled graph.
+
+    Parameters
+    ----------
+    graph : xir.Graph whose DPU subgraphs hold machine code.
+    images : int8 [images, height, width, channels], at the input's fix_point.
+    source : names the graph in messages.
+
+    Returns
+    -------
+    int8 [images, ...]: the output of the last DPU subgraph (logits of a classifier; what
+    the CPU does behind it, fix2float and softmax, is left to the caller).
+
+    UserError for malformed code or parameters, or when a CPU op lies between two DPU
+    subgraphs.
+    """
+    values = {}
+    result = None
+    for program in read_programs(graph, source):
+        simulator = Simulator(program)
+        inputs = []
+        for port in program.inputs:
+            if port.op not in values and graph.op(port.op).type not in ("data", "data-fix"):
+                raise UserError(
+                    f"{source}: {program.name} reads {port.op}, which a CPU op computes; not supported"
+                )
+            inputs.append(values.get(port.op, images))
+        outputs = simulator.run(inputs)
+        values.update({port.op: array for port, array in zip(program.outputs, outputs, strict=True)})
+        result = outputs[-1]
+    return result
