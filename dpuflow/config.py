@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
 
 from dpuflow.errors import UserError
 
@@ -34,13 +35,10 @@ def load_schema(path):
     def retrieve(uri):
         return Resource.from_contents(
             yaml.safe_load((path.parent / uri).read_text(encoding="utf-8")),
-            default_specification=_DIALECT,
+            default_specification=DRAFT202012,
         )
 
     return yaml.safe_load(path.read_text(encoding="utf-8")), Registry(retrieve=retrieve)
-
-
-from referencing.jsonschema import DRAFT202012 as _DIALECT  # noqa: E402
 
 
 def check(config, schema_path):
@@ -163,6 +161,15 @@ class Settings:
     def input_scaling(self, model):
         """{"subtract", "divide"} of a model."""
         return self.model(model).get("input", DEFAULT_INPUT)
+
+    def target(self, name):
+        """{"hardware": entry for `targets.load_targets`, "on_cpu", "compiler"} of a target."""
+        entry = self.config["targets"][name]
+        return {
+            "hardware": {k: v for k, v in entry.items() if k in ("dpu", "release", "board")},
+            "on_cpu": entry.get("on_cpu", "error"),
+            "compiler": entry.get("compiler", "reference"),
+        }
 
     def named(self, section, key, value):
         """Regular expression of the entries of `section` whose `key` is `value` (none: nothing matches)."""

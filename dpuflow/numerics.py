@@ -66,15 +66,19 @@ def dequantize(q, fix_point):
     return np.ldexp(np.asarray(q, dtype=np.float64), -fix_point)
 
 
+def scale_pixels(images, input_scaling):
+    """uint8 pixels -> the float network's input, (pixel - subtract) / divide in float32."""
+    subtract, divide = np.float32(input_scaling["subtract"]), np.float32(input_scaling["divide"])
+    return (np.asarray(images, np.float32) - subtract) / divide
+
+
 def input_table(subtract, divide, fix_point):
     """Lookup table (256,) int8: what each uint8 pixel becomes at the DPU's input.
 
     (pixel - subtract) / divide is the float input of the network; the table holds
     its DPU_ROUND quantization (xmodel.md 4, "input to the board").
     """
-    pixels = np.arange(256, dtype=np.float64)
-    # float32, because that is what the float network was fed with
-    value = ((pixels - subtract) / divide).astype(np.float32)
+    value = scale_pixels(np.arange(256), {"subtract": subtract, "divide": divide})
     return quantize(value, fix_point)
 
 

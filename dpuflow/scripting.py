@@ -84,6 +84,15 @@ def keys_read(script):
     return sorted(keys)
 
 
+def log_accuracy(record):
+    """One line for an accuracy record (`evaluation.accuracy_record`)."""
+    low, high = record["interval95"]
+    log.info(
+        "%s: %d of %d %s images right, accuracy %.4f (95 %% interval %.4f to %.4f)",
+        record["stage"], record["correct"], record["images"], record["split"], record["accuracy"], low, high,
+    )
+
+
 def _set_up_logging(log_file):
     """Plain lines to the job's log file and to the terminal."""
     handlers = [logging.StreamHandler(sys.stderr)]

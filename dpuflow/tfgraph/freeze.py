@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from dpuflow.errors import UserError
+from dpuflow.numerics import scale_pixels
 from dpuflow.tensorflow_env import tensorflow
 from dpuflow.tfgraph.checkpoint import CHECKPOINT
 from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
+from dpuflow.training.keras_file import load_model
+from dpuflow.training.prediction import predictor
 
 BATCH = 256
 
@@ -87,6 +90,25 @@ def _count_removed(before, after):
         if node.name not in kept:
             counts[node.op] = counts.get(node.op, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def compare_with_keras(frozen_path, nodes, keras_path, images, input_scaling, tolerance):
+    """Prove that freezing moved nothing: outputs of both on the same images.
+
+    Returns {"images_compared", "max_difference", "predictions_equal"}; UserError when a
+    probability differs by more than `tolerance` or a prediction changes.
+    """
+    x = scale_pixels(images, input_scaling)
+    expected = predictor(load_model(keras_path))(x)
+    frozen = FrozenGraph(frozen_path, nodes["input"]["name"], nodes["output"]["name"]).run(x)
+    difference = float(np.abs(frozen - expected).max())
+    changed = int((frozen.argmax(1) != expected.argmax(1)).sum())
+    if difference > tolerance or changed:
+        raise UserError(
+            f"{frozen_path}: differs from {keras_path} by up to {difference:.2e} (allowed {tolerance:.0e}) "
+            f"and in {changed} of {len(x)} predictions; the frozen graph is not the trained model"
+        )
+    return {"images_compared": len(x), "max_difference": difference, "predictions_equal": True}
 
 
 class FrozenGraph:

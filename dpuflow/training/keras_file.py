@@ -1,6 +1,7 @@
 """`keras_trained_model.h5`: legacy Keras H5 that old TensorFlow releases read, too."""
 
 import json
+import warnings
 
 import h5py
 
@@ -23,7 +24,9 @@ def save_model(model, path):
     kept as bytes, because TensorFlow 2.3 calls ``.decode`` on it.
     """
     with atomic_path(path) as temporary:
-        model.save(temporary, save_format="h5")
+        with warnings.catch_warnings():  # Keras recommends its newer format each time
+            warnings.simplefilter("ignore")
+            model.save(temporary, save_format="h5")
         with h5py.File(temporary, "r+") as file:
             for attribute in ("model_config", "training_config"):
                 if attribute in file.attrs:

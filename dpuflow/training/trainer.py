@@ -10,20 +10,16 @@ import time
 import numpy as np
 
 from dpuflow.errors import UserError
+from dpuflow.numerics import scale_pixels
 from dpuflow.tensorflow_env import keras, tensorflow
 from dpuflow.training.augmentation import augmenter
+from dpuflow.training.prediction import predictor
 
 log = logging.getLogger("dpuflow")
 
 CHUNK = 50
 """Training steps inside one TensorFlow call: long enough that Python's share vanishes,
 short enough that progress shows."""
-
-
-def scale_pixels(images, input_scaling):
-    """uint8 pixels -> the network's float32 input, (pixel - subtract) / divide."""
-    subtract, divide = np.float32(input_scaling["subtract"]), np.float32(input_scaling["divide"])
-    return (np.asarray(images, np.float32) - subtract) / divide
 
 
 def train(model, train_data, validation_data, settings, input_scaling, seed):
@@ -71,9 +67,9 @@ def train(model, train_data, validation_data, settings, input_scaling, seed):
     return history
 
 
-def seed_everything(seed):
-    """Seed Python, NumPy and TensorFlow and ask TensorFlow for deterministic kernels."""
-    keras().utils.set_random_seed(seed)
+def seed_everything(seed, threads=None):
+    """Seed Python, NumPy and TensorFlow; `tensorflow_env` asks for deterministic kernels."""
+    keras(threads).utils.set_random_seed(seed)
 
 
 def compile_model(model, settings):
@@ -89,22 +85,6 @@ def compile_model(model, settings):
     else:
         optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, decay=decay)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-
-
-def predictor(model, batch_size=512):
-    """Return ``predict(x)``: softmax output (N, classes) float32 for float inputs (N, H, W, C).
-
-    Every image counts, the last partial batch too. Plain calls of one compiled
-    function: `model.predict` would build a tf.data pipeline each time.
-    """
-    tf = tensorflow()
-    call = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
-
-    def predict(x):
-        batches = range(0, len(x), batch_size)
-        return np.concatenate([call(tf.constant(x[i : i + batch_size])).numpy() for i in batches])
-
-    return predict
 
 
 def _score(probabilities, labels):

@@ -1,0 +1,48 @@
+# Two commands for a newcomer: `make run` and `make test`. Only Python 3.11, make and git are needed.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+CORES ?= 2
+CONFIG ?= config/config.yaml
+SNAKEMAKE = $(VENV)/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint format bench rulegraph clean
+
+help: ## show the targets
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):[^#]*## /  make \1\t/' | expand -t 20
+	@echo "  CONFIG=FILE chooses another configuration, CORES=N the number of cores."
+
+$(VENV)/run.stamp: requirements.txt constraints.txt pyproject.toml
+	@echo "Installing into $(VENV) (once; needs the package index) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet -c constraints.txt -r requirements.txt
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp requirements-test.txt
+	@$(PIP) install --quiet -c constraints.txt -r requirements-test.txt
+	@touch $@
+
+install: $(VENV)/run.stamp ## install what dpuflow runs on into .venv
+
+run: $(VENV)/run.stamp ## data set to accuracy report on the embedded data (CONFIG=... for another)
+	@$(SNAKEMAKE) all
+	@$(VENV)/bin/python scripts/show_summary.py input.report=results/report/accuracy.json params.page=results/report/accuracy.html
+
+test: $(VENV)/test.stamp ## run all tests
+	@$(VENV)/bin/python -m pytest $(TESTS)
+
+lint: $(VENV)/test.stamp ## check style: ruff, snakefmt, snakemake --lint
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/snakefmt --check Snakefile rules
+	@$(SNAKEMAKE) --lint
+
+format: $(VENV)/test.stamp ## format the sources
+	@$(VENV)/bin/ruff check --fix-only . && $(VENV)/bin/ruff format . && $(VENV)/bin/snakefmt Snakefile rules
+
+rulegraph: $(VENV)/run.stamp ## draw the rules as results/rulegraph.mmd
+	@mkdir -p results && $(SNAKEMAKE) --rulegraph mermaid-js > results/rulegraph.mmd && echo results/rulegraph.mmd
+
+clean: ## remove everything that was computed
+	rm -rf results resources logs benchmarks/jobs deploy

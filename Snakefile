@@ -1,0 +1,37 @@
+# dpuflow: from a CSV of images to an accuracy report off an FPGA board.
+# Which rule makes an artifact: README.md, "Artifacts"; which keys it depends on: config/README.md.
+
+from snakemake.utils import min_version, validate
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+validate(config, "config/config.schema.yaml")
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/dataset.smk"
+include: "rules/train.smk"
+include: "rules/convert.smk"
+include: "rules/quantize.smk"
+include: "rules/compile.smk"
+include: "rules/board.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    message:
+        "The report is at results/report/accuracy.html."
+    default_target: True
+    input:
+        "results/report/accuracy.html",
+        "results/report/accuracy.md",
+        "results/report/accuracy.json",

@@ -1,0 +1,27 @@
+# quantized_model.h5 -> {model}.xmodel for a target
+
+
+rule compile_reference:
+    message:
+        "Compile {wildcards.model} for {wildcards.target} (a DPU graph without instructions)."
+    input:
+        code=code("compile_reference.py"),
+        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        dataset="results/{dataset}/dataset.h5",
+    output:
+        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
+        quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
+        report="results/{dataset}/{model}/{quantizer}/{target}/compile.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/{target}/compile.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/compile.tsv"
+    wildcard_constraints:
+        target=SETTINGS.named("targets", "compiler", "reference"),
+    params:
+        target=lambda w: SETTINGS.target(w.target),
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    script:
+        "../scripts/compile_reference.py"

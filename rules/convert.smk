@@ -1,0 +1,82 @@
+# keras_trained_model.h5 -> TensorFlow checkpoint -> frozen_graph.pb
+
+
+rule convert:
+    message:
+        "Save {wildcards.model} as a TensorFlow checkpoint and discover its node names."
+    input:
+        code=code("convert.py"),
+        model="results/{dataset}/{model}/keras_trained_model.h5",
+    output:
+        checkpoint=multiext(
+            "results/{dataset}/{model}/tf/tfchkpt.ckpt", ".meta", ".index", ".data-00000-of-00001"
+        ),
+        latest="results/{dataset}/{model}/tf/checkpoint",
+        graph="results/{dataset}/{model}/tf/tf_complete_model.pb",
+        nodes="results/{dataset}/{model}/tf/nodes.json",
+    log:
+        "logs/{dataset}/{model}/convert.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/convert.tsv"
+    resources:
+        mem_mb=3000,
+        runtime=15,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/convert.py"
+
+
+rule freeze:
+    message:
+        "Freeze {wildcards.model}: variables become constants; prove that its output stays."
+    input:
+        code=code("freeze.py"),
+        checkpoint=rules.convert.output.checkpoint,
+        nodes=rules.convert.output.nodes,
+        model="results/{dataset}/{model}/keras_trained_model.h5",
+        dataset="results/{dataset}/dataset.h5",
+    output:
+        graph="results/{dataset}/{model}/frozen_graph.pb",
+        report="results/{dataset}/{model}/freeze.json",
+    log:
+        "logs/{dataset}/{model}/freeze.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/freeze.tsv"
+    params:
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+        tolerance=1e-5,
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=15,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/freeze.py"
+
+
+rule evaluate_frozen:
+    message:
+        "Measure the frozen graph of {wildcards.model} on every test image."
+    input:
+        code=code("evaluate_frozen.py"),
+        dataset="results/{dataset}/dataset.h5",
+        graph="results/{dataset}/{model}/frozen_graph.pb",
+        nodes=rules.convert.output.nodes,
+    output:
+        accuracy="results/{dataset}/{model}/frozen_accuracy.json",
+    log:
+        "logs/{dataset}/{model}/evaluate_frozen.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/evaluate_frozen.tsv"
+    params:
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/evaluate_frozen.py"

@@ -1,0 +1,59 @@
+# frozen_graph.pb -> INT8: quantize_eval_model.pb, quantized_model.h5, quantization.json
+
+
+rule quantize_reference:
+    message:
+        "Quantize {wildcards.model} to INT8 with {wildcards.quantizer} (calibrated on training images)."
+    input:
+        code=code("quantize_reference.py"),
+        dataset="results/{dataset}/dataset.h5",
+        graph="results/{dataset}/{model}/frozen_graph.pb",
+        nodes="results/{dataset}/{model}/tf/nodes.json",
+    output:
+        eval_graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        report="results/{dataset}/{model}/{quantizer}/quantization.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/quantize.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/quantize.tsv"
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "reference"),
+    params:
+        model=lambda w: w.model,
+        settings=lambda w: config["quantizers"][w.quantizer],
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    threads: 2
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=60,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/quantize_reference.py"
+
+
+rule evaluate_quantized:
+    message:
+        "Measure the quantized graph of {wildcards.model} ({wildcards.quantizer}) on every test image."
+    input:
+        code=code("evaluate_quantized.py"),
+        dataset="results/{dataset}/dataset.h5",
+        graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        nodes="results/{dataset}/{model}/tf/nodes.json",
+    output:
+        accuracy="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/evaluate_quantized.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/evaluate_quantized.tsv"
+    params:
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/evaluate_quantized.py"

@@ -1,0 +1,55 @@
+# dataset.h5 -> keras_trained_model.h5 and its accuracy
+
+
+rule train:
+    message:
+        "Train {wildcards.model} on {wildcards.dataset}."
+    input:
+        code=code("train.py"),
+        dataset="results/{dataset}/dataset.h5",
+    output:
+        model="results/{dataset}/{model}/keras_trained_model.h5",
+        history="results/{dataset}/{model}/history.csv",
+    log:
+        "logs/{dataset}/{model}/train.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/train.tsv"
+    params:
+        model=lambda w: w.model,
+        layers=lambda w: SETTINGS.model(w.model)["layers"],
+        training=lambda w: SETTINGS.model(w.model)["training"],
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+        seed=lambda w: SETTINGS.seed(w.model),
+    threads: 2
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=240,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/train.py"
+
+
+rule evaluate_keras:
+    message:
+        "Measure {wildcards.model} on every test image of {wildcards.dataset}, as trained."
+    input:
+        code=code("evaluate_keras.py"),
+        dataset="results/{dataset}/dataset.h5",
+        model="results/{dataset}/{model}/keras_trained_model.h5",
+    output:
+        accuracy="results/{dataset}/{model}/keras_accuracy.json",
+    log:
+        "logs/{dataset}/{model}/evaluate_keras.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/evaluate_keras.tsv"
+    params:
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/evaluate_keras.py"

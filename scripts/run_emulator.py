@@ -1,0 +1,28 @@
+"""Run the xmodel file on every test image in the emulator -> predictions.csv, board_accuracy.json."""
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.emulator import Emulator
+from dpuflow.evaluation import accuracy_record
+from dpuflow.files import write_json, write_text
+from dpuflow.predictions import predictions_csv
+from dpuflow.scripting import log_accuracy, run
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    images, labels = dataset.subset("test")
+    emulator = Emulator(snakemake.input.xmodel, threads=snakemake.threads)
+    probabilities = emulator.run(emulator.quantize_input(images))
+    predictions = probabilities.argmax(axis=1)
+    record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
+    record["runner"] = "emulator"
+    record["how"] = "emulated: the xmodel file executed in exact integer arithmetic on this machine; no board"
+    write_text(
+        snakemake.output.predictions,
+        predictions_csv(labels, predictions, probabilities, dataset.class_names),
+    )
+    write_json(snakemake.output.accuracy, record)
+    log_accuracy(record)
+
+
+run(main, globals())

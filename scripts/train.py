@@ -1,0 +1,30 @@
+"""Train a model of the configuration: dataset.h5 -> keras_trained_model.h5, history.csv."""
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.files import write_text
+from dpuflow.scripting import run
+from dpuflow.training.keras_file import save_model
+from dpuflow.training.model_builder import build_model
+from dpuflow.training.trainer import history_csv, seed_everything, train
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    model_name = snakemake.params.model
+    seed_everything(snakemake.params.seed, threads=snakemake.threads)
+    model = build_model(
+        snakemake.params.layers, dataset.images.shape[1:], len(dataset.class_names), model_name
+    )
+    history = train(
+        model,
+        dataset.subset("train"),
+        dataset.subset("validation"),
+        snakemake.params.training,
+        snakemake.params.input_scaling,
+        snakemake.params.seed,
+    )
+    save_model(model, snakemake.output.model)
+    write_text(snakemake.output.history, history_csv(history))
+
+
+run(main, globals())

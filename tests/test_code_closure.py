@@ -1,0 +1,41 @@
+import pytest
+
+from dpuflow.code_closure import source_files
+
+
+@pytest.fixture
+def tree(tmp_path):
+    files = {
+        "dpuflow/__init__.py": "",
+        "dpuflow/a.py": "from dpuflow.sub import b\nimport numpy\n",
+        "dpuflow/unused.py": "",
+        "dpuflow/sub/__init__.py": "",
+        "dpuflow/sub/b.py": "def f():\n    import dpuflow.late\n",
+        "dpuflow/sub/table.yaml": "",
+        "dpuflow/late.py": "",
+        "scripts/s.py": "from dpuflow.a import x\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_closure_follows_imports_also_inside_functions_and_takes_data_files(tree):
+    assert source_files("scripts/s.py", tree) == [
+        "dpuflow/__init__.py",
+        "dpuflow/a.py",
+        "dpuflow/late.py",
+        "dpuflow/sub/__init__.py",
+        "dpuflow/sub/b.py",
+        "dpuflow/sub/table.yaml",
+    ]
+
+
+def test_real_scripts_depend_on_what_they_use_and_no_more(repo):
+    train = source_files("scripts/train.py", repo)
+    assert "dpuflow/training/augmentation.py" in train
+    assert not any("quantize" in path or "report" in path or "xir" in path for path in train)
+    frozen = source_files("scripts/evaluate_frozen.py", repo)
+    assert "dpuflow/training/augmentation.py" not in frozen

@@ -1,0 +1,92 @@
+import copy
+
+import pytest
+import yaml
+
+from dpuflow.config import Run, Settings, check, expand_runs
+from dpuflow.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def default(repo):
+    return yaml.safe_load((repo / "config/config.yaml").read_text())
+
+
+@pytest.fixture
+def schema(repo):
+    return repo / "config/config.schema.yaml"
+
+
+def changed(config, path, value):
+    """A copy with the value at a dotted path set (None: removed)."""
+    config = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    node = config
+    for key in parents:
+        node = node[int(key) if isinstance(node, list) else key]
+    if value is None:
+        del node[last]
+    else:
+        node[int(last) if isinstance(node, list) else last] = value
+    return config
+
+
+def test_the_shipped_configurations_are_valid(repo, default, schema):
+    check(default, schema)
+    real = yaml.safe_load((repo / "config/sign_mnist.yaml").read_text())
+    merged = default | {"runs": real["runs"], "datasets": default["datasets"] | real["datasets"]}
+    check(merged, schema)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sed", 1, r"sed: unknown key; did you mean seed\?"),
+        ("models.signnet.trainig", {}, r"models\.signnet\.trainig: unknown key; did you mean training\?"),
+        ("models.signnet.training.epoch", 3, r"models\.signnet\.training\.epoch: unknown key; did you mean epochs\?"),
+        ("models.signnet.training.epochs", "ten", r"models\.signnet\.training\.epochs: 'ten' is not of type 'integer'"),
+        ("models.signnet.training.epochs", 0, r"models\.signnet\.training\.epochs: 0 is less than the minimum"),
+        ("models.signnet.training.optimizer", "adm", r"'adm' is not one of adam, sgd"),
+        ("models.signnet.layers.0", {"convv": {}}, r"models\.signnet\.layers\[0\]\.convv: unknown key; did you mean conv\?"),
+        ("models.signnet.layers.0", {"conv": {"kernel": 3}}, r"models\.signnet\.layers\[0\]\.conv: misses the key filters"),
+        ("models.signnet.layers.6", "flaten", r"models\.signnet\.layers\[6\]: 'flaten' is not one of flatten"),
+        ("runs.0.model", "signet", r"runs\[0\]\.model: models has no entry 'signet'; did you mean signnet\?"),
+        ("runs.0.target", None, r"runs\[0\]: misses the key target"),
+        ("targets.kv260.dpu", None, r"targets\.kv260: misses the key dpu"),
+        ("datasets.sign_mnist.source.kind", "web", r"datasets\.sign_mnist\.source\.kind: 'web' is not one of"),
+    ],
+)
+def test_mistakes_are_named_by_key_with_the_nearest_valid_one(default, schema, path, value, message):
+    with pytest.raises(UserError, match=message):
+        check(changed(default, path, value), schema)
+
+
+def test_all_mistakes_are_reported_at_once(default, schema):
+    broken = changed(changed(default, "sed", 1), "models.optimal.trainin", {})
+    with pytest.raises(UserError) as caught:
+        check(broken, schema)
+    assert "sed" in str(caught.value) and "trainin" in str(caught.value)
+
+
+def test_runs_multiply_lists_and_share_what_is_equal(default):
+    config = changed(default, "runs", [
+        {"dataset": "d", "model": ["a", "b"], "quantizer": "q", "target": ["t", "u"], "runner": "r", "seed": [1, 2]},
+        {"dataset": "d", "model": "a", "quantizer": "q", "target": "t", "runner": "r", "seed": 2},
+        {"dataset": "d", "model": "a", "quantizer": "q", "target": "t", "runner": "r"},
+    ])  # fmt: skip
+    runs = expand_runs(config)
+    assert len(runs) == 9
+    assert runs[0] == Run("d", "a-s1", "q", "t", "r")
+    assert runs[-1] == Run("d", "a", "q", "t", "r")
+    assert runs[-1].folder == "d/a/q/t/r"
+
+
+def test_settings_answer_by_wildcard(default):
+    settings = Settings(default)
+    assert settings.model("signnet-s3") == default["models"]["signnet"]
+    assert settings.seed("signnet-s3") == 3
+    assert settings.seed("signnet") == default["seed"]
+    assert settings.input_scaling("signnet") == {"subtract": 128, "divide": 128}
+    assert settings.target("zcu104")["on_cpu"] == "error"
+    assert settings.named("targets", "compiler", "reference") == "zcu102|zcu104|kv260|ultra96v2"
+    assert settings.named("targets", "compiler", "native") == "(?!)"

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpuflow.numerics import (
+    average_pool_factor,
+    dequantize,
+    input_table,
+    quantize,
+    round_half_away,
+    round_half_even,
+    round_half_up,
+)
+
+HALVES = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
+
+
+def test_rounding_of_halves_as_the_facts_state_them():
+    assert round_half_up(HALVES).tolist() == [-2, -1, 0, 1, 2, 3]
+    assert round_half_away(HALVES).tolist() == [-3, -2, -1, 1, 2, 3]
+    assert round_half_even(HALVES).tolist() == [-2, -2, 0, 0, 2, 2]
+
+
+def test_half_up_is_exact_where_adding_a_half_is_not():
+    assert round_half_up(0.49999999999999994) == 0
+    assert round_half_up(2.0**53 - 1) == 2.0**53 - 1
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(0, 16))
+def test_half_up_equals_integer_shift(value, shift):
+    expected = (value + (1 << shift >> 1)) >> shift
+    assert round_half_up(value / 2**shift) == expected
+
+
+@given(st.floats(-300, 300), st.integers(-6, 14), st.sampled_from(["DPU_ROUND", "STD_ROUND", "PY3_ROUND"]))
+def test_quantization_error_is_at_most_half_a_step_or_saturated(x, fix_point, rounding):
+    q = quantize(x, fix_point, rounding)
+    assert q.dtype == np.int8
+    if -128 <= x * 2.0**fix_point <= 127:
+        assert abs(dequantize(q, fix_point) - x) <= 0.5 * 2.0**-fix_point
+    else:
+        assert q in (-128, 127)
+
+
+@pytest.mark.parametrize("fix_point", [-3, 0, 5, 9])
+def test_grid_values_survive(fix_point):
+    q = np.arange(-128, 128)
+    assert (quantize(dequantize(q, fix_point), fix_point) == q).all()
+
+
+def test_input_table_of_the_default_scaling_is_lossless():
+    assert (input_table(128, 128, 7) == np.arange(-128, 128)).all()
+
+
+def test_input_table_rounds_and_saturates_where_the_tutorial_wrapped():
+    table = input_table(0, 255, 7)
+    assert table[255] == 127 and table[0] == 0 and table.min() == 0
+    assert table[3] == 2  # 3 / 255 * 128 = 1.506 rounds; truncation would give 1
+
+
+@pytest.mark.parametrize(
+    ("window", "factor"),
+    [
+        ((3, 3), (7, 6)), ((5, 5), (10, 8)), ((6, 6), (7, 8)), ((7, 7), (21, 10)), ((14, 14), (21, 12)),
+        ((2, 2), (1, 2)), ((4, 4), (1, 4)), ((8, 8), (1, 6)), ((9, 9), (101, 13)), ((28, 28), (21, 14)),
+        ((3, 5), (17, 8)),
+    ],
+)  # fmt: skip
+def test_average_pool_factors_of_the_facts(window, factor):
+    assert average_pool_factor(*window) == factor

@@ -1,0 +1,71 @@
+import subprocess
+import sys
+
+import pytest
+
+from dpuflow.errors import UserError
+from dpuflow.scripting import parse_assignments
+
+SCRIPT = """
+from dpuflow.errors import UserError
+from dpuflow.scripting import run
+
+def main(snakemake):
+    if snakemake.params.fail == "user":
+        raise UserError("data.csv: row 3 is wrong")
+    if snakemake.params.fail == "defect":
+        raise KeyError("oops")
+    print(snakemake.input.a, snakemake.params.n + 1, snakemake.threads)
+
+run(main, globals())
+"""
+
+
+@pytest.fixture
+def script(tmp_path, repo):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+
+    def call(*words):
+        return subprocess.run(
+            [sys.executable, path, *words], capture_output=True, text=True, env={"PYTHONPATH": str(repo)}
+        )
+
+    return call
+
+
+def test_assignments_become_the_shape_that_snakemake_gives():
+    job = parse_assignments(["input.a=x.h5", "params.n={k: [1, 2]}", "threads=3", "log=l.log"])
+    assert job.input.a == "x.h5" and job.input[0] == "x.h5"
+    assert job.params.n == {"k": [1, 2]} and job.params.get("missing", 5) == 5
+    assert job.threads == 3 and list(job.log) == ["l.log"]
+
+
+@pytest.mark.parametrize("word", ["input.a", "inptu.a=1", "input=1"])
+def test_a_wrong_assignment_is_named(word):
+    with pytest.raises(UserError):
+        parse_assignments([word])
+
+
+def test_a_script_runs_alone(script):
+    result = script("input.a=f", "params.n=4", "params.fail=no", "threads=2")
+    assert (result.returncode, result.stdout) == (0, "f 5 2\n")
+
+
+def test_a_users_mistake_is_one_line(script, tmp_path):
+    result = script("params.fail=user", f"log={tmp_path}/l.log")
+    assert result.returncode == 1
+    assert result.stderr == "error: data.csv: row 3 is wrong\n"
+    assert (tmp_path / "l.log").read_text() == result.stderr
+
+
+def test_a_defect_shows_its_traceback(script):
+    result = script("params.fail=defect")
+    assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+def test_a_missing_value_and_help_name_the_keys(script):
+    result = script("input.a=1")
+    assert result.returncode == 2 and "fail" in result.stderr
+    usage = script("--help")
+    assert usage.returncode == 0 and "input.a" in usage.stdout and "params.n" in usage.stdout
