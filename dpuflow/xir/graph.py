@@ -1,0 +1,301 @@
+"""Graph, Op, Tensor and Subgraph: views of the messages of an `.xmodel` file.
+
+The messages stay as they were read, so whatever this code does not know (unknown fields,
+op definitions, vendor attributes) is written again unchanged.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError, EncodeError
+
+from dpuflow.errors import UserError
+from dpuflow.files import write_bytes
+from dpuflow.xir import opdefs, schema, shapes
+from dpuflow.xir.attributes import Attributes
+
+MAX_BYTES = 2**31 - 1
+"""Protobuf's own limit for a message, hence for an xmodel file."""
+
+_CONST_DTYPES = {"float32": "<f4", "xint8": "i1", "int8": "i1", "xint32": "<i4", "int32": "<i4"}
+
+
+class Tensor:
+    """Output tensor of an op."""
+
+    def __init__(self, proto):
+        self.proto = proto
+        self.attrs = Attributes(proto.tensor_attr, opdefs.TENSOR_ATTRS)
+
+    @property
+    def name(self):
+        """Unique name; may differ from the op's."""
+        return self.proto.tensor_name
+
+    @property
+    def shape(self):
+        """Dimensions as a tuple; activations are NHWC."""
+        return tuple(self.proto.tensor_dim)
+
+    @shape.setter
+    def shape(self, shape):
+        self.proto.tensor_dim[:] = [int(n) for n in shape]
+
+    @property
+    def data_type(self):
+        """Name from `schema.DATA_TYPES`, for instance "XINT"; "UNKNOWN" for any other number."""
+        number = self.proto.data_type
+        return schema.DATA_TYPES[number] if 0 <= number < len(schema.DATA_TYPES) else "UNKNOWN"
+
+    @data_type.setter
+    def data_type(self, name):
+        self.proto.data_type = schema.DATA_TYPES.index(name)
+
+    @property
+    def bit_width(self):
+        """Bits per element, for instance 8."""
+        return self.proto.tensor_bit_width
+
+    @bit_width.setter
+    def bit_width(self, bits):
+        self.proto.tensor_bit_width = bits
+
+    @property
+    def fix_point(self):
+        """fix_point attribute: value = q * 2**-fix_point; None on a float tensor."""
+        return self.attrs.get("fix_point")
+
+
+class Op:
+    """One node: an operation and its output tensor."""
+
+    def __init__(self, proto):
+        self.proto = proto
+        self.attrs = Attributes(proto.op_attr, opdefs.op_attr_kinds(proto.op_type))
+        self.tensor = Tensor(proto.output_tensor)
+
+    @property
+    def name(self):
+        """Name, unique in the graph."""
+        return self.proto.op_name
+
+    @property
+    def type(self):
+        """Op type, for instance "conv2d-fix"."""
+        return self.proto.op_type
+
+    @property
+    def inputs(self):
+        """{argument name: [names of the ops that feed it]} (a copy; change it with `set_input`)."""
+        return {arg.arg_name: list(arg.arg_ops) for arg in self.proto.args}
+
+    @property
+    def input_names(self):
+        """Names of all feeding ops, in argument order."""
+        return [name for arg in self.proto.args for name in arg.arg_ops]
+
+    def set_input(self, argument, names):
+        """Let the ops `names` feed `argument` (added if the op has no such argument yet)."""
+        for arg in self.proto.args:
+            if arg.arg_name == argument:
+                arg.arg_ops[:] = list(names)
+                return
+        self.proto.args.add(arg_name=argument, arg_ops=list(names))
+
+    @property
+    def device(self):
+        """ "USER", "DPU", "CPU" or None when the graph is not compiled."""
+        return self.attrs.get("device")
+
+    def attr(self, name):
+        """Value of an attribute, or its default by the op's definition; KeyError when there is neither."""
+        if name in self.attrs:
+            return self.attrs[name]
+        definition = opdefs.OPDEFS.get(self.type)
+        if definition is None or name not in definition.attrs or definition.attrs[name].required:
+            raise KeyError(f"op {self.name!r} ({self.type}) has no attribute {name!r}")
+        return definition.attrs[name].default
+
+    def array(self):
+        """`data` of a const or const-fix op as an array of the tensor's shape; None when it is empty.
+
+        In a vendor-compiled file it is: the bytes lie in the DPU subgraph's
+        reg_id_to_parameter_value (facts xmodel.md section 1.2).
+        """
+        data = self.attrs["data"]
+        if not data:
+            return None
+        type_ = self.attrs["data_type"]
+        dtype = _CONST_DTYPES.get(type_.lower())
+        if dtype is None:
+            raise UserError(f"op {self.name!r}: const data of type {type_!r} is not supported")
+        try:
+            return np.frombuffer(data, dtype).reshape(self.tensor.shape)
+        except ValueError:
+            raise UserError(
+                f"op {self.name!r}: {len(data)} bytes of data do not fill a {type_} tensor "
+                f"of shape {self.tensor.shape}"
+            ) from None
+
+    def __repr__(self):
+        return f"Op({self.name!r}, {self.type!r}, shape={self.tensor.shape})"
+
+
+class Subgraph:
+    """A node of the subgraph tree: a leaf that lists ops, or an inner node with children."""
+
+    def __init__(self, proto):
+        self.proto = proto
+        self.attrs = Attributes(proto.subg_attr, opdefs.SUBGRAPH_ATTRS)
+
+    @property
+    def name(self):
+        """Name, by convention subgraph_<first op>; the root's is "root"."""
+        return self.proto.subgraph_name
+
+    @property
+    def op_names(self):
+        """Names of the ops below this node, in the order of the tree."""
+        if not self.proto.subg_child:
+            return list(self.proto.op_name)
+        return [name for child in self.children for name in child.op_names]
+
+    @property
+    def is_leaf(self):
+        """Whether the node has no children."""
+        return not self.proto.subg_child
+
+    @property
+    def children(self):
+        """Child subgraphs, in execution order at the top level of a compiled file."""
+        return [Subgraph(child) for child in self.proto.subg_child]
+
+    @property
+    def device(self):
+        """ "USER", "DPU", "CPU" or None."""
+        return self.attrs.get("device")
+
+    def add_child(self, name, op_names=()):
+        """Append a child and return it."""
+        return Subgraph(self.proto.subg_child.add(subgraph_name=name, op_name=list(op_names)))
+
+    def walk(self, depth=0):
+        """Yield (depth, subgraph), this node first, depth first."""
+        yield depth, self
+        for child in self.children:
+            yield from child.walk(depth + 1)
+
+    def __repr__(self):
+        return f"Subgraph({self.name!r}, device={self.device!r}, ops={len(self.op_names)})"
+
+
+class Graph:
+    """A whole `.xmodel`."""
+
+    def __init__(self, name="", proto=None):
+        self.proto = proto if proto is not None else schema.message("Graph")(graph_name=name)
+        self.attrs = Attributes(self.proto.graph_attr, opdefs.GRAPH_ATTRS)
+        self.ops = [Op(node) for node in self.proto.op_node]
+        self._by_name = {op.name: op for op in self.ops}
+
+    @classmethod
+    def load(cls, path, check=True):
+        """Read a file; UserError when it is missing, not an xmodel, or (with `check`) ill-formed.
+
+        `check` covers what every reader relies on (`validate.structure`); the full list of
+        rules is `validate.validate`.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise UserError(f"{path}: over 2 GiB, too large for an xmodel")
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        return cls.from_bytes(data, path, check)
+
+    @classmethod
+    def from_bytes(cls, data, source="xmodel", check=True):
+        """`load` from bytes; `source` names them in messages."""
+        if not data:
+            raise UserError(f"{source}: empty file; an .xmodel was expected. Remove it and make it again")
+        proto = schema.message("Graph")()
+        try:
+            proto.ParseFromString(data)
+        except (DecodeError, UnicodeDecodeError):
+            raise UserError(
+                f"{source}: not an .xmodel, or truncated or corrupt (it does not parse as serial_v2.Graph); "
+                "make it again or give another file"
+            ) from None
+        if not proto.op_node:
+            raise UserError(
+                f"{source}: not an .xmodel (no ops in it); give a file that vai_c_xir or dpuflow wrote"
+            )
+        graph = cls(proto=proto)
+        if check:
+            from dpuflow.xir import validate
+
+            validate.require(validate.structure(graph), source)
+        return graph
+
+    def to_bytes(self):
+        """The file's content: the same graph gives the same bytes (map entries sorted by key)."""
+        try:
+            return self.proto.SerializeToString(deterministic=True)
+        except (EncodeError, ValueError) as error:
+            raise UserError(f"graph {self.name!r} cannot be written as an xmodel: {error}") from None
+
+    def save(self, path, check=True):
+        """Write the file atomically; with `check`, UserError when a rule of `validate.validate` is broken."""
+        if check:
+            from dpuflow.xir import validate
+
+            validate.require(validate.validate(self, strict=True), path)
+        write_bytes(path, self.to_bytes())
+
+    @property
+    def name(self):
+        """Name of the graph."""
+        return self.proto.graph_name
+
+    @property
+    def root(self):
+        """Root of the subgraph tree (an empty leaf when the file has none)."""
+        return Subgraph(self.proto.subg_root)
+
+    def op(self, name):
+        """The op called `name`; KeyError when there is none."""
+        return self._by_name[name]
+
+    def __contains__(self, name):
+        return name in self._by_name
+
+    def consumers(self, name):
+        """Ops that read the op `name`, in graph order."""
+        return [op for op in self.ops if name in op.input_names]
+
+    def subgraphs(self, device=None):
+        """Top-level subgraphs in execution order, only those of `device` ("USER", "DPU", "CPU") if given."""
+        return [child for child in self.root.children if device is None or child.device == device]
+
+    def add_op(self, name, type_, inputs=None, attrs=None, tensor_name=None):
+        """Append an op and return it; its output tensor's shape and type are inferred (`dpuflow.xir.shapes`).
+
+        inputs: {argument: op name or list of op names}, of ops that exist already. tensor_name: the
+        op's name unless given. ValueError when the name is taken or inputs and attributes do not fit.
+        """
+        if name in self._by_name:
+            raise ValueError(f"an op called {name!r} exists already")
+        node = self.proto.op_node.add(op_name=name, op_type=type_)
+        op = Op(node)
+        for argument, names in (inputs or {}).items():
+            op.set_input(argument, [names] if isinstance(names, str) else names)
+        for key, value in (attrs or {}).items():
+            op.attrs[key] = value
+        self.ops.append(op)
+        self._by_name[name] = op
+        node.output_tensor.tensor_name = tensor_name or name
+        op.tensor.shape, op.tensor.data_type, op.tensor.bit_width = shapes.infer(self, op)
+        return op

@@ -1,0 +1,249 @@
+"""Shape and data type of an op's output, inferred from its inputs and attributes.
+
+Rules of XIR 3.5 (facts xmodel.md section 2): kernel, stride, dilation are (w, h), pad is
+(left, right, top, bottom); -fix ops always round down (FLOOR) whatever their pad_mode.
+"""
+
+import math
+import re
+
+_SAME_SHAPE = {
+    *("relu", "relu6", "leaky-relu", "prelu", "sigmoid", "hard-sigmoid", "hard-sigmoid-fix", "hard-swish"),
+    *("softmax", "hard-softmax", "batchnorm", "scale", "threshold", "upload", "download", "identity"),
+    *("fix", "fix2float", "float2fix"),
+}
+_CONVOLUTIONS = ("conv2d", "conv2d-fix", "depthwise-conv2d", "depthwise-conv2d-fix")
+_POOLS = ("maxpool2d", "avgpool2d", "pool-fix")
+_BROADCAST = ("add", "sub", "mul", "div", "eltwise-fix", "depthwise-fix")
+
+
+class ShapeError(ValueError):
+    """The inputs and attributes of an op do not fit each other; the message says how."""
+
+
+def known(type_):
+    """Whether `infer` has a rule for this op type."""
+    return type_ in _RULES
+
+
+def infer(graph, op):
+    """(shape, data_type, bit_width) of `op`'s output; ShapeError if they do not fit, KeyError if unknown."""
+    inputs = {name: [graph.op(feeder).tensor for feeder in feeders] for name, feeders in op.inputs.items()}
+    shape = tuple(_RULES[op.type](op, inputs))
+    if any(n <= 0 for n in shape):
+        raise ShapeError(f"output would be {list(shape)}: the kernel does not fit the padded input")
+    data_type, bit_width = _element(op, inputs)
+    return shape, data_type, bit_width
+
+
+def _element(op, inputs):
+    """Data type and width: by attribute for sources, FLOAT for float ops, the input's for -fix ops."""
+    if op.type in ("data", "const", "data-fix", "const-fix"):
+        return parse_data_type(op.attrs["data_type"])
+    if op.type == "float2fix":
+        return "XINT", op.attrs["bit_width"]
+    if op.type.endswith("-fix") or op.type in ("upload", "download", "identity", "threshold"):
+        first = inputs["input"][0]
+        return first.data_type, first.bit_width
+    return "FLOAT", 32
+
+
+def parse_data_type(text):
+    """ "XINT8" or "float32" -> ("XINT", 8), ("FLOAT", 32)."""
+    match = re.fullmatch(r"(INT|UINT|XINT|XUINT|FLOAT|BFLOAT)(\d{1,2})", text.upper())
+    if not match:
+        raise ShapeError(f"data_type {text!r} is not a type and a width such as XINT8 or FLOAT32")
+    return match[1], int(match[2])
+
+
+def window_output(size, kernel, stride, dilation, pad, mode="FLOOR"):
+    """Output length along one axis; `pad` is the sum of both sides (xmodel.md section 2, pad_mode)."""
+    extent = (kernel - 1) * dilation + 1
+    if mode == "FLOOR":
+        return (size + pad - extent + stride) // stride
+    if mode == "CEIL":
+        return -((extent - size - pad - stride) // stride)
+    if mode == "SAME":
+        return math.ceil((size + pad) / stride)
+    if mode == "VALID":
+        return math.ceil((size + pad - (kernel - 1) * dilation) / stride)
+    raise ShapeError(f"pad_mode {mode!r} is not FLOOR, CEIL, SAME or VALID")
+
+
+def _numbers(op, name, length, least):
+    values = op.attr(name)
+    if not isinstance(values, list) or len(values) != length or min(values) < least:
+        raise ShapeError(f"{name} must be {length} integers of at least {least}, found {values!r}")
+    return values
+
+
+def _one(inputs, name, rank=None):
+    tensors = inputs.get(name, [])
+    if len(tensors) != 1:
+        raise ShapeError(f"argument {name!r} needs one op, found {len(tensors)}")
+    shape = tensors[0].shape
+    if rank and len(shape) != rank:
+        raise ShapeError(f"argument {name!r} must have {rank} dimensions, found {list(shape)}")
+    return shape
+
+
+def _window(op, shape):
+    """Spatial output (height, width) of a convolution or pool over `shape` (N, H, W, C)."""
+    kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
+    stride_w, stride_h = _numbers(op, "stride", 2, 1)
+    left, right, top, bottom = _numbers(op, "pad", 4, 0)
+    dilation_w, dilation_h = (1, 1) if op.type in _POOLS else _numbers(op, "dilation", 2, 1)
+    mode = "FLOOR" if op.type.endswith("-fix") else op.attr("pad_mode")
+    return (
+        window_output(shape[1], kernel_h, stride_h, dilation_h, top + bottom, mode),
+        window_output(shape[2], kernel_w, stride_w, dilation_w, left + right, mode),
+    )
+
+
+def _conv(op, inputs):
+    shape, weights = _one(inputs, "input", 4), _one(inputs, "weights", 4)
+    kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
+    if weights[1:3] != (kernel_h, kernel_w):
+        raise ShapeError(f"weights {list(weights)} do not have the kernel (w, h) = ({kernel_w}, {kernel_h})")
+    if op.type.startswith("depthwise"):
+        if weights[3] != shape[3]:
+            raise ShapeError(f"weights {list(weights)} do not have the input's {shape[3]} channels")
+        channels = weights[0] * weights[3]
+    else:
+        group = op.attr("group")
+        if group < 1 or weights[3] * group != shape[3] or weights[0] % group:
+            raise ShapeError(f"weights {list(weights)} do not fit {shape[3]} channels in {group} group(s)")
+        channels = weights[0]
+    if "bias" in inputs and math.prod(_one(inputs, "bias")) != channels:
+        raise ShapeError(f"bias {list(_one(inputs, 'bias'))} does not have {channels} elements")
+    return shape[0], *_window(op, shape), channels
+
+
+def _transposed_conv(op, inputs):
+    shape, weights = _one(inputs, "input", 4), _one(inputs, "weights", 4)
+    kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
+    if weights[1:] != (kernel_h, kernel_w, shape[3]):
+        raise ShapeError(f"weights {list(weights)} do not fit kernel {(kernel_w, kernel_h)} on {list(shape)}")
+    stride_w, stride_h = _numbers(op, "stride", 2, 1)
+    left, right, top, bottom = _numbers(op, "pad", 4, 0)
+    height = (shape[1] - 1) * stride_h + kernel_h - top - bottom
+    width = (shape[2] - 1) * stride_w + kernel_w - left - right
+    return shape[0], height, width, weights[0]
+
+
+def _pool(op, inputs):
+    shape = _one(inputs, "input", 4)
+    if op.type != "pool-fix" and op.attr("global"):
+        return shape[0], 1, 1, shape[3]
+    return shape[0], *_window(op, shape), shape[3]
+
+
+def _broadcast(op, inputs):
+    shapes = [tensor.shape for tensor in inputs.get("input", [])]
+    if not shapes:
+        raise ShapeError("argument 'input' needs at least one op")
+    rank = max(map(len, shapes))
+    result = []
+    for column in zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True):
+        sizes = set(column) - {1}
+        if len(sizes) > 1:
+            raise ShapeError(f"inputs {[list(shape) for shape in shapes]} cannot be broadcast to one shape")
+        result.append(sizes.pop() if sizes else 1)
+    return result
+
+
+def _axis(value, rank):
+    if not -rank <= value < rank:
+        raise ShapeError(f"axis {value} is outside {rank} dimensions")
+    return value % rank
+
+
+def _concat(op, inputs):
+    shapes = [tensor.shape for tensor in inputs.get("input", [])]
+    if not shapes:
+        raise ShapeError("argument 'input' needs at least one op")
+    axis = _axis(op.attr("axis"), len(shapes[0]))
+    rest = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
+    if len(rest) > 1 or len({len(shape) for shape in shapes}) > 1:
+        raise ShapeError(f"inputs {[list(shape) for shape in shapes]} differ outside axis {axis}")
+    return *shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :]
+
+
+def _reshape(op, inputs):
+    shape = _one(inputs, "input")
+    target = list(op.attr("shape"))
+    target = [shape[i] if n == 0 and i < len(shape) else n for i, n in enumerate(target)]
+    if target.count(-1) == 1:
+        rest = math.prod(n for n in target if n != -1)
+        target[target.index(-1)] = math.prod(shape) // rest if rest > 0 else 0
+    if math.prod(target) != math.prod(shape):
+        raise ShapeError(f"{list(shape)} cannot be reshaped to {op.attr('shape')}")
+    return target
+
+
+def _flatten(op, inputs):
+    shape = _one(inputs, "input")
+    start, end = (_axis(op.attr(name), len(shape)) for name in ("start_axis", "end_axis"))
+    if end < start:
+        raise ShapeError(f"start_axis {start} lies after end_axis {end}")
+    return *shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]
+
+
+def _inner_product(op, inputs):
+    shape, weights = _one(inputs, "input"), _one(inputs, "weights", 2)
+    axis = _axis(op.attr("axis"), len(shape))
+    if math.prod(shape[axis:]) != weights[1]:
+        raise ShapeError(f"weights {list(weights)} do not fit {list(shape)} from axis {axis}")
+    return *shape[:axis], weights[0]
+
+
+def _matmul(op, inputs):
+    tensors = [tensor.shape for tensor in inputs.get("input", [])]
+    if len(tensors) != 2 or min(map(len, tensors)) < 2:
+        raise ShapeError("argument 'input' needs two matrices")
+    a, b = tensors
+    a = (*a[:-2], a[-1], a[-2]) if op.attr("transpose_a") else a
+    b = (*b[:-2], b[-1], b[-2]) if op.attr("transpose_b") else b
+    if a[-1] != b[-2]:
+        raise ShapeError(f"matrices {list(a)} and {list(b)} do not fit")
+    if "bias" in inputs and math.prod(_one(inputs, "bias")) != b[-1]:
+        raise ShapeError(f"bias {list(_one(inputs, 'bias'))} does not have {b[-1]} elements")
+    return *a[:-1], b[-1]
+
+
+def _transpose(op, inputs):
+    shape, order = _one(inputs, "input"), op.attr("order")
+    if sorted(order) != list(range(len(shape))):
+        raise ShapeError(f"order {order} is not a permutation of {len(shape)} axes")
+    return [shape[axis] for axis in order]
+
+
+def _pad(op, inputs):
+    shape, paddings = _one(inputs, "input"), op.attr("paddings")
+    if len(paddings) != 2 * len(shape) or min(paddings) < 0:
+        raise ShapeError(f"paddings {paddings} must be {2 * len(shape)} non-negative integers")
+    return [n + before + after for n, before, after in zip(shape, paddings[::2], paddings[1::2], strict=True)]
+
+
+def _reduce(op, inputs):
+    shape, keep = _one(inputs, "input"), op.attr("keep_dims")
+    axes = {_axis(axis, len(shape)) for axis in op.attr("axis")}
+    return [1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes] or [1]
+
+
+_RULES = {
+    **dict.fromkeys(("data", "const", "data-fix", "const-fix"), lambda op, inputs: op.attrs["shape"]),
+    **dict.fromkeys(_SAME_SHAPE, lambda op, inputs: _one(inputs, "input")),
+    **dict.fromkeys(_CONVOLUTIONS, _conv),
+    **dict.fromkeys(("transposed-conv2d", "transposed-conv2d-fix"), _transposed_conv),
+    **dict.fromkeys(_POOLS, _pool),
+    **dict.fromkeys(_BROADCAST, _broadcast),
+    **dict.fromkeys(("concat", "concat-fix"), _concat),
+    **dict.fromkeys(("reshape", "reshape-fix"), _reshape),
+    "flatten": _flatten,
+    "inner-product": _inner_product,
+    "matmul": _matmul,
+    "transpose": _transpose,
+    **dict.fromkeys(("pad", "pad-fix"), _pad),
+    **dict.fromkeys(("reduction_mean", "reduction_max", "reduction_max-fix"), _reduce),
+}

@@ -1,0 +1,264 @@
+"""The rules an `.xmodel` must keep (facts xmodel.md section 1.4).
+
+Some of them XIR enforces by aborting, some only bite on the board or in Netron, and some
+XIR accepts silently although the file is wrong; all are checked here. Each function returns
+problems as sentences that name the op, tensor or subgraph; an empty list means none.
+"""
+
+import math
+
+from dpuflow.errors import UserError
+from dpuflow.numerics import ROUNDING
+from dpuflow.xir import opdefs, shapes
+from dpuflow.xir.schema import DATA_TYPES
+from dpuflow.xir.tree import check_devices, check_tree
+
+MAX_ELEMENTS = 2**31
+"""Elements of one tensor: ddr_addr is an int32, so more cannot be addressed."""
+
+_NONLINEAR = {"", "NONE", "RELU", "PRELU", "LEAKYRELU", "RELU6", "HSIGMOID", "HSWISH"}
+_CHOICES = {
+    ("pool-fix", "type"): {"MAX", "AVG"},
+    ("eltwise-fix", "type"): {"ADD", "MUL", "SUB", "DIV", "MAX", "MIN"},
+    ("conv2d-fix", "nonlinear"): _NONLINEAR,
+    ("depthwise-conv2d-fix", "nonlinear"): _NONLINEAR,
+    ("transposed-conv2d-fix", "nonlinear"): _NONLINEAR,
+    ("eltwise-fix", "nonlinear"): _NONLINEAR,
+}
+_MOVES_BYTES = ("concat-fix", "reshape-fix", "upload", "download")
+_NETRON_KINDS = {
+    *("bool", "int32", "int32_vec", "uint32", "uint32_vec", "int64", "uint64", "float", "float_vec"),
+    *("double", "double_vec", "string", "string_vec", "bytes", "map_string_2_int32"),
+}
+
+
+def require(problems, source):
+    """Raise a UserError that names `source` and the first few problems, if there are any."""
+    if problems:
+        shown = "".join(f"\n  - {problem}" for problem in problems[:5])
+        more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"{source}: not a valid xmodel:{shown}{more}")
+
+
+def structure(graph):
+    """Problems that make a graph unreadable: names, order, tensors, subgraph tree, unset attributes."""
+    problems, defined = [], set()
+    names = {op.name for op in graph.ops}
+    for op in graph.ops:
+        if not op.name or not op.type:
+            problems.append(f"op {op.name!r} has no name or no type")
+        if op.name in defined:
+            problems.append(f"two ops are called {op.name!r}")
+        for name in op.input_names:
+            if name not in names:
+                problems.append(f"op {op.name!r} reads {name!r}, which does not exist")
+            elif name not in defined:
+                problems.append(f"op {op.name!r} reads {name!r}, which is not defined before it")
+        defined.add(op.name)
+        problems += _check_tensor(op)
+    for place, attrs in _attribute_places(graph):
+        unset = [name for name in attrs if attrs.kind(name) is None]
+        problems += [f"{place}: attribute {name!r} has no value" for name in unset]
+    return problems + check_tree(graph)
+
+
+def _attribute_places(graph):
+    """(description, Attributes) of everything in the graph that has attributes."""
+    yield "graph", graph.attrs
+    for op in graph.ops:
+        yield f"op {op.name!r}", op.attrs
+        yield f"tensor {op.tensor.name!r}", op.tensor.attrs
+    for _, subgraph in graph.root.walk():
+        yield f"subgraph {subgraph.name!r}", subgraph.attrs
+
+
+def _check_tensor(op):
+    if not op.proto.HasField("output_tensor"):
+        return [f"op {op.name!r} has no output tensor"]
+    tensor, problems = op.tensor, []
+    if not 0 <= tensor.proto.data_type < DATA_TYPES.index("UNKNOWN"):
+        problems.append(f"tensor {tensor.name!r} has the unknown data type {tensor.proto.data_type}")
+    if not 1 <= tensor.bit_width <= 64:
+        problems.append(f"tensor {tensor.name!r} has a bit width of {tensor.bit_width}")
+    if not 0 < math.prod(tensor.shape) < MAX_ELEMENTS:
+        problems.append(f"tensor {tensor.name!r} has the impossible shape {list(tensor.shape)}")
+    return problems
+
+
+def validate(graph, strict=False):
+    """All problems of a graph.
+
+    `strict` adds what files of our own keep on top: only ops of the definition table, no
+    private (``__``) attributes, op attributes of kinds that Netron shows.
+    """
+    problems = structure(graph)
+    if problems:
+        return problems  # the checks below rely on it
+    definitions = _definitions(graph)
+    for op in graph.ops:
+        own = _check_definition(op, definitions)
+        problems += own or _check_output(graph, op)
+        problems += _check_fixed_point(graph, op)
+        if strict:
+            problems += _check_strict(op)
+    problems += _check_tensor_names(graph) + _check_kinds(graph) + _check_return_ops(graph)
+    return problems + check_devices(graph) + _check_const_data(graph)
+
+
+def _definitions(graph):
+    """Op definitions: the table's, then those the file itself brings."""
+    known = dict(opdefs.OPDEFS)
+    for proto in graph.proto.op_defs:
+        if proto.name not in known:
+            known[proto.name] = opdefs.from_proto(proto)
+    return known
+
+
+def _check_definition(op, definitions):
+    """Arguments and attributes against the op's definition."""
+    definition = definitions.get(op.type)
+    if definition is None:
+        if op.type in opdefs.OTHER_TYPES:
+            return []
+        missing = [name for name in ("shape", "data_type") if name not in op.attrs]
+        return [f"op {op.name!r}: unknown type {op.type!r} without attribute {name!r}" for name in missing]
+    problems = []
+    names = [arg.arg_name for arg in op.proto.args]
+    for name in names:
+        if name not in definition.args:
+            problems.append(f"op {op.name!r} ({op.type}) has no argument called {name!r}")
+        if names.count(name) > 1:
+            problems.append(f"op {op.name!r} has argument {name!r} more than once")
+    for arg in definition.args.values():
+        count = len(op.inputs.get(arg.name, []))
+        if arg.required and not count:
+            problems.append(f"op {op.name!r} ({op.type}) lacks its argument {arg.name!r}")
+        if count > 1 and not arg.repeated:
+            problems.append(f"op {op.name!r}: argument {arg.name!r} takes one op, not {count}")
+    for attr in definition.attrs.values():
+        problems += _check_attribute(op, attr)
+    return problems
+
+
+def _check_attribute(op, attr):
+    if attr.name not in op.attrs:
+        return [f"op {op.name!r} ({op.type}) lacks the attribute {attr.name!r}"] if attr.required else []
+    kind = op.attrs.kind(attr.name)
+    if kind != attr.kind:
+        return [f"op {op.name!r}: attribute {attr.name!r} is {kind}, XIR reads {attr.kind}"]
+    value = op.attrs[attr.name]
+    if attr.length and attr.kind.endswith("_vec") and len(value) != attr.length:
+        return [f"op {op.name!r}: attribute {attr.name!r} has {len(value)} values instead of {attr.length}"]
+    choices = _CHOICES.get((op.type, attr.name))
+    if choices and value not in choices:
+        return [f"op {op.name!r}: {attr.name} {value!r} is none of {', '.join(sorted(choices - {''}))}"]
+    return []
+
+
+def _check_output(graph, op):
+    """The stored output against the inferred one; XIR does not compare the two."""
+    tensor = op.tensor
+    try:
+        if shapes.known(op.type):
+            shape, data_type, bit_width = shapes.infer(graph, op)
+        elif "shape" in op.attrs and "data_type" in op.attrs and op.type not in opdefs.OPDEFS:
+            shape, data_type, bit_width = op.attrs["shape"], *shapes.parse_data_type(op.attrs["data_type"])
+        else:
+            return []
+    except shapes.ShapeError as error:
+        return [f"op {op.name!r} ({op.type}): {error}"]
+    problems = []
+    if tuple(shape) != tensor.shape:
+        problems.append(f"op {op.name!r}: output is stored as {list(tensor.shape)} but must be {list(shape)}")
+    if (data_type, bit_width) != (tensor.data_type, tensor.bit_width):
+        stored = f"{tensor.data_type}{tensor.bit_width}"
+        problems.append(f"op {op.name!r}: output is stored as {stored} but must be {data_type}{bit_width}")
+    return problems
+
+
+def _check_fixed_point(graph, op):
+    """Quantized tensors say how to read them; ops that only move bytes keep the fix_point."""
+    problems, tensor = [], op.tensor
+    if op.type.endswith("-fix") and tensor.data_type in ("FLOAT", "BFLOAT"):
+        problems.append(f"op {op.name!r} ({op.type}) has a float output")
+    if tensor.data_type in ("XINT", "XUINT"):
+        for name in ("fix_point", "bit_width", "if_signed", "round_mode"):
+            if name not in tensor.attrs:
+                problems.append(f"tensor {tensor.name!r} ({tensor.data_type}) lacks the attribute {name!r}")
+        if tensor.attrs.get("bit_width", tensor.bit_width) != tensor.bit_width:
+            problems.append(f"tensor {tensor.name!r}: attribute bit_width is not its {tensor.bit_width} bits")
+    for place, attrs in ((f"op {op.name!r}", op.attrs), (f"tensor {tensor.name!r}", tensor.attrs)):
+        mode = attrs.get("round_mode")
+        if mode is not None and mode not in ROUNDING:
+            problems.append(f"{place}: round_mode {mode!r} is none of {', '.join(ROUNDING)}")
+    found = {graph.op(name).tensor.fix_point for name in op.input_names} | {tensor.fix_point}
+    if op.type in _MOVES_BYTES and len(found) > 1:
+        problems.append(f"op {op.name!r} ({op.type}) joins different fix_points: {sorted(map(str, found))}")
+    return problems
+
+
+def _check_strict(op):
+    problems = []
+    if op.type not in opdefs.OPDEFS:
+        problems.append(f"op {op.name!r}: type {op.type!r} is not in the table of ops")
+    for name in op.attrs:
+        if name.startswith("__"):
+            problems.append(f"op {op.name!r}: attribute {name!r} is private by its name and would be dropped")
+        kind = op.attrs.kind(name)
+        if kind not in _NETRON_KINDS:
+            problems.append(f"op {op.name!r}: attribute {name!r} is a {kind}, which Netron refuses")
+    return problems
+
+
+def _check_tensor_names(graph):
+    seen, problems = set(), []
+    for op in graph.ops:
+        if not op.tensor.name or op.tensor.name in seen:
+            problems.append(f"op {op.name!r}: tensor name {op.tensor.name!r} is empty or used twice")
+        seen.add(op.tensor.name)
+    return problems
+
+
+def _check_kinds(graph):
+    """Kinds of the attributes beyond the op definitions: the readers expect exactly these."""
+    places = [("graph", graph.attrs, opdefs.GRAPH_ATTRS)]
+    for op in graph.ops:
+        defined = opdefs.OPDEFS[op.type].attrs if op.type in opdefs.OPDEFS else ()
+        common = {name: kind for name, kind in opdefs.COMMON_OP_ATTRS.items() if name not in defined}
+        places.append((f"op {op.name!r}", op.attrs, common))
+        places.append((f"tensor {op.tensor.name!r}", op.tensor.attrs, opdefs.TENSOR_ATTRS))
+    for _, subgraph in graph.root.walk():
+        places.append((f"subgraph {subgraph.name!r}", subgraph.attrs, opdefs.SUBGRAPH_ATTRS))
+    return [
+        f"{place}: attribute {name!r} is {attrs.kind(name)}, XIR reads {kinds[name]}"
+        for place, attrs, kinds in places
+        for name in attrs
+        if name in kinds and attrs.kind(name) != kinds[name]
+    ]
+
+
+def _check_return_ops(graph):
+    if graph.attrs.kind("return_ops") != "string_vec":
+        return []
+    missing = [name for name in graph.attrs["return_ops"] if name not in graph]
+    return [f"graph: return_ops names {name!r}, which does not exist" for name in missing]
+
+
+def _check_const_data(graph):
+    """A const holds all its bytes, or (compiled) its DPU subgraph's parameters do."""
+    problems, parameters = [], {}
+    for subgraph in graph.subgraphs("DPU"):
+        regions = subgraph.attrs.get("reg_id_to_parameter_value") or {}
+        parameters.update(dict.fromkeys(subgraph.op_names, regions))
+    for op in graph.ops:
+        if op.type not in ("const", "const-fix") or op.attrs.kind("data") != "bytes":
+            continue
+        needed = math.prod(op.tensor.shape) * op.tensor.bit_width // 8
+        found = len(op.attrs["data"])
+        attrs = op.tensor.attrs
+        if found == 0 and op.name in parameters and {"reg_id", "ddr_addr"} <= set(attrs):
+            region = parameters[op.name].get(f"REG_{attrs['reg_id']}", b"")
+            found = min(needed, max(0, len(region) - attrs["ddr_addr"]))
+        if found != needed:
+            problems.append(f"op {op.name!r} ({op.type}) holds {found} bytes of data instead of {needed}")
+    return problems
