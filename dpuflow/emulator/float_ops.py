@@ -1,0 +1,123 @@
+"""Floating-point operations: what a model leaves to the CPU, and uncompiled quantized graphs.
+
+An uncompiled graph holds float ops with fake quantisation (`fix`) between them. They run
+in float64, where sums of on-grid values are exact below 2**53 steps, so rounding in a
+`fix` sees the true value and the result equals the integer form's (facts xmodel.md 2.1).
+Every function takes arrays with the batch first and keyword attributes in XIR's terms.
+"""
+
+import numpy as np
+
+from dpuflow.emulator.kernels import window_view
+from dpuflow.emulator.operations import window_output
+from dpuflow.numerics import INT8_MAX, INT8_MIN, ROUNDING
+
+REAL = np.dtype(np.float64)
+
+
+def softmax(x, axis=-1):
+    """Softmax in float32 with the maximum subtracted, as the runtime computes it on the CPU."""
+    x = x.astype(np.float32)
+    shifted = np.exp(x - x.max(axis=axis, keepdims=True))
+    return shifted / shifted.sum(axis=axis, keepdims=True)
+
+
+def round_to_grid(x, fix_point, bit_width=8, round_mode="DPU_ROUND", if_signed=True):
+    """Integers round(x * 2**fix_point), saturated to bit_width bits (as float64)."""
+    low, high = (-(2 ** (bit_width - 1)), 2 ** (bit_width - 1) - 1) if if_signed else (0, 2**bit_width - 1)
+    scaled = np.ldexp(np.asarray(x, dtype=REAL), fix_point)
+    return np.clip(ROUNDING[round_mode](scaled), low, high)
+
+
+def fake_quantize(x, fix_point, **attributes):
+    """`fix`: values rounded to the grid 2**-fix_point, still float64."""
+    return np.ldexp(round_to_grid(x, fix_point, **attributes), -fix_point)
+
+
+def fix2float(q, fix_point):
+    """int8 values -> float32, q * 2**-fix_point (exact)."""
+    return np.ldexp(q.astype(np.float32), -fix_point)
+
+
+def float2fix(x, fix_point, round_mode="DPU_ROUND"):
+    """float -> integers of [-128, 127]."""
+    scaled = np.ldexp(np.asarray(x, dtype=REAL), fix_point)
+    return np.clip(ROUNDING[round_mode](scaled), INT8_MIN, INT8_MAX)
+
+
+def output_size(size, kernel, stride, dilation, before, after, pad_mode):
+    """Output length and the padding that it implies after the end (facts xmodel.md section 2)."""
+    extent = (kernel - 1) * dilation + 1
+    if pad_mode == "FLOOR":
+        return window_output(size, kernel, stride, dilation, before, after), before, after
+    if pad_mode == "CEIL":
+        out = -(-(size + before + after - extent) // stride) + 1
+    elif pad_mode == "VALID":
+        out = -(-(size + before + after - extent + 1) // stride)
+    else:
+        out = -(-(size + before + after) // stride)
+        missing = max(0, (out - 1) * stride + extent - size - before - after)
+        before, after = before + missing // 2, after + missing - missing // 2
+    after += max(0, (out - 1) * stride + extent - size - before - after)
+    return out, before, after
+
+
+def sliding(x, kernel, stride, pad, dilation=(1, 1), pad_mode="FLOOR", fill=0.0):
+    """View (N, OH, OW, KH, KW, C) of x (N, H, W, C) padded with `fill`."""
+    x = np.asarray(x, dtype=REAL)
+    out_w, left, right = output_size(x.shape[2], kernel[0], stride[0], dilation[0], pad[0], pad[1], pad_mode)
+    out_h, top, bottom = output_size(x.shape[1], kernel[1], stride[1], dilation[1], pad[2], pad[3], pad_mode)
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
+    return window_view(padded, kernel, stride, dilation, out_h, out_w)
+
+
+def conv2d(x, weights, bias=None, *, stride, pad, dilation=(1, 1), pad_mode="FLOOR", group=1):
+    """Convolution; weights [OC, KH, KW, IC / group], bias [OC]."""
+    kernel = (weights.shape[2], weights.shape[1])
+    view = sliding(x, kernel, stride, pad, dilation, pad_mode)
+    parts = []
+    step = view.shape[-1] // group
+    for g, part in enumerate(np.split(np.asarray(weights, dtype=REAL), group)):
+        rows = view[..., g * step : (g + 1) * step].reshape(-1, part[0].size)
+        parts.append(rows @ part.reshape(part.shape[0], -1).T)
+    out = np.concatenate(parts, axis=1).reshape(*view.shape[:3], -1)
+    return out if bias is None else out + bias
+
+
+def depthwise_conv2d(x, weights, bias=None, *, stride, pad, dilation=(1, 1), pad_mode="FLOOR"):
+    """Depthwise convolution; weights [1, KH, KW, C]."""
+    view = sliding(x, (weights.shape[2], weights.shape[1]), stride, pad, dilation, pad_mode)
+    out = np.einsum("nhwklc,klc->nhwc", view, np.asarray(weights[0], dtype=REAL))
+    return out if bias is None else out + bias
+
+
+def max_pool(x, *, kernel, stride, pad, pad_mode="FLOOR"):
+    """Maximum of each window; padding never wins."""
+    return sliding(x, kernel, stride, pad, pad_mode=pad_mode, fill=-np.inf).max(axis=(3, 4))
+
+
+def window_sum(x, *, kernel, stride, pad, pad_mode="FLOOR"):
+    """Sum of each window, padding as zeros."""
+    return sliding(x, kernel, stride, pad, pad_mode=pad_mode).sum(axis=(3, 4))
+
+
+def average_pool(x, *, kernel, stride, pad, pad_mode="FLOOR", count_include_pad=True):
+    """Mean of each window; padding counts as zeros, or not at all."""
+    total = window_sum(x, kernel=kernel, stride=stride, pad=pad, pad_mode=pad_mode)
+    if count_include_pad:
+        return total / (kernel[0] * kernel[1])
+    ones = np.ones((1, *x.shape[1:3], 1))
+    return total / sliding(ones, kernel, stride, pad, pad_mode=pad_mode).sum(axis=(3, 4))
+
+
+def matmul(x, weight, bias=None, *, transpose_a=False, transpose_b=False):
+    """x @ weight (+ bias), with either operand's last two axes swapped."""
+    left = np.swapaxes(x, -1, -2) if transpose_a else x
+    right = np.swapaxes(weight, -1, -2) if transpose_b else weight
+    out = np.asarray(left, dtype=REAL) @ np.asarray(right, dtype=REAL)
+    return out if bias is None else out + bias
+
+
+def leaky_relu(x, alpha):
+    """x where positive, alpha * x elsewhere."""
+    return np.where(x < 0, x * alpha, x)

@@ -1,0 +1,302 @@
+"""Fast exact kernels of the integer operations, on NumPy and BLAS.
+
+int8 dot products run as float32 matrix products wherever every partial sum provably
+stays below 2**24 (facts dpu-numerics.md, "Integer semantics"), as float64 ones
+elsewhere. Activations travel between kernels as float32 arrays that hold integers of
+[-128, 127]. Each kernel is made once for given input shapes and then called on blocks
+of images: ``kernel([x, ...], workspace) -> y``.
+"""
+
+import numpy as np
+
+from dpuflow.emulator import oracle
+from dpuflow.emulator.operations import (
+    GUARD_BITS,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Nonlinear,
+    Pool,
+    window_output,
+)
+from dpuflow.emulator.requantise import OutOfRangeError, Requantise
+from dpuflow.numerics import average_pool_factor
+
+VALUE = np.dtype(np.float32)
+
+
+class Workspace:
+    """Scratch arrays of one worker, allocated once and reused for every block of images.
+
+    An array obtained by `take` is valid until the same owner takes the same purpose again.
+    """
+
+    def __init__(self):
+        self._arrays = {}
+
+    def take(self, owner, purpose, shape, dtype=VALUE, fill=None):
+        """Array of `shape`; `fill` is written only when the array is made."""
+        key = (id(owner), purpose)
+        kept = self._arrays.get(key)
+        if kept is None or kept.shape[0] < shape[0] or kept.shape[1:] != tuple(shape[1:]):
+            kept = np.empty(shape, dtype) if fill is None else np.full(shape, fill, dtype)
+            self._arrays[key] = kept
+        return kept[: shape[0]]
+
+
+def padded(owner, x, pad, workspace, dtype, fill=0):
+    """x (N, H, W, C) as `dtype` with a border of `fill`; x itself if nothing changes."""
+    left, right, top, bottom = pad
+    if not any(pad):
+        return x if x.dtype == dtype else x.astype(dtype)
+    n, h, w, c = x.shape
+    buffer = workspace.take(owner, "padded", (n, h + top + bottom, w + left + right, c), dtype, fill)
+    buffer[:, top : top + h, left : left + w] = x
+    return buffer
+
+
+def window_view(x, kernel, stride, dilation, out_h, out_w):
+    """View (N, OH, OW, KH, KW, C) of the sliding windows of x (N, H, W, C)."""
+    n, _, _, c = x.shape
+    sn, sh, sw, sc = x.strides
+    return np.lib.stride_tricks.as_strided(
+        x,
+        (n, out_h, out_w, kernel[1], kernel[0], c),
+        (sn, sh * stride[1], sw * stride[0], sh * dilation[1], sw * dilation[0], sc),
+        writeable=False,
+    )
+
+
+class DenseConv:
+    """Convolution as matrix product over unfolded windows; groups one after the other."""
+
+    def __init__(self, op, shape):
+        self.op = op
+        _, h, w, _ = shape
+        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
+        self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
+        self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
+        rows = op.weights.reshape(op.weights.shape[0], -1).astype(np.int64)
+        self.requantise = Requantise(
+            128 * np.abs(rows).sum(axis=1), op.shift_cut, op.nonlinear, op.fix_out, op.bias, op.shift_bias
+        )
+        self.dtype = self.requantise.dtype
+        matrix = (rows * self.requantise.scale).astype(self.dtype)
+        self.matrices = [np.ascontiguousarray(part.T) for part in np.split(matrix, op.group)]
+        # few input channels: unfold one window position at a time, in long runs along a row
+        self.by_position = op.group == 1 and op.weights.shape[3] * kernel_w < 16
+        self.whole = not any(op.pad) and self.out_h == self.out_w == 1 and (kernel_w, kernel_h) == (w, h)
+        self.pointwise = not any(op.pad) and op.kernel == (1, 1) and op.stride == (1, 1)
+
+    def __call__(self, inputs, workspace):
+        op, (x,) = self.op, inputs
+        n = x.shape[0]
+        source = padded(self, x, op.pad, workspace, self.dtype)
+        count, outputs = n * self.out_h * self.out_w, op.weights.shape[0]
+        sums = workspace.take(self, "sums", (n, self.out_h, self.out_w, outputs), self.dtype)
+        flat = sums.reshape(count, outputs)
+        if op.group == 1:
+            np.matmul(self._unfold(source, workspace), self.matrices[0], out=flat)
+        else:
+            width, step = outputs // op.group, op.weights.shape[3]
+            for g, matrix in enumerate(self.matrices):
+                part = source[..., g * step : (g + 1) * step]
+                flat[:, g * width : (g + 1) * width] = self._unfold(part, workspace) @ matrix
+        if sums.dtype == VALUE and not self.requantise.leaky:
+            return self.requantise(sums, sums)
+        return self.requantise(sums, workspace.take(self, "out", sums.shape))
+
+    def _unfold(self, source, workspace):
+        """Rows (N * OH * OW, KH * KW * C) of window contents."""
+        op = self.op
+        n, channels = source.shape[0], source.shape[3]
+        size = op.kernel[0] * op.kernel[1] * channels
+        count = n * self.out_h * self.out_w
+        if op.group == 1 and (self.pointwise or self.whole):
+            return source.reshape(count, size)
+        view = window_view(source, op.kernel, op.stride, op.dilation, self.out_h, self.out_w)
+        if self.by_position:
+            columns = workspace.take(self, "columns", (n, size, self.out_h, self.out_w), self.dtype)
+            np.copyto(
+                columns.reshape(n, *op.kernel[::-1], channels, self.out_h, self.out_w),
+                view.transpose(0, 3, 4, 5, 1, 2),
+            )
+            return _image_rows(columns)
+        shape = (n, self.out_h, self.out_w, *op.kernel[::-1], channels)
+        rows = workspace.take(self, "rows", shape, self.dtype)
+        np.copyto(rows, view)
+        return rows.reshape(count, size)
+
+
+def _image_rows(columns):
+    """(N, K, OH, OW) -> (N * OH * OW, K)."""
+    n, size, out_h, out_w = columns.shape
+    return columns.reshape(n, size, out_h * out_w).transpose(0, 2, 1).reshape(n * out_h * out_w, size)
+
+
+class DepthwiseConv:
+    """Depthwise convolution: one multiply-add of whole shifted maps per kernel position."""
+
+    def __init__(self, op, shape):
+        self.op = op
+        _, h, w, _ = shape
+        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
+        self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
+        self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
+        weights = op.weights[0].astype(np.int64)
+        self.requantise = Requantise(
+            128 * np.abs(weights).sum(axis=(0, 1)),
+            op.shift_cut,
+            op.nonlinear,
+            op.fix_out,
+            op.bias,
+            op.shift_bias,
+        )
+        self.weights = (weights * self.requantise.scale).astype(self.requantise.dtype)
+
+    def __call__(self, inputs, workspace):
+        op, (x,) = self.op, inputs
+        dtype = self.requantise.dtype
+        source = padded(self, x, op.pad, workspace, dtype)
+        shape = (x.shape[0], self.out_h, self.out_w, x.shape[3])
+        sums = workspace.take(self, "sums", shape, dtype)
+        product = workspace.take(self, "product", shape, dtype)
+        view = window_view(source, op.kernel, op.stride, op.dilation, self.out_h, self.out_w)
+        sums.fill(0)
+        for row in range(op.kernel[1]):
+            for column in range(op.kernel[0]):
+                np.multiply(view[:, :, :, row, column], self.weights[row, column], out=product)
+                sums += product
+        return self.requantise(sums, workspace.take(self, "out", shape))
+
+
+class PoolKernel:
+    """Max or average pooling, separable: first along rows, then along columns."""
+
+    def __init__(self, op, shape):
+        self.op = op
+        _, h, w, _ = shape
+        kernel_w, kernel_h = op.kernel
+        self.out_h = window_output(h, kernel_h, op.stride[1], 1, op.pad[2], op.pad[3])
+        self.out_w = window_output(w, kernel_w, op.stride[0], 1, op.pad[0], op.pad[1])
+        if op.kind == "MAX":
+            self.combine, self.fill, factor, shift, largest = np.maximum, -128, 1, op.shift, 128
+            self.requantise = None
+            if shift == 0:
+                return
+        else:
+            self.combine, self.fill = np.add, 0
+            factor, bits = average_pool_factor(kernel_h, kernel_w)
+            shift, largest = bits + op.shift, 128 * kernel_h * kernel_w * factor
+        self.requantise = Requantise([largest], shift, Nonlinear(), 0)
+        self.factor = factor * self.requantise.scale
+
+    def __call__(self, inputs, workspace):
+        op, (x,) = self.op, inputs
+        dtype = VALUE if self.requantise is None else self.requantise.dtype
+        source = padded(self, x, op.pad, workspace, dtype, self.fill)
+        n, _, w, c = source.shape
+        (kernel_w, kernel_h), (step_w, step_h) = op.kernel, op.stride
+        rows = workspace.take(self, "rows", (n, self.out_h, w, c), dtype)
+        self._reduce(lambda k: source[:, k : k + (self.out_h - 1) * step_h + 1 : step_h], kernel_h, rows)
+        out = workspace.take(self, "reduced", (n, self.out_h, self.out_w, c), dtype)
+        self._reduce(lambda k: rows[:, :, k : k + (self.out_w - 1) * step_w + 1 : step_w], kernel_w, out)
+        if self.requantise is None:
+            return out
+        out *= dtype.type(self.factor)
+        return self.requantise(out, workspace.take(self, "out", out.shape))
+
+    def _reduce(self, part, count, out):
+        if count == 1:
+            np.copyto(out, part(0))
+            return
+        self.combine(part(0), part(1), out=out)
+        for k in range(2, count):
+            self.combine(out, part(k), out=out)
+
+
+class EltwiseKernel:
+    """Element-wise addition with guard bits, or multiplication, of any number of inputs."""
+
+    def __init__(self, op, shapes):
+        self.op = op
+        if op.kind == "ADD":
+            lowest = min(op.fix_in)
+            self.shifts = [GUARD_BITS - (fix - lowest) for fix in op.fix_in]
+            shift, largest = GUARD_BITS + lowest - op.fix_out, sum(128 << GUARD_BITS for _ in op.fix_in)
+        else:
+            shift, largest = sum(op.fix_in) - op.fix_out, 128 ** len(op.fix_in)
+        self.requantise = Requantise([largest], shift, op.nonlinear, op.fix_out)
+        self.shape = np.broadcast_shapes(*(shape[1:] for shape in shapes))
+
+    def __call__(self, inputs, workspace):
+        dtype = self.requantise.dtype
+        sums = workspace.take(self, "sums", (inputs[0].shape[0], *self.shape), dtype)
+        if self.op.kind == "MUL":
+            np.multiply(inputs[0], inputs[1], out=sums, dtype=dtype) if len(inputs) > 1 else np.copyto(
+                sums, inputs[0]
+            )
+            for x in inputs[2:]:
+                sums *= x
+        else:
+            sums.fill(0)
+            for x, shift in zip(inputs, self.shifts, strict=True):
+                scaled = x * dtype.type(2.0**shift)
+                sums += np.floor(scaled, out=scaled) if shift < 0 else scaled
+        if self.requantise.scale != 1:
+            sums *= dtype.type(self.requantise.scale)
+        return self.requantise(sums, workspace.take(self, "out", sums.shape))
+
+
+class TableKernel:
+    """Any function of one int8 value: a table of 256 entries."""
+
+    def __init__(self, table):
+        self.table = table.astype(VALUE)
+
+    def __call__(self, inputs, workspace):
+        return self.table[inputs[0].astype(np.int16) + 128]
+
+
+class OracleKernel:
+    """The slow implementation, for shifts that no floating-point type can hold exactly."""
+
+    def __init__(self, op):
+        self.op = op
+
+    def __call__(self, inputs, workspace):
+        return oracle.apply(self.op, *(x.astype(np.int8) for x in inputs)).astype(VALUE)
+
+
+def prepare(op, shapes, native=False):
+    """Kernel of `op` for inputs of `shapes` (batch first, its size is free).
+
+    It takes and returns float32 arrays; with `native`, int8 arrays (see `native.library`).
+    """
+    if not native:
+        return _numpy_kernel(op, shapes)
+    from dpuflow.emulator import native as fast
+
+    try:
+        if isinstance(op, Conv):
+            return fast.NativeConv(op, shapes[0])
+        if isinstance(op, Pool):
+            return fast.NativeMaxPool(op, shapes[0])
+    except OutOfRangeError:
+        pass
+    return fast.ThroughFloat(_numpy_kernel(op, shapes))
+
+
+def _numpy_kernel(op, shapes):
+    try:
+        if isinstance(op, Conv):
+            return (DepthwiseConv if op.kind == "depthwise" else DenseConv)(op, shapes[0])
+        if isinstance(op, Pool):
+            return PoolKernel(op, shapes[0])
+        if isinstance(op, Eltwise):
+            return EltwiseKernel(op, shapes)
+        if isinstance(op, HardSigmoid):
+            return TableKernel(oracle.apply(op, np.arange(-128, 128, dtype=np.int8)))
+    except OutOfRangeError:
+        return OracleKernel(op)
+    raise TypeError(f"no integer operation: {op!r}")

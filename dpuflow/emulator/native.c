@@ -1,0 +1,173 @@
+/* int8 convolution and max pooling with the processor's dot-product instructions (VNNI).
+ *
+ * Exact: products of unsigned activations (value + 128) and signed weights are summed in
+ * 32-bit integers without saturation; the caller guarantees that no sum leaves that range
+ * and folds the +128 into `offset`. See native.py for the contract of every argument.
+ */
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512VNNI__) && defined(__AVX512F__) && defined(__AVX512BW__)
+typedef __m512i vec;
+#define LANES 16
+#define LOAD(p) _mm512_loadu_si512((const void *)(p))
+#define SPREAD(v) _mm512_set1_epi32(v)
+#define DOT(acc, a, w) _mm512_dpbusd_epi32(acc, a, w)
+#define ADD(a, b) _mm512_add_epi32(a, b)
+#define SHIFT_RIGHT(a, n) _mm512_sra_epi32(a, n)
+#define MAX(a, b) _mm512_max_epi32(a, b)
+#define MIN(a, b) _mm512_min_epi32(a, b)
+static inline void store_bytes(int8_t *out, vec v, int count)
+{
+    _mm512_mask_cvtepi32_storeu_epi8(out, count >= LANES ? 0xFFFF : (__mmask16)((1u << count) - 1), v);
+}
+#elif defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define NARROW
+#define DOT(acc, a, w) _mm256_dpbusd_epi32(acc, a, w)
+#elif defined(__AVXVNNI__)
+#define NARROW
+#define DOT(acc, a, w) _mm256_dpbusd_avx_epi32(acc, a, w)
+#else
+#error "no 8-bit dot-product instruction"
+#endif
+
+#ifdef NARROW
+typedef __m256i vec;
+#define LANES 8
+#define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
+#define SPREAD(v) _mm256_set1_epi32(v)
+#define ADD(a, b) _mm256_add_epi32(a, b)
+#define SHIFT_RIGHT(a, n) _mm256_sra_epi32(a, n)
+#define MAX(a, b) _mm256_max_epi32(a, b)
+#define MIN(a, b) _mm256_min_epi32(a, b)
+static inline void store_bytes(int8_t *out, vec v, int count)
+{
+    int32_t lanes[LANES];
+    _mm256_storeu_si256((__m256i *)lanes, v);
+    for (int i = 0; i < (count < LANES ? count : LANES); i++) out[i] = (int8_t)lanes[i];
+}
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+int lanes(void) { return LANES; }
+
+typedef struct {
+    int64_t runs, quads;      /* kernel as `runs` runs of 4 * `quads` adjacent bytes */
+    const int64_t *run_start; /* byte offset of each run from the window's first byte */
+    int64_t channels;         /* output channels */
+    int32_t shift, low, high;
+} Kernel;
+
+/* PIXELS windows times BLOCKS vectors of output channels. Sizes are constants of the
+   preprocessor and the loops are unrolled, so that all sums stay in registers. */
+#define UNROLL _Pragma("GCC unroll 16")
+#define TILE(PIXELS, BLOCKS) \
+static void tile_##PIXELS##_##BLOCKS(const Kernel *k, const uint8_t *const *x, const int8_t *weights, \
+                                     int64_t step, const int32_t *offset, int8_t *out, int64_t left) \
+{ \
+    vec sum[PIXELS][BLOCKS]; \
+    UNROLL for (int p = 0; p < PIXELS; p++) \
+        UNROLL for (int b = 0; b < BLOCKS; b++) sum[p][b] = LOAD(offset + b * LANES); \
+    for (int64_t r = 0; r < k->runs; r++) { \
+        const uint8_t *from[PIXELS]; \
+        UNROLL for (int p = 0; p < PIXELS; p++) from[p] = x[p] + k->run_start[r]; \
+        for (int64_t q = 0; q < 4 * k->quads; q += 4, weights += step) { \
+            vec w[BLOCKS]; \
+            UNROLL for (int b = 0; b < BLOCKS; b++) w[b] = LOAD(weights + b * 4 * LANES); \
+            UNROLL for (int p = 0; p < PIXELS; p++) { \
+                const vec a = SPREAD(load_four(from[p] + q)); \
+                UNROLL for (int b = 0; b < BLOCKS; b++) sum[p][b] = DOT(sum[p][b], a, w[b]); \
+            } \
+        } \
+    } \
+    const __m128i shift = _mm_cvtsi32_si128(k->shift); \
+    const vec low = SPREAD(k->low), high = SPREAD(k->high); \
+    UNROLL for (int p = 0; p < PIXELS; p++) \
+        UNROLL for (int b = 0; b < BLOCKS; b++) \
+            store_bytes(out + p * k->channels + b * LANES, \
+                        MAX(MIN(SHIFT_RIGHT(sum[p][b], shift), high), low), (int)(left - b * LANES)); \
+}
+
+INLINE int32_t load_four(const uint8_t *from)
+{
+    int32_t four;
+    memcpy(&four, from, 4);
+    return four;
+}
+
+#define MANY 6
+#ifdef NARROW /* 16 registers */
+TILE(6, 2) TILE(1, 2) TILE(6, 1) TILE(1, 1)
+#else /* 32 registers */
+TILE(6, 4) TILE(1, 4) TILE(6, 3) TILE(1, 3) TILE(6, 2) TILE(1, 2) TILE(6, 1) TILE(1, 1)
+#endif
+
+typedef void (*Tile)(const Kernel *, const uint8_t *const *, const int8_t *, int64_t, const int32_t *,
+                     int8_t *, int64_t);
+#ifdef NARROW
+#define WIDEST 2
+static const Tile many[] = {0, tile_6_1, tile_6_2}, one[] = {0, tile_1_1, tile_1_2};
+#else
+#define WIDEST 4
+static const Tile many[] = {0, tile_6_1, tile_6_2, tile_6_3, tile_6_4};
+static const Tile one[] = {0, tile_1_1, tile_1_2, tile_1_3, tile_1_4};
+#endif
+
+/* x: padded input, value + 128, [n][in_h][in_w][c]; out: [n][out_h][out_w][channels]. */
+void convolve(const uint8_t *x, const int8_t *weights, const int32_t *offset, int8_t *out,
+              const int64_t *run_start, int64_t runs, int64_t quads, int64_t n, int64_t image_bytes,
+              int64_t row_bytes, int64_t column_bytes, int64_t out_h, int64_t out_w, int64_t channels,
+              int32_t shift, int32_t low, int32_t high)
+{
+    const Kernel k = {runs, quads, run_start, channels, shift, low, high};
+    const int64_t blocks = (channels + LANES - 1) / LANES, pixels = n * out_h * out_w;
+    const int64_t step = blocks * 4 * LANES;
+    for (int64_t p = 0; p < pixels; p += MANY) {
+        const int64_t count = pixels - p < MANY ? pixels - p : MANY;
+        const uint8_t *windows[MANY];
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t column = (p + i) % out_w, rest = (p + i) / out_w;
+            windows[i] = x + rest / out_h * image_bytes + rest % out_h * row_bytes + column * column_bytes;
+        }
+        for (int64_t b = 0; b < blocks; b += WIDEST) {
+            const int64_t width = blocks - b < WIDEST ? blocks - b : WIDEST, from = b * LANES;
+            const int8_t *w = weights + b * 4 * LANES;
+            if (count == MANY)
+                many[width](&k, windows, w, step, offset + from, out + p * channels + from, channels - from);
+            else
+                for (int64_t i = 0; i < count; i++)
+                    one[width](&k, windows + i, w, step, offset + from, out + (p + i) * channels + from,
+                               channels - from);
+        }
+    }
+}
+
+/* int8 [n][h][w * c] into the middle of uint8 rows of `row_bytes`, each value + 128. */
+void shift_into(const int8_t *x, uint8_t *out, int64_t n, int64_t h, int64_t bytes, int64_t image_bytes,
+                int64_t row_bytes)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t r = 0; r < h; r++, x += bytes) {
+            uint8_t *to = out + i * image_bytes + r * row_bytes;
+            for (int64_t b = 0; b < bytes; b++) to[b] = (uint8_t)x[b] ^ 0x80;
+        }
+}
+
+/* Maximum over kernel_h x kernel_w windows without padding, int8 [n][h][w][c]. */
+void max_pool(const int8_t *x, int8_t *out, int64_t n, int64_t h, int64_t w, int64_t c, int64_t out_h,
+              int64_t out_w, int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w)
+{
+    for (int64_t i = 0; i < n; i++, x += h * w * c)
+        for (int64_t oh = 0; oh < out_h; oh++)
+            for (int64_t ow = 0; ow < out_w; ow++, out += c) {
+                const int8_t *window = x + (oh * stride_h * w + ow * stride_w) * c;
+                memcpy(out, window, (size_t)c);
+                for (int64_t kh = 0; kh < kernel_h; kh++)
+                    for (int64_t kw = 0; kw < kernel_w; kw++) {
+                        const int8_t *from = window + (kh * w + kw) * c;
+                        for (int64_t b = 0; b < c; b++) out[b] = from[b] > out[b] ? from[b] : out[b];
+                    }
+            }
+}

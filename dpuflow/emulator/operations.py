@@ -1,0 +1,95 @@
+"""The integer operations of a DPU model, as plain data.
+
+Both implementations - `oracle` (slow, obvious) and `kernels` (fast) - execute these
+descriptions, so a test can hand one and the same operation to the two of them.
+Shapes exclude nothing: activations are NHWC with the batch first, `kernel`, `stride`,
+`dilation` are (w, h), `pad` is (left, right, top, bottom), as in XIR (facts xmodel.md
+section 2). Numerics: facts xmodel.md section 4.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+NONLINEAR = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
+GUARD_BITS = 7
+"""Extra bits that eltwise ADD keeps below its inputs' common step (xmodel.md section 4)."""
+
+
+@dataclass(frozen=True)
+class Nonlinear:
+    """The activation fused into an operation.
+
+    hsigmoid_in: fix_point of the value that enters the hard sigmoid; shift_hsigmoid,
+    shift_hswish: right shifts behind it (attributes of the same names in XIR).
+    """
+
+    kind: str = "NONE"
+    hsigmoid_in: int = 0
+    shift_hsigmoid: int = 0
+    shift_hswish: int = 0
+
+
+@dataclass(frozen=True)
+class Conv:
+    """conv2d-fix, depthwise-conv2d-fix, transposed-conv2d-fix, and dense as a convolution.
+
+    Attributes
+    ----------
+    kind : "conv2d", "depthwise" or "transposed".
+    weights : int8, [OC, KH, KW, IC / group]; depthwise: [1, KH, KW, C].
+    bias : int8 [OC] or None.
+    shift_cut, shift_bias : fix_in + fix_weights - fix_out and - fix_bias.
+    fix_out : fix_point of the output (RELU6 depends on it).
+    """
+
+    kind: str
+    weights: np.ndarray
+    bias: np.ndarray | None
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad: tuple[int, int, int, int]
+    shift_cut: int
+    shift_bias: int
+    fix_out: int
+    group: int = 1
+    nonlinear: Nonlinear = field(default_factory=Nonlinear)
+
+    @property
+    def kernel(self):
+        """(w, h)."""
+        return self.weights.shape[2], self.weights.shape[1]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """pool-fix: kind is "MAX" or "AVG"; `shift` = fix_in - fix_out."""
+
+    kind: str
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int, int, int]
+    shift: int
+
+
+@dataclass(frozen=True)
+class Eltwise:
+    """eltwise-fix: kind is "ADD" or "MUL"; fix_in has one entry per input."""
+
+    kind: str
+    fix_in: tuple[int, ...]
+    fix_out: int
+    nonlinear: Nonlinear = field(default_factory=Nonlinear)
+
+
+@dataclass(frozen=True)
+class HardSigmoid:
+    """hard-sigmoid-fix: round((q * 2731 + 3 * 2731 * 2**hsigmoid_in) / 2**shift_hsigmoid)."""
+
+    hsigmoid_in: int
+    shift_hsigmoid: int
+
+
+def window_output(size, kernel, stride, dilation, pad_before, pad_after):
+    """Output length of a sliding window, FLOOR mode (facts xmodel.md section 2)."""
+    return (size + pad_before + pad_after - ((kernel - 1) * dilation + 1)) // stride + 1

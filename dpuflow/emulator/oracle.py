@@ -1,0 +1,235 @@
+"""Reference semantics of the integer operations: plain NumPy int64, slow, obvious.
+
+Written to be read next to facts xmodel.md section 4 and to judge the fast kernels; it
+shares no arithmetic with them. Activations come in and go out as int8.
+"""
+
+import numpy as np
+
+from dpuflow.emulator.operations import (
+    GUARD_BITS,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Pool,
+    window_output,
+)
+from dpuflow.numerics import LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
+
+
+class Exact:
+    """An array of exact dyadic numbers: numerator / 2**exponent.
+
+    The numerators are int64; where a shift would overflow that, Python's integers.
+    """
+
+    def __init__(self, numerator, exponent=0):
+        self.numerator = numerator
+        self.exponent = exponent
+
+    def scaled(self, shift):
+        """self * 2**shift."""
+        return Exact(self.numerator, self.exponent - shift)
+
+    def times(self, integer):
+        """self * integer."""
+        bits = int(integer).bit_length()
+        return Exact(_room_for(self.numerator, bits) * integer, self.exponent)
+
+    def plus(self, other):
+        """self + other, on the finer of the two grids."""
+        exponent = max(self.exponent, other.exponent)
+        left = shift_left(self.numerator, exponent - self.exponent)
+        right = shift_left(other.numerator, exponent - other.exponent)
+        return Exact(_room_for(left, 1) + _room_for(right, 1), exponent)
+
+    def round_half_up(self):
+        """DPU_ROUND to integers: floor(self + 1/2)."""
+        if self.exponent <= 0:
+            return shift_left(self.numerator, -self.exponent)
+        # floor(n / 2**e + 1/2) = floor((n + 2**(e - 1)) / 2**e); >> floors negative numbers too
+        half = 1 << (self.exponent - 1)
+        wide = _room_for(self.numerator, 1) if self.exponent < 62 else self.numerator.astype(object)
+        return (wide + half) >> self.exponent
+
+
+def _room_for(integers, bits):
+    """`integers`, as Python integers if `bits` more bits would not fit in int64."""
+    if integers.dtype == object or integers.size == 0:
+        return integers
+    largest = max(abs(int(integers.min())), abs(int(integers.max())))
+    return integers.astype(object) if largest.bit_length() + bits > 62 else integers
+
+
+def shift_left(integers, bits):
+    """integers * 2**bits, exactly (bits >= 0)."""
+    return _room_for(integers, bits) * (1 << bits) if bits else integers
+
+
+def saturate(integers):
+    """Integers -> int8, clipped to [-128, 127]."""
+    return np.clip(integers, -128, 127).astype(np.int8)
+
+
+def hard_sigmoid(q, hsigmoid_in, shift_hsigmoid):
+    """Hard sigmoid of integers q with fix_point hsigmoid_in, rounded and saturated to int8."""
+    value = Exact(q.astype(np.int64)).times(2731).plus(Exact(np.array([3 * 2731])).scaled(hsigmoid_in))
+    zero = Exact(np.array([0]))
+    limit = Exact(np.array([1])).scaled(32)
+    clamped = maximum(minimum(value, limit), zero)
+    return saturate(clamped.scaled(-shift_hsigmoid).round_half_up())
+
+
+def maximum(a, b):
+    """Element-wise larger of two Exact arrays."""
+    exponent = max(a.exponent, b.exponent)
+    left = shift_left(a.numerator, exponent - a.exponent)
+    right = shift_left(b.numerator, exponent - b.exponent)
+    return Exact(np.maximum(left, right), exponent)
+
+
+def minimum(a, b):
+    """Element-wise smaller of two Exact arrays."""
+    negated = maximum(Exact(-a.numerator, a.exponent), Exact(-b.numerator, b.exponent))
+    return Exact(-negated.numerator, negated.exponent)
+
+
+def activate(value, nonlinear, fix_out):
+    """Exact results before rounding -> int8: nonlinearity, DPU_ROUND, saturation."""
+    if nonlinear.kind in ("RELU", "RELU6"):
+        value = maximum(value, Exact(np.array([0])))
+    if nonlinear.kind == "RELU6" and fix_out <= 4:
+        value = minimum(value, Exact(np.array([RELU6_LIMIT])))
+    if nonlinear.kind == "LEAKYRELU":
+        slope, bits = LEAKY_RELU_SLOPE
+        leaked = value.times(slope).scaled(-bits)
+        # a slope below 1 makes the leaked value the larger one exactly where value < 0
+        value = maximum(value, leaked)
+    q = saturate(value.round_half_up())
+    if nonlinear.kind in ("HSIGMOID", "HSWISH"):
+        gate = hard_sigmoid(q, nonlinear.hsigmoid_in, nonlinear.shift_hsigmoid)
+        if nonlinear.kind == "HSIGMOID":
+            return gate
+        product = q.astype(np.int64) * gate.astype(np.int64)
+        return saturate(Exact(product).scaled(-nonlinear.shift_hswish).round_half_up())
+    return q
+
+
+def pad_image(x, pad, value):
+    """int8 (N, H, W, C) -> int64 with `value` around: pad is (left, right, top, bottom)."""
+    left, right, top, bottom = pad
+    widths = ((0, 0), (top, bottom), (left, right), (0, 0))
+    return np.pad(x.astype(np.int64), widths, constant_values=value)
+
+
+def accumulate(x, weights, stride, dilation, pad):
+    """Sum of products of a convolution without groups: int64 (N, OH, OW, OC)."""
+    kernel_h, kernel_w = weights.shape[1:3]
+    padded = pad_image(x, pad, 0)
+    out_h = window_output(x.shape[1], kernel_h, stride[1], dilation[1], pad[2], pad[3])
+    out_w = window_output(x.shape[2], kernel_w, stride[0], dilation[0], pad[0], pad[1])
+    total = np.zeros((x.shape[0], out_h, out_w, weights.shape[0]), np.int64)
+    for row in range(out_h):
+        for column in range(out_w):
+            top, left = row * stride[1], column * stride[0]
+            window = padded[
+                :,
+                top : top + kernel_h * dilation[1] : dilation[1],
+                left : left + kernel_w * dilation[0] : dilation[0],
+            ]
+            total[:, row, column] = np.einsum("nhwc,ohwc->no", window, weights.astype(np.int64))
+    return total
+
+
+def accumulate_depthwise(x, weights, stride, dilation, pad):
+    """Sum of products per channel: weights [1, KH, KW, C]."""
+    channels = [
+        accumulate(x[..., [c]], weights[:, :, :, [c]], stride, dilation, pad) for c in range(x.shape[3])
+    ]
+    return np.concatenate(channels, axis=3)
+
+
+def accumulate_grouped(x, weights, stride, dilation, pad, group):
+    """Convolution of `group` equal slices of the channels."""
+    inputs = np.split(x, group, axis=3)
+    filters = np.split(weights, group, axis=0)
+    parts = [accumulate(i, f, stride, dilation, pad) for i, f in zip(inputs, filters, strict=True)]
+    return np.concatenate(parts, axis=3)
+
+
+def conv(op, x):
+    """conv2d-fix and depthwise-conv2d-fix: int8 (N, H, W, IC) -> int8 (N, OH, OW, OC).
+
+    y = sat8(floor((2 acc + b 2**(shift_bias + 1)) / 2**(shift_cut + 1) + 1/2)).
+    """
+    if op.kind == "depthwise":
+        acc = accumulate_depthwise(x, op.weights, op.stride, op.dilation, op.pad)
+    else:
+        acc = accumulate_grouped(x, op.weights, op.stride, op.dilation, op.pad, op.group)
+    value = Exact(acc)
+    if op.bias is not None:
+        value = value.plus(Exact(op.bias.astype(np.int64)).scaled(op.shift_bias))
+    return activate(value.scaled(-op.shift_cut), op.nonlinear, op.fix_out)
+
+
+def windows(x, op, fill):
+    """Every pooling window: list of (row, column, int64 (N, KH, KW, C)), and the output's shape."""
+    kernel_w, kernel_h = op.kernel
+    padded = pad_image(x, op.pad, fill)
+    out_h = window_output(x.shape[1], kernel_h, op.stride[1], 1, op.pad[2], op.pad[3])
+    out_w = window_output(x.shape[2], kernel_w, op.stride[0], 1, op.pad[0], op.pad[1])
+    found = []
+    for row in range(out_h):
+        for column in range(out_w):
+            top, left = row * op.stride[1], column * op.stride[0]
+            found.append((row, column, padded[:, top : top + kernel_h, left : left + kernel_w]))
+    return found, (x.shape[0], out_h, out_w, x.shape[3])
+
+
+def pool(op, x):
+    """pool-fix MAX or AVG: int8 (N, H, W, C) -> int8 (N, OH, OW, C).
+
+    MAX: padding counts as the lowest value. AVG: padding is 0, and M / 2**S stands for
+    the division by the window's area.
+    """
+    found, shape = windows(x, op, -128 if op.kind == "MAX" else 0)
+    result = np.empty(shape, np.int64)
+    for row, column, window in found:
+        reduced = window.max(axis=(1, 2)) if op.kind == "MAX" else window.sum(axis=(1, 2))
+        result[:, row, column] = reduced
+    value = Exact(result)
+    if op.kind == "AVG":
+        multiplier, shift = average_pool_factor(op.kernel[1], op.kernel[0])
+        value = value.times(multiplier).scaled(-shift)
+    return saturate(value.scaled(-op.shift).round_half_up())
+
+
+def eltwise(op, *inputs):
+    """eltwise-fix ADD or MUL of int8 arrays (NumPy broadcasting).
+
+    ADD: with m = min(fix_in), each input is used as floor(x * 2**(7 - (fix_in - m))),
+    the sum is divided by 2**(7 + m - fix_out).
+    """
+    if op.kind == "MUL":
+        product = inputs[0].astype(np.int64)
+        for x in inputs[1:]:
+            product = product * x.astype(np.int64)
+        return activate(Exact(product).scaled(op.fix_out - sum(op.fix_in)), op.nonlinear, op.fix_out)
+    lowest = min(op.fix_in)
+    total = np.int64(0)
+    for x, fix in zip(inputs, op.fix_in, strict=True):
+        total = total + ((x.astype(np.int64) << GUARD_BITS) >> (fix - lowest))
+    return activate(Exact(total).scaled(op.fix_out - lowest - GUARD_BITS), op.nonlinear, op.fix_out)
+
+
+def apply(op, *inputs):
+    """Execute any integer operation of `operations`."""
+    if isinstance(op, Conv):
+        return conv(op, *inputs)
+    if isinstance(op, Pool):
+        return pool(op, *inputs)
+    if isinstance(op, Eltwise):
+        return eltwise(op, *inputs)
+    if isinstance(op, HardSigmoid):
+        return hard_sigmoid(inputs[0], op.hsigmoid_in, op.shift_hsigmoid)
+    raise TypeError(f"no integer operation: {op!r}")

@@ -1,0 +1,237 @@
+"""A graph, or part of one, as a list of steps with everything prepared that can be.
+
+Weights are unfolded, folded and checked for exactness once; what depends on constants
+only is computed once. A plan is immutable, so threads can execute it at the same time,
+each with a `kernels.Workspace` of its own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpuflow.emulator import float_ops, kernels
+from dpuflow.emulator.translate import INTEGER_OPS, fix_point
+from dpuflow.errors import UserError
+
+SOURCES = ("data", "data-fix")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op: ``function(list of input arrays, workspace) -> array`` (batch first)."""
+
+    name: str
+    inputs: tuple[str, ...]
+    function: object
+    integer: bool
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order of execution.
+
+    Attributes
+    ----------
+    sources : names of the ops whose values the caller supplies.
+    constants : values that no input influences.
+    outputs : names of the ops whose values are results.
+    """
+
+    sources: tuple[str, ...]
+    steps: tuple[Step, ...]
+    constants: dict
+    outputs: tuple[str, ...]
+
+
+def build(graph, ops, sources, outputs, constants, native):
+    """Plan for `ops` (in topological order) given the values of `sources`."""
+    known = dict(constants)
+    steps = []
+    for op in ops:
+        if op.name in known or op.name in sources:
+            continue
+        function = _function(op, graph, known, native)
+        inputs = tuple(getattr(function, "inputs", None) or op.input_names)
+        if inputs and all(name in known for name in inputs):
+            known[op.name] = function([known[name] for name in inputs], kernels.Workspace())
+            continue
+        integer = op.tensor.data_type in ("XINT", "INT")
+        steps.append(Step(op.name, inputs, function, integer, op.tensor.shape))
+    return Plan(tuple(sources), tuple(steps), known, tuple(outputs))
+
+
+def _function(op, graph, constants, native):
+    """The callable of one op; UserError when the op is unknown."""
+    if op.type in INTEGER_OPS:
+        operation = INTEGER_OPS[op.type](op, graph, constants)
+        names = op.inputs["input"]
+        return _Chosen(kernels.prepare(operation, [graph.op(n).tensor.shape for n in names], native), names)
+    maker = _MAKERS.get(op.type)
+    if maker is None:
+        known = sorted({*INTEGER_OPS, *_MAKERS, *SOURCES, "const", "const-fix"})
+        raise UserError(
+            f"op {op.name!r}: the emulator cannot execute type {op.type!r}; it knows {', '.join(known)}"
+        )
+    return maker(op, graph, constants)
+
+
+class _Chosen:
+    """A function together with the names of the inputs it wants (constants left out)."""
+
+    def __init__(self, function, inputs):
+        self.function = function
+        self.inputs = inputs
+
+    def __call__(self, inputs, workspace):
+        return self.function(inputs, workspace)
+
+
+def _one(function):
+    """Step function of a unary NumPy function."""
+    return lambda inputs, workspace: function(inputs[0])
+
+
+def _move(op, graph, constants):
+    """Ops that leave values and layout alone."""
+    return _one(lambda x: x)
+
+
+def _reshape(op, graph, constants):
+    """New shape of each image; a leading 1 in the op's shape is the batch."""
+    tail = tuple(op.tensor.shape[1:])
+    if op.input_names[0] in constants:
+        return _one(lambda x: x.reshape(op.tensor.shape))
+    return _one(lambda x: x.reshape(x.shape[0], *tail))
+
+
+def _concatenate(op, graph, constants):
+    axis = op.attr("axis")
+    if op.type == "concat-fix":
+        fixes = {name: fix_point(graph.op(name)) for name in op.input_names}
+        if len({*fixes.values(), fix_point(op)}) > 1:
+            raise UserError(f"op {op.name!r} ({op.type}): fix points of inputs {fixes} and output differ")
+    return lambda inputs, workspace: np.concatenate(inputs, axis=axis)
+
+
+def _pad(op, graph, constants):
+    """pad, pad-fix: paddings are (before, after) per axis of NHWC; constant mode."""
+    paddings = np.array(op.attr("paddings")).reshape(-1, 2)
+    mode = op.attr("mode").upper()
+    if mode not in ("CONSTANT", "0"):
+        raise UserError(f"op {op.name!r} ({op.type}): mode {op.attr('mode')!r}; CONSTANT expected")
+    value = op.attrs.get("constant_values") or [0]
+    if isinstance(value, bytes):
+        value = np.frombuffer(value, np.int8)
+    fill = float(value[0])
+    return _one(lambda x: np.pad(x, paddings, constant_values=x.dtype.type(fill)))
+
+
+def _grid(op):
+    return {key: op.attr(key) for key in ("fix_point", "bit_width", "round_mode", "if_signed")}
+
+
+def _window(op, *names):
+    attributes = {name: tuple(op.attr(name)) for name in ("stride", "pad", *names)}
+    return {**attributes, "pad_mode": op.attr("pad_mode")}
+
+
+def _float_convolution(op, graph, constants):
+    weights_name = op.inputs["weights"][0]
+    if weights_name not in constants:
+        raise UserError(f"op {op.name!r} ({op.type}): weights {weights_name!r} must be constant")
+    weights = constants[weights_name]
+    bias = constants[op.inputs["bias"][0]] if op.inputs.get("bias") else None
+    attributes = _window(op, "dilation")
+    if op.type == "conv2d":
+        attributes["group"] = op.attr("group")
+        run = float_ops.conv2d
+    else:
+        run = float_ops.depthwise_conv2d
+    return _Chosen(_one(lambda x: run(x, weights, bias, **attributes)), op.inputs["input"])
+
+
+def _global_window(op, graph):
+    """Attributes of a float pool; `global` makes the whole map the window."""
+    attributes = _window(op, "kernel")
+    if op.attr("global"):
+        _, h, w, _ = graph.op(op.input_names[0]).tensor.shape
+        attributes.update(kernel=(w, h), stride=(w, h), pad=(0, 0, 0, 0))
+    return attributes
+
+
+def _float_pool(op, graph, constants):
+    attributes = _global_window(op, graph)
+    if op.type == "maxpool2d":
+        return _one(lambda x: float_ops.max_pool(x, **attributes))
+    attributes["count_include_pad"] = op.attr("count_include_pad")
+    return _one(lambda x: float_ops.average_pool(x, **attributes))
+
+
+def _multiply(op, graph, constants):
+    """mul; the constant that follows an average pool is joined with the pool's division.
+
+    The pool's mean times KH * KW * M / 2**S stands for the DPU's sum * M / 2**S (facts
+    xmodel.md section 4); computing it that way keeps a division out of the exact numbers.
+    """
+    factors = [constants[name] for name in op.input_names if name in constants]
+    pools = [graph.op(name) for name in op.input_names if graph.op(name).type == "avgpool2d"]
+    if len(factors) == len(pools) == 1 and factors[0].size == 1 and pools[0].attr("count_include_pad"):
+        attributes = _global_window(pools[0], graph)
+        area = attributes["kernel"][0] * attributes["kernel"][1]
+        scale = float(factors[0].reshape(-1)[0]) / area
+        sums = _one(lambda x: float_ops.window_sum(x, **attributes) * scale)
+        return _Chosen(sums, pools[0].inputs["input"])
+    return lambda inputs, workspace: _fold(np.multiply, inputs)
+
+
+def _fold(function, inputs):
+    total = inputs[0]
+    for x in inputs[1:]:
+        total = function(total, x)
+    return total
+
+
+def _folded(function):
+    return lambda op, graph, constants: lambda inputs, workspace: _fold(function, inputs)
+
+
+def _matmul(op, graph, constants):
+    flags = {key: bool(op.attr(key)) for key in ("transpose_a", "transpose_b")}
+    if not op.inputs.get("bias"):
+        return lambda inputs, workspace: float_ops.matmul(*inputs, **flags)
+    return lambda inputs, workspace: float_ops.matmul(*inputs[:2], bias=inputs[2], **flags)
+
+
+def _transpose(op, graph, constants):
+    order = tuple(op.attr("order"))
+    return _one(lambda x: x.transpose(order))
+
+
+def _leaky_relu(op, graph, constants):
+    alpha = op.attr("alpha")
+    return _one(lambda x: float_ops.leaky_relu(x, alpha))
+
+
+_MAKERS = {
+    **dict.fromkeys(("upload", "download", "identity"), _move),
+    **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _reshape),
+    **dict.fromkeys(("concat-fix", "concat"), _concatenate),
+    **dict.fromkeys(("pad-fix", "pad"), _pad),
+    **dict.fromkeys(("conv2d", "depthwise-conv2d"), _float_convolution),
+    **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
+    "fix": lambda op, graph, constants: _one(lambda x: float_ops.fake_quantize(x, **_grid(op))),
+    "fix2float": lambda op, graph, constants: _one(lambda x: float_ops.fix2float(x, op.attr("fix_point"))),
+    "float2fix": lambda op, graph, constants: _one(
+        lambda x: float_ops.float2fix(x, op.attr("fix_point"), op.attr("round_mode"))
+    ),
+    "softmax": lambda op, graph, constants: _one(lambda x: float_ops.softmax(x, op.attr("axis"))),
+    "relu": lambda op, graph, constants: _one(lambda x: np.maximum(x, 0)),
+    "relu6": lambda op, graph, constants: _one(lambda x: np.clip(x, 0, 6)),
+    "leaky-relu": _leaky_relu,
+    "mul": _multiply,
+    "add": _folded(np.add),
+    "sub": _folded(np.subtract),
+    "matmul": _matmul,
+    "transpose": _transpose,
+}

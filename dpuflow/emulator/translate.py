@@ -1,0 +1,110 @@
+"""XIR integer ops -> the operations of `operations`: attributes and fix points to shifts."""
+
+from dpuflow.emulator.operations import NONLINEAR, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
+from dpuflow.errors import UserError
+
+CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
+
+
+def fix_point(op):
+    """fix_point of an op's output tensor; UserError when the file has none."""
+    value = op.tensor.fix_point
+    if value is None:
+        raise UserError(f"op {op.name!r} ({op.type}): its tensor has no fix_point; quantize the model first")
+    return value
+
+
+def check_output(op):
+    """UserError unless the output is signed 8-bit and rounded as the DPU rounds."""
+    width, mode = op.tensor.bit_width, op.tensor.attrs.get("round_mode", "DPU_ROUND")
+    if width != 8:
+        raise UserError(f"op {op.name!r} ({op.type}): {width}-bit output; the emulator executes 8-bit models")
+    if mode != "DPU_ROUND":
+        raise UserError(f"op {op.name!r} ({op.type}): round_mode {mode}; the DPU only knows DPU_ROUND")
+
+
+def nonlinear(op):
+    """Nonlinear of an op's attributes."""
+    kind = op.attrs.get("nonlinear") or "NONE"
+    if kind not in NONLINEAR:
+        raise UserError(f"op {op.name!r} ({op.type}): nonlinear {kind!r}; known are {', '.join(NONLINEAR)}")
+    if kind not in ("HSIGMOID", "HSWISH"):
+        return Nonlinear(kind)
+    keys = ("hsigmoid_in", "shift_hsigmoid", "shift_hswish")
+    return Nonlinear(kind, *(op.attrs.get(key, 0) for key in keys))
+
+
+def only_input(op, graph, argument="input"):
+    """The op that feeds `argument`."""
+    return graph.op(op.inputs[argument][0])
+
+
+def convolution(op, graph, constants):
+    """Conv of a conv2d-fix or depthwise-conv2d-fix op."""
+    check_output(op)
+    weights_op = only_input(op, graph, "weights")
+    bias_op = only_input(op, graph, "bias") if op.inputs.get("bias") else None
+    for feeder in (weights_op, bias_op):
+        if feeder is not None and feeder.name not in constants:
+            raise UserError(f"op {op.name!r} ({op.type}): {feeder.name!r} must be a constant")
+    kind, weights, activation = CONV_KINDS[op.type], constants[weights_op.name], nonlinear(op)
+    if kind == "depthwise" and weights.shape[0] != 1:
+        raise UserError(
+            f"op {op.name!r} ({op.type}): channel multiplier {weights.shape[0]}; the DPU executes 1 only"
+        )
+    fix_out = fix_point(op)
+    if activation.kind in ("HSIGMOID", "HSWISH"):
+        fix_out = activation.hsigmoid_in  # what the convolution is rounded to before its sigmoid
+    scale = fix_point(only_input(op, graph)) + fix_point(weights_op)
+    return Conv(
+        kind=kind,
+        weights=weights,
+        bias=None if bias_op is None else constants[bias_op.name].reshape(-1),
+        stride=tuple(op.attr("stride")),
+        dilation=tuple(op.attr("dilation")),
+        pad=tuple(op.attr("pad")),
+        shift_cut=op.attrs.get("shift_cut", scale - fix_out),
+        shift_bias=0 if bias_op is None else op.attrs.get("shift_bias", scale - fix_point(bias_op)),
+        fix_out=fix_out,
+        group=1 if kind == "depthwise" else op.attr("group"),
+        nonlinear=activation,
+    )
+
+
+def pooling(op, graph, constants):
+    """Pool of a pool-fix op."""
+    check_output(op)
+    kind = op.attrs["type"]
+    if kind not in ("MAX", "AVG"):
+        raise UserError(f"op {op.name!r} ({op.type}): type {kind!r}; MAX or AVG expected")
+    shift = fix_point(only_input(op, graph)) - fix_point(op)
+    return Pool(kind, tuple(op.attr("kernel")), tuple(op.attr("stride")), tuple(op.attr("pad")), shift)
+
+
+def elementwise(op, graph, constants):
+    """Eltwise of an eltwise-fix op."""
+    check_output(op)
+    kind = op.attrs["type"]
+    if kind not in ("ADD", "MUL"):
+        raise UserError(f"op {op.name!r} ({op.type}): type {kind!r}; ADD or MUL expected")
+    fixes = tuple(fix_point(graph.op(name)) for name in op.inputs["input"])
+    activation = nonlinear(op)
+    fix_out = activation.hsigmoid_in if activation.kind in ("HSIGMOID", "HSWISH") else fix_point(op)
+    return Eltwise(kind, fixes, fix_out, activation)
+
+
+def sigmoid(op, graph, constants):
+    """HardSigmoid of a hard-sigmoid-fix op; without attributes, from the fix points."""
+    check_output(op)
+    fix_in = fix_point(only_input(op, graph))
+    shift = op.attrs.get("shift_hsigmoid", 14 + fix_in - fix_point(op))
+    return HardSigmoid(op.attrs.get("hsigmoid_in", fix_in), shift)
+
+
+INTEGER_OPS = {
+    "conv2d-fix": convolution,
+    "depthwise-conv2d-fix": convolution,
+    "pool-fix": pooling,
+    "eltwise-fix": elementwise,
+    "hard-sigmoid-fix": sigmoid,
+}
