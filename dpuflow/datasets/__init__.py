@@ -1,0 +1,1 @@
+"""Datasets: from CSV files of labelled images to dataset.h5."""

@@ -1,0 +1,282 @@
+"""`dataset.h5`: images, labels, class names, split and origin in one file.
+
+Layout: /images uint8 (N, H, W, C), the training file's rows and then the test file's;
+/labels uint8 (N,); /class_names, UTF-8, indexed by label; /split/{train, validation,
+test, calibration}, int64 rows of /images (calibration is a subset of train). Root
+attributes: format, classes (width of the network's output), present (labels that
+occur), train_sha256 and test_sha256 of the CSV bytes, train_origin and test_origin,
+and the counts of repeated images. Equal content gives equal bytes.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from dpuflow.datasets import duplicates
+from dpuflow.datasets.image_csv import ImageShape, image_blocks
+from dpuflow.datasets.labels import Labels
+from dpuflow.datasets.splits import calibration_rows, validation_split
+from dpuflow.errors import UserError
+from dpuflow.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+FORMAT = "dpuflow dataset 1"
+SPLITS = ("train", "validation", "test", "calibration")
+CHUNK_ROWS = 512
+
+
+@dataclass
+class Dataset:
+    """An open view of dataset.h5; images are read when asked for.
+
+    Attributes
+    ----------
+    path : the file.
+    labels : uint8 (N,).
+    classes : Labels (names indexed by label, and which labels occur).
+    splits : name -> int64 rows, for train, validation, test, calibration.
+    shape : (H, W, C).
+    attrs : root attributes of the file as a dict (checksums, origins, counts).
+    """
+
+    path: Path
+    labels: np.ndarray
+    classes: Labels
+    splits: dict[str, np.ndarray]
+    shape: tuple[int, int, int]
+    attrs: dict = field(default_factory=dict)
+
+    @property
+    def class_names(self):
+        """Names indexed by label."""
+        return list(self.classes.names)
+
+    @property
+    def present(self):
+        """Labels that occur, ascending."""
+        return list(self.classes.present)
+
+    @property
+    def outputs(self):
+        """Width of the network's output."""
+        return self.classes.outputs
+
+    @cached_property
+    def images(self):
+        """All images, uint8 (N, H, W, C)."""
+        return self._read(slice(None))
+
+    def subset(self, name):
+        """(images uint8 (n, H, W, C), labels uint8 (n,)) of a split, in the order of its rows."""
+        if name not in self.splits:
+            raise UserError(f"{self.path}: no split {name!r}; it has {', '.join(self.splits)}")
+        rows = self.splits[name]
+        if not len(rows):
+            return np.empty((0, *self.shape), np.uint8), self.labels[rows]
+        low, high = int(rows.min()), int(rows.max()) + 1
+        if "images" in self.__dict__:
+            return self.images[rows], self.labels[rows]
+        # one contiguous read, then a gather in memory: HDF5's own fancy indexing is slow
+        span = self._read(slice(low, high))
+        return span if high - low == len(rows) and (np.diff(rows) == 1).all() else span[
+            rows - low
+        ], self.labels[rows]
+
+    def _read(self, rows):
+        with _errors(self.path), h5py.File(self.path, "r") as file:
+            return file["images"][rows]
+
+
+class _errors:
+    """Turn what h5py raises on damaged or foreign files into a UserError."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{self.path}: no such file") from None
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{self.path}: damaged or not an HDF5 file ({error}); remove it and run again"
+            ) from None
+        if isinstance(error, (KeyError, ValueError, TypeError, AttributeError, RuntimeError)):
+            raise UserError(
+                f"{self.path}: not a dataset file of dpuflow ({error}); remove it and run again"
+            ) from None
+
+
+def read_dataset(path):
+    """Open dataset.h5 and check it; UserError if it is damaged or something else."""
+    with _errors(path), h5py.File(path, "r") as file:
+        if file.attrs.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: not a dataset file of dpuflow (expected the attribute format = {FORMAT!r})"
+            )
+        labels = file["labels"][()]
+        names = tuple(file["class_names"].asstr()[()])
+        present = tuple(int(label) for label in file.attrs["present"])
+        splits = {name: file["split"][name][()] for name in SPLITS}
+        shape = tuple(int(n) for n in file["images"].shape)
+        attrs = {
+            key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
+        }
+        if file["images"].dtype != np.uint8 or len(shape) != 4 or shape[0] != len(labels):
+            raise ValueError("images and labels do not fit each other")
+        if any(len(rows) and not 0 <= rows.min() <= rows.max() < len(labels) for rows in splits.values()):
+            raise ValueError("split rows outside the images")
+        return Dataset(Path(path), labels, Labels(names, present), splits, shape[1:], attrs)
+
+
+def build_dataset(
+    path,
+    train_csv,
+    test_csv,
+    labels,
+    *,
+    shape=None,
+    validation=None,
+    calibration=None,
+    duplicate_policy="warn",
+    origins=None,
+):
+    """Write dataset.h5 from two CSV files; return a dict of counts.
+
+    Parameters
+    ----------
+    path : the file to write (atomic).
+    train_csv, test_csv : CSV files of images of one shape.
+    labels : Labels; any other label in a file is an error.
+    shape : ImageShape or None (square grey images, size from the header).
+    validation, calibration : settings, see `splits`.
+    duplicate_policy : "error" | "warn" | "allow" for images repeated within a file.
+    origins : {"train": (sha256, text), "test": ...}, stored as attributes.
+
+    Memory does not grow with the number of rows but for labels, hashes and indices.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        sink = _ImageSink(file)
+        train_rows = sink.append(train_csv, shape, labels)
+        test_rows = sink.append(test_csv, sink.shape, labels) - train_rows
+        all_labels, hashes = sink.finish()
+        train, held_out = validation_split(train_rows, validation)
+        chosen = calibration_rows(train, all_labels, calibration)
+        counts = _check_overlap(
+            hashes, all_labels, train_rows, chosen, duplicate_policy, (train_csv, test_csv)
+        )
+        split = {
+            "train": train,
+            "validation": held_out,
+            "test": np.arange(train_rows, train_rows + test_rows),
+            "calibration": chosen,
+        }
+        _report_missing_classes(all_labels, split, labels)
+        for name in SPLITS:
+            file.create_dataset(f"split/{name}", data=split[name].astype(np.int64), track_times=False)
+        file.create_dataset("labels", data=all_labels, track_times=False)
+        file.create_dataset(
+            "class_names",
+            data=np.array(labels.names, dtype=object),
+            dtype=h5py.string_dtype(),
+            track_times=False,
+        )
+        file.attrs["format"] = FORMAT
+        file.attrs["classes"] = labels.outputs
+        file.attrs["present"] = np.array(labels.present, np.int64)
+        for part, (digest, origin) in (origins or {}).items():
+            file.attrs[f"{part}_sha256"] = digest
+            file.attrs[f"{part}_origin"] = origin
+        for name, value in counts.items():
+            file.attrs[name] = value
+    return {name: len(rows) for name, rows in split.items()} | counts
+
+
+class _ImageSink:
+    """Appends CSV files to /images block by block, keeping labels and hashes."""
+
+    def __init__(self, file):
+        self.file = file
+        self.images = None
+        self.shape = None
+        self.labels = []
+        self.hashes = []
+        self.rows = 0
+        self.pending = []
+
+    def append(self, path, shape, labels):
+        """Append one CSV; return the number of rows now held."""
+        for images, block_labels in image_blocks(path, shape, labels.present):
+            if self.images is None:
+                self.shape = ImageShape(*images.shape[1:])
+                self.images = self.file.create_dataset(
+                    "images",
+                    shape=(0, *images.shape[1:]),
+                    maxshape=(None, *images.shape[1:]),
+                    chunks=(CHUNK_ROWS, *images.shape[1:]),
+                    dtype=np.uint8,
+                    track_times=False,
+                )
+            self.labels.append(block_labels)
+            self.hashes.append(duplicates.content_hashes(images))
+            self.rows += len(images)
+            self.pending.append(images)
+            if sum(map(len, self.pending)) >= CHUNK_ROWS:
+                self._write_whole_chunks()
+        return self.rows
+
+    def _write_whole_chunks(self, everything=False):
+        images = np.concatenate(self.pending)
+        count = len(images) if everything else len(images) // CHUNK_ROWS * CHUNK_ROWS
+        start = self.images.shape[0]
+        self.images.resize(start + count, axis=0)
+        self.images[start:] = images[:count]
+        self.pending = [images[count:]]
+
+    def finish(self):
+        """Write what is pending; return (labels uint8 (N,), hashes uint64 (N, 2))."""
+        self._write_whole_chunks(everything=True)
+        return np.concatenate(self.labels), np.concatenate(self.hashes)
+
+
+def _check_overlap(hashes, labels, train_rows, calibration, policy, names):
+    """Apply the duplicates policy; refuse calibration images that are test images too."""
+    train, test = hashes[:train_rows], hashes[train_rows:]
+    counts = {
+        "train_duplicates": duplicates.check_duplicates(train, labels[:train_rows], policy, names[0]),
+        "test_duplicates": duplicates.check_duplicates(test, labels[train_rows:], policy, names[1]),
+    }
+    leaked = duplicates.shared_with(train, test)
+    counts["train_images_in_test"] = int(leaked.sum())
+    calibrating = calibration[leaked[calibration]]
+    if len(calibrating):
+        raise UserError(
+            f"{names[0]}: {len(calibrating)} images chosen for calibration are also test images (first: line "
+            f"{calibrating[0] + 2}; {leaked.sum()} training images are in the test file); "
+            f"remove them from {names[0]}"
+        )
+    if leaked.any():
+        log.warning(
+            "warning: %s: %d images are also in %s (first: line %d), so test accuracy will look too good",
+            names[0],
+            leaked.sum(),
+            names[1],
+            np.flatnonzero(leaked)[0] + 2,
+        )
+    return counts
+
+
+def _report_missing_classes(all_labels, split, labels):
+    for name in ("train", "test"):
+        missing = sorted(set(labels.present) - set(np.unique(all_labels[split[name]]).tolist()))
+        if missing:
+            log.warning(
+                "warning: the %s images show no %s", name, ", ".join(labels.name(label) for label in missing)
+            )

@@ -1,0 +1,282 @@
+"""Read and write CSV files of images: ``label,pixel1..pixelN``, one image a row.
+
+Pixels are whole numbers 0..255, row-major, channels last; labels whole numbers 0..255.
+Blocks of lines are parsed with byte-wide NumPy arithmetic, so time is linear, memory
+does not grow with the number of rows (beyond the arrays asked for), and every field
+is checked. A fault is handed to `csv_faults`, which names line and column.
+"""
+
+import gzip
+import io
+import logging
+import math
+import re
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dpuflow.datasets.csv_faults import raise_first_fault, shown
+from dpuflow.errors import UserError
+from dpuflow.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 1 << 20
+HEADER_LIMIT = 16 << 20
+BOM = b"\xef\xbb\xbf"
+GZIP_MAGIC = b"\x1f\x8b"
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """Height, width, channels of every image in a file."""
+
+    height: int
+    width: int
+    channels: int = 1
+
+    @property
+    def pixels(self):
+        """Values per image."""
+        return self.height * self.width * self.channels
+
+    def as_tuple(self):
+        """(height, width, channels)."""
+        return self.height, self.width, self.channels
+
+    @classmethod
+    def of_config(cls, image):
+        """From a dataset entry's `image` mapping, or None if there is none."""
+        if image is None:
+            return None
+        return cls(int(image["height"]), int(image["width"]), int(image.get("channels", 1)))
+
+
+@contextmanager
+def open_csv(path):
+    """Open a .csv or .csv.gz (told by content, not by name) as a binary stream."""
+    try:
+        with open(path, "rb") as raw:
+            magic = raw.read(4)
+            raw.seek(0)
+            if magic == ZIP_MAGIC:
+                raise UserError(f"{path}: a zip file; give it as `zip`, not as a CSV file")
+            if magic[:2] == GZIP_MAGIC:
+                with gzip.open(raw) as stream:
+                    yield stream
+            else:
+                yield raw
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder; expected a .csv or .csv.gz file") from None
+    except PermissionError:
+        raise UserError(f"{path}: permission denied") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path}: damaged gzip file ({error}); obtain it again") from None
+
+
+def read_header(stream, name, shape=None):
+    """Read and check the header line; return the ImageShape.
+
+    Without a `shape` the images are square and grey: N must be a perfect square.
+    """
+    line = stream.readline(HEADER_LIMIT)
+    if not line:
+        raise UserError(f"{name}: empty file; expected a header line label,pixel1,...")
+    text = line.removeprefix(BOM).rstrip(b"\r\n")
+    if b"\0" in text or len(line) >= HEADER_LIMIT:
+        raise UserError(f"{name}: a binary file; expected a CSV that starts with label,pixel1,...")
+    fields = text.split(b",")
+    if fields[0] != b"label" and all(re.fullmatch(rb"\s*[-+0-9.eE]+\s*", field) for field in fields):
+        raise UserError(
+            f"{name}: line 1: the header is missing, found a row of numbers; expected label,pixel1,pixel2,..."
+        )
+    count = shape.pixels if shape else len(fields) - 1
+    for index, field in enumerate(fields[: count + 1]):
+        expected = b"pixel%d" % index if index else b"label"
+        if field != expected:
+            raise UserError(
+                f"{name}: line 1, column {index + 1}: found {shown(field)}, expected {expected.decode()!r}"
+            )
+    if len(fields) != count + 1 or not count:
+        raise UserError(
+            f"{name}: line 1: found {len(fields) - 1} pixel columns, expected {count or 'at least 1'}"
+        )
+    if shape:
+        return shape
+    side = math.isqrt(count)
+    if side * side != count:
+        raise UserError(
+            f"{name}: line 1: {count} pixel columns are not a square image; "
+            "give the dataset's image: {height, width, channels}"
+        )
+    return ImageShape(side, side)
+
+
+def _parse(data, columns, label_table):
+    """Whole lines (LF or CRLF throughout) -> uint8 (rows, columns), or None if faulty.
+
+    A field ends at a separator byte. Its value is computed at *every* byte position
+    from the three bytes before it, then picked at the separators: eight-bit
+    arithmetic on contiguous memory, which NumPy does with SIMD instructions.
+    """
+    text = np.empty(len(data) + 4, np.uint8)
+    text[:4] = 10  # so that the first field too has something before it
+    text[4:] = np.frombuffer(data, np.uint8)
+    digit = text - np.uint8(48)
+    is_digit = digit < 10
+    digit *= is_digit
+    ones, tens, hundreds = is_digit[3:-1], is_digit[2:-2], is_digit[1:-3]
+    two = ones & tens
+    three = two & hundreds
+    value = digit[3:-1] + digit[2:-2] * np.uint8(10) * ones
+    head = digit[1:-3] * two
+    wrong = (head > 2) | ((head == 2) & (value > 55)) | (three & is_digit[:-4]) | ~ones
+    value += head * np.uint8(100)
+
+    ends = np.flatnonzero(~is_digit[4:])
+    crlf = data[-2:] == b"\r\n"
+    marks = columns + crlf  # separators per row; \r\n is two
+    if ends.size % marks:
+        return None
+    separators = np.take(text[4:], ends).reshape(-1, marks)
+    well_formed = (separators[:, : columns - 1] == 44).all() and (separators[:, -1] == 10).all()
+    if crlf:
+        well_formed = (
+            well_formed
+            and (separators[:, -2] == 13).all()
+            and (np.diff(ends.reshape(-1, marks)[:, -2:]) == 1).all()
+        )
+        ends = np.ascontiguousarray(ends.reshape(-1, marks)[:, :-1]).ravel()
+    if not well_formed or np.take(wrong, ends).any():
+        return None
+    table = np.take(value, ends).reshape(-1, columns)
+    return table if label_table[table[:, 0]].all() else None
+
+
+def _line_blocks(stream, columns, block_bytes):
+    """Yield (bytes of whole lines, is_last); the last block may lack its line end."""
+    longest = max(block_bytes, 6 * columns)
+    pending = b""
+    while chunk := stream.read(block_bytes):
+        pending += chunk
+        end = pending.rfind(b"\n") + 1
+        if end:
+            block, pending = pending[:end], pending[end:]
+            yield block, False
+        elif len(pending) > longest:
+            break  # no line can be that long: let the parser complain
+    if pending:
+        yield pending, True
+
+
+def image_blocks(path, shape=None, labels_allowed=None, *, name=None, block_bytes=BLOCK_BYTES):
+    """Yield (images uint8 (n, H, W, C), labels uint8 (n,)) block by block.
+
+    Parameters
+    ----------
+    path : a .csv or .csv.gz with LF or CRLF line ends, with or without UTF-8 BOM.
+    shape : ImageShape, or None for square grey images as wide as the header says.
+    labels_allowed : iterable of int within 0..255; None allows all of them.
+    name : what error messages call the file (default: its path).
+
+    Raises UserError that names file, line and column of the first fault.
+    """
+    name = name or path
+    allowed = set(range(256) if labels_allowed is None else labels_allowed)
+    label_table = np.zeros(256, bool)
+    label_table[sorted(allowed)] = True
+    with open_csv(path) as stream:
+        shape = read_header(stream, name, shape)
+        columns, line = shape.pixels + 1, 2
+        for block, last in _line_blocks(stream, columns, block_bytes):
+            whole = block if block.endswith(b"\n") else block + b"\n"
+            table = _parse(whole, columns, label_table)
+            if table is None and b"\r\n" in whole:  # mixed line ends
+                table = _parse(whole.replace(b"\r\n", b"\n"), columns, label_table)
+            if table is None:
+                raise_first_fault(block, line, columns, allowed, name, last)
+            if last:
+                log.warning(
+                    "%s: the last line has no line end; if the file was cut off, obtain it again", name
+                )
+            line += len(table)
+            yield np.ascontiguousarray(table[:, 1:]).reshape(-1, *shape.as_tuple()), table[:, 0].copy()
+        if line == 2:
+            raise UserError(f"{name}: a header but no rows; expected at least one image")
+
+
+def read_image_csv(path, *, height=None, width=None, channels=1, labels_allowed=None, name=None):
+    """Read a whole file: images uint8 (N, H, W, C), labels uint8 (N,).
+
+    Parameters and errors: see `image_blocks`. Without height and width, the images
+    are square and grey and the header tells how large.
+    """
+    shape = ImageShape(height, width, channels) if height and width else None
+    # bytearrays grow in place: no list of blocks next to their concatenation
+    images, labels, size = bytearray(), bytearray(), None
+    for block, block_labels in image_blocks(path, shape, labels_allowed, name=name):
+        images += block.data
+        labels += block_labels.data
+        size = block.shape[1:]
+    return np.frombuffer(images, np.uint8).reshape(-1, *size), np.frombuffer(labels, np.uint8)
+
+
+def count_rows(path, shape=None, labels_allowed=None, *, name=None):
+    """Check every row of a file; return (number of rows, ImageShape of the images)."""
+    rows = 0
+    for images, _ in image_blocks(path, shape, labels_allowed, name=name):
+        rows += len(images)
+        size = images.shape[1:]
+    return rows, ImageShape(*size)
+
+
+_FIELD = np.zeros((256, 4), np.uint8)
+for _value in range(256):
+    _text = b"%d," % _value
+    _FIELD[_value, : len(_text)] = np.frombuffer(_text, np.uint8)
+_FIELD = _FIELD.view(np.uint32).ravel()
+
+
+def csv_text(images, labels):
+    """Rows as CSV bytes with LF line ends. images (n, H, W, C) uint8, labels (n,) uint8."""
+    table = np.concatenate(
+        [np.asarray(labels, np.uint8)[:, None], np.asarray(images).reshape(len(labels), -1)], axis=1
+    )
+    fields = _FIELD[table].view(np.uint8).reshape(len(table), -1, 4)
+    last = fields[:, -1]
+    last[last == 44] = 10
+    fields = fields.reshape(-1)
+    return np.take(fields, np.flatnonzero(fields)).tobytes()
+
+
+def write_image_csv(path, images, labels, *, rows_per_block=1024):
+    """Write images uint8 (N, H, W, C) and labels (N,) in 0..255; LF, atomic, deterministic."""
+    write_image_blocks(
+        path,
+        (
+            (images[start : start + rows_per_block], labels[start : start + rows_per_block])
+            for start in range(0, len(images), rows_per_block)
+        ),
+        math.prod(np.shape(images)[1:]),
+    )
+
+
+def write_image_blocks(path, blocks, pixels):
+    """Write an iterable of (images, labels) blocks; `pixels` is H * W * C."""
+    header = "label," + ",".join(f"pixel{i}" for i in range(1, pixels + 1)) + "\n"
+    with atomic_path(path) as temporary, io.open(temporary, "wb") as stream:
+        stream.write(header.encode())
+        for images, labels in blocks:
+            stream.write(csv_text(images, labels))
+
+
+def is_gzip(path):
+    """True if the file's content is gzip."""
+    with Path(path).open("rb") as stream:
+        return stream.read(2) == GZIP_MAGIC

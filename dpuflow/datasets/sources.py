@@ -1,0 +1,205 @@
+"""Obtain train.csv and test.csv: draw them, copy them out of files, or download them."""
+
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from dpuflow.datasets import synthetic_signs
+from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
+from dpuflow.datasets.labels import labels_of
+from dpuflow.errors import UserError
+from dpuflow.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+KAGGLE_HANDLE = "datamunge/sign-language-mnist"
+
+KNOWN_FILES = {
+    "4c2897f19fab2b0ae2a7e4fa82e969043315d9f3a1a9cc0948b576bf1189a7e5": "Sign Language MNIST train, CRLF",
+    "b7ff39ad5f1210fa765ce11aa5f20c2e97fe467ffc22231aac923c863eef75c4": "Sign Language MNIST train, LF",
+    "0e9d67bae23e67f40728e0b63bf15ad4bd5175947b8a9fac5dd9f17ce133c47b": "Sign Language MNIST test, CRLF",
+    "178c0dd21c4b0e86d58df12f14ea1e9efa795ad19d146802b3b28094a16d56ae": "Sign Language MNIST test, LF",
+}
+"""SHA-256 of an uncompressed CSV -> what it is."""
+
+PARTS = ("train", "test")
+
+
+def obtain(entry, train_csv, test_csv, processes=None):
+    """Write the two CSV files that a dataset entry asks for, verified and uncompressed.
+
+    entry : a dataset's config entry: `source` with its `kind` (synthetic, files,
+        kaggle), and optionally `image` and `class_names`, against which every row is
+        checked. processes : how many may draw at a time (None: one per processor).
+
+    Returns {"train": sha256, "test": sha256}. UserError on anything missing or faulty;
+    then neither file is left half-written.
+    """
+    source = entry["source"]
+    kinds = {"synthetic": None, "files": _obtain_files, "kaggle": _obtain_kaggle}
+    kind = source.get("kind")
+    if kind not in kinds:
+        raise UserError(f"source.kind: found {kind!r}, expected one of {', '.join(kinds)}")
+    targets = dict(zip(PARTS, (Path(train_csv), Path(test_csv)), strict=True))
+    if kind == "synthetic":
+        return _obtain_synthetic(entry, source, targets, processes)
+    return kinds[kind](entry, source, targets)
+
+
+def known_as(digest):
+    """What the file with this SHA-256 is known as, or ''."""
+    return KNOWN_FILES.get(digest, "")
+
+
+def _obtain_synthetic(entry, source, targets, processes):
+    if entry.get("class_names") is not None or entry.get("image") is not None:
+        raise UserError("source.kind synthetic draws 28x28 letters A to Y: leave out image and class_names")
+    digests = {}
+    for part, target in targets.items():
+        count = int(source.get(f"{part}_images", synthetic_signs.DEFAULT_COUNTS[part]))
+        log.info("drawing %d %s images", count, part)
+        blocks = synthetic_signs.drawn_blocks(count, part, int(source.get("seed", 1)), processes)
+        write_image_blocks(target, blocks, synthetic_signs.SIDE**2)
+        with open(target, "rb") as stream:
+            digests[part] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
+
+
+def _obtain_files(entry, source, targets):
+    given = [key for key in ("folder", "zip") if source.get(key)] + (["train"] if source.get("train") else [])
+    if len(given) != 1 or bool(source.get("train")) != bool(source.get("test")):
+        raise UserError("source: kind files needs either folder, or zip, or both train and test")
+    if given == ["zip"]:
+        return _from_zip(entry, source, expand(source["zip"]), targets)
+    if given == ["folder"]:
+        files = {part: find_in_folder(expand(source["folder"]), part) for part in PARTS}
+    else:
+        files = {part: expand(source[part]) for part in PARTS}
+    return {part: _verified_copy(entry, source, files[part], part, targets[part]) for part in PARTS}
+
+
+def _obtain_kaggle(entry, source, targets):
+    handle = source.get("handle", KAGGLE_HANDLE)
+    try:
+        import kagglehub
+    except ImportError:
+        raise UserError(
+            "source.kind kaggle needs the package kagglehub: pip install kagglehub; "
+            "or download the files yourself and use kind files"
+        ) from None
+    try:
+        folder = Path(kagglehub.dataset_download(handle))
+    except Exception as error:  # kagglehub raises what its HTTP library raises
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"Kaggle dataset {handle}: the download failed ({type(error).__name__}: {reason}). Kaggle may ask for a "
+            "token: create one on your Kaggle account's settings page (API, Create New Token) and save it as "
+            "~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY; or download the files in a browser and use "
+            "kind files"
+        ) from None
+    return {
+        part: _verified_copy(entry, source, find_in_folder(folder, part), part, targets[part])
+        for part in PARTS
+    }
+
+
+def expand(path):
+    """A path of the config with ~ and $VARIABLES expanded; UserError for one that is not set."""
+    text = os.path.expanduser(os.path.expandvars(str(path)))
+    if "$" in text:
+        raise UserError(f"{path}: the environment variable in this path is not set")
+    return Path(text)
+
+
+def _candidate_names(part):
+    return {f"{stem}{part}.csv{end}" for stem in ("sign_mnist_", "") for end in ("", ".gz")}
+
+
+def _pick(paths, part, place):
+    """The one path whose name is that of the `part`; the shallowest, plain before .gz."""
+    matches = [path for path in paths if PurePosixPath(path).name in _candidate_names(part)]
+    if not matches:
+        raise UserError(
+            f"{place}: found no {part} file at any depth; expected sign_mnist_{part}.csv or {part}.csv, plain or .gz"
+        )
+    depth = min(len(PurePosixPath(path).parts) for path in matches)
+    top = [path for path in matches if len(PurePosixPath(path).parts) == depth]
+    stems = {path.removesuffix(".gz") for path in top}
+    if len(stems) > 1:
+        raise UserError(
+            f"{place}: found several {part} files: {', '.join(sorted(top))}; name them in train and test"
+        )
+    return min(top, key=len)
+
+
+def find_in_folder(folder, part):
+    """Path of the `part` ("train" or "test") CSV below `folder`."""
+    if not folder.is_dir():
+        what = "a file; give it as zip, or as train and test" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {what} (datasets.*.source.folder)")
+    relative = (str(p.relative_to(folder)) for p in folder.rglob(f"*{part}.csv*") if p.is_file())
+    return folder / _pick(sorted(relative), part, folder)
+
+
+def _from_zip(entry, source, archive, targets):
+    """Verify and copy both CSVs out of a zip.
+
+    Members are read as streams into files whose names we choose, so a member called
+    ../../x has no way to leave the archive.
+    """
+    digests = {}
+    try:
+        with zipfile.ZipFile(archive) as bundle, tempfile.TemporaryDirectory(prefix="dpuflow-") as scratch:
+            members = [info.filename for info in bundle.infolist() if not info.is_dir()]
+            for part in PARTS:
+                member = _pick(members, part, archive)
+                path = Path(scratch) / f"{part}.csv"
+                with bundle.open(member) as packed, open(path, "wb") as plain:
+                    shutil.copyfileobj(packed, plain, 1 << 20)
+                digests[part] = _verified_copy(
+                    entry, source, path, part, targets[part], name=f"{archive} ({member})"
+                )
+    except FileNotFoundError:
+        raise UserError(f"{archive}: no such file (datasets.*.source.zip)") from None
+    except IsADirectoryError:
+        raise UserError(f"{archive}: a folder; give it as folder") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{archive}: damaged or unreadable zip file ({error}); obtain it again") from None
+    return digests
+
+
+def _verified_copy(entry, source, path, part, target, name=None):
+    """Check every row of `path`, then copy it uncompressed to `target`; return its SHA-256."""
+    name = name or path
+    labels, shape = labels_of(entry.get("class_names")), ImageShape.of_config(entry.get("image"))
+    rows, shape = count_rows(path, shape, labels.present, name=name)
+    digest = hashlib.sha256()
+    with atomic_path(target) as temporary:
+        with open_csv(path) as packed, open(temporary, "wb") as plain:
+            for chunk in iter(functools.partial(packed.read, 1 << 20), b""):
+                digest.update(chunk)
+                plain.write(chunk)
+        digest = digest.hexdigest()
+        wanted = source.get(f"{part}_sha256")
+        if wanted and wanted != digest:
+            raise UserError(
+                f"{name}: SHA-256 of the uncompressed CSV is {digest}, expected {wanted} "
+                f"(source.{part}_sha256); obtain the file again or correct the config"
+            )
+    known = known_as(digest)
+    log.info(
+        "%s: %d images of %dx%dx%d; %s",
+        name,
+        rows,
+        *shape.as_tuple(),
+        known or "not a file known by checksum",
+    )
+    if known and f" {part}," not in known:
+        log.warning("warning: %s: used as the %s file, but it is %s", name, part, known)
+    return digest

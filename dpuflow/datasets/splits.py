@@ -1,0 +1,69 @@
+"""Which rows train, validate, calibrate and test.
+
+Rows are numbered as in dataset.h5: the training file's rows first, then the test
+file's. Validation and calibration come from the training file only; the original
+tutorial calibrated on test images (facts seed-system.md, "Defects", 2).
+"""
+
+import numpy as np
+
+from dpuflow.errors import UserError
+
+DEFAULT_VALIDATION = {"fraction": 0.1, "take": "random", "seed": 1}
+DEFAULT_CALIBRATION = {"images": 480, "seed": 1}
+
+
+def validation_split(rows, validation=None):
+    """Split `rows` training rows into (train, validation): ascending int64 indices.
+
+    validation : {"rows": n} or {"fraction": f}, with "take": "last" (default) or
+        "random" and, for random, "seed". None takes a tenth at random.
+    """
+    settings = dict(DEFAULT_VALIDATION if validation is None else validation)
+    if ("rows" in settings) == ("fraction" in settings):
+        raise UserError("validation: give either rows or fraction")
+    count = int(settings["rows"]) if "rows" in settings else max(1, round(rows * settings["fraction"]))
+    if not 0 < count < rows:
+        raise UserError(
+            f"validation: {count} of {rows} training rows leave nothing to train on; set validation.rows lower"
+        )
+    take = settings.get("take", "last")
+    if take == "last":
+        chosen = np.arange(rows - count, rows)
+    elif take == "random":
+        chosen = np.sort(_generator(settings).permutation(rows)[:count])
+    else:
+        raise UserError(f"validation.take: found {take!r}, expected last or random")
+    return np.setdiff1d(np.arange(rows), chosen), chosen.astype(np.int64)
+
+
+def calibration_rows(train, labels, calibration=None):
+    """Choose calibration rows among `train`, as evenly over the classes as they allow.
+
+    train : int64 indices of training rows (validation excluded).
+    labels : label of every row, indexed by row.
+    calibration : {"images": n, "seed": s}; None takes 480 with seed 1.
+
+    Returns ascending int64 indices. The images are dealt round by round, one of each
+    class, so that any count is spread within one image per class, as long as no
+    class runs out.
+    """
+    settings = dict(DEFAULT_CALIBRATION if calibration is None else calibration)
+    count = int(settings.get("images", DEFAULT_CALIBRATION["images"]))
+    if not 0 < count <= len(train):
+        raise UserError(
+            f"calibration.images: found {count}, expected 1 to {len(train)} (the training images)"
+        )
+    generator = _generator(settings)
+    shuffled = np.asarray(train, np.int64)[generator.permutation(len(train))]
+    of_class = np.asarray(labels)[shuffled]
+    rounds = np.empty(len(shuffled), np.int64)  # how many of its class come before it
+    for label in np.unique(of_class):
+        members = np.flatnonzero(of_class == label)
+        rounds[members] = np.arange(len(members))
+    order = np.lexsort((np.arange(len(shuffled)), rounds))
+    return np.sort(shuffled[order[:count]])
+
+
+def _generator(settings):
+    return np.random.Generator(np.random.PCG64(int(settings.get("seed", 1))))
