@@ -1,4 +1,4 @@
-"""Which images calibrate: from training only, stratified by class, provably not test images."""
+"""The calibration set: provably not test images, and recorded (`datasets.splits` chooses it)."""
 
 import hashlib
 
@@ -7,46 +7,21 @@ import numpy as np
 from dpuflow.errors import UserError
 
 
-def select_calibration(labels, indices, count, seed=0):
-    """Choose `count` of the training `indices`, as evenly over the classes as they allow.
-
-    labels : (N,) labels of the whole file; indices : the training indices into it.
-    Returns int64 indices, ordered so that any run of consecutive images mixes the classes.
-    """
-    indices = np.asarray(indices)
-    if count > len(indices):
-        raise UserError(
-            f"calibration.images is {count}, but the training split holds {len(indices)} images; lower it"
-        )
-    random = np.random.default_rng(seed)
-    shuffled = indices[random.permutation(len(indices))]
-    queues = [shuffled[labels[shuffled] == c] for c in np.unique(labels[indices])]
-    rank = np.concatenate([np.arange(len(queue)) for queue in queues])
-    # round robin: first of every class, then second of every class, ...
-    order = np.argsort(rank, kind="stable")
-    return np.concatenate(queues)[order][:count].astype(np.int64)
-
-
-def image_hashes(images):
-    """Hashes of the images' bytes, as a set: equal content, equal hash."""
+def _hashes(images):
+    """One hash per image of its bytes: equal content, equal hash."""
     images = np.ascontiguousarray(images)
-    return {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images}
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 
 
 def refuse_test_images(calibration_images, test_images):
     """UserError if any calibration image is byte-identical to a test image."""
-    test = image_hashes(test_images)
-    images = np.ascontiguousarray(calibration_images)
-    found = [
-        i
-        for i, image in enumerate(images)
-        if hashlib.blake2b(image.tobytes(), digest_size=16).digest() in test
-    ]
+    test = set(_hashes(test_images))
+    found = [i for i, digest in enumerate(_hashes(calibration_images)) if digest in test]
     if found:
         shown = ", ".join(str(i) for i in found[:10])
         raise UserError(
-            f"calibration: {len(found)} of {len(images)} images are also test images (calibration positions {shown}); "
-            "calibrate on training images that do not occur in the test split"
+            f"calibration: {len(found)} of {len(calibration_images)} images are also test images "
+            f"(calibration positions {shown}); calibrate on training images that do not occur in the test split"
         )
 
 

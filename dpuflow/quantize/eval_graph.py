@@ -18,16 +18,16 @@ from dpuflow.tfgraph.node_translation import window
 SCOPE = "quantized"
 LOGITS_INT8 = f"{SCOPE}/logits_int8"
 LOGITS = f"{SCOPE}/logits"
-SOFTMAX = f"{SCOPE}/softmax"
 
 
-def write_eval_graph(path, quantized):
+def write_eval_graph(path, quantized, output_node=f"{SCOPE}/output"):
     """Write the evaluation graph; returns {"input", "logits_int8", "logits", "output"}: its node names.
 
     Input: float32 placeholder of the frozen graph's name and shape, already scaled
-    ((pixel - subtract) / divide). `output` is the softmax if the network has one, else the logits.
+    ((pixel - subtract) / divide). Output: softmax if the network has one, else the logits, under
+    the name `output_node` (the frozen graph's, so that what runs the one runs the other).
     """
-    writer = GraphWriter(quantized)
+    writer = GraphWriter(quantized, output_node)
     names = writer.build()
     write_graph_def(path, writer.graph)
     return names
@@ -36,8 +36,9 @@ def write_eval_graph(path, quantized):
 class GraphWriter:
     """Emits the nodes of one QuantizedNetwork."""
 
-    def __init__(self, quantized):
+    def __init__(self, quantized, output_node):
         self.quantized = quantized
+        self.output_node = output_node
         self.graph = new_graph()
         self.tensors = {}
 
@@ -51,10 +52,14 @@ class GraphWriter:
         logits = network[last.inputs[0]] if last.op == "softmax" else last
         add_node(self.graph, "Identity", LOGITS_INT8, [self.tensors[logits.name]], T=("type", DT_FLOAT))
         self._binary("Mul", LOGITS, LOGITS_INT8, 2.0 ** -self.quantized.fix_points[logits.name])
-        names = {"input": network.input.name, "logits_int8": LOGITS_INT8, "logits": LOGITS, "output": LOGITS}
-        if last.op == "softmax":
-            add_node(self.graph, "Softmax", SOFTMAX, [LOGITS], T=("type", DT_FLOAT))
-            names["output"] = SOFTMAX
+        names = {
+            "input": network.input.name,
+            "logits_int8": LOGITS_INT8,
+            "logits": LOGITS,
+            "output": self.output_node,
+        }
+        op = "Softmax" if last.op == "softmax" else "Identity"
+        add_node(self.graph, op, self.output_node, [LOGITS], T=("type", DT_FLOAT))
         return names
 
     # -- pieces ------------------------------------------------------------------------------

@@ -109,8 +109,6 @@ class Folder:
                 before = self.layer(act.inputs[0])
                 if before.op not in ("max_pool", "concat") or len(self.readers(before.name)) != 1:
                     continue
-                if before.op == "max_pool" and any(before.attrs["pad"]) and act.op != "leaky_relu":
-                    pass  # padding counts as lowest on either side
                 self.layers = bypass(self.layers, act.name, before.name)
                 for k, source in enumerate(list(before.inputs)):
                     name = act.name if len(before.inputs) == 1 else f"{act.name}/{k}"
@@ -157,13 +155,13 @@ class Folder:
             source, readers = norm.inputs[0], self.readers(norm.name)
             if not readers:
                 return False
+            self.layers = [layer for layer in self.layers if layer is not norm]
             for k, reader in enumerate(readers):
                 piece = copy.deepcopy(norm)
                 piece.name = norm.name if k == 0 else f"{norm.name}/{k}"
                 reader.inputs = [source if i == norm.name else i for i in reader.inputs]
                 if reader.inputs.count(source) != 1 or not self._absorb_or_swap(piece, reader, pending):
                     return False
-            self.layers = [layer for layer in self.layers if layer is not norm]
         return True
 
     def _absorb_or_swap(self, norm, reader, pending):

@@ -4,14 +4,12 @@ Steps: read the graph, fold, choose positions over calibration batches, align an
 them. No TensorFlow is needed.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from dpuflow.errors import UserError
 from dpuflow.files import write_json
 from dpuflow.network import QuantizedNetwork
-from dpuflow.numerics import input_table
+from dpuflow.numerics import input_table, scale_pixels
 from dpuflow.quantize import alignment, calibration, engine
 from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_positions
@@ -19,7 +17,7 @@ from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.settings import complete
 from dpuflow.quantized_file import write_quantized
-from dpuflow.tfgraph.graph_reader import read_network
+from dpuflow.tfgraph.graph_reader import read_network_and_nodes
 
 
 def quantize(
@@ -53,16 +51,16 @@ def quantize(
     """
     settings = complete(settings)
     input_scaling = {"subtract": 0, "divide": 255, **(input_scaling or {})}
-    if test_images is not None:
-        refuse_test_images(calibration_images, test_images)
-    network = read_network(frozen_path, input_name, output_name, name=name)
-    images = np.asarray(calibration_images)
+    network, nodes = read_network_and_nodes(frozen_path, input_name, output_name, name=name)
+    images = np.asarray(calibration_images)[: settings["calibration"]["images"]]
     if images.dtype != np.uint8 or images.shape[1:] != network.input.shape or not len(images):
         raise UserError(
             f"calibration images: expected uint8 of shape (N, {', '.join(map(str, network.input.shape))}), "
             f"got {images.dtype} {images.shape}"
         )
-    x = scale_input(images, input_scaling)
+    if test_images is not None:
+        refuse_test_images(images, test_images)
+    x = scale_pixels(images, input_scaling)
     folded, folding = fold(network, settings["batch_norm_after_activation"])
     method, batch = settings["method"], settings["calibration"]["batch"]
     if settings["compat"] == "vai_q":
@@ -77,19 +75,17 @@ def quantize(
         "quantizer": "reference",
         "settings": settings,
         "input_scaling": input_scaling,
-        "calibration": calibration_record(images, calibration_indices, calibration_labels),
+        "nodes": nodes,
+        "calibration": calibration_record(
+            images,
+            None if calibration_indices is None else calibration_indices[: len(images)],
+            None if calibration_labels is None else calibration_labels[: len(images)],
+        ),
         "folding": folding,
         "votes": votes,
         "adjustments": adjustments,
     }
     return quantized, report
-
-
-def scale_input(images, input_scaling):
-    """uint8 images -> float32 network input, as the float network was fed."""
-    return ((images.astype(np.float32) - input_scaling["subtract"]) / input_scaling["divide"]).astype(
-        np.float32
-    )
 
 
 def quantize_input(quantized, images):
@@ -111,9 +107,8 @@ def predict(quantized, images, batch=64):
     )
 
 
-def write_artifacts(folder, quantized, report):
-    """Write quantized_model.h5, quantize_eval_model.pb and quantization.json into `folder`."""
-    folder = Path(folder)
-    write_quantized(folder / "quantized_model.h5", quantized)
-    nodes = write_eval_graph(folder / "quantize_eval_model.pb", quantized)
-    write_json(folder / "quantization.json", {**report, "eval_graph": nodes})
+def write_artifacts(quantized, report, model_path, eval_graph_path, report_path):
+    """Write quantized_model.h5, quantize_eval_model.pb and quantization.json."""
+    write_quantized(model_path, quantized)
+    nodes = write_eval_graph(eval_graph_path, quantized, report["nodes"]["output"])
+    write_json(report_path, {**report, "eval_graph": nodes})

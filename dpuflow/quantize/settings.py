@@ -8,7 +8,7 @@ from dpuflow.errors import UserError
 DEFAULTS = {
     "method": "min_diffs",
     "compat": None,
-    "calibration": {"images": 320, "batch": 32},
+    "calibration": {"images": None, "batch": 32},
     "batch_norm_after_activation": "fold",
 }
 """Every setting and its default; config/schemas/quantizer_reference.schema.yaml describes them."""
@@ -29,6 +29,8 @@ def complete(settings):
             raise UserError(f"quantizer setting {key}: {merged[key]!r}; expected one of {named}")
     for key in ("images", "batch"):
         value = merged["calibration"][key]
+        if key == "images" and value is None:  # all of the dataset's calibration split
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(
                 f"quantizer setting calibration.{key}: {value!r}; expected a whole number of at least 1"

@@ -39,10 +39,14 @@ def read_network(path, input_name=None, output_name=None, input_shape=None, name
     ------
     UserError : unreadable file, several inputs or outputs, an unsupported op (named with its node).
     """
-    graph = read_graph_def(path)
-    return GraphTranslator(graph, str(path), input_shape).network(
-        name or Path(path).stem, input_name, output_name
-    )
+    return read_network_and_nodes(path, input_name, output_name, input_shape, name)[0]
+
+
+def read_network_and_nodes(path, input_name=None, output_name=None, input_shape=None, name=None):
+    """As `read_network`, but returns (Network, {"input": node name, "output": node name})."""
+    translator = GraphTranslator(read_graph_def(path), str(path), input_shape)
+    network = translator.network(name or Path(path).stem, input_name, output_name)
+    return network, {"input": translator.input_node, "output": translator.output_node}
 
 
 def split_reference(reference):
@@ -81,7 +85,7 @@ class GraphTranslator:
 
     def network(self, name, input_name, output_name):
         """Translate what `output_name` depends on."""
-        output = self._find_output(output_name)
+        self.output_node = output = self._find_output(output_name)
         order = self._ancestors(output)
         self.input_node = self._find_input(order, input_name)
         for node_name in order:

@@ -1,0 +1,38 @@
+"""frozen_graph.pb -> INT8 by the reference quantizer: model, evaluation graph, report."""
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.files import read_json
+from dpuflow.quantize.reference import quantize, write_artifacts
+from dpuflow.scripting import log, run
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    images, labels = dataset.subset("calibration")
+    nodes = read_json(snakemake.input.nodes)
+    settings = {key: value for key, value in snakemake.params.settings.items() if key != "tool"}
+    quantized, report = quantize(
+        snakemake.input.graph,
+        images,
+        settings,
+        snakemake.params.input_scaling,
+        name=snakemake.params.model,
+        input_name=nodes["input"]["name"],
+        output_name=nodes["output"]["name"],
+        calibration_indices=dataset.splits["calibration"],
+        calibration_labels=labels,
+        test_images=dataset.subset("test")[0],
+    )
+    write_artifacts(
+        quantized, report, snakemake.output.model, snakemake.output.eval_graph, snakemake.output.report
+    )
+    for change in report["adjustments"]:
+        log.info("adjusted %(tensor)s from %(from)d to %(to)d: %(why)s", change)
+    log.info(
+        "quantized %s, calibrated on %d training images",
+        quantized.network.name,
+        report["calibration"]["images"],
+    )
+
+
+run(main, globals())
