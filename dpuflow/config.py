@@ -25,6 +25,9 @@ COMPONENTS = {
 }
 """Component of a run -> config section that defines it."""
 
+ORIGINS = ("layers", "keras_h5", "frozen_pb")
+"""Where a model comes from: trained here, a user's own H5, a user's own frozen graph."""
+
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
 
 
@@ -70,12 +73,7 @@ def _explain(error):
             key = name if where == "top level" else f"{where}.{name}"
             yield f"{key}: unknown key{_nearest(name, valid)}"
     elif error.validator in ("oneOf", "anyOf") and error.context:
-        # the branch that got furthest into the value is the one that was meant
-        deepest = max(len(e.absolute_path) for e in error.context)
-        meant = [e for e in error.context if len(e.absolute_path) == deepest and e.validator != "type"]
-        fallback = [e for e in error.context if len(e.absolute_path) == deepest]
-        for sub in (meant or fallback)[:1]:
-            yield from _explain(sub)
+        yield from _explain(_meant(error))
     elif error.validator == "required":
         missing = [k for k in error.validator_value if k not in error.instance]
         yield f"{where}: misses the key{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
@@ -83,6 +81,21 @@ def _explain(error):
         yield f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
     else:
         yield f"{where}: {error.message}"
+
+
+def _meant(error):
+    """Of the alternatives that failed, the error of the one that the value was meant to be.
+
+    That is the alternative of the value's own type; of several the one that got furthest.
+    """
+    scalar = not isinstance(error.instance, dict | list)
+
+    def rank(sub):
+        wrong_type = sub.validator == "type" or (sub.validator == "enum" and not scalar)
+        at_top = len(sub.absolute_path) == len(error.absolute_path)
+        return (not (wrong_type and at_top), len(sub.absolute_path))
+
+    return max(error.context, key=rank)
 
 
 def _nearest(name, valid):
@@ -101,8 +114,12 @@ def _dangling_names(config):
                         f"runs[{index}].{component}: {section} has no entry {name!r}{_nearest(name, list(config[section]))}"
                     )
     for name, model in config["models"].items():
-        if "layers" not in model or "training" not in model:
-            messages.append(f"models.{name}: misses layers and training")
+        origins = [key for key in ORIGINS if key in model]
+        if len(origins) != 1:
+            found = " and ".join(origins) or "none of them"
+            messages.append(f"models.{name}: needs one of {', '.join(ORIGINS)}; found {found}")
+        elif "layers" in model and "training" not in model:
+            messages.append(f"models.{name}: has layers, so it needs the key training, too")
     return messages
 
 
@@ -170,6 +187,23 @@ class Settings:
             "on_cpu": entry.get("on_cpu", "error"),
             "compiler": entry.get("compiler", "reference"),
         }
+
+    def used_by(self, runs):
+        """The part of the configuration that these runs depend on."""
+        used = {"seed": self.config.get("seed", 1)}
+        for component, section in COMPONENTS.items():
+            names = sorted({getattr(run, component).partition("-s")[0] for run in runs})
+            used[section] = {name: self.config[section][name] for name in names}
+        return used
+
+    def origin(self, model):
+        """Which of ORIGINS a model has."""
+        return next(key for key in ORIGINS if key in self.model(model))
+
+    def models_from(self, *origins):
+        """Regular expression of the model wildcard for models of these origins."""
+        names = [name for name in self.config["models"] if self.origin(name) in origins]
+        return f"({'|'.join(names)})(-s[0-9]+)?" if names else "(?!)"
 
     def named(self, section, key, value):
         """Regular expression of the entries of `section` whose `key` is `value` (none: nothing matches)."""

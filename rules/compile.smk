@@ -7,7 +7,6 @@ rule compile_reference:
     input:
         code=code("compile_reference.py"),
         model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
-        dataset="results/{dataset}/dataset.h5",
     output:
         xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
         quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",

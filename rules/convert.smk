@@ -18,6 +18,8 @@ rule convert:
         "logs/{dataset}/{model}/convert.log",
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/convert.tsv"
+    wildcard_constraints:
+        model=SETTINGS.models_from("layers", "keras_h5"),
     resources:
         mem_mb=3000,
         runtime=15,
@@ -43,6 +45,8 @@ rule freeze:
         "logs/{dataset}/{model}/freeze.log",
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/freeze.tsv"
+    wildcard_constraints:
+        model=SETTINGS.models_from("layers", "keras_h5"),
     params:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         tolerance=1e-5,
@@ -56,6 +60,32 @@ rule freeze:
         "../scripts/freeze.py"
 
 
+rule import_frozen:
+    message:
+        "Take the frozen graph of {wildcards.model} from {input.source}."
+    input:
+        code=code("import_frozen.py"),
+        dataset="results/{dataset}/dataset.h5",
+        source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["frozen_pb"]),
+    output:
+        graph="results/{dataset}/{model}/frozen_graph.pb",
+        nodes="results/{dataset}/{model}/tf/nodes.json",
+    log:
+        "logs/{dataset}/{model}/import_frozen.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/import_frozen.tsv"
+    wildcard_constraints:
+        model=SETTINGS.models_from("frozen_pb"),
+    params:
+        input_node=lambda w: SETTINGS.model(w.model).get("input_node"),
+        output_node=lambda w: SETTINGS.model(w.model).get("output_node"),
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/import_frozen.py"
+
+
 rule evaluate_frozen:
     message:
         "Measure the frozen graph of {wildcards.model} on every test image."
@@ -63,7 +93,7 @@ rule evaluate_frozen:
         code=code("evaluate_frozen.py"),
         dataset="results/{dataset}/dataset.h5",
         graph="results/{dataset}/{model}/frozen_graph.pb",
-        nodes=rules.convert.output.nodes,
+        nodes="results/{dataset}/{model}/tf/nodes.json",
     output:
         accuracy="results/{dataset}/{model}/frozen_accuracy.json",
     log:

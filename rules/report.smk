@@ -1,19 +1,73 @@
 # All results -> one report
 
 
-def run_results(run):
-    """The files that the report reads of one run, by stage."""
+def result_files(run):
+    """What the report reads of one run: key of `dpuflow.report.inputs.FILES` -> path."""
     model = f"results/{run.dataset}/{run.model}"
     quantized = f"{model}/{run.quantizer}"
     compiled = f"{quantized}/{run.target}"
-    return {
-        "dataset": f"results/{run.dataset}/dataset.h5",
-        "history": f"{model}/history.csv",
-        "keras": f"{model}/keras_accuracy.json",
-        "freeze": f"{model}/freeze.json",
-        "frozen": f"{model}/frozen_accuracy.json",
+    board = f"{compiled}/{run.runner}"
+    origin = SETTINGS.origin(run.model)
+    files = {"dataset": f"results/{run.dataset}/dataset.h5"}
+    if origin == "layers":
+        files["history"] = f"{model}/history.csv"
+    if origin != "frozen_pb":
+        files |= {
+            "keras_model": f"{model}/keras_trained_model.h5",
+            "keras_accuracy": f"{model}/keras_accuracy.json",
+            "freeze": f"{model}/freeze.json",
+        }
+    return files | {
+        "frozen_graph": f"{model}/frozen_graph.pb",
+        "frozen_accuracy": f"{model}/frozen_accuracy.json",
+        "quantized_graph": f"{quantized}/quantize_eval_model.pb",
+        "quantized_model": f"{quantized}/quantized_model.h5",
         "quantization": f"{quantized}/quantization.json",
-        "quantized": f"{quantized}/quantized_accuracy.json",
+        "quantized_accuracy": f"{quantized}/quantized_accuracy.json",
+        "xmodel": f"{compiled}/{run.model}.xmodel",
         "compile": f"{compiled}/compile.json",
-        "board": f"{compiled}/{run.runner}/board_accuracy.json",
+        "predictions": f"{board}/predictions.csv",
+        "board_accuracy": f"{board}/board_accuracy.json",
     }
+
+
+def report_entries():
+    """One mapping per run: its names and its files."""
+    return [
+        {
+            "dataset": run.dataset,
+            "model": run.model,
+            "quantizer": run.quantizer,
+            "target": run.target,
+            "runner": run.runner,
+            "runner_kind": config["runners"][run.runner]["kind"],
+            "files": result_files(run),
+        }
+        for run in RUNS
+    ]
+
+
+rule report:
+    message:
+        "Write the accuracy report."
+    input:
+        code=code("report.py"),
+        results=sorted({path for run in RUNS for path in result_files(run).values()}),
+    output:
+        html=report("results/report/accuracy.html", caption="../report/accuracy.rst", category="Accuracy"),
+        markdown="results/report/accuracy.md",
+        data="results/report/accuracy.json",
+    log:
+        "logs/report.log",
+    benchmark:
+        "benchmarks/jobs/report.tsv"
+    params:
+        runs=report_entries(),
+        config=SETTINGS.used_by(RUNS),
+        commands=["snakemake all"],
+        repository=str(ROOT),
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    script:
+        "../scripts/report.py"

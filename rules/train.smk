@@ -14,6 +14,8 @@ rule train:
         "logs/{dataset}/{model}/train.log",
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/train.tsv"
+    wildcard_constraints:
+        model=SETTINGS.models_from("layers"),
     params:
         model=lambda w: w.model,
         layers=lambda w: SETTINGS.model(w.model)["layers"],
@@ -28,6 +30,30 @@ rule train:
         "../envs/tensorflow.yaml"
     script:
         "../scripts/train.py"
+
+
+rule import_keras:
+    message:
+        "Take the trained model {wildcards.model} from {input.source}."
+    input:
+        code=code("import_keras.py"),
+        dataset="results/{dataset}/dataset.h5",
+        source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["keras_h5"]),
+    output:
+        model="results/{dataset}/{model}/keras_trained_model.h5",
+    log:
+        "logs/{dataset}/{model}/import_keras.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/import_keras.tsv"
+    wildcard_constraints:
+        model=SETTINGS.models_from("keras_h5"),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/import_keras.py"
 
 
 rule evaluate_keras:

@@ -2,7 +2,7 @@
 
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator
-from dpuflow.evaluation import accuracy_record
+from dpuflow.evaluation import accuracy_record, agreement, read_record
 from dpuflow.files import write_json, write_text
 from dpuflow.predictions import predictions_csv
 from dpuflow.scripting import log_accuracy, run
@@ -15,6 +15,9 @@ def main(snakemake):
     probabilities = emulator.run(emulator.quantize_input(images))
     predictions = probabilities.argmax(axis=1)
     record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
+    record["agreement_with_quantized"] = agreement(
+        predictions, read_record(snakemake.input.quantized)["predictions"]
+    )
     record["runner"] = "emulator"
     record["how"] = "emulated: the xmodel file executed in exact integer arithmetic on this machine; no board"
     write_text(

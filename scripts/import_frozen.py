@@ -1,0 +1,31 @@
+"""A user's own frozen graph -> frozen_graph.pb and nodes.json, checked against the data set."""
+
+import shutil
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.files import atomic_path, write_json
+from dpuflow.scripting import log, run
+from dpuflow.tfgraph.graph_reader import read_network_and_nodes
+from dpuflow.training.foreign_model import check_fits
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    source = snakemake.input.source
+    shape = dataset.images.shape[1:]
+    network, names = read_network_and_nodes(
+        source, snakemake.params.input_node, snakemake.params.output_node, input_shape=shape
+    )
+    shapes = {"input": network.input.shape, "output": network.output.shape}
+    check_fits(source, [shapes["input"]], [shapes["output"]], shape, len(dataset.class_names))
+    nodes = {
+        end: {"name": names[end], "tensor": f"{names[end]}:0", "shape": [None, *shapes[end]], "dtype": "float32"}
+        for end in ("input", "output")
+    }
+    write_json(snakemake.output.nodes, nodes | {"variables": []})
+    with atomic_path(snakemake.output.graph) as temporary:
+        shutil.copyfile(source, temporary)
+    log.info("%s: input node %s, output node %s", source, names["input"], names["output"])
+
+
+run(main, globals())
