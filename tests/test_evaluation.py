@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dpuflow import evaluation
@@ -132,7 +132,6 @@ def test_accuracy_change_is_antisymmetric(rows):
     assert back["interval95"] == pytest.approx([-high, -low], abs=1e-12)
 
 
-@settings(deadline=None)  # the first call imports scikit-learn
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50))
 def test_confusion_matrix_rows_are_labels(pairs):
     labels, predictions = np.array(pairs).T

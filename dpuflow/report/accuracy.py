@@ -1,0 +1,78 @@
+"""The accuracy report: accuracy.html, accuracy.md and accuracy.json of a list of runs."""
+
+from dpuflow.errors import UserError
+from dpuflow.files import write_json, write_text
+from dpuflow.report import details, diagnosis, hardware
+from dpuflow.report.inputs import load_run
+from dpuflow.report.overview import page_values
+from dpuflow.report.page import render
+from dpuflow.report.results import FORMAT, run_results
+
+ERROR_BUDGET = 480
+"""Misclassified images on the whole page; each run gets its share."""
+
+SECTIONS = {
+    "agreement": "Stage to stage",
+    "classes": "Classes",
+    "errors": "Misclassified",
+    "training": "Training",
+    "quantization": "Quantization",
+    "target": "Target fit",
+    "size": "Size",
+}
+
+
+def write_report(entries, html, markdown, data, provenance):
+    """Write the report of runs.
+
+    Parameters
+    ----------
+    entries : list of dicts as `inputs.load_run` takes them.
+    html, markdown, data : paths of accuracy.html, accuracy.md and accuracy.json.
+    provenance : dict of `provenance.provenance`.
+
+    Returns accuracy.json's content. Raises UserError when an input is malformed.
+    """
+    if not entries:
+        raise UserError("report: no runs; name at least one under `runs` in the config")
+    digests = {}
+    runs = [load_run(entry, digests) for entry in entries]
+    content = {
+        "format": FORMAT,
+        "runs": [run_results(run) for run in runs],
+        "provenance": provenance,
+    }
+    page = page_values(runs, content)
+    write_json(data, content)
+    write_text(markdown, render("accuracy.md.j2", **page))
+    views = page["views"]
+    budget = max(8, min(details.SHOWN_ERRORS, ERROR_BUDGET // len(runs)))
+    for run, view in zip(runs, views, strict=True):
+        view |= detail_views(run, budget)
+    write_text(html, render("accuracy.html.j2", headings=diagnosis.COLUMNS, **page))
+    return content
+
+
+def detail_views(run, shown_errors):
+    """The sections below the stage table of one run, and which of them exist."""
+    view = {
+        "confusions": details.confusions(run),
+        "classes": details.classes(run),
+        "errors": details.misclassified(run, shown_errors),
+        "training": details.training(run),
+        "diagnosis": diagnosis.diagnosis(run),
+        "hardware": hardware.hardware(run),
+        "sizes": details.sizes(run),
+        "freeze": hardware.scalars(run.freeze or {}),
+    }
+    present = {
+        "agreement": True,
+        "classes": view["confusions"],
+        "errors": view["confusions"],
+        "training": view["training"],
+        "quantization": view["diagnosis"],
+        "target": view["hardware"],
+        "size": view["sizes"],
+    }
+    view["sections"] = [(anchor, words) for anchor, words in SECTIONS.items() if present[anchor]]
+    return view

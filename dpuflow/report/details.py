@@ -1,0 +1,170 @@
+"""What the page shows about one run below the stage table: errors, classes, curves, confusion."""
+
+import numpy as np
+
+from dpuflow.evaluation import confusion_matrix, per_class_accuracy
+from dpuflow.report import figures
+from dpuflow.report.images import data_uri
+
+SHOWN_ERRORS = 60
+
+ERROR_GROUPS = {
+    "lost": "Right in the first stage, wrong in the last",
+    "every": "Wrong in every stage",
+    "between": "Wrong in some stages only",
+    "regained": "Wrong in the first stage, right in the last",
+}
+
+
+def predictions_of(run):
+    """{stage: (N,) int64 predictions}."""
+    return {stage: np.asarray(record["predictions"]) for stage, record in run.records.items()}
+
+
+def misclassified(run, limit=SHOWN_ERRORS):
+    """Images that at least one stage got wrong, grouped by how the stages fared.
+
+    All of them up to `limit`; beyond it the ones lost on the way get up to half the places
+    and the images that most stages got wrong the rest.
+
+    Returns
+    -------
+    dict: total, shown, groups (list of title, total, images); an image is index (position
+    in the split), src (data URI), truth, answers (label, letter, right). None without dataset.
+    """
+    if run.images is None:
+        return None
+    labels, names = run.images.labels, run.class_names
+    wrong = np.array([p != labels for p in predictions_of(run).values()])
+    positions = np.flatnonzero(wrong.any(axis=0))
+    kinds = np.array([_kind(wrong[:, p]) for p in positions], dtype=object)
+    chosen = _choose(positions, kinds, wrong.sum(axis=0), limit)
+    pictures = run.images.read(chosen) if len(chosen) else []
+    cards = {
+        int(p): {
+            "index": int(p),
+            "src": data_uri(picture),
+            "truth": names[labels[p]],
+            "answers": [
+                {
+                    "label": run.stage_label(stage),
+                    "letter": names[given[p]],
+                    "right": bool(given[p] == labels[p]),
+                }
+                for stage, given in predictions_of(run).items()
+            ],
+        }
+        for p, picture in zip(chosen, pictures, strict=True)
+    }
+    groups = []
+    for kind, title in ERROR_GROUPS.items():
+        members = positions[kinds == kind]
+        shown = [cards[int(p)] for p in members if int(p) in cards]
+        if len(members):
+            groups.append({"title": title, "total": len(members), "images": shown})
+    return {"total": len(positions), "shown": len(chosen), "groups": groups}
+
+
+def _kind(wrong):
+    if wrong.all():
+        return "every"
+    if wrong[0] == wrong[-1]:
+        return "between"
+    return "regained" if wrong[0] else "lost"
+
+
+def _choose(positions, kinds, times_wrong, limit):
+    if len(positions) <= limit:
+        return positions
+    lost = positions[kinds == "lost"][: limit // 2]
+    rest = np.setdiff1d(positions, lost)
+    worst = rest[np.argsort(-times_wrong[rest], kind="stable")]
+    return np.sort(np.concatenate([lost, worst[: limit - len(lost)]]))
+
+
+def confusions(run):
+    """Per stage: label, svg, matrix errors (count) and the commonest mistakes. None without dataset."""
+    if run.images is None:
+        return None
+    names = run.class_names
+    views, known = [], {}
+    for stage, given in predictions_of(run).items():
+        matrix = confusion_matrix(run.images.labels, given, len(names))
+        same = known.get(matrix.tobytes())
+        known.setdefault(matrix.tobytes(), run.stage_label(stage))
+        title = f"Confusion matrix of stage {run.stage_label(stage)}"
+        views.append(
+            {
+                "stage": stage,
+                "label": run.stage_label(stage),
+                "same_as": same,
+                "svg": figures.confusion(matrix, names, title),
+                "errors": int(matrix.sum() - np.trace(matrix)),
+                "mistakes": _commonest_mistakes(matrix, names),
+            }
+        )
+    return views
+
+
+def _commonest_mistakes(matrix, names, most=6):
+    errors = matrix.copy()
+    np.fill_diagonal(errors, 0)
+    order = np.argsort(-errors, axis=None, kind="stable")[:most]
+    pairs = [np.unravel_index(flat, errors.shape) for flat in order]
+    return [
+        {"truth": names[i], "given": names[j], "count": int(errors[i, j])} for i, j in pairs if errors[i, j]
+    ]
+
+
+def classes(run):
+    """Rows of the per-class table: name, images and per stage accuracy, correct, interval."""
+    if run.images is None:
+        return None
+    size = len(run.class_names)
+    tables = [
+        per_class_accuracy(confusion_matrix(run.images.labels, given, size))
+        for given in predictions_of(run).values()
+    ]
+    rows = []
+    for index, name in enumerate(run.class_names):
+        cells = [table[index] for table in tables]
+        if cells[0]["images"]:
+            rows.append({"name": name, "images": cells[0]["images"], "stages": cells})
+    return rows
+
+
+def training(run):
+    """Training curves: charts (title, svg), best (epoch whose weights were kept), epochs.
+
+    None without a history.
+    """
+    history = run.history
+    if history is None or history.empty:
+        return None
+    best = int(np.argmax(history["kept"].to_numpy())) + 1 if "kept" in history else None
+    charts = []
+    for column, title in (("accuracy", "Accuracy"), ("loss", "Loss")):
+        series = [
+            (words, history[name].to_numpy(), class_)
+            for name, words, class_ in (
+                (column, "training", "first"),
+                (f"validation_{column}", "validation", "second"),
+            )
+            if name in history
+        ]
+        if series:
+            percent = column == "accuracy"
+            charts.append({"title": title, "svg": figures.curves(title, series, best, percent)})
+    return {"charts": charts, "best": best, "epochs": len(history)} if charts else None
+
+
+def sizes(run):
+    """Bytes of the model at each stage, with the share of the largest for a bar."""
+    wanted = ("keras_model", "checkpoint", "frozen_graph", "quantized_graph", "quantized_model", "xmodel")
+    rows = [
+        {"name": f["name"], "bytes": f["bytes"], "path": f["path"]} for f in run.files if f["key"] in wanted
+    ]
+    largest = max((row["bytes"] for row in rows), default=1) or 1
+    for row in rows:
+        row["share"] = row["bytes"] / largest
+    return rows

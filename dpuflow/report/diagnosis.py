@@ -1,0 +1,163 @@
+"""Quantization as the report shows it: ranges against what INT8 holds, worst layers first."""
+
+import math
+
+import numpy as np
+
+from dpuflow.errors import UserError
+from dpuflow.numerics import INT8_MAX, INT8_MIN, dequantize
+from dpuflow.quantized_file import read_quantized
+
+TRACK = 1.25
+"""A range track shows this many times what INT8 can represent, so that overflow is seen."""
+
+COLUMNS = {
+    "op": "op",
+    "fix_point_in": "fix in",
+    "fix_point_weights": "fix weights",
+    "fix_point_bias": "fix bias",
+    "fix_point_out": "fix out",
+    "shift_cut": "shift cut",
+    "shift_bias": "shift bias",
+    "weights_sqnr_db": "SQNR of weights",
+    "sqnr_db": "SQNR of output",
+    "saturation_rate": "saturated",
+    "accuracy_change_alone": "accuracy change alone",
+}
+"""Keys of a layer that the diagnosis table shows -> column heading."""
+
+
+def diagnosis(run):
+    """Views of quantization.json and quantized_model.h5; None when both are absent.
+
+    Returns
+    -------
+    dict: settings, layers (worst first), columns, activations and weights (range bars),
+    votes (calibration batches per position).
+    """
+    quantized = read_quantized(run.paths["quantized_model"]) if "quantized_model" in run.paths else None
+    if run.quantization is None and quantized is None:
+        return None
+    record = run.quantization or {}
+    layers = merge_layers(record.get("layers"), quantized)
+    return {
+        "layers": sorted(layers, key=_badness),
+        "columns": [key for key in COLUMNS if any(row.get(key) is not None for row in layers)],
+        "activations": [bar for row in layers if (bar := activation_bar(row))],
+        "weights": [bar for row in layers if (bar := weight_bar(row))],
+        "votes": vote_rows(record.get("votes"), {row["name"]: row.get("fix_point_out") for row in layers}),
+        "settings": settings(record),
+    }
+
+
+def merge_layers(recorded, quantized):
+    """Layers of quantized_model.h5 completed and overruled by those of quantization.json, by name."""
+    rows = {row["name"]: row for row in (model_layers(quantized) if quantized else [])}
+    for row in recorded or []:
+        if isinstance(row, dict) and "name" in row:
+            known = {key: value for key, value in row.items() if value is not None}
+            rows[row["name"]] = {**rows.get(row["name"], {}), **known}
+    return list(rows.values())
+
+
+def model_layers(quantized):
+    """Rows of a QuantizedNetwork: fix_points, shifts, float weight ranges and SQNR of the weights."""
+    rows = []
+    for layer in quantized.network.layers:
+        name = layer.name
+        row = {"name": name, "op": layer.op, "fix_point_out": quantized.fix_points.get(name)}
+        if layer.inputs:
+            row["fix_point_in"] = quantized.fix_points.get(layer.inputs[0])
+        if name in quantized.weights:
+            values, fix_point = quantized.weights[name]
+            row |= {"fix_point_weights": fix_point, "shift_cut": quantized.shift_cut(name)}
+            if layer.weights is not None:
+                row |= {"weights_min": float(layer.weights.min()), "weights_max": float(layer.weights.max())}
+                row["weights_sqnr_db"] = sqnr_db(layer.weights, dequantize(values, fix_point))
+        if name in quantized.biases:
+            row |= {"fix_point_bias": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}
+        rows.append(row)
+    return rows
+
+
+def sqnr_db(exact, rounded):
+    """Signal to quantization noise, 10 log10(sum x**2 / sum (x - q)**2); None when either is zero."""
+    exact = np.asarray(exact, np.float64)
+    signal, noise = float(np.square(exact).sum()), float(np.square(exact - rounded).sum())
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+
+
+def _badness(row):
+    """Order of the diagnosis table: what costs most accuracy alone, then the noisiest."""
+    change = row.get("accuracy_change_alone")
+    noise = row.get("sqnr_db", row.get("weights_sqnr_db"))
+    return (0.0 if change is None else change, math.inf if noise is None else noise)
+
+
+def settings(record):
+    """What the quantizer was told: scalars of quantization.json and of its settings and calibration."""
+    found = {}
+    for part in (record, record.get("settings"), record.get("calibration")):
+        for key, value in (part or {}).items():
+            name = "calibration images" if part is record.get("calibration") and key == "images" else key
+            if isinstance(value, (str, int, float, bool)) and not key.endswith("sha256") and key != "format":
+                found.setdefault(name, value)
+    return found
+
+
+def vote_rows(votes, chosen):
+    """Calibration votes: per layer the share of batches that wanted each position.
+
+    votes : layer -> {position: batches}; chosen : layer -> final fix_point or None.
+    Layers whose batches all agree with the outcome say nothing and are left out.
+    """
+    rows = []
+    for name, counts in (votes or {}).items():
+        counts = sorted((int(position), int(n)) for position, n in counts.items())
+        batches = sum(n for _, n in counts)
+        final = chosen.get(name)
+        if batches and (len(counts) > 1 or final not in (None, counts[0][0])):
+            parts = [
+                {"position": position, "batches": n, "share": n / batches, "chosen": position == final}
+                for position, n in counts
+            ]
+            rows.append({"name": name, "batches": batches, "final": final, "parts": parts})
+    return rows
+
+
+def activation_bar(row):
+    """Range bar of a layer's output during calibration; None when the row does not tell."""
+    return range_bar(row["name"], row.get("float_min"), row.get("float_max"), row.get("fix_point_out"))
+
+
+def weight_bar(row):
+    """Range bar of a layer's float weights; None when the row does not tell."""
+    return range_bar(
+        row["name"], row.get("weights_min"), row.get("weights_max"), row.get("fix_point_weights")
+    )
+
+
+def range_bar(name, low, high, fix_point):
+    """Where a float range lies on a track that INT8 values fill from 10 % to 90 %.
+
+    Returns name, low, high, fix_point, holds (lowest and highest representable value) and
+    `pieces`: (css class, left %, width %). None when any number is missing.
+    """
+    if low is None or high is None or fix_point is None:
+        return None
+    if low > high:
+        raise UserError(f"quantization.json: layer {name!r} has the minimum {low} above the maximum {high}")
+    step = 2.0**-fix_point
+    limit = -INT8_MIN * step
+
+    def place(value):
+        return 50 + 50 * max(-1.0, min(1.0, value / limit / TRACK))
+
+    edges = [place(low), place(max(low, -limit)), place(min(high, limit)), place(high)]
+    pieces = [
+        (kind, round(left, 2), round(right - left, 2))
+        for kind, left, right in zip(("over", "span", "over"), edges[:-1], edges[1:], strict=True)
+        if right > left or kind == "span"
+    ]
+    holds = (INT8_MIN * step, INT8_MAX * step)
+    return {"name": name, "low": low, "high": high, "fix_point": fix_point, "holds": holds, "pieces": pieces}

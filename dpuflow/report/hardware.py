@@ -1,0 +1,108 @@
+"""Compilation as the report shows it: target fit, workload per layer, estimated time."""
+
+LONG = 60
+"""Characters; a longer string is a sentence and not a fact for the grid."""
+
+LATENCY = "latency_us"
+
+INSTRUCTION_KEYS = ("machine_code", "instructions", "native")
+"""Any of these, true in compile.json, says that the xmodel holds DPU instructions."""
+
+
+def hardware(run):
+    """Views of compile.json; None when absent.
+
+    Returns
+    -------
+    dict: facts (scalar entries), note, findings, layers (table of the estimate's layers),
+    estimate (flat), notes (what the estimate takes for granted), has_instructions.
+    """
+    compiled = run.compile
+    if not compiled:
+        return None
+    estimate = compiled.get("estimate") or {}
+    assumptions = estimate.get("assumptions") or {}
+    plain = {key: value for key, value in estimate.items() if key not in ("assumptions", "layers", "kind")}
+    return {
+        "facts": {key: value for key, value in scalars(compiled).items() if key not in INSTRUCTION_KEYS},
+        "note": compiled.get("note"),
+        "findings": [finding(entry) for entry in compiled.get("findings") or []],
+        "layers": table(estimate.get("layers") or compiled.get("layers") or []),
+        "estimate": {key: value for key, value in flatten(plain).items() if value != compiled.get(key)},
+        "notes": [str(note) for note in assumptions.get("notes") or []]
+        if isinstance(assumptions, dict)
+        else [],
+        "has_instructions": holds_instructions(compiled),
+    }
+
+
+def holds_instructions(compiled):
+    """Whether compile.json says that the xmodel holds DPU instructions; silence means no."""
+    return any(bool(compiled.get(key)) for key in INSTRUCTION_KEYS)
+
+
+def costs(run):
+    """Row of the size and speed table: xmodel bytes, weights, operations and the estimate; None = unknown."""
+    estimate = (run.compile or {}).get("estimate") or {}
+    frames = estimate.get("frames_per_second") or {}
+    return {
+        "xmodel_bytes": next((f["bytes"] for f in run.files if f["key"] == "xmodel"), None),
+        "weight_bytes": estimate.get("weight_bytes"),
+        "workload": estimate.get("workload"),
+        "latency_us": estimate.get(LATENCY),
+        "frames_one_thread": frames.get("one_thread") if isinstance(frames, dict) else None,
+        "frames_board": frames.get("board") if isinstance(frames, dict) else None,
+        "on_cpu": len(run.compile.get("findings") or []) if run.compile else None,
+    }
+
+
+def finding(entry):
+    """A finding as level, where and message, whatever form it has in the file."""
+    if not isinstance(entry, dict):
+        return {"level": "warning", "where": "", "message": str(entry)}
+    message = entry.get("message") or entry.get("reason") or ""
+    if entry.get("limit"):
+        message = f"{entry['limit']} is {entry.get('value')}, allowed {entry.get('allowed')}; {message}"
+    if entry.get("remedy"):
+        message += f"; remedy: {entry['remedy']}"
+    where = f"{entry.get('layer') or entry.get('name') or ''}"
+    if entry.get("op"):
+        where += f" ({entry['op']})"
+    return {"level": str(entry.get("level", "warning")), "where": where, "message": message}
+
+
+def scalars(mapping):
+    """Entries that fit in a line: strings, numbers."""
+    return {
+        key: value
+        for key, value in mapping.items()
+        if isinstance(value, (str, int, float, bool)) and len(str(value)) <= LONG
+    }
+
+
+def flatten(mapping, prefix=""):
+    """{"a": {"b": 1}} -> {"a b": 1}; lists and None are left out."""
+    flat = {}
+    for key, value in mapping.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, dict):
+            flat |= flatten(value, name)
+        elif value is not None and not isinstance(value, list):
+            flat[name] = value
+    return flat
+
+
+def table(rows):
+    """Rows of dicts -> columns (keys with scalar values, in order of appearance), numeric ones, rows."""
+    rows = [flatten(row) for row in rows if isinstance(row, dict)]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    numeric = [
+        key
+        for key in columns
+        if all(
+            isinstance(row[key], (int, float)) and not isinstance(row[key], bool)
+            for row in rows
+            if key in row
+        )
+    ]
+    return {"columns": columns, "numeric": numeric, "rows": rows}

@@ -1,0 +1,197 @@
+"""Read the files of a run: what the report is made from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.errors import UserError
+from dpuflow.evaluation import check_same_images, labels_digest, read_record
+from dpuflow.files import read_json, sha256
+
+STAGES = {"keras": "Keras", "frozen": "Frozen", "quantized": "Quantized", "board": "Board"}
+"""stage -> column heading; a stage is also the key of its accuracy record among a run's files."""
+
+RUNNERS = {
+    "emulator": ("Emulated board", "emulated"),
+    "isa_simulator": ("Machine code (simulated)", "simulated"),
+    "ssh": ("Board", "measured"),
+}
+"""kind of runner -> (what its column is called, how its accuracy came about)."""
+
+FILES = {
+    "dataset": "dataset",
+    "keras_model": "Keras model",
+    "history": "training history",
+    "keras": "Keras accuracy",
+    "checkpoint": "TensorFlow checkpoint",
+    "frozen_graph": "frozen graph",
+    "freeze": "freezing",
+    "frozen": "frozen accuracy",
+    "quantized_graph": "quantized graph",
+    "quantized_model": "quantized model",
+    "quantization": "quantization",
+    "quantized": "quantized accuracy",
+    "xmodel": "xmodel",
+    "compile": "compilation",
+    "predictions": "predictions of the board",
+    "board": "accuracy of the board",
+}
+"""Keys of a run's files, in the order of the chain, and what they are called in the report."""
+
+IDS = ("dataset", "model", "quantizer", "target", "runner")
+
+
+class Images:
+    """The evaluated split of dataset.h5. Only images that are shown are read.
+
+    Attributes
+    ----------
+    dataset : datasets.dataset_file.Dataset; labels : (N,) int64; class_names : by label.
+    """
+
+    def __init__(self, dataset, split):
+        self.dataset = dataset
+        self.rows = dataset.splits[split]
+        self.labels = dataset.labels[self.rows].astype(np.int64)
+        self.class_names = dataset.class_names
+
+    def read(self, positions):
+        """uint8 images (n, H, W, C) at `positions` of the split, in any order."""
+        # h5py reads increasing indices only
+        unique, inverse = np.unique(self.rows[np.asarray(positions, dtype=np.int64)], return_inverse=True)
+        with h5py.File(self.dataset.path, "r") as file:
+            return file["images"][unique][inverse]
+
+
+@dataclass
+class Run:
+    """One run: its ids, its accuracy records by stage and what else its files say (None = absent)."""
+
+    ids: dict
+    records: dict
+    runner_kind: str = "emulator"
+    images: Images | None = None
+    history: pd.DataFrame | None = None
+    freeze: dict | None = None
+    quantization: dict | None = None
+    compile: dict | None = None
+    files: list = field(default_factory=list)
+    paths: dict = field(default_factory=dict)
+
+    @property
+    def name(self):
+        """Ids joined for headings: "signnet / reference / zcu104 / emulator"."""
+        return " / ".join(str(self.ids[key]) for key in IDS[1:] if self.ids.get(key))
+
+    @property
+    def class_names(self):
+        """Class names by label, from the dataset or else from the first record."""
+        if self.images is not None:
+            return self.images.class_names
+        return [row["class"] for row in next(iter(self.records.values()))["per_class"]]
+
+    def stage_label(self, stage):
+        """What a stage's column is called for this run; the board's name says what it really was."""
+        if stage != "board":
+            return STAGES[stage]
+        return RUNNERS.get(self.runner_kind, (f"Runner {self.runner_kind!r}", ""))[0]
+
+    def how(self, stage):
+        """ "measured", "emulated" or "simulated"; "unknown" for a runner the report does not know."""
+        if stage != "board":
+            return "measured"
+        return RUNNERS.get(self.runner_kind, ("", "unknown"))[1]
+
+
+def load_run(entry, digests=None):
+    """Read one run.
+
+    Parameters
+    ----------
+    entry : dict of the ids (dataset, model, quantizer, target, runner; optionally seed and
+        runner_kind, for records that do not name their runner) and `files`, a dict of path by FILES key.
+        Accuracy records are needed for at least one stage; any other file may be absent.
+    digests : dict path -> SHA-256 shared between runs, so that files in common are read once.
+
+    Raises UserError when a file is malformed or stages were measured on different images.
+    """
+    files = {key: Path(path) for key, path in (entry.get("files") or {}).items() if path}
+    unknown = sorted(set(files) - set(FILES))
+    if unknown:
+        raise UserError(f"report: unknown file key {unknown[0]!r}, expected one of {', '.join(FILES)}")
+    ids = {key: value for key, value in entry.items() if key not in ("files", "runner_kind")}
+    records = {stage: read_record(files[stage]) for stage in STAGES if stage in files}
+    if not records:
+        raise UserError(f"report: run {ids} names no accuracy record, so there is nothing to report")
+    check_same_images(list(records.values()), [files[stage] for stage in records])
+    kind = records.get("board", {}).get("runner") or entry.get("runner_kind") or ids.get("runner", "emulator")
+    run = Run(ids, records, str(kind), paths=files)
+    if "dataset" in files:
+        run.images = open_images(files["dataset"], next(iter(records.values())))
+    if "history" in files:
+        run.history = read_history(files["history"])
+    for key in ("freeze", "quantization", "compile"):
+        if key in files:
+            setattr(run, key, read_json(files[key]))
+    digests = {} if digests is None else digests
+    run.files = [file_facts(key, files[key], digests) for key in FILES if key in files]
+    return run
+
+
+def open_images(path, record):
+    """The split of dataset.h5 that `record` was measured on; UserError if its labels differ."""
+    dataset = read_dataset(path)
+    split = record["split"]
+    if split not in dataset.splits:
+        raise UserError(f"{path}: no split {split!r}, on which stage {record['stage']!r} was measured")
+    images = Images(dataset, split)
+    if labels_digest(images.labels) != record["labels_sha256"]:
+        raise UserError(
+            f"{path}: the labels of split {split!r} are not those that stage {record['stage']!r} was "
+            "measured on; remove its accuracy record and run again"
+        )
+    return images
+
+
+def read_history(path):
+    """history.csv: one row per epoch, numeric columns such as loss, val_loss, accuracy."""
+    try:
+        history = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path}: not a training history ({error})") from None
+    return history.select_dtypes("number")
+
+
+def file_facts(key, path, digests=None):
+    """name, shown path, bytes and SHA-256 of an artifact (a directory counts as its files in order)."""
+    digests = {} if digests is None else digests
+    members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    try:
+        for member in members:
+            if member not in digests:
+                digests[member] = sha256(member)
+        size = sum(member.stat().st_size for member in members)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return {
+        "key": key,
+        "name": FILES[key],
+        "path": shown_path(path),
+        "bytes": size,
+        "sha256": [{"file": shown_path(member), "sha256": digests[member]} for member in members],
+    }
+
+
+def shown_path(path):
+    """A path as the report may print it: relative to the working directory, never absolute."""
+    path = Path(path)
+    if not path.is_absolute():
+        return path.as_posix()
+    try:
+        return path.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.name

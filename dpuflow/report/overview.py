@@ -1,0 +1,167 @@
+"""What stands above the details of the runs: stage table, costs, how numbers came about, data sets."""
+
+from dpuflow.report import hardware, wording
+from dpuflow.report.inputs import RUNNERS, STAGES
+
+OPEN_RUNS = 2
+"""Runs whose details are unfolded when the page opens."""
+
+KINDS = {
+    "measured": "Accuracy of Keras, frozen and quantized stages is measured: the artifact itself "
+    "answered every image of the split in TensorFlow.",
+    "emulated": "The emulated board executes the xmodel file in the DPU's integer arithmetic on this "
+    "computer. Its answers are meant to be those of the device bit for bit; no device took part.",
+    "simulated": "Machine code (simulated): the DPU's instructions were executed by a simulator of the "
+    "instruction set, not by a device.",
+    "unknown": "The report does not know this runner and cannot say how its accuracy came about.",
+    "estimate": "Latency and throughput are computed from the compiled layers, not measured.",
+}
+
+
+def page_values(runs, content):
+    """What both templates need: the stage table and the words around it."""
+    views = [
+        run_view(run, result, index)
+        for index, (run, result) in enumerate(zip(runs, content["runs"], strict=True), 1)
+    ]
+    return {
+        "title": page_title(content["runs"]),
+        "columns": columns(runs),
+        "changes": any(view["change"] for view in views),
+        "views": views,
+        "scale": scale(content["runs"]),
+        "kinds": kinds(runs),
+        "provenance": content["provenance"],
+        "checksums": checksums(runs),
+        "warnings": warnings(runs),
+        "datasets": datasets(runs),
+        "costs": any(
+            run.compile or view["costs"]["xmodel_bytes"] for run, view in zip(runs, views, strict=True)
+        ),
+    }
+
+
+def page_title(results):
+    """Datasets, splits and image counts of the report in a line."""
+    seen = dict.fromkeys((r.get("dataset"), r["split"], r["images"]) for r in results)
+    parts = [
+        f"{dataset or 'dataset'}, {images:,} images of the {split} split" for dataset, split, images in seen
+    ]
+    runs = f"{len(results)} run{'s' if len(results) > 1 else ''}"
+    return f"{runs} on {'; '.join(parts)}"
+
+
+def columns(runs):
+    """Stages that any run has, with the heading that all runs share, or else the plain one."""
+    found = []
+    for stage, plain in STAGES.items():
+        labels = {run.stage_label(stage) for run in runs if stage in run.records}
+        if labels:
+            found.append({"stage": stage, "label": labels.pop() if len(labels) == 1 else f"{plain} stage"})
+    return found
+
+
+def scale(results):
+    """Common axis (low, high) of the whiskers: all intervals, rounded outwards to half a per cent."""
+    bounds = [stage["interval95"] for result in results for stage in result["stages"]]
+    low = int(min(b[0] for b in bounds) * 200) / 200
+    high = min(1.0, (int(max(b[1] for b in bounds) * 200) + 1) / 200)
+    return (low, high) if high > low else (low - 0.005, high)
+
+
+def run_view(run, result, index):
+    """Names, anchors and the stage cells of a run."""
+    stages = {}
+    previous = None
+    for row in result["stages"]:
+        labels = {"previous_label": previous, "first_label": result["stages"][0]["label"]}
+        stages[row["stage"]] = {**row, **labels}
+        previous = row["label"]
+    change = result["comparisons"][-1] if result["comparisons"] else None
+    ids = [str(run.ids[key]) for key in ("quantizer", "target", "runner") if run.ids.get(key) is not None]
+    tail = " / ".join(ids)
+    return {
+        "id": f"run-{index}",
+        "name": run.name,
+        "short": str(run.ids.get("model", f"run {index}")),
+        "tail": tail,
+        "result": {"dataset": "", "model": "", **result},
+        "stages": stages,
+        "change": change,
+        "stage_labels": [row["label"] for row in result["stages"]],
+        "board_how": run.records.get("board", {}).get("how"),
+        "costs": hardware.costs(run),
+        "open": index <= OPEN_RUNS,
+        "sentence": sentence(result, change),
+    }
+
+
+def sentence(result, change):
+    """The run in a line: first and last accuracy and the change between them."""
+    first, last = result["stages"][0], result["stages"][-1]
+    text = f"{first['label']} {wording.percent(first['accuracy'])}"
+    if last is not first:
+        text += f" → {last['label']} {wording.percent(last['accuracy'])}"
+    if change and "change" in change:
+        low, high = (wording.points(bound) for bound in change["change_interval95"])
+        text += f", {wording.points(change['change'])} (95 %: {low} to {high})"
+    return text
+
+
+def kinds(runs):
+    """(badge, explanation) for every way in which a number of this report came about."""
+    found = {run.how(stage) for run in runs for stage in run.records}
+    if any((run.compile or {}).get("estimate") for run in runs):
+        found.add("estimate")
+    texts = dict(KINDS)
+    if any(run.runner_kind == "ssh" for run in runs):
+        texts["measured"] += f" Accuracy of the stage “{RUNNERS['ssh'][0]}” is measured on the device."
+    if any(run.compile and not hardware.holds_instructions(run.compile) for run in runs):
+        texts["emulated"] += (
+            " The compiled xmodel holds no DPU instructions, so a board cannot run it as it is."
+        )
+    return [(kind, text) for kind, text in texts.items() if kind in found]
+
+
+def checksums(runs):
+    """Every artifact's file and SHA-256 once, in the order of the chain."""
+    seen = {}
+    for run in runs:
+        for artifact in run.files:
+            for entry in artifact["sha256"]:
+                seen.setdefault(entry["file"], entry)
+    return list(seen.values())
+
+
+def opened_datasets(runs):
+    """{name: Dataset} of the runs that have theirs."""
+    return {str(run.ids.get("dataset", "")): run.images.dataset for run in runs if run.images is not None}
+
+
+def warnings(runs):
+    """What makes the numbers of this report look better than they are."""
+    found = []
+    for name, data in opened_datasets(runs).items():
+        leaked = data.attrs.get("train_images_in_test", 0)
+        if leaked:
+            found.append(
+                f"{leaked:,} training images of {name} are also test images: its accuracy looks too good."
+            )
+    return found
+
+
+def datasets(runs):
+    """Facts of every data set: sizes, splits, repeated images, origins and checksums of its CSV files."""
+    views = []
+    for name, data in opened_datasets(runs).items():
+        facts = {"image": " × ".join(str(n) for n in data.shape), "classes": len(data.present)}
+        facts |= {f"{split} images": len(rows) for split, rows in data.splits.items()}
+        facts |= {
+            key: int(data.attrs[key])
+            for key in ("train_duplicates", "test_duplicates", "train_images_in_test")
+            if key in data.attrs
+        }
+        ends = ("_origin", "_sha256")
+        origins = {key: str(value) for key, value in data.attrs.items() if key.endswith(ends)}
+        views.append({"name": name, "facts": facts, "origins": origins})
+    return views

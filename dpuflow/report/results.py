@@ -1,0 +1,60 @@
+"""The numbers of the report: a row per run, a cell per stage. What accuracy.json holds."""
+
+import itertools
+
+from dpuflow.evaluation import accuracy_change, agreement
+
+FORMAT = "dpuflow accuracy report 1"
+
+
+def run_results(run):
+    """Everything the stage table shows about one run, as a dict for JSON.
+
+    Returns
+    -------
+    dict: the ids, split, images, `stages` (list of stage, label, how, images, correct,
+    accuracy, interval95, agreement_with_previous, agreement_with_first: None for the
+    first), `comparisons` (before, after, agreement, accuracy change), `files` (bytes and
+    SHA-256) and, when there is a compiled model, `estimate`.
+    """
+    stages = list(run.records)
+    first = run.records[stages[0]]
+    rows = []
+    for index, stage in enumerate(stages):
+        record = run.records[stage]
+        row = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
+        row |= {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
+        previous = run.records[stages[index - 1]] if index else None
+        row["agreement_with_previous"] = agreement(previous, record) if index else None
+        row["agreement_with_first"] = agreement(first, record) if index else None
+        rows.append(row)
+    result = {**run.ids, "split": first["split"], "images": first["images"], "stages": rows}
+    result["comparisons"] = [_compare(run, a, b) for a, b in compared_pairs(stages)]
+    result["estimate"] = (run.compile or {}).get("estimate")
+    result["files"] = [{k: f[k] for k in ("key", "path", "bytes", "sha256")} for f in run.files]
+    return result
+
+
+def compared_pairs(stages):
+    """Consecutive stages, and first to last when that is not one of them."""
+    pairs = list(itertools.pairwise(stages))
+    if len(stages) > 2:
+        pairs.append((stages[0], stages[-1]))
+    return pairs
+
+
+def _compare(run, before, after):
+    a, b = run.records[before], run.records[after]
+    row = {
+        "before": before,
+        "before_label": run.stage_label(before),
+        "after": after,
+        "after_label": run.stage_label(after),
+    }
+    row |= agreement(a, b)
+    # without the dataset the labels are not known image by image
+    if run.images is not None:
+        change = accuracy_change(run.images.labels, a, b)
+        row |= {"change": change["change"], "change_interval95": change["interval95"]}
+        row |= {key: change[key] for key in ("lost", "gained", "p_value")}
+    return row

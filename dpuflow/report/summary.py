@@ -1,0 +1,51 @@
+"""What a run says when it is done: the stage table as plain text, and where the report lies."""
+
+from dpuflow.report.wording import SPACE, count, interval, percent, points
+
+
+def summary(content, report_path):
+    """Text for a terminal or a log.
+
+    content : of accuracy.json; report_path : of accuracy.html. Lines fit 100 columns for
+    names of the usual length; the text ends with a newline.
+    """
+    rows = []
+    for run in content["runs"]:
+        ids = [str(run[key]) for key in ("quantizer", "target", "runner") if run.get(key) is not None]
+        rows.append([f"{run.get('model', '')} on {run.get('dataset', '')}", f"({' / '.join(ids)})", "", ""])
+        for stage in run["stages"]:
+            rows.append(
+                [
+                    f"  {stage['label']}",
+                    percent(stage["accuracy"]),
+                    interval(stage["interval95"]),
+                    f"{count(stage['correct'])} of {count(stage['images'])}",
+                ]
+            )
+            agreed = stage["agreement_with_first"]
+            if agreed:
+                differ = agreed["images"] - agreed["equal"]
+                first = run["stages"][0]["label"]
+                rows[-1].append(
+                    f"{differ:,} answers differ from {first}" if differ else f"answers as {first}"
+                )
+        change = run["comparisons"][-1] if run["comparisons"] else {}
+        if "change" in change:
+            low, high = change["change_interval95"]
+            span = f"{points(low)} to {points(high)}"
+            rows.append(["  first to last stage", points(change["change"]), span, ""])
+    widths = [max(len(row[i]) for row in rows if row[0].startswith(" ")) for i in range(4)]
+    lines = []
+    for row in rows:
+        if not row[0].startswith(" "):
+            lines += ["", f"{row[0]} {row[1]}"]
+            continue
+        cells = [
+            row[0].ljust(widths[0]),
+            row[1].rjust(widths[1]),
+            row[2].rjust(widths[2]),
+            row[3].rjust(widths[3]),
+        ]
+        lines.append("  ".join(cells + row[4:]).rstrip())
+    lines += ["", f"report: {report_path}"]
+    return "\n".join(lines).replace(SPACE, " ").lstrip("\n") + "\n"

@@ -1,0 +1,64 @@
+"use strict";
+// Sort a table by the column whose heading button is pressed; empty cells stay last.
+function sortBy(button) {
+  const heading = button.closest("th");
+  const body = heading.closest("table").tBodies[0];
+  const column = heading.cellIndex;
+  const first = heading.dataset.first || "ascending";
+  const other = first === "ascending" ? "descending" : "ascending";
+  const order = heading.getAttribute("aria-sort") === first ? other : first;
+  const key = (row) => {
+    const cell = row.cells[column];
+    const text = cell.dataset.sort ?? cell.textContent.trim();
+    return text === "" || text === "–" ? null : isNaN(text) ? text : Number(text);
+  };
+  const rows = Array.from(body.rows, (row, index) => ({ row, index, key: key(row) }));
+  const sign = order === "ascending" ? 1 : -1;
+  rows.sort((a, b) => {
+    if (a.key === null || b.key === null) return (a.key === null) - (b.key === null) || a.index - b.index;
+    const difference = typeof a.key === "number" && typeof b.key === "number"
+      ? a.key - b.key
+      : String(a.key).localeCompare(String(b.key), "en", { numeric: true });
+    return sign * difference || a.index - b.index;
+  });
+  body.append(...rows.map((entry) => entry.row));
+  for (const cell of heading.parentElement.cells) cell.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", order);
+}
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => sortBy(button));
+}
+
+// A link into a folded run opens it first.
+function reveal() {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  let opened = false;
+  for (let node = target; node; node = node.parentElement) {
+    if (node.tagName === "DETAILS" && !node.open) { node.open = true; opened = true; }
+  }
+  if (opened) target.scrollIntoView();
+}
+addEventListener("hashchange", reveal);
+reveal();
+addEventListener("beforeprint", () => {
+  for (const node of document.querySelectorAll("details.run")) node.open = true;
+});
+
+// The navigation follows the reader.
+const links = new Map();
+for (const link of document.querySelectorAll(".nav ul a[href^='#']")) links.set(link.hash.slice(1), link);
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    for (const link of links.values()) link.removeAttribute("aria-current");
+    const link = links.get(entry.target.id);
+    link.setAttribute("aria-current", "true");
+    const bar = link.closest(".nav > ul");
+    if (bar.scrollWidth > bar.clientWidth) bar.scrollTo({ left: link.closest(".nav > ul > li").offsetLeft - 24 });
+  }
+}, { rootMargin: "-5% 0px -80% 0px" });
+for (const id of links.keys()) {
+  const section = document.getElementById(id);
+  if (section) watcher.observe(section);
+}

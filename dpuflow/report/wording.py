@@ -1,0 +1,116 @@
+"""Numbers as the report writes them."""
+
+MISSING = "–"
+SPACE = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit, so that no line breaks there."""
+
+
+def percent(value, digits=2):
+    """0.9972 -> "99.72 %". 1 is written only when it is exactly 1, never by rounding up."""
+    if value is None:
+        return MISSING
+    return f"{fraction(value, digits)}{SPACE}%"
+
+
+def fraction(value, digits=2):
+    """0.9972 -> "99.72": a percentage without its sign."""
+    text = f"{value * 100:.{digits}f}"
+    if value < 1 and float(text) >= 100:
+        # one error in 100,000 must not read as perfection
+        return f"{100 - 10**-digits:.{digits}f}"
+    return text
+
+
+def interval(bounds, digits=2):
+    """[0.9957, 0.9982] -> "99.57–99.82 %"."""
+    if bounds is None:
+        return MISSING
+    return f"{fraction(bounds[0], digits)}–{fraction(bounds[1], digits)}{SPACE}%"
+
+
+def points(value, digits=2):
+    """A change of accuracy in percentage points with its sign: -0.0014 -> "−0.14 pp"."""
+    if value is None:
+        return MISSING
+    text = f"{abs(value) * 100:.{digits}f}"
+    sign = "±" if float(text) == 0 else "−" if value < 0 else "+"
+    return f"{sign}{text}{SPACE}pp"
+
+
+def count(value):
+    """7172 -> "7,172"."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def size(value):
+    """Bytes in decimal units: 4730000 -> "4.73 MB"."""
+    if value is None:
+        return MISSING
+    if value < 1000:
+        return f"{value}{SPACE}B"
+    power = 1 if value < 999_500 else 2 if value < 999_500_000 else 3
+    return f"{value / 1000**power:.3g}{SPACE}{('kB', 'MB', 'GB')[power - 1]}"
+
+
+def operations(value):
+    """Operations per frame: 12659072 -> "12.7 MOP"."""
+    if value is None:
+        return MISSING
+    power = 2 if value < 999_500_000 else 3
+    return f"{value / 1000**power:.3g}{SPACE}{('MOP', 'GOP')[power - 2]}"
+
+
+def duration(microseconds):
+    """184.2 -> "184 µs"; 2513.0 -> "2.51 ms"."""
+    if microseconds is None:
+        return MISSING
+    if microseconds < 999.5:
+        return f"{microseconds:.3g}{SPACE}µs"
+    return f"{microseconds / 1000:.3g}{SPACE}ms"
+
+
+def real(value, digits=4):
+    """A float with `digits` significant figures: 0.00123456 -> "0.001235"."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
+    if value == int(value) and abs(value) < 1e15:
+        text = f"{int(value):,}"
+    elif abs(value) >= 10 ** (digits - 1):
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.{digits}g}"
+    return text.replace("-", "−")
+
+
+def p_value(value):
+    """McNemar's p for a table cell."""
+    if value is None:
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def fact_name(key):
+    """A JSON key as a caption, without the unit that `fact_value` writes: "memory_us" -> "memory time"."""
+    name = str(key)
+    if name.endswith("_us"):
+        name = name.removesuffix("_us") + ("" if name == "latency_us" else "_time")
+    for ending in ("_bytes", "_mhz"):
+        name = name.removesuffix(ending)
+    return name.replace("_", " ")
+
+
+def fact_value(key, value):
+    """A value of a JSON file with the unit that its key names."""
+    if "utilisation" in key:
+        return percent(value, 1)
+    if key.startswith("workload"):
+        return operations(value)
+    if key.endswith("_bytes"):
+        return size(value)
+    if key.endswith("_us"):
+        return duration(value)
+    return real(value) + (f"{SPACE}MHz" if key.endswith("_mhz") else "")

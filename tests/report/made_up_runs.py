@@ -1,0 +1,203 @@
+"""Made-up runs for the tests of the report: letters drawn with noise and invented stage results."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from dpuflow.datasets.dataset_file import FORMAT
+from dpuflow.evaluation import accuracy_record
+from dpuflow.files import write_json
+
+LETTERS = [chr(ord("A") + i) for i in range(25)]
+PRESENT = [i for i in range(25) if i != 9]
+LAYERS = [
+    ("input_1", "input"),
+    ("conv2d", "conv"),
+    ("max_pooling2d", "max_pool"),
+    ("conv2d_1", "conv"),
+    ("conv2d_2", "conv"),
+    ("flatten", "flatten"),
+    ("dense", "dense"),
+    ("dense_1", "dense"),
+]
+
+
+def draw_letter(letter, random):
+    """A noisy 28 x 28 picture of a printed letter: plainly test data, not a photograph."""
+    picture = Image.new("L", (28, 28), 40)
+    ImageDraw.Draw(picture).text(
+        (random.integers(6, 13), random.integers(4, 11)), letter, fill=210, font_size=14
+    )
+    noisy = np.asarray(picture, np.int16) + random.integers(-25, 26, (28, 28))
+    return noisy.clip(0, 255).astype(np.uint8)[..., None]
+
+
+def make_dataset(path, images=480, seed=0):
+    """dataset.h5 with `images` test images of 24 letters; returns their labels."""
+    random = np.random.default_rng(seed)
+    labels = np.array([PRESENT[i % 24] for i in range(images)])[random.permutation(images)]
+    pictures = np.stack([draw_letter(LETTERS[label], random) for label in labels])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.arange(10, 10 + images)
+    splits = {
+        "train": np.arange(6),
+        "validation": np.arange(6, 10),
+        "test": rows,
+        "calibration": np.arange(3),
+    }
+    with h5py.File(path, "w") as file:
+        # ten other rows come first: positions in the split are not rows of the file
+        file["images"] = np.concatenate([np.zeros((10, 28, 28, 1), np.uint8), pictures])
+        file["labels"] = np.concatenate([np.zeros(10), labels]).astype(np.uint8)
+        file.create_dataset("class_names", data=np.array(LETTERS, dtype=object), dtype=h5py.string_dtype())
+        for name, members in splits.items():
+            file[f"split/{name}"] = members
+        file.attrs.update({"format": FORMAT, "classes": 25, "present": PRESENT, "train_images_in_test": 0})
+        file.attrs.update({"test_sha256": "ab" * 32, "test_origin": "made up by tests/report/conftest.py"})
+    return labels
+
+
+def confuse(labels, errors, random):
+    """Predictions with `errors` mistakes at random positions."""
+    given = labels.copy()
+    for position in random.choice(len(labels), errors, replace=False):
+        given[position] = random.choice([i for i in PRESENT if i != labels[position]])
+    return given
+
+
+def quantization(random):
+    """A quantization.json with ranges, some of them beyond INT8."""
+    layers = []
+    for index, (name, op) in enumerate(LAYERS):
+        high = float(np.round(random.uniform(0.8, 12), 3)) if index else 1.0
+        fix = int(np.floor(np.log2(127 / high))) + int(index == 3)
+        row = {"name": name, "op": op, "fix_point_in": 5, "fix_point_out": fix}
+        row |= {"float_min": 0.0 if index % 2 == 0 else -high / 3, "float_max": high}
+        row |= {"saturation_rate": 0.0123 if index == 3 else 0.0}
+        if op in ("conv", "dense"):
+            row |= {"fix_point_weights": 7, "fix_point_bias": 6, "shift_cut": 12 - fix, "shift_bias": 6}
+            row |= {"weights_min": -0.71, "weights_max": 0.83}
+            row |= {"sqnr_db": 22.0 + 3 * index, "accuracy_change_alone": -0.004 / (index + 1)}
+        layers.append(row)
+    votes = {"conv2d": {"3": 7, "4": 3}, "dense": {"4": 10}}
+    record = {"quantizer": "reference", "settings": {"method": "min_diffs"}, "calibration": {"images": 320}}
+    return {**record, "votes": votes, "layers": layers}
+
+
+def compilation(random):
+    """A compile.json with a finding, layers and an estimate."""
+    layers = [
+        {
+            "name": n,
+            "op": o,
+            "workload": int(random.integers(1e4, 1e6)),
+            "cycles": int(random.integers(100, 9000)),
+        }
+        for n, o in LAYERS
+        if o not in ("input", "flatten")
+    ]
+    finding = {"layer": "dense_1", "op": "dense", "limit": "channels", "value": 5000, "allowed": "1 to 4096"}
+    finding |= {"reason": "too many channels", "remedy": "use fewer units"}
+    frames = {"one_thread": 2310.0, "one_core_saturated": 10860.0, "board": 8100.0}
+    estimate = {
+        "kind": "estimate",
+        "target": "zcu104",
+        "clock_mhz": 300.0,
+        "latency_us": 432.9,
+        "dpu_us": 92.1,
+    }
+    estimate |= {
+        "frames_per_second": frames,
+        "workload": 12_659_072,
+        "weight_bytes": 118_040,
+        "layers": layers,
+    }
+    estimate |= {"array_utilisation": 0.31, "assumptions": {"threads": 4, "notes": ["clock 300 MHz"]}}
+    return {
+        "compiler": "reference",
+        "machine_code": False,
+        "target": "zcu104",
+        "dpu": "DPUCZDX8G_ISA1_B4096",
+        "fingerprint": "0x101000056010407",
+        "findings": [finding],
+        "estimate": estimate,
+    }
+
+
+def make_run(
+    folder, model="signnet", errors=(9, 9, 12, 12), dataset=None, runner="emulator", seed=1, full=True
+):
+    """Write the files of a run under `folder`; returns its entry for `load_run`."""
+    random = np.random.default_rng(seed)
+    dataset = folder / "toy" / "dataset.h5" if dataset is None else dataset
+    if dataset.exists():
+        with h5py.File(dataset) as file:
+            labels = file["labels"][()][file["split/test"][()]].astype(np.int64)
+    else:
+        labels = make_dataset(dataset)
+    home = folder / "toy" / model
+    files = {"dataset": dataset}
+    given = confuse(labels, errors[0], random)
+    for index, stage in enumerate(("keras", "frozen", "quantized", "board")):
+        if index and errors[index] != errors[index - 1]:
+            given = given.copy()
+            right = np.flatnonzero(given == labels)
+            for position in random.choice(right, errors[index] - errors[index - 1], replace=False):
+                given[position] = PRESENT[(PRESENT.index(labels[position]) + 1) % 24]
+        files[stage] = home / f"{stage}_accuracy.json"
+        write_json(files[stage], accuracy_record(stage, "test", labels, given, LETTERS))
+    if full:
+        files |= write_extras(home, random)
+    ids = {"dataset": "toy", "model": model, "quantizer": "reference", "target": "zcu104", "runner": runner}
+    return {**ids, "files": {key: str(path) for key, path in files.items()}}
+
+
+def write_extras(home, random):
+    """history.csv, the JSON files of the stages and stand-ins of the model files."""
+    epochs = np.arange(1, 13)
+    history = pd.DataFrame(
+        {
+            "epoch": epochs,
+            "learning_rate": 1e-3,
+            "loss": 3.1 * np.exp(-epochs / 2.5) + 0.02,
+            "accuracy": 1 - 0.9 * np.exp(-epochs / 2),
+            "validation_loss": 2.8 * np.exp(-epochs / 2.2) + 0.03 + 0.01 * random.random(12),
+            "validation_accuracy": 1 - 0.8 * np.exp(-epochs / 1.8) - 0.01 * random.random(12),
+            "kept": (epochs == 11).astype(int),
+        }
+    )
+    history.to_csv(home / "history.csv", index=False)
+    write_json(home / "freeze.json", {"variables": 24, "nodes_removed": 311, "max_difference": 4.1e-9})
+    write_json(home / "quantization.json", quantization(random))
+    write_json(home / "compile.json", compilation(random))
+    files = {"history": "history.csv", "freeze": "freeze.json"}
+    files |= {"quantization": "quantization.json", "compile": "compile.json"}
+    for key, name, size in (
+        ("keras_model", "keras_trained_model.h5", 4_730_112),
+        ("frozen_graph", "frozen_graph.pb", 4_731_003),
+        ("quantized_graph", "quantize_eval_model.pb", 4_742_210),
+        ("xmodel", f"{home.name}.xmodel", 1_210_452),
+    ):
+        (home / name).write_bytes(bytes(size // 100))
+        files[key] = name
+    return {key: home / name for key, name in files.items()}
+
+
+def write_toy_report(folder: Path):
+    """accuracy.html, .md and .json of two made-up runs in `folder`."""
+    from dpuflow.report.accuracy import write_report
+    from dpuflow.report.provenance import provenance
+
+    dataset = folder / "toy" / "dataset.h5"
+    entries = [
+        make_run(folder),
+        make_run(folder, "optimal", (31, 31, 44, 44), dataset, seed=2),
+        make_run(folder, "baseline", (95, 95, 97, 99), dataset, seed=3, full=False, runner="lab"),
+    ]
+    about = provenance({"runs": [{"model": "signnet"}]}, ["snakemake all --cores 2"], "0123456789ab")
+    paths = [folder / "report" / f"accuracy.{ending}" for ending in ("html", "md", "json")]
+    write_report(entries, *paths, about)
+    return folder / "report"

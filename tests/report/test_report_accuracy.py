@@ -1,0 +1,242 @@
+"""The accuracy report as files: numbers, honesty, tolerance, determinism."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_up_runs import LETTERS, make_run, write_toy_report
+
+from dpuflow.errors import UserError
+from dpuflow.evaluation import wilson_interval
+from dpuflow.files import read_json, write_json
+from dpuflow.report.accuracy import write_report
+from dpuflow.report.inputs import load_run
+from dpuflow.report.provenance import provenance
+from dpuflow.report.results import run_results
+from dpuflow.report.summary import summary
+
+VOID = {"meta", "link", "input", "img", "br"}
+
+
+class Checker(HTMLParser):
+    """Collects ids, links and images, and complains about unbalanced tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.links, self.sources = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.sources += [attrs["src"]] if "src" in attrs else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else near line {self.getpos()[0]}"
+
+
+def report_of(entries, folder, about=None):
+    paths = [folder / f"accuracy.{ending}" for ending in ("html", "md", "json")]
+    write_report(entries, *paths, about or provenance())
+    html, markdown, data = (path.read_text(encoding="utf-8") for path in paths)
+    return html, markdown, json.loads(data)
+
+
+def test_page_is_well_formed_and_self_contained(toy_report):
+    html = (toy_report / "accuracy.html").read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    assert len(set(checker.ids)) == len(checker.ids)
+    assert all(link.startswith(("#", "data:")) for link in checker.links)
+    assert {link[1:] for link in checker.links if link.startswith("#")} <= set(checker.ids)
+    assert checker.sources and all(source.startswith("data:image/png;base64,") for source in checker.sources)
+    assert "url(" not in html and "@import" not in html
+
+
+def test_every_stage_has_its_numbers(toy_report):
+    data = read_json(toy_report / "accuracy.json")
+    signnet = data["runs"][0]
+    assert [stage["correct"] for stage in signnet["stages"]] == [471, 471, 468, 468]
+    assert [stage["images"] for stage in signnet["stages"]] == [480] * 4
+    quantized = signnet["stages"][2]
+    assert quantized["interval95"] == list(wilson_interval(468, 480))
+    assert quantized["agreement_with_previous"]["equal"] == 477
+    assert [(c["before"], c["after"], c["lost"], c["gained"]) for c in signnet["comparisons"]] == [
+        ("keras", "frozen", 0, 0),
+        ("frozen", "quantized", 3, 0),
+        ("quantized", "board", 0, 0),
+        ("keras", "board", 3, 0),
+    ]
+    html = (toy_report / "accuracy.html").read_text(encoding="utf-8").replace("\xa0", " ")
+    for shown in ("98.12 %", "97.50 %", "468 of 480", "−0.62 pp", "3 lost, 0 gained"):
+        assert shown in html
+
+
+@pytest.mark.parametrize(
+    ("runner", "label", "kind"),
+    [
+        ("emulator", "Emulated board", "emulated"),
+        ("isa_simulator", "Machine code (simulated)", "simulated"),
+        ("ssh", "Board", "measured"),
+        ("lab", "Runner 'lab'", "unknown"),
+    ],
+)
+def test_the_board_column_says_what_it_is(tmp_path, runner, label, kind):
+    html, markdown, data = report_of([make_run(tmp_path, runner=runner)], tmp_path)
+    stage = data["runs"][0]["stages"][-1]
+    assert (stage["label"], stage["how"]) == (label, kind)
+    assert f"| {label} |" in markdown
+    assert f"- **{kind}**" in markdown
+    # what was measured on a device is claimed only for a device
+    assert ("measured on the device" in html) == (runner == "ssh")
+    assert ("badge emulated" in html) == (runner == "emulator")
+
+
+def test_the_record_names_the_runner_whatever_the_config_calls_it(tmp_path):
+    entry = make_run(tmp_path, runner="my_runner")
+    record = read_json(entry["files"]["board"])
+    write_json(entry["files"]["board"], {**record, "runner": "emulator", "how": "emulated: test text"})
+    html, _, data = report_of([entry], tmp_path)
+    assert data["runs"][0]["stages"][-1]["label"] == "Emulated board"
+    assert "Emulated board: emulated: test text." in html
+
+
+def test_estimates_and_missing_instructions_are_named(tmp_path):
+    entry = make_run(tmp_path)
+    html, _, _ = report_of([entry], tmp_path)
+    assert '<span class="badge estimate">estimate</span>' in html
+    assert "no DPU instructions" in html
+    compiled = read_json(entry["files"]["compile"])
+    write_json(entry["files"]["compile"], {**compiled, "machine_code": True})
+    html, _, _ = report_of([entry], tmp_path)
+    assert "no DPU instructions" not in html and "The xmodel holds DPU instructions." in html
+
+
+def test_reports_are_byte_identical_and_free_of_paths(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        write_toy_report(tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "one/report").iterdir())
+    assert files == ["accuracy.html", "accuracy.json", "accuracy.md"]
+    for name in files:
+        content = (tmp_path / "one/report" / name).read_bytes()
+        assert content == (tmp_path / "two/report" / name).read_bytes()
+        assert str(tmp_path).encode() not in content
+    checksums = read_json(tmp_path / "one/report/accuracy.json")["runs"][0]["files"]
+    assert checksums[0]["path"] == "toy/dataset.h5"
+
+
+@pytest.mark.parametrize(
+    ("absent", "gone"),
+    [
+        ("history", "Training</h3>"),
+        ("quantization", "Quantization</h3>"),
+        ("compile", "Target fit</h3>"),
+        ("dataset", "Confusion matrix</h3>"),
+        ("frozen", "Frozen →"),
+    ],
+)
+def test_a_missing_file_drops_its_section_only(tmp_path, absent, gone):
+    entry = make_run(tmp_path)
+    assert gone in report_of([entry], tmp_path)[0]
+    del entry["files"][absent]
+    html, _, data = report_of([entry], tmp_path)
+    assert gone not in html
+    assert "Stage to stage" in html and data["runs"][0]["stages"][0]["accuracy"] == 471 / 480
+
+
+def test_one_stage_alone_makes_a_report(tmp_path):
+    entry = make_run(tmp_path, full=False)
+    entry["files"] = {"keras": entry["files"]["keras"]}
+    html, _, data = report_of([entry], tmp_path)
+    assert "Only one stage was measured." in html
+    assert data["runs"][0]["comparisons"] == []
+
+
+def test_bare_records_of_other_tools_do_not_crash(tmp_path):
+    entry = make_run(tmp_path)
+    write_json(entry["files"]["quantization"], {"layers": [{"name": "a"}, {"op": "nameless"}, "text"]})
+    write_json(entry["files"]["compile"], {"findings": ["softmax on the CPU"], "estimate": None})
+    Path(entry["files"]["history"]).write_text("epoch\n1\n")
+    html, _, _ = report_of([entry], tmp_path)
+    assert "softmax on the CPU" in html
+
+
+def test_stages_on_other_images_are_refused(tmp_path):
+    entry, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=5)
+    record = read_json(other["files"]["board"])
+    write_json(other["files"]["board"], {**record, "labels_sha256": "0" * 64})
+    entry["files"]["board"] = other["files"]["board"]
+    with pytest.raises(UserError, match=r"keras_accuracy.json and .*board_accuracy.json were not measured"):
+        load_run(entry)
+
+
+def test_a_dataset_with_other_labels_is_refused(tmp_path):
+    entry = make_run(tmp_path / "a")
+    other = make_run(tmp_path / "b")
+    for stage in ("keras", "frozen", "quantized", "board"):
+        record = read_json(other["files"][stage])
+        write_json(other["files"][stage], {**record, "labels_sha256": "0" * 64})
+    other["files"]["dataset"] = entry["files"]["dataset"]
+    with pytest.raises(
+        UserError, match=r"dataset.h5: the labels of split 'test' are not those that stage 'keras'"
+    ):
+        load_run(other)
+
+
+def test_mistaken_entries_name_the_key(tmp_path):
+    entry = make_run(tmp_path, full=False)
+    with pytest.raises(UserError, match="unknown file key 'kears', expected one of dataset"):
+        load_run({**entry, "files": {**entry["files"], "kears": "x"}})
+    with pytest.raises(UserError, match="names no accuracy record"):
+        load_run({"model": "m", "files": {}})
+    with pytest.raises(UserError, match="no runs"):
+        write_report([], "a", "b", "c", {})
+    with pytest.raises(UserError, match=r"gone.h5: no such file"):
+        load_run({**entry, "files": {**entry["files"], "dataset": str(tmp_path / "gone.h5")}})
+
+
+def test_class_names_are_escaped(tmp_path):
+    entry = make_run(tmp_path, model="<script>alert(1)</script>", full=False)
+    html, _, _ = report_of([entry], tmp_path)
+    assert "<script>alert" not in html and "&lt;script&gt;alert(1)" in html
+
+
+def test_training_images_in_the_test_split_raise_a_warning(tmp_path):
+    import h5py
+
+    entry = make_run(tmp_path, full=False)
+    assert "are also test images" not in report_of([entry], tmp_path)[0]
+    with h5py.File(entry["files"]["dataset"], "r+") as file:
+        file.attrs["train_images_in_test"] = 31
+    assert "31 training images of toy are also test images" in report_of([entry], tmp_path)[0]
+
+
+def test_letters_k_to_y_are_not_shifted(tmp_path):
+    # label 10 is K although J (9) never occurs
+    run = load_run(make_run(tmp_path, full=False))
+    assert run.class_names == LETTERS
+    assert run_results(run)["stages"][0]["images"] == 480
+    from dpuflow.report.details import classes
+
+    names = [row["name"] for row in classes(run)]
+    assert names == [letter for letter in LETTERS if letter != "J"]
+
+
+def test_summary_for_the_terminal(toy_report):
+    text = summary(read_json(toy_report / "accuracy.json"), "results/report/accuracy.html")
+    lines = text.splitlines()
+    assert lines[0] == "signnet on toy (reference / zcu104 / emulator)"
+    assert re.search(r"Quantized +97\.50 % +95\.68–98\.56 % +468 of 480 +3 answers differ from Keras", text)
+    assert re.search(r"Frozen .* answers as Keras", text)
+    assert lines[-1] == "report: results/report/accuracy.html"
+    assert max(map(len, lines)) <= 100

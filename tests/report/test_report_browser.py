@@ -1,0 +1,150 @@
+"""The report in a real headless Chromium: no errors, links, sorting, phone width, colour schemes, print."""
+
+import chromium
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if chromium.find() is None:
+        pytest.skip(f"needs a Chromium: none of {', '.join(chromium.NAMES)} is installed")
+    with chromium.Chromium(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, toy_report):
+    browser.problems.clear()
+    browser.open(toy_report / "accuracy.html")
+    return browser
+
+
+def test_no_errors_and_no_requests(page, tmp_path):
+    decode = "i => { i.loading = 'eager'; return i.decode(); }"
+    decoded = page.evaluate(f"Promise.all([...document.images].map({decode})).then(a => a.length)")
+    assert decoded > 100
+    page.evaluate("new Promise(done => { scrollTo(0, document.body.scrollHeight); setTimeout(done, 200); })")
+    assert page.problems == []
+
+
+def test_the_recorder_of_problems_works(browser, tmp_path):
+    # otherwise the test above could not fail
+    browser.problems.clear()
+    bad = tmp_path / "bad.html"
+    bad.write_text("<img src='http://127.0.0.1:9/x.png'><script>undefined.x</script>")
+    browser.open(bad)
+    browser.evaluate("new Promise(done => setTimeout(done, 200))")
+    assert any("TypeError" in problem for problem in browser.problems)
+    assert any("127.0.0.1" in problem for problem in browser.problems)
+
+
+def test_every_link_has_its_target(page):
+    assert page.evaluate("document.links.length") > 20
+    assert (
+        page.evaluate(
+            "[...document.links].filter(a => !document.getElementById(a.hash.slice(1))).map(a => a.href)"
+        )
+        == []
+    )
+
+
+def test_a_link_into_a_folded_run_opens_it(page):
+    folded = "document.querySelectorAll('details.run')[2].open"
+    assert page.evaluate(folded) is False
+    page.evaluate("location.hash = '#run-3-errors', new Promise(done => setTimeout(done, 1500))")
+    assert page.evaluate(folded) is True
+    assert abs(page.evaluate("document.getElementById('run-3-errors').getBoundingClientRect().top")) < 900
+
+
+def column(page, index):
+    return page.evaluate(
+        f"[...document.querySelectorAll('.stages tbody tr')].map(r => r.cells[{index}].dataset.sort)"
+    )
+
+
+def test_tables_sort_by_click_and_by_key(page):
+    press = "document.querySelectorAll('.stages th button')[1]"
+    before = column(page, 1)
+    assert [float(value) for value in before] == sorted(map(float, before), reverse=True)
+    page.evaluate(f"{press}.click()")
+    heading = f"{press}.closest('th').getAttribute('aria-sort')"
+    assert page.evaluate(heading) == "descending"
+    page.evaluate(f"{press}.focus()")
+    for kind in ("keyDown", "keyUp"):
+        page.call(
+            "Input.dispatchKeyEvent",
+            type=kind,
+            key="Enter",
+            code="Enter",
+            text="\r",
+            windowsVirtualKeyCode=13,
+        )
+    assert page.evaluate(heading) == "ascending"
+    after = column(page, 1)
+    assert [float(value) for value in after] == sorted(map(float, before))
+    assert after != before
+    page.evaluate("document.querySelectorAll('.stages th button')[0].click()")
+    assert column(page, 0) == ["toy baseline / reference / zcu104 / lab"] + [
+        f"toy {model} / reference / zcu104 / emulator" for model in ("optimal", "signnet")
+    ]
+    assert page.evaluate(heading) is None
+
+
+def test_per_class_tables_sort_too(page):
+    script = """(() => { const table = document.querySelector('#run-1-classes table');
+        table.querySelectorAll('th button')[4].click();
+        return [...table.tBodies[0].rows].map(r => Number(r.cells[4].dataset.sort)); })()"""
+    values = page.evaluate(script)
+    assert len(values) == 24 and values == sorted(values) and values[0] < values[-1]
+
+
+def test_stages_of_the_confusion_matrix_switch(page):
+    shown = "[...document.querySelectorAll('#run-1-confusion .tabs > section')].map(s => s.offsetHeight > 0)"
+    assert page.evaluate(shown) == [False, False, False, True]
+    page.evaluate("document.querySelector('label[for=run-1-stage-1]').click()")
+    assert page.evaluate(shown) == [True, False, False, False]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_the_page_never_scrolls_sideways(browser, toy_report, width):
+    browser.open(toy_report / "accuracy.html", width=width, height=844)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelector('.stages').scrollWidth") <= width
+
+
+def test_light_and_dark_have_contrast(browser, toy_report):
+    # WCAG 2: at least 4.5 to 1 for text; every pair of a text colour and its background
+    script = """(() => {
+        const probe = document.body.appendChild(document.createElement('p'));
+        const light = (name) => {
+            probe.style.color = `var(${name})`;
+            const rgb = getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+                .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2];
+        };
+        const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+        const pairs = ['ink', 'soft', 'blue', 'orange', 'green', 'purple'].map(n => [`--${n}`, '--card'])
+            .concat([['--ink', '--page'], ['--soft', '--page'], ['--soft', '--wash'],
+                     ['--on-fill', '--blue-fill'], ['--on-orange', '--orange-fill']]);
+        return [getComputedStyle(document.body).backgroundColor,
+                Object.fromEntries(pairs.map(p => [p.join(' on '), ratio(...p)]))];
+    })()"""
+    backgrounds = set()
+    for scheme in ("light", "dark"):
+        browser.open(toy_report / "accuracy.html", scheme=scheme)
+        background, ratios = browser.evaluate(script)
+        backgrounds.add(background)
+        assert min(ratios.values()) >= 4.5, (scheme, min(ratios, key=ratios.get), ratios)
+    assert len(backgrounds) == 2
+
+
+def test_prints_with_all_runs_and_without_navigation(page, tmp_path):
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert page.evaluate("getComputedStyle(document.querySelector('.nav')).display") == "none"
+    page.call("Emulation.setEmulatedMedia", media="")
+    page.pdf(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert page.evaluate("[...document.querySelectorAll('details.run')].every(d => d.open)")
