@@ -209,8 +209,12 @@ GRAPH_ATTRS = {
     "libs_info": "map_string_2_string",
     "tools_commit_id": "string",
     "return_ops": "string_vec",
+    "input_subtract": "double",
+    "input_divide": "double",
+    "class_count": "int32",
+    "dpuflow_note": "string",
 }
-"""Attributes of the graph -> kind (xmodel.md 1.3)."""
+"""Attributes of the graph -> kind (xmodel.md 1.3); the last four are our own."""
 
 
 def op_attr_kinds(type_):

@@ -1,0 +1,153 @@
+"""QuantizedNetwork -> the quantized, uncompiled graph that the vendor's compiler takes.
+
+Float ops with fake quantisation: a `fix` op behind every constant, the input and every
+quantized activation, parameters as float32 values on the grid (facts xmodel.md 2.1).
+"""
+
+import numpy as np
+
+from dpuflow.compiler.naming import Names, input_attributes
+from dpuflow.compiler.representable import require_representable
+from dpuflow.compiler.workload import map_shape
+from dpuflow.errors import UserError
+from dpuflow.numerics import LEAKY_RELU_SLOPE, average_pool_factor, dequantize
+from dpuflow.xir import Graph
+from dpuflow.xir.shapes import ShapeError
+
+_ACTIVATIONS = {"RELU": "relu", "RELU6": "relu6", "LEAKYRELU": "leaky-relu"}
+
+
+def quantized_graph(quantized):
+    """xir.Graph with one op per layer, named after it, plus constants, activations and `fix` ops.
+
+    UserError names the layer that cannot be represented.
+    """
+    require_representable(quantized)
+    return _Builder(quantized).build()
+
+
+class _Builder:
+    def __init__(self, quantized):
+        self.quantized = quantized
+        self.network = quantized.network
+        self.graph = Graph(self.network.name)
+        self.names = Names(layer.name for layer in self.network.layers)
+        self.value = {}
+
+    def build(self):
+        for layer in self.network.layers:
+            try:
+                self.value[layer.name] = getattr(self, f"_{layer.op}")(layer)
+            except ShapeError as error:
+                raise UserError(f"layer {layer.name!r} ({layer.op}): {error}") from None
+        self.graph.attrs["return_ops"] = [self.value[self.network.output.name]]
+        for name, value in input_attributes(self.quantized).items():
+            self.graph.attrs[name] = value
+        root = self.graph.proto.subg_root
+        root.subgraph_name = "root"
+        root.op_name.extend(op.name for op in self.graph.ops)
+        return self.graph
+
+    def _sources(self, layer):
+        return [self.value[name] for name in layer.inputs]
+
+    def _fix(self, op, fix_point):
+        attrs = {"fix_point": fix_point, "bit_width": 8, "round_mode": "DPU_ROUND", "if_signed": True}
+        return self.graph.add_op(self.names.unique(f"{op}_fix"), "fix", {"input": op}, attrs).name
+
+    def _finish(self, layer, op):
+        """Activation, then `fix`: never between the op and its activation."""
+        activation = layer.attrs.get("activation", "NONE")
+        if activation != "NONE":
+            attrs = {}
+            if activation == "LEAKYRELU":
+                attrs = {"alpha": LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]}
+            type_ = _ACTIVATIONS[activation]
+            op = self.graph.add_op(self.names.unique(f"{op}_{type_}"), type_, {"input": op}, attrs).name
+        return self._fix(op, self.quantized.fix_points[layer.name])
+
+    def _const(self, name, array):
+        array = np.ascontiguousarray(array, "<f4")
+        attrs = {"shape": list(array.shape), "data_type": "FLOAT32", "data": array.tobytes()}
+        return self.graph.add_op(self.names.unique(name), "const", attrs=attrs).name
+
+    def _parameters(self, layer):
+        """Names of the `fix` ops behind weights and bias, by argument."""
+        tables = {"weights": self.quantized.weights, "bias": self.quantized.biases}
+        found = {}
+        for kind, table in tables.items():
+            if layer.name in table:
+                data, fix_point = table[layer.name]
+                const = self._const(f"{layer.name}_{kind}", dequantize(data, fix_point))
+                found[kind] = self._fix(const, fix_point)
+        return found
+
+    def _input(self, layer):
+        attrs = {"shape": [1, *layer.shape], "data_type": "FLOAT32"}
+        op = self.graph.add_op(layer.name, "data", attrs=attrs)
+        return self._fix(op.name, self.quantized.fix_points[layer.name])
+
+    def _conv(self, layer, type_="conv2d"):
+        attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "dilation", "pad")}
+        attrs["pad_mode"] = "FLOOR"
+        if type_ == "conv2d":
+            attrs["group"] = 1
+        attrs["bias_term"] = layer.name in self.quantized.biases
+        attrs["in_dim"] = map_shape(self.network[layer.inputs[0]].shape)[2]
+        attrs["out_dim"] = map_shape(layer.shape)[2]
+        inputs = {"input": self._sources(layer), **self._parameters(layer)}
+        return self._finish(layer, self.graph.add_op(layer.name, type_, inputs, attrs).name)
+
+    def _depthwise_conv(self, layer):
+        return self._conv(layer, "depthwise-conv2d")
+
+    def _dense(self, layer):
+        (source,) = self._sources(layer)
+        if len(self.graph.op(source).tensor.shape) > 2:
+            source = self._flat(f"{layer.name}_flatten", source)
+        parameters = self._parameters(layer)
+        inputs = {"input": [source, parameters["weights"]]}
+        if "bias" in parameters:
+            inputs["bias"] = parameters["bias"]
+        attrs = {"transpose_a": False, "transpose_b": True}
+        return self._finish(layer, self.graph.add_op(layer.name, "matmul", inputs, attrs).name)
+
+    def _flat(self, name, source):
+        last = len(self.graph.op(source).tensor.shape) - 1
+        attrs = {"start_axis": 1, "end_axis": last}
+        return self.graph.add_op(self.names.unique(name), "flatten", {"input": source}, attrs).name
+
+    def _flatten(self, layer):
+        (source,) = self._sources(layer)
+        last = len(self.graph.op(source).tensor.shape) - 1
+        attrs = {"start_axis": 1, "end_axis": last}
+        return self.graph.add_op(layer.name, "flatten", {"input": source}, attrs).name
+
+    def _window(self, layer):
+        attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "pad")}
+        return {**attrs, "pad_mode": "FLOOR", "global": False}
+
+    def _max_pool(self, layer):
+        op = self.graph.add_op(layer.name, "maxpool2d", {"input": self._sources(layer)}, self._window(layer))
+        return self._finish(layer, op.name)
+
+    def _avg_pool(self, layer):
+        """avgpool2d, then a `mul` by what the DPU's M / 2**S makes of 1 / (KH KW)."""
+        width, height = layer.attrs["kernel"]
+        multiplier, shift = average_pool_factor(height, width)
+        attrs = {**self._window(layer), "count_include_pad": True, "count_include_invalid": True}
+        pool = self.names.unique(f"{layer.name}_i0")
+        self.graph.add_op(pool, "avgpool2d", {"input": self._sources(layer)}, attrs)
+        scale = self._const(f"{layer.name}_i1", np.full(1, width * height * multiplier / 2**shift))
+        return self._finish(layer, self.graph.add_op(layer.name, "mul", {"input": [pool, scale]}).name)
+
+    def _add(self, layer):
+        return self._finish(layer, self.graph.add_op(layer.name, "add", {"input": self._sources(layer)}).name)
+
+    def _concat(self, layer):
+        inputs, attrs = {"input": self._sources(layer)}, {"axis": layer.attrs["axis"]}
+        return self._finish(layer, self.graph.add_op(layer.name, "concat", inputs, attrs).name)
+
+    def _softmax(self, layer):
+        inputs, attrs = {"input": self._sources(layer)}, {"axis": len(layer.shape)}
+        return self.graph.add_op(layer.name, "softmax", inputs, attrs).name

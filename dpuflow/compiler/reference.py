@@ -1,0 +1,290 @@
+"""Compiler `reference`: QuantizedNetwork -> graph in the form of the vendor's compiled files.
+
+data-fix (USER), upload, -fix ops with fused activations in superlayers, download (DPU),
+fix2float and softmax (CPU), as facts xmodel.md sections 2.2 and 3 describe them, without
+machine code and register maps: the constants keep their bytes in the const-fix ops.
+"""
+
+import numpy as np
+
+from dpuflow.compiler.naming import Names, input_attributes
+from dpuflow.compiler.partition import Segment, Superlayer, build_tree
+from dpuflow.compiler.representable import require_representable
+from dpuflow.compiler.target_check import check
+from dpuflow.compiler.workload import dense_kernel, layer_is_augmented, layer_workload, map_shape
+from dpuflow.errors import UserError
+from dpuflow.xir import Graph
+from dpuflow.xir.shapes import ShapeError
+
+NOTE = (
+    "no mc_code: not executable on a board; hand {}.quantized.xmodel to vai_c_xir. "
+    "Executable by a CPU reference runner or the emulator."
+)
+UNUSED = {"hsigmoid_in": -128, "shift_hsigmoid": -128, "shift_hswish": -128}
+
+
+def lower(quantized, target):
+    """Lower a QuantizedNetwork for a `targets.Target`.
+
+    Layers become ops of the same name; activations keep a batch of 1 and four dimensions on
+    the DPU, a vector being a 1 x 1 map. Layers beyond the target's limits
+    (`target_check.check`) go to CPU subgraphs as the same -fix ops.
+
+    Returns an xir.Graph; UserError names the layer that cannot be represented.
+    """
+    require_representable(quantized)
+    on_cpu = {finding.layer for finding in check(quantized, target)}
+    return _Lowering(quantized, target, on_cpu).lower()
+
+
+class _Lowering:
+    def __init__(self, quantized, target, on_cpu):
+        self.quantized, self.target, self.on_cpu = quantized, target, on_cpu
+        self.network = quantized.network
+        self.graph = Graph(self.network.name)
+        self.names = Names(layer.name for layer in self.network.layers)
+        self.segments = []
+        self.home = {}  # op name -> its segment
+        self.value = {}  # layer name -> op that holds its tensor, four-dimensional
+        self.downloads = {}
+
+    def lower(self):
+        for layer in self.network.layers:
+            try:
+                self._lower_layer(layer)
+            except ShapeError as error:
+                raise UserError(f"layer {layer.name!r} ({layer.op}): {error}") from None
+        output = self.network.output
+        if output.op != "softmax":
+            self._float_output(output, output)
+        for name, value in input_attributes(self.quantized).items():
+            self.graph.attrs[name] = value
+        self.graph.attrs["dpuflow_note"] = NOTE.format(self.network.name)
+        build_tree(self.graph, self.segments, self.target)
+        return self.graph
+
+    def _lower_layer(self, layer):
+        op = getattr(self, f"_{layer.op}")(layer)
+        if op is None:
+            return
+        expected = (1, *map_shape(layer.shape))
+        if op.tensor.shape != expected:
+            raise ShapeError(f"its output is {list(op.tensor.shape)}, the network says {list(expected)}")
+        self.value[layer.name] = op.name
+
+    # -- segments and what crosses them ------------------------------------------------------
+
+    def _enter(self, layer):
+        """Continue on the device of `layer`."""
+        self._segment("CPU" if layer.name in self.on_cpu else "DPU")
+
+    def _segment(self, device):
+        if not self.segments or self.segments[-1].device != device:
+            self.segments.append(Segment(device))
+        return self.segments[-1]
+
+    def _read(self, layer_name):
+        """Name of the op that gives a layer's tensor to the current segment."""
+        source, here = self.value[self._unflattened(layer_name)], self.segments[-1]
+        there = self.home[source]
+        if there is here:
+            return source
+        if there.device == "DPU":
+            source = self._download(source, there)
+        if here.device != "DPU":
+            return source
+        if source not in here.uploads:
+            here.uploads[source] = self._upload(source, here)
+        return here.uploads[source]
+
+    def _unflattened(self, name):
+        """Name of the layer that computes what a chain of flattens only renames."""
+        while name not in self.value:
+            name = self.network[name].inputs[0]
+        return name
+
+    def _upload(self, source, segment):
+        number = sum(source in other.uploads for other in self.segments)
+        producer = self.graph.op(source).tensor
+        name = self.names.unique(f"{source}_upload_{number}")
+        op = self.graph.add_op(
+            name, "upload", {"input": source}, {"device": "DPU"}, f"{producer.name}_upload_{number}"
+        )
+        self._fixed(op, producer.fix_point)
+        segment.leaves.append(Superlayer(name, [name], {"skip_code_gen": True}, transfer=True))
+        self.home[name] = segment
+        return name
+
+    def _download(self, source, segment):
+        """The tensor in DDR takes a name of its own, the downloaded one keeps it (xmodel.md 2.2)."""
+        if source not in self.downloads:
+            producer = self.graph.op(source).tensor
+            tensor_name = producer.name
+            producer.proto.tensor_name = f"{tensor_name}_download_0"
+            name = self.names.unique(f"{source}_download_0")
+            op = self.graph.add_op(name, "download", {"input": source}, {"device": "DPU"}, tensor_name)
+            self._fixed(op, producer.fix_point)
+            segment.leaves.append(Superlayer(name, [name], transfer=True))
+            self.home[name] = segment
+            self.downloads[source] = name
+        return self.downloads[source]
+
+    # -- ops ---------------------------------------------------------------------------------
+
+    def _fixed(self, op, fix_point, round_mode="DPU_ROUND"):
+        op.tensor.attrs.update(
+            {"fix_point": fix_point, "bit_width": 8, "if_signed": True, "round_mode": round_mode}
+        )
+        return op
+
+    def _place(self, op, constants=(), leaf=None, attrs=None):
+        """Put an op (and its constants) into a superlayer of the current segment."""
+        segment = self.segments[-1]
+        for name in (*constants, op.name):
+            self.graph.op(name).attrs["device"] = segment.device
+            self.home[name] = segment
+        if leaf is None:
+            leaf = Superlayer(op.name, [], attrs or {})
+            segment.leaves.append(leaf)
+        leaf.ops += [*constants, op.name]
+        return op
+
+    def _compute(self, layer, type_, inputs, attrs, tensor_name=None, leaf=None):
+        """An -fix op that computes a layer, with its workload."""
+        op = self.graph.add_op(layer.name, type_, inputs, attrs, tensor_name)
+        self._fixed(op, self.quantized.fix_points[layer.name])
+        constants = [name for kind, names in op.inputs.items() if kind != "input" for name in names]
+        self._place(op, constants, leaf)
+        workload, on_arch = layer_workload(self.network, layer, self.target)
+        if workload and op.device == "DPU":
+            op.attrs["workload"], op.attrs["workload_on_arch"] = workload, on_arch
+        return op
+
+    def _parameters(self, layer, weights_shape=None):
+        """{argument: const-fix op} for weights and bias."""
+        tables = {"weights": self.quantized.weights, "bias": self.quantized.biases}
+        found = {}
+        for kind, table in tables.items():
+            if layer.name not in table:
+                continue
+            data, fix_point = table[layer.name]
+            if kind == "weights" and weights_shape:
+                data = data.reshape(weights_shape)
+            attrs = {
+                "shape": list(data.shape),
+                "data_type": "XINT8",
+                "data": np.ascontiguousarray(data, np.int8).tobytes(),
+            }
+            name = self.names.unique(f"{layer.name}_{kind}")
+            op = self.graph.add_op(name, "const-fix", attrs=attrs, tensor_name=f"{name}_fixneuron")
+            # the label that the vendor's compiler puts on parameters; nothing is rounded any more
+            self._fixed(op, fix_point, "PY3_ROUND")
+            found[kind] = name
+        return found
+
+    def _input(self, layer):
+        self._segment("USER")
+        attrs = {"shape": [1, *layer.shape], "data_type": "XINT8"}
+        op = self.graph.add_op(layer.name, "data-fix", attrs=attrs, tensor_name=f"{layer.name}_fix")
+        self._place(self._fixed(op, self.quantized.fix_points[layer.name]))
+        if len(layer.shape) == 3:
+            return op
+        self.value[layer.name] = op.name
+        self._segment("DPU")
+        return self._reshape(layer.name, f"{layer.name}_map", (1, *map_shape(layer.shape)))
+
+    def _conv(self, layer):
+        self._enter(layer)
+        attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "dilation", "pad")}
+        return self._weighted(layer, "conv2d-fix", attrs)
+
+    def _depthwise_conv(self, layer):
+        self._enter(layer)
+        attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "dilation", "pad")}
+        return self._weighted(layer, "depthwise-conv2d-fix", attrs)
+
+    def _dense(self, layer):
+        """A convolution whose kernel covers the whole map (facts xmodel.md 2.2)."""
+        self._enter(layer)
+        (width, height), channels = dense_kernel(self.network, layer)
+        attrs = {"kernel": [width, height], "stride": [1, 1], "dilation": [1, 1], "pad": [0, 0, 0, 0]}
+        return self._weighted(layer, "conv2d-fix", attrs, (layer.shape[-1], height, width, channels))
+
+    def _weighted(self, layer, type_, attrs, weights_shape=None):
+        attrs.update(UNUSED, pad_mode="FLOOR", nonlinear=layer.attrs["activation"])
+        if type_ == "conv2d-fix":
+            attrs["group"] = 1
+            if self.segments[-1].device == "DPU" and layer_is_augmented(self.network, layer, self.target):
+                attrs["channel_augmentation"] = 1
+        inputs = {"input": [self._read(layer.inputs[0])], **self._parameters(layer, weights_shape)}
+        return self._compute(layer, type_, inputs, attrs, f"{layer.name}_fix")
+
+    def _max_pool(self, layer):
+        return self._pool(layer, "MAX")
+
+    def _avg_pool(self, layer):
+        return self._pool(layer, "AVG")
+
+    def _pool(self, layer, type_):
+        """A pool shares the superlayer of the convolution that only it reads."""
+        self._enter(layer)
+        source = self._read(layer.inputs[0])
+        attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "pad")}
+        leaf = None
+        alone = len(self.network.consumers(layer.inputs[0])) == 1
+        if alone and self.graph.op(source).type == "conv2d-fix" and self.segments[-1].device == "DPU":
+            leaf = self.segments[-1].leaf_of(source)
+        inputs = {"input": [source]}
+        return self._compute(layer, "pool-fix", inputs, {**attrs, "type": type_}, leaf=leaf)
+
+    def _add(self, layer):
+        self._enter(layer)
+        inputs = {"input": [self._read(name) for name in layer.inputs]}
+        attrs = {"nonlinear": layer.attrs["activation"], "type": "ADD"}
+        return self._compute(layer, "eltwise-fix", inputs, attrs)
+
+    def _concat(self, layer):
+        self._enter(layer)
+        inputs = {"input": [self._read(name) for name in layer.inputs]}
+        axis = layer.attrs["axis"] if len(layer.shape) == 3 else 3
+        return self._compute(layer, "concat-fix", inputs, {"axis": axis})
+
+    def _flatten(self, layer):
+        """No op where a dense layer or the output reshapes anyway."""
+        readers = {reader.op for reader in self.network.consumers(layer.name)}
+        if readers <= {"dense", "softmax", "flatten"}:
+            return None
+        self._enter(layer)
+        return self._reshape(layer.inputs[0], layer.name, (1, *map_shape(layer.shape)))
+
+    def _reshape(self, layer_name, name, shape):
+        source = self._read(layer_name)
+        op = self.graph.add_op(name, "reshape-fix", {"input": source}, {"shape": list(shape)})
+        self._fixed(op, self.graph.op(source).tensor.fix_point)
+        return self._place(op, attrs={"skip_code_gen": True})
+
+    # -- output ------------------------------------------------------------------------------
+
+    def _softmax(self, layer):
+        floats = self._float_output(self.network[layer.inputs[0]], layer)
+        op = self.graph.add_op(layer.name, "softmax", {"input": floats}, {"axis": len(layer.shape)})
+        self._place(op)
+
+    def _float_output(self, layer, reader):
+        """[1, N] or [1, H, W, C] floats of `layer` on the CPU; returns the fix2float op's name."""
+        source, shape = self._unflattened(layer.name), (1, *reader.shape)
+        if self.graph.op(self.value[source]).tensor.shape != shape:
+            if self.home[self.value[source]].device != "CPU":
+                self._segment("DPU")
+            name = self.names.unique(f"{source}_reshaped")
+            self.value[source] = self._reshape(source, name, shape).name
+        self._segment("CPU")
+        op = self._read(source)
+        attrs = {
+            "fix_point": self.graph.op(op).tensor.fix_point,
+            "bit_width": 8,
+            "round_mode": "DPU_ROUND",
+            "if_signed": True,
+        }
+        name = self.names.unique(f"{source}_fix2float")
+        return self._place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name

@@ -1,0 +1,121 @@
+"""Whether a QuantizedNetwork can be written as xmodel at all: ops, shifts, fix_points.
+
+What a particular DPU can run is another question: `target_check`.
+"""
+
+import numpy as np
+
+from dpuflow.compiler.workload import dense_kernel, map_shape
+from dpuflow.errors import UserError
+from dpuflow.network import ACTIVATIONS, WEIGHTED
+from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
+
+LOWERED = (
+    *("input", "conv", "depthwise_conv", "dense", "max_pool", "avg_pool"),
+    *("add", "concat", "flatten", "softmax"),
+)
+"""Ops of a folded network; relu, batch_norm and the like are gone by then."""
+
+HARDWARE_SHIFT_BIAS_MIN = -1
+"""The instruction field holds shift_bias + 1 unsigned (facts xmodel.md section 4)."""
+SHIFT_READ_RANGE = (0, 15)
+SHIFT_WRITE_RANGE = (-15, 15)
+"""Of an addition: greatest minus least input fix_point, least minus output (xmodel.md section 4)."""
+
+REQUANTIZE = "quantize the network again (the quantizer aligns these; `compat: vai_q` may not)"
+
+
+def require_representable(quantized):
+    """UserError that names the first layer which has no exact form in XIR."""
+    network = quantized.network
+    if not network.layers or [layer.op for layer in network.layers].count("input") != 1:
+        raise UserError(f"network {network.name!r}: exactly one input layer is needed")
+    known = set()
+    for layer in network.layers:
+        if layer.op not in LOWERED:
+            raise _error(layer, "this op cannot be written as xmodel", "fold and quantize the network first")
+        for name in layer.inputs:
+            if name not in known:
+                raise _error(layer, f"it reads {name!r}, which is not defined before it", "order the layers")
+        known.add(layer.name)
+        if layer.op != "softmax" and layer.name not in quantized.fix_points:
+            raise _error(layer, "it has no fix_point", REQUANTIZE)
+        if layer.attrs.get("activation", "NONE") not in ACTIVATIONS:
+            problem = f"activation {layer.attrs['activation']!r} is unknown"
+            raise _error(layer, problem, f"write one of {', '.join(ACTIVATIONS)}")
+        rule = _RULES.get(layer.op)
+        if rule:
+            rule(quantized, layer)
+    unread = [layer.name for layer in network.layers if not network.consumers(layer.name)]
+    if len(unread) != 1:
+        raise UserError(f"network {network.name!r}: one output is needed, found {', '.join(unread)}")
+
+
+def _error(layer, problem, remedy):
+    return UserError(f"layer {layer.name!r} ({layer.op}): {problem}; {remedy}")
+
+
+def _in_range(layer, what, value, limits):
+    if not limits[0] <= value <= limits[1]:
+        raise _error(layer, f"{what} is {value}, allowed {limits[0]} to {limits[1]}", REQUANTIZE)
+
+
+def _weighted(quantized, layer):
+    network = quantized.network
+    if layer.name not in quantized.weights:
+        raise _error(layer, "it has no int8 weights", REQUANTIZE)
+    weights = quantized.weights[layer.name][0]
+    channels = map_shape(layer.shape)[2]
+    in_channels = map_shape(network[layer.inputs[0]].shape)[2]
+    if layer.op == "dense":
+        (width, height), in_channels = dense_kernel(network, layer)
+        expected = (channels, width * height * in_channels)
+    else:
+        width, height = layer.attrs["kernel"]
+        expected = (channels, height, width, in_channels)
+        if layer.op == "depthwise_conv":
+            expected = (1, height, width, in_channels)
+    if weights.dtype != np.int8 or weights.shape != expected:
+        found = f"{weights.dtype} {list(weights.shape)}"
+        raise _error(layer, f"weights are {found}, expected int8 {list(expected)}", REQUANTIZE)
+    _in_range(layer, "shift_cut", quantized.shift_cut(layer.name), SHIFT_CUT_RANGE)
+    if layer.name in quantized.biases:
+        bias = quantized.biases[layer.name][0]
+        if bias.dtype != np.int8 or bias.shape != (channels,):
+            found = f"{bias.dtype} {list(bias.shape)}"
+            raise _error(layer, f"bias is {found}, expected int8 [{channels}]", REQUANTIZE)
+        limits = (HARDWARE_SHIFT_BIAS_MIN, SHIFT_BIAS_RANGE[1])
+        _in_range(layer, "shift_bias", quantized.shift_bias(layer.name), limits)
+
+
+def _same_fix_point(quantized, layer):
+    """Ops that move or compare values, and pools, do not rescale them."""
+    fix = quantized.fix_points[layer.name]
+    for name in layer.inputs:
+        if quantized.fix_points[name] != fix:
+            problem = f"its fix_point is {fix} but that of its input {name!r} is {quantized.fix_points[name]}"
+            raise _error(layer, problem, REQUANTIZE)
+
+
+def _add(quantized, layer):
+    if len(layer.inputs) < 2:
+        raise _error(layer, f"it has {len(layer.inputs)} input(s)", "an addition needs two")
+    shapes = {quantized.network[name].shape for name in layer.inputs}
+    if shapes != {layer.shape}:
+        raise _error(layer, f"inputs of shapes {sorted(shapes)} become {layer.shape}", "make them equal")
+    fixes = [quantized.fix_points[name] for name in layer.inputs]
+    _in_range(layer, "shift_read", max(fixes) - min(fixes), SHIFT_READ_RANGE)
+    _in_range(layer, "shift_write", min(fixes) - quantized.fix_points[layer.name], SHIFT_WRITE_RANGE)
+
+
+def _softmax(quantized, layer):
+    if quantized.network.consumers(layer.name):
+        raise _error(layer, "a softmax inside the network cannot be quantized", "keep it at the end only")
+
+
+_RULES = {
+    **dict.fromkeys(WEIGHTED, _weighted),
+    **dict.fromkeys(("max_pool", "avg_pool", "concat", "flatten"), _same_fix_point),
+    "add": _add,
+    "softmax": _softmax,
+}
