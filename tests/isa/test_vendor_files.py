@@ -102,7 +102,7 @@ def set_masks(*masks):
     ("change", "message"),
     [
         # 032 is the last weight LOAD before CONV 033: without its token CONV does not wait
-        (set_masks((32, 1, 1), (33, 0b0100, 0b0100)), "instruction 33 .*missing dependency.*of instruction 0 "),
+        (set_masks((32, 1, 1), (33, 0b0100, 0b0100)), "instruction 33 .*missing dependency.* instruction 0 "),
         # 105 CONV -> 106 ALU
         (set_masks((105, 0b0101, 0b0100), (106, 0b1000, 0b1000)), "instruction 106 .*missing dependency"),
         # 181 ALU -> 182 SAVE

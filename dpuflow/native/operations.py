@@ -1,0 +1,92 @@
+"""What the code generator compiles: operations on feature maps, all integers settled."""
+
+from dataclasses import dataclass, field
+
+INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
+
+KINDS = ("conv", "depthwise", "max_pool", "avg_pool", "add", "concat")
+
+
+@dataclass(eq=False)
+class FeatureMap:
+    """A feature map and its place in DDR (virtual while it stays on chip).
+
+    Attributes
+    ----------
+    shape : (height, width, channels).
+    region, address : base register and byte offset of its HWC image, rows without gaps.
+    spilled : the code moves it through DDR (set by the generator).
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    region: str = WORKSPACE
+    address: int = 0
+    spilled: bool = False
+
+    @property
+    def size(self):
+        """Bytes."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+
+@dataclass
+class Operation:
+    """One operation on feature maps.
+
+    Attributes
+    ----------
+    kind : one of KINDS.
+    kernel, stride : (height, width); pad : (top, left), the output shape tells the rest.
+    activation : "NONE", "RELU", "RELU6" or "LEAKYRELU".
+    weights : byte address in REG_0 of the [OC, KH, KW, IC] (depthwise [1, KH, KW, C]) block.
+    bias : byte address in REG_0 of the [OC] block.
+    shift_cut : fix_in + fix_weights - fix_out; pools and add: fix_in - fix_out.
+    shift_bias : the instruction field, fix_in + fix_weights - fix_bias + 1.
+    shift_read : add only, per input fix_in - min(fix_in).
+    multiplier : avg_pool only, (M, S) with M / 2**S for 1 / (kernel area).
+    """
+
+    name: str
+    kind: str
+    inputs: list[FeatureMap]
+    output: FeatureMap
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    activation: str = "NONE"
+    weights: int = 0
+    bias: int = 0
+    shift_cut: int = 0
+    shift_bias: int = 0
+    shift_read: tuple[int, ...] = ()
+    multiplier: tuple[int, int] = (1, 0)
+
+    @property
+    def windowed(self):
+        """Reads through a sliding window (all but add and concat)."""
+        return self.kind not in ("add", "concat")
+
+
+@dataclass
+class Job:
+    """Everything the generator needs for one DPU subgraph.
+
+    Attributes
+    ----------
+    operations : in execution order.
+    inputs, outputs : the feature maps in REG_2 and REG_3.
+    parameters : bytes of REG_0.
+    region_sizes : "REG_n" -> bytes.
+    """
+
+    name: str
+    operations: list[Operation]
+    inputs: list[FeatureMap]
+    outputs: list[FeatureMap]
+    parameters: bytes
+    region_sizes: dict[str, int] = field(default_factory=dict)
+
+    def consumers(self, feature_map):
+        """Operations that read it."""
+        return [op for op in self.operations if any(m is feature_map for m in op.inputs)]

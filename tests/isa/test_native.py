@@ -1,0 +1,123 @@
+"""Generated machine code against the integer reference, on the simulator with all its checks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from integer_reference import JobBuilder, run_job
+from random_jobs import FINGERPRINTS, assert_equal, chain, program, random_job
+
+from dpuflow.errors import UserError
+from dpuflow.isa.code import encode
+from dpuflow.isa.ordering import clocks
+from dpuflow.isa.plan import MachineCodeError
+from dpuflow.isa.simulator import Simulator
+
+B4096 = FINGERPRINTS["B4096"]
+
+
+@pytest.mark.parametrize("size", sorted(FINGERPRINTS))
+def test_small_network_on_every_size(size):
+    builder, job = chain((28, 64), (96, 25), depthwise=True)
+    simulator = assert_equal(builder, job, FINGERPRINTS[size])
+    assert simulator.machine.name == size
+    assert [op.name for op in job.operations if op.output.spilled] == [job.operations[-1].name]
+
+
+def test_network_of_three_blocks_and_three_dense_layers():
+    """The shape of the reference task's `optimal` network, 1024 and 512 units."""
+    builder, job = chain((28, 64, 64), (1024, 512, 25))
+    simulator = assert_equal(builder, job, B4096, images=3)
+    # few tokens wait at once: how many the hardware holds is unknown
+    assert max(simulator.clocks.most_tokens.values()) <= 16
+
+
+@pytest.mark.parametrize("seed", range(48))
+def test_random_networks(seed):
+    """Strides, padding, pools, add, concat, several outputs; DPU sizes in turn."""
+    builder, job = random_job(seed)
+    assert_equal(builder, job, list(FINGERPRINTS.values())[seed % 8])
+
+
+@pytest.mark.parametrize("size", ["B512", "B1152", "B4096"])
+def test_maps_that_need_tiles(size):
+    """224 columns of 64 channels exceed a bank group: rows and columns are cut, maps go through DDR."""
+    builder = JobBuilder((40, 224, 16), 5)
+    x = builder.conv(builder.input, 64)
+    x = builder.conv(x, 40, stride=(2, 2), activation="LEAKYRELU")
+    x = builder.pool(x, "max_pool", (3, 3), (2, 2), (1, 1, 1, 1))
+    simulator = assert_equal(builder, builder.job(x), FINGERPRINTS[size], images=1)
+    assert builder.operations[0].output.spilled
+    names = [step.instruction.name for step in simulator.steps]
+    assert names.count("SAVE") > 40
+
+
+def test_residual_block_with_concat():
+    builder = JobBuilder((16, 16, 3), 2)
+    stem = builder.conv(builder.input, 20)
+    inner = builder.conv(builder.conv(stem, 20), 20, activation="NONE")
+    added = builder.add([inner, stem], "RELU", (0, 2), 1)
+    joined = builder.concat([added, stem, builder.pool(added, "avg_pool", (3, 3), (1, 1), (1, 1, 1, 1))])
+    pooled = builder.pool(joined, "avg_pool", (16, 16), (1, 1))
+    assert_equal(builder, builder.job(builder.dense(pooled, 10)), B4096, images=5)
+
+
+def test_code_is_the_same_every_time():
+    first, again = (program(chain((16, 32), (25,))[1], B4096)[0].code for _ in range(2))
+    assert first == again
+
+
+def test_noise_in_the_banks_does_not_matter():
+    builder, job = chain((20,), (25,))
+    simulator = Simulator(program(job, B4096)[0])
+    images = builder.images(3)
+    outputs = [simulator.run([images], seed=seed)[0] for seed in range(3)]
+    for output in outputs:
+        np.testing.assert_array_equal(output, run_job(job, images)[0])
+
+
+def test_batches_are_cut_without_changing_results(monkeypatch):
+    builder, job = chain((8,), (25,))
+    simulator = Simulator(program(job, FINGERPRINTS["B512"])[0])
+    images = builder.images(10)
+    (whole,) = simulator.run([images])
+    monkeypatch.setattr("dpuflow.isa.simulator.IMAGES_AT_ONCE", 4)
+    (parts,) = simulator.run([images])
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_masks_overlap_loading_with_computing():
+    """The next weights load while a CONV runs, and no token is superfluous."""
+    _, job = chain((28, 64), (25,))
+    compiled, instructions = program(job, B4096)
+    known = clocks(instructions)
+    convs = [i for i, op in enumerate(instructions) if op.name == "CONV"]
+    loads_before = [known.finished[i, 0] for i in convs]
+    loads_issued = [sum(op.name == "LOAD" for op in instructions[:i]) for i in convs]
+    assert all(done < issued for done, issued in zip(loads_before, loads_issued, strict=True))
+    free_loads = [op for op in instructions if op.name == "LOAD" and op.dpdon == 1]
+    assert len(free_loads) > 0.9 * sum(op.name == "LOAD" for op in instructions)
+    crossing = [
+        (i, c) for i, op in enumerate(instructions) for c in range(4) if c != op.engine and op.dpdby >> c & 1
+    ]
+    assert crossing
+    for index, consumer in crossing:
+        code = [dataclasses.replace(op) for op in instructions]
+        code[index].dpdby &= ~(1 << consumer)
+        taker = next(
+            op for op in code[index + 1 :] if op.engine == consumer and op.dpdon >> code[index].engine & 1
+        )
+        taker.dpdon &= ~(1 << code[index].engine)
+        with pytest.raises(MachineCodeError, match=r"missing dependency|tokens"):
+            Simulator(dataclasses.replace(compiled, code=encode(code)))
+
+
+def test_what_does_not_fit_is_a_user_error():
+    builder = JobBuilder((14, 14, 256), 0)
+    dense = builder.dense(builder.input, 10)
+    with pytest.raises(UserError, match="conv_0: 14x14 kernel on 256 channels needs 3136 entries"):
+        program(builder.job(dense), B4096)
+    builder = JobBuilder((40, 4, 8), 0)
+    x = builder.conv(builder.input, 8, (15, 1), pad=(7, 7, 0, 0))
+    with pytest.raises(UserError, match="kernel of 15 rows needs more passes"):
+        program(builder.job(x), FINGERPRINTS["B512"])
