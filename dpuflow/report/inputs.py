@@ -12,8 +12,13 @@ from dpuflow.errors import UserError
 from dpuflow.evaluation import check_same_images, labels_digest, read_record
 from dpuflow.files import read_json, sha256
 
-STAGES = {"keras": "Keras", "frozen": "Frozen", "quantized": "Quantized", "board": "Board"}
-"""stage -> column heading; a stage is also the key of its accuracy record among a run's files."""
+STAGES = {
+    "keras": ("keras_accuracy", "Keras"),
+    "frozen": ("frozen_accuracy", "Frozen"),
+    "quantized": ("quantized_accuracy", "Quantized"),
+    "board": ("board_accuracy", "Board"),
+}
+"""stage -> (key of its accuracy record among a run's files, column heading)."""
 
 RUNNERS = {
     "emulator": ("Emulated board", "emulated"),
@@ -26,19 +31,19 @@ FILES = {
     "dataset": "dataset",
     "keras_model": "Keras model",
     "history": "training history",
-    "keras": "Keras accuracy",
+    "keras_accuracy": "Keras accuracy",
     "checkpoint": "TensorFlow checkpoint",
     "frozen_graph": "frozen graph",
     "freeze": "freezing",
-    "frozen": "frozen accuracy",
+    "frozen_accuracy": "frozen accuracy",
     "quantized_graph": "quantized graph",
     "quantized_model": "quantized model",
     "quantization": "quantization",
-    "quantized": "quantized accuracy",
+    "quantized_accuracy": "quantized accuracy",
     "xmodel": "xmodel",
     "compile": "compilation",
     "predictions": "predictions of the board",
-    "board": "accuracy of the board",
+    "board_accuracy": "accuracy of the board",
 }
 """Keys of a run's files, in the order of the chain, and what they are called in the report."""
 
@@ -97,7 +102,7 @@ class Run:
     def stage_label(self, stage):
         """What a stage's column is called for this run; the board's name says what it really was."""
         if stage != "board":
-            return STAGES[stage]
+            return STAGES[stage][1]
         return RUNNERS.get(self.runner_kind, (f"Runner {self.runner_kind!r}", ""))[0]
 
     def how(self, stage):
@@ -124,10 +129,10 @@ def load_run(entry, digests=None):
     if unknown:
         raise UserError(f"report: unknown file key {unknown[0]!r}, expected one of {', '.join(FILES)}")
     ids = {key: value for key, value in entry.items() if key not in ("files", "runner_kind")}
-    records = {stage: read_record(files[stage]) for stage in STAGES if stage in files}
+    records = {stage: read_record(files[key]) for stage, (key, _) in STAGES.items() if key in files}
     if not records:
         raise UserError(f"report: run {ids} names no accuracy record, so there is nothing to report")
-    check_same_images(list(records.values()), [files[stage] for stage in records])
+    check_same_images(list(records.values()), [files[STAGES[stage][0]] for stage in records])
     kind = records.get("board", {}).get("runner") or entry.get("runner_kind") or ids.get("runner", "emulator")
     run = Run(ids, records, str(kind), paths=files)
     if "dataset" in files:

@@ -54,7 +54,7 @@ def page_title(results):
 def columns(runs):
     """Stages that any run has, with the heading that all runs share, or else the plain one."""
     found = []
-    for stage, plain in STAGES.items():
+    for stage, (_, plain) in STAGES.items():
         labels = {run.stage_label(stage) for run in runs if stage in run.records}
         if labels:
             found.append({"stage": stage, "label": labels.pop() if len(labels) == 1 else f"{plain} stage"})

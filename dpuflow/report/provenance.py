@@ -11,7 +11,6 @@ PACKAGES = (
     "pandas",
     "h5py",
     "protobuf",
-    "scikit-learn",
     "snakemake",
 )
 

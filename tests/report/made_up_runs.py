@@ -147,8 +147,8 @@ def make_run(
             right = np.flatnonzero(given == labels)
             for position in random.choice(right, errors[index] - errors[index - 1], replace=False):
                 given[position] = PRESENT[(PRESENT.index(labels[position]) + 1) % 24]
-        files[stage] = home / f"{stage}_accuracy.json"
-        write_json(files[stage], accuracy_record(stage, "test", labels, given, LETTERS))
+        files[f"{stage}_accuracy"] = home / f"{stage}_accuracy.json"
+        write_json(files[f"{stage}_accuracy"], accuracy_record(stage, "test", labels, given, LETTERS))
     if full:
         files |= write_extras(home, random)
     ids = {"dataset": "toy", "model": model, "quantizer": "reference", "target": "zcu104", "runner": runner}

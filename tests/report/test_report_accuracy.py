@@ -102,8 +102,10 @@ def test_the_board_column_says_what_it_is(tmp_path, runner, label, kind):
 
 def test_the_record_names_the_runner_whatever_the_config_calls_it(tmp_path):
     entry = make_run(tmp_path, runner="my_runner")
-    record = read_json(entry["files"]["board"])
-    write_json(entry["files"]["board"], {**record, "runner": "emulator", "how": "emulated: test text"})
+    record = read_json(entry["files"]["board_accuracy"])
+    write_json(
+        entry["files"]["board_accuracy"], {**record, "runner": "emulator", "how": "emulated: test text"}
+    )
     html, _, data = report_of([entry], tmp_path)
     assert data["runs"][0]["stages"][-1]["label"] == "Emulated board"
     assert "Emulated board: emulated: test text." in html
@@ -142,7 +144,7 @@ def test_reports_are_byte_identical_and_free_of_paths(tmp_path, monkeypatch):
         ("quantization", "Quantization</h3>"),
         ("compile", "Target fit</h3>"),
         ("dataset", "Confusion matrix</h3>"),
-        ("frozen", "Frozen →"),
+        ("frozen_accuracy", 'Frozen <span class="nowrap">→'),
     ],
 )
 def test_a_missing_file_drops_its_section_only(tmp_path, absent, gone):
@@ -156,7 +158,7 @@ def test_a_missing_file_drops_its_section_only(tmp_path, absent, gone):
 
 def test_one_stage_alone_makes_a_report(tmp_path):
     entry = make_run(tmp_path, full=False)
-    entry["files"] = {"keras": entry["files"]["keras"]}
+    entry["files"] = {"keras_accuracy": entry["files"]["keras_accuracy"]}
     html, _, data = report_of([entry], tmp_path)
     assert "Only one stage was measured." in html
     assert data["runs"][0]["comparisons"] == []
@@ -173,9 +175,9 @@ def test_bare_records_of_other_tools_do_not_crash(tmp_path):
 
 def test_stages_on_other_images_are_refused(tmp_path):
     entry, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=5)
-    record = read_json(other["files"]["board"])
-    write_json(other["files"]["board"], {**record, "labels_sha256": "0" * 64})
-    entry["files"]["board"] = other["files"]["board"]
+    record = read_json(other["files"]["board_accuracy"])
+    write_json(other["files"]["board_accuracy"], {**record, "labels_sha256": "0" * 64})
+    entry["files"]["board_accuracy"] = other["files"]["board_accuracy"]
     with pytest.raises(UserError, match=r"keras_accuracy.json and .*board_accuracy.json were not measured"):
         load_run(entry)
 
@@ -184,8 +186,8 @@ def test_a_dataset_with_other_labels_is_refused(tmp_path):
     entry = make_run(tmp_path / "a")
     other = make_run(tmp_path / "b")
     for stage in ("keras", "frozen", "quantized", "board"):
-        record = read_json(other["files"][stage])
-        write_json(other["files"][stage], {**record, "labels_sha256": "0" * 64})
+        record = read_json(other["files"][f"{stage}_accuracy"])
+        write_json(other["files"][f"{stage}_accuracy"], {**record, "labels_sha256": "0" * 64})
     other["files"]["dataset"] = entry["files"]["dataset"]
     with pytest.raises(
         UserError, match=r"dataset.h5: the labels of split 'test' are not those that stage 'keras'"
@@ -195,8 +197,8 @@ def test_a_dataset_with_other_labels_is_refused(tmp_path):
 
 def test_mistaken_entries_name_the_key(tmp_path):
     entry = make_run(tmp_path, full=False)
-    with pytest.raises(UserError, match="unknown file key 'kears', expected one of dataset"):
-        load_run({**entry, "files": {**entry["files"], "kears": "x"}})
+    with pytest.raises(UserError, match="unknown file key 'keras_acuracy', expected one of dataset"):
+        load_run({**entry, "files": {**entry["files"], "keras_acuracy": "x"}})
     with pytest.raises(UserError, match="names no accuracy record"):
         load_run({"model": "m", "files": {}})
     with pytest.raises(UserError, match="no runs"):
