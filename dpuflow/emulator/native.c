@@ -8,59 +8,61 @@
 #include <stdint.h>
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
+/* acc += 4 products per lane. Inline assembly, because GCC 12 copies every sum around the
+   intrinsic of this instruction and so spills them. */
 #if defined(__AVX512VNNI__) && defined(__AVX512F__) && defined(__AVX512BW__)
+#define DOT(acc, a, w) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(w))
 typedef __m512i vec;
 #define LANES 16
+#define WIDEST 4 /* of 32 registers: 6 x 4 sums, 4 weights, 1 activation */
 #define LOAD(p) _mm512_loadu_si512((const void *)(p))
 #define SPREAD(v) _mm512_set1_epi32(v)
-#define DOT(acc, a, w) _mm512_dpbusd_epi32(acc, a, w)
-#define ADD(a, b) _mm512_add_epi32(a, b)
 #define SHIFT_RIGHT(a, n) _mm512_sra_epi32(a, n)
 #define MAX(a, b) _mm512_max_epi32(a, b)
 #define MIN(a, b) _mm512_min_epi32(a, b)
-static inline void store_bytes(int8_t *out, vec v, int count)
+INLINE void store_bytes(int8_t *out, vec v, int64_t count)
 {
     _mm512_mask_cvtepi32_storeu_epi8(out, count >= LANES ? 0xFFFF : (__mmask16)((1u << count) - 1), v);
 }
-#elif defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define NARROW
-#define DOT(acc, a, w) _mm256_dpbusd_epi32(acc, a, w)
-#elif defined(__AVXVNNI__)
-#define NARROW
-#define DOT(acc, a, w) _mm256_dpbusd_avx_epi32(acc, a, w)
-#else
-#error "no 8-bit dot-product instruction"
-#endif
-
-#ifdef NARROW
+#elif defined(__AVXVNNI__) && defined(__AVX2__)
+#define DOT(acc, a, w) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(w))
 typedef __m256i vec;
 #define LANES 8
+#define WIDEST 2 /* of 16 registers: 6 x 2 sums, 2 weights, 1 activation */
 #define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
 #define SPREAD(v) _mm256_set1_epi32(v)
-#define ADD(a, b) _mm256_add_epi32(a, b)
 #define SHIFT_RIGHT(a, n) _mm256_sra_epi32(a, n)
 #define MAX(a, b) _mm256_max_epi32(a, b)
 #define MIN(a, b) _mm256_min_epi32(a, b)
-static inline void store_bytes(int8_t *out, vec v, int count)
+INLINE void store_bytes(int8_t *out, vec v, int64_t count)
 {
     int32_t lanes[LANES];
     _mm256_storeu_si256((__m256i *)lanes, v);
     for (int i = 0; i < (count < LANES ? count : LANES); i++) out[i] = (int8_t)lanes[i];
 }
+#else
+#error "no 8-bit dot-product instruction"
 #endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 int lanes(void) { return LANES; }
 
 typedef struct {
-    int64_t runs, quads;      /* kernel as `runs` runs of 4 * `quads` adjacent bytes */
-    const int64_t *run_start; /* byte offset of each run from the window's first byte */
-    int64_t channels;         /* output channels */
+    const int64_t *start; /* for each group of 4 weights: its bytes' distance from the window's first */
+    int64_t groups;
+    int64_t channels; /* of the output */
     int32_t shift, low, high;
 } Kernel;
 
-/* PIXELS windows times BLOCKS vectors of output channels. Sizes are constants of the
+INLINE int32_t load_four(const uint8_t *from)
+{
+    int32_t four;
+    memcpy(&four, from, 4);
+    return four;
+}
+
+/* PIXELS windows times BLOCKS vectors of output channels. The sizes are constants of the
    preprocessor and the loops are unrolled, so that all sums stay in registers. */
 #define UNROLL _Pragma("GCC unroll 16")
 #define TILE(PIXELS, BLOCKS) \
@@ -70,16 +72,13 @@ static void tile_##PIXELS##_##BLOCKS(const Kernel *k, const uint8_t *const *x, c
     vec sum[PIXELS][BLOCKS]; \
     UNROLL for (int p = 0; p < PIXELS; p++) \
         UNROLL for (int b = 0; b < BLOCKS; b++) sum[p][b] = LOAD(offset + b * LANES); \
-    for (int64_t r = 0; r < k->runs; r++) { \
-        const uint8_t *from[PIXELS]; \
-        UNROLL for (int p = 0; p < PIXELS; p++) from[p] = x[p] + k->run_start[r]; \
-        for (int64_t q = 0; q < 4 * k->quads; q += 4, weights += step) { \
-            vec w[BLOCKS]; \
-            UNROLL for (int b = 0; b < BLOCKS; b++) w[b] = LOAD(weights + b * 4 * LANES); \
-            UNROLL for (int p = 0; p < PIXELS; p++) { \
-                const vec a = SPREAD(load_four(from[p] + q)); \
-                UNROLL for (int b = 0; b < BLOCKS; b++) sum[p][b] = DOT(sum[p][b], a, w[b]); \
-            } \
+    for (int64_t g = 0; g < k->groups; g++, weights += step) { \
+        const int64_t at = k->start[g]; \
+        vec w[BLOCKS]; \
+        UNROLL for (int b = 0; b < BLOCKS; b++) w[b] = LOAD(weights + b * 4 * LANES); \
+        UNROLL for (int p = 0; p < PIXELS; p++) { \
+            const vec a = SPREAD(load_four(x[p] + at)); \
+            UNROLL for (int b = 0; b < BLOCKS; b++) DOT(sum[p][b], a, w[b]); \
         } \
     } \
     const __m128i shift = _mm_cvtsi32_si128(k->shift); \
@@ -87,49 +86,43 @@ static void tile_##PIXELS##_##BLOCKS(const Kernel *k, const uint8_t *const *x, c
     UNROLL for (int p = 0; p < PIXELS; p++) \
         UNROLL for (int b = 0; b < BLOCKS; b++) \
             store_bytes(out + p * k->channels + b * LANES, \
-                        MAX(MIN(SHIFT_RIGHT(sum[p][b], shift), high), low), (int)(left - b * LANES)); \
-}
-
-INLINE int32_t load_four(const uint8_t *from)
-{
-    int32_t four;
-    memcpy(&four, from, 4);
-    return four;
+                        MAX(MIN(SHIFT_RIGHT(sum[p][b], shift), high), low), left - b * LANES); \
 }
 
 #define MANY 6
-#ifdef NARROW /* 16 registers */
-TILE(6, 2) TILE(1, 2) TILE(6, 1) TILE(1, 1)
-#else /* 32 registers */
-TILE(6, 4) TILE(1, 4) TILE(6, 3) TILE(1, 3) TILE(6, 2) TILE(1, 2) TILE(6, 1) TILE(1, 1)
+TILE(6, 1) TILE(1, 1) TILE(6, 2) TILE(1, 2)
+#if WIDEST == 4
+TILE(6, 3) TILE(1, 3) TILE(6, 4) TILE(1, 4)
 #endif
 
 typedef void (*Tile)(const Kernel *, const uint8_t *const *, const int8_t *, int64_t, const int32_t *,
                      int8_t *, int64_t);
-#ifdef NARROW
-#define WIDEST 2
-static const Tile many[] = {0, tile_6_1, tile_6_2}, one[] = {0, tile_1_1, tile_1_2};
-#else
-#define WIDEST 4
+#if WIDEST == 4
 static const Tile many[] = {0, tile_6_1, tile_6_2, tile_6_3, tile_6_4};
 static const Tile one[] = {0, tile_1_1, tile_1_2, tile_1_3, tile_1_4};
+#else
+static const Tile many[] = {0, tile_6_1, tile_6_2}, one[] = {0, tile_1_1, tile_1_2};
 #endif
 
 /* x: padded input, value + 128, [n][in_h][in_w][c]; out: [n][out_h][out_w][channels]. */
 void convolve(const uint8_t *x, const int8_t *weights, const int32_t *offset, int8_t *out,
-              const int64_t *run_start, int64_t runs, int64_t quads, int64_t n, int64_t image_bytes,
-              int64_t row_bytes, int64_t column_bytes, int64_t out_h, int64_t out_w, int64_t channels,
-              int32_t shift, int32_t low, int32_t high)
+              const int64_t *start, int64_t groups, int64_t n, int64_t image_bytes, int64_t row_bytes,
+              int64_t column_bytes, int64_t out_h, int64_t out_w, int64_t channels, int32_t shift,
+              int32_t low, int32_t high)
 {
-    const Kernel k = {runs, quads, run_start, channels, shift, low, high};
+    const Kernel k = {start, groups, channels, shift, low, high};
     const int64_t blocks = (channels + LANES - 1) / LANES, pixels = n * out_h * out_w;
     const int64_t step = blocks * 4 * LANES;
+    int64_t image = 0, row = 0, column = 0;
     for (int64_t p = 0; p < pixels; p += MANY) {
         const int64_t count = pixels - p < MANY ? pixels - p : MANY;
         const uint8_t *windows[MANY];
         for (int64_t i = 0; i < count; i++) {
-            const int64_t column = (p + i) % out_w, rest = (p + i) / out_w;
-            windows[i] = x + rest / out_h * image_bytes + rest % out_h * row_bytes + column * column_bytes;
+            windows[i] = x + image * image_bytes + row * row_bytes + column * column_bytes;
+            if (++column == out_w) {
+                column = 0;
+                if (++row == out_h) row = 0, image++;
+            }
         }
         for (int64_t b = 0; b < blocks; b += WIDEST) {
             const int64_t width = blocks - b < WIDEST ? blocks - b : WIDEST, from = b * LANES;
@@ -144,7 +137,7 @@ void convolve(const uint8_t *x, const int8_t *weights, const int32_t *offset, in
     }
 }
 
-/* int8 [n][h][w * c] into the middle of uint8 rows of `row_bytes`, each value + 128. */
+/* int8 [n][h][bytes] into rows that lie row_bytes apart, each value + 128. */
 void shift_into(const int8_t *x, uint8_t *out, int64_t n, int64_t h, int64_t bytes, int64_t image_bytes,
                 int64_t row_bytes)
 {
@@ -155,19 +148,28 @@ void shift_into(const int8_t *x, uint8_t *out, int64_t n, int64_t h, int64_t byt
         }
 }
 
+INLINE int8_t larger(int8_t a, int8_t b) { return a > b ? a : b; }
+
 /* Maximum over kernel_h x kernel_w windows without padding, int8 [n][h][w][c]. */
-void max_pool(const int8_t *x, int8_t *out, int64_t n, int64_t h, int64_t w, int64_t c, int64_t out_h,
-              int64_t out_w, int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w)
+void max_pool(const int8_t *restrict x, int8_t *restrict out, int64_t n, int64_t h, int64_t w, int64_t c,
+              int64_t out_h, int64_t out_w, int64_t kernel_h, int64_t kernel_w, int64_t stride_h,
+              int64_t stride_w)
 {
     for (int64_t i = 0; i < n; i++, x += h * w * c)
         for (int64_t oh = 0; oh < out_h; oh++)
             for (int64_t ow = 0; ow < out_w; ow++, out += c) {
                 const int8_t *window = x + (oh * stride_h * w + ow * stride_w) * c;
+                if (kernel_h == 2 && kernel_w == 2) {
+                    const int8_t *below = window + w * c;
+                    for (int64_t b = 0; b < c; b++)
+                        out[b] = larger(larger(window[b], window[c + b]), larger(below[b], below[c + b]));
+                    continue;
+                }
                 memcpy(out, window, (size_t)c);
                 for (int64_t kh = 0; kh < kernel_h; kh++)
                     for (int64_t kw = 0; kw < kernel_w; kw++) {
                         const int8_t *from = window + (kh * w + kw) * c;
-                        for (int64_t b = 0; b < c; b++) out[b] = from[b] > out[b] ? from[b] : out[b];
+                        for (int64_t b = 0; b < c; b++) out[b] = larger(from[b], out[b]);
                     }
             }
 }

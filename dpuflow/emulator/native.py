@@ -103,7 +103,7 @@ class NativeConv:
         self._pack(rows, offsets, c)
 
     def _pack(self, rows, offsets, channels):
-        """Weights as [runs * quads, OC (padded), 4], offsets without the activations' +128."""
+        """Weights as [groups of four bytes, OC (padded), 4], offsets without the activations' +128."""
         op = self.op
         lanes = library().lanes()
         (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
@@ -113,14 +113,14 @@ class NativeConv:
             for kh in range(kernel_h)
             for kw in range(0, kernel_w, joined)
         ]
-        self.run_start = np.array(starts, dtype=np.int64)
         length = joined * channels
-        self.quads = -(-length // 4)
+        quads = -(-length // 4)
+        self.start = (np.array(starts)[:, None] + 4 * np.arange(quads)).reshape(-1).astype(np.int64)
         outputs = rows.shape[0]
         wide = -(-outputs // lanes) * lanes
-        packed = np.zeros((len(starts), self.quads * 4, wide), np.int8)
+        packed = np.zeros((len(starts), quads * 4, wide), np.int8)
         packed[:, :length, :outputs] = rows.reshape(outputs, len(starts), length).transpose(1, 2, 0)
-        packed = packed.reshape(len(starts) * self.quads, 4, wide).transpose(0, 2, 1)
+        packed = packed.reshape(len(starts) * quads, 4, wide).transpose(0, 2, 1)
         self.weights = np.ascontiguousarray(packed)
         self.offset = np.zeros(wide, np.int32)
         self.offset[:outputs] = np.array(offsets, dtype=np.int64) - 128 * rows.sum(axis=1)
@@ -136,23 +136,10 @@ class NativeConv:
         call.shift_into(_pointer(x), ctypes.c_void_p(start), *_integers(n, h, w * c, self.image, self.row))
         outputs = self.op.weights.shape[0]
         out = workspace.take(self, "out", (n, self.out_h, self.out_w, outputs), _INT8)
+        rows, columns = self.row * self.op.stride[1], c * self.op.stride[0]
         call.convolve(
-            _pointer(source),
-            _pointer(self.weights),
-            _pointer(self.offset),
-            _pointer(out),
-            _pointer(self.run_start),
-            *_integers(
-                len(self.run_start),
-                self.quads,
-                n,
-                self.image,
-                self.row * self.op.stride[1],
-                c * self.op.stride[0],
-                self.out_h,
-                self.out_w,
-                outputs,
-            ),
+            *(_pointer(array) for array in (source, self.weights, self.offset, out, self.start)),
+            *_integers(len(self.start), n, self.image, rows, columns, self.out_h, self.out_w, outputs),
             *(ctypes.c_int32(v) for v in (self.shift, self.low, self.high)),
         )
         return out
