@@ -24,8 +24,9 @@ def predictions_of(run):
 def misclassified(run, limit=SHOWN_ERRORS):
     """Images that at least one stage got wrong, grouped by how the stages fared.
 
-    All of them up to `limit`; beyond it the ones lost on the way get up to half the places
-    and the images that most stages got wrong the rest.
+    All of them up to `limit`; beyond it the ones lost on the way get up to half the places,
+    those that stages disagree on otherwise up to a sixth, and those that most stages got
+    wrong the rest.
 
     Returns
     -------
@@ -77,9 +78,10 @@ def _choose(positions, kinds, times_wrong, limit):
     if len(positions) <= limit:
         return positions
     lost = positions[kinds == "lost"][: limit // 2]
-    rest = np.setdiff1d(positions, lost)
+    changed = positions[(kinds == "between") | (kinds == "regained")][: limit // 6]
+    rest = np.setdiff1d(positions, np.concatenate([lost, changed]))
     worst = rest[np.argsort(-times_wrong[rest], kind="stable")]
-    return np.sort(np.concatenate([lost, worst[: limit - len(lost)]]))
+    return np.sort(np.concatenate([lost, changed, worst[: limit - len(lost) - len(changed)]]))
 
 
 def confusions(run):

@@ -33,7 +33,7 @@ def diagnosis(run):
     Returns
     -------
     dict: settings, layers (worst first), columns, activations and weights (range bars),
-    votes (calibration batches per position).
+    votes (calibration batches per position), adjustments, folding.
     """
     quantized = read_quantized(run.paths["quantized_model"]) if "quantized_model" in run.paths else None
     if run.quantization is None and quantized is None:
@@ -46,8 +46,21 @@ def diagnosis(run):
         "activations": [bar for row in layers if (bar := activation_bar(row))],
         "weights": [bar for row in layers if (bar := weight_bar(row))],
         "votes": vote_rows(record.get("votes"), {row["name"]: row.get("fix_point_out") for row in layers}),
+        "adjustments": adjustments(record.get("adjustments")),
+        "folding": [
+            entry for entry in record.get("folding") or [] if isinstance(entry, dict) and "layer" in entry
+        ],
         "settings": settings(record),
     }
+
+
+def adjustments(entries):
+    """Fix points that were moved after the vote: tensor, before, after, why."""
+    return [
+        {"tensor": e["tensor"], "before": e.get("from"), "after": e.get("to"), "why": e.get("why")}
+        for e in entries or []
+        if isinstance(e, dict) and "tensor" in e
+    ]
 
 
 def merge_layers(recorded, quantized):

@@ -73,7 +73,9 @@ def real(value, digits=4):
     """A float with `digits` significant figures: 0.00123456 -> "0.001235"."""
     if value is None:
         return MISSING
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")

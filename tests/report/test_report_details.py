@@ -12,6 +12,7 @@ from made_up_runs import LETTERS, make_run
 from PIL import Image
 
 from dpuflow.errors import UserError
+from dpuflow.files import write_json
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.quantized_file import write_quantized
 from dpuflow.report import details, diagnosis, figures, hardware, wording
@@ -164,6 +165,17 @@ def test_worst_layers_come_first(tmp_path):
     assert "SQNR" in diagnosis.COLUMNS["sqnr_db"] and "sqnr_db" in view["columns"]
 
 
+def test_adjustments_and_folding_are_listed(tmp_path):
+    entry = make_run(tmp_path)
+    record = {"adjustments": [{"tensor": "dense/bias", "from": 11, "to": 10, "why": "shift_bias was -1"}]}
+    record["folding"] = [{"layer": "bn", "into": "conv", "how": "folded"}]
+    write_json(entry["files"]["quantization"], record)
+    view = diagnosis.diagnosis(load_run(entry))
+    expected = {"tensor": "dense/bias", "before": 11, "after": 10, "why": "shift_bias was -1"}
+    assert view["adjustments"] == [expected]
+    assert view["folding"] == record["folding"]
+
+
 def test_votes_show_only_disagreement():
     rows = diagnosis.vote_rows(
         {"a": {"5": 10}, "b": {"4": 7, "10": 3}, "c": {"3": 10}}, {"a": 5, "b": 4, "c": 2}
@@ -218,7 +230,7 @@ def test_percent_never_rounds_up_to_perfection(value, shown):
         (wording.real(10857.0), "10,857"),
         (wording.real(4.1e-9), "4.1e−09"),
         (wording.real(-3), "−3"),
-        (wording.real(True), "True"),
+        (wording.real(True), "yes"),
         (wording.fact_value("clock_mhz", 300.0), "300 MHz"),
         (wording.p_value(0.00001), "< 0.001"),
     ],
