@@ -1,0 +1,1 @@
+"""Boards: the bundle that goes there, the remote run, and the comparison with the emulator."""

@@ -1,0 +1,34 @@
+"""The board application as seen from this side: its files, its options, its dump."""
+
+import re
+from pathlib import Path
+
+from dpuflow.errors import UserError
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "board"
+FILES = ("app.py", "board_info.py")
+OPTIONS = ("threads", "batch", "limit", "warmup", "runs", "dump", "mode")
+
+
+def arguments(options):
+    """Command line for options {threads, batch, limit, warmup, runs, dump, mode}.
+
+    dump is an image's index, True for the first image, or False.
+    """
+    words = []
+    for name, value in (options or {}).items():
+        if name not in OPTIONS:
+            raise UserError(
+                f"option {name!r} of the board application is unknown; allowed: {', '.join(OPTIONS)}"
+            )
+        if value is False or value is None:
+            continue
+        words.append(f"--{name}")
+        if value is not True:
+            words.append(str(value))
+    return words
+
+
+def dump_name(name):
+    """A tensor's or subgraph's name as the runtime writes it into names of dump files."""
+    return re.sub(r"[^0-9A-Za-z_]", "_", name)

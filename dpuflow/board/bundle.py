@@ -1,0 +1,231 @@
+"""The bundle: everything a board needs, as one tar that is the same for the same content.
+
+Below deploy/TARGET/: model.xmodel, meta.json, images.npy (uint8, N x H x W x C),
+labels.npy (int64), app.py, board_info.py, README.md, SHA256SUMS. Names are sorted, times and
+owners zero, modes fixed, nothing compressed: two builds give the same bytes anywhere.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dpuflow import __version__
+from dpuflow.board import application
+from dpuflow.errors import UserError
+from dpuflow.files import atomic_path
+from dpuflow.xir import Graph
+
+FORMAT = "dpuflow bundle 1"
+
+README = """\
+# {network} for {target}
+
+Everything that a board needs to classify {count} test images with this network:
+
+    tar xf {target}.tar
+    cd deploy/{target}
+    sha256sum -c SHA256SUMS
+    python3 app.py --query          # what the board is; its fingerprint must be {fingerprint}
+    python3 app.py --threads {threads}      # writes results/predictions.csv and results/board.json
+
+The model is compiled for {dpu}, release {release}. {instructions}
+
+| file | holds |
+| --- | --- |
+| model.xmodel | the network |
+| images.npy, labels.npy | test images (uint8 pixels as they come) and their classes |
+| meta.json | class names, input scaling (float input = (pixel - subtract) / divide), fix_points |
+| app.py, board_info.py | the application; Python 3.6 or later with numpy, xir and vart |
+"""
+
+
+def input_scaling(graph, source):
+    """{"subtract", "divide"} that a compiled graph records; UserError when it does not."""
+    try:
+        return {key: float(graph.attrs[f"input_{key}"]) for key in ("subtract", "divide")}
+    except KeyError:
+        raise UserError(
+            f"{source}: the xmodel does not record its input scaling (attributes input_subtract, "
+            "input_divide); give it as a parameter {subtract: ..., divide: ...}"
+        ) from None
+
+
+def describe(xmodel, images, labels, class_names, target, split, scaling=None):
+    """The content of meta.json, after checking that all parts fit each other."""
+    graph = Graph.load(xmodel)
+    parts = graph.subgraphs("DPU")
+    if len(parts) != 1:
+        raise UserError(
+            f"{xmodel}: {len(parts)} DPU subgraphs; the board application runs models with exactly one. "
+            "An operation that the DPU cannot run splits the network; see the target check"
+        )
+    source, result = _border(graph, parts[0], xmodel)
+    fingerprint = parts[0].attrs["dpu_fingerprint"]
+    if fingerprint != target.fingerprint:
+        raise UserError(
+            f"{xmodel}: compiled for fingerprint {fingerprint:#x}, but target {target.name} has "
+            f"{target.fingerprint:#x}; compile it for this target"
+        )
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != source.shape[1:]:
+        raise UserError(
+            f"images have shape {images.shape} and type {images.dtype}; the model takes uint8 images of "
+            f"shape {source.shape[1:]}"
+        )
+    outputs = int(np.prod(result.shape[1:]))
+    if outputs != len(class_names):
+        raise UserError(f"{xmodel}: {outputs} outputs, but there are {len(class_names)} class names")
+    if len(labels) != len(images) or not len(images):
+        raise UserError(
+            f"{len(images)} images and {len(labels)} labels; both must be there, one label per image"
+        )
+    if labels.min() < 0 or labels.max() >= outputs:
+        raise UserError(f"labels reach from {labels.min()} to {labels.max()}, outside the {outputs} classes")
+    return {
+        "format": FORMAT,
+        "network": graph.name,
+        "model": "model.xmodel",
+        "target": target.name,
+        "dpu": target.dpu,
+        "release": target.release,
+        "fingerprint": hex(fingerprint),
+        "instructions": len(parts[0].attrs.get("mc_code", b"")),
+        "class_names": [str(name) for name in class_names],
+        "input": {
+            **(scaling or input_scaling(graph, xmodel)),
+            "shape": list(source.shape[1:]),
+            "fix_point": source.fix_point,
+        },
+        "output": {"classes": outputs, "fix_point": result.fix_point},
+        "images": {"file": "images.npy", "labels": "labels.npy", "count": len(images), "split": split},
+        "versions": {"dpuflow": __version__},
+    }
+
+
+def _border(graph, part, xmodel):
+    """(input tensor, output tensor) of the DPU subgraph."""
+    inside = set(part.op_names)
+    feeders = {name for op in graph.ops if op.name in inside for name in op.input_names} - inside
+    ends = [
+        name
+        for name in part.op_names
+        if graph.op(name).inputs and not inside & {op.name for op in graph.consumers(name)}
+    ]
+    if len(feeders) != 1 or len(ends) != 1:
+        raise UserError(f"{xmodel}: {len(feeders)} inputs and {len(ends)} outputs; one of each is expected")
+    return graph.op(feeders.pop()).tensor, graph.op(ends[0]).tensor
+
+
+def build(path, xmodel, images, labels, class_names, target, split, scaling=None):
+    """Write the bundle's tar.
+
+    Parameters
+    ----------
+    path : the tar to write.
+    xmodel : compiled model with one DPU subgraph.
+    images, labels : uint8 (N, H, W, C) and integers (N,), the split to classify.
+    class_names : names by output.
+    target : the Target that the model is compiled for.
+    split : name of the split, for the record.
+    scaling : {"subtract", "divide"}; default: what the xmodel records.
+
+    UserError when the parts do not fit each other.
+    """
+    images, labels = np.asarray(images), np.asarray(labels).astype(np.int64)
+    meta = describe(xmodel, images, labels, class_names, target, split, scaling)
+    files = {name: (application.FOLDER / name).read_bytes() for name in application.FILES}
+    files["model.xmodel"] = Path(xmodel).read_bytes()
+    files["images.npy"], files["labels.npy"] = _npy(images), _npy(labels)
+    files["meta.json"] = (json.dumps(meta, indent=1, ensure_ascii=False) + "\n").encode()
+    files["README.md"] = _readme(meta, target).encode()
+    sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
+    files["SHA256SUMS"] = "".join(sums).encode()
+    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(files):
+            entry = tarfile.TarInfo(f"deploy/{target.name}/{name}")
+            entry.size = len(files[name])
+            entry.mode = 0o755 if name == "app.py" else 0o644
+            archive.addfile(entry, io.BytesIO(files[name]))
+
+
+def _npy(array):
+    """Bytes of an .npy file, format 1.0, little-endian, C order."""
+    stream = io.BytesIO()
+    array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
+    np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _readme(meta, target):
+    if meta["instructions"]:
+        words = f"It holds {meta['instructions']} bytes of DPU instructions."
+    else:
+        words = "It holds no DPU instructions: it runs on dpuflow's virtual board only, not on a real one."
+    return README.format(
+        network=meta["network"],
+        target=meta["target"],
+        count=meta["images"]["count"],
+        fingerprint=meta["fingerprint"],
+        dpu=meta["dpu"],
+        release=meta["release"],
+        threads=2 * (target.board.cores if target.board else 1),
+        instructions=words,
+    )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its parsed meta.json and the bytes of its files by name."""
+
+    path: Path
+    meta: dict
+    files: dict
+
+    @classmethod
+    def open(cls, path):
+        """Read a bundle; UserError when the file is none."""
+        try:
+            with tarfile.open(path) as archive:
+                entries = [entry for entry in archive if entry.isfile()]
+                files = {Path(entry.name).name: archive.extractfile(entry).read() for entry in entries}
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except (tarfile.TarError, OSError) as error:
+            raise UserError(f"{path}: not a bundle ({error}); remove it and run again") from None
+        try:
+            meta = json.loads(files["meta.json"])
+        except (KeyError, ValueError):
+            raise UserError(
+                f"{path}: not a bundle (no readable meta.json); remove it and run again"
+            ) from None
+        if meta.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: bundle format {meta.get('format')!r}, expected {FORMAT!r}; build it again"
+            )
+        return cls(Path(path), meta, files)
+
+    @property
+    def images(self):
+        """uint8 (N, H, W, C)."""
+        return np.load(io.BytesIO(self.files["images.npy"]), allow_pickle=False)
+
+    @property
+    def labels(self):
+        """int64 (N,)."""
+        return np.load(io.BytesIO(self.files["labels.npy"]), allow_pickle=False)
+
+    @property
+    def graph(self):
+        """The model as dpuflow.xir.Graph."""
+        return Graph.from_bytes(self.files["model.xmodel"], f"{self.path}: model.xmodel")
+
+    def unpack(self, folder):
+        """Write the files into a new folder and return it."""
+        folder.mkdir(parents=True)
+        for name, data in self.files.items():
+            (folder / name).write_bytes(data)
+        return folder

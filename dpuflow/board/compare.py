@@ -1,0 +1,155 @@
+"""`board_accuracy.json`: what a board answered, compared with the emulator image by image.
+
+The emulator executes the same xmodel file in exact integer arithmetic, so on a healthy
+board every int8 output is equal. Where one is not, a dump of the board's tensors shows
+the first layer that differs.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dpuflow.board.application import dump_name
+from dpuflow.board.bundle import Bundle
+from dpuflow.emulator import Emulator
+from dpuflow.errors import UserError
+from dpuflow.evaluation import accuracy_record, agreement
+from dpuflow.files import read_json
+from dpuflow.numerics import input_table
+
+PREFIX = "q_"
+"""Columns of predictions.csv with the int8 output of each class."""
+
+
+def read_board_predictions(path):
+    """(labels, predictions, int8 outputs (N, classes)) of a board's predictions.csv."""
+    try:
+        table = pd.read_csv(path)
+        columns = [name for name in table.columns if name.startswith(PREFIX)]
+        values = table[columns].to_numpy()
+        if not columns or values.min() < -128 or values.max() > 127:
+            raise ValueError(f"no int8 columns {PREFIX}CLASS")
+        return table["label"].to_numpy(), table["prediction"].to_numpy(), values.astype(np.int8)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not the predictions of a board ({error}); run again") from None
+
+
+def dpu_outputs(emulator, meta, images):
+    """int8 outputs (N, classes) of the model's DPU subgraph for uint8 images."""
+    part = next(part for part in emulator.parts if part.device == "DPU")
+    results = emulator.run_subgraph(part.name, {part.inputs[0].name: _quantized(meta, images)})
+    return results[part.outputs[0].name].reshape(len(images), -1)
+
+
+def _quantized(meta, images):
+    table = input_table(meta["input"]["subtract"], meta["input"]["divide"], meta["input"]["fix_point"])
+    return table[images]
+
+
+def compare_outputs(board, emulated):
+    """Agreement of two arrays (N, classes) of int8 outputs.
+
+    Returns the agreement of the predictions, the number of images with any different
+    value, and for the first of them both sides' values (None when all are equal).
+    """
+    answer = agreement(board.argmax(axis=1), emulated.argmax(axis=1))
+    different = np.flatnonzero((board != emulated).any(axis=1))
+    answer["different_outputs"] = len(different)
+    answer["first_different_output"] = None
+    if len(different):
+        index = int(different[0])
+        answer["first_different_output"] = {
+            "image": index,
+            "board": board[index].tolist(),
+            "emulator": emulated[index].tolist(),
+        }
+    return answer
+
+
+def first_different_layer(folder, emulator, meta, images, index):
+    """Compare a board's dump of image `index` with the emulator, layer by layer.
+
+    folder : the `dump` folder that the runtime wrote. Only tensors in DDR are there:
+    what a compiled model keeps on the chip cannot be dumped.
+
+    Returns dict: image, compared (names in order of execution), not_dumped (count), and
+    first_different (None, or op, tensor, type, different, elements, position, board,
+    emulator).
+    """
+    part = next(part for part in emulator.parts if part.device == "DPU")
+    feed = {part.inputs[0].name: _quantized(meta, images[index : index + 1])}
+    tensors = {**feed, **emulator.run_subgraph(part.name, feed, dump=True)}
+    dumped = {path.name: path for path in sorted(Path(folder).rglob("0.*.bin"))}
+    answer = {"image": int(index), "compared": [], "not_dumped": 0, "first_different": None}
+    for op in emulator.graph.ops:
+        if op.name not in tensors:
+            continue
+        path = dumped.get(f"0.{dump_name(op.tensor.name)}.bin")
+        if path is None:
+            answer["not_dumped"] += 1
+            continue
+        expected = tensors[op.name][0]
+        found = np.frombuffer(path.read_bytes(), np.int8)
+        if found.size != expected.size:
+            raise UserError(f"{path}: {found.size} bytes, the tensor of op {op.name!r} has {expected.size}")
+        found = found.reshape(expected.shape)
+        answer["compared"].append(op.name)
+        places = np.argwhere(found != expected)
+        if len(places):
+            place = tuple(int(n) for n in places[0])
+            answer["first_different"] = {
+                "op": op.name,
+                "tensor": op.tensor.name,
+                "type": op.type,
+                "different": len(places),
+                "elements": int(expected.size),
+                "position": list(place),
+                "board": int(found[place]),
+                "emulator": int(expected[place]),
+            }
+            break
+    return answer
+
+
+def board_record(results, bundle, quantized=None, dump=None, runner="board"):
+    """The accuracy record of a board run with its comparisons.
+
+    Parameters
+    ----------
+    results : folder with predictions.csv and board.json.
+    bundle : the bundle that was run.
+    quantized : accuracy record of the quantized stage, or None.
+    dump : a `dump` folder of another run, else results/dump is used if it is there.
+    runner : "board", "virtual_board" or "ssh", for the record.
+
+    UserError when the results are not of this bundle.
+    """
+    content = Bundle.open(bundle)
+    meta, images, labels = content.meta, content.images, content.labels
+    report = read_json(Path(results) / "board.json")
+    path = Path(results) / "predictions.csv"
+    found, predictions, outputs = read_board_predictions(path)
+    count = len(found)
+    if count > len(labels) or not np.array_equal(found, labels[:count]):
+        raise UserError(f"{path}: not the results of {bundle}: the labels differ; run again")
+    if not np.array_equal(predictions, outputs.argmax(axis=1)):
+        raise UserError(f"{path}: predictions are not the largest outputs; the file was changed")
+    emulator = Emulator(content.graph)
+    record = accuracy_record("board", meta["images"]["split"], found, predictions, meta["class_names"])
+    record["runner"] = runner
+    record["how"] = (
+        "emulated: the board application on the virtual board of a PC; no board"
+        if report["emulated"]
+        else f"measured on a board of target {meta['target']}"
+    )
+    if quantized is not None:
+        record["agreement_with_quantized"] = agreement(predictions, quantized["predictions"][:count])
+    record["agreement_with_emulator"] = compare_outputs(outputs, dpu_outputs(emulator, meta, images[:count]))
+    record["unstable_images"] = report["unstable_images"]
+    folder, dumped = Path(dump or Path(results) / "dump"), report.get("dump")
+    if dump is not None:
+        dumped = read_json(folder.parent / "board.json").get("dump")
+    if dumped and folder.is_dir():
+        record["layers"] = first_different_layer(folder, emulator, meta, images, dumped["image"])
+    return record
