@@ -31,7 +31,7 @@ class Memory:
 
     def __init__(self, machine, images, regions, parameters, seed=0):
         noise = np.random.default_rng(seed)
-        self.machine = machine
+        self.machine, self.images = machine, images
         self.image = noise.integers(
             -128, 128, (machine.image_banks * BANK_DEPTH, images, machine.channels), np.int8
         )

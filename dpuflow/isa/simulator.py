@@ -13,7 +13,6 @@ from dpuflow.isa.code import decode
 from dpuflow.isa.machine import machine_for
 from dpuflow.isa.plan import MachineCodeError, Region
 from dpuflow.isa.planning import plan
-from dpuflow.isa.program import read_programs
 
 IMAGES_AT_ONCE = 128
 """Images per batch: bounds the memory of the simulated banks (0.5 MiB per image on B4096)."""
@@ -60,10 +59,14 @@ class Simulator:
         if len(inputs) != len(ports):
             raise UserError(f"{self.program.name}: got {len(inputs)} inputs, it has {len(ports)}")
         inputs = [self._checked(array, port) for array, port in zip(inputs, ports, strict=True)]
-        parts = [
-            self._run_batch([array[start : start + IMAGES_AT_ONCE] for array in inputs], seed)
-            for start in range(0, len(inputs[0]), IMAGES_AT_ONCE)
-        ]
+        parts, memory = [], None
+        for start in range(0, len(inputs[0]), IMAGES_AT_ONCE):
+            batch = [array[start : start + IMAGES_AT_ONCE] for array in inputs]
+            if memory is None or memory.images != len(batch[0]):
+                memory = engines.Memory(
+                    self.machine, len(batch[0]), self.regions, self.program.parameters, seed
+                )
+            parts.append(self._run_batch(batch, memory))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _checked(self, array, port):
@@ -77,14 +80,14 @@ class Simulator:
             )
         return array.reshape(len(array), -1)
 
-    def _run_batch(self, inputs, seed):
-        memory = engines.Memory(self.machine, len(inputs[0]), self.regions, self.program.parameters, seed)
+    def _run_batch(self, inputs, memory):
+        # banks and workspace keep what the batch before left in them, as on a DPU
         for array, port in zip(inputs, self.program.inputs, strict=True):
             memory.regions[port.region][:, port.address : port.stop] = array
         for step in self.steps:
             engines.execute(step, memory)
         return [
-            memory.regions[port.region][:, port.address : port.stop].reshape(-1, *port.shape)
+            memory.regions[port.region][:, port.address : port.stop].reshape(-1, *port.shape).copy()
             for port in self.program.outputs
         ]
 
@@ -102,37 +105,3 @@ def _regions(program):
     if "REG_0" in sizes:
         sizes["REG_0"] = len(program.parameters)
     return {name: Region(size, tuple(filled[name])) for name, size in sizes.items()}
-
-
-def run_xmodel(graph, images, source="xmodel"):
-    """Run images through the machine code of a compiled graph.
-
-    Parameters
-    ----------
-    graph : xir.Graph whose DPU subgraphs hold machine code.
-    images : int8 [images, height, width, channels], at the input's fix_point.
-    source : names the graph in messages.
-
-    Returns
-    -------
-    int8 [images, ...]: the output of the last DPU subgraph (logits of a classifier; what
-    the CPU does behind it, fix2float and softmax, is left to the caller).
-
-    UserError for malformed code or parameters, or when a CPU op lies between two DPU
-    subgraphs.
-    """
-    values = {}
-    result = None
-    for program in read_programs(graph, source):
-        simulator = Simulator(program)
-        inputs = []
-        for port in program.inputs:
-            if port.op not in values and graph.op(port.op).type not in ("data", "data-fix"):
-                raise UserError(
-                    f"{source}: {program.name} reads {port.op}, which a CPU op computes; not supported"
-                )
-            inputs.append(values.get(port.op, images))
-        outputs = simulator.run(inputs)
-        values.update({port.op: array for port, array in zip(program.outputs, outputs, strict=True)})
-        result = outputs[-1]
-    return result

@@ -79,7 +79,7 @@ def compile_graph(graph):
     if not subgraphs:
         raise UserError(f"graph {graph.name!r} has no DPU subgraph to compile")
     compiled = [_compile_subgraph(graph, subgraph) for subgraph in subgraphs]
-    graph.attrs.set("dpuflow_machine_code", STATUS, "string")
+    graph.attrs["dpuflow_note"] = STATUS
     return compiled
 
 
@@ -102,6 +102,7 @@ def _compile_subgraph(graph, subgraph):
     attrs.set("if_prefetch", True, "bool")
     _set_children(graph, subgraph)
     _set_tensors(graph, lowered)
+    _drop_augmentation(graph, subgraph, machine)
     maps = list({id(m): m for m in lowered.maps.values()}.values())
     return CompiledSubgraph(
         subgraph.name,
@@ -139,6 +140,8 @@ def _set_tensors(graph, lowered):
         if in_ddr:
             tensor.attrs.set("stride", _strides(tensor.shape), "int32_vec")
     for name, address in lowered.slots.items():
+        # as in the vendor's files: the bytes lie in reg_id_to_parameter_value alone
+        graph.op(name).attrs["data"] = b""
         tensor = graph.op(name).tensor
         for key, value in (("reg_id", 0), ("ddr_addr", address), ("location", 1)):
             tensor.attrs.set(key, value, "int32")
@@ -150,3 +153,22 @@ def _strides(shape):
         strides.append(step)
         step *= size
     return strides[::-1]
+
+
+def _drop_augmentation(graph, subgraph, machine):
+    """This code does not fold kernel columns into channels in the first layer: say so, and what it costs.
+
+    workload_on_arch without augmentation: facts xmodel.md section 5.1.
+    """
+    for name in subgraph.op_names:
+        op = graph.op(name)
+        if "channel_augmentation" not in op.attrs:
+            continue
+        del op.attrs["channel_augmentation"]
+        _, height, width, channels = op.tensor.shape
+        _, kernel_h, kernel_w, inputs = graph.op(op.inputs["weights"][0]).tensor.shape
+        taps = 2 * kernel_h * kernel_w * align(inputs, machine.channels) + 1
+        work = align(height, machine.pixels) * width * align(channels, machine.channels) * taps
+        more = work - op.attrs["workload_on_arch"]
+        for holder in (op, *(node for _, node in graph.root.walk() if name in node.op_names)):
+            holder.attrs["workload_on_arch"] += more

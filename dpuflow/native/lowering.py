@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dpuflow.emulator.parameters import constants
 from dpuflow.errors import UserError
 from dpuflow.isa.planning import SHIFT_BIAS_MAX
 from dpuflow.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
@@ -39,7 +40,11 @@ class Lowered:
 
 
 def lower_subgraph(graph, subgraph):
-    """Read one DPU subgraph (weights must be in the const-fix ops' `data`)."""
+    """Read one DPU subgraph.
+
+    Its weights may lie in the const-fix ops, or, if the file has been compiled before, in
+    the subgraph's parameters.
+    """
     names = set(subgraph.op_names)
     reader = _Reader(graph, subgraph.name)
     for op in graph.ops:
@@ -56,6 +61,7 @@ def align(size, unit=ALIGNMENT):
 class _Reader:
     def __init__(self, graph, name):
         self.graph = graph
+        self.constants = constants(graph)
         self.lowered = Lowered(Job(name, [], [], [], b""))
         self.blob = bytearray()
         self.zero_bias = {}
@@ -110,13 +116,8 @@ class _Reader:
     def constant(self, name):
         """Address in REG_0 of a const-fix op's data."""
         if name not in self.lowered.slots:
-            data = self.graph.op(name).array()
-            if data is None:
-                raise UserError(
-                    f"op {name!r}: its data is empty; the native compiler takes a graph with its weights,"
-                    " not a file that was compiled already"
-                )
-            self.lowered.slots[name] = self.place(np.ascontiguousarray(data, np.int8).tobytes())
+            data = np.ascontiguousarray(self.constants[name], np.int8)
+            self.lowered.slots[name] = self.place(data.tobytes())
         return self.lowered.slots[name]
 
     def bias(self, op, channels):
@@ -215,6 +216,22 @@ class _Reader:
             )
         )
 
+    def hard_sigmoid(self, op):
+        (source,) = op.inputs["input"]
+        shift_bias, shift_cut = op.attr("hsigmoid_in"), op.attr("shift_hsigmoid")
+        self._limits(op, "hsigmoid_in", shift_bias, 0, 15)
+        self._limits(op, "shift_hsigmoid", shift_cut, 0, 31)
+        self.job.operations.append(
+            Operation(
+                op.name,
+                "hard_sigmoid",
+                [self.map_of(source)],
+                self.new_map(op),
+                shift_cut=shift_cut,
+                shift_bias=shift_bias,
+            )
+        )
+
     def add(self, op):
         if op.attr("type") != "ADD":
             raise UserError(f"op {op.name!r}: eltwise type {op.attr('type')!r} is not supported, only ADD")
@@ -302,6 +319,7 @@ _HANDLERS = {
     "conv2d-fix": _Reader.conv,
     "depthwise-conv2d-fix": _Reader.depthwise,
     "pool-fix": _Reader.pool,
+    "hard-sigmoid-fix": _Reader.hard_sigmoid,
     "eltwise-fix": _Reader.add,
     "concat-fix": _Reader.concat,
     "reshape-fix": _Reader.reshape,

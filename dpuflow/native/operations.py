@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
 
-KINDS = ("conv", "depthwise", "max_pool", "avg_pool", "add", "concat")
+KINDS = ("conv", "depthwise", "max_pool", "avg_pool", "hard_sigmoid", "add", "concat")
 
 
 @dataclass(eq=False)
@@ -43,6 +43,7 @@ class Operation:
     bias : byte address in REG_0 of the [OC] block.
     shift_cut : fix_in + fix_weights - fix_out; pools and add: fix_in - fix_out.
     shift_bias : the instruction field, fix_in + fix_weights - fix_bias + 1.
+        hard_sigmoid has both from its op: shift_hsigmoid and hsigmoid_in.
     shift_read : add only, per input fix_in - min(fix_in).
     multiplier : avg_pool only, (M, S) with M / 2**S for 1 / (kernel area).
     """

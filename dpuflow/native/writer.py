@@ -7,11 +7,16 @@ goes where and in which order is the generator's business.
 from dpuflow.isa.addressing import PASSES
 from dpuflow.isa.code import make
 from dpuflow.isa.machine import BANK_DEPTH
-from dpuflow.isa.planning import AVERAGE_POOL, DEPTHWISE, MAX_POOL
+from dpuflow.isa.planning import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
 from dpuflow.native.placement import ceil_div
 
 ACTIVATIONS = {"NONE": 0, "RELU": 1, "LEAKYRELU": 3, "RELU6": 4}
-EXEC_MODES = {"depthwise": DEPTHWISE, "max_pool": MAX_POOL, "avg_pool": AVERAGE_POOL}
+EXEC_MODES = {
+    "depthwise": DEPTHWISE,
+    "max_pool": MAX_POOL,
+    "avg_pool": AVERAGE_POOL,
+    "hard_sigmoid": HARD_SIGMOID,
+}
 
 
 def right_shift_code(shift, coded_right):
@@ -129,7 +134,7 @@ class Writer:
         shift = op.shift_cut
         if op.kind == "avg_pool":
             shift += op.multiplier[1]
-        if op.kind != "depthwise":
+        if op.kind in ("max_pool", "avg_pool"):
             shift = right_shift_code(shift, 8)
         self._set(
             "ALUINIT",
@@ -143,7 +148,7 @@ class Writer:
             channel_group=chunk[1] - chunk[0],
             channel_offset=chunk[1] * self.machine.channels - channels,
             shift_cut=shift,
-            shift_bias=op.shift_bias if op.kind == "depthwise" else 0,
+            shift_bias=op.shift_bias,
             multi_factor=op.multiplier[0] if op.kind == "avg_pool" else 0,
             stride_out=target.sub_rows,
             stride_offset_out=sub_out,

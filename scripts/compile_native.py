@@ -1,0 +1,30 @@
+"""Quantized model -> xmodel with machine code for a DPUCZDX8G, its uncompiled form, compile.json."""
+
+from dpuflow.files import write_json
+from dpuflow.native.report import compile_native
+from dpuflow.quantized_file import read_quantized
+from dpuflow.scripting import log, run
+from dpuflow.targets import load_targets
+
+
+def main(snakemake):
+    name, entry = snakemake.wildcards.target, snakemake.params.target
+    target = load_targets(extra={name: entry["hardware"]})[name]
+    quantized = read_quantized(snakemake.input.model)
+    compiled = compile_native(quantized, target, on_cpu=entry["on_cpu"])
+    compiled.quantized_graph.save(snakemake.output.quantized)
+    compiled.graph.save(snakemake.output.xmodel)
+    write_json(snakemake.output.report, compiled.report)
+    for program in compiled.report["programs"]:
+        log.info(
+            "%s for %s: %d instructions, %d bytes, estimated %d cycles",
+            program["name"],
+            program["machine"],
+            sum(program["instructions"].values()),
+            program["code_bytes"],
+            program["estimate"]["cycles"],
+        )
+    log.info("%s", compiled.report["note"])
+
+
+run(main, globals())

@@ -1,0 +1,45 @@
+"""Run the xmodel's machine code on test images in the instruction simulator -> predictions, accuracy."""
+
+import numpy as np
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.emulator import Emulator
+from dpuflow.errors import UserError
+from dpuflow.evaluation import accuracy_record, agreement, read_record
+from dpuflow.files import write_json, write_text
+from dpuflow.isa.runner import IsaRunner
+from dpuflow.predictions import predictions_csv
+from dpuflow.scripting import log, log_accuracy, run
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    images, labels = dataset.subset("test")
+    runner = IsaRunner(snakemake.input.xmodel, snakemake.input.xmodel)
+    batch = runner.quantize_input(images)
+    probabilities = runner.run(batch)
+    emulated = Emulator(snakemake.input.xmodel, threads=snakemake.threads).run(batch)
+    equal = int((probabilities == emulated).reshape(len(batch), -1).all(axis=1).sum())
+    if equal != len(batch):
+        raise UserError(
+            f"{snakemake.input.xmodel}: machine code and emulator differ on {len(batch) - equal} of"
+            f" {len(batch)} images; do not deploy this file"
+        )
+    predictions = np.argmax(probabilities, axis=1)
+    record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
+    record["agreement_with_quantized"] = agreement(
+        predictions, read_record(snakemake.input.quantized)["predictions"]
+    )
+    record["runner"] = "isa_simulator"
+    record["how"] = "simulated: the file's machine code on an instruction-level simulator; no board"
+    record["machine_code"] = {"images": len(batch), "equal_to_emulator": equal, "programs": runner.summary()}
+    write_text(
+        snakemake.output.predictions,
+        predictions_csv(labels, predictions, probabilities, dataset.class_names),
+    )
+    write_json(snakemake.output.accuracy, record)
+    log.info("machine code equal to the emulator on all %d images", len(batch))
+    log_accuracy(record)
+
+
+run(main, globals())

@@ -1,0 +1,232 @@
+"""QuantizedNetwork -> xmodel with machine code -> simulator, against the emulator."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dpuflow.compiler.reference import lower
+from dpuflow.emulator import Emulator
+from dpuflow.errors import UserError
+from dpuflow.isa import __main__ as cli
+from dpuflow.isa.program import read_programs
+from dpuflow.isa.runner import IsaRunner, run_xmodel
+from dpuflow.isa.simulator import Simulator
+from dpuflow.native.compile import STATUS, compile_graph
+from dpuflow.native.report import compile_native
+from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.targets import get_target
+from dpuflow.xir import Graph
+
+SIZES = ("B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096")
+SAME = {"stride": (1, 1), "dilation": (1, 1), "pad": (1, 1, 1, 1)}
+
+
+class Builder:
+    """A QuantizedNetwork with random parameters and positions that keep values in range."""
+
+    def __init__(self, shape, seed=0):
+        self.random = np.random.default_rng(seed)
+        self.layers = [Layer("input", "input", [], shape)]
+        self.fix_points, self.weights, self.biases = {"input": 6}, {}, {}
+
+    def layer(self, op, inputs, shape, fix_point=None, weights=None, **attrs):
+        name = f"{op}{len(self.layers)}"
+        self.layers.append(Layer(name, op, inputs, shape, attrs))
+        self.fix_points[name] = self.fix_points[inputs[0]] if fix_point is None else fix_point
+        if weights is not None:
+            spread = int(np.clip(1000 / np.sqrt(np.prod(weights[1:])), 8, 127))
+            self.weights[name] = (self.random.integers(-spread, spread + 1, weights, np.int8), 8)
+            bias = self.random.integers(-128, 128, shape[-1], np.int8)
+            self.biases[name] = (bias, self.fix_points[inputs[0]] + 8 - int(self.random.integers(0, 4)))
+        return name
+
+    def shape(self, name):
+        return next(layer.shape for layer in self.layers if layer.name == name)
+
+    def conv(self, source, channels, fix_point=4, activation="RELU", **attrs):
+        height, width, inputs = self.shape(source)
+        attrs = {"kernel": (3, 3), **SAME, **attrs}
+        return self.layer(
+            "conv", [source], (height, width, channels), fix_point, (channels, 3, 3, inputs),
+            activation=activation, **attrs,
+        )  # fmt: skip
+
+    def depthwise(self, source):
+        height, width, channels = self.shape(source)
+        attrs = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+        return self.layer(
+            "depthwise_conv", [source], (height, width, channels), 4, (1, 1, 1, channels),
+            activation="NONE", **attrs,
+        )  # fmt: skip
+
+    def pool(self, source, op="max_pool", kernel=(2, 2)):
+        height, width, channels = self.shape(source)
+        shape = (height // kernel[1], width // kernel[0], channels)
+        return self.layer(op, [source], shape, kernel=kernel, stride=kernel, pad=(0, 0, 0, 0))
+
+    def dense(self, source, units, activation="NONE"):
+        count = int(np.prod(self.shape(source)))
+        return self.layer("dense", [source], (units,), 3, (units, count), activation=activation)
+
+    def flatten(self, source):
+        return self.layer("flatten", [source], (int(np.prod(self.shape(source))),))
+
+    def quantized(self, name, output):
+        self.layers.append(Layer("softmax", "softmax", [output], self.shape(output)))
+        return QuantizedNetwork(
+            Network(name, self.layers), self.fix_points, self.weights, self.biases,
+            {"subtract": 128.0, "divide": 128.0},
+        )  # fmt: skip
+
+
+def signs(blocks=(16, 32), dense=(64, 25), depthwise=False):
+    """Blocks of conv, ReLU, (batch norm as 1x1 depthwise), pool; dense layers; 28x28x1."""
+    b = Builder((28, 28, 1), 3)
+    x = "input"
+    for channels in blocks:
+        x = b.conv(x, channels)
+        if depthwise:
+            x = b.depthwise(x)
+        x = b.pool(x)
+    x = b.flatten(x)
+    for units in dense[:-1]:
+        x = b.dense(x, units, "RELU")
+    return b.quantized("signs", b.dense(x, dense[-1]))
+
+
+def residual(difference=1):
+    """A shortcut, a concat and a global average pool; the add's inputs differ by `difference`."""
+    b = Builder((12, 12, 3), 4)
+    stem = b.conv("input", 20, fix_point=4)
+    branch = b.conv(stem, 20, fix_point=4 + difference, activation="NONE")
+    added = b.layer("add", [stem, branch], (12, 12, 20), 4, activation="RELU")
+    other = b.conv(added, 9, fix_point=4)
+    joined = b.layer("concat", [added, other], (12, 12, 29), 4, axis=3)
+    pooled = b.pool(joined, "avg_pool", (12, 12))
+    return b.quantized("residual", b.dense(b.flatten(pooled), 10))
+
+
+def images(graph, count=3):
+    shape = Emulator(graph).input.tensor.shape[1:]
+    return np.random.default_rng(1).integers(-128, 128, (count, *shape), np.int8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_machine_code_equals_the_emulator_on_every_size(size, tmp_path):
+    target = get_target(f"DPUCZDX8G_ISA1_{size}")
+    quantized = signs()
+    reference = lower(quantized, target)
+    batch = images(reference)
+    expected = Emulator(reference).run(batch, dump=True)
+    graph = compile_native(quantized, target).graph
+    path = tmp_path / "signs.xmodel"
+    graph.save(path)
+    loaded = Graph.load(path)
+    logits = run_xmodel(loaded, batch)
+    assert logits.dtype == np.int8 and len(np.unique(logits)) > 10
+    np.testing.assert_array_equal(logits, expected[loaded.subgraphs("DPU")[-1].op_names[-1]])
+    np.testing.assert_array_equal(IsaRunner(path).run(batch), expected["softmax"])
+    # the emulator reads the weights back from REG_0
+    np.testing.assert_array_equal(Emulator(path).run(batch), expected["softmax"])
+    assert cli.main(["check", str(path)]) == 0
+
+
+@pytest.mark.parametrize(
+    "network", [signs((28, 64), (128, 25), depthwise=True), residual(2)], ids=lambda q: q.network.name
+)
+def test_other_networks(network):
+    graph = compile_native(network, get_target("DPUCZDX8G_ISA1_B4096")).graph
+    batch = images(graph, 5)
+    np.testing.assert_array_equal(IsaRunner(graph).run(batch), Emulator(graph).run(batch))
+
+
+def test_an_add_that_rounds_coarser_than_the_reference_is_refused():
+    with pytest.raises(UserError, match="'add3' adds maps whose fix_points differ by 6"):
+        compile_native(residual(6), get_target("DPUCZDX8G_ISA1_B4096"))
+
+
+def test_attributes_of_the_file():
+    target = get_target("DPUCZDX8G_ISA1_B2304")
+    graph = compile_native(signs(), target).graph
+    (dpu,) = graph.subgraphs("DPU")
+    assert dpu.attrs["dpu_fingerprint"] == 0x101000056010405 and dpu.attrs["mc_code_preload"] == b""
+    assert dpu.attrs["reg_id_to_context_type_v2"] == {
+        "REG_0": "CONST", "REG_1": "WORKSPACE", "REG_2": "INTERFACE", "REG_3": "INTERFACE",
+    }  # fmt: skip
+    assert dpu.attrs["reg_id_to_hw_segment"] == {"REG_0": "W0", "REG_1": "D0", "REG_2": "D0", "REG_3": "D0"}
+    assert dpu.attrs.kind("reg_id_to_size") == "map_string_2_int32"
+    sizes = dpu.attrs["reg_id_to_size"]
+    assert sizes["REG_2"] == 784 and sizes["REG_3"] == 32
+    assert sizes["REG_0"] == len(dpu.attrs["reg_id_to_parameter_value"]["REG_0"])
+    assert dpu.attrs["children_topological_sort"] == [
+        "subgraph_conv1", "subgraph_conv3", "subgraph_dense6", "subgraph_dense7", "subgraph_dense7_reshaped",
+    ]  # fmt: skip
+    upload = next(op for op in graph.ops if op.type == "upload").tensor
+    assert (upload.attrs["reg_id"], upload.attrs["ddr_addr"], upload.attrs["location"]) == (2, 0, 1)
+    assert upload.attrs["stride"] == [784, 28, 1, 1]
+    saved = graph.op("dense7").tensor
+    assert (saved.attrs["reg_id"], saved.attrs["location"], saved.attrs["stride"]) == (3, 1, [25, 25, 25, 1])
+    assert graph.op("conv1").tensor.attrs["location"] == 0
+    weights = graph.op("conv1_weights")
+    assert weights.attrs["data"] == b"" and weights.tensor.attrs["ddr_addr"] % 4096 == 0
+    assert "channel_augmentation" not in graph.op("conv1").attrs
+    assert graph.op("conv1").attrs["workload_on_arch"] == 32 * 28 * 24 * (2 * 9 * 12 + 1)
+    total = sum(op.attrs.get("workload_on_arch", 0) for op in graph.ops)
+    assert dpu.attrs["workload_on_arch"] == graph.root.attrs["workload_on_arch"] == total
+    assert graph.attrs["dpuflow_note"] == STATUS
+
+
+def test_report_and_determinism():
+    target = get_target("DPUCZDX8G_ISA1_B4096")
+    first, again = compile_native(signs(), target), compile_native(signs(), target)
+    assert first.graph.to_bytes() == again.graph.to_bytes()
+    assert json.dumps(first.report) == json.dumps(again.report)
+    assert first.report["machine_code"] is True and first.report["compiler"] == "native"
+    assert "not yet on hardware" in first.report["note"]
+    (program,) = first.report["programs"]
+    estimate = program["estimate"]
+    assert estimate["kind"] == "estimate"
+    # bands x groups x columns x taps: two convolutions, a 7x7x32 and a 1x1x64 dense layer
+    assert estimate["busy"]["CONV"] == 4 * 28 * 9 + 4 * 14 * 9 + 4 * 49 * 2 + 2 * 4
+    assert max(estimate["busy"].values()) <= estimate["cycles"] <= estimate["sequential"]
+    assert program["spilled"] == [] and "conv1" in program["on_chip"]
+
+
+def test_vendor_graph_compiled_again_gives_the_vendors_outputs(shared):
+    """The vendor's network with our code in place of theirs, on another size too."""
+    vectors = np.load(shared("golden/vendor/zcu102_mnist_vectors.npz"))
+    path = shared("golden/vendor/zcu102_mnist_3.0.xmodel")
+    for fingerprint in (0x101000056010407, 0x101000056010201):
+        graph = Graph.load(path)
+        for subgraph in graph.subgraphs("DPU"):
+            subgraph.attrs["dpu_fingerprint"] = fingerprint
+        compile_graph(graph)
+        for number, program in enumerate(read_programs(graph)):
+            (output,) = Simulator(program).run([vectors[f"dpu{number}_input"][:6]])
+            np.testing.assert_array_equal(output, vectors[f"dpu{number}_output"][:6])
+
+
+def test_files_without_usable_code_are_user_errors(tmp_path):
+    target = get_target("DPUCZDX8G_ISA1_B4096")
+    with pytest.raises(UserError, match=r"has no machine code.*native"):
+        read_programs(lower(signs(), target), "f.xmodel")
+    graph = compile_native(signs(), target).graph
+    (dpu,) = graph.subgraphs("DPU")
+    code = dpu.attrs["mc_code"]
+    dpu.attrs["mc_code"] = code[:-2]
+    with pytest.raises(UserError, match="2 stray bytes at offset"):
+        IsaRunner(graph)
+    dpu.attrs["mc_code"], dpu.attrs["dpu_fingerprint"] = code, 0x603000B56011861
+    with pytest.raises(UserError, match="is not a DPUCZDX8G"):
+        IsaRunner(graph)
+    with pytest.raises(UserError, match="int8 with at least one image"):
+        IsaRunner(compile_native(signs(), target).graph).run(np.zeros((1, 28, 28, 1), np.float32))
+
+
+def test_ops_without_code_are_named():
+    b = Builder((20, 20, 3))
+    wide = b.conv("input", 8, dilation=(2, 2), pad=(2, 2, 2, 2))
+    network = b.quantized("wide", b.dense(b.flatten(b.pool(b.pool(wide))), 5))
+    with pytest.raises(UserError, match=r"'conv1': dilation \[2, 2\] is not supported"):
+        compile_native(network, get_target("DPUCZDX8G_ISA1_B4096"))
