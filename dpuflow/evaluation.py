@@ -4,6 +4,7 @@ Every stage writes one accuracy record (`accuracy_record`) over the same images,
 that stages compare per image and not only by their means.
 """
 
+import functools
 import hashlib
 import math
 from statistics import NormalDist
@@ -45,6 +46,47 @@ def wilson_interval(correct, total, confidence=CONFIDENCE):
     low = 0.0 if correct == 0 else max(0.0, (centre - half) / scale)
     high = 1.0 if correct == total else min(1.0, (centre + half) / scale)
     return low, high
+
+
+def mean_interval(values, confidence=CONFIDENCE):
+    """Mean of repeated measurements (seeds) and its Student t interval.
+
+    Returns (mean, [low, high]); the interval is None for a single value, whose spread is unknown.
+    """
+    values = np.asarray(values, np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, None
+    half = student_t(confidence, len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return mean, [mean - half, mean + half]
+
+
+@functools.cache
+def student_t(confidence, freedom):
+    """t with P(|T| < t) = confidence for `freedom` (a whole number) degrees of freedom.
+
+    Bisection on the finite sums of Abramowitz and Stegun 26.7.3 and 26.7.4, so that
+    one quantile does not cost an import of SciPy.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):
+        angle = (low + high) / 2
+        if _student_probability(angle, freedom) < confidence:
+            low = angle
+        else:
+            high = angle
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _student_probability(angle, freedom):
+    """P(|T| < sqrt(freedom) tan(angle))."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term = total = (cosine if freedom > 1 else 0.0) if odd else 1.0
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= (k - 1) / k * cosine * cosine
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
 def labels_digest(labels):

@@ -45,6 +45,32 @@ def test_wilson_refuses_nonsense(correct, total):
         evaluation.wilson_interval(correct, total)
 
 
+@pytest.mark.parametrize(
+    ("freedom", "t"),
+    # the usual table of two-sided 95 % quantiles
+    [
+        (1, 12.7062),
+        (2, 4.3027),
+        (3, 3.1824),
+        (4, 2.7764),
+        (5, 2.5706),
+        (9, 2.2622),
+        (30, 2.0423),
+        (120, 1.9799),
+    ],
+)
+def test_student_t_table(freedom, t):
+    assert evaluation.student_t(0.95, freedom) == pytest.approx(t, abs=6e-5)
+
+
+def test_mean_interval_over_seeds():
+    mean, (low, high) = evaluation.mean_interval([0.97, 0.98, 0.99])
+    assert mean == pytest.approx(0.98)
+    assert high - mean == pytest.approx(4.302653 * 0.01 / math.sqrt(3), rel=1e-6)
+    assert mean - low == pytest.approx(high - mean)
+    assert evaluation.mean_interval([0.5]) == (0.5, None)
+
+
 def test_accuracy_record_counts_every_image():
     record = evaluation.accuracy_record("keras", "test", [0, 1, 2, 2, 1], np.array([0, 1, 2, 1, 1]), NAMES)
     assert tuple(record) == evaluation.RECORD_KEYS

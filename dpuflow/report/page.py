@@ -28,6 +28,7 @@ def environment():
         "size": wording.size,
         "operations": wording.operations,
         "duration": wording.duration,
+        "seconds": wording.seconds,
         "real": wording.real,
         "p_value": wording.p_value,
         "title_of": title_of,

@@ -43,11 +43,11 @@ def drawing(width, height, label, children, class_="figure"):
     )
 
 
-def ticks(low, high, wanted=5):
-    """Round axis values (1, 2, 5 times a power of ten) that lie in [low, high]."""
+def ticks(low, high, wanted=6):
+    """Some `wanted` round axis values (1, 2, 5 times a power of ten) in [low, high]."""
     if not high > low:
         return [low]
-    raw = (high - low) / max(wanted - 1, 1)
+    raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

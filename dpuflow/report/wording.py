@@ -69,6 +69,14 @@ def duration(microseconds):
     return f"{microseconds / 1000:.3g}{SPACE}ms"
 
 
+def seconds(value):
+    """12.34 -> "12 s"; 754 -> "12 min 34 s"."""
+    if value is None:
+        return MISSING
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes:,}{SPACE}min {rest}{SPACE}s" if minutes else f"{rest}{SPACE}s"
+
+
 def real(value, digits=4):
     """A float with `digits` significant figures: 0.00123456 -> "0.001235"."""
     if value is None:

@@ -201,3 +201,44 @@ def write_toy_report(folder: Path):
     paths = [folder / "report" / f"accuracy.{ending}" for ending in ("html", "md", "json")]
     write_report(entries, *paths, about)
     return folder / "report"
+
+
+def make_sweep(folder, runs, images=480):
+    """Entries of `runs` made-up runs: 4 models x 2 quantizers x 2 targets, the rest seeds."""
+    random = np.random.default_rng(4)
+    labels = np.array([PRESENT[i % 24] for i in range(images)])
+    models = {
+        "tiny": (0.06, 40, 120),
+        "signnet": (0.03, 110, 280),
+        "signresnet": (0.025, 160, 420),
+        "wide": (0.02, 900, 900),
+    }
+    entries = []
+    for index in range(runs):
+        model = list(models)[index % 4]
+        quantizer, target = ("reference", "vai_q")[index // 4 % 2], ("kv260", "ultra96v2")[index // 8 % 2]
+        error, size, latency = models[model]
+        home = folder / f"{model}-s{index // 16}" / quantizer / target
+        wrong = int(images * error * (1 + 0.3 * (quantizer == "vai_q")) + random.integers(0, 5))
+        files = {"keras_accuracy": home / "keras.json", "board_accuracy": home / "board.json"}
+        for number, path in enumerate(files.values()):
+            given = confuse(labels, wrong + 2 * number, random)
+            write_json(
+                path, {**accuracy_record(path.stem, "test", labels, given, LETTERS), "runner": "emulator"}
+            )
+        files |= {"compile": home / "compile.json", "xmodel": home / f"{model}.xmodel"}
+        frames = {"board": 1e6 / latency}
+        estimate = {"latency_us": latency * (1 + (target == "ultra96v2")), "frames_per_second": frames}
+        write_json(files["compile"], {"estimate": {**estimate, "workload": size * 40_000}})
+        files["xmodel"].write_bytes(bytes(1000 * size))
+        (home / "train.tsv").write_text(f"s\th:m:s\n{100 + size / 10 + index}\t0:01:40\n")
+        ids = {"dataset": "toy", "model": f"{model}-s{index // 16}", "quantizer": quantizer, "target": target}
+        entries.append(
+            {
+                **ids,
+                "runner": "emulator",
+                "files": {key: str(path) for key, path in files.items()},
+                "benchmarks": [str(home / "train.tsv"), str(home / "absent.tsv")],
+            }
+        )
+    return entries

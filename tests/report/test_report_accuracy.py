@@ -108,7 +108,7 @@ def test_the_record_names_the_runner_whatever_the_config_calls_it(tmp_path):
     )
     html, _, data = report_of([entry], tmp_path)
     assert data["runs"][0]["stages"][-1]["label"] == "Emulated board"
-    assert "Emulated board: emulated: test text." in html
+    assert "Emulated: test text." in html
 
 
 def test_estimates_and_missing_instructions_are_named(tmp_path):

@@ -2,6 +2,9 @@
 
 import chromium
 import pytest
+from made_up_runs import make_sweep
+
+from dpuflow.report.sweep import write_sweep
 
 pytestmark = pytest.mark.browser
 
@@ -107,12 +110,17 @@ def test_stages_of_the_confusion_matrix_switch(page):
     assert page.evaluate(shown) == [True, False, False, False]
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize("width", [320, 390, 768, 1000, 1280])
 def test_the_page_never_scrolls_sideways(browser, toy_report, width):
     browser.open(toy_report / "accuracy.html", width=width, height=844)
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate("document.querySelector('.stages').scrollWidth") <= width
+    # the stage table fits its card, so no column hides behind a scroll bar
+    assert (
+        browser.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('#stages .scroll'))")
+        <= 0
+    )
 
 
 def test_light_and_dark_have_contrast(browser, toy_report):
@@ -148,3 +156,20 @@ def test_prints_with_all_runs_and_without_navigation(page, tmp_path):
     page.pdf(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     assert page.evaluate("[...document.querySelectorAll('details.run')].every(d => d.open)")
+
+
+def test_the_sweep_page_filters_and_sorts(browser, tmp_path):
+    entries = make_sweep(tmp_path, 48)
+    write_sweep(entries, tmp_path / "sweep.html")
+    browser.problems.clear()
+    browser.open(tmp_path / "sweep.html", width=390, height=844)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    rows = "[...document.querySelectorAll('#data-1-table tbody tr')]"
+    typed = """(() => { const box = document.querySelector('input[data-filter]'); box.value = 'wide kv260';
+        box.dispatchEvent(new Event('input')); return document.querySelector('output').value; })()"""
+    assert browser.evaluate(typed) == "6 of 48 runs"
+    assert browser.evaluate(f"{rows}.filter(r => r.offsetHeight > 0).length") == 6
+    browser.evaluate("document.querySelector('#data-1-table thead th:nth-child(12) button').click()")
+    latencies = browser.evaluate(f"{rows}.map(r => Number(r.cells[11].dataset.sort))")
+    assert latencies == sorted(latencies) and latencies[0] == 120 and latencies[-1] == 1800
+    assert browser.problems == []

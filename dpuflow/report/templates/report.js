@@ -62,3 +62,18 @@ for (const id of links.keys()) {
   const section = document.getElementById(id);
   if (section) watcher.observe(section);
 }
+
+// A filter box hides the rows that lack any of its words.
+for (const box of document.querySelectorAll("input[data-filter]")) {
+  const rows = Array.from(document.getElementById(box.dataset.filter).tBodies[0].rows);
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows) {
+      row.hidden = !words.every((word) => texts.get(row).includes(word));
+      shown += !row.hidden;
+    }
+    box.closest(".filter").querySelector("output").value = words.length ? `${shown} of ${rows.length} runs` : "";
+  });
+}
