@@ -62,13 +62,13 @@ def _label(op, constants):
 
 def _kind(op):
     parts = [op.type]
-    if "kernel" in op.attrs:
-        parts.append("x".join(map(str, op.attrs["kernel"])))
-    if op.attrs.get("stride", [1, 1]) != [1, 1]:
-        parts.append(f"/{'x'.join(map(str, op.attrs['stride']))}")
+    if op.attrs.kind("kernel") == "int32_vec":
+        parts.append(shape_text(op.attrs["kernel"]))
+    if op.attrs.kind("stride") == "int32_vec" and op.attrs["stride"] != [1, 1]:
+        parts.append(f"/{shape_text(op.attrs['stride'])}")
     if op.type in ("pool-fix", "eltwise-fix") and "type" in op.attrs:
         parts.append(str(op.attrs["type"]))
-    if op.attrs.get("nonlinear") not in (None, "", "NONE"):
+    if op.attrs.get("nonlinear", "NONE") not in ("", "NONE"):
         parts.append(str(op.attrs["nonlinear"]))
     return " ".join(parts)
 
@@ -104,15 +104,15 @@ def _head(graph, width, height):
 def _legend(graph, devices):
     yield f'<text x="{MARGIN}" y="24" font-weight="bold">{_text(_abridge(graph.name))}</text>'
     x = MARGIN + (len(_abridge(graph.name)) + 2) * CHARACTER
-    for device in dict.fromkeys(devices.values()):
-        fill, border = COLOURS.get(device, COLOURS[None])
+    for device in sorted({str(device) for device in devices.values() if device is not None}):
+        fill, border = _colours(device)
         yield f'<rect x="{x:.1f}" y="14" width="12" height="12" fill="{fill}" stroke="{border}"/>'
-        yield f'<text x="{x + 17:.1f}" y="24">{_text(str(device))}</text>'
-        x += 30 + len(str(device)) * CHARACTER
+        yield f'<text x="{x + 17:.1f}" y="24">{_text(device)}</text>'
+        x += 30 + len(device) * CHARACTER
 
 
 def _box(op, label, device, x, top, width):
-    fill, border = COLOURS.get(device, COLOURS[None])
+    fill, border = _colours(device)
     left, height = x + MARGIN - width / 2, len(label) * LINE + PADDING
     lines = [
         f'<g><title>{_text(op.name)}</title><rect x="{left:.1f}" y="{top}" width="{width:.1f}" '
@@ -142,6 +142,10 @@ def _edge(route, tops, heights):
             y = next_y + heights[next_row]
             path.append(f"L{x:.1f} {y}")
     return f'<path d="{" ".join(path)}" fill="none" stroke="#777777" marker-end="url(#arrow)"/>'
+
+
+def _colours(device):
+    return COLOURS.get(device if isinstance(device, str) else None, COLOURS[None])
 
 
 def _text(text):

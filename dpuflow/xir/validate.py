@@ -86,7 +86,7 @@ def _check_tensor(op):
 
 
 def validate(graph, strict=False):
-    """All problems of a graph.
+    """All problems of a graph; where names and order, or kinds of attributes, are wrong, only those.
 
     `strict` adds what files of our own keep on top: only ops of the definition table, no
     private (``__``) attributes, op attributes of kinds that Netron shows.
@@ -96,12 +96,15 @@ def validate(graph, strict=False):
         return problems  # the checks below rely on it
     definitions = _definitions(graph)
     for op in graph.ops:
-        own = _check_definition(op, definitions)
-        problems += own or _check_output(graph, op)
-        problems += _check_fixed_point(graph, op)
+        problems += _check_definition(op, definitions)
+    problems += _check_kinds(graph)
+    if problems:
+        return problems
+    for op in graph.ops:
+        problems += _check_output(graph, op) + _check_fixed_point(graph, op)
         if strict:
             problems += _check_strict(op)
-    problems += _check_tensor_names(graph) + _check_kinds(graph) + _check_return_ops(graph)
+    problems += _check_tensor_names(graph) + _check_return_ops(graph)
     return problems + check_devices(graph) + _check_const_data(graph)
 
 
@@ -120,8 +123,12 @@ def _check_definition(op, definitions):
     if definition is None:
         if op.type in opdefs.OTHER_TYPES:
             return []
-        missing = [name for name in ("shape", "data_type") if name not in op.attrs]
-        return [f"op {op.name!r}: unknown type {op.type!r} without attribute {name!r}" for name in missing]
+        wanted = {"shape": "int32_vec", "data_type": "string"}
+        return [
+            f"op {op.name!r}: unknown type {op.type!r} without attribute {name!r} ({kind})"
+            for name, kind in wanted.items()
+            if op.attrs.kind(name) != kind
+        ]
     problems = []
     names = [arg.arg_name for arg in op.proto.args]
     for name in names:
@@ -161,7 +168,7 @@ def _check_output(graph, op):
     try:
         if shapes.known(op.type):
             shape, data_type, bit_width = shapes.infer(graph, op)
-        elif "shape" in op.attrs and "data_type" in op.attrs and op.type not in opdefs.OPDEFS:
+        elif op.attrs.kind("shape") == "int32_vec" and op.attrs.kind("data_type") == "string":
             shape, data_type, bit_width = op.attrs["shape"], *shapes.parse_data_type(op.attrs["data_type"])
         else:
             return []
@@ -188,9 +195,8 @@ def _check_fixed_point(graph, op):
         if tensor.attrs.get("bit_width", tensor.bit_width) != tensor.bit_width:
             problems.append(f"tensor {tensor.name!r}: attribute bit_width is not its {tensor.bit_width} bits")
     for place, attrs in ((f"op {op.name!r}", op.attrs), (f"tensor {tensor.name!r}", tensor.attrs)):
-        mode = attrs.get("round_mode")
-        if mode is not None and mode not in ROUNDING:
-            problems.append(f"{place}: round_mode {mode!r} is none of {', '.join(ROUNDING)}")
+        if attrs.kind("round_mode") == "string" and attrs["round_mode"] not in ROUNDING:
+            problems.append(f"{place}: round_mode {attrs['round_mode']!r} is none of {', '.join(ROUNDING)}")
     found = {graph.op(name).tensor.fix_point for name in op.input_names} | {tensor.fix_point}
     if op.type in _MOVES_BYTES and len(found) > 1:
         problems.append(f"op {op.name!r} ({op.type}) joins different fix_points: {sorted(map(str, found))}")
