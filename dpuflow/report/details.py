@@ -16,9 +16,23 @@ ERROR_GROUPS = {
 }
 
 
+NOT_RUN = -1
+
+
 def predictions_of(run):
-    """{stage: (N,) int64 predictions}."""
-    return {stage: np.asarray(record["predictions"]) for stage, record in run.records.items()}
+    """{stage: (N,) int64 predictions}, NOT_RUN for images that a stage did not get to."""
+    size = max(record["images"] for record in run.records.values())
+    found = {}
+    for stage, record in run.records.items():
+        found[stage] = np.full(size, NOT_RUN, np.int64)
+        found[stage][: record["images"]] = record["predictions"]
+    return found
+
+
+def matrix_of(run, given):
+    """Confusion matrix of one stage over the images that it saw."""
+    seen = given != NOT_RUN
+    return confusion_matrix(run.images.labels[seen], given[seen], len(run.class_names))
 
 
 def misclassified(run, limit=SHOWN_ERRORS):
@@ -31,14 +45,17 @@ def misclassified(run, limit=SHOWN_ERRORS):
     Returns
     -------
     dict: total, shown, groups (list of title, total, images); an image is index (position
-    in the split), src (data URI), truth, answers (label, letter, right). None without dataset.
+    in the split), src (data URI), truth, answers (letter, right) per stage;
+    letter is None where a stage did not get to the image. None without dataset.
     """
     if run.images is None:
         return None
     labels, names = run.images.labels, run.class_names
-    wrong = np.array([p != labels for p in predictions_of(run).values()])
+    given = np.array(list(predictions_of(run).values()))
+    ran = given != NOT_RUN
+    wrong = (given != labels) & ran
     positions = np.flatnonzero(wrong.any(axis=0))
-    kinds = np.array([_kind(wrong[:, p]) for p in positions], dtype=object)
+    kinds = np.array([_kind(wrong[ran[:, p], p]) for p in positions], dtype=object)
     chosen = _choose(positions, kinds, wrong.sum(axis=0), limit)
     pictures = run.images.read(chosen) if len(chosen) else []
     cards = {
@@ -47,12 +64,8 @@ def misclassified(run, limit=SHOWN_ERRORS):
             "src": data_uri(picture),
             "truth": names[labels[p]],
             "answers": [
-                {
-                    "label": run.stage_label(stage),
-                    "letter": names[given[p]],
-                    "right": bool(given[p] == labels[p]),
-                }
-                for stage, given in predictions_of(run).items()
+                {"letter": names[c] if c != NOT_RUN else None, "right": bool(c == labels[p])}
+                for c in given[:, p]
             ],
         }
         for p, picture in zip(chosen, pictures, strict=True)
@@ -91,7 +104,7 @@ def confusions(run):
     names = run.class_names
     views, known = [], {}
     for stage, given in predictions_of(run).items():
-        matrix = confusion_matrix(run.images.labels, given, len(names))
+        matrix = matrix_of(run, given)
         same = known.get(matrix.tobytes())
         known.setdefault(matrix.tobytes(), run.stage_label(stage))
         title = f"Confusion matrix of stage {run.stage_label(stage)}"
@@ -122,11 +135,7 @@ def classes(run):
     """Rows of the per-class table: name, images and per stage accuracy, correct, interval."""
     if run.images is None:
         return None
-    size = len(run.class_names)
-    tables = [
-        per_class_accuracy(confusion_matrix(run.images.labels, given, size))
-        for given in predictions_of(run).values()
-    ]
+    tables = [per_class_accuracy(matrix_of(run, given)) for given in predictions_of(run).values()]
     rows = []
     for index, name in enumerate(run.class_names):
         cells = [table[index] for table in tables]

@@ -15,7 +15,8 @@ def hardware(run):
     Returns
     -------
     dict: facts (scalar entries), note, findings, layers (table of the estimate's layers),
-    estimate (flat), notes (what the estimate takes for granted), has_instructions.
+    estimate (flat), notes (what the estimate takes for granted), programs (table), verification,
+    has_instructions.
     """
     compiled = run.compile
     if not compiled:
@@ -28,6 +29,8 @@ def hardware(run):
         "note": compiled.get("note"),
         "findings": [finding(entry) for entry in compiled.get("findings") or []],
         "layers": table(estimate.get("layers") or compiled.get("layers") or []),
+        "programs": table(compiled.get("programs") or []),
+        "verification": (compiled.get("verification") or {}).get("how"),
         "estimate": {key: value for key, value in flatten(plain).items() if value != compiled.get(key)},
         "notes": [str(note) for note in assumptions.get("notes") or []]
         if isinstance(assumptions, dict)

@@ -22,8 +22,10 @@ STAGES = {
 
 RUNNERS = {
     "emulator": ("Emulated board", "emulated"),
+    "virtual_board": ("Virtual board", "emulated"),
     "isa_simulator": ("Machine code (simulated)", "simulated"),
     "ssh": ("Board", "measured"),
+    "board": ("Board", "measured"),
 }
 """kind of runner -> (what its column is called, how its accuracy came about)."""
 
@@ -103,13 +105,26 @@ class Run:
         """What a stage's column is called for this run; the board's name says what it really was."""
         if stage != "board":
             return STAGES[stage][1]
-        return RUNNERS.get(self.runner_kind, (f"Runner {self.runner_kind!r}", ""))[0]
+        return board_name(self.runner_kind, self.records["board"].get("how"))[0]
 
     def how(self, stage):
         """ "measured", "emulated" or "simulated"; "unknown" for a runner the report does not know."""
         if stage != "board":
             return "measured"
-        return RUNNERS.get(self.runner_kind, ("", "unknown"))[1]
+        return board_name(self.runner_kind, self.records["board"].get("how"))[1]
+
+
+def board_name(kind, how=None):
+    """(column heading, how the accuracy came about) of a board stage.
+
+    how : the record's own sentence. It overrules the kind of runner when it is the humbler
+    of the two: a login to a virtual board is no measurement.
+    """
+    label, known = RUNNERS.get(kind, (f"Runner {kind!r}", "unknown"))
+    said = str(how or "").partition(":")[0].partition(" ")[0]
+    if known == "measured" and said in ("emulated", "simulated"):
+        return "Virtual board", said
+    return label, known
 
 
 def load_run(entry, digests=None):
@@ -132,11 +147,11 @@ def load_run(entry, digests=None):
     records = {stage: read_record(files[key]) for stage, (key, _) in STAGES.items() if key in files}
     if not records:
         raise UserError(f"report: run {ids} names no accuracy record, so there is nothing to report")
-    check_same_images(list(records.values()), [files[STAGES[stage][0]] for stage in records])
     kind = records.get("board", {}).get("runner") or entry.get("runner_kind") or ids.get("runner", "emulator")
     run = Run(ids, records, str(kind), paths=files)
     if "dataset" in files:
         run.images = open_images(files["dataset"], next(iter(records.values())))
+    check_records(run, {stage: files[STAGES[stage][0]] for stage in records})
     if "history" in files:
         run.history = read_history(files["history"])
     for key in ("freeze", "quantization", "compile"):
@@ -145,6 +160,23 @@ def load_run(entry, digests=None):
     digests = {} if digests is None else digests
     run.files = [file_facts(key, files[key], digests) for key in FILES if key in files]
     return run
+
+
+def check_records(run, paths):
+    """UserError unless all stages saw the same images; a board may stop after the first n of them."""
+    records = dict(run.records)
+    board, first = records.get("board"), next(iter(records.values()))
+    if board is not None and board["images"] < first["images"] and board["split"] == first["split"]:
+        if (
+            run.images is None
+            or labels_digest(run.images.labels[: board["images"]]) != board["labels_sha256"]
+        ):
+            raise UserError(
+                f"{paths['board']}: its {board['images']} images are not the first of the {first['images']} "
+                f"that {next(iter(paths.values()))} was measured on; run the board again"
+            )
+        del records["board"]
+    check_same_images(list(records.values()), [paths[stage] for stage in records])
 
 
 def open_images(path, record):

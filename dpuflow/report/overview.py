@@ -1,6 +1,8 @@
 """What stands above the details of the runs: stage table, costs, how numbers came about, data sets."""
 
+from dpuflow.evaluation import RECORD_KEYS
 from dpuflow.report import hardware, wording
+from dpuflow.report.hardware import flatten
 from dpuflow.report.inputs import RUNNERS, STAGES
 
 OPEN_RUNS = 2
@@ -9,7 +11,7 @@ OPEN_RUNS = 2
 KINDS = {
     "measured": "Accuracy of Keras, frozen and quantized stages is measured: the artifact itself "
     "answered every image of the split in TensorFlow.",
-    "emulated": "The emulated board executes the xmodel file in the DPU's integer arithmetic on this "
+    "emulated": "An emulated board executes the xmodel file in the DPU's integer arithmetic on this "
     "computer. Its answers are meant to be those of the device bit for bit; no device took part.",
     "simulated": "Machine code (simulated): the DPU's instructions were executed by a simulator of the "
     "instruction set, not by a device.",
@@ -89,11 +91,19 @@ def run_view(run, result, index):
         "stages": stages,
         "change": change,
         "stage_labels": [row["label"] for row in result["stages"]],
+        "board_facts": board_facts(run.records.get("board", {})),
         "board_how": run.records.get("board", {}).get("how"),
         "costs": hardware.costs(run),
         "open": index <= OPEN_RUNS,
         "sentence": sentence(result, change),
     }
+
+
+def board_facts(record):
+    """What a runner adds to the accuracy record (agreement with the emulator, unstable images, ...)."""
+    own = (*RECORD_KEYS, "runner", "how", "agreement_with_quantized", "layers")
+    extra = {key: value for key, value in record.items() if key not in own}
+    return {key: value for key, value in flatten(extra).items() if isinstance(value, (str, int, float))}
 
 
 def sentence(result, change):
@@ -114,8 +124,10 @@ def kinds(runs):
     if any((run.compile or {}).get("estimate") for run in runs):
         found.add("estimate")
     texts = dict(KINDS)
-    if any(run.runner_kind == "ssh" for run in runs):
+    if any(run.how("board") == "measured" for run in runs if "board" in run.records):
         texts["measured"] += f" Accuracy of the stage “{RUNNERS['ssh'][0]}” is measured on the device."
+    if any(run.stage_label("board") == "Virtual board" for run in runs if "board" in run.records):
+        texts["emulated"] += " The virtual board also runs the board's own application, on a computer."
     if any(run.compile and not hardware.holds_instructions(run.compile) for run in runs):
         texts["emulated"] += (
             " The compiled xmodel holds no DPU instructions, so a board cannot run it as it is."

@@ -25,8 +25,8 @@ def run_results(run):
         row = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
         row |= {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
         previous = run.records[stages[index - 1]] if index else None
-        row["agreement_with_previous"] = agreement(previous, record) if index else None
-        row["agreement_with_first"] = agreement(first, record) if index else None
+        row["agreement_with_previous"] = agreement(*common(previous, record)) if index else None
+        row["agreement_with_first"] = agreement(*common(first, record)) if index else None
         rows.append(row)
     result = {**run.ids, "split": first["split"], "images": first["images"], "stages": rows}
     result["comparisons"] = [_compare(run, a, b) for a, b in compared_pairs(stages)]
@@ -43,8 +43,14 @@ def compared_pairs(stages):
     return pairs
 
 
+def common(a, b):
+    """Predictions of two records on the images that both saw: a board may stop after the first n."""
+    count = min(a["images"], b["images"])
+    return a["predictions"][:count], b["predictions"][:count]
+
+
 def _compare(run, before, after):
-    a, b = run.records[before], run.records[after]
+    a, b = common(run.records[before], run.records[after])
     row = {
         "before": before,
         "before_label": run.stage_label(before),
@@ -54,7 +60,7 @@ def _compare(run, before, after):
     row |= agreement(a, b)
     # without the dataset the labels are not known image by image
     if run.images is not None:
-        change = accuracy_change(run.images.labels, a, b)
+        change = accuracy_change(run.images.labels[: len(a)], a, b)
         row |= {"change": change["change"], "change_interval95": change["interval95"]}
         row |= {key: change[key] for key in ("lost", "gained", "p_value")}
     return row

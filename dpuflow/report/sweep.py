@@ -8,7 +8,7 @@ from dpuflow.errors import UserError
 from dpuflow.evaluation import mean_interval, read_record, wilson_interval
 from dpuflow.files import read_json, write_json, write_text
 from dpuflow.report import figures, wording
-from dpuflow.report.inputs import RUNNERS, STAGES
+from dpuflow.report.inputs import STAGES, board_name
 from dpuflow.report.page import render
 
 FORMAT = "dpuflow sweep 1"
@@ -45,9 +45,7 @@ def write_sweep(entries, html, data=None):
     for index, part in enumerate(parts, 1):
         best = {name for names in part["pareto_fronts"].values() for name in names}
         views.append({**part, "id": f"data-{index}", "charts": charts(part), "best": best})
-    kinds = sorted(
-        {RUNNERS.get(row["runner_kind"], ("", "unknown"))[1] for row in rows if row["stage"] == "board"}
-    )
+    kinds = sorted({row["how"] for row in rows if row["stage"] == "board"})
     timed = any(row["seconds"] is not None for row in rows)
     write_text(html, render("sweep.html.j2", parts=views, runs=len(rows), kinds=kinds, timed=timed))
     return content
@@ -64,18 +62,22 @@ def sweep_row(entry, cache):
     stage, last = list(records.items())[-1]
     first = next(iter(records.values()))
     if (first["split"], first["labels_sha256"]) != (last["split"], last["labels_sha256"]):
-        raise UserError(f"sweep: the stages of run {describe(entry)} were not measured on the same images")
+        raise UserError(
+            f"sweep: stages {next(iter(records))} and {stage} of run {describe(entry)} were not measured "
+            "on the same images; runs in a ranking need all images at every stage"
+        )
     compiled = cached(cache, read_json, files["compile"]) if files.get("compile") else {}
     estimate = compiled.get("estimate") or {}
     frames = estimate.get("frames_per_second") or {}
     model, seed = split_seed(entry)
+    kind = last["runner"] or entry.get("runner_kind") or str(entry.get("runner", ""))
     return {
         "dataset": str(entry.get("dataset", "")),
         "model": model,
         "seed": seed,
         **{key: str(entry.get(key, "")) for key in CONFIGURATION[1:]},
-        "runner_kind": last["runner"] or entry.get("runner_kind") or str(entry.get("runner", "")),
         "stage": stage,
+        "how": board_name(kind, last["how"])[1] if stage == "board" else "measured",
         "split": last["split"],
         "labels_sha256": last["labels_sha256"],
         **{key: last[key] for key in ("images", "correct", "accuracy")},
@@ -101,9 +103,8 @@ def cached(cache, read, path):
 def score(path):
     """What a ranking needs of an accuracy record; its predictions are checked and dropped."""
     record = read_record(path)
-    return {
-        key: record.get(key) for key in ("split", "images", "correct", "accuracy", "labels_sha256", "runner")
-    }
+    wanted = ("split", "images", "correct", "accuracy", "labels_sha256", "runner", "how")
+    return {key: record.get(key) for key in wanted}
 
 
 def split_seed(entry):

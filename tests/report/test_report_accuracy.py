@@ -5,11 +5,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import h5py
 import pytest
 from made_up_runs import LETTERS, make_run, write_toy_report
 
 from dpuflow.errors import UserError
-from dpuflow.evaluation import wilson_interval
+from dpuflow.evaluation import accuracy_record, wilson_interval
 from dpuflow.files import read_json, write_json
 from dpuflow.report.accuracy import write_report
 from dpuflow.report.inputs import load_run
@@ -85,6 +86,7 @@ def test_every_stage_has_its_numbers(toy_report):
     [
         ("emulator", "Emulated board", "emulated"),
         ("isa_simulator", "Machine code (simulated)", "simulated"),
+        ("virtual_board", "Virtual board", "emulated"),
         ("ssh", "Board", "measured"),
         ("lab", "Runner 'lab'", "unknown"),
     ],
@@ -97,7 +99,7 @@ def test_the_board_column_says_what_it_is(tmp_path, runner, label, kind):
     assert f"- **{kind}**" in markdown
     # what was measured on a device is claimed only for a device
     assert ("measured on the device" in html) == (runner == "ssh")
-    assert ("badge emulated" in html) == (runner == "emulator")
+    assert ("badge emulated" in html) == (kind == "emulated")
 
 
 def test_the_record_names_the_runner_whatever_the_config_calls_it(tmp_path):
@@ -109,6 +111,59 @@ def test_the_record_names_the_runner_whatever_the_config_calls_it(tmp_path):
     html, _, data = report_of([entry], tmp_path)
     assert data["runs"][0]["stages"][-1]["label"] == "Emulated board"
     assert "Emulated: test text." in html
+
+
+def test_a_login_to_a_virtual_board_is_no_measurement(tmp_path):
+    entry = make_run(tmp_path, runner="ssh")
+    record = read_json(entry["files"]["board_accuracy"])
+    how = "emulated: the board application on the virtual board of a PC; no board"
+    write_json(
+        entry["files"]["board_accuracy"], {**record, "runner": "ssh", "how": how, "unstable_images": 3}
+    )
+    html, _, data = report_of([entry], tmp_path)
+    stage = data["runs"][0]["stages"][-1]
+    assert (stage["label"], stage["how"]) == ("Virtual board", "emulated")
+    assert "measured on the device" not in html
+    assert "<dt>unstable images</dt><dd>3</dd>" in html
+
+
+def cut_board(entry, count):
+    """Let the board of a run stop after the first `count` images."""
+    with h5py.File(entry["files"]["dataset"]) as file:
+        labels = file["labels"][()][file["split/test"][()]][:count]
+    given = read_json(entry["files"]["board_accuracy"])["predictions"][:count]
+    write_json(entry["files"]["board_accuracy"], accuracy_record("board", "test", labels, given, LETTERS))
+
+
+def test_a_board_that_stops_early_is_compared_on_what_it_saw(tmp_path):
+    entry = make_run(tmp_path)
+    cut_board(entry, 100)
+    html, _, data = report_of([entry], tmp_path)
+    run = data["runs"][0]
+    assert [stage["images"] for stage in run["stages"]] == [480, 480, 480, 100]
+    assert [c["images"] for c in run["comparisons"]] == [480, 480, 100, 100]
+    assert run["comparisons"][2]["agreement"] == 1.0
+    assert "first 100 images only" in html
+    assert ": not run" in html
+
+
+def test_a_board_that_saw_other_images_is_refused(tmp_path):
+    entry = make_run(tmp_path)
+    cut_board(entry, 100)
+    record = read_json(entry["files"]["board_accuracy"])
+    write_json(entry["files"]["board_accuracy"], {**record, "labels_sha256": "0" * 64})
+    with pytest.raises(UserError, match=r"board_accuracy.json: its 100 images are not the first of the 480"):
+        load_run(entry)
+
+
+def test_machine_code_is_described(tmp_path):
+    entry = make_run(tmp_path)
+    compiled = read_json(entry["files"]["compile"])
+    program = {"name": "subgraph_1", "code_bytes": 5124, "estimate": {"cycles": 81234}}
+    compiled |= {"machine_code": True, "programs": [program], "verification": {"how": "run on a simulator"}}
+    write_json(entry["files"]["compile"], compiled)
+    html, _, _ = report_of([entry], tmp_path)
+    assert "81,234" in html and "Verified: run on a simulator." in html
 
 
 def test_estimates_and_missing_instructions_are_named(tmp_path):
@@ -214,8 +269,6 @@ def test_class_names_are_escaped(tmp_path):
 
 
 def test_training_images_in_the_test_split_raise_a_warning(tmp_path):
-    import h5py
-
     entry = make_run(tmp_path, full=False)
     assert "are also test images" not in report_of([entry], tmp_path)[0]
     with h5py.File(entry["files"]["dataset"], "r+") as file:
