@@ -216,7 +216,10 @@ class _Lowering:
             attrs["group"] = 1
             if self.segments[-1].device == "DPU" and layer_is_augmented(self.network, layer, self.target):
                 attrs["channel_augmentation"] = 1
-        inputs = {"input": [self._read(layer.inputs[0])], **self._parameters(layer, weights_shape)}
+        source = layer.inputs[0]
+        while self.network[source].op == "flatten":
+            source = self.network[source].inputs[0]
+        inputs = {"input": [self._read(source)], **self._parameters(layer, weights_shape)}
         return self._compute(layer, type_, inputs, attrs, f"{layer.name}_fix")
 
     def _max_pool(self, layer):

@@ -253,7 +253,7 @@ def from_proto(proto):
         if kind is not None:
             length = attr.list_length if kind.endswith("_vec") else 0
             required = attr.occur_type == OCCURRENCE.index("REQUIRED")
-            default = decode(attr.default_value)
+            default = None if required else decode(attr.default_value)
             attributes[attr.name] = AttrDef(attr.name, kind, length or None, required, default)
     return OpDef(proto.name, "UNKNOWN", arguments, attributes)
 

@@ -1,0 +1,115 @@
+"""Shape inference against counting, and against every op of the vendor's files."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpuflow.xir import Graph, shapes
+
+
+@given(
+    size=st.integers(1, 40),
+    kernel=st.integers(1, 9),
+    stride=st.integers(1, 9),
+    dilation=st.integers(1, 3),
+    before=st.integers(0, 5),
+    after=st.integers(0, 5),
+)
+def test_floor_counts_the_windows_that_fit(size, kernel, stride, dilation, before, after):
+    starts = range(-before, size + after, stride)
+    fit = [s for s in starts if s + (kernel - 1) * dilation + 1 <= size + after]
+    found = shapes.window_output(size, kernel, stride, dilation, before + after)
+    assert max(found, 0) == len(fit)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "kernel", "stride", "pad", "expected"),
+    [
+        *(
+            ("FLOOR", 7, 2, 2, 0, 3),
+            ("CEIL", 7, 2, 2, 0, 4),
+            ("CEIL", 8, 2, 2, 0, 4),
+            ("CEIL", 7, 3, 2, 1, 4),
+        ),
+        *(
+            ("SAME", 7, 3, 2, 0, 4),
+            ("SAME", 8, 3, 2, 0, 4),
+            ("VALID", 7, 3, 2, 0, 3),
+            ("VALID", 8, 3, 2, 0, 3),
+        ),
+    ],
+)
+def test_pad_modes(mode, size, kernel, stride, pad, expected):
+    assert shapes.window_output(size, kernel, stride, 1, pad, mode) == expected
+
+
+@pytest.mark.parametrize("name", ["zcu102_mnist_3.0", "zcu102_mnist_2.5", "voxelnet_quantized_2.0"])
+def test_every_known_op_of_the_vendors_files(shared, name):
+    graph = Graph.load(shared(f"golden/vendor/{name}.xmodel"))
+    compared = set()
+    for op in graph.ops:
+        if shapes.known(op.type):
+            stored = (op.tensor.shape, op.tensor.data_type, op.tensor.bit_width)
+            assert shapes.infer(graph, op) == stored, op
+            compared.add(op.type)
+    assert len(compared) >= 7
+
+
+def built(type_, inputs, attrs):
+    """Inferred shape of a float op over inputs given as shapes."""
+    graph = Graph("g")
+    arguments = {}
+    for argument, given_shapes in inputs.items():
+        arguments[argument] = []
+        for shape in given_shapes:
+            name = f"i{len(graph.ops)}"
+            graph.add_op(name, "data", attrs={"shape": list(shape), "data_type": "FLOAT32"})
+            arguments[argument].append(name)
+    return graph.add_op("op", type_, arguments, attrs).tensor.shape
+
+
+WINDOW = {"kernel": [3, 2], "stride": [2, 1], "pad": [1, 1, 0, 0], "pad_mode": "FLOOR"}
+
+
+@pytest.mark.parametrize(
+    ("type_", "inputs", "attrs", "expected"),
+    [
+        ("conv2d", {"input": [(1, 5, 7, 4)], "weights": [(6, 2, 3, 4)]}, WINDOW, (1, 4, 4, 6)),
+        (
+            "conv2d",
+            {"input": [(1, 5, 7, 4)], "weights": [(6, 2, 3, 2)]},
+            {**WINDOW, "group": 2},
+            (1, 4, 4, 6),
+        ),
+        ("depthwise-conv2d", {"input": [(1, 5, 7, 4)], "weights": [(2, 2, 3, 4)]}, WINDOW, (1, 4, 4, 8)),
+        ("maxpool2d", {"input": [(1, 5, 7, 4)]}, WINDOW, (1, 4, 4, 4)),
+        ("avgpool2d", {"input": [(1, 5, 7, 4)]}, {**WINDOW, "global": True}, (1, 1, 1, 4)),
+        ("add", {"input": [(1, 5, 7, 4), (4,)]}, {}, (1, 5, 7, 4)),
+        ("concat", {"input": [(1, 5, 7, 4), (1, 5, 7, 2)]}, {"axis": -1}, (1, 5, 7, 6)),
+        ("reshape", {"input": [(2, 3, 4)]}, {"shape": [0, -1]}, (2, 12)),
+        ("flatten", {"input": [(1, 5, 7, 4)]}, {"start_axis": 1, "end_axis": -1}, (1, 140)),
+        ("matmul", {"input": [(1, 8), (3, 8)]}, {"transpose_a": False, "transpose_b": True}, (1, 3)),
+        ("transpose", {"input": [(1, 5, 7, 4)]}, {"order": [0, 3, 1, 2]}, (1, 4, 5, 7)),
+        ("reduction_mean", {"input": [(1, 5, 7, 4)]}, {"axis": [1, 2], "keep_dims": False}, (1, 4)),
+        ("pad", {"input": [(1, 5, 4)]}, {"paddings": [0, 0, 1, 2, 0, 3], "mode": "CONSTANT"}, (1, 8, 7)),
+    ],
+)
+def test_rules(type_, inputs, attrs, expected):
+    assert built(type_, inputs, attrs) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "inputs", "attrs", "message"),
+    [
+        ("conv2d", {"input": [(1, 5, 7, 4)], "weights": [(6, 2, 3, 3)]}, WINDOW, "do not fit 4 channels"),
+        ("conv2d", {"input": [(1, 5, 7, 4)], "weights": [(6, 3, 2, 4)]}, WINDOW, "do not have the kernel"),
+        ("maxpool2d", {"input": [(1, 1, 7, 4)]}, WINDOW, "does not fit the padded input"),
+        ("add", {"input": [(1, 5, 7, 4), (3,)]}, {}, "cannot be broadcast"),
+        ("concat", {"input": [(1, 5, 7, 4), (1, 6, 7, 4)]}, {"axis": 3}, "differ outside axis 3"),
+        ("reshape", {"input": [(2, 3, 4)]}, {"shape": [5, -1]}, "cannot be reshaped"),
+        ("transpose", {"input": [(1, 5)]}, {"order": [0, 0]}, "not a permutation"),
+    ],
+)
+def test_what_does_not_fit_is_said(type_, inputs, attrs, message):
+    with pytest.raises(shapes.ShapeError, match=message):
+        built(type_, inputs, attrs)
