@@ -46,7 +46,7 @@ def raise_first_fault(data, first_line, columns, labels_allowed, name, last):
             hint = "; the file looks cut off: obtain it again" if at_end and "fields" in fault else ""
             raise UserError(f"{name}: line {first_line + offset}{fault}{hint}")
     raise UserError(
-        f"{name}: lines {first_line} to {first_line + len(lines) - 1}: stray carriage returns between the rows; "
+        f"{name}: lines {first_line} to {first_line + len(lines) - 1}: stray carriage returns between rows; "
         "expected LF or CRLF line ends"
     )
 

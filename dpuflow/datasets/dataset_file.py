@@ -9,6 +9,7 @@ and the counts of repeated images. Equal content gives equal bytes.
 """
 
 import logging
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,35 +89,26 @@ class Dataset:
         ], self.labels[rows]
 
     def _read(self, rows):
-        with _errors(self.path), h5py.File(self.path, "r") as file:
+        with _errors_of(self.path), h5py.File(self.path, "r") as file:
             return file["images"][rows]
 
 
-class _errors:
+@contextmanager
+def _errors_of(path):
     """Turn what h5py raises on damaged or foreign files into a UserError."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, FileNotFoundError):
-            raise UserError(f"{self.path}: no such file") from None
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{self.path}: damaged or not an HDF5 file ({error}); remove it and run again"
-            ) from None
-        if isinstance(error, (KeyError, ValueError, TypeError, AttributeError, RuntimeError)):
-            raise UserError(
-                f"{self.path}: not a dataset file of dpuflow ({error}); remove it and run again"
-            ) from None
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: damaged or not an HDF5 file ({error}); remove it and run again") from None
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path}: not a dataset file of dpuflow ({error}); remove it and run again") from None
 
 
 def read_dataset(path):
     """Open dataset.h5 and check it; UserError if it is damaged or something else."""
-    with _errors(path), h5py.File(path, "r") as file:
+    with _errors_of(path), h5py.File(path, "r") as file:
         if file.attrs.get("format") != FORMAT:
             raise UserError(
                 f"{path}: not a dataset file of dpuflow (expected the attribute format = {FORMAT!r})"

@@ -52,7 +52,10 @@ def check_duplicates(hashes, labels, policy, name):
         return len(again)
     conflicts = np.flatnonzero(labels[first] != labels[again])
     example = conflicts[0] if len(conflicts) else 0
-    text = f"{name}: {len(again)} images repeat an earlier one (line {again[example] + 2} that of line {first[example] + 2})"
+    text = (
+        f"{name}: {len(again)} images repeat an earlier one "
+        f"(line {again[example] + 2} that of line {first[example] + 2})"
+    )
     if len(conflicts):
         text += f", {len(conflicts)} of them with another label"
     if policy == "error":

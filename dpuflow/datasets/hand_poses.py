@@ -11,6 +11,7 @@ from dataclasses import dataclass
 STRAIGHT = (2, 4, 3)
 CLOSED = (86, 98, 55)
 HOOKED = (12, 92, 55)
+DRAPED = (58, 94, 6)
 CURVED = (34, 44, 28)
 
 
@@ -61,7 +62,7 @@ POSES = {
         ((34, 62), (0, 62), (-16, 48)),
         yaw=32,
     ),
-    "E": Pose(tuple(_finger((48, 112, 62), a) for a in (0, 0, 0, 0)), ((26, 44), (-42, 34), (-76, -4))),
+    "E": Pose(tuple(_finger((26, 112, 64), a) for a in (0, 0, 0, 0)), ((26, 44), (-42, 34), (-76, -4))),
     "F": Pose(
         (_finger((52, 66, 34), 2), _finger(STRAIGHT, 4), _finger(STRAIGHT, -5), _finger(STRAIGHT, -14)),
         ((40, 56), (12, 58), (-4, 42)),
@@ -80,11 +81,14 @@ POSES = {
     ),
     "L": Pose((_finger(STRAIGHT, 2), *_closed(3)), ((66, 14), (84, 6), (88, 0))),
     "M": Pose(
-        (*(_finger((74, 72, 22), a) for a in (0, 0, 0)), _finger(CLOSED)), ((20, 34), (-34, 16), (-52, 6))
+        (*(_finger(DRAPED, a) for a in (-1, 0, 1)), _finger(CLOSED, -4)), ((20, 34), (-38, 16), (-56, 4))
     ),
-    "N": Pose((*(_finger((74, 72, 22), a) for a in (0, 0)), *_closed(2)), ((24, 38), (-20, 22), (-28, 16))),
+    "N": Pose((*(_finger(DRAPED, a) for a in (-1, 1)), *_closed(2)), ((24, 38), (-20, 22), (-28, 16))),
     "O": Pose(
-        tuple(_finger((52, 56, 34), a) for a in (0, 0, 0, 0)), ((44, 62), (8, 66), (-12, 56)), yaw=48, roll=-4
+        tuple(_finger((58, 62, 36), a) for a in (0, 0, 0, 0)),
+        ((30, 66), (4, 58), (-14, 34)),
+        yaw=48,
+        roll=-4,
     ),
     "P": Pose(
         (_finger((8, 4, 3), 8), _finger((50, 6, 4), -4), *_closed(2)),
@@ -95,10 +99,10 @@ POSES = {
     ),
     "Q": Pose((_finger((16, 6, 3)), *_closed(3)), ((48, 48), (22, 36), (6, 10)), yaw=34, pitch=8, roll=158),
     "R": Pose(
-        (_finger((16, 6, 3), -13), _finger((0, 2, 2), 12), *_closed(2)), ((24, 50), (-40, 40), (-70, 6))
+        (_finger((18, 6, 3), -17), _finger((0, 2, 2), 15), *_closed(2)), ((24, 50), (-40, 40), (-70, 6))
     ),
     "S": Pose(_closed(4), ((28, 56), (-46, 46), (-86, -2))),
-    "T": Pose((_finger((70, 84, 45), 4), *_closed(3)), ((30, 54), (-14, 52), (-16, 20))),
+    "T": Pose((_finger((62, 86, 45), 10), *_closed(3)), ((28, 56), (-12, 54), (-8, 2))),
     "U": Pose((_finger(STRAIGHT, -3), _finger(STRAIGHT, 2), *_closed(2)), ((24, 50), (-42, 40), (-72, 6))),
     "V": Pose((_finger(STRAIGHT, 13), _finger(STRAIGHT, -10), *_closed(2)), ((24, 50), (-42, 40), (-72, 6))),
     "W": Pose(

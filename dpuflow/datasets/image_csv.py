@@ -7,14 +7,12 @@ is checked. A fault is handed to `csv_faults`, which names line and column.
 """
 
 import gzip
-import io
 import logging
 import math
 import re
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -270,13 +268,7 @@ def write_image_csv(path, images, labels, *, rows_per_block=1024):
 def write_image_blocks(path, blocks, pixels):
     """Write an iterable of (images, labels) blocks; `pixels` is H * W * C."""
     header = "label," + ",".join(f"pixel{i}" for i in range(1, pixels + 1)) + "\n"
-    with atomic_path(path) as temporary, io.open(temporary, "wb") as stream:
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         stream.write(header.encode())
         for images, labels in blocks:
             stream.write(csv_text(images, labels))
-
-
-def is_gzip(path):
-    """True if the file's content is gzip."""
-    with Path(path).open("rb") as stream:
-        return stream.read(2) == GZIP_MAGIC

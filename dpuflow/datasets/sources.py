@@ -98,10 +98,10 @@ def _obtain_kaggle(entry, source, targets):
     except Exception as error:  # kagglehub raises what its HTTP library raises
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"Kaggle dataset {handle}: the download failed ({type(error).__name__}: {reason}). Kaggle may ask for a "
-            "token: create one on your Kaggle account's settings page (API, Create New Token) and save it as "
-            "~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY; or download the files in a browser and use "
-            "kind files"
+            f"Kaggle dataset {handle}: the download failed ({type(error).__name__}: {reason}). "
+            "Kaggle may ask for a token: create one on your account's settings page (API, Create New Token) "
+            "and save it as ~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY; "
+            "or download the files in a browser and use kind files"
         ) from None
     return {
         part: _verified_copy(entry, source, find_in_folder(folder, part), part, targets[part])
@@ -126,7 +126,8 @@ def _pick(paths, part, place):
     matches = [path for path in paths if PurePosixPath(path).name in _candidate_names(part)]
     if not matches:
         raise UserError(
-            f"{place}: found no {part} file at any depth; expected sign_mnist_{part}.csv or {part}.csv, plain or .gz"
+            f"{place}: found no {part} file at any depth; "
+            f"expected sign_mnist_{part}.csv or {part}.csv, plain or .gz"
         )
     depth = min(len(PurePosixPath(path).parts) for path in matches)
     top = [path for path in matches if len(PurePosixPath(path).parts) == depth]

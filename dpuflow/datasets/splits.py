@@ -25,7 +25,8 @@ def validation_split(rows, validation=None):
     count = int(settings["rows"]) if "rows" in settings else max(1, round(rows * settings["fraction"]))
     if not 0 < count < rows:
         raise UserError(
-            f"validation: {count} of {rows} training rows leave nothing to train on; set validation.rows lower"
+            f"validation: found {count} rows, expected 1 to {rows - 1} (there are {rows} training rows); "
+            "set validation.rows or validation.fraction"
         )
     take = settings.get("take", "last")
     if take == "last":

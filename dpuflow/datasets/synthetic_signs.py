@@ -22,6 +22,8 @@ PARTS = {"train": 0, "test": 1}
 DEFAULT_COUNTS = {"train": 12000, "test": 2400}
 BLOCK = 480
 """Images drawn at a time; a multiple of the 24 letters."""
+LEAST_CONTRAST = 45
+"""Grey levels between the mean background and the mean hand."""
 
 _LABELS = sign_mnist_labels()
 
@@ -77,44 +79,47 @@ def draw_letter(letter, random):
     flat = np.sqrt(1 - height * height)
     light = np.array((flat * np.cos(angle), flat * np.sin(angle), height))
     brightness, hit = hand_renderer.shade(depth, normals, light, random.uniform(0.25, 0.5))
-    skin = random.uniform(95, 235)
-    picture = np.where(hit, brightness * skin, _background(random, side))
+    skin = random.uniform(120, 235)
+    picture = np.where(hit, brightness * skin, _background(random, side, 0.75 * skin))
     picture = picture.reshape(SIDE, SUPERSAMPLING, SIDE, SUPERSAMPLING).mean(axis=(1, 3))
-    picture = _blur(picture, random.uniform(0.0, 0.2))
+    picture = _blur(picture, random.uniform(0.0, 0.14))
     contrast, offset = random.uniform(0.75, 1.1), random.uniform(-18, 18)
     picture = (picture - 128) * contrast + 128 + offset
-    picture += random.normal(0, random.uniform(1.0, 7.0), picture.shape)
+    picture += random.normal(0, random.uniform(1.0, 4.0), picture.shape)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def _placed_hand(pose, random):
     """Bones of a varied pose in image units: ends (n, 2, 3), radii (n, 2)."""
-    fingers = np.array(pose.fingers) + random.normal(0, 1, (4, 4)) * (5, 5, 4, 2)
-    thumb = np.array(pose.thumb) + random.normal(0, 4, (3, 2))
-    ends, radii = hand_renderer.bones(fingers, thumb, random.uniform(0.9, 1.12))
+    fingers = np.array(pose.fingers) + random.normal(0, 1, (4, 4)) * (3.5, 3.5, 3, 1.5)
+    thumb = np.array(pose.thumb) + random.normal(0, 3, (3, 2))
+    ends, radii = hand_renderer.bones(fingers, thumb, random.uniform(0.95, 1.2))
     attitude = hand_renderer.rotation(
-        pose.yaw + random.normal(0, 8), pose.pitch + random.normal(0, 7), pose.roll + random.normal(0, 7)
+        pose.yaw + random.normal(0, 6), pose.pitch + random.normal(0, 5), pose.roll + random.normal(0, 6)
     )
     ends[-1, 1, :2] += random.normal(0, 0.25, 2)  # the forearm bends at the wrist
     ends = ends @ attitude.T
     hand = ends[:-1]  # centred without the forearm
     low, high = hand.min(axis=(0, 1)) - 0.1, hand.max(axis=(0, 1)) + 0.1
-    scale = random.uniform(0.62, 0.86) * min(2 / (high - low)[:2].max(), 1.15)
-    shift = random.uniform(-1, 1, 2) * np.maximum(1 - scale * (high - low)[:2] / 2, 0.06)
+    scale = random.uniform(0.8, 1.0) * min(2 / (high - low)[:2].max(), 1.45)
+    shift = random.uniform(-1, 1, 2) * np.maximum(1 - scale * (high - low)[:2] / 2, 0.06) * 0.8
     ends = (ends - (low + high) / 2) * scale
     ends[..., :2] += shift
     return ends, radii * scale
 
 
-def _background(random, side):
-    """A grey gradient with smooth texture, float (side, side)."""
+def _background(random, side, hand):
+    """A grey gradient with smooth texture, float (side, side); its mean is not that of the hand."""
     axis = np.linspace(-1, 1, side)
     slope = random.normal(0, 18, 2)
-    picture = random.uniform(40, 220) + slope[0] * axis[None, :] + slope[1] * axis[:, None]
+    level = random.uniform(30, 225)
+    if abs(level - hand) < LEAST_CONTRAST:
+        level = hand + np.copysign(LEAST_CONTRAST, level - hand)
+    picture = level + slope[0] * axis[None, :] + slope[1] * axis[:, None]
     for _ in range(2):
         wave = random.normal(0, 4, 2)
         phase = random.uniform(0, 2 * np.pi)
-        picture += random.uniform(0, 14) * np.sin(wave[0] * axis[None, :] + wave[1] * axis[:, None] + phase)
+        picture += random.uniform(0, 10) * np.sin(wave[0] * axis[None, :] + wave[1] * axis[:, None] + phase)
     return picture
 
 
