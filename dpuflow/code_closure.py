@@ -4,11 +4,17 @@ Snakemake sees an edit of a script but not of a module that it imports (facts
 snakemake.md, "What makes a rule stale"); a rule declares these files as inputs.
 """
 
-import ast
+import re
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "dpuflow"
+_IMPORT = re.compile(
+    rf"^[ \t]*(?:from[ \t]+({PACKAGE}[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+({PACKAGE}[\w.]*))",
+    re.MULTILINE,
+)
+"""Import statements of the package: read by pattern, because parsing a hundred files costs
+a second at each start of Snakemake."""
 DATA_SUFFIXES = {".yaml", ".j2", ".html", ".css", ".js", ".c", ".proto"}
 """Files beside a module that it reads at run time (templates, tables, sources)."""
 
@@ -35,31 +41,37 @@ def source_files(script, root):
 def _imports(path):
     """Dotted names under the package that a file imports, as candidates for modules."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return sorted(name for name in names if name.split(".")[0] == PACKAGE)
+    for module, imported, plain in _IMPORT.findall(path.read_text(encoding="utf-8")):
+        if plain:
+            names.add(plain)
+        else:
+            names.add(module)
+            names |= {f"{module}.{name}" for name in re.findall(r"\w+", imported)}
+    return sorted(names)
 
 
+@cache
 def _files_of(module, root):
     """The files of a dotted name: module, package, parents' `__init__`, data beside them."""
     parts = module.split(".")
+    found = []
     for depth in range(1, len(parts) + 1):
         base = Path(*parts[:depth])
         if (root / base).is_dir():
-            yield base / "__init__.py"
-            for path in sorted((root / base).rglob("*")):
-                if path.suffix in DATA_SUFFIXES and depth == len(parts):
-                    yield path.relative_to(root)
+            found.append(base / "__init__.py")
+            folder = base if depth == len(parts) else None
         elif (root / base).with_suffix(".py").exists():
-            yield base.with_suffix(".py")
-            if depth > 2:
-                folder = root / base.parent
-                yield from (
-                    path.relative_to(root)
-                    for path in sorted(folder.rglob("*"))
-                    if path.suffix in DATA_SUFFIXES and path.is_file()
-                )
+            found.append(base.with_suffix(".py"))
+            folder = base.parent if depth > 2 else None
+        else:
+            folder = None
+        if folder is not None:
+            found.extend(_data_files(folder, root))
+    return found
+
+
+@cache
+def _data_files(folder, root):
+    """Data files below a folder of the package."""
+    paths = sorted((root / folder).rglob("*"))
+    return [path.relative_to(root) for path in paths if path.suffix in DATA_SUFFIXES]
