@@ -79,7 +79,8 @@ def measure_here(reader, path, repeats):
 
 def measure(reader, path, repeats):
     """`measure_here` in a new process."""
-    command = [sys.executable, __file__, "--child", reader, "--csv", str(path), "--repeats", str(repeats)]
+    command = [sys.executable, __file__, "--child", reader]
+    command += ["--csv", str(path), "--repeats", str(repeats)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -111,7 +112,8 @@ def compare(source, scales, repeats, folder):
 
 def main():
     """Parse the command line, measure, print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--csv", help="file to read (default: random images)")
     parser.add_argument("--rows", type=int, default=27455, help="rows of the random file")
     parser.add_argument("--repeats", type=int, default=5)
@@ -132,7 +134,8 @@ def main():
             write_image_csv(source, images, random.integers(0, 9, arguments.rows))
         print("| reader | rows | seconds | time relative to dpuflow | peak memory growth, MiB |")
         print("| --- | ---: | ---: | ---: | ---: |")
-        for reader, _, rows, seconds, ratio, mib in compare(source, arguments.scale, arguments.repeats, folder):
+        table = compare(source, arguments.scale, arguments.repeats, folder)
+        for reader, _, rows, seconds, ratio, mib in table:
             print(f"| {reader} | {rows:,} | {seconds:.3f} | {ratio:.1f} | {mib:.0f} |")
 
 

@@ -22,7 +22,7 @@ PARTS = {"train": 0, "test": 1}
 DEFAULT_COUNTS = {"train": 12000, "test": 2400}
 BLOCK = 480
 """Images drawn at a time; a multiple of the 24 letters."""
-LEAST_CONTRAST = 45
+LEAST_CONTRAST = 55
 """Grey levels between the mean background and the mean hand."""
 
 _LABELS = sign_mnist_labels()
@@ -91,8 +91,8 @@ def draw_letter(letter, random):
 
 def _placed_hand(pose, random):
     """Bones of a varied pose in image units: ends (n, 2, 3), radii (n, 2)."""
-    fingers = np.array(pose.fingers) + random.normal(0, 1, (4, 4)) * (3.5, 3.5, 3, 1.5)
-    thumb = np.array(pose.thumb) + random.normal(0, 3, (3, 2))
+    fingers = np.array(pose.fingers) + random.normal(0, 1, (4, 4)) * (3, 3, 3, 1.2)
+    thumb = np.array(pose.thumb) + random.normal(0, 2.5, (3, 2))
     ends, radii = hand_renderer.bones(fingers, thumb, random.uniform(0.95, 1.2))
     attitude = hand_renderer.rotation(
         pose.yaw + random.normal(0, 6), pose.pitch + random.normal(0, 5), pose.roll + random.normal(0, 6)
@@ -102,7 +102,7 @@ def _placed_hand(pose, random):
     hand = ends[:-1]  # centred without the forearm
     low, high = hand.min(axis=(0, 1)) - 0.1, hand.max(axis=(0, 1)) + 0.1
     scale = random.uniform(0.8, 1.0) * min(2 / (high - low)[:2].max(), 1.45)
-    shift = random.uniform(-1, 1, 2) * np.maximum(1 - scale * (high - low)[:2] / 2, 0.06) * 0.8
+    shift = random.uniform(-1, 1, 2) * np.maximum(1 - scale * (high - low)[:2] / 2, 0.06) * 0.6
     ends = (ends - (low + high) / 2) * scale
     ends[..., :2] += shift
     return ends, radii * scale

@@ -126,7 +126,7 @@ def test_checksum_of_the_config(tmp_path, csvs, fetch):
     fetch(source)
     (tmp_path / "out/train.csv").unlink()
     (tmp_path / "out/test.csv").unlink()
-    with pytest.raises(UserError, match="SHA-256 .* expected 000"):
+    with pytest.raises(UserError, match=r"SHA-256 .* expected 000"):
         fetch(source | {"train_sha256": "0" * 64})
     assert not (tmp_path / "out/train.csv").exists()
 
