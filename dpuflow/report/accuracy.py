@@ -48,15 +48,15 @@ def write_report(entries, html, markdown, data, provenance):
     views = page["views"]
     budget = max(8, min(details.SHOWN_ERRORS, ERROR_BUDGET // len(runs)))
     for run, view in zip(runs, views, strict=True):
-        view |= detail_views(run, budget)
+        view |= detail_views(run, budget, f"{view['id']}-matrix")
     write_text(html, render("accuracy.html.j2", headings=diagnosis.COLUMNS, **page))
     return content
 
 
-def detail_views(run, shown_errors):
+def detail_views(run, shown_errors, anchor):
     """The sections below the stage table of one run, and which of them exist."""
     view = {
-        "confusions": details.confusions(run),
+        "confusions": details.confusions(run, anchor),
         "classes": details.classes(run),
         "errors": details.misclassified(run, shown_errors),
         "training": details.training(run),

@@ -97,23 +97,28 @@ def _choose(positions, kinds, times_wrong, limit):
     return np.sort(np.concatenate([lost, changed, worst[: limit - len(lost) - len(changed)]]))
 
 
-def confusions(run):
-    """Per stage: label, svg, matrix errors (count) and the commonest mistakes. None without dataset."""
+def confusions(run, anchor):
+    """Per stage: label, svg, errors (count), the commonest mistakes and same_as (an earlier label).
+
+    anchor : prefix of ids in the page. A matrix that an earlier stage has too is drawn by
+    reference. None without dataset.
+    """
     if run.images is None:
         return None
     names = run.class_names
     views, known = [], {}
     for stage, given in predictions_of(run).items():
-        matrix = matrix_of(run, given)
-        same = known.get(matrix.tobytes())
-        known.setdefault(matrix.tobytes(), run.stage_label(stage))
-        title = f"Confusion matrix of stage {run.stage_label(stage)}"
+        matrix, label = matrix_of(run, given), run.stage_label(stage)
+        same, copy = known.get(matrix.tobytes(), (None, None))
+        if same is None:
+            svg, copy = figures.confusion(matrix, names, f"Confusion matrix of {label}", f"{anchor}-{stage}")
+            known[matrix.tobytes()] = (label, copy)
         views.append(
             {
                 "stage": stage,
-                "label": run.stage_label(stage),
+                "label": label,
                 "same_as": same,
-                "svg": figures.confusion(matrix, names, title),
+                "svg": copy if same else svg,
                 "errors": int(matrix.sum() - np.trace(matrix)),
                 "mistakes": _commonest_mistakes(matrix, names),
             }

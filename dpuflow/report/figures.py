@@ -48,11 +48,12 @@ def curves(title, series, best_epoch=None, percent=False):
     return drawing(WIDTH, HEIGHT, f"{title} over {epochs} epochs", parts)
 
 
-def confusion(matrix, names, title):
+def confusion(matrix, names, title, anchor):
     """Heat map of a confusion matrix: rows true, columns predicted; classes never seen are left out.
 
     The diagonal is shaded by the class's own accuracy, errors by their count on a
     square-root scale, because one error must stay visible next to hundreds of hits.
+    Returns (svg, copy): copy draws the same by reference to `anchor`, an id of the page.
     """
     matrix = np.asarray(matrix)
     seen = np.flatnonzero((matrix.sum(axis=0) + matrix.sum(axis=1)) > 0)
@@ -101,8 +102,12 @@ def confusion(matrix, names, title):
                 class_=f"cell {kind} {'strong' if strength > 0.6 else 'faint'}",
             )
         )
-    side = margin + size + 4
-    return drawing(side, top + size + 4, title, parts, class_="figure confusion")
+    width, height = margin + size + 4, top + size + 4
+    svg, copy = (
+        drawing(width, height, title, [content], class_="figure confusion")
+        for content in (element("g", *parts, id=anchor, class_="marks"), element("use", href=f"#{anchor}"))
+    )
+    return svg, copy
 
 
 def scatter(title, points, x_title, y_title, front=(), log_x=False):

@@ -133,12 +133,12 @@ class Chromium:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def screenshot(self, path, top=0, height=None):
-        """PNG of the page from `top`, `height` CSS pixels tall (None: the window)."""
+    def screenshot(self, path, top=0, height=None, left=0, width=None):
+        """PNG of a part of the page in CSS pixels (no height: the window; no width: all of it)."""
         options = {}
         if height is not None:
-            width = self.evaluate("innerWidth")
-            options = {"clip": {"x": 0, "y": top, "width": width, "height": height, "scale": 1}}
+            width = width or self.evaluate("innerWidth")
+            options = {"clip": {"x": left, "y": top, "width": width, "height": height, "scale": 1}}
             options["captureBeyondViewport"] = True
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **options)["data"]))
 

@@ -1,5 +1,6 @@
 """Made-up runs for the tests of the report: letters drawn with noise and invented stage results."""
 
+import functools
 from pathlib import Path
 
 import h5py
@@ -35,11 +36,17 @@ def draw_letter(letter, random):
     return noisy.clip(0, 255).astype(np.uint8)[..., None]
 
 
-def make_dataset(path, images=480, seed=0):
-    """dataset.h5 with `images` test images of 24 letters; returns their labels."""
+@functools.cache
+def make_pictures(images, seed):
+    """(labels (N,), pictures (N, 28, 28, 1)) of the 24 letters in random order."""
     random = np.random.default_rng(seed)
     labels = np.array([PRESENT[i % 24] for i in range(images)])[random.permutation(images)]
-    pictures = np.stack([draw_letter(LETTERS[label], random) for label in labels])
+    return labels, np.stack([draw_letter(LETTERS[label], random) for label in labels])
+
+
+def make_dataset(path, images=480, seed=0):
+    """dataset.h5 with `images` test images of 24 letters; returns their labels."""
+    labels, pictures = make_pictures(images, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.arange(10, 10 + images)
     splits = {

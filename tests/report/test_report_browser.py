@@ -110,6 +110,20 @@ def test_stages_of_the_confusion_matrix_switch(page):
     assert page.evaluate(shown) == [True, False, False, False]
 
 
+def test_a_repeated_matrix_looks_like_its_original(page, tmp_path):
+    assert page.evaluate("document.querySelectorAll('#run-1-confusion svg')[1].firstChild.tagName") == "use"
+    pictures = []
+    for number in (1, 2, 3):
+        page.evaluate(f"document.querySelector('label[for=run-1-stage-{number}]').click()")
+        box = page.evaluate(
+            f"(e => [e.left + scrollX, e.top + scrollY, e.width, e.height])"
+            f"(document.querySelectorAll('#run-1-confusion svg')[{number - 1}].getBoundingClientRect())"
+        )
+        page.screenshot(tmp_path / "matrix.png", box[1], box[3], box[0], box[2])
+        pictures.append((tmp_path / "matrix.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
 @pytest.mark.parametrize("width", [320, 390, 768, 1000, 1280])
 def test_the_page_never_scrolls_sideways(browser, toy_report, width):
     browser.open(toy_report / "accuracy.html", width=width, height=844)

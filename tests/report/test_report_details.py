@@ -59,7 +59,7 @@ def test_every_pattern_of_errors_has_a_group(patterns):
 
 def test_confusion_names_repeats_and_mistakes(tmp_path):
     run = load_run(make_run(tmp_path, full=False))
-    views = details.confusions(run)
+    views = details.confusions(run, "m")
     assert [view["errors"] for view in views] == [9, 9, 12, 12]
     assert [view["same_as"] for view in views] == [None, "Keras", None, "Quantized"]
     assert sum(m["count"] for m in views[0]["mistakes"]) <= 9
@@ -68,9 +68,10 @@ def test_confusion_names_repeats_and_mistakes(tmp_path):
 def test_confusion_figure_counts_and_omits_unseen_classes():
     matrix = np.zeros((4, 4), int)
     matrix[0, 0], matrix[0, 2], matrix[2, 2] = 5, 1, 7
-    svg = figures.confusion(matrix, ["A", "B", "C", "D"], "test")
+    svg, copy = figures.confusion(matrix, ["A", "B", "C", "D"], "test", "anchor")
     assert text_of(svg) == ["predicted", "A", "A", "C", "C", "5", "1", "7"]
     titles = [node.text for node in ElementTree.fromstring(str(svg)).iter("title")]
+    assert 'id="anchor"' in svg and '<use href="#anchor"/>' in copy
     assert titles == ["A: 5 of 6 right", "1 of 6 A taken for C", "C: 7 of 7 right"]
 
 

@@ -26,7 +26,8 @@ function sortBy(button) {
   heading.setAttribute("aria-sort", order);
 }
 for (const button of document.querySelectorAll("th button")) {
-  button.addEventListener("click", () => sortBy(button));
+  if (button.closest("table").tBodies[0].rows.length < 2) button.replaceWith(button.textContent);
+  else button.addEventListener("click", () => sortBy(button));
 }
 
 // A link into a folded run opens it first.
