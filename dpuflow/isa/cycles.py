@@ -63,6 +63,6 @@ def estimate_cycles(steps, bytes_per_cycle=BYTES_PER_CYCLE):
         "cycles": round(max(free)),
         "sequential": round(sum(busy)),
         "busy": {name: round(value) for name, value in zip(ENGINES, busy, strict=True)},
-        "bytes_per_cycle": bytes_per_cycle,
+        "bytes_per_cycle": round(bytes_per_cycle, 2),
         "note": "theoretical cycles per instruction, ideal DDR; the hardware's timing is unknown",
     }

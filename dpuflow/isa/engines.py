@@ -44,6 +44,7 @@ class Memory:
             if name != "REG_0"
         }
         self.parameters = np.frombuffer(parameters, np.int8)
+        self.conv_input = None
 
     def constants(self, index):
         """Entries of the weight or bias banks: index.shape + [byte]."""
@@ -154,25 +155,34 @@ def _finish(twice, shift_cut, activation):
     return saturate(shift_right_rounding(twice, shift_cut + 1))
 
 
+def _conv_input(step, memory):
+    """float32 [row, column, image, channels of all groups]: the layout of one matrix product per tap."""
+    data = _gather(memory, step.window, 0)
+    unused = step.instruction["channel_offset"]
+    if unused:
+        data[:, :, -1, :, memory.machine.channels - unused :] = 0
+    height, width, groups, images, channels = data.shape
+    data = data.transpose(0, 1, 3, 2, 4).reshape(height, width, images, groups * channels)
+    return data.astype(np.float32)
+
+
 def _conv(step, memory):
-    op, init, window = step.instruction, step.init, step.window
+    init, window = step.init, step.window
     machine = memory.machine
     rows, columns, _ = step.outputs.shape
-    data = _gather(memory, window, 0)
-    if op["channel_offset"]:
-        data[:, :, -1, :, machine.channels - op["channel_offset"] :] = 0
+    if not step.same_input:
+        memory.conv_input = _conv_input(step, memory)
+    data = memory.conv_input
     weights = memory.constants(step.weights)  # [tap * group, output channel, byte]
     # sums of int8 products are exact in float32 while every partial sum stays below 2**24
     bound = 128 * int(np.abs(weights.astype(np.int32)).sum(axis=(0, 2)).max())
     real = np.float32 if bound < FLOAT32_EXACT else np.float64
-    height, width, groups, images, channels = data.shape
-    # [row, column, image, channels of all groups]: the layout of one matrix product per tap
-    data = data.transpose(0, 1, 3, 2, 4).reshape(height, width, images, groups * channels).astype(real)
+    images, channels = data.shape[2:]
     weights = weights.transpose(0, 2, 1).astype(real)  # [tap * group, byte, output channel]
-    weights = weights.reshape(-1, groups * channels, machine.channels)
+    weights = weights.reshape(-1, channels, machine.channels)
     sums = np.zeros((rows * columns * images, machine.channels), real)
     for tap, i, j in _taps(window, rows, columns):
-        sums += data[i, j].reshape(-1, groups * channels) @ weights[tap]
+        sums += data[i, j].reshape(-1, channels).astype(real, copy=False) @ weights[tap]
     bias = memory.constants(step.bias)[0].astype(np.int64) << init["shift_bias"]
     twice = 2 * sums.astype(np.int64) + bias
     result = _finish(twice, init["shift_cut"], init["act_type"])

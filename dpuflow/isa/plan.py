@@ -52,6 +52,7 @@ class Step:
     reads, writes : flat bank entries, each once.
     transfer : DDR side of LOAD (read) and SAVE (written), else None.
     window, inputs, outputs, weights, bias : index arrays that the engine needs.
+    same_input : a CONV reads just what the CONV before it read, and nothing wrote there since.
     """
 
     index: int
@@ -66,6 +67,7 @@ class Step:
     outputs: np.ndarray | None = None
     weights: np.ndarray | None = None
     bias: np.ndarray | None = None
+    same_input: bool = False
 
     @property
     def where(self):

@@ -64,6 +64,8 @@ class _Planner:
                 self.written[name][start:stop] = True
         self.state = {"CONVINIT": None, "ALUINIT": None}
         self.operands = []
+        self.last_conv = None
+        self.read_by_last = np.zeros(machine.banks * BANK_DEPTH, bool)
 
     def follow(self, step):
         instruction = step.instruction
@@ -164,7 +166,17 @@ class _Planner:
         if not bits:
             raise step.error("no output channel has both weights and bias")
         step.reads = np.concatenate([step.window.reads, step.weights[:, loaded].ravel(), step.bias])
+        self._compare_input(step)
         self._write(step, np.full(step.outputs.shape, bits, np.uint32))
+
+    def _compare_input(self, step):
+        """Set `same_input`, and remember this CONV for the next one."""
+        last, op = self.last_conv, step.instruction
+        if last is not None and np.array_equal(last.window.index, step.window.index):
+            step.same_input = last.instruction["channel_offset"] == op["channel_offset"]
+        self.read_by_last[:] = False
+        self.read_by_last[step.window.reads] = True
+        self.last_conv = step
 
     # ALU
 
@@ -285,6 +297,8 @@ class _Planner:
 
     def _write(self, step, valid):
         self.valid[step.outputs] = valid
+        if self.read_by_last[step.outputs].any():
+            self.last_conv = None
         step.writes = np.unique(step.outputs)
         if len(step.writes) != step.outputs.size:
             raise step.error("writes a bank entry twice")

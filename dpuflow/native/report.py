@@ -25,7 +25,8 @@ def compile_native(quantized, target, on_cpu="error"):
     for bit, or there is no result.
 
     Returns a compile_report.Compiled whose report has `machine_code` True and a list
-    `programs` (instructions, register sizes, estimated cycles per DPU subgraph).
+    `programs` (instructions, register sizes, estimated cycles per DPU subgraph);
+    `estimate.machine_code` sums those up as a latency.
     UserError names the layer that leaves the DPU (unless `on_cpu` allows it) or for which
     this compiler has no code.
     """
@@ -43,8 +44,22 @@ def compile_native(quantized, target, on_cpu="error"):
             f"{quantized.network.name} for {target.name}: machine code and emulator disagree;"
             " a defect of the native compiler, use the `reference` compiler"
         )
+    estimate = dict(compiled.report["estimate"])
+    bandwidth = estimate["assumptions"]["bandwidth_gb_s"] * 1e3 / estimate["clock_mhz"]
+    cycles = {
+        program.name: estimate_cycles(runner.simulators[program.name].steps, bandwidth)
+        for program in programs
+    }
+    dpu_us = sum(row["cycles"] for row in cycles.values()) / estimate["clock_mhz"]
+    estimate["machine_code"] = {
+        "kind": "estimate",
+        "cycles": sum(row["cycles"] for row in cycles.values()),
+        "dpu_us": round(dpu_us, 2),
+        "latency_us": round(dpu_us + estimate["overhead_us"], 1),
+    }
     report = {
         **compiled.report,
+        "estimate": estimate,
         "compiler": "native",
         "machine_code": True,
         "note": STATUS,
@@ -52,10 +67,7 @@ def compile_native(quantized, target, on_cpu="error"):
             "how": "machine code on the instruction simulator, equal to the emulator bit for bit",
             "random_images": VERIFIED_IMAGES,
         },
-        "programs": [
-            {**asdict(program), "estimate": estimate_cycles(runner.simulators[program.name].steps)}
-            for program in programs
-        ],
+        "programs": [{**asdict(program), "estimate": cycles[program.name]} for program in programs],
     }
     return Compiled(graph, compiled.quantized_graph, report)
 

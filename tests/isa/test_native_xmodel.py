@@ -190,6 +190,9 @@ def test_report_and_determinism():
     # bands x groups x columns x taps: two convolutions, a 7x7x32 and a 1x1x64 dense layer
     assert estimate["busy"]["CONV"] == 4 * 28 * 9 + 4 * 14 * 9 + 4 * 49 * 2 + 2 * 4
     assert max(estimate["busy"].values()) <= estimate["cycles"] <= estimate["sequential"]
+    total = first.report["estimate"]["machine_code"]
+    assert total["cycles"] == estimate["cycles"] and estimate["bytes_per_cycle"] == 20.0
+    assert total["latency_us"] == pytest.approx(260 + estimate["cycles"] / 300, abs=0.1)
     assert program["spilled"] == [] and "conv1" in program["on_chip"]
 
 
