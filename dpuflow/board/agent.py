@@ -6,6 +6,7 @@ tar). Everything lies below one folder: bundles/DIGEST/ (unpacked), parts/DIGEST
 transfer under way), jobs/JOB/ (status.json, log.txt, results/).
 """
 
+import fcntl
 import hashlib
 import io
 import json
@@ -114,15 +115,21 @@ def received(folder, digest):
     part = os.path.join(folder, "parts", digest)
     if not os.path.exists(part):
         return {"complete": False, "size": 0, "sha256": None}
-    return {"complete": False, "size": os.path.getsize(part), "sha256": _sha256(part)}
+    digest, size = hashlib.sha256(), 0
+    with open(part, "rb") as stream:  # counted while reading: a dying transfer may still add to it
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+            size += len(block)
+    return {"complete": False, "size": size, "sha256": digest.hexdigest()}
 
 
-def receive(folder, digest, offset, lock, token):
-    """Append standard input to the part from `offset` on."""
+def receive(folder, digest, offset, size, lock, token):
+    """Append standard input to the part from `offset` on; unpack it when all `size` bytes are there."""
     os.makedirs(os.path.join(folder, "parts"), exist_ok=True)
     part = os.path.join(folder, "parts", digest)
     refreshed = 0.0
     with open(part, "r+b" if os.path.exists(part) else "w+b") as stream:
+        _wait_for_writer(stream)
         stream.truncate(offset)
         stream.seek(offset)
         for block in iter(lambda: sys.stdin.buffer.read1(1 << 16), b""):
@@ -130,7 +137,18 @@ def receive(folder, digest, offset, lock, token):
             stream.flush()  # what has arrived stays, should the connection drop
             if time.time() - refreshed > 2 and _refresh(lock, token):
                 refreshed = time.time()
-    return {"size": os.path.getsize(part)}
+    return unpack(folder, digest) if os.path.getsize(part) == size else {"complete": False}
+
+
+def _wait_for_writer(stream, seconds=5.0):
+    """Let the writer of a dropped connection end first; the checksum catches one that does not."""
+    end = time.time() + seconds
+    while time.time() < end:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            time.sleep(0.1)
 
 
 def unpack(folder, digest):
@@ -224,12 +242,22 @@ def start(folder, job, digest, options):
     return {"started": True, "state": "running"}
 
 
-def poll(folder, job, lock, token):
-    """State of a job; keeps the lock fresh."""
-    place = _job_folder(folder, job)
-    alive = _alive(place)  # before the status: a job that ends in between has written it by then
-    status = _read_json(os.path.join(place, "status.json")) or {}
-    answer = {"held": _refresh(lock, token), "alive": alive, "status": status, "log": ""}
+def poll(folder, job, lock, token, wait):
+    """State of a job, at once when it has ended, else after `wait` seconds; keeps the lock fresh.
+
+    Waiting here and not at the caller spares the board a login every second, which would
+    show in its latencies.
+    """
+    place, end, refreshed = _job_folder(folder, job), time.time() + wait, 0.0
+    while True:
+        alive = _alive(place)  # before the status: a job that ends in between has written it by then
+        status = _read_json(os.path.join(place, "status.json")) or {}
+        if time.time() - refreshed >= 2:
+            held, refreshed = _refresh(lock, token), time.time()
+        if not held or not alive or status.get("state") in ("done", "failed") or time.time() >= end:
+            break
+        time.sleep(min(0.2, wait))
+    answer = {"held": held, "alive": alive, "status": status, "log": ""}
     if not alive:
         try:
             with open(os.path.join(place, "log.txt"), "rb") as stream:
@@ -282,7 +310,7 @@ def clean(folder, job, digest, keep):
 
 COMMANDS = {
     function.__name__: function
-    for function in (lock, unlock, received, receive, unpack, query, start, poll, results, stop, clean)
+    for function in (lock, unlock, received, receive, query, start, poll, results, stop, clean)
 }
 
 

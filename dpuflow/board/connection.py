@@ -9,6 +9,7 @@ import json
 import logging
 import shlex
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -91,8 +92,8 @@ class Board:
             raise UserError(f"{where}.host: {entry['host']!r} is not a host")
         return cls(**entry)
 
-    def ssh_command(self):
-        """The ssh command line up to the destination."""
+    def ssh_command(self, *more):
+        """The ssh command line up to the destination, with `more` options."""
         command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
         command += ["-o", f"ConnectTimeout={self.connect_timeout_s}", "-o", "ClearAllForwardings=yes"]
         command += ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4"]
@@ -104,7 +105,7 @@ class Board:
             command += ["-i", self.identity, "-o", "IdentitiesOnly=yes"]
         if self.port:
             command += ["-p", str(self.port)]
-        return [*command, "--", self.host]
+        return [*command, *more, "--", self.host]
 
 
 class Connection:
@@ -113,19 +114,65 @@ class Connection:
     def __init__(self, board):
         self.board = board
         self.agent = f"{board.folder}/agent-{sha256(AGENT)[:16]}.py"
-        self._installed = False
+        self._installed, self._master = False, None
+
+    def _share(self):
+        """Have a master connection that all calls go through: a login takes a board long.
+
+        It runs `cat` on the board, fed by a pipe from here, so that it ends with this process
+        however that ends.
+        """
+        if self._master and self._master.poll() is None and self.socket.exists():
+            return
+        self.close()
+        self._folder = tempfile.TemporaryDirectory(prefix="dpuflow-ssh-")
+        messages = Path(self._folder.name) / "messages"
+        with open(messages, "wb") as stderr:
+            self._master = subprocess.Popen(
+                [*self.board.ssh_command("-M", "-S", str(self.socket)), "cat"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        deadline = time.monotonic() + self.board.connect_timeout_s + 5
+        while not self.socket.exists():
+            if self._master.poll() is not None or time.monotonic() > deadline:
+                self._master.kill()
+                message = messages.read_text(errors="replace").strip()
+                self._permanent(message)
+                raise DroppedError(message.splitlines()[-1] if message else "no connection")
+            time.sleep(0.01)
+
+    @property
+    def socket(self):
+        """Path of the master connection's control socket."""
+        return Path(self._folder.name) / "socket"
+
+    def close(self):
+        """End the master connection."""
+        if self._master:
+            self._master.stdin.close()
+            try:
+                self._master.wait(2)
+            except subprocess.TimeoutExpired:
+                self._master.kill()
+                self._master.wait()
+            self._master = None
+            self._folder.cleanup()
 
     def once(self, words, stdin=None, timeout=None):
         """Run a command (list of words) on the board; its standard output. Raises DroppedError."""
         remote = " ".join(shlex.quote(word) for word in words)
         try:
+            self._share()
             done = subprocess.run(
-                [*self.board.ssh_command(), remote],
+                [*self.board.ssh_command("-o", "ControlMaster=no", "-S", str(self.socket)), remote],
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 capture_output=True,
                 timeout=timeout or self.board.call_timeout_s,
             )
         except subprocess.TimeoutExpired as error:
+            self._master.kill()  # it hangs, and all that goes through it
             raise DroppedError(f"no answer in {error.timeout:g} s") from None
         except FileNotFoundError:
             raise UserError("the program `ssh` (OpenSSH) is not installed on this machine") from None

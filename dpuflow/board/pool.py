@@ -65,11 +65,13 @@ def take(boards, job, wait_s=3600.0, stale_after_s=STALE_AFTER_S, pause_s=PAUSE_
                         "lock", owner=owner, job=job, stale_after=stale_after_s, **request
                     )
                 except UserError as error:
+                    connection.close()
                     if len(boards) == 1:
                         raise
                     failed.append(str(error))
                     continue
                 if not answer["held"]:
+                    connection.close()
                     age = answer["age"]
                     busy.append(f"{board.host}: taken by {answer['owner']} (heard of {age:.0f} s ago)")
                     continue
@@ -80,6 +82,7 @@ def take(boards, job, wait_s=3600.0, stale_after_s=STALE_AFTER_S, pause_s=PAUSE_
                 finally:
                     with suppress(UserError):  # the lock goes stale on its own
                         connection.call("unlock", lock=board.lock, token=token)
+                    connection.close()
                 return
         if not busy:
             raise UserError("no board can be reached:\n  " + "\n  ".join(failed))

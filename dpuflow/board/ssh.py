@@ -14,6 +14,7 @@ import os
 import shutil
 import tarfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from dpuflow.board import application, pool
@@ -35,10 +36,24 @@ def boards_from_config(entries):
     return [Board.from_config(f"boards[{index}]", entry) for index, entry in enumerate(entries)]
 
 
-def run(
-    bundle, boards, out, options=None, targets=None, wait_s=3600.0, timeout_s=3600.0, restarts=1, poll_s=1.0,
-    stale_after_s=pool.STALE_AFTER_S,
-):  # fmt: skip
+@dataclass(frozen=True)
+class Patience:
+    """How long the remote run waits, and how often it tries.
+
+    wait_s : longest wait for a free board; timeout_s : longest run, both in seconds.
+    restarts : how often an application that dies is started again.
+    poll_s : seconds between reports of progress.
+    stale_after_s : age from which a lock that nobody refreshes is stale, see `agent.lock`.
+    """
+
+    wait_s: float = 3600.0
+    timeout_s: float = 3600.0
+    restarts: int = 1
+    poll_s: float = 10.0
+    stale_after_s: float = pool.STALE_AFTER_S
+
+
+def run(bundle, boards, out, options=None, targets=None, patience=None):
     """Run a bundle on the first free board of `boards` and put the results into `out`.
 
     Parameters
@@ -48,9 +63,7 @@ def run(
     out : folder for predictions.csv, board.json (and dump/), written when all is there.
     options : options of the application, see `application.arguments`.
     targets : all Targets, to name fingerprints in messages (default: those of the targets file).
-    wait_s : longest wait for a free board; timeout_s : longest run, in seconds.
-    restarts : how often an application that dies is started again.
-    poll_s : seconds between questions; stale_after_s : see `pool.take`.
+    patience : a Patience, or None for the usual one.
 
     Returns
     -------
@@ -58,16 +71,22 @@ def run(
     """
     meta, digest = Bundle.open(bundle).meta, sha256(bundle)
     arguments = application.arguments(options)
-    job = hashlib.sha256(json.dumps([digest, arguments]).encode()).hexdigest()[:16]
-    with pool.take(boards, job, wait_s=wait_s, stale_after_s=stale_after_s) as (connection, token):
-        board = connection.board
-        folder = {"folder": board.folder}
+    job = job_name(digest, arguments)
+    patience = patience or Patience()
+    waiting = {"wait_s": patience.wait_s, "stale_after_s": patience.stale_after_s}
+    with pool.take(boards, job, **waiting) as (connection, token):
         _transfer(connection, Path(bundle), digest, token)
         _check_board(connection, meta, digest, targets)
-        _run_job(connection, token, job, digest, arguments, timeout_s, restarts, poll_s)
+        _run_job(connection, token, job, digest, arguments, patience)
         _fetch(connection, job, Path(out))
-        connection.call("clean", job=job, digest=digest, keep=KEEP_BUNDLES, **folder)
+        folder = connection.board.folder
+        connection.call("clean", job=job, digest=digest, keep=KEEP_BUNDLES, folder=folder)
     return json.loads((Path(out) / "board.json").read_text(encoding="utf-8"))
+
+
+def job_name(digest, arguments):
+    """Name of the job that runs a bundle (by its SHA-256) with these arguments."""
+    return hashlib.sha256(json.dumps([digest, arguments]).encode()).hexdigest()[:16]
 
 
 def _transfer(connection, bundle, digest, token):
@@ -80,20 +99,18 @@ def _transfer(connection, bundle, digest, token):
         if have["complete"]:
             return True
         offset = have["size"]
-        if offset > size or (offset and have["sha256"] != _prefix_sha256(bundle, offset)):
+        if offset >= size or (offset and have["sha256"] != _prefix_sha256(bundle, offset)):
             offset = 0
         reached[0] = max(reached[0], offset)
-        if offset < size:
-            words = connection.words(
-                "receive", folder=board.folder, digest=digest, offset=offset, lock=board.lock, token=token
-            )
-            if offset:
-                log.info("board %s: going on with the bundle at byte %d of %d", board.host, offset, size)
-            # unbuffered: ssh takes the descriptor over, with its position
-            with open(bundle, "rb", buffering=0) as stream:
-                stream.seek(offset)
-                connection.once(words, stdin=stream, timeout=board.transfer_timeout_s)
-        if not connection.call("unpack", folder=board.folder, digest=digest)["complete"]:
+        if offset:
+            log.info("board %s: going on with the bundle at byte %d of %d", board.host, offset, size)
+        request = {"folder": board.folder, "digest": digest, "offset": offset, "size": size}
+        words = connection.words("receive", lock=board.lock, token=token, **request)
+        # unbuffered: ssh takes the descriptor over, with its position
+        with open(bundle, "rb", buffering=0) as stream:
+            stream.seek(offset)
+            answer = json.loads(connection.once(words, stdin=stream, timeout=board.transfer_timeout_s))
+        if not answer["complete"]:
             raise DroppedError("the bundle arrived damaged")
         return True
 
@@ -142,16 +159,17 @@ def _check_board(connection, meta, digest, targets):
         )
 
 
-def _run_job(connection, token, job, digest, arguments, timeout_s, restarts, poll_s):
+def _run_job(connection, token, job, digest, arguments, patience):
     """Start the application (or find it running) and wait for its end."""
     board = connection.board
     request = {"folder": board.folder, "job": job}
     answer = connection.call("start", digest=digest, options=arguments, **request)
     if not answer["started"]:
         log.info("board %s: found this job %s from an earlier call", board.host, answer["state"])
-    deadline, shown = time.monotonic() + timeout_s, None
+    deadline, shown, restarts = time.monotonic() + patience.timeout_s, None, patience.restarts
     while True:
-        answer = connection.call("poll", lock=board.lock, token=token, **request)
+        wait = max(0.0, min(patience.poll_s, deadline - time.monotonic()))
+        answer = connection.call("poll", lock=board.lock, token=token, wait=wait, **request)
         if not answer["held"]:
             raise UserError(f"board {board.host}: another job took the board over; run again")
         status = answer["status"]
@@ -167,14 +185,15 @@ def _run_job(connection, token, job, digest, arguments, timeout_s, restarts, pol
             connection.call("start", digest=digest, options=arguments, **request)
         if time.monotonic() >= deadline:
             connection.call("stop", **request)
-            raise UserError(f"board {board.host}: the run took longer than {timeout_s:g} s and was stopped")
+            raise UserError(
+                f"board {board.host}: the run took longer than {patience.timeout_s:g} s and was stopped"
+            )
         progress = (status.get("run"), status.get("done"))
         if progress != shown and status.get("total"):
             log.info(
                 "board %s: run %d, %d of %d images", board.host, progress[0] + 1, progress[1], status["total"]
             )
             shown = progress
-        time.sleep(poll_s)
 
 
 def _fetch(connection, job, out):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +95,14 @@ def _sshd():
 class Server:
     """A real sshd on a loopback port whose logins find the virtual board."""
 
-    def __init__(self, folder, keys, target=None):
+    def __init__(self, folder, keys, target=None, batch=1):
         self.folder, self.keys = folder, keys
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.home = folder / "board"
         self.home.mkdir()
-        self.variables = {**environment(target), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.variables = {**environment(target, batch), "PYTHONDONTWRITEBYTECODE": "1"}
         shutil.copy(keys / "user.pub", folder / "authorized_keys")
         os.chmod(folder / "authorized_keys", 0o600)
         self.write_known_host("host")
@@ -125,9 +126,8 @@ class Server:
         )
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
-        self.process = subprocess.Popen(
-            [_sshd(), "-D", "-e", "-f", str(config)], stderr=open(self.folder / "sshd.log", "ab")
-        )
+        with open(self.folder / "sshd.log", "ab") as log:
+            self.process = subprocess.Popen([_sshd(), "-D", "-e", "-f", str(config)], stderr=log)
         for _ in range(100):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -144,16 +144,14 @@ class Server:
     def sessions(self):
         """Process ids of the connections that this sshd serves: its children."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
 
     def cut(self):
         """Kill every connection, as a network failure would; returns how many."""
         pids = self.sessions()
         for pid in pids:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         return len(pids)
 
     def board(self, **changes):
@@ -178,5 +176,13 @@ class Server:
 def server(tmp_path, keys):
     """A running Server."""
     running = Server(tmp_path, keys)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def fast_server(tmp_path, keys):
+    """A Server whose device takes 64 images per call, so that many images take little time."""
+    running = Server(tmp_path, keys, batch=64)
     yield running
     running.stop()

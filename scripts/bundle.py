@@ -1,0 +1,34 @@
+"""{model}.xmodel + test images + board application -> one reproducible tar for the board."""
+
+from dpuflow.board.bundle import Bundle, build
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.scripting import log, run
+from dpuflow.targets import load_targets
+
+
+def main(snakemake):
+    name = snakemake.wildcards.target
+    target = load_targets(extra={name: snakemake.params.target["hardware"]})[name]
+    dataset = read_dataset(snakemake.input.dataset)
+    images, labels = dataset.subset("test")
+    build(
+        snakemake.output.bundle,
+        snakemake.input.xmodel,
+        images,
+        labels,
+        dataset.class_names,
+        target,
+        "test",
+        scaling=snakemake.params.get("input_scaling"),
+    )
+    meta = Bundle.open(snakemake.output.bundle).meta
+    log.info(
+        "%d images for %s (%s), %d bytes of DPU instructions",
+        meta["images"]["count"],
+        name,
+        meta["fingerprint"],
+        meta["instructions"],
+    )
+
+
+run(main, globals())

@@ -1,0 +1,21 @@
+"""Accuracy records of all stages + limits -> gate.json; fails with the table of stages if one is exceeded."""
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.evaluation import read_record
+from dpuflow.files import write_json
+from dpuflow.gate import evaluate, require, table
+from dpuflow.scripting import log, run
+
+
+def main(snakemake):
+    records = [read_record(path) for path in snakemake.input.records]
+    labels = None
+    if snakemake.input.get("dataset"):
+        labels = read_dataset(snakemake.input.dataset).subset(records[0]["split"])[1]
+    result = evaluate({record["stage"]: record for record in records}, snakemake.params.limits, labels)
+    write_json(snakemake.output.gate, result)
+    log.info("%s", table(result))
+    require(result)
+
+
+run(main, globals())

@@ -1,0 +1,29 @@
+"""Run a bundle's application on the virtual board -> predictions.csv, board.json, board_accuracy.json."""
+
+from pathlib import Path
+
+from dpuflow.board.bundle import Bundle
+from dpuflow.board.compare import board_record
+from dpuflow.evaluation import read_record
+from dpuflow.files import write_json
+from dpuflow.scripting import log_accuracy, run
+from dpuflow.targets import load_targets
+from dpuflow.virtual_board.run import run as run_on_virtual_board
+
+
+def main(snakemake):
+    bundle = Bundle.open(snakemake.input.bundle)
+    name = snakemake.wildcards.target
+    target = load_targets(extra={name: snakemake.params.target["hardware"]})[name]
+    options = {"threads": snakemake.threads, "runs": 1, "warmup": 0, **snakemake.params.get("options", {})}
+    out = Path(snakemake.output.report).parent
+    run_on_virtual_board(bundle.path, out, options, target, batch=snakemake.params.get("batch", 64))
+    quantized = snakemake.input.get("quantized")
+    record = board_record(
+        out, bundle.path, quantized=quantized and read_record(quantized), runner="virtual_board"
+    )
+    write_json(snakemake.output.accuracy, record)
+    log_accuracy(record)
+
+
+run(main, globals())
