@@ -94,6 +94,33 @@ def _check_left_over(queues, instructions):
             )
 
 
+def interleaving(instructions, seed):
+    """A random order (indices) in which four engines may run the program, by its masks.
+
+    The engine that goes first is drawn anew now and then, so that in places one engine runs
+    as far ahead of the others as its tokens allow.
+    """
+    random = np.random.default_rng(seed)
+    count = len(ENGINES)
+    queues = [deque(i for i, op in enumerate(instructions) if op.engine == e) for e in range(count)]
+    tokens = np.eye(count, dtype=int)
+    order, priority = [], random.permutation(count)
+    while any(queues):
+        if random.random() < 1 / 16:
+            priority = random.permutation(count)
+        for engine in priority:
+            head = instructions[queues[engine][0]] if queues[engine] else None
+            waits = [p for p in range(count) if head is not None and head.dpdon >> p & 1]
+            if head is not None and all(tokens[p, engine] for p in waits):
+                tokens[waits, engine] -= 1
+                tokens[engine, [c for c in range(count) if head.dpdby >> c & 1]] += 1
+                order.append(queues[engine].popleft())
+                break
+        else:
+            raise MachineCodeError("deadlock: every engine waits for another")
+    return order
+
+
 class Accesses:
     """Last write and last reads of every location of one memory, per engine."""
 

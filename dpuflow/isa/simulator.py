@@ -1,8 +1,8 @@
 """Executes the machine code of DPU programs, image batch by image batch, and checks it first.
 
-Functional, bit-exact, in program order; the order of the four engines on the board is
-covered by `ordering.check`, which proves that every order the dependency masks allow gives
-the same result. Not a timing model (`cycles` estimates that).
+Functional and bit-exact, in program order or in a random one that the dependency masks
+allow; `ordering.check` proves that every such order gives the same result. Not a timing model
+(`cycles` estimates that).
 """
 
 import numpy as np
@@ -42,7 +42,7 @@ class Simulator:
             if not written[port.region][port.address : port.stop].all():
                 raise MachineCodeError(f"{program.name}: the code never writes all of output {port.name}")
 
-    def run(self, inputs, seed=0):
+    def run(self, inputs, seed=0, interleave=None):
         """Execute the program.
 
         Parameters
@@ -50,6 +50,8 @@ class Simulator:
         inputs : one int8 array per input port of the program, [images, ...] with the
             port's shape (without its batch dimension) behind.
         seed : of the noise that banks and regions hold at the start.
+        interleave : None for program order; a seed for a random order among those the
+            dependency masks allow.
 
         Returns
         -------
@@ -59,6 +61,12 @@ class Simulator:
         if len(inputs) != len(ports):
             raise UserError(f"{self.program.name}: got {len(inputs)} inputs, it has {len(ports)}")
         inputs = [self._checked(array, port) for array, port in zip(inputs, ports, strict=True)]
+        steps = self.steps
+        if interleave is not None:
+            steps = [
+                self.steps[i]
+                for i in ordering.interleaving([step.instruction for step in self.steps], interleave)
+            ]
         parts, memory = [], None
         for start in range(0, len(inputs[0]), IMAGES_AT_ONCE):
             batch = [array[start : start + IMAGES_AT_ONCE] for array in inputs]
@@ -66,7 +74,7 @@ class Simulator:
                 memory = engines.Memory(
                     self.machine, len(batch[0]), self.regions, self.program.parameters, seed
                 )
-            parts.append(self._run_batch(batch, memory))
+            parts.append(self._run_batch(batch, memory, steps))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _checked(self, array, port):
@@ -80,11 +88,11 @@ class Simulator:
             )
         return array.reshape(len(array), -1)
 
-    def _run_batch(self, inputs, memory):
+    def _run_batch(self, inputs, memory, steps):
         # banks and workspace keep what the batch before left in them, as on a DPU
         for array, port in zip(inputs, self.program.inputs, strict=True):
             memory.regions[port.region][:, port.address : port.stop] = array
-        for step in self.steps:
+        for step in steps:
             engines.execute(step, memory)
         return [
             memory.regions[port.region][:, port.address : port.stop].reshape(-1, *port.shape).copy()

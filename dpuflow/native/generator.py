@@ -1,7 +1,8 @@
 """Operations -> instructions in program order.
 
-A map stays on chip when its only reader is the next operation and both input and output fit
-the two image groups; otherwise it goes through DDR and the operation runs tile by tile.
+A map stays on chip for the next operation when that reads it and it fits an image group whole;
+it goes to DDR when somebody else reads it too or it does not fit. An operation whose maps do
+not fit runs tile by tile.
 Banks are handed out in circles, so that loading the next piece seldom waits for the last
 one to be used up; `synchronise` finds out where it must.
 """
@@ -60,7 +61,8 @@ class Generator:
             self._concat(op, resident, source_group)
             return
         keep = self._stays_on_chip(op, following)
-        if not keep:
+        save = not keep or op.output.region == OUTPUT or self.job.consumers(op.output) != [following]
+        if save:
             self._spill(op.output)
         output_sub = sub_rows(following, self.machine) if keep else 1
         target = self._place_whole(op.output, 1 - source_group, output_sub) if keep else None
@@ -72,10 +74,11 @@ class Generator:
             )
             self._compute(op, tile, sources, placement, parameters)
             if not keep:
-                for row in range(tile.row, tile.row_end):
-                    self.writer.save_row(placement, row, op.output, op.output.shape[2])
+                self._save_rows(placement, op.output)
         if keep:
             self.resident = Source(op.output, target, op.output.shape[0])
+            if save:
+                self._save_rows(target, op.output)
 
     def _spill(self, feature_map):
         """The map goes through DDR: give it a place in the workspace unless it has one elsewhere."""
@@ -84,9 +87,13 @@ class Generator:
             feature_map.address = self.workspace
             self.workspace += ceil_div(feature_map.size, 16) * 16
 
+    def _save_rows(self, placement, feature_map):
+        for row in range(placement.row, placement.row + placement.rows):
+            self.writer.save_row(placement, row, feature_map, feature_map.shape[2])
+
     def _stays_on_chip(self, op, following):
-        """Whether the output is read by the next operation alone and fits a group whole."""
-        if following is None or op.output.region == OUTPUT or self.job.consumers(op.output) != [following]:
+        """Whether the next operation reads the output, and it fits a group whole."""
+        if following is None or following not in self.job.consumers(op.output):
             return False
         sub = sub_rows(following, self.machine)
         if sub > STRIDE_OUT or (op.kind == "add" and sub > 1):

@@ -30,7 +30,7 @@ class FeatureMap:
         return self.shape[0] * self.shape[1] * self.shape[2]
 
 
-@dataclass
+@dataclass(eq=False)
 class Operation:
     """One operation on feature maps.
 

@@ -40,8 +40,10 @@ def assert_equal(builder, job, fingerprint, images=2):
     compiled, _ = program(job, fingerprint)
     simulator = Simulator(compiled)
     batch = builder.images(images)
-    for output, expected in zip(simulator.run([batch]), run_job(job, batch), strict=True):
-        np.testing.assert_array_equal(output, expected)
+    expected = run_job(job, batch)
+    for order in (None, 0):
+        for output, wanted in zip(simulator.run([batch], interleave=order), expected, strict=True):
+            np.testing.assert_array_equal(output, wanted)
     return simulator
 
 
