@@ -46,6 +46,18 @@ class Emulator:
         self._constants = constants(self.graph)
         self._executors = {}
 
+    def close(self):
+        """Stop the worker threads; the emulator can still be used, and starts new ones."""
+        for executor in self._executors.values():
+            executor.close()
+        self._executors.clear()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
     @property
     def backend(self):
         """ "native" (8-bit dot-product instructions) or "numpy"."""

@@ -42,6 +42,10 @@ class Executor:
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(threads)
 
+    def close(self):
+        """Stop the worker threads."""
+        self._pool.shutdown()
+
     def __call__(self, inputs, dump=False):
         """{source name: array (N, ...)} -> {name: array (N, ...)} of the outputs, or of all ops."""
         count = next(iter(inputs.values())).shape[0]

@@ -1,0 +1,241 @@
+"""Random operations and random small graphs, for checking one implementation by another.
+
+Everything is drawn from a NumPy generator, so a seed names a case. The draws favour
+what goes wrong: saturation, halves, negative shifts, extreme values, odd sizes.
+"""
+
+import numpy as np
+
+from dpuflow.emulator.operations import Conv, Eltwise, HardSigmoid, Nonlinear, Pool
+from dpuflow.xir import Graph
+
+ACTIVATIONS = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
+
+
+def values(rng, shape):
+    """int8 array: uniform, small, sparse, or all at one extreme."""
+    style = rng.integers(6)
+    if style == 0:
+        return np.full(shape, rng.choice([-128, 127, 0]), np.int8)
+    if style == 1:
+        return rng.integers(-3, 4, shape).astype(np.int8)
+    if style == 2:
+        return rng.choice(np.array([-128, 0, 127], np.int8), shape)
+    return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def nonlinear(rng, kinds=ACTIVATIONS):
+    """Random Nonlinear; half of them none or ReLU."""
+    kind = str(rng.choice(kinds[:2] if rng.random() < 0.5 else kinds))
+    hsigmoid_in = int(rng.integers(0, 8))
+    return Nonlinear(kind, hsigmoid_in, int(rng.integers(7, 22)), int(rng.integers(0, 9)))
+
+
+def _pair(rng, low, high):
+    return int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1))
+
+
+def _window(rng, largest, dilations):
+    """kernel, stride, dilation, pad, and an input size (h, w) that the kernel fits."""
+    kernel, stride, dilation = _pair(rng, 1, largest), _pair(rng, 1, 3), _pair(rng, 1, dilations)
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pad = tuple(int(rng.integers(0, extent[i // 2])) for i in range(4))
+    sizes = [
+        max(1, extent[axis] - pad[2 * axis] - pad[2 * axis + 1]) + int(rng.integers(0, 6)) for axis in (0, 1)
+    ]
+    return kernel, stride, dilation, pad, (sizes[1], sizes[0])
+
+
+def _conv(rng, kind):
+    kernel, stride, dilation, pad, (h, w) = _window(rng, 4, 2)
+    if kind == "dense":
+        kernel, stride, dilation, pad = (w, h), (1, 1), (1, 1), (0, 0, 0, 0)
+    group = int(rng.integers(1, 4)) if kind == "conv2d" and rng.random() < 0.2 else 1
+    inputs = int(rng.integers(1, 70 if kind == "dense" else 10))
+    outputs = group * int(rng.integers(1, 40))
+    shape = (1, *kernel[::-1], inputs) if kind == "depthwise" else (outputs, *kernel[::-1], inputs)
+    channels = inputs * group
+    bias = values(rng, shape[3] if kind == "depthwise" else outputs) if rng.random() < 0.8 else None
+    likely = rng.random() < 0.8
+    op = Conv(
+        kind="depthwise" if kind == "depthwise" else "conv2d",
+        weights=values(rng, shape),
+        bias=bias,
+        stride=stride,
+        dilation=dilation,
+        pad=pad,
+        shift_cut=int(rng.integers(0, 14) if likely else rng.integers(-8, 40)),
+        shift_bias=int(rng.integers(-1, 10) if likely else rng.integers(-12, 30)),
+        fix_out=int(rng.integers(0, 8)),
+        group=group,
+        nonlinear=nonlinear(rng),
+    )
+    return op, [values(rng, (int(rng.integers(1, 4)), h, w, channels))]
+
+
+def _pool(rng, kind):
+    kernel, stride, _, pad, (h, w) = _window(rng, 7, 1)
+    shift = 0 if rng.random() < 0.5 else int(rng.integers(-3, 4))
+    shape = (int(rng.integers(1, 4)), h, w, int(rng.integers(1, 20)))
+    return Pool(kind, kernel, stride, pad, shift), [values(rng, shape)]
+
+
+def _eltwise(rng, kind):
+    count = int(rng.integers(2, 4))
+    shape = (int(rng.integers(1, 4)), *_pair(rng, 1, 5), int(rng.integers(1, 20)))
+    fixes = tuple(int(f) for f in rng.integers(-4, 12, count))
+    op = Eltwise(kind, fixes, int(rng.integers(-6, 12)), nonlinear(rng))
+    return op, [values(rng, shape) for _ in range(count)]
+
+
+def _hard_sigmoid(rng, kind):
+    op = HardSigmoid(int(rng.integers(0, 16)), int(rng.integers(0, 32)))
+    return op, [values(rng, (2, 3, 3, int(rng.integers(1, 9))))]
+
+
+_KINDS = {
+    "conv2d": (_conv, 4),
+    "depthwise": (_conv, 2),
+    "dense": (_conv, 2),
+    "MAX": (_pool, 1),
+    "AVG": (_pool, 2),
+    "ADD": (_eltwise, 2),
+    "MUL": (_eltwise, 1),
+    "hard-sigmoid": (_hard_sigmoid, 1),
+}
+KINDS = tuple(_KINDS)
+
+
+def operation(rng, kind=None):
+    """(kind, operation, list of int8 inputs)."""
+    if kind is None:
+        weights = np.array([weight for _, weight in _KINDS.values()], float)
+        kind = str(rng.choice(KINDS, p=weights / weights.sum()))
+    return kind, *_KINDS[kind][0](rng, kind)
+
+
+class GraphBuilder:
+    """Writes a compiled-form graph op by op: data-fix, upload, ..., download, fix2float, softmax."""
+
+    def __init__(self, rng, shape, fix_point):
+        self.rng = rng
+        self.graph = Graph("random")
+        attrs = {"shape": [1, *shape], "data_type": "XINT8"}
+        self._op("input", "data-fix", None, attrs, fix_point)
+        self.last = self._op("input_upload_0", "upload", {"input": ["input"]}, {}, fix_point)
+
+    def _op(self, name, type_, inputs, attrs, fix_point):
+        op = self.graph.add_op(name, type_, inputs, attrs)
+        if fix_point is not None:
+            op.tensor.attrs["fix_point"] = fix_point
+            op.tensor.attrs["bit_width"] = 8
+            op.tensor.attrs["if_signed"] = True
+            op.tensor.attrs["round_mode"] = "DPU_ROUND"
+        return op
+
+    def _name(self, type_):
+        return f"{type_}_{len(self.graph.ops)}"
+
+    def _constant(self, name, array, fix_point):
+        attrs = {"shape": list(array.shape), "data_type": "XINT8", "data": array.tobytes()}
+        return self._op(name, "const-fix", None, attrs, fix_point).name
+
+    def conv(
+        self, source, outputs, kernel, stride=(1, 1), pad=(0, 0, 0, 0), activation="RELU", kind="conv2d"
+    ):
+        """Convolution with random weights, fixed so that its output neither vanishes nor saturates."""
+        rng, name = self.rng, self._name(kind)
+        channels = source.tensor.shape[3]
+        shape = (
+            (outputs, kernel[1], kernel[0], channels) if kind == "conv2d" else (1, *kernel[::-1], channels)
+        )
+        weights = np.clip(rng.normal(0, 25, shape), -128, 127).astype(np.int8)
+        bias = rng.integers(-128, 128, outputs if kind == "conv2d" else channels).astype(np.int8)
+        cut = max(
+            0, round(np.log2(25 * np.sqrt(weights[0].size if kind == "conv2d" else kernel[0] * kernel[1])))
+        )
+        fix_in, fix_weights = source.tensor.fix_point, 7
+        inputs = {
+            "input": [source.name],
+            "weights": [self._constant(f"{name}_weights", weights, fix_weights)],
+            "bias": [self._constant(f"{name}_bias", bias, fix_in + fix_weights - int(rng.integers(-1, 7)))],
+        }
+        attrs = {"kernel": list(kernel), "stride": list(stride), "dilation": [1, 1], "pad": list(pad)}
+        attrs |= {"nonlinear": activation, **({"group": 1} if kind == "conv2d" else {})}
+        return self._op(name, f"{kind}-fix", inputs, attrs, fix_in + fix_weights - cut)
+
+    def pool(self, source, kind, kernel, stride):
+        """Pooling without padding; the fix_point stays."""
+        attrs = {"kernel": list(kernel), "stride": list(stride), "pad": [0, 0, 0, 0], "type": kind}
+        name = self._name("pool")
+        return self._op(name, "pool-fix", {"input": [source.name]}, attrs, source.tensor.fix_point)
+
+    def add(self, sources, activation="NONE"):
+        """Element-wise sum."""
+        attrs = {"type": "ADD", "nonlinear": activation}
+        fix = min(s.tensor.fix_point for s in sources) - int(self.rng.integers(0, 2))
+        return self._op(self._name("add"), "eltwise-fix", {"input": [s.name for s in sources]}, attrs, fix)
+
+    def concat(self, sources):
+        """Channels side by side; the sources' fix points must agree."""
+        inputs = {"input": [s.name for s in sources]}
+        return self._op(self._name("concat"), "concat-fix", inputs, {"axis": 3}, sources[0].tensor.fix_point)
+
+    def dense(self, source, outputs, activation="NONE"):
+        """Convolution whose kernel is the whole map."""
+        _, h, w, _ = source.tensor.shape
+        return self.conv(source, outputs, (w, h), activation=activation)
+
+    def finish(self, source):
+        """Flatten, download, fix2float, softmax; returns the graph."""
+        fix = source.tensor.fix_point
+        flat = {"shape": [1, int(np.prod(source.tensor.shape))]}
+        self._op("flat", "reshape-fix", {"input": [source.name]}, flat, fix)
+        self._op("flat_download_0", "download", {"input": ["flat"]}, {}, fix)
+        grid = {"fix_point": fix, "bit_width": 8, "round_mode": "DPU_ROUND", "if_signed": True}
+        self._op("logits", "fix2float", {"input": ["flat_download_0"]}, grid, None)
+        self._op("softmax", "softmax", {"input": ["logits"]}, {"axis": -1}, None)
+        return self.graph
+
+
+def graph(rng):
+    """Random small network: convolutions, pools, a residual sum, a concat, two dense layers."""
+    size, channels = int(rng.integers(6, 13)), int(rng.integers(1, 5))
+    build = GraphBuilder(rng, (size, size + int(rng.integers(0, 3)), channels), int(rng.integers(3, 8)))
+    x = build.conv(
+        build.last, int(rng.integers(4, 20)), (3, 3), pad=(1, 1, 1, 1), activation=_activation(rng)
+    )
+    for _ in range(int(rng.integers(1, 4))):
+        choice = rng.integers(5)
+        width = x.tensor.shape[3]
+        if choice == 0 and min(x.tensor.shape[1:3]) >= 4:
+            x = build.pool(x, str(rng.choice(["MAX", "AVG"])), (2, 2), (2, 2))
+        elif choice == 1:
+            x = build.conv(
+                x, width, (3, 3), pad=(1, 1, 1, 1), activation=_activation(rng), kind="depthwise-conv2d"
+            )
+        elif choice == 2:
+            branch = build.conv(x, width, (3, 3), pad=(1, 1, 1, 1), activation="NONE")
+            x = build.add([x, branch], activation=str(rng.choice(["NONE", "RELU"])))
+        elif choice == 3:
+            parts = [build.pool(x, kind, (1, 1), (1, 1)) for kind in ("MAX", "AVG")]
+            x = build.concat(parts)
+        else:
+            x = build.conv(x, int(rng.integers(4, 40)), (1, 1), activation=_activation(rng))
+    x = build.dense(x, int(rng.integers(8, 40)), activation="RELU")
+    return build.finish(build.dense(x, int(rng.integers(2, 30))))
+
+
+def _activation(rng):
+    return str(rng.choice(["NONE", "RELU", "RELU", "RELU6", "LEAKYRELU"]))
+
+
+def sign_network(rng, widths=(32, 64, 64), hidden=128, classes=25):
+    """Random weights in the shape of a small image classifier: 28x28x1, 3x3 convolutions, 2x2 pools."""
+    build = GraphBuilder(rng, (28, 28, 1), 6)
+    x = build.last
+    for width in widths:
+        x = build.conv(x, width, (3, 3), pad=(1, 1, 1, 1))
+        x = build.pool(x, "MAX", (2, 2), (2, 2))
+    x = build.dense(x, hidden, activation="RELU")
+    return build.finish(build.dense(x, classes))
