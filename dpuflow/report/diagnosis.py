@@ -7,6 +7,7 @@ import numpy as np
 from dpuflow.errors import UserError
 from dpuflow.numerics import INT8_MAX, INT8_MIN, dequantize
 from dpuflow.quantized_file import read_quantized
+from dpuflow.report.hardware import flatten, table
 
 TRACK = 1.25
 """A range track shows this many times what INT8 can represent, so that overflow is seen."""
@@ -22,9 +23,23 @@ COLUMNS = {
     "weights_sqnr_db": "SQNR of weights",
     "sqnr_db": "SQNR of output",
     "saturation_rate": "saturated",
+    "divergence_alone": "divergence alone",
+    "agreement_alone": "agreement alone",
     "accuracy_change_alone": "accuracy change alone",
 }
 """Keys of a layer that the diagnosis table shows -> column heading."""
+
+ALIASES = {
+    "layer": "name",
+    "fix_point": "fix_point_out",
+    "weights_fix_point": "fix_point_weights",
+    "bias_fix_point": "fix_point_bias",
+    "saturated": "saturation_rate",
+}
+"""What `quantize.diagnosis` calls them -> the key above."""
+
+SILENT = ("flatten", "softmax")
+"""Ops that keep their input's integers or run in float: nothing to diagnose."""
 
 
 def diagnosis(run):
@@ -32,26 +47,49 @@ def diagnosis(run):
 
     Returns
     -------
-    dict: settings, layers (worst first), columns, activations and weights (range bars),
-    votes (calibration batches per position), adjustments, folding.
+    dict: settings, layers (worst first), columns, images and source (of the ranges), bars
+    (heading, range bars), quantiles (whether bars have them), votes (calibration batches per
+    position), steps (table), adjustments, folding, options (all settings).
     """
     quantized = read_quantized(run.paths["quantized_model"]) if "quantized_model" in run.paths else None
     if run.quantization is None and quantized is None:
         return None
     record = run.quantization or {}
-    layers = merge_layers(record.get("layers"), quantized)
+    source = record.get("diagnosis") or record
+    layers = merge_layers([layer_row(row) for row in source.get("layers") or []], quantized)
+    bars = recorded_bars(source.get("ranges")) or {
+        "activation": [bar for row in layers if (bar := activation_bar(row))],
+        "weights": [bar for row in layers if (bar := weight_bar(row))],
+    }
     return {
         "layers": sorted(layers, key=_badness),
         "columns": [key for key in COLUMNS if any(row.get(key) is not None for row in layers)],
-        "activations": [bar for row in layers if (bar := activation_bar(row))],
-        "weights": [bar for row in layers if (bar := weight_bar(row))],
+        "images": source.get("images") if "ranges" in source else None,
+        "source": source.get("source", "calibration"),
+        "bars": [(words, bars[kind]) for kind, words in KINDS.items() if bars.get(kind)],
+        "quantiles": any(bar["core"] for group in bars.values() for bar in group),
         "votes": vote_rows(record.get("votes"), {row["name"]: row.get("fix_point_out") for row in layers}),
         "adjustments": adjustments(record.get("adjustments")),
         "folding": [
             entry for entry in record.get("folding") or [] if isinstance(entry, dict) and "layer" in entry
         ],
+        "steps": table(record.get("steps") or []),
         "settings": settings(record),
+        "options": flatten(record.get("settings") or {}),
     }
+
+
+def layer_row(row):
+    """A layer of quantization.json under the names of COLUMNS; {} for what is no layer."""
+    if not isinstance(row, dict):
+        return {}
+    named = {ALIASES.get(key, key): value for key, value in row.items()}
+    alone = named.pop("alone", None) or {}
+    for key in ("divergence", "agreement"):
+        named.setdefault(f"{key}_alone", alone.get(key))
+    if alone.get("accuracy_change") is not None:
+        named["accuracy_change_alone"] = alone["accuracy_change"] / 100  # points -> fraction
+    return named
 
 
 def adjustments(entries):
@@ -77,6 +115,8 @@ def model_layers(quantized):
     """Rows of a QuantizedNetwork: fix_points, shifts, float weight ranges and SQNR of the weights."""
     rows = []
     for layer in quantized.network.layers:
+        if layer.op in SILENT:
+            continue
         name = layer.name
         row = {"name": name, "op": layer.op, "fix_point_out": quantized.fix_points.get(name)}
         if layer.inputs:
@@ -101,21 +141,18 @@ def sqnr_db(exact, rounded):
 
 
 def _badness(row):
-    """Order of the diagnosis table: what costs most accuracy alone, then the noisiest."""
-    change = row.get("accuracy_change_alone")
+    """Order of the table: what alone moves the answers most, then accuracy lost, then noise."""
     noise = row.get("sqnr_db", row.get("weights_sqnr_db"))
-    return (0.0 if change is None else change, math.inf if noise is None else noise)
+    keys = (row.get("divergence_alone"), row.get("accuracy_change_alone"))
+    return (-(keys[0] or 0.0), keys[1] or 0.0, math.inf if noise is None else noise)
 
 
 def settings(record):
-    """What the quantizer was told: scalars of quantization.json and of its settings and calibration."""
-    found = {}
-    for part in (record, record.get("settings"), record.get("calibration")):
-        for key, value in (part or {}).items():
-            name = "calibration images" if part is record.get("calibration") and key == "images" else key
-            if isinstance(value, (str, int, float, bool)) and not key.endswith("sha256") and key != "format":
-                found.setdefault(name, value)
-    return found
+    """The chief facts of a quantization: scalars of the record, the method, the calibration images."""
+    found = {key: value for key, value in record.items() if isinstance(value, (str, int, float, bool))}
+    found["method"] = (record.get("settings") or {}).get("method")
+    found["calibration images"] = (record.get("calibration") or {}).get("images")
+    return {key: value for key, value in found.items() if value is not None and not key.endswith("sha256")}
 
 
 def vote_rows(votes, chosen):
@@ -138,6 +175,20 @@ def vote_rows(votes, chosen):
     return rows
 
 
+KINDS = {"activation": "Activations", "weights": "Weights", "bias": "Biases"}
+
+
+def recorded_bars(ranges):
+    """{kind: range bars} of the `ranges` of a diagnosis; {} without them."""
+    bars = {}
+    for entry in ranges or []:
+        core = (entry.get("p0.1"), entry.get("p99.9"))
+        bar = range_bar(entry["tensor"], entry.get("min"), entry.get("max"), entry.get("fix_point"), core)
+        if bar:
+            bars.setdefault(entry.get("kind"), []).append(bar)
+    return bars
+
+
 def activation_bar(row):
     """Range bar of a layer's output during calibration; None when the row does not tell."""
     return range_bar(row["name"], row.get("float_min"), row.get("float_max"), row.get("fix_point_out"))
@@ -150,16 +201,17 @@ def weight_bar(row):
     )
 
 
-def range_bar(name, low, high, fix_point):
+def range_bar(name, low, high, fix_point, core=(None, None)):
     """Where a float range lies on a track that INT8 values fill from 10 % to 90 %.
 
-    Returns name, low, high, fix_point, holds (lowest and highest representable value) and
-    `pieces`: (css class, left %, width %). None when any number is missing.
+    core : (low, high) that hold nearly all values, or Nones. Returns name, low, high,
+    fix_point, holds (lowest and highest representable value), core (whether it is drawn) and
+    `pieces`: (css class, left %, width %). None when the range or fix_point is missing.
     """
     if low is None or high is None or fix_point is None:
         return None
     if low > high:
-        raise UserError(f"quantization.json: layer {name!r} has the minimum {low} above the maximum {high}")
+        raise UserError(f"quantization.json: {name!r} has the minimum {low} above the maximum {high}")
     step = 2.0**-fix_point
     limit = -INT8_MIN * step
 
@@ -172,5 +224,9 @@ def range_bar(name, low, high, fix_point):
         for kind, left, right in zip(("over", "span", "over"), edges[:-1], edges[1:], strict=True)
         if right > left or kind == "span"
     ]
+    if None not in core:
+        inside = [place(min(max(value, -limit), limit)) for value in core]
+        pieces.append(("core", round(inside[0], 2), round(inside[1] - inside[0], 2)))
     holds = (INT8_MIN * step, INT8_MAX * step)
-    return {"name": name, "low": low, "high": high, "fix_point": fix_point, "holds": holds, "pieces": pieces}
+    bar = {"name": name, "low": low, "high": high, "fix_point": fix_point, "holds": holds}
+    return {**bar, "core": None not in core, "pieces": pieces}

@@ -14,6 +14,7 @@ from PIL import Image
 from dpuflow.errors import UserError
 from dpuflow.files import write_json
 from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.quantize.diagnosis import diagnose
 from dpuflow.quantized_file import write_quantized
 from dpuflow.report import details, diagnosis, figures, hardware, wording
 from dpuflow.report.images import data_uri
@@ -144,7 +145,28 @@ def test_layers_come_from_the_quantized_model_too(tmp_path):
     exact = np.array([0.5, -0.25, 0.3, 0.1], np.float32).astype(float)
     noise = exact - np.array([64, -32, 38, 13]) / 128
     assert row["weights_sqnr_db"] == pytest.approx(10 * np.log10((exact**2).sum() / (noise**2).sum()))
-    assert [bar["name"] for bar in view["weights"]] == ["dense"]
+    assert [(words, [bar["name"] for bar in bars]) for words, bars in view["bars"]] == [
+        ("Weights", ["dense"])
+    ]
+
+
+def test_the_diagnosis_of_the_quantizer_is_understood(tmp_path):
+    """The real `quantize.diagnosis` on a small network, through quantization.json, to the views."""
+    quantized = toy_network()
+    x = np.random.default_rng(0).random((50, 2), np.float32)
+    quantized.network.layers[0].shape = (2,)
+    found = diagnose(quantized, x, np.zeros(50, int))
+    entry = make_run(tmp_path)
+    write_json(entry["files"]["quantization"], {"diagnosis": found})
+    view = diagnosis.diagnosis(load_run(entry))
+    row = next(row for row in view["layers"] if row["name"] == "dense")
+    told = next(row for row in found["layers"] if row["layer"] == "dense")
+    assert row["divergence_alone"] == told["alone"]["divergence"] > 0
+    assert row["accuracy_change_alone"] == pytest.approx(told["alone"]["accuracy_change"] / 100)
+    assert (row["fix_point_out"], row["fix_point_weights"], row["shift_cut"]) == (5, 7, 8)
+    assert view["images"] == 50 and view["quantiles"]
+    assert [words for words, _ in view["bars"]] == ["Activations", "Weights", "Biases"]
+    assert all(bar["pieces"][-1][0] == "core" for _, bars in view["bars"] for bar in bars)
 
 
 def test_recorded_layers_overrule_and_complete():
