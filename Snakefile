@@ -23,6 +23,7 @@ include: "rules/train.smk"
 include: "rules/convert.smk"
 include: "rules/quantize.smk"
 include: "rules/compile.smk"
+include: "rules/vitis_ai.smk"
 include: "rules/board.smk"
 include: "rules/report.smk"
 
@@ -35,3 +36,11 @@ rule all:
         "results/report/accuracy.html",
         "results/report/accuracy.md",
         "results/report/accuracy.json",
+
+
+rule sweep:
+    message:
+        "The ranking is at results/report/sweep.html."
+    input:
+        "results/report/sweep.html",
+        "results/report/sweep.json",

@@ -15,6 +15,8 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from dpuflow.errors import UserError
+from dpuflow.targets import load_targets
+from dpuflow.vitis_ai import checks as vitis_ai
 
 COMPONENTS = {
     "dataset": "datasets",
@@ -52,7 +54,7 @@ def check(config, schema_path):
     for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
         messages.extend(_explain(error))
     if not messages:
-        messages = _dangling_names(config)
+        messages = _dangling_names(config) or vitis_ai.problems(config)
     if messages:
         raise UserError("config: " + "\n        ".join(dict.fromkeys(messages)))
 
@@ -78,7 +80,10 @@ def _explain(error):
         missing = [k for k in error.validator_value if k not in error.instance]
         yield f"{where}: misses the key{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
     elif error.validator == "enum":
-        yield f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+        valid = [str(value) for value in error.validator_value]
+        match = difflib.get_close_matches(str(error.instance), valid, 1, 0.6)
+        hint = f"; did you mean {match[0]}?" if match else ""
+        yield f"{where}: {error.instance!r} is not one of {', '.join(valid)}{hint}"
     else:
         yield f"{where}: {error.message}"
 
@@ -188,6 +193,10 @@ class Settings:
             "compiler": entry.get("compiler", "reference"),
         }
 
+    def hardware(self, name):
+        """`targets.Target` of a target."""
+        return load_targets(extra={name: self.target(name)["hardware"]})[name]
+
     def used_by(self, runs):
         """The part of the configuration that these runs depend on."""
         used = {"seed": self.config.get("seed", 1)}
@@ -205,9 +214,10 @@ class Settings:
         names = [name for name in self.config["models"] if self.origin(name) in origins]
         return f"({'|'.join(names)})(-s[0-9]+)?" if names else "(?!)"
 
-    def named(self, section, key, value):
-        """Regular expression of the entries of `section` whose `key` is `value` (none: nothing matches)."""
-        names = [n for n, entry in self.config[section].items() if entry.get(key, _DEFAULTS.get((section, key))) == value]
+    def named(self, section, key, *values):
+        """Regular expression of the entries of `section` whose `key` is one of `values`; none: matches nothing."""
+        default = _DEFAULTS.get((section, key))
+        names = [name for name, entry in self.config[section].items() if entry.get(key, default) in values]
         return "|".join(names) or "(?!)"
 
 

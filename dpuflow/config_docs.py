@@ -54,6 +54,9 @@ def _rows(schema, path, resolver, seen, top=False):
         yield from _rows(schema["additionalProperties"], f"{path}.NAME", resolver, seen, top=True)
     if isinstance(schema.get("items"), dict):
         yield from _rows(schema["items"], f"{path}[]", resolver, seen, top=True)
+    for choice in schema.get("allOf", ()):  # if one key has this value, then these keys exist
+        if "then" in choice:
+            yield from _rows(choice["then"], path, resolver, seen, top=True)
     for branch in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
         if branch.get("type") == "object" or "$ref" in branch:
             inner = resolver.lookup(branch["$ref"]).contents if "$ref" in branch else branch

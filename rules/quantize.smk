@@ -47,6 +47,8 @@ rule evaluate_quantized:
         "logs/{dataset}/{model}/{quantizer}/evaluate_quantized.log",
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/evaluate_quantized.tsv"
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     threads: 2

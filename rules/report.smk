@@ -20,8 +20,7 @@ def result_files(run):
     return files | {
         "frozen_graph": f"{model}/frozen_graph.pb",
         "frozen_accuracy": f"{model}/frozen_accuracy.json",
-        "quantized_graph": f"{quantized}/quantize_eval_model.pb",
-        "quantized_model": f"{quantized}/quantized_model.h5",
+        **quantized_files(run, quantized),
         "quantization": f"{quantized}/quantization.json",
         "quantized_accuracy": f"{quantized}/quantized_accuracy.json",
         "xmodel": f"{compiled}/{run.model}.xmodel",
@@ -29,6 +28,15 @@ def result_files(run):
         "predictions": f"{board}/predictions.csv",
         "board_accuracy": f"{board}/board_accuracy.json",
     }
+
+
+def quantized_files(run, folder):
+    """The quantized network: our quantizer writes it twice, each of the vendor's in its own form."""
+    graph, model = f"{folder}/quantize_eval_model.pb", f"{folder}/quantized_model.h5"
+    tool = config["quantizers"][run.quantizer]["tool"]
+    if tool == "reference":
+        return {"quantized_graph": graph, "quantized_model": model}
+    return {"quantized_graph": graph if tool == "vai_q_tensorflow" else model}
 
 
 def report_entries():
@@ -71,3 +79,25 @@ rule report:
         runtime=15,
     script:
         "../scripts/report.py"
+
+
+rule sweep_report:
+    message:
+        "Rank all runs and draw their trade-offs."
+    input:
+        code=code("sweep_report.py"),
+        results=sorted({path for run in RUNS for path in result_files(run).values()}),
+    output:
+        html=report("results/report/sweep.html", caption="../report/sweep.rst", category="Sweep"),
+        data="results/report/sweep.json",
+    log:
+        "logs/sweep_report.log",
+    benchmark:
+        "benchmarks/jobs/sweep_report.tsv"
+    params:
+        runs=report_entries(),
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    script:
+        "../scripts/sweep_report.py"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-PARTS = ("Snakefile", "rules", "scripts", "dpuflow", "config", "envs", "report", "profiles", "board")
+PARTS = ("Snakefile", "rules", "scripts", "dpuflow", "config", "envs", "report", "profiles", "board", "vitis_ai")
 TINY = {
     "datasets": {
         "tiny": {

@@ -1,0 +1,116 @@
+"""What a container of Vitis AI is handed: calibration images, the module that reads them, arguments.
+
+Everything is plain: NumPy arrays, a standalone Python module and a shell fragment, with no absolute path
+and nothing of dpuflow in it, so that it works in a container with Python 3.6 and can be copied elsewhere.
+"""
+
+import io
+import math
+import shlex
+
+import numpy as np
+
+from dpuflow.errors import UserError
+from dpuflow.files import write_bytes, write_text
+
+IMAGES = "calibration_images.npy"
+DEFAULT_BATCH = 32
+
+MODULE = '''\
+"""Calibration images for the vendor's quantizers, written by dpuflow: {images} images in {batches} batches.
+
+vai_q_tensorflow: --input_fn calibration_input.calibration_input --calib_iter {batches}
+Python 3.6 or later; reads {file} beside this file.
+"""
+
+import os
+
+import numpy as np
+
+INPUT_NODE = {node!r}
+BATCH = {batch}
+BATCHES = {batches}
+SUBTRACT = {subtract!r}
+DIVIDE = {divide!r}
+
+_IMAGES = np.load(os.path.join(os.path.dirname(os.path.abspath(__file__)), {file!r}))
+
+
+def network_input(first=0, last=None):
+    """float32 network input (N, H, W, C), (pixel - SUBTRACT) / DIVIDE, of the images [first, last)."""
+    pixels = _IMAGES[first:last].astype(np.float32)
+    return (pixels - np.float32(SUBTRACT)) / np.float32(DIVIDE)
+
+
+def calibration_input(iter):
+    """Batch number `iter`, from 0: {{input node: float32 images}}."""
+    if not 0 <= iter < BATCHES:
+        raise IndexError("batch %d of %d: set --calib_iter to %d" % (iter, BATCHES, BATCHES))
+    return {{INPUT_NODE: network_input(iter * BATCH, (iter + 1) * BATCH)}}
+'''
+
+
+def batches(images, batch):
+    """Number of calibration steps that show every image once; the last may be smaller."""
+    return math.ceil(images / batch)
+
+
+def chosen_images(images, settings):
+    """The first images of the calibration split, as many as the settings say; UserError if it has fewer."""
+    wanted = settings.get("images", len(images))
+    if wanted > len(images):
+        raise UserError(
+            f"calibration.images: {wanted} wanted, but the data set's calibration split holds {len(images)}; "
+            "raise datasets.NAME.calibration.images"
+        )
+    return images[:wanted]
+
+
+def module_text(images, batch, node, input_scaling):
+    """Source of the calibration module for `images` images in batches of `batch`."""
+    return MODULE.format(
+        images=images,
+        batches=batches(images, batch),
+        batch=batch,
+        node=node,
+        subtract=float(input_scaling["subtract"]),
+        divide=float(input_scaling["divide"]),
+        file=IMAGES,
+    )
+
+
+def arguments_text(nodes, images, batch):
+    """Shell fragment with what the quantizer's command line says about the network.
+
+    nodes : content of nodes.json. input_shape is in the quantizer's notation, "?,28,28,1", compile_shape
+    in the compiler's, "1,28,28,1".
+    """
+    sizes = ["?" if size is None else str(size) for size in nodes["input"]["shape"]]
+    values = {
+        "input_node": nodes["input"]["name"],
+        "input_shape": ",".join(sizes),
+        "compile_shape": ",".join(["1", *sizes[1:]]),
+        "output_node": nodes["output"]["name"],
+        "calib_iter": str(batches(images, batch)),
+    }
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def write_images(path, images):
+    """uint8 images as .npy, in the oldest version of the format."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(images, np.uint8), version=(1, 0))
+    write_bytes(path, buffer.getvalue())
+
+
+def write_bundle(images_path, module_path, arguments_path, images, batch, nodes, input_scaling):
+    """Write calibration_images.npy, calibration_input.py and arguments.sh for uint8 images (N, H, W, C)."""
+    write_images(images_path, images)
+    write_text(module_path, module_text(len(images), batch, nodes["input"]["name"], input_scaling))
+    write_text(arguments_path, arguments_text(nodes, len(images), batch))
+
+
+def option_words(options):
+    """{"method": 1} -> "--method 1", each word quoted for the shell, in the order of the names."""
+    words = [word for name in sorted(options) for word in (f"--{name}", str(options[name]))]
+    return " ".join(shlex.quote(word) for word in words)

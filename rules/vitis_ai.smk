@@ -1,0 +1,492 @@
+# The vendor's toolchain (Vitis AI) in its containers: quantizers vai_q_*, compilers vai_c_*. Needs --sdm apptainer.
+#
+# Only `shell:` runs inside a container, as `script:` would need this project's Python there. What the tools are
+# handed and what is made of their logs is done outside, by scripts.
+
+import json
+import shlex
+
+from dpuflow.vitis_ai import releases
+from dpuflow.vitis_ai.bundle import option_words
+
+BUNDLE = "results/{dataset}/{model}/{quantizer}/vitis_ai"
+
+
+def program(name):
+    """A program that runs inside a container, as an input file that the container can see."""
+    path = f"vitis_ai/{name}"
+    return path if Path.cwd() == ROOT else str(ROOT / path)
+
+
+def quantizer_image(w):
+    entry = config["quantizers"][w.quantizer]
+    return releases.image(entry["tool"], entry["release"], config.get("vitis_ai", {}).get("images"))
+
+
+def compiler_image(w):
+    target = SETTINGS.target(w.target)
+    release = SETTINGS.hardware(w.target).release
+    return releases.image(target["compiler"], release, config.get("vitis_ai", {}).get("images"))
+
+
+def container_arch(w):
+    """Path of the container's own arch.json for a target, or None where ours is to be used."""
+    target = SETTINGS.hardware(w.target)
+    return releases.arch_path(target, target.release)
+
+
+def written_arch(w):
+    """Our arch.json, as an input of the rules that need it."""
+    path = "results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json"
+    return [] if container_arch(w) else path.format(**w)
+
+
+def compiler_options(w):
+    return config["targets"][w.target].get("compiler_options", {})
+
+
+def compiler_option_words(w):
+    """--options of the vendor's compiler with its quoted value, or nothing."""
+    options = compiler_options(w)
+    return f"--options {shlex.quote(json.dumps(options, sort_keys=True))}" if options else ""
+
+
+def tool_of(w):
+    return config["quantizers"][w.quantizer]["tool"]
+
+
+def quantized_by_vendor(w):
+    """What the vendor's quantizer wrote."""
+    name = "quantize_eval_model.pb" if tool_of(w) == "vai_q_tensorflow" else "quantized_model.h5"
+    return f"results/{w.dataset}/{w.model}/{w.quantizer}/{name}"
+
+
+VENDOR_QUANTIZERS = SETTINGS.named("quantizers", "tool", *releases.tools("vai_q"))
+VENDOR_COMPILERS = SETTINGS.named("targets", "compiler", *releases.tools("vai_c"))
+
+
+rule vitis_ai_bundle:
+    message:
+        "Write the calibration images of {wildcards.model} and the module that reads them ({wildcards.quantizer})."
+    input:
+        code=code("vitis_ai_bundle.py"),
+        dataset="results/{dataset}/dataset.h5",
+        nodes="results/{dataset}/{model}/tf/nodes.json",
+    output:
+        images=f"{BUNDLE}/calibration_images.npy",
+        module=f"{BUNDLE}/calibration_input.py",
+        arguments=f"{BUNDLE}/arguments.sh",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/vitis_ai_bundle.log",
+    wildcard_constraints:
+        quantizer=VENDOR_QUANTIZERS,
+    params:
+        calibration=lambda w: config["quantizers"][w.quantizer].get("calibration", {}),
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/vitis_ai_bundle.py"
+
+
+rule vitis_ai_test_images:
+    message:
+        "Write the test images of {wildcards.dataset} for programs inside containers."
+    input:
+        code=code("vitis_ai_test_images.py"),
+        dataset="results/{dataset}/dataset.h5",
+    output:
+        images="results/{dataset}/test_images.npy",
+    log:
+        "logs/{dataset}/vitis_ai_test_images.log",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/vitis_ai_test_images.py"
+
+
+rule quantize_vai_q_tensorflow:
+    message:
+        "Quantize {wildcards.model} with the vendor's vai_q_tensorflow ({wildcards.quantizer})."
+    input:
+        graph="results/{dataset}/{model}/frozen_graph.pb",
+        images=rules.vitis_ai_bundle.output.images,
+        module=rules.vitis_ai_bundle.output.module,
+        arguments=rules.vitis_ai_bundle.output.arguments,
+    output:
+        eval_graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        log=f"{BUNDLE}/quantize.log",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/quantize.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/quantize.tsv"
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow"),
+    params:
+        enter=releases.enter("vai_q_tensorflow"),
+        bundle=BUNDLE,
+        options=lambda w: option_words(config["quantizers"][w.quantizer].get("options", {})),
+    threads: 2
+    resources:
+        mem_mb=lambda w, attempt: 8000 * attempt,
+        runtime=120,
+    container:
+        quantizer_image
+    shell:
+        """
+        (
+        {params.enter}
+        . {input.arguments:q}
+        PYTHONPATH={params.bundle:q} vai_q_tensorflow quantize \
+            --input_frozen_graph {input.graph:q} --input_nodes "$input_node" --input_shapes "$input_shape" \
+            --output_nodes "$output_node" --input_fn calibration_input.calibration_input \
+            --calib_iter "$calib_iter" --output_dir {params.bundle:q}/quantize_results {params.options}
+        mv -- {params.bundle:q}/quantize_results/quantize_eval_model.pb {output.eval_graph:q}
+        ) > {log:q} 2>&1
+        cp -- {log:q} {output.log:q}
+        """
+
+
+rule quantize_vai_q_tensorflow2:
+    message:
+        "Quantize {wildcards.model} with the vendor's vai_q_tensorflow2 ({wildcards.quantizer})."
+    input:
+        program=program("quantize_keras.py"),
+        model="results/{dataset}/{model}/keras_trained_model.h5",
+        images=rules.vitis_ai_bundle.output.images,
+        module=rules.vitis_ai_bundle.output.module,
+    output:
+        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        log=f"{BUNDLE}/quantize.log",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/quantize.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/quantize.tsv"
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow2"),
+        model=SETTINGS.models_from("layers", "keras_h5"),
+    params:
+        enter=releases.enter("vai_q_tensorflow2"),
+        options=lambda w: json.dumps(config["quantizers"][w.quantizer].get("options", {}), sort_keys=True),
+    threads: 2
+    resources:
+        mem_mb=lambda w, attempt: 8000 * attempt,
+        runtime=120,
+    container:
+        quantizer_image
+    shell:
+        """
+        (
+        {params.enter}
+        python {input.program:q} --model {input.model:q} --calibration {input.module:q} \
+            --options {params.options:q} --output {output.model:q}
+        ) > {log:q} 2>&1
+        cp -- {log:q} {output.log:q}
+        """
+
+
+rule record_vai_q:
+    message:
+        "Read the positions and the log of {wildcards.quantizer} for {wildcards.model}."
+    input:
+        code=code("record_vai_q.py"),
+        dataset="results/{dataset}/dataset.h5",
+        nodes="results/{dataset}/{model}/tf/nodes.json",
+        model=quantized_by_vendor,
+        log=f"{BUNDLE}/quantize.log",
+    output:
+        report="results/{dataset}/{model}/{quantizer}/quantization.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/record_vai_q.log",
+    wildcard_constraints:
+        quantizer=VENDOR_QUANTIZERS,
+    params:
+        entry=lambda w: config["quantizers"][w.quantizer],
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/record_vai_q.py"
+
+
+rule predict_vai_q_tensorflow:
+    message:
+        "Run the graph of vai_q_tensorflow on every test image ({wildcards.model}, {wildcards.quantizer})."
+    input:
+        program=program("predict_frozen.py"),
+        graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        arguments=rules.vitis_ai_bundle.output.arguments,
+        images="results/{dataset}/test_images.npy",
+    output:
+        outputs=f"{BUNDLE}/test_outputs.npy",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/predict.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/predict.tsv"
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow"),
+    params:
+        enter=releases.enter("vai_q_tensorflow"),
+        subtract=lambda w: SETTINGS.input_scaling(w.model)["subtract"],
+        divide=lambda w: SETTINGS.input_scaling(w.model)["divide"],
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    container:
+        quantizer_image
+    shell:
+        """
+        (
+        {params.enter}
+        . {input.arguments:q}
+        python {input.program:q} --graph {input.graph:q} --input-node "$input_node" \
+            --output-node "$output_node" --images {input.images:q} \
+            --subtract {params.subtract:q} --divide {params.divide:q} --output {output.outputs:q}
+        ) > {log:q} 2>&1
+        """
+
+
+rule predict_vai_q_tensorflow2:
+    message:
+        "Run the model of vai_q_tensorflow2 on every test image ({wildcards.model}, {wildcards.quantizer})."
+    input:
+        program=program("predict_keras.py"),
+        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        images="results/{dataset}/test_images.npy",
+    output:
+        outputs=f"{BUNDLE}/test_outputs.npy",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/predict.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/predict.tsv"
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow2"),
+    params:
+        enter=releases.enter("vai_q_tensorflow2"),
+        subtract=lambda w: SETTINGS.input_scaling(w.model)["subtract"],
+        divide=lambda w: SETTINGS.input_scaling(w.model)["divide"],
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    container:
+        quantizer_image
+    shell:
+        """
+        (
+        {params.enter}
+        python {input.program:q} --model {input.model:q} --images {input.images:q} \
+            --subtract {params.subtract:q} --divide {params.divide:q} --output {output.outputs:q}
+        ) > {log:q} 2>&1
+        """
+
+
+rule evaluate_vai_q:
+    message:
+        "Measure what {wildcards.quantizer} made of {wildcards.model} on every test image."
+    input:
+        code=code("evaluate_outputs.py"),
+        dataset="results/{dataset}/dataset.h5",
+        outputs=f"{BUNDLE}/test_outputs.npy",
+    output:
+        accuracy="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/evaluate_quantized.log",
+    wildcard_constraints:
+        quantizer=VENDOR_QUANTIZERS,
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/evaluate_outputs.py"
+
+
+rule vitis_ai_arch:
+    message:
+        "Write arch.json for {wildcards.target}."
+    input:
+        code=code("vitis_ai_arch.py"),
+    output:
+        arch="results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/{target}/vitis_ai_arch.log",
+    wildcard_constraints:
+        target=VENDOR_COMPILERS,
+    params:
+        target=lambda w: SETTINGS.target(w.target),
+    resources:
+        mem_mb=500,
+        runtime=5,
+    script:
+        "../scripts/vitis_ai_arch.py"
+
+
+rule export_quantized:
+    message:
+        "Write the quantized, not yet compiled xmodel of {wildcards.model} for vai_c_xir."
+    input:
+        code=code("export_quantized.py"),
+        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+    output:
+        quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/{target}/export_quantized.log",
+    wildcard_constraints:
+        target=SETTINGS.named("targets", "compiler", "vai_c_xir"),
+    params:
+        target=lambda w: SETTINGS.target(w.target),
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/export_quantized.py"
+
+
+COMPILED = "results/{dataset}/{model}/{quantizer}/{target}"
+COMPILE_LOG = "logs/{dataset}/{model}/{quantizer}/{target}/compile.log"
+COMPILE_BENCHMARK = "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/compile.tsv"
+
+
+rule compile_vai_c_tensorflow:
+    message:
+        "Compile {wildcards.model} for {wildcards.target} with the vendor's vai_c_tensorflow."
+    input:
+        model="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        arguments=rules.vitis_ai_bundle.output.arguments,
+        arch=written_arch,
+    output:
+        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        log=f"{COMPILED}/vitis_ai/compile.log",
+    log:
+        COMPILE_LOG,
+    benchmark:
+        COMPILE_BENCHMARK
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow"),
+        target=SETTINGS.named("targets", "compiler", "vai_c_tensorflow"),
+    params:
+        enter=releases.enter("vai_c_tensorflow"),
+        arch=lambda w: container_arch(w) or written_arch(w),
+        folder=f"{COMPILED}/vitis_ai",
+        # a frozen graph leaves the batch open; the compiler wants it
+        options=lambda w: json.dumps(compiler_options(w) | {"input_shape": "INPUT_SHAPE"}, sort_keys=True),
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=60,
+    container:
+        compiler_image
+    shell:
+        """
+        (
+        {params.enter}
+        . {input.arguments:q}
+        options={params.options:q}
+        vai_c_tensorflow --frozen_pb {input.model:q} --arch {params.arch:q} --output_dir {params.folder:q} \
+            --net_name {wildcards.model:q} --options "${{options/INPUT_SHAPE/$compile_shape}}"
+        mv -- {params.folder:q}/{wildcards.model:q}.xmodel {output.xmodel:q}
+        ) > {log:q} 2>&1
+        cp -- {log:q} {output.log:q}
+        """
+
+
+rule compile_vai_c_tensorflow2:
+    message:
+        "Compile {wildcards.model} for {wildcards.target} with the vendor's vai_c_tensorflow2."
+    input:
+        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        arch=written_arch,
+    output:
+        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        log=f"{COMPILED}/vitis_ai/compile.log",
+    log:
+        COMPILE_LOG,
+    benchmark:
+        COMPILE_BENCHMARK
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow2"),
+        target=SETTINGS.named("targets", "compiler", "vai_c_tensorflow2"),
+    params:
+        enter=releases.enter("vai_c_tensorflow2"),
+        arch=lambda w: container_arch(w) or written_arch(w),
+        folder=f"{COMPILED}/vitis_ai",
+        options=compiler_option_words,
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=60,
+    container:
+        compiler_image
+    shell:
+        """
+        (
+        {params.enter}
+        vai_c_tensorflow2 -m {input.model:q} -a {params.arch:q} -o {params.folder:q} \
+            -n {wildcards.model:q} {params.options}
+        mv -- {params.folder:q}/{wildcards.model:q}.xmodel {output.xmodel:q}
+        ) > {log:q} 2>&1
+        cp -- {log:q} {output.log:q}
+        """
+
+
+rule compile_vai_c_xir:
+    message:
+        "Compile our quantized {wildcards.model} for {wildcards.target} with the vendor's vai_c_xir."
+    input:
+        model=rules.export_quantized.output.quantized,
+        arch=written_arch,
+    output:
+        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        log=f"{COMPILED}/vitis_ai/compile.log",
+    log:
+        COMPILE_LOG,
+    benchmark:
+        COMPILE_BENCHMARK
+    wildcard_constraints:
+        quantizer=SETTINGS.named("quantizers", "tool", "reference"),
+        target=SETTINGS.named("targets", "compiler", "vai_c_xir"),
+    params:
+        enter=releases.enter("vai_c_xir"),
+        arch=lambda w: container_arch(w) or written_arch(w),
+        folder=f"{COMPILED}/vitis_ai",
+        options=compiler_option_words,
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=60,
+    container:
+        compiler_image
+    shell:
+        """
+        (
+        {params.enter}
+        vai_c_xir -x {input.model:q} -a {params.arch:q} -o {params.folder:q} \
+            -n {wildcards.model:q} {params.options}
+        mv -- {params.folder:q}/{wildcards.model:q}.xmodel {output.xmodel:q}
+        ) > {log:q} 2>&1
+        cp -- {log:q} {output.log:q}
+        """
+
+
+rule record_vai_c:
+    message:
+        "Check the xmodel of {wildcards.model} for {wildcards.target} and the compiler's log."
+    input:
+        code=code("record_vai_c.py"),
+        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        log=f"{COMPILED}/vitis_ai/compile.log",
+    output:
+        report=f"{COMPILED}/compile.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/{target}/record_vai_c.log",
+    wildcard_constraints:
+        target=VENDOR_COMPILERS,
+    params:
+        target=lambda w: SETTINGS.target(w.target),
+        arch=lambda w: container_arch(w) or "arch.json by dpuflow",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/record_vai_c.py"

@@ -1,0 +1,19 @@
+"""Quantized model -> the quantized, uncompiled xmodel that vai_c_xir takes."""
+
+from dpuflow.compiler.quantized_graph import quantized_graph
+from dpuflow.compiler.target_check import check, enforce
+from dpuflow.quantized_file import read_quantized
+from dpuflow.scripting import log, run
+from dpuflow.targets import load_targets
+
+
+def main(snakemake):
+    name, entry = snakemake.wildcards.target, snakemake.params.target
+    target = load_targets(extra={name: entry["hardware"]})[name]
+    quantized = read_quantized(snakemake.input.model)
+    enforce(check(quantized, target), entry["on_cpu"], target)
+    quantized_graph(quantized).save(snakemake.output.quantized)
+    log.info("%s: %d layers", quantized.network.name, len(quantized.network.layers))
+
+
+run(main, globals())

@@ -1,0 +1,29 @@
+"""Log and xmodel of a vendor's compiler, checked against the target -> compile.json."""
+
+from dpuflow.files import write_json
+from dpuflow.scripting import log, run
+from dpuflow.targets import load_targets
+from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu
+from dpuflow.xir import Graph
+
+
+def main(snakemake):
+    name, entry = snakemake.wildcards.target, snakemake.params.target
+    target = load_targets(extra={name: entry["hardware"]})[name]
+    record = compile_record(
+        entry["compiler"],
+        target.release,
+        target,
+        Graph.load(snakemake.input.xmodel),
+        snakemake.input.xmodel,
+        snakemake.input.log,
+        snakemake.params.arch,
+    )
+    enforce_on_cpu(record, entry["on_cpu"])
+    write_json(snakemake.output.report, record)
+    for finding in record["findings"]:
+        log.info("%(layer)s (%(op)s): %(message)s", finding)
+    log.info("%s (%s): %d DPU subgraphs", target.dpu, record["fingerprint"], record["dpu_subgraphs"])
+
+
+run(main, globals())

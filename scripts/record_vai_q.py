@@ -1,0 +1,33 @@
+"""Log and output of a vendor's quantizer -> quantization.json."""
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.files import read_json, write_json
+from dpuflow.scripting import log, run
+from dpuflow.vitis_ai.bundle import chosen_images
+from dpuflow.vitis_ai.records import quantization_record
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    images, labels = dataset.subset("calibration")
+    entry = snakemake.params.entry
+    images = chosen_images(images, entry.get("calibration", {}))
+    record = quantization_record(
+        entry,
+        read_json(snakemake.input.nodes),
+        snakemake.params.input_scaling,
+        snakemake.input.model,
+        snakemake.input.log,
+        images,
+        dataset.splits["calibration"][: len(images)],
+        labels[: len(images)],
+    )
+    write_json(snakemake.output.report, record)
+    for change in record["adjustments"]:
+        log.info("%(tensor)s: position adjusted from %(from)d to %(to)d (%(why)s)", change)
+    for warning in record["warnings"]:
+        log.info("%s warns: %s", entry["tool"], warning)
+    log.info("%d quantized layers", len(record["layers"]))
+
+
+run(main, globals())

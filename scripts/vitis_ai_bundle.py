@@ -1,0 +1,26 @@
+"""Calibration images, the module that reads them and command line arguments for a vendor's quantizer."""
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.files import read_json
+from dpuflow.quantize.calibration_images import refuse_test_images
+from dpuflow.scripting import log, run
+from dpuflow.vitis_ai.bundle import DEFAULT_BATCH, chosen_images, write_bundle
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    images = chosen_images(dataset.subset("calibration")[0], snakemake.params.calibration)
+    refuse_test_images(images, dataset.subset("test")[0])
+    write_bundle(
+        snakemake.output.images,
+        snakemake.output.module,
+        snakemake.output.arguments,
+        images,
+        snakemake.params.calibration.get("batch", DEFAULT_BATCH),
+        read_json(snakemake.input.nodes),
+        snakemake.params.input_scaling,
+    )
+    log.info("%d calibration images", len(images))
+
+
+run(main, globals())

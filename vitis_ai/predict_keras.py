@@ -1,0 +1,33 @@
+"""Runs inside the vendor's container: outputs of a model of VitisQuantizer for every image of an .npy file.
+
+Plain argparse, Python 3.6 to 3.8.
+"""
+
+import argparse
+
+import numpy as np
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="quantized model, H5")
+    parser.add_argument("--images", required=True, help="uint8 images, .npy of shape (N, H, W, C)")
+    parser.add_argument("--subtract", type=float, required=True, help="network input = (pixel - S) / D")
+    parser.add_argument("--divide", type=float, required=True)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--output", required=True, help="float32 outputs, .npy of shape (N, classes)")
+    arguments = parser.parse_args()
+
+    import tensorflow as tf
+    from tensorflow_model_optimization.quantization.keras import vitis_quantize
+
+    with vitis_quantize.quantize_scope():
+        model = tf.keras.models.load_model(arguments.model, compile=False)
+    pixels = np.load(arguments.images).astype(np.float32)
+    scaled = (pixels - np.float32(arguments.subtract)) / np.float32(arguments.divide)
+    np.save(arguments.output, model.predict(scaled, batch_size=arguments.batch).astype(np.float32))
+
+
+if __name__ == "__main__":
+    main()
