@@ -43,9 +43,12 @@ class IsaRunner:
             for name, simulator in self.simulators.items()
         ]
 
-    def run(self, batch):
-        """int8 images [N, H, W, C] -> the graph's output [N, ...] (what `Emulator.run` gives)."""
-        values = self._run(batch)
+    def run(self, batch, interleave=None):
+        """int8 images [N, H, W, C] -> the graph's output [N, ...] (what `Emulator.run` gives).
+
+        interleave : as for `Simulator.run`.
+        """
+        values = self._run(batch, interleave)
         outputs = [op.name for op in self.emulator.outputs]
         if len(outputs) != 1:
             raise UserError(f"graph {self.graph.name!r} has {len(outputs)} outputs; the runner gives one")
@@ -56,12 +59,12 @@ class IsaRunner:
         values = self._run(batch)
         return values[list(self.programs.values())[-1].outputs[-1].op]
 
-    def _run(self, batch):
+    def _run(self, batch, interleave=None):
         values = {self.emulator.input.name: batch}
         for part in self.emulator.parts:
             if part.device == "DPU":
                 program, simulator = self.programs[part.name], self.simulators[part.name]
-                outputs = simulator.run([values[port.op] for port in program.inputs])
+                outputs = simulator.run([values[port.op] for port in program.inputs], interleave=interleave)
                 values.update({port.op: a for port, a in zip(program.outputs, outputs, strict=True)})
             elif part.device != "USER":
                 given = {op.name: values[op.name] for op in part.inputs}
