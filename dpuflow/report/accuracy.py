@@ -63,6 +63,7 @@ def detail_views(run, shown_errors, anchor):
         "diagnosis": diagnosis.diagnosis(run),
         "hardware": hardware.hardware(run),
         "sizes": details.sizes(run),
+        "gates": (run.gate or {}).get("gates") or [],
         "freeze": hardware.scalars(run.freeze or {}),
     }
     present = {

@@ -3,8 +3,6 @@
 LONG = 60
 """Characters; a longer string is a sentence and not a fact for the grid."""
 
-LATENCY = "latency_us"
-
 INSTRUCTION_KEYS = ("machine_code", "instructions", "native")
 """Any of these, true in compile.json, says that the xmodel holds DPU instructions."""
 
@@ -31,7 +29,11 @@ def hardware(run):
         "layers": table(estimate.get("layers") or compiled.get("layers") or []),
         "programs": table(compiled.get("programs") or []),
         "verification": (compiled.get("verification") or {}).get("how"),
-        "estimate": {key: value for key, value in flatten(plain).items() if value != compiled.get(key)},
+        "estimate": {
+            key: value
+            for key, value in flatten(plain).items()
+            if value != compiled.get(key) and not key.endswith(" kind")
+        },
         "notes": [str(note) for note in assumptions.get("notes") or []]
         if isinstance(assumptions, dict)
         else [],
@@ -52,11 +54,16 @@ def costs(run):
         "xmodel_bytes": next((f["bytes"] for f in run.files if f["key"] == "xmodel"), None),
         "weight_bytes": estimate.get("weight_bytes"),
         "workload": estimate.get("workload"),
-        "latency_us": estimate.get(LATENCY),
+        "latency_us": latency_us(estimate),
         "frames_one_thread": frames.get("one_thread") if isinstance(frames, dict) else None,
         "frames_board": frames.get("board") if isinstance(frames, dict) else None,
         "on_cpu": len(run.compile.get("findings") or []) if run.compile else None,
     }
+
+
+def latency_us(estimate):
+    """Estimated latency in microseconds: from the machine code's cycles where there is one; else None."""
+    return (estimate.get("machine_code") or {}).get("latency_us") or estimate.get("latency_us")
 
 
 def finding(entry):

@@ -46,6 +46,7 @@ FILES = {
     "compile": "compilation",
     "predictions": "predictions of the board",
     "board_accuracy": "accuracy of the board",
+    "gate": "drift gates",
 }
 """Keys of a run's files, in the order of the chain, and what they are called in the report."""
 
@@ -86,6 +87,7 @@ class Run:
     freeze: dict | None = None
     quantization: dict | None = None
     compile: dict | None = None
+    gate: dict | None = None
     files: list = field(default_factory=list)
     paths: dict = field(default_factory=dict)
 
@@ -154,7 +156,7 @@ def load_run(entry, digests=None):
     check_records(run, {stage: files[STAGES[stage][0]] for stage in records})
     if "history" in files:
         run.history = read_history(files["history"])
-    for key in ("freeze", "quantization", "compile"):
+    for key in ("freeze", "quantization", "compile", "gate"):
         if key in files:
             setattr(run, key, read_json(files[key]))
     digests = {} if digests is None else digests

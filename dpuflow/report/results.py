@@ -14,8 +14,8 @@ def run_results(run):
     -------
     dict: the ids, split, images, `stages` (list of stage, label, how, images, correct,
     accuracy, interval95, agreement_with_previous, agreement_with_first: None for the
-    first), `comparisons` (before, after, agreement, accuracy change), `files` (bytes and
-    SHA-256) and, when there is a compiled model, `estimate`.
+    first), `comparisons` (before, after, agreement, accuracy change), `gates_passed`
+    (None without gates), `files` (bytes and SHA-256) and, when there is a compiled model, `estimate`.
     """
     stages = list(run.records)
     first = run.records[stages[0]]
@@ -30,6 +30,7 @@ def run_results(run):
         rows.append(row)
     result = {**run.ids, "split": first["split"], "images": first["images"], "stages": rows}
     result["comparisons"] = [_compare(run, a, b) for a, b in compared_pairs(stages)]
+    result["gates_passed"] = None if run.gate is None else bool(run.gate.get("passed"))
     result["estimate"] = (run.compile or {}).get("estimate")
     result["files"] = [{k: f[k] for k in ("key", "path", "bytes", "sha256")} for f in run.files]
     return result

@@ -8,6 +8,7 @@ from dpuflow.errors import UserError
 from dpuflow.evaluation import mean_interval, read_record, wilson_interval
 from dpuflow.files import read_json, write_json, write_text
 from dpuflow.report import figures, wording
+from dpuflow.report.hardware import latency_us
 from dpuflow.report.inputs import STAGES, board_name
 from dpuflow.report.page import render
 
@@ -86,7 +87,7 @@ def sweep_row(entry, cache):
         "xmodel_bytes": size_of(files["xmodel"]) if files.get("xmodel") else None,
         "weight_bytes": estimate.get("weight_bytes"),
         "workload": estimate.get("workload"),
-        "latency_us": estimate.get("latency_us"),
+        "latency_us": latency_us(estimate),
         "frames_board": frames.get("board") if isinstance(frames, dict) else None,
         "seconds": seconds_of(entry.get("benchmarks"), cache),
     }

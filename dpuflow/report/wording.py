@@ -107,7 +107,7 @@ def fact_name(key):
     """A JSON key as a caption, without the unit that `fact_value` writes: "memory_us" -> "memory time"."""
     name = str(key)
     if name.endswith("_us"):
-        name = name.removesuffix("_us") + ("" if name == "latency_us" else "_time")
+        name = name.removesuffix("_us") + ("" if name.endswith("latency_us") else "_time")
     for ending in ("_bytes", "_mhz"):
         name = name.removesuffix(ending)
     return name.replace("_", " ")

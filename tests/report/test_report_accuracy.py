@@ -9,6 +9,7 @@ import h5py
 import pytest
 from made_up_runs import LETTERS, make_run, write_toy_report
 
+from dpuflow import gate
 from dpuflow.errors import UserError
 from dpuflow.evaluation import accuracy_record, wilson_interval
 from dpuflow.files import read_json, write_json
@@ -156,14 +157,28 @@ def test_a_board_that_saw_other_images_is_refused(tmp_path):
         load_run(entry)
 
 
+def test_gates_are_shown(tmp_path):
+    entry = make_run(tmp_path)
+    records = {stage: read_json(entry["files"][f"{stage}_accuracy"]) for stage in ("keras", "board")}
+    limits = [{"from_stage": "keras", "to_stage": "board", "max_drop": 0.5}]
+    write_json(tmp_path / "gate.json", gate.evaluate(records, limits))
+    entry["files"]["gate"] = str(tmp_path / "gate.json")
+    html, _, data = report_of([entry], tmp_path)
+    assert data["runs"][0]["gates_passed"] is False
+    assert "failed</span> accuracy fell by 0.625 points, allowed 0.5" in html
+
+
 def test_machine_code_is_described(tmp_path):
     entry = make_run(tmp_path)
     compiled = read_json(entry["files"]["compile"])
     program = {"name": "subgraph_1", "code_bytes": 5124, "estimate": {"cycles": 81234}}
+    compiled["estimate"]["machine_code"] = {"kind": "estimate", "cycles": 81234, "latency_us": 391.5}
     compiled |= {"machine_code": True, "programs": [program], "verification": {"how": "run on a simulator"}}
     write_json(entry["files"]["compile"], compiled)
     html, _, _ = report_of([entry], tmp_path)
     assert "81,234" in html and "Verified: run on a simulator." in html
+    assert "<dt>machine code latency</dt><dd>392\xa0µs</dd>" in html
+    assert 'data-sort="391.5">392\xa0µs' in html
 
 
 def test_estimates_and_missing_instructions_are_named(tmp_path):
