@@ -8,7 +8,8 @@ from dpuflow.scripting import log, run
 
 
 def main(snakemake):
-    records = [read_record(path) for path in snakemake.input.records]
+    paths = snakemake.input.records  # a single path comes as text
+    records = [read_record(path) for path in (paths.split(",") if isinstance(paths, str) else paths)]
     labels = None
     if snakemake.input.get("dataset"):
         labels = read_dataset(snakemake.input.dataset).subset(records[0]["split"])[1]

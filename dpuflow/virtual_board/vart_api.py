@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from dpuflow.board.application import dump_name
-from dpuflow.emulator import Emulator
 from dpuflow.virtual_board import device
 from dpuflow.virtual_board.xir_api import Subgraph, Tensor
 
@@ -26,6 +25,8 @@ class Runner:
     def __init__(self, subgraph):
         self._subgraph = subgraph
         graph = subgraph._graph
+        from dpuflow.emulator import Emulator  # here, so that asking the board what it is stays quick
+
         # one thread: an application runs several runners at a time, like the cores of a board
         self._emulator = Emulator(graph, threads=1)
         part = self._emulator.part(subgraph.get_name())

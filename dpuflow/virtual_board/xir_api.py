@@ -4,7 +4,6 @@ Names and behaviour follow the binding's published source (Vitis AI 3.5); where 
 binding aborts the process, a RuntimeError is raised here.
 """
 
-from dpuflow import xir
 from dpuflow.errors import UserError
 
 
@@ -64,7 +63,7 @@ class Tensor(_Attributed):
 
     def get_data_size(self):
         """Bytes."""
-        return self.get_element_num() * (self._object.bit_width + 7) // 8
+        return self.get_element_num() * -(-self._object.bit_width // 8)
 
     def __repr__(self):
         return f"<xir.Tensor named '{self.name}'>"
@@ -162,6 +161,8 @@ class Graph(_Attributed):
     @staticmethod
     def deserialize(fname):
         """Read an .xmodel; RuntimeError when it cannot be read."""
+        from dpuflow import xir  # here, so that asking the board what it is stays quick
+
         try:
             return Graph(xir.Graph.load(fname))
         except UserError as error:

@@ -5,6 +5,7 @@ import pytest
 from dpuflow.compiler import workload
 from dpuflow.network import Layer, Network
 from dpuflow.targets import get_target
+from dpuflow.xir import Graph
 
 B4096 = get_target("DPUCZDX8G_ISA1_B4096")
 B1600 = get_target("DPUCZDX8G_ISA1_B1600")
@@ -55,6 +56,40 @@ def test_the_published_table(vendor_network):
     }
     assert sum(pair[0] for pair in found.values()) == 28_885_386
     assert sum(pair[1] for pair in found.values()) == 32_854_656
+
+
+@pytest.mark.parametrize("release", ["3.0", "2.5"])
+def test_every_workload_attribute_of_the_vendor_files(shared, release):
+    graph = Graph.load(shared(f"golden/vendor/zcu102_mnist_{release}.xmodel"))
+    totals = {}
+    for op in graph.ops:
+        if op.type not in ("conv2d-fix", "pool-fix"):
+            continue
+        shape, kernel = op.tensor.shape[1:], op.attrs["kernel"]
+        if op.type == "conv2d-fix":
+            source = graph.op(op.inputs["input"][0])
+            channels = source.tensor.shape[3]
+            augmented = "channel_augmentation" in op.attrs
+            fits = workload.augments_channels(kernel, channels, op.attrs["pad"], op.attrs["dilation"], B4096)
+            assert augmented == (fits and source.name == "input_1_upload_0")
+            ours = (
+                workload.conv_workload(shape, kernel, channels),
+                workload.conv_workload_on_arch(shape, kernel, channels, B4096, augmented),
+            )
+        else:
+            ours = (
+                workload.pool_workload(shape, kernel),
+                workload.pool_workload_on_arch(shape, kernel, B4096),
+            )
+        assert ours == (op.attrs["workload"], op.attrs["workload_on_arch"]), op.name
+        totals[op.name] = ours
+    assert len(totals) == 6
+    for subgraph in graph.subgraphs("DPU"):
+        inside = [totals[name] for name in subgraph.op_names if name in totals]
+        sums = tuple(sum(pair[i] for pair in inside) for i in range(2))
+        assert sums == (subgraph.attrs["workload"], subgraph.attrs["workload_on_arch"])
+    root = graph.root.attrs
+    assert (root["workload"], root["workload_on_arch"]) == tuple(map(sum, zip(*totals.values(), strict=True)))
 
 
 def test_sizes_round_up_to_the_parallelism_of_the_target():
