@@ -22,10 +22,20 @@ def main(snakemake):
         calibration_indices=dataset.splits["calibration"],
         calibration_labels=labels,
         test_images=dataset.subset("test")[0],
+        validation=dataset.subset("validation"),
     )
     write_artifacts(
         quantized, report, snakemake.output.model, snakemake.output.eval_graph, snakemake.output.report
     )
+    for step in report["steps"]:
+        outcome = "" if step.get("kept", True) else " (not kept: no gain)"
+        log.info(
+            "%s: logits diverge by %.2g, %.2f %% of predictions as in float%s",
+            step["step"],
+            step["divergence"],
+            100 * step["agreement"],
+            outcome,
+        )
     for change in report["adjustments"]:
         log.info("adjusted %(tensor)s from %(from)d to %(to)d: %(why)s", change)
     log.info(

@@ -1,8 +1,8 @@
-"""Position constraints between tensors, and the vendor's repairs (facts quantizers.md A3).
+"""Position constraints between tensors, and their repairs (facts quantizers.md A3).
 
-Order as in the vendor's frozen-graph tool: concatenation, pooling, shift_cut, shift_bias.
-Outside `compat: vai_q` concatenation and pooling repeat until nothing changes, because
-the DPU moves bytes there: both sides must carry the same position.
+Tensors between which the DPU only moves or compares bytes (max pooling, concatenation,
+flatten) form a group with one position. Average pooling rescales, so its two sides are
+free of each other (facts xmodel.md section 4, "pool-fix AVG").
 """
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from dpuflow.network import WEIGHTED
 from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.quantize.positions import ANY_POSITION
+
+SHARED = ("max_pool", "concat", "flatten")
 
 
 def _set(positions, name, position, report, why):
@@ -20,52 +22,57 @@ def _set(positions, name, position, report, why):
     return False
 
 
-def align_activations(network, positions, compat=False):
-    """Align concat inputs to the concat's output and pool inputs to the pool's output, in place.
+def position_groups(network):
+    """Lists of layer names that must share a position, in topological order."""
+    group = {}
+    for layer in network.layers:
+        if layer.op == "softmax":
+            continue
+        group[layer.name] = [layer.name]
+        if layer.op in SHARED:
+            for name in layer.inputs:
+                if group[name] is not group[layer.name]:
+                    merged = group[name] + group[layer.name]
+                    for member in merged:
+                        group[member] = merged
+    order = {layer.name: i for i, layer in enumerate(network.layers)}
+    unique = {id(members): sorted(members, key=order.get) for members in group.values()}
+    return sorted(unique.values(), key=lambda members: order[members[0]])
 
-    compat : one pass each, as the vendor's tool, even where the second pass undoes the first.
-    Returns the list of changes {"tensor", "from", "to", "why"}.
+
+def share_positions(network, positions):
+    """Give every group one position, in place; returns the changes.
+
+    A group takes the position of its last tensor (behind pooling, which is what the next layer
+    reads), with a concatenation the smallest of its members.
     """
     report = []
-    changed = True
-    while changed:
-        changed = False
-        for layer in network.layers:
-            if layer.op == "concat":
-                for name in layer.inputs:
-                    why = f"input of concatenation {layer.name}"
-                    changed |= _set_through(network, positions, name, positions[layer.name], report, why)
-        for layer in network.layers:
-            if layer.op in ("max_pool", "avg_pool"):
-                why = f"input of pooling {layer.name}"
-                position = positions[layer.name]
-                changed |= _set_through(network, positions, layer.inputs[0], position, report, why, compat)
-        if compat:
-            break
-        changed = _lower_conflicts(network, positions, report) or changed
+    for members in position_groups(network):
+        joined = any(network[name].op == "concat" for name in members)
+        position = min(positions[name] for name in members) if joined else positions[members[-1]]
+        for name in members:
+            _set(positions, name, position, report, f"shares its position with {members[-1]}")
+    return report
+
+
+def align_as_vendor(network, positions):
+    """The vendor's alignment, in place: concat inputs to the output, then pool inputs to the pool.
+
+    One pass each, even where the second undoes the first, and average pooling included (which
+    costs range in front of a global average). Returns the changes {"tensor", "from", "to", "why"}.
+    """
+    report = []
+    for layer in network.layers:
+        if layer.op == "concat":
+            for name in layer.inputs:
+                _set(positions, name, positions[layer.name], report, f"input of concatenation {layer.name}")
+    for layer in network.layers:
+        if layer.op in ("max_pool", "avg_pool"):
+            _set(positions, layer.inputs[0], positions[layer.name], report, f"input of pooling {layer.name}")
     for layer in network.layers:
         if layer.op == "flatten":
             positions[layer.name] = positions[layer.inputs[0]]
     return report
-
-
-def _set_through(network, positions, name, position, report, why, compat=False):
-    """Set a tensor's position; outside compat a change of a pool or concat pulls its inputs along later."""
-    if not compat and network[name].op == "input":
-        return False  # the input's position belongs to the caller; conflicts are settled by lowering
-    return _set(positions, name, position, report, why)
-
-
-def _lower_conflicts(network, positions, report):
-    """Where a tensor feeds several aligned readers that disagree, all take the smallest position."""
-    changed = False
-    for layer in network.layers:
-        if layer.op in ("max_pool", "avg_pool", "concat"):
-            names = [layer.name, *layer.inputs]
-            smallest = min(positions[name] for name in names)
-            for name in names:
-                changed |= _set(positions, name, smallest, report, f"shares its position with {layer.name}")
-    return changed
 
 
 def repair_shifts(

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, quantize
+from dpuflow.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.quantize import engine
 from dpuflow.quantize.positions import ANY_POSITION, choose_activation, choose_weights
 
@@ -50,13 +50,11 @@ def real_output(layer, inputs, fixes, weights=None, bias=None):
         else:
             total = engine.accumulate(layer, inputs[0], values, None, 0)
         total *= total.dtype.type(2.0**-unit)
-        return engine.activate(
-            total, layer.attrs["activation"], LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
-        )
+        return engine.activate(total, layer.attrs["activation"])
     if layer.op == "avg_pool":
         return engine.average(layer, inputs[0], -fixes[0])
     reals = [x * np.float32(2.0**-fix) for x, fix in zip(inputs, fixes, strict=True)]
-    return engine.float_layer(layer, reals, LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1])
+    return engine.float_layer(layer, reals)
 
 
 def to_grid(x, position):

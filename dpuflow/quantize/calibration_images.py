@@ -21,7 +21,7 @@ def refuse_test_images(calibration_images, test_images):
         shown = ", ".join(str(i) for i in found[:10])
         raise UserError(
             f"calibration: {len(found)} of {len(calibration_images)} images are also test images "
-            f"(calibration positions {shown}); calibrate on training images that do not occur in the test split"
+            f"(positions {shown}); calibrate on training images that do not occur in the test split"
         )
 
 

@@ -8,6 +8,7 @@ machine and for any number of threads.
 """
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from dpuflow.network import WEIGHTED
 from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
@@ -15,6 +16,12 @@ from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, 
 IM2COL_BYTES = 4 << 20
 """Size of one patch matrix: about the second-level cache."""
 EXACT_FLOAT32 = 1 << 24
+
+
+def single_threaded_blas():
+    """Context: one BLAS thread. The patch matrices are small; on a shared machine OpenBLAS's
+    threads spend five times as long waiting for each other as one thread needs alone (measured)."""
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def pad_map(x, pad, value=0.0):
@@ -106,14 +113,17 @@ def window_sum(layer, x):
     return out
 
 
-def activate(x, activation, slope=0.1):
+SLOPE = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
+
+
+def activate(x, activation):
     """Apply an activation of `network.ACTIVATIONS` in real numbers (may work in place)."""
     if activation == "RELU":
         return np.maximum(x, 0, out=x)
     if activation == "RELU6":
         return np.clip(x, 0, 6, out=x)
     if activation == "LEAKYRELU":
-        return np.where(x < 0, x * x.dtype.type(slope), x)
+        return np.where(x < 0, x * x.dtype.type(SLOPE), x)
     return x
 
 
@@ -123,19 +133,17 @@ def softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def float_layer(layer, inputs, alpha=0.1):
-    """One layer in float32. inputs: arrays (N, ...). Average pooling divides exactly.
-
-    alpha : slope of a fused LEAKYRELU.
-    """
+def float_layer(layer, inputs):
+    """One layer in float32. inputs: arrays (N, ...). Average pooling divides exactly; a fused
+    LEAKYRELU has the DPU's slope."""
     op, x = layer.op, inputs[0]
     if op in WEIGHTED:
         out = linear(layer, x, layer.weights)
         if layer.bias is not None:
             out += layer.bias
-        return activate(out, layer.attrs["activation"], alpha)
+        return activate(out, layer.attrs["activation"])
     if op == "add":
-        return activate(sum(inputs[1:], start=inputs[0].copy()), layer.attrs["activation"], alpha)
+        return activate(sum(inputs[1:], start=inputs[0].copy()), layer.attrs["activation"])
     if op == "avg_pool":
         return window_sum(layer, x) / np.float32(layer.attrs["kernel"][0] * layer.attrs["kernel"][1])
     simple = {

@@ -93,3 +93,31 @@ def vendor_equalize(network, sweeps=SWEEPS):
             scale_output(head, factors)
             scale_input(tail, 1 / factors)
     return [{"head": head.name, "tail": tail.name} for head, tail in pairs]
+
+
+def equalize(network, sweeps=SWEEPS):
+    """Cross-layer equalization in place, across every kind of weighted layer (dense behind flatten too).
+
+    As `vendor_equalize` in its formula, but without the vendor's threshold, which leaves most
+    small networks unchanged, and without touching ReLU6. A channel whose weights are all zero
+    on either side keeps its scale. Returns [{"head", "tail", "smallest", "largest"}]: the pairs
+    and the range of their channels' total factors.
+    """
+    kinds = ("conv", "depthwise_conv", "dense")
+    pairs = chains(network, kinds, kinds, (*TRANSPARENT, "flatten"))
+    total = {}
+    for _ in range(sweeps):
+        for head, tail in pairs:
+            out = output_range(head)
+            into = input_range(tail, len(out))
+            used = (out > 0) & (into > 0)
+            factors = np.ones_like(out)
+            factors[used] = np.clip(np.sqrt(into[used] / out[used]), *LIMITS)
+            scale_output(head, factors)
+            scale_input(tail, 1 / factors)
+            key = head.name, tail.name
+            total[key] = total.get(key, 1) * factors
+    return [
+        {"head": head, "tail": tail, "smallest": float(f.min()), "largest": float(f.max())}
+        for (head, tail), f in total.items()
+    ]

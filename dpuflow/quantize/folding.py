@@ -234,7 +234,8 @@ class Folder:
         self.note(
             norm.name.replace("/moved", ""),
             reader.name,
-            f"batch normalisation folded forwards: scale into the weights, offset by a constant channel of {producer.name}",
+            "batch normalisation folded forwards: scale into the weights, "
+            f"offset by a constant channel of {producer.name}",
         )
         return True
 

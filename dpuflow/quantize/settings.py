@@ -10,32 +10,85 @@ DEFAULTS = {
     "compat": None,
     "calibration": {"images": None, "batch": 32},
     "batch_norm_after_activation": "fold",
+    "equalization": {"sweeps": 10},
+    "position_search": {"criterion": None, "images": 128, "sweeps": 2},
+    "bias_correction": False,
+    "fast_finetune": {"rows": 4000, "sweeps": 3, "reach": 1, "ridge": 0.1},
+    "diagnosis": True,
 }
 """Every setting and its default; config/schemas/quantizer_reference.schema.yaml describes them."""
+
+SWITCHABLE = ("equalization", "fast_finetune")
+"""Groups that may be false (off) or true (on, with the defaults)."""
 
 CHOICES = {
     "method": ("non_overflow", "min_diffs"),
     "compat": (None, "vai_q"),
     "batch_norm_after_activation": ("fold", "depthwise"),
+    "position_search.criterion": (None, "output_error", "logit_error"),
+    "bias_correction": (False, True),
+    "diagnosis": (False, True),
 }
+COUNTS = (
+    "calibration.images",
+    "calibration.batch",
+    "equalization.sweeps",
+    "position_search.images",
+    "position_search.sweeps",
+    "fast_finetune.rows",
+    "fast_finetune.sweeps",
+    "fast_finetune.reach",
+)
+NOT_FOR_COMPAT = ("position_search", "bias_correction", "fast_finetune")
 
 
 def complete(settings):
-    """Fill in defaults; UserError names an unknown key or value and the nearest valid one."""
-    merged = _merge(DEFAULTS, settings or {}, "")
-    for key, allowed in CHOICES.items():
-        if merged[key] not in allowed:
-            named = ", ".join("null" if value is None else str(value) for value in allowed)
-            raise UserError(f"quantizer setting {key}: {merged[key]!r}; expected one of {named}")
-    for key in ("images", "batch"):
-        value = merged["calibration"][key]
-        if key == "images" and value is None:  # all of the dataset's calibration split
+    """Fill in defaults; UserError names an unknown key or value and what is valid.
+
+    Under `compat: vai_q` everything that the vendor's tool does not do is off unless given
+    (and then an error), and equalization is off unless given.
+    """
+    given = settings or {}
+    merged = _merge(DEFAULTS, given, "")
+    for path, allowed in CHOICES.items():
+        value = _get(merged, path)
+        if not any(value is option or (isinstance(value, str) and value == option) for option in allowed):
+            named = ", ".join({None: "null", True: "true", False: "false"}.get(o, str(o)) for o in allowed)
+            raise UserError(f"quantizer setting {path}: {value!r}; expected one of {named}")
+    for path in COUNTS:
+        value = _get(merged, path)
+        if value is None or value is False:  # calibration.images: all of the split; group off
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"quantizer setting {path}: {value!r}; expected a whole number of at least 1")
+    ridge = _get(merged, "fast_finetune.ridge")
+    if ridge is not False and (isinstance(ridge, bool) or not isinstance(ridge, int | float) or ridge < 0):
+        raise UserError(f"quantizer setting fast_finetune.ridge: {ridge!r}; expected a number of at least 0")
+    return _for_compat(merged, given) if merged["compat"] else merged
+
+
+def _for_compat(merged, given):
+    wanted = {"position_search": (given.get("position_search") or {}).get("criterion")} | {
+        key: given.get(key) for key in ("bias_correction", "fast_finetune")
+    }
+    for key in NOT_FOR_COMPAT:
+        if wanted[key]:
             raise UserError(
-                f"quantizer setting calibration.{key}: {value!r}; expected a whole number of at least 1"
+                f"quantizer setting {key}: the vendor's tool has no such step, so it cannot go with compat: vai_q"
             )
+    if not given.get("equalization"):
+        merged["equalization"] = False
+    merged["bias_correction"] = merged["fast_finetune"] = False
+    merged["batch_norm_after_activation"] = "depthwise"
     return merged
+
+
+def _get(settings, path):
+    for key in path.split("."):
+        settings = settings[key]
+        if settings is False:
+            return False
+    return settings
 
 
 def _merge(defaults, given, prefix):
@@ -47,8 +100,12 @@ def _merge(defaults, given, prefix):
     for key, value in given.items():
         if key not in defaults:
             near = difflib.get_close_matches(str(key), defaults, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UserError(f"quantizer setting {prefix}{key}: unknown{hint} Known: {', '.join(defaults)}")
-        nested = isinstance(defaults[key], dict)
-        merged[key] = _merge(defaults[key], value, f"{prefix}{key}.") if nested else copy.deepcopy(value)
+        if key in SWITCHABLE and isinstance(value, bool):
+            merged[key] = merged[key] if value else False
+        elif isinstance(defaults[key], dict):
+            merged[key] = _merge(defaults[key], value, f"{prefix}{key}.")
+        else:
+            merged[key] = copy.deepcopy(value)
     return merged

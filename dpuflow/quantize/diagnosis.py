@@ -1,0 +1,137 @@
+"""Where quantization costs: per layer, worst first, and ranges against what INT8 represents."""
+
+import copy
+import math
+
+import numpy as np
+
+from dpuflow.network import WEIGHTED
+from dpuflow.numerics import INT8_MAX, INT8_MIN, dequantize
+from dpuflow.quantize import engine
+from dpuflow.quantize.calibration import to_grid
+from dpuflow.quantize.distance import LogitDistance, agreement
+from dpuflow.quantize.search import logits_name
+
+QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
+DIGITS = 6
+SAMPLE = 1 << 20
+"""Values per tensor that quantiles are taken from."""
+
+
+def _short(value):
+    """Six significant digits: more would differ between machines; infinity becomes None."""
+    return None if not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
+
+
+def sqnr(signal, approximation):
+    """Signal to quantization noise ratio in dB; infinite when nothing differs, None without signal."""
+    power = float(np.square(signal, dtype=np.float64).sum())
+    noise = float(np.square(np.subtract(signal, approximation, dtype=np.float64)).sum())
+    if power == 0:
+        return None
+    return _short(10 * math.log10(power / noise)) if noise else None
+
+
+def _range(tensor, kind, values, fix_point):
+    flat = np.asarray(values).reshape(-1)
+    flat = flat[:: max(1, -(-flat.size // SAMPLE))]
+    low, high = math.ldexp(INT8_MIN, -fix_point), math.ldexp(INT8_MAX, -fix_point)
+    points = np.quantile(flat, QUANTILES)
+    return {
+        "tensor": tensor,
+        "kind": kind,
+        "fix_point": fix_point,
+        "int8_low": low,
+        "int8_high": high,
+        "min": _short(float(np.min(values))),
+        "max": _short(float(np.max(values))),
+        **{f"p{100 * q:g}": _short(float(v)) for q, v in zip(QUANTILES, points, strict=True)},
+    }
+
+
+def diagnose(quantized, x, labels=None):
+    """Diagnose a QuantizedNetwork on float32 network input x (N, H, W, C), never test images.
+
+    Returns {"images", "float_accuracy", "layers", "ranges"}.
+
+    layers : worst first by the divergence that quantizing this layer alone causes. Each has
+        layer, op, fix_point, weights_fix_point, bias_fix_point, shift_cut, shift_bias (where they
+        exist), float_min, float_max, saturated (share of outputs at an end of the int8 range that
+        the float network does not reach by itself through ReLU), sqnr_db (output against the float
+        network, everything quantized), weights_sqnr_db, and alone: {"divergence", "agreement",
+        "accuracy_change" in points (with labels)}.
+    ranges : per tensor float range and quantiles against the ends of INT8, for a plot.
+    """
+    network = quantized.network
+    names = [layer.name for layer in network.layers if layer.op != "softmax"]
+    floats = engine.run_float(network, x, names)
+    integers = engine.run_integer(quantized, to_grid(x, quantized.fix_points[network.input.name]), names)
+    logits = floats[logits_name(network)]
+    distance = LogitDistance(logits)
+    rows, ranges = [], []
+    for index, layer in enumerate(network.layers):
+        if layer.op in ("softmax", "flatten"):
+            continue
+        fix = quantized.fix_points[layer.name]
+        values, grid = floats[layer.name], integers[layer.name]
+        row = {"layer": layer.name, "op": layer.op, "fix_point": fix, **_parameters(quantized, layer)}
+        relu = layer.attrs.get("activation") in ("RELU", "RELU6")
+        ends = (grid == INT8_MAX) if relu else (grid == INT8_MAX) | (grid == INT8_MIN)
+        row |= {
+            "float_min": _short(float(values.min())),
+            "float_max": _short(float(values.max())),
+            "saturated": _short(float(ends.mean())),
+            "sqnr_db": sqnr(values, grid * np.float32(2.0**-fix)),
+        }
+        alone = _alone(quantized, index, floats)
+        row["alone"] = {"divergence": _short(distance(alone)), "agreement": _short(agreement(alone, logits))}
+        if labels is not None:
+            correct = [float((z.argmax(axis=1) == labels).mean()) for z in (alone, logits)]
+            row["alone"]["accuracy_change"] = _short(100 * (correct[0] - correct[1]))
+        rows.append(row)
+        ranges.append(_range(layer.name, "activation", values, fix))
+        if layer.op in WEIGHTED:
+            ranges.append(_range(layer.name, "weights", layer.weights, quantized.weights[layer.name][1]))
+            if layer.name in quantized.biases:
+                ranges.append(_range(layer.name, "bias", layer.bias, quantized.biases[layer.name][1]))
+    rows.sort(key=lambda row: -row["alone"]["divergence"])
+    accuracy = None if labels is None else _short(float((logits.argmax(axis=1) == labels).mean()))
+    return {"images": len(x), "float_accuracy": accuracy, "layers": rows, "ranges": ranges}
+
+
+def _parameters(quantized, layer):
+    if layer.op not in WEIGHTED:
+        return {}
+    name = layer.name
+    values, fix = quantized.weights[name]
+    row = {
+        "weights_fix_point": fix,
+        "shift_cut": quantized.shift_cut(name),
+        "weights_sqnr_db": sqnr(layer.weights, dequantize(values, fix)),
+    }
+    if name in quantized.biases:
+        row |= {"bias_fix_point": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}
+    return row
+
+
+def _alone(quantized, index, floats):
+    """Logits when only one layer's parameters and output are quantized and all else is float."""
+    network = quantized.network
+    layer = network.layers[index]
+    fix = quantized.fix_points[layer.name]
+    values = dict(floats)
+    if layer.op in WEIGHTED:
+        layer = copy.copy(layer)
+        layer.weights = dequantize(*quantized.weights[layer.name]).astype(np.float32)
+        if layer.name in quantized.biases:
+            layer.bias = dequantize(*quantized.biases[layer.name]).astype(np.float32)
+        value = engine.float_layer(layer, [floats[name] for name in layer.inputs])
+    else:
+        value = floats[layer.name]
+    values[layer.name] = to_grid(value, fix) * np.float32(2.0**-fix)
+    dirty = {layer.name}
+    for later in network.layers[index + 1 :]:
+        if later.op != "softmax" and dirty & set(later.inputs):
+            values[later.name] = engine.float_layer(later, [values[name] for name in later.inputs])
+            dirty.add(later.name)
+    return values[logits_name(network)]

@@ -1,0 +1,33 @@
+"""How far a quantized network's outcome is from the float network's, on unlabelled images."""
+
+import numpy as np
+
+
+class LogitDistance:
+    """Distance of logits from the float network's: KL divergence of softened softmaxes.
+
+    Plain squared error would count classes that never come near the top, whose logits may
+    saturate without harm. The temperature is a quarter of the median lead of the first class
+    over the second, so that confident networks keep a usable signal.
+    """
+
+    def __init__(self, reference):
+        ordered = np.sort(reference, axis=1)
+        self.temperature = max(1.0, float(np.median(ordered[:, -1] - ordered[:, -2])) / 4)
+        self.log_p = self._log_softmax(reference)
+        self.p = np.exp(self.log_p)
+
+    def _log_softmax(self, logits):
+        z = logits.astype(np.float64) / self.temperature
+        z -= z.max(axis=1, keepdims=True)
+        return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+    def __call__(self, logits):
+        """Mean divergence over the images, times temperature squared (so in logits squared)."""
+        difference = self.log_p - self._log_softmax(logits)
+        return float((self.p * difference).sum(axis=1).mean() * self.temperature**2)
+
+
+def agreement(logits, reference):
+    """Share of images whose first class is the same."""
+    return float((np.argmax(logits, axis=1) == np.argmax(reference, axis=1)).mean())

@@ -1,0 +1,104 @@
+"""Passes over the whole network that change int8 parameters, not positions.
+
+`fast_finetune` chooses the rounding of weights and biases layer by layer (`rounding`);
+`correct_biases` shifts biases so that every channel's mean is the float network's.
+"""
+
+import numpy as np
+
+from dpuflow.network import WEIGHTED
+from dpuflow.numerics import quantize
+from dpuflow.quantize import engine, rounding
+from dpuflow.quantize.calibration import to_grid
+
+
+def preactivations(network, x):
+    """Outputs of the weighted layers before their activation, float32, for float input x."""
+    found = {}
+
+    def compute(layer, inputs):
+        if layer.op not in WEIGHTED:
+            return engine.float_layer(layer, inputs)
+        out = engine.linear(layer, inputs[0], layer.weights)
+        if layer.bias is not None:
+            out += layer.bias
+        found[layer.name] = out
+        return engine.activate(out.copy(), layer.attrs["activation"])
+
+    engine.run_layers(network, x, {network.output.name}, compute)
+    return found
+
+
+def _front_to_back(quantized, x, change):
+    """Run the integer network, letting `change(index, layer, input)` alter each weighted layer first."""
+    network = quantized.network
+
+    def compute(layer, inputs):
+        if layer.op in WEIGHTED:
+            change(network.layers.index(layer), layer, inputs[0])
+        return engine.integer_layer(quantized, layer, inputs)
+
+    grid = to_grid(x, quantized.fix_points[network.input.name])
+    engine.run_layers(network, grid, {network.output.name}, compute)
+
+
+def fast_finetune(quantized, x, settings):
+    """Refine weight rounding and biases of every weighted layer, in place.
+
+    x : float32 (N, H, W, C) network input. settings : {"rows", "sweeps", "reach", "ridge"}.
+    Returns [{"layer", "loss_before", "loss_after", "weights_moved"}]: mean squared error of
+    the layer's output in output steps squared, and the share of weights not rounded to nearest.
+    """
+    targets = preactivations(quantized.network, x)
+    record = []
+
+    def change(index, layer, inputs):
+        name = layer.name
+        old = quantized.weights[name]
+        weights, bias, before, after = rounding.refine_layer(
+            layer,
+            inputs,
+            quantized.fix_points[layer.inputs[0]],
+            old,
+            quantized.biases.get(name),
+            quantized.fix_points[name],
+            targets.pop(name),
+            settings,
+            index,
+        )
+        moved = float(np.mean(weights[0] != old[0]))
+        quantized.weights[name] = weights
+        if bias is not None:
+            quantized.biases[name] = bias
+        record.append({"layer": name, "loss_before": before, "loss_after": after, "weights_moved": moved})
+
+    _front_to_back(quantized, x, change)
+    return record
+
+
+def correct_biases(quantized, x):
+    """Shift biases by the mean difference of pre-activations to the float network, in place.
+
+    After Nagel et al. 2019 (arXiv:1906.04721), measured on calibration images x instead of
+    derived from batch normalisation. Returns [{"layer", "largest_shift"}] in real units.
+    """
+    targets = preactivations(quantized.network, x)
+    record = []
+
+    def change(_, layer, inputs):
+        name = layer.name
+        if name not in quantized.biases:
+            return
+        values, fix_bias = quantized.biases[name]
+        unit = quantized.fix_points[layer.inputs[0]] + quantized.weights[name][1]
+        out = engine.accumulate(layer, inputs, quantized.weights[name][0], values, unit - fix_bias)
+        axes = tuple(range(out.ndim - 1))
+        shift = targets.pop(name).mean(axis=axes, dtype=np.float64) - np.ldexp(
+            out.mean(axis=axes, dtype=np.float64), -unit
+        )
+        real = np.ldexp(values.astype(np.float64), -fix_bias) + shift
+        quantized.biases[name] = (quantize(real, fix_bias, "STD_ROUND"), fix_bias)
+        record.append({"layer": name, "largest_shift": float(np.abs(shift).max())})
+
+    _front_to_back(quantized, x, change)
+    return record
