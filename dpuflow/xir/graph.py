@@ -248,7 +248,10 @@ class Graph:
             raise UserError(f"graph {self.name!r} cannot be written as an xmodel: {error}") from None
 
     def save(self, path, check=True):
-        """Write the file atomically; with `check`, UserError when a rule of `validate.validate` is broken."""
+        """Write the file atomically; with `check`, UserError when a rule of `validate.validate` is broken.
+
+        The check is the strict one; write somebody else's graph, custom ops included, without it.
+        """
         if check:
             from dpuflow.xir import validate
 
@@ -284,18 +287,23 @@ class Graph:
         """Append an op and return it; its output tensor's shape and type are inferred (`dpuflow.xir.shapes`).
 
         inputs: {argument: op name or list of op names}, of ops that exist already. tensor_name: the
-        op's name unless given. ValueError when the name is taken or inputs and attributes do not fit.
+        op's name unless given. ValueError when the name is taken or inputs and attributes do not
+        fit, KeyError when an input does not exist; the graph is then as before.
         """
         if name in self._by_name:
             raise ValueError(f"an op called {name!r} exists already")
         node = self.proto.op_node.add(op_name=name, op_type=type_)
         op = Op(node)
-        for argument, names in (inputs or {}).items():
-            op.set_input(argument, [names] if isinstance(names, str) else names)
-        for key, value in (attrs or {}).items():
-            op.attrs[key] = value
+        try:
+            for argument, names in (inputs or {}).items():
+                op.set_input(argument, [names] if isinstance(names, str) else names)
+            for key, value in (attrs or {}).items():
+                op.attrs[key] = value
+            node.output_tensor.tensor_name = tensor_name or name
+            op.tensor.shape, op.tensor.data_type, op.tensor.bit_width = shapes.infer(self, op)
+        except Exception:
+            del self.proto.op_node[-1]
+            raise
         self.ops.append(op)
         self._by_name[name] = op
-        node.output_tensor.tensor_name = tensor_name or name
-        op.tensor.shape, op.tensor.data_type, op.tensor.bit_width = shapes.infer(self, op)
         return op

@@ -27,7 +27,9 @@ def known(type_):
 
 
 def infer(graph, op):
-    """(shape, data_type, bit_width) of `op`'s output; ShapeError if they do not fit, KeyError if unknown."""
+    """(shape, data_type, bit_width) of `op`'s output; ShapeError if inputs and attributes do not fit."""
+    if op.type not in _RULES:
+        raise ShapeError(f"no shape rule for ops of type {op.type!r}")
     inputs = {name: [graph.op(feeder).tensor for feeder in feeders] for name, feeders in op.inputs.items()}
     shape = tuple(_RULES[op.type](op, inputs))
     if any(n <= 0 for n in shape):

@@ -97,6 +97,26 @@ def test_an_attribute_without_definition_needs_its_kind():
     assert "mine" not in graph.op("conv").attrs
 
 
+@pytest.mark.parametrize(
+    ("type_", "inputs", "attrs", "error"),
+    [
+        ("download", {"input": "nothing"}, {}, KeyError),
+        ("download", {}, {}, ValueError),
+        ("Mylayer", {}, {}, ValueError),
+        ("reshape-fix", {"input": "conv"}, {"shape": [1, 55]}, ValueError),
+        ("reshape-fix", {"input": "conv"}, {"shape": "flat"}, TypeError),
+        ("conv", {}, {}, ValueError),
+    ],
+)
+def test_an_op_that_does_not_fit_leaves_the_graph_as_it_was(type_, inputs, attrs, error):
+    graph = small_graph()
+    before = graph.to_bytes()
+    with pytest.raises(error):
+        graph.add_op("conv" if type_ == "conv" else "more", type_, inputs, attrs)
+    assert graph.to_bytes() == before
+    assert len(graph.ops) == 7 and "more" not in graph
+
+
 def test_walking_the_graph():
     graph = small_graph()
     assert [op.name for op in graph.ops] == ["x", "up", "w", "b", "conv", "down", "out"]
