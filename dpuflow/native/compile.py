@@ -102,7 +102,7 @@ def _compile_subgraph(graph, subgraph):
     attrs.set("if_prefetch", True, "bool")
     _set_children(graph, subgraph)
     _set_tensors(graph, lowered)
-    _drop_augmentation(graph, subgraph, machine)
+    _drop_augmentation(graph, lowered, machine)
     maps = list({id(m): m for m in lowered.maps.values()}.values())
     return CompiledSubgraph(
         subgraph.name,
@@ -155,14 +155,14 @@ def _strides(shape):
     return strides[::-1]
 
 
-def _drop_augmentation(graph, subgraph, machine):
-    """This code does not fold kernel columns into channels in the first layer: say so, and what it costs.
+def _drop_augmentation(graph, lowered, machine):
+    """Where the code does not fold kernel columns into channels, say so, and what it costs.
 
     workload_on_arch without augmentation: facts xmodel.md section 5.1.
     """
-    for name in subgraph.op_names:
+    for name in lowered.maps:
         op = graph.op(name)
-        if "channel_augmentation" not in op.attrs:
+        if "channel_augmentation" not in op.attrs or name in lowered.augmented:
             continue
         del op.attrs["channel_augmentation"]
         _, height, width, channels = op.tensor.shape

@@ -32,11 +32,13 @@ class Lowered:
     ----------
     maps : op name -> FeatureMap of its output tensor.
     slots : const-fix op name -> byte address in REG_0.
+    augmented : names of convolutions whose kernel columns are folded into the channels.
     """
 
     job: Job
     maps: dict[str, FeatureMap] = field(default_factory=dict)
     slots: dict[str, int] = field(default_factory=dict)
+    augmented: set[str] = field(default_factory=set)
 
 
 def lower_subgraph(graph, subgraph):
@@ -65,6 +67,7 @@ class _Reader:
         self.lowered = Lowered(Job(name, [], [], [], b""))
         self.blob = bytearray()
         self.zero_bias = {}
+        self.views = []
 
     @property
     def job(self):
@@ -83,6 +86,8 @@ class _Reader:
             for feature_map in maps:
                 feature_map.address = address
                 address += align(feature_map.size)
+        for view, source in self.views:
+            view.address = source.address
         sizes = {INPUT: job.inputs, OUTPUT: job.outputs}
         job.parameters = bytes(self.blob)
         job.region_sizes = {
@@ -174,14 +179,17 @@ class _Reader:
         self._limits(op, "shift_bias + 1", shift_bias, 0, SHIFT_BIAS_MAX)
         shift_cut = fix_in - op.tensor.fix_point
         self._limits(op, "shift_cut", shift_cut, 0, SHIFT_MAX)
+        feature_map, geometry = self.map_of(source), self._geometry(op, kind)
+        if self._can_augment(op, feature_map):
+            feature_map, geometry = self._augment(op, feature_map, geometry)
         activations = ("NONE", "RELU", "RELU6", "LEAKYRELU") if kind == "conv" else ("NONE", "RELU", "RELU6")
         self.job.operations.append(
             Operation(
                 op.name,
                 kind,
-                [self.map_of(source)],
+                [feature_map],
                 self.new_map(op),
-                **self._geometry(op, kind),
+                **geometry,
                 activation=_activation(op, activations),
                 # bias before weights, the vendor's order in REG_0
                 bias=self.bias(op, op.tensor.shape[-1]),
@@ -190,6 +198,24 @@ class _Reader:
                 shift_bias=shift_bias,
             )
         )
+
+    def _can_augment(self, op, feature_map):
+        """Marked by the reference compiler, and without padding beside the map.
+
+        With padding the first row would start before the input's first byte; what the vendor
+        does then is not known (facts isa.md 4.3).
+        """
+        left, right, _, _ = op.attr("pad")
+        marked = op.attrs.get("channel_augmentation") == 1
+        return marked and feature_map.region == INPUT and left == right == 0
+
+    def _augment(self, op, feature_map, geometry):
+        """The convolution on a view of its input with one kernel column."""
+        view = feature_map.overlapping(geometry["kernel"][1], geometry["stride"][1])
+        self.views.append((view, feature_map))
+        self.lowered.augmented.add(op.name)
+        kernel, stride = (geometry["kernel"][0], 1), (geometry["stride"][0], 1)
+        return view, {**geometry, "kernel": kernel, "stride": stride}
 
     def pool(self, op):
         (source,) = op.inputs["input"]

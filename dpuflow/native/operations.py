@@ -15,6 +15,8 @@ class FeatureMap:
     ----------
     shape : (height, width, channels).
     region, address : base register and byte offset of its HWC image, rows without gaps.
+    strides : bytes from row to row and from pixel to pixel, when it is a view of another
+        map (`overlapping`); None for (width * channels, channels).
     spilled : the code moves it through DDR (set by the generator).
     """
 
@@ -22,12 +24,34 @@ class FeatureMap:
     shape: tuple[int, int, int]
     region: str = WORKSPACE
     address: int = 0
+    strides: tuple[int, int] | None = None
     spilled: bool = False
 
     @property
     def size(self):
         """Bytes."""
         return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def row_bytes(self):
+        """Bytes from one row to the next."""
+        return self.strides[0] if self.strides else self.shape[1] * self.shape[2]
+
+    @property
+    def pixel_bytes(self):
+        """Bytes from one pixel of a row to the next."""
+        return self.strides[1] if self.strides else self.shape[2]
+
+    def overlapping(self, kernel_w, stride_w):
+        """A view whose pixels are windows of `kernel_w` pixels, all their channels together.
+
+        Channel augmentation (facts isa.md 4.3): a kernel of one column on this view is one
+        of kernel_w columns on the map, and its weights are the same bytes.
+        """
+        height, width, channels = self.shape
+        shape = (height, (width - kernel_w) // stride_w + 1, kernel_w * channels)
+        strides = (self.row_bytes, stride_w * self.pixel_bytes)
+        return FeatureMap(f"{self.name} by {kernel_w} columns", shape, self.region, self.address, strides)
 
 
 @dataclass(eq=False)

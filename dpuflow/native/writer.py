@@ -46,17 +46,17 @@ class Writer:
     def load_row(self, feature_map, placement, row):
         """DDR -> one row of a placement."""
         bank, address = placement.address(row, placement.column)
-        _, width, channels = feature_map.shape
+        start = row * feature_map.row_bytes + placement.column * feature_map.pixel_bytes
         self.add(
             "LOAD",
             bank_id=bank,
             bank_addr=address,
             jump_write=placement.entries,
-            jump_read=channels,
+            jump_read=feature_map.pixel_bytes,
             length=placement.columns,
-            channel=channels,
+            channel=feature_map.shape[2],
             reg_id=region_number(feature_map.region),
-            ddr_addr=feature_map.address + (row * width + placement.column) * channels,
+            ddr_addr=feature_map.address + start,
         )
 
     def save_row(self, placement, row, target, channels, channel=0):

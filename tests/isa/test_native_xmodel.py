@@ -9,6 +9,7 @@ from dpuflow.compiler.reference import lower
 from dpuflow.emulator import Emulator
 from dpuflow.errors import UserError
 from dpuflow.isa import __main__ as cli
+from dpuflow.isa.cycles import estimate_cycles
 from dpuflow.isa.program import read_programs
 from dpuflow.isa.runner import IsaRunner, run_xmodel
 from dpuflow.isa.simulator import Simulator
@@ -204,10 +205,36 @@ def test_vendor_graph_compiled_again_gives_the_vendors_outputs(shared):
         graph = Graph.load(path)
         for subgraph in graph.subgraphs("DPU"):
             subgraph.attrs["dpu_fingerprint"] = fingerprint
+        theirs = [Simulator(program) for program in read_programs(Graph.load(path))]
         compile_graph(graph)
         for number, program in enumerate(read_programs(graph)):
-            (output,) = Simulator(program).run([vectors[f"dpu{number}_input"][:6]])
+            ours = Simulator(program)
+            (output,) = ours.run([vectors[f"dpu{number}_input"][:6]])
             np.testing.assert_array_equal(output, vectors[f"dpu{number}_output"][:6])
+            if ours.machine == theirs[number].machine:
+                assert len(program.code) == len(theirs[number].program.code)
+                busy = [estimate_cycles(simulator.steps)["busy"] for simulator in (ours, theirs[number])]
+                assert busy[0]["CONV"] == busy[1]["CONV"] and busy[0]["MISC"] == busy[1]["MISC"]
+
+
+def test_channel_augmentation():
+    """Few input channels, no padding at the sides: kernel columns become channels."""
+    b = Builder((20, 21, 3))
+    x = b.layer("conv", ["input"], (9, 9, 12), 4, (12, 3, 5, 3), activation="RELU",
+                kernel=(5, 3), stride=(2, 2), dilation=(1, 1), pad=(0, 0, 0, 0))  # fmt: skip
+    network = b.quantized("augmented", b.dense(x, 10))
+    for size, entries in (("B4096", 1), ("B1600", 2), ("B512", 2)):
+        compiled = compile_native(network, get_target(f"DPUCZDX8G_ISA1_{size}"))
+        (simulator,) = IsaRunner(compiled.graph).simulators.values()
+        init = next(step.instruction for step in simulator.steps if step.instruction.name == "CONVINIT")
+        load = next(step.instruction for step in simulator.steps if step.instruction["reg_id"] == 2)
+        assert (init["kernel_w"], init["kernel_h"], init["stride_w"], init["stride_h"]) == (1, 3, 1, 2)
+        assert (load["channel"], load["jump_read"], load["jump_write"], load["length"]) == (15, 6, entries, 9)
+        assert compiled.graph.op("conv1").attrs["channel_augmentation"] == 1
+        batch = images(compiled.graph, 4)
+        np.testing.assert_array_equal(
+            IsaRunner(compiled.graph).run(batch), Emulator(compiled.graph).run(batch)
+        )
 
 
 def test_files_without_usable_code_are_user_errors(tmp_path):
