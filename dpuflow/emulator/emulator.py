@@ -1,6 +1,7 @@
 """The Emulator: a graph, its constants and its plans."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class Emulator:
         """ "native" (8-bit dot-product instructions) or "numpy"."""
         return "native" if self.native else "numpy"
 
-    @property
+    @cached_property
     def input(self):
         """The op whose value `run` takes; UserError when there is not exactly one."""
         sources = [op for op in self.graph.ops if op.type in plan.SOURCES]
@@ -72,7 +73,7 @@ class Emulator:
             raise UserError(f"graph {self.graph.name!r} has {len(sources)} inputs ({names}); run takes one")
         return sources[0]
 
-    @property
+    @cached_property
     def outputs(self):
         """Ops whose values `run` returns: those that nobody reads, or the graph's return_ops."""
         named = self.graph.attrs.get("return_ops")
@@ -93,7 +94,7 @@ class Emulator:
             if op.type not in fixed and not (readers[op.name] and inside.issuperset(readers[op.name]))
         ]
 
-    @property
+    @cached_property
     def input_fix_point(self):
         """fix_point of the model's int8 input."""
         source = self.input
@@ -143,7 +144,7 @@ class Emulator:
             return {source.name: batch, **results}
         return results[outputs[0]] if len(outputs) == 1 else results
 
-    @property
+    @cached_property
     def parts(self):
         """Top-level subgraphs in execution order, as `Part`s."""
         found = []

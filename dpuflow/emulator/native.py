@@ -124,6 +124,8 @@ class NativeConv:
         self.weights = np.ascontiguousarray(packed)
         self.offset = np.zeros(wide, np.int32)
         self.offset[:outputs] = np.array(offsets, dtype=np.int64) - 128 * rows.sum(axis=1)
+        self.constants = [_pointer(array) for array in (self.weights, self.offset)]
+        self.start_pointer = _pointer(self.start)
 
     def __call__(self, inputs, workspace):
         (x,) = inputs
@@ -138,7 +140,7 @@ class NativeConv:
         out = workspace.take(self, "out", (n, self.out_h, self.out_w, outputs), _INT8)
         rows, columns = self.row * self.op.stride[1], c * self.op.stride[0]
         call.convolve(
-            *(_pointer(array) for array in (source, self.weights, self.offset, out, self.start)),
+            *(_pointer(source), *self.constants, _pointer(out), self.start_pointer),
             *_integers(len(self.start), n, self.image, rows, columns, self.out_h, self.out_w, outputs),
             *(ctypes.c_int32(v) for v in (self.shift, self.low, self.high)),
         )

@@ -32,11 +32,11 @@ class Nonlinear:
 
 @dataclass(frozen=True)
 class Conv:
-    """conv2d-fix, depthwise-conv2d-fix, transposed-conv2d-fix, and dense as a convolution.
+    """conv2d-fix, depthwise-conv2d-fix, and dense as a convolution.
 
     Attributes
     ----------
-    kind : "conv2d", "depthwise" or "transposed".
+    kind : "conv2d" or "depthwise".
     weights : int8, [OC, KH, KW, IC / group]; depthwise: [1, KH, KW, C].
     bias : int8 [OC] or None.
     shift_cut, shift_bias : fix_in + fix_weights - fix_out and - fix_bias.

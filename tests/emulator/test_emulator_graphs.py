@@ -57,7 +57,7 @@ def test_an_empty_batch_gives_an_empty_result():
 
 def test_a_file_gives_what_its_graph_gives(tmp_path):
     graph = with_parts(small_graph())
-    graph.save(tmp_path / "net.xmodel")
+    graph.save(tmp_path / "net.xmodel", check=False)  # without a compiler's subgraph attributes
     batch = batch_for(graph, 3)
     np.testing.assert_array_equal(Emulator(tmp_path / "net.xmodel").run(batch), Emulator(graph).run(batch))
 
