@@ -16,6 +16,9 @@ from dpuflow.native.placement import Placement, Ring, ceil_div
 from dpuflow.native.tiling import STRIDE_OUT, fits_whole, input_tile, map_size, sub_rows, tiles, whole
 from dpuflow.native.writer import Writer, band_rows
 
+FIRST_GROUP = 1
+"""Image group that maps are loaded into, as the vendor's compiler does."""
+
 
 @dataclass
 class Source:
@@ -52,7 +55,7 @@ class Generator:
         resident, self.resident = self.resident, None
         if resident and not any(m is resident.feature_map for m in op.inputs):
             resident = None
-        source_group = resident.placement.group if resident else 0
+        source_group = resident.placement.group if resident else FIRST_GROUP
         for ring in self.images:
             ring.release()
         if resident:

@@ -19,6 +19,10 @@ EXEC_MODES = {
 }
 
 
+VALID_MAX = 15
+"""Greatest pad_bottom and pad_right of CONV; a kernel has at most one row (column) more."""
+
+
 def right_shift_code(shift, coded_right):
     """ALU and ELEW code of a shift to the right (to the left when negative)."""
     return coded_right + shift if shift > 0 else -shift
@@ -111,7 +115,7 @@ class Writer:
             stride_out=target.sub_rows,
             stride_offset_out=sub_out,
             jump_write=target.entries,
-            jump_write_endl=target.row_entries,
+            jump_write_endl=_end_of_line(target, bank_out, sub_out + count),
         )
         self.add(
             "CONV",
@@ -153,7 +157,7 @@ class Writer:
             stride_out=target.sub_rows,
             stride_offset_out=sub_out,
             jump_write=target.entries,
-            jump_write_endl=target.row_entries,
+            jump_write_endl=_end_of_line(target, bank_out, sub_out + count),
             jump_read_weights=jump_weights,
         )
         self.add(
@@ -214,13 +218,14 @@ class Writer:
             "bank_id_in": bank,
             "pad_top": max(0, -top),
             "pad_left": max(0, -left),
-            # valid rows (columns) after the first one of the last window, not a padding count
-            "pad_bottom": min(kernel_h - 1, height - 1 - last_top),
-            "pad_right": min(kernel_w - 1, width - 1 - last_left),
+            # valid rows (columns) after the first one of the last window, not a padding count;
+            # beyond the window any number does, CONV gets the one the vendor's compiler gives
+            "pad_bottom": min(VALID_MAX if op.kind == "conv" else kernel_h - 1, height - 1 - last_top),
+            "pad_right": min(VALID_MAX if op.kind == "conv" else kernel_w - 1, width - 1 - last_left),
         }
         walk = {
             "jump_read": source.entries,
-            "jump_read_endl": source.row_entries,
+            "jump_read_endl": source.row_entries if source.sub_rows > 1 else 1,
             "stride_offset_in": sub,
             # with one output row the stride only says how many rows share a bank
             "stride_h": stride_h if count > 1 else source.sub_rows,
@@ -230,6 +235,12 @@ class Writer:
     def _output(self, target, row, column, first_entry):
         bank, sub, block = target.locate(row)
         return bank, sub, (block + target.offset(column) + first_entry) % BANK_DEPTH
+
+
+def _end_of_line(target, bank, rows):
+    """jump_write_endl: entries between rows that share a bank, 1 (unused) where none do."""
+    wraps = bank % target.machine.pixels * target.sub_rows + rows > target.machine.pixels * target.sub_rows
+    return target.row_entries if target.sub_rows > 1 or wraps else 1
 
 
 def region_number(region):

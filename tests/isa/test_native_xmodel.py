@@ -1,6 +1,7 @@
 """QuantizedNetwork -> xmodel with machine code -> simulator, against the emulator."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from dpuflow.compiler.reference import lower
 from dpuflow.emulator import Emulator
 from dpuflow.errors import UserError
 from dpuflow.isa import __main__ as cli
+from dpuflow.isa.assembly import format_instruction
 from dpuflow.isa.cycles import estimate_cycles
 from dpuflow.isa.program import read_programs
 from dpuflow.isa.runner import IsaRunner, run_xmodel
@@ -215,6 +217,12 @@ def test_vendor_graph_compiled_again_gives_the_vendors_outputs(shared):
                 assert len(program.code) == len(theirs[number].program.code)
                 busy = [estimate_cycles(simulator.steps)["busy"] for simulator in (ours, theirs[number])]
                 assert busy[0]["CONV"] == busy[1]["CONV"] and busy[0]["MISC"] == busy[1]["MISC"]
+                same = Counter(format_program_lines(ours)) & Counter(format_program_lines(theirs[number]))
+                assert same.total() >= 0.85 * len(ours.steps)
+
+
+def format_program_lines(simulator):
+    return [format_instruction(step.instruction) for step in simulator.steps]
 
 
 def test_channel_augmentation():
