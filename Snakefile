@@ -36,6 +36,15 @@ rule all:
         "results/report/accuracy.html",
         "results/report/accuracy.md",
         "results/report/accuracy.json",
+        # gates come last: a run that loses too much fails, and its report is there to be read
+        gates=[f"results/{run.folder}/gate.json" for run in RUNS if config.get("gates")],
+
+
+rule bundles:
+    message:
+        "The bundles for the boards are under deploy/."
+    input:
+        sorted({f"deploy/{run.target}/{run.dataset}.{run.model}.{run.quantizer}.tar" for run in RUNS}),
 
 
 rule sweep:

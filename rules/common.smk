@@ -26,10 +26,14 @@ SETTINGS = Settings(config)
 RUNS = expand_runs(config)
 
 
+def relative(path):
+    """A file of the workflow as an input: relative where Snakemake was started in the workflow's folder."""
+    return Path(path) if Path.cwd() == ROOT else ROOT / path
+
+
 def code(script):
     """The modules that a script imports, as input files: an edit there makes its rule stale."""
-    files = source_files(f"scripts/{script}", ROOT)
-    return [path if Path.cwd() == ROOT else str(ROOT / path) for path in files]
+    return [str(relative(path)) for path in source_files(f"scripts/{script}", ROOT)]
 
 
 wildcard_constraints:

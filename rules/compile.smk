@@ -24,3 +24,28 @@ rule compile_reference:
         runtime=15,
     script:
         "../scripts/compile_reference.py"
+
+
+rule compile_native:
+    message:
+        "Compile {wildcards.model} for {wildcards.target} to machine code of our own."
+    input:
+        code=code("compile_native.py"),
+        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+    output:
+        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
+        quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
+        report="results/{dataset}/{model}/{quantizer}/{target}/compile.json",
+    log:
+        "logs/{dataset}/{model}/{quantizer}/{target}/compile.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/compile.tsv"
+    wildcard_constraints:
+        target=SETTINGS.named("targets", "compiler", "native"),
+    params:
+        target=lambda w: SETTINGS.target(w.target),
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/compile_native.py"

@@ -359,7 +359,7 @@ rule compile_vai_c_tensorflow:
         arguments=rules.vitis_ai_bundle.output.arguments,
         arch=written_arch,
     output:
-        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
         log=f"{COMPILED}/vitis_ai/compile.log",
     log:
         COMPILE_LOG,
@@ -387,7 +387,6 @@ rule compile_vai_c_tensorflow:
         options={params.options:q}
         vai_c_tensorflow --frozen_pb {input.model:q} --arch {params.arch:q} --output_dir {params.folder:q} \
             --net_name {wildcards.model:q} --options "${{options/INPUT_SHAPE/$compile_shape}}"
-        mv -- {params.folder:q}/{wildcards.model:q}.xmodel {output.xmodel:q}
         ) > {log:q} 2>&1
         cp -- {log:q} {output.log:q}
         """
@@ -400,7 +399,7 @@ rule compile_vai_c_tensorflow2:
         model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
         arch=written_arch,
     output:
-        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
         log=f"{COMPILED}/vitis_ai/compile.log",
     log:
         COMPILE_LOG,
@@ -425,7 +424,6 @@ rule compile_vai_c_tensorflow2:
         {params.enter}
         vai_c_tensorflow2 -m {input.model:q} -a {params.arch:q} -o {params.folder:q} \
             -n {wildcards.model:q} {params.options}
-        mv -- {params.folder:q}/{wildcards.model:q}.xmodel {output.xmodel:q}
         ) > {log:q} 2>&1
         cp -- {log:q} {output.log:q}
         """
@@ -438,7 +436,7 @@ rule compile_vai_c_xir:
         model=rules.export_quantized.output.quantized,
         arch=written_arch,
     output:
-        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
         log=f"{COMPILED}/vitis_ai/compile.log",
     log:
         COMPILE_LOG,
@@ -463,7 +461,6 @@ rule compile_vai_c_xir:
         {params.enter}
         vai_c_xir -x {input.model:q} -a {params.arch:q} -o {params.folder:q} \
             -n {wildcards.model:q} {params.options}
-        mv -- {params.folder:q}/{wildcards.model:q}.xmodel {output.xmodel:q}
         ) > {log:q} 2>&1
         cp -- {log:q} {output.log:q}
         """
@@ -471,12 +468,13 @@ rule compile_vai_c_xir:
 
 rule record_vai_c:
     message:
-        "Check the xmodel of {wildcards.model} for {wildcards.target} and the compiler's log."
+        "Check what the vendor's compiler made of {wildcards.model} for {wildcards.target}."
     input:
         code=code("record_vai_c.py"),
-        xmodel=f"{COMPILED}/{{model}}.xmodel",
+        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
         log=f"{COMPILED}/vitis_ai/compile.log",
     output:
+        xmodel=f"{COMPILED}/{{model}}.xmodel",
         report=f"{COMPILED}/compile.json",
     log:
         "logs/{dataset}/{model}/{quantizer}/{target}/record_vai_c.log",
@@ -485,6 +483,7 @@ rule record_vai_c:
     params:
         target=lambda w: SETTINGS.target(w.target),
         arch=lambda w: container_arch(w) or "arch.json by dpuflow",
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     resources:
         mem_mb=1000,
         runtime=10,
