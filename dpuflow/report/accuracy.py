@@ -7,9 +7,12 @@ from dpuflow.report.inputs import load_run
 from dpuflow.report.overview import page_values
 from dpuflow.report.page import render
 from dpuflow.report.results import FORMAT, run_results
+from dpuflow.report.tolerant import entries, mapping
 
 ERROR_BUDGET = 480
 """Misclassified images on the whole page; each run gets its share."""
+
+GATE_KEYS = {"from_stage", "to_stage", "drop", "agreement", "passed"}
 
 SECTIONS = {
     "agreement": "Stage to stage",
@@ -63,7 +66,7 @@ def detail_views(run, shown_errors, anchor):
         "diagnosis": diagnosis.diagnosis(run),
         "hardware": hardware.hardware(run),
         "sizes": details.sizes(run),
-        "gates": (run.gate or {}).get("gates") or [],
+        "gates": [gate for gate in entries(mapping(run.gate).get("gates")) if set(gate) >= GATE_KEYS],
         "freeze": hardware.scalars(run.freeze or {}),
     }
     present = {

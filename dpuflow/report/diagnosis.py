@@ -8,6 +8,7 @@ from dpuflow.errors import UserError
 from dpuflow.numerics import INT8_MAX, INT8_MIN, dequantize
 from dpuflow.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
+from dpuflow.report.tolerant import entries, mapping, number, text
 
 TRACK = 1.25
 """A range track shows this many times what INT8 can represent, so that overflow is seen."""
@@ -55,8 +56,8 @@ def diagnosis(run):
     if run.quantization is None and quantized is None:
         return None
     record = run.quantization or {}
-    source = record.get("diagnosis") or record
-    layers = merge_layers([layer_row(row) for row in source.get("layers") or []], quantized)
+    source = mapping(record.get("diagnosis")) or record
+    layers = merge_layers(source.get("layers"), quantized)
     bars = recorded_bars(source.get("ranges")) or {
         "activation": [bar for row in layers if (bar := activation_bar(row))],
         "weights": [bar for row in layers if (bar := weight_bar(row))],
@@ -64,50 +65,50 @@ def diagnosis(run):
     return {
         "layers": sorted(layers, key=_badness),
         "columns": [key for key in COLUMNS if any(row.get(key) is not None for row in layers)],
-        "images": source.get("images") if "ranges" in source else None,
-        "source": source.get("source", "calibration"),
+        "images": number(source.get("images")) if "ranges" in source else None,
+        "source": text(source.get("source")) or "calibration",
         "bars": [(words, bars[kind]) for kind, words in KINDS.items() if bars.get(kind)],
         "quantiles": any(bar["core"] for group in bars.values() for bar in group),
-        "votes": vote_rows(record.get("votes"), {row["name"]: row.get("fix_point_out") for row in layers}),
+        "votes": vote_rows(
+            mapping(record.get("votes")), {row["name"]: row.get("fix_point_out") for row in layers}
+        ),
         "adjustments": adjustments(record.get("adjustments")),
-        "folding": [
-            entry for entry in record.get("folding") or [] if isinstance(entry, dict) and "layer" in entry
-        ],
-        "steps": table(record.get("steps") or []),
+        "folding": [entry for entry in entries(record.get("folding")) if "layer" in entry],
+        "steps": table(record.get("steps")),
         "settings": settings(record),
-        "options": flatten(record.get("settings") or {}),
+        "options": flatten(mapping(record.get("settings"))),
     }
 
 
 def layer_row(row):
-    """A layer of quantization.json under the names of COLUMNS; {} for what is no layer."""
-    if not isinstance(row, dict):
-        return {}
+    """A layer of quantization.json under the names of COLUMNS, values of the wrong type dropped."""
     named = {ALIASES.get(key, key): value for key, value in row.items()}
-    alone = named.pop("alone", None) or {}
+    alone = mapping(named.pop("alone", None))
     for key in ("divergence", "agreement"):
         named.setdefault(f"{key}_alone", alone.get(key))
-    if alone.get("accuracy_change") is not None:
+    if number(alone.get("accuracy_change")) is not None:
         named["accuracy_change_alone"] = alone["accuracy_change"] / 100  # points -> fraction
-    return named
+    words = {key: str(named[key]) for key in ("name", "op") if named.get(key) is not None}
+    return words | {
+        key: value for key, value in named.items() if key not in words and number(value) is not None
+    }
 
 
-def adjustments(entries):
+def adjustments(found):
     """Fix points that were moved after the vote: tensor, before, after, why."""
     return [
         {"tensor": e["tensor"], "before": e.get("from"), "after": e.get("to"), "why": e.get("why")}
-        for e in entries or []
-        if isinstance(e, dict) and "tensor" in e
+        for e in entries(found)
+        if "tensor" in e
     ]
 
 
 def merge_layers(recorded, quantized):
     """Layers of quantized_model.h5 completed and overruled by those of quantization.json, by name."""
     rows = {row["name"]: row for row in (model_layers(quantized) if quantized else [])}
-    for row in recorded or []:
-        if isinstance(row, dict) and "name" in row:
-            known = {key: value for key, value in row.items() if value is not None}
-            rows[row["name"]] = {**rows.get(row["name"], {}), **known}
+    for row in map(layer_row, entries(recorded)):
+        if "name" in row:
+            rows[row["name"]] = {**rows.get(row["name"], {}), **row}
     return list(rows.values())
 
 
@@ -150,9 +151,13 @@ def _badness(row):
 def settings(record):
     """The chief facts of a quantization: scalars of the record, the method, the calibration images."""
     found = {key: value for key, value in record.items() if isinstance(value, (str, int, float, bool))}
-    found["method"] = (record.get("settings") or {}).get("method")
-    found["calibration images"] = (record.get("calibration") or {}).get("images")
-    return {key: value for key, value in found.items() if value is not None and not key.endswith("sha256")}
+    found["method"] = mapping(record.get("settings")).get("method")
+    found["calibration images"] = mapping(record.get("calibration")).get("images")
+    return {
+        key: value
+        for key, value in found.items()
+        if isinstance(value, (str, int, float)) and not key.endswith("sha256")
+    }
 
 
 def vote_rows(votes, chosen):
@@ -162,8 +167,10 @@ def vote_rows(votes, chosen):
     Layers whose batches all agree with the outcome say nothing and are left out.
     """
     rows = []
-    for name, counts in (votes or {}).items():
-        counts = sorted((int(position), int(n)) for position, n in counts.items())
+    for name, found in votes.items():
+        counts = sorted(
+            (int(position), number(n) or 0) for position, n in mapping(found).items() if is_whole(position)
+        )
         batches = sum(n for _, n in counts)
         final = chosen.get(name)
         if batches and (len(counts) > 1 or final not in (None, counts[0][0])):
@@ -181,12 +188,18 @@ KINDS = {"activation": "Activations", "weights": "Weights", "bias": "Biases"}
 def recorded_bars(ranges):
     """{kind: range bars} of the `ranges` of a diagnosis; {} without them."""
     bars = {}
-    for entry in ranges or []:
-        core = (entry.get("p0.1"), entry.get("p99.9"))
-        bar = range_bar(entry["tensor"], entry.get("min"), entry.get("max"), entry.get("fix_point"), core)
+    for entry in entries(ranges):
+        core = (number(entry.get("p0.1")), number(entry.get("p99.9")))
+        values = (number(entry.get(key)) for key in ("min", "max", "fix_point"))
+        bar = range_bar(str(entry.get("tensor", "")), *values, core)
         if bar:
-            bars.setdefault(entry.get("kind"), []).append(bar)
+            bars.setdefault(str(entry.get("kind")), []).append(bar)
     return bars
+
+
+def is_whole(position):
+    """Whether a JSON key is a whole number, as fix_points are."""
+    return str(position).removeprefix("-").isdecimal()
 
 
 def activation_bar(row):

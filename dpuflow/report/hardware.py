@@ -1,5 +1,7 @@
 """Compilation as the report shows it: target fit, workload per layer, estimated time."""
 
+from dpuflow.report.tolerant import entries, mapping, number, text
+
 LONG = 60
 """Characters; a longer string is a sentence and not a fact for the grid."""
 
@@ -19,24 +21,21 @@ def hardware(run):
     compiled = run.compile
     if not compiled:
         return None
-    estimate = compiled.get("estimate") or {}
-    assumptions = estimate.get("assumptions") or {}
+    estimate = mapping(compiled.get("estimate"))
     plain = {key: value for key, value in estimate.items() if key not in ("assumptions", "layers", "kind")}
     return {
         "facts": {key: value for key, value in scalars(compiled).items() if key not in INSTRUCTION_KEYS},
-        "note": compiled.get("note"),
-        "findings": [finding(entry) for entry in compiled.get("findings") or []],
-        "layers": table(estimate.get("layers") or compiled.get("layers") or []),
-        "programs": table(compiled.get("programs") or []),
-        "verification": (compiled.get("verification") or {}).get("how"),
+        "note": text(compiled.get("note")),
+        "findings": [finding(entry) for entry in findings(compiled)],
+        "layers": table(estimate.get("layers") or compiled.get("layers")),
+        "programs": table(compiled.get("programs")),
+        "verification": text(mapping(compiled.get("verification")).get("how")),
         "estimate": {
             key: value
             for key, value in flatten(plain).items()
             if value != compiled.get(key) and not key.endswith(" kind")
         },
-        "notes": [str(note) for note in assumptions.get("notes") or []]
-        if isinstance(assumptions, dict)
-        else [],
+        "notes": notes(estimate),
         "has_instructions": holds_instructions(compiled),
     }
 
@@ -46,24 +45,38 @@ def holds_instructions(compiled):
     return any(bool(compiled.get(key)) for key in INSTRUCTION_KEYS)
 
 
+def findings(compiled):
+    """The findings of compile.json: dicts or sentences."""
+    found = compiled.get("findings")
+    return [entry for entry in found if isinstance(entry, (dict, str))] if isinstance(found, list) else []
+
+
+def notes(estimate):
+    """What an estimate takes for granted, as sentences."""
+    said = mapping(estimate.get("assumptions")).get("notes")
+    return [note for note in said if isinstance(note, str)] if isinstance(said, list) else []
+
+
 def costs(run):
     """Row of the size and speed table: xmodel bytes, weights, operations and the estimate; None = unknown."""
-    estimate = (run.compile or {}).get("estimate") or {}
-    frames = estimate.get("frames_per_second") or {}
+    estimate = mapping(mapping(run.compile).get("estimate"))
+    frames = mapping(estimate.get("frames_per_second"))
     return {
         "xmodel_bytes": next((f["bytes"] for f in run.files if f["key"] == "xmodel"), None),
-        "weight_bytes": estimate.get("weight_bytes"),
-        "workload": estimate.get("workload"),
+        "weight_bytes": number(estimate.get("weight_bytes")),
+        "workload": number(estimate.get("workload")),
         "latency_us": latency_us(estimate),
-        "frames_one_thread": frames.get("one_thread") if isinstance(frames, dict) else None,
-        "frames_board": frames.get("board") if isinstance(frames, dict) else None,
-        "on_cpu": len(run.compile.get("findings") or []) if run.compile else None,
+        "frames_one_thread": number(frames.get("one_thread")),
+        "frames_board": number(frames.get("board")),
+        "on_cpu": len(findings(run.compile)) if run.compile else None,
     }
 
 
 def latency_us(estimate):
     """Estimated latency in microseconds: from the machine code's cycles where there is one; else None."""
-    return (estimate.get("machine_code") or {}).get("latency_us") or estimate.get("latency_us")
+    return number(mapping(estimate.get("machine_code")).get("latency_us")) or number(
+        estimate.get("latency_us")
+    )
 
 
 def finding(entry):
@@ -104,7 +117,7 @@ def flatten(mapping, prefix=""):
 
 def table(rows):
     """Rows of dicts -> columns (keys with scalar values, in order of appearance), numeric ones, rows."""
-    rows = [flatten(row) for row in rows if isinstance(row, dict)]
+    rows = [flatten(row) for row in entries(rows)]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     numeric = [
         key

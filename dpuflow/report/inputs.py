@@ -158,7 +158,7 @@ def load_run(entry, digests=None):
         run.history = read_history(files["history"])
     for key in ("freeze", "quantization", "compile", "gate"):
         if key in files:
-            setattr(run, key, read_json(files[key]))
+            setattr(run, key, read_mapping(files[key]))
     digests = {} if digests is None else digests
     run.files = [file_facts(key, files[key], digests) for key in FILES if key in files]
     return run
@@ -179,6 +179,14 @@ def check_records(run, paths):
             )
         del records["board"]
     check_same_images(list(records.values()), [paths[stage] for stage in records])
+
+
+def read_mapping(path):
+    """A JSON file that holds an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a JSON object with named values; remove it and run again")
+    return found
 
 
 def open_images(path, record):

@@ -4,6 +4,7 @@ from dpuflow.evaluation import RECORD_KEYS
 from dpuflow.report import hardware, wording
 from dpuflow.report.hardware import flatten
 from dpuflow.report.inputs import RUNNERS, STAGES
+from dpuflow.report.tolerant import mapping
 
 OPEN_RUNS = 2
 """Runs whose details are unfolded when the page opens."""
@@ -121,7 +122,7 @@ def sentence(result, change):
 def kinds(runs):
     """(badge, explanation) for every way in which a number of this report came about."""
     found = {run.how(stage) for run in runs for stage in run.records}
-    if any((run.compile or {}).get("estimate") for run in runs):
+    if any(mapping(mapping(run.compile).get("estimate")) for run in runs):
         found.add("estimate")
     texts = dict(KINDS)
     if any(run.how("board") == "measured" for run in runs if "board" in run.records):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from dpuflow.errors import UserError
 from dpuflow.evaluation import mean_interval, read_record, wilson_interval
-from dpuflow.files import read_json, write_json, write_text
+from dpuflow.files import write_json, write_text
 from dpuflow.report import figures, wording
 from dpuflow.report.hardware import latency_us
-from dpuflow.report.inputs import STAGES, board_name
+from dpuflow.report.inputs import STAGES, board_name, read_mapping
 from dpuflow.report.page import render
+from dpuflow.report.tolerant import mapping, number
 
 FORMAT = "dpuflow sweep 1"
 
@@ -67,9 +68,8 @@ def sweep_row(entry, cache):
             f"sweep: stages {next(iter(records))} and {stage} of run {describe(entry)} were not measured "
             "on the same images; runs in a ranking need all images at every stage"
         )
-    compiled = cached(cache, read_json, files["compile"]) if files.get("compile") else {}
-    estimate = compiled.get("estimate") or {}
-    frames = estimate.get("frames_per_second") or {}
+    compiled = cached(cache, read_mapping, files["compile"]) if files.get("compile") else {}
+    estimate = mapping(compiled.get("estimate"))
     model, seed = split_seed(entry)
     kind = last["runner"] or entry.get("runner_kind") or str(entry.get("runner", ""))
     return {
@@ -85,10 +85,10 @@ def sweep_row(entry, cache):
         "interval95": list(wilson_interval(last["correct"], last["images"])),
         "change": last["accuracy"] - first["accuracy"] if last is not first else None,
         "xmodel_bytes": size_of(files["xmodel"]) if files.get("xmodel") else None,
-        "weight_bytes": estimate.get("weight_bytes"),
-        "workload": estimate.get("workload"),
+        "weight_bytes": number(estimate.get("weight_bytes")),
+        "workload": number(estimate.get("workload")),
         "latency_us": latency_us(estimate),
-        "frames_board": frames.get("board") if isinstance(frames, dict) else None,
+        "frames_board": number(mapping(estimate.get("frames_per_second")).get("board")),
         "seconds": seconds_of(entry.get("benchmarks"), cache),
     }
 

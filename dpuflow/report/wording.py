@@ -115,6 +115,8 @@ def fact_name(key):
 
 def fact_value(key, value):
     """A value of a JSON file with the unit that its key names."""
+    if isinstance(value, (bool, str)):
+        return real(value)
     if "utilisation" in key:
         return percent(value, 1)
     if key.startswith("workload"):

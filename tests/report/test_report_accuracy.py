@@ -13,8 +13,11 @@ from dpuflow import gate
 from dpuflow.errors import UserError
 from dpuflow.evaluation import accuracy_record, wilson_interval
 from dpuflow.files import read_json, write_json
-from dpuflow.report.accuracy import write_report
+from dpuflow.report.accuracy import detail_views, write_report
+from dpuflow.report.diagnosis import COLUMNS
 from dpuflow.report.inputs import load_run
+from dpuflow.report.overview import page_values
+from dpuflow.report.page import render
 from dpuflow.report.provenance import provenance
 from dpuflow.report.results import run_results
 from dpuflow.report.summary import summary
@@ -310,3 +313,43 @@ def test_summary_for_the_terminal(toy_report):
     assert re.search(r"Frozen .* answers as Keras", text)
     assert lines[-1] == "report: results/report/accuracy.html"
     assert max(map(len, lines)) <= 100
+
+
+ODD = [
+    None,
+    3,
+    "x",
+    [],
+    {},
+    [1],
+    ["x"],
+    [{"a": 1}],
+    {"a": {"b": [1]}},
+    {"layers": 3},
+    {"layers": [{"name": "a"}]},
+]
+
+
+@pytest.mark.parametrize("key", ["quantization", "compile", "freeze", "gate"])
+def test_odd_json_of_other_tools_drops_sections_and_never_crashes(tmp_path, key):
+    entry = make_run(tmp_path)
+    entry["files"].setdefault("gate", str(tmp_path / "gate.json"))
+    write_json(tmp_path / "gate.json", {"passed": True, "gates": []})
+    whole = read_json(entry["files"][key])
+    changes = [odd for odd in ODD if isinstance(odd, dict)]
+    changes += [{**whole, part: odd} for part in whole for odd in ODD]
+    if key == "quantization":
+        changes += [{"diagnosis": odd} for odd in ODD] + [{"diagnosis": {"ranges": odd}} for odd in ODD]
+    if key == "compile":
+        changes += [
+            {"estimate": {**whole["estimate"], part: odd}} for part in whole["estimate"] for odd in ODD
+        ]
+    write_json(tmp_path / "list.json", [])
+    with pytest.raises(UserError, match=r"list.json: expected a JSON object"):
+        load_run({**entry, "files": {**entry["files"], key: str(tmp_path / "list.json")}})
+    run = load_run(entry)
+    for change in changes:
+        setattr(run, key, change)
+        page = page_values([run], {"runs": [run_results(run)], "provenance": provenance()})
+        page["views"][0] |= detail_views(run, 8, "m")
+        assert "Stage to stage" in render("accuracy.html.j2", headings=COLUMNS, **page)
