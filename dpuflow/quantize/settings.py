@@ -74,7 +74,7 @@ def _for_compat(merged, given):
     for key in NOT_FOR_COMPAT:
         if wanted[key]:
             raise UserError(
-                f"quantizer setting {key}: the vendor's tool has no such step, so it cannot go with compat: vai_q"
+                f"quantizer setting {key}: the vendor's tool has no such step; drop it or compat: vai_q"
             )
     if not given.get("equalization"):
         merged["equalization"] = False

@@ -15,7 +15,8 @@ import numpy as np
 from dpuflow.errors import UserError
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.tfgraph.graph_def import read_graph_def
-from dpuflow.tfgraph.node_translation import HANDLERS, Constant, Dims, Tensor
+from dpuflow.tfgraph.node_translation import HANDLERS
+from dpuflow.tfgraph.node_values import Tensor
 
 IGNORED_SINKS = {"Const", "NoOp", "Assert", "Placeholder", "PlaceholderWithDefault", "SaveV2", "RestoreV2"}
 
@@ -127,7 +128,7 @@ class GraphTranslator:
         if len(placeholders) != 1:
             raise UserError(
                 f"{self.where}: expected one input placeholder, found {len(placeholders)}: "
-                f"{', '.join(placeholders[:8]) or 'none'}; a training switch must be frozen to a constant first"
+                f"{', '.join(placeholders[:8]) or 'none'}; freeze a training switch to a constant first"
             )
         return placeholders[0]
 
@@ -281,6 +282,3 @@ def shorten_names(layers):
         layer.inputs = [final[name] for name in layer.inputs]
         layer.name = final[layer.name]
     return layers
-
-
-__all__ = ["Constant", "Dims", "GraphTranslator", "Tensor", "read_network"]
