@@ -163,7 +163,7 @@ class Server:
             "ssh_config": "none",
             "known_hosts": str(self.folder / "known_hosts"),
             "python": sys.executable,
-            "folder": str(self.home / "dpuflow"),
+            "folder": os.path.relpath(self.home / "dpuflow", Path.home()),  # as the default is
             "lock": str(self.home / "board.lock"),
             "environment": self.variables,
             "connect_timeout_s": 5,

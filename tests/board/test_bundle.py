@@ -17,6 +17,7 @@ from dpuflow.errors import UserError
 from dpuflow.targets import get_target, load_targets
 from dpuflow.virtual_board.run import environment
 from dpuflow.virtual_board.run import run as run_on_virtual_board
+from dpuflow.xir import Graph
 
 KV260 = get_target("kv260")
 
@@ -83,6 +84,15 @@ def test_parts_that_do_not_fit(xmodel, tmp_path, changes, words):
 def test_a_split_model_is_refused(shared, tmp_path):
     with pytest.raises(UserError, match="2 DPU subgraphs"):
         build(tmp_path / "x.tar", shared("golden/vendor/zcu102_mnist_3.0.xmodel"))
+
+
+def test_borders_of_a_vendor_compiled_model(shared):
+    graph = Graph.load(shared("golden/vendor/zcu102_mnist_3.0.xmodel"))
+    found = [bundle._border(graph, part, "x") for part in graph.subgraphs("DPU")]
+    shapes = [
+        (source.shape[1:], source.fix_point, result.shape[1:], result.fix_point) for source, result in found
+    ]
+    assert shapes == [((28, 28, 1), -2, (2, 2, 64), 3), ((2, 2, 64), 3, (10,), 7)]
 
 
 def test_files_that_are_no_bundles(tmp_path):

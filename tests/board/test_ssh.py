@@ -152,7 +152,8 @@ def running_job(server):
 
 
 def test_a_connection_killed_while_running(fast_server, large_bundle, tmp_path):
-    job = Background(ssh.run, large_bundle, [fast_server.board()], tmp_path / "out", LONG)
+    longer = {**LONG, "runs": 20}
+    job = Background(ssh.run, large_bundle, [fast_server.board()], tmp_path / "out", longer)
     process = running_job(fast_server)
     for _ in range(3):
         wait_until(fast_server.cut)
