@@ -62,6 +62,7 @@ def _files_of(module, root):
             folder = base if depth == len(parts) else None
         elif (root / base).with_suffix(".py").exists():
             found.append(base.with_suffix(".py"))
+            found.extend(base.with_suffix(s) for s in sorted(DATA_SUFFIXES) if (root / base).with_suffix(s).exists())
             folder = base.parent if depth > 2 else None
         else:
             folder = None

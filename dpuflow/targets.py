@@ -1,6 +1,6 @@
 """DPU targets: size, parallelism, banks, limits, fingerprint, board.
 
-`config/targets.yaml` holds a family's parameters once and a row per size; everything
+`targets.yaml` beside this module holds a family's parameters once and a row per size; everything
 else of a target is derived here (facts targets.md and xmodel.md section 5). A target
 is named by an entry under `targets` of the configuration, by a board ("zcu104") or by
 its DPU ("DPUCZDX8G_ISA1_B4096": newest release, no board).
@@ -15,7 +15,7 @@ import yaml
 
 from dpuflow.errors import UserError
 
-TARGETS_FILE = Path(__file__).resolve().parent.parent / "config" / "targets.yaml"
+TARGETS_FILE = Path(__file__).with_suffix(".yaml")
 BOARD_KEYS = ("name", "cores", "clock_mhz")
 
 
@@ -221,8 +221,16 @@ def _dpu(family_name, family, size):
 
 def _named(where, name, entry, dpus, boards):
     """A Target for an entry {dpu, release, board} of the configuration or of the boards."""
+    board = entry.get("board") if isinstance(entry, dict) else None
+    if isinstance(board, str):
+        if board not in boards:
+            raise UserError(f"{where}.board: {board!r} is unknown; {_nearest(board, boards)}")
+        entry = {**boards[board], **entry}
+        board = {key: boards[board][key] for key in BOARD_KEYS}
     if not isinstance(entry, dict) or "dpu" not in entry:
-        raise UserError(f"{where}: expected {{dpu: NAME, release: RELEASE, board: BOARD}}, got {entry!r}")
+        raise UserError(
+            f"{where}: expected {{board: NAME}} or {{dpu: NAME, release: RELEASE, board: BOARD}}, got {entry!r}"
+        )
     if entry["dpu"] not in dpus:
         raise UserError(f"{where}.dpu: {entry['dpu']!r} is unknown; {_nearest(entry['dpu'], dpus)}")
     base = dpus[entry["dpu"]]
@@ -233,11 +241,6 @@ def _named(where, name, entry, dpus, boards):
             + ", ".join(f'"{known}"' for known in base.fingerprints)
             + " (quoted, or YAML reads a number)"
         )
-    board = entry.get("board")
-    if isinstance(board, str):
-        if board not in boards:
-            raise UserError(f"{where}.board: {board!r} is unknown; {_nearest(board, boards)}")
-        board = {key: boards[board][key] for key in BOARD_KEYS}
     if board is not None:
         board = _board(f"{where}.board", board)
     return replace(base, name=name, release=release, board=board)

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from dpuflow.config import Run, Settings, check, expand_runs
+from dpuflow.config_docs import document
 from dpuflow.errors import UserError
 
 
@@ -52,7 +53,7 @@ def test_the_shipped_configurations_are_valid(repo, default, schema):
         ("models.signnet.layers.6", "flaten", r"models\.signnet\.layers\[6\]: 'flaten' is not one of flatten"),
         ("runs.0.model", "signet", r"runs\[0\]\.model: models has no entry 'signet'; did you mean signnet\?"),
         ("runs.0.target", None, r"runs\[0\]: misses the key target"),
-        ("targets.kv260.dpu", None, r"targets\.kv260: misses the key dpu"),
+        ("targets.kv260.board", None, r"targets\.kv260: misses the key (dpu|board)"),
         ("datasets.sign_mnist.source.kind", "web", r"datasets\.sign_mnist\.source\.kind: 'web' is not one of"),
     ],
 )
@@ -89,4 +90,16 @@ def test_settings_answer_by_wildcard(default):
     assert settings.input_scaling("signnet") == {"subtract": 128, "divide": 128}
     assert settings.target("zcu104")["on_cpu"] == "error"
     assert settings.named("targets", "compiler", "reference") == "zcu102|zcu104|kv260|ultra96v2"
-    assert settings.named("targets", "compiler", "native") == "(?!)"
+    assert settings.named("targets", "compiler", "native") == "kv260_native"
+    assert settings.named("targets", "compiler", "vai_c_xir") == "(?!)"
+
+
+def test_the_documentation_of_the_keys_is_current(repo, schema):
+    assert (repo / "config/README.md").read_text() == document(schema), "run `make docs`"
+
+
+def test_every_key_is_documented(repo, schema):
+    """Every property of the schema has a row, and every row a meaning or a bound."""
+    text = document(schema)
+    for key in ("seed", "runs", "models.NAME.training.augmentation.rotation", "runners.NAME.boards[].host", "gates[].max_drop"):
+        assert f"`{key}`" in text, key
