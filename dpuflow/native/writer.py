@@ -208,10 +208,12 @@ class Writer:
         last_top, last_left = (rows[1] - 1) * stride_h - op.pad[0], (columns[1] - 1) * stride_w - op.pad[1]
         bank, sub, block = source.locate(top)
         start = block + source.offset(left) + first_entry
+        window_rows = (count - 1) * stride_h + kernel_h
+        last_bank = bank % self.machine.pixels + (sub + window_rows - 1) // source.sub_rows
         bases = {
             "bank_addr_in" + ("" if number == 0 else f"_{number}"): (start + number * source.block_entries)
             % BANK_DEPTH
-            for number in range(PASSES)
+            for number in range(min(PASSES, last_bank // self.machine.pixels + 1))
         }
         window = {
             **bases,

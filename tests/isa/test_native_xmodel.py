@@ -144,6 +144,23 @@ def test_other_networks(network):
     np.testing.assert_array_equal(IsaRunner(graph).run(batch), Emulator(graph).run(batch))
 
 
+def test_a_layer_on_the_cpu_between_two_dpu_subgraphs():
+    b = Builder((20, 20, 1), 6)
+    x = b.dense(b.flatten(b.conv("input", 8)), 30, "RELU")  # a 20 x 20 kernel: too large for the DPU
+    network = b.quantized("split", b.dense(x, 7))
+    target = get_target("DPUCZDX8G_ISA1_B4096")
+    with pytest.raises(UserError, match="20"):
+        compile_native(network, target)
+    compiled = compile_native(network, target, on_cpu="allow")
+    assert [program["name"] for program in compiled.report["programs"]] == [
+        "subgraph_conv1",
+        "subgraph_dense4",
+    ]
+    batch = images(compiled.graph, 5)
+    expected = Emulator(lower(network, target)).run(batch)
+    np.testing.assert_array_equal(IsaRunner(compiled.graph).run(batch), expected)
+
+
 def test_an_add_that_rounds_coarser_than_the_reference_is_refused():
     with pytest.raises(UserError, match="'add3' adds maps whose fix_points differ by 6"):
         compile_native(residual(6), get_target("DPUCZDX8G_ISA1_B4096"))
@@ -218,7 +235,7 @@ def test_vendor_graph_compiled_again_gives_the_vendors_outputs(shared):
                 busy = [estimate_cycles(simulator.steps)["busy"] for simulator in (ours, theirs[number])]
                 assert busy[0]["CONV"] == busy[1]["CONV"] and busy[0]["MISC"] == busy[1]["MISC"]
                 same = Counter(format_program_lines(ours)) & Counter(format_program_lines(theirs[number]))
-                assert same.total() >= (160, 13)[number]
+                assert same.total() >= (165, 13)[number]
 
 
 def format_program_lines(simulator):
