@@ -9,9 +9,12 @@ from dpuflow.errors import UserError
 from dpuflow.files import atomic_path
 from dpuflow.tensorflow_env import keras
 
-UNKNOWN_BEFORE_2_13 = {"InputLayer": ("optional",)}
-"""Config keys per layer class that the Keras of TensorFlow 2.12 and older refuses
-(measured, facts seed-system.md, "Compatibility")."""
+UNKNOWN_TO_OLD_KERAS = {
+    "InputLayer": {"optional": False},  # refused up to TensorFlow 2.12
+    "GlobalAveragePooling2D": {"keepdims": False},  # refused up to TensorFlow 2.5
+}
+"""Config keys per layer class, with their default, that the Keras of an old TensorFlow refuses
+(measured; facts seed-system.md, "Compatibility"). At its default a key says nothing and is left out."""
 
 CODE_CARRIERS = ("Lambda", "TFOpLambda", "SlicingOpLambda")
 """Layer classes whose config can carry Python code."""
@@ -89,5 +92,6 @@ def _layer_configs(value):
 
 def _strip_unknown(config):
     for layer in _layer_configs(config):
-        for key in UNKNOWN_BEFORE_2_13.get(layer["class_name"], ()):
-            layer["config"].pop(key, None)
+        for key, default in UNKNOWN_TO_OLD_KERAS.get(layer["class_name"], {}).items():
+            if layer["config"].get(key) == default:
+                del layer["config"][key]
