@@ -1,9 +1,9 @@
-"""Log and xmodel of a vendor's compiler, checked against the target -> compile.json."""
+"""Log and xmodel of a vendor's compiler, checked against the target -> {model}.xmodel, compile.json."""
 
-from dpuflow.files import write_json
+from dpuflow.files import write_bytes, write_json
 from dpuflow.scripting import log, run
 from dpuflow.targets import load_targets
-from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu
+from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu, with_input_scaling
 from dpuflow.xir import Graph
 
 
@@ -20,6 +20,9 @@ def main(snakemake):
         snakemake.params.arch,
     )
     enforce_on_cpu(record, entry["on_cpu"])
+    write_bytes(
+        snakemake.output.xmodel, with_input_scaling(snakemake.input.xmodel, snakemake.params.input_scaling)
+    )
     write_json(snakemake.output.report, record)
     for finding in record["findings"]:
         log.info("%(layer)s (%(op)s): %(message)s", finding)

@@ -9,6 +9,7 @@ from dpuflow.quantize.calibration_images import calibration_record
 from dpuflow.targets import describe_fingerprint
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 from dpuflow.vitis_ai.tool_logs import compiler_log, quantizer_log
+from dpuflow.xir import Graph
 
 HARMLESS_ON_CPU = {
     "const", "const-fix", "fix", "fix2float", "float2fix", "softmax", "reshape", "reshape-fix", "squeeze",
@@ -136,3 +137,15 @@ def enforce_on_cpu(record, on_cpu):
             f"target {record['target']}: {len(record['findings'])} layers would run on the CPU: {listed}; "
             "change the network or set on_cpu: warn for this target"
         )
+
+
+def with_input_scaling(path, input_scaling):
+    """Bytes of an xmodel with the graph attributes input_subtract and input_divide, which our runners read.
+
+    The vendor's compilers do not keep them. Protobuf messages join by concatenation, so the file's own
+    bytes stay as they are and the attributes follow.
+    """
+    extra = Graph()
+    extra.attrs["input_subtract"] = float(input_scaling["subtract"])
+    extra.attrs["input_divide"] = float(input_scaling["divide"])
+    return Path(path).read_bytes() + extra.proto.SerializeToString(deterministic=True)

@@ -1,0 +1,118 @@
+"""A copy of the workflow that runs with the stand-in container runtime."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+STAND_IN = Path(__file__).with_name("stand_in")
+PARTS = (
+    "Snakefile", "rules", "scripts", "dpuflow", "config", "envs", "report", "profiles", "board", "vitis_ai",
+)  # fmt: skip
+BOARD = {"name": "ZCU102", "cores": 3, "clock_mhz": 281}
+
+
+def target(compiler, release="3.0", board=True):
+    """Entry of a target for B4096."""
+    entry = {"dpu": "DPUCZDX8G_ISA1_B4096", "release": release, "compiler": compiler}
+    return {**entry, "board": BOARD} if board else entry
+
+
+CONFIG = {
+    "datasets": {
+        "tiny": {
+            "source": {"kind": "synthetic", "train_images": 480, "test_images": 96, "seed": 3},
+            "validation": {"rows": 96, "take": "last"},
+            "calibration": {"images": 72, "seed": 1},
+        }
+    },
+    "models": {
+        "small": {
+            "input": {"subtract": 128, "divide": 128},
+            "layers": [
+                {"conv": {"filters": 8, "batch_norm": "before_activation", "activation": "relu"}},
+                {"max_pool": 4},
+                "flatten",
+            ],
+            "training": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 32, "epochs": 2},
+        }
+    },
+    "quantizers": {
+        "tf1": {
+            "tool": "vai_q_tensorflow",
+            "release": "3.0",
+            "calibration": {"images": 70, "batch": 32},
+            "options": {"method": 1, "do_cle": 0},
+        },
+        "tf2": {"tool": "vai_q_tensorflow2", "release": "2.5", "options": {"include_cle": False}},
+    },
+    "targets": {
+        "z_tf1": target("vai_c_tensorflow"),
+        "z_tf2": target("vai_c_tensorflow2", "2.5", board=False) | {"compiler_options": {"mode": "debug"}},
+        "z_xir": target("vai_c_xir", "3.5"),
+    },
+    "runs": [
+        {"dataset": "tiny", "model": "small", "quantizer": "reference", "target": ["zcu102", "z_xir"],
+         "runner": "emulator"},
+        {"dataset": "tiny", "model": "small", "quantizer": "tf1", "target": "z_tf1", "runner": "emulator"},
+        {"dataset": "tiny", "model": "small", "quantizer": "tf2", "target": "z_tf2", "runner": "emulator"},
+    ],
+}  # fmt: skip
+
+
+class Workflow:
+    """The workflow in `folder`, with the stand-in runtime first on the path."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def run(self, *arguments, config=CONFIG, runtime=True):
+        """Snakemake's result, output and errors merged in `stdout`."""
+        (self.folder / "test.yaml").write_text(yaml.safe_dump(config))
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MAKEFLAGS")}
+        first = [str(STAND_IN)] if runtime else []
+        path = os.pathsep.join([*first, str(Path(sys.executable).parent), environment["PATH"]])
+        environment |= {
+            "PATH": path,
+            "NO_COLOR": "1",
+            "DPUFLOW_STAND_IN": str(self.folder / "containers"),
+            "DPUFLOW_STAND_IN_PYTHON": sys.executable,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "test.yaml"],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def planned(self, result):
+        """{rule: jobs} of a dry run's output."""
+        assert result.returncode == 0, result.stdout
+        table = result.stdout.partition("Job stats:")[2].partition("total")[0]
+        return {rule: int(n) for rule, n in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
+
+    def path(self, relative):
+        """A result's path."""
+        return self.folder / relative
+
+
+@pytest.fixture(scope="session")
+def workflow(repo, tmp_path_factory):
+    """A copy of the workflow's own files."""
+    folder = tmp_path_factory.mktemp("vitis_ai") / "copy"
+    for part in PARTS:
+        source = repo / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / part)
+    return Workflow(folder)
