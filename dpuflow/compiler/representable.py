@@ -97,6 +97,14 @@ def _same_fix_point(quantized, layer):
             raise _error(layer, problem, REQUANTIZE)
 
 
+def _average(quantized, layer):
+    """Global average pooling rescales by its factor's shift (facts xmodel.md section 4, "pool-fix
+    AVG"), and the vendor's TF2 tool leaves its two sides free; other average pools keep theirs."""
+    height, width, _ = map_shape(quantized.network[layer.inputs[0]].shape)
+    if tuple(layer.attrs["kernel"]) != (width, height):
+        _same_fix_point(quantized, layer)
+
+
 def _add(quantized, layer):
     if len(layer.inputs) < 2:
         raise _error(layer, f"it has {len(layer.inputs)} input(s)", "an addition needs two")
@@ -115,7 +123,8 @@ def _softmax(quantized, layer):
 
 _RULES = {
     **dict.fromkeys(WEIGHTED, _weighted),
-    **dict.fromkeys(("max_pool", "avg_pool", "concat", "flatten"), _same_fix_point),
+    **dict.fromkeys(("max_pool", "concat", "flatten"), _same_fix_point),
+    "avg_pool": _average,
     "add": _add,
     "softmax": _softmax,
 }

@@ -1,8 +1,9 @@
 """Position constraints between tensors, and their repairs (facts quantizers.md A3).
 
 Tensors between which the DPU only moves or compares bytes (max pooling, concatenation,
-flatten) form a group with one position. Average pooling rescales, so its two sides are
-free of each other (facts xmodel.md section 4, "pool-fix AVG").
+flatten) or average small windows form a group with one position. Global average pooling
+rescales, so its two sides are free of each other (facts xmodel.md section 4, "pool-fix AVG";
+the vendor's TF2 tool leaves it out of the alignment, too).
 """
 
 import numpy as np
@@ -12,6 +13,14 @@ from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.quantize.positions import ANY_POSITION
 
 SHARED = ("max_pool", "concat", "flatten")
+
+
+def _shares(network, layer):
+    """Whether a layer's output must have its inputs' position."""
+    if layer.op == "avg_pool":
+        height, width, _ = network[layer.inputs[0]].shape
+        return tuple(layer.attrs["kernel"]) != (width, height)
+    return layer.op in SHARED
 
 
 def _set(positions, name, position, report, why):
@@ -29,7 +38,7 @@ def position_groups(network):
         if layer.op == "softmax":
             continue
         group[layer.name] = [layer.name]
-        if layer.op in SHARED:
+        if _shares(network, layer):
             for name in layer.inputs:
                 if group[name] is not group[layer.name]:
                     merged = group[name] + group[layer.name]

@@ -1,8 +1,7 @@
 """Position searches beyond the vendor's: by the error of each layer's output, or of the network's logits.
 
 Tensors between which the DPU only moves or compares bytes (max pooling, concatenation,
-flatten) form a group with one position. Average pooling rescales, so its two sides are
-free of each other.
+flatten) form a group with one position (`alignment.position_groups`).
 """
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from dpuflow.network import WEIGHTED, QuantizedNetwork
 from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.quantize import engine
-from dpuflow.quantize.alignment import SHARED, position_groups
+from dpuflow.quantize.alignment import position_groups
 from dpuflow.quantize.calibration import real_output, to_grid
 from dpuflow.quantize.positions import ANY_POSITION, CANDIDATES, choose_weights, non_overflow, squared_error
 
@@ -181,6 +180,7 @@ def search_by_output_error(candidate, images):
         if layer.op == "softmax":
             continue
         if layer.op == "input":
+            decided.add(id(groups[layer.name]))
             if len(groups[layer.name]) == 1:
                 candidate.set_group([layer.name], best_input_position(images))
             values[layer.name] = to_grid(images, quantized.fix_points[layer.name])
@@ -189,7 +189,7 @@ def search_by_output_error(candidate, images):
         if layer.op in WEIGHTED:
             _choose_weight_position(candidate, layer, inputs, reference[layer.name])
         key = id(groups[layer.name])
-        if key not in decided and layer.op not in SHARED:
+        if key not in decided:
             decided.add(key)
             _choose_output_position(candidate, layer, inputs, groups[layer.name], reference)
         values[layer.name] = engine.integer_layer(quantized, layer, inputs)

@@ -1,0 +1,115 @@
+"""quantize_eval_model.pb in TensorFlow gives the same integers as the integer engine, bit for bit."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from dpuflow.quantize import engine
+from dpuflow.quantize.calibration import to_grid
+from dpuflow.quantize.eval_graph import write_eval_graph
+from dpuflow.tfgraph.graph_def import read_graph_def
+from tests.hand_network import hand_network, window
+
+TF_1_15_OPS = {
+    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Floor", "Identity", "MatMul", "MaxPool",
+    "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder", "Reshape", "Softmax", "Sum",
+}  # fmt: skip
+TF_1_15_ATTRIBUTES = {
+    "T", "dtype", "shape", "value", "strides", "padding", "dilations", "ksize", "N", "SrcT", "DstT", "keep_dims",
+}  # fmt: skip
+
+
+def variant(kind):
+    """hand_network with one part changed to reach another branch of the writer."""
+    quantized = hand_network()
+    network = quantized.network
+    if kind == "wide accumulators":  # more than float32 holds exactly
+        quantized.weights["conv1"] = (np.full((8, 3, 3, 3), 127, np.int8), 8)
+        quantized.biases["conv1"] = (np.full(8, 127, np.int8), -1)
+        quantized.fix_points["conv1"] = quantized.fix_points["pool1"] = -1
+    elif kind == "half of a bias step":
+        quantized.biases["conv1"] = (quantized.biases["conv1"][0], 15)
+    elif kind == "padded pooling":
+        network["pool1"].attrs = window((3, 3), (2, 2), (2, 0, 1, 0))
+        network["pool1"].shape = (6, 6, 8)
+        for name, channels in (("dw", 8), ("add", 8), ("cat", 16)):
+            network[name].shape = (6, 6, channels)
+        network["avg"].attrs = window((3, 3), (3, 3))
+    elif kind == "global average":
+        network["avg"].attrs, network["avg"].shape = window((5, 6)), (1, 1, 16)
+        network["flat"].shape = (16,)
+        quantized.weights["fc1"] = (quantized.weights["fc1"][0][:, :16].copy(), 8)
+        quantized.fix_points["avg"] = quantized.fix_points["flat"] = 5
+    elif kind == "relu6":
+        network["conv1"].attrs["activation"] = "RELU6"
+        network["add"].attrs["activation"] = "RELU6"
+    elif kind == "requantized":  # as compat: vai_q may leave them
+        quantized.fix_points["pool1"] = 5
+        quantized.fix_points["cat"] = 2
+    elif kind == "dilated, no softmax":
+        network["dw"].attrs |= {"dilation": (2, 1), "pad": (2, 2, 1, 1)}
+        network.layers = [layer for layer in network.layers if layer.op != "softmax"]
+    elif kind == "add of far positions":
+        quantized.fix_points["dw"] = quantized.fix_points["pool1"] + 9
+        quantized.weights["dw"] = (quantized.weights["dw"][0], 12)
+        quantized.fix_points["cat"] = quantized.fix_points["add"] = 4
+        network["add"].attrs["activation"] = "LEAKYRELU"
+    return quantized
+
+
+KINDS = (
+    "plain", "wide accumulators", "half of a bias step", "padded pooling", "global average", "relu6", "requantized",
+    "dilated, no softmax", "add of far positions",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tf():
+    from dpuflow.tensorflow_env import tensorflow
+
+    return tensorflow()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensorflow_gives_the_same_integers(tf, kind, tmp_path):
+    quantized = variant(kind)
+    path = tmp_path / "q.pb"
+    names = write_eval_graph(path, quantized, "prob/Softmax")
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-2.2, 2.2, (20, 13, 11, 3)).astype(np.float32)
+    x[0, 0, 0, 0] = np.float32(0.49999997) / 64  # just below half a step: must go down
+    logits = quantized.network["fc2"]
+    grid = to_grid(x.astype(np.float64), quantized.fix_points["x"])
+    expected = engine.run_integer(quantized, grid, [logits.name])[logits.name]
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(path.read_bytes())
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph, name="")
+        keys = ("logits_int8", "logits", "output")
+        got = session.run([f"{names[key]}:0" for key in keys], {f"{names['input']}:0": x})
+    np.testing.assert_array_equal(got[0], expected)
+    assert len(np.unique(expected)) >= 9
+    np.testing.assert_array_equal(got[1], expected * 2.0 ** -quantized.fix_points["fc2"])
+    if kind.endswith("no softmax"):
+        np.testing.assert_array_equal(got[2], got[1])
+    else:
+        np.testing.assert_allclose(got[2].sum(axis=1), 1, atol=1e-6)
+    assert names["input"] == "x" and names["output"] == "prob/Softmax"
+
+
+def test_only_what_tensorflow_1_15_knows(tmp_path):
+    for kind in KINDS:
+        write_eval_graph(tmp_path / "q.pb", variant(kind))
+        graph = read_graph_def(tmp_path / "q.pb")
+        assert {node.op for node in graph.node} <= TF_1_15_OPS
+        assert {key for node in graph.node for key in node.attr} <= TF_1_15_ATTRIBUTES
+
+
+def test_bytes_do_not_change(tmp_path):
+    quantized = variant("plain")
+    write_eval_graph(tmp_path / "a.pb", quantized)
+    write_eval_graph(tmp_path / "b.pb", copy.deepcopy(quantized))
+    assert (tmp_path / "a.pb").read_bytes() == (tmp_path / "b.pb").read_bytes()
+
+
