@@ -36,20 +36,20 @@ def test_network_of_three_blocks_and_three_dense_layers():
 def test_random_networks(seed):
     """Strides, padding, pools, add, concat, several outputs; DPU sizes in turn."""
     builder, job = random_job(seed)
-    assert_equal(builder, job, list(FINGERPRINTS.values())[seed % 8])
+    assert_equal(builder, job, list(FINGERPRINTS.values())[seed % 8], images=1 + seed % 2)
 
 
 @pytest.mark.parametrize("size", ["B512", "B1152", "B4096"])
 def test_maps_that_need_tiles(size):
     """224 columns of 64 channels exceed a bank group: rows and columns are cut, maps go through DDR."""
-    builder = JobBuilder((40, 224, 16), 5)
+    builder = JobBuilder((20, 224, 16), 5)
     x = builder.conv(builder.input, 64)
     x = builder.conv(x, 40, stride=(2, 2), activation="LEAKYRELU")
     x = builder.pool(x, "max_pool", (3, 3), (2, 2), (1, 1, 1, 1))
     simulator = assert_equal(builder, builder.job(x), FINGERPRINTS[size], images=1)
     assert builder.operations[0].output.spilled
     names = [step.instruction.name for step in simulator.steps]
-    assert names.count("SAVE") > 40
+    assert names.count("SAVE") > 20
 
 
 def test_residual_block_with_concat():
