@@ -12,7 +12,7 @@
 
 /* acc += 4 products per lane. Inline assembly, because GCC 12 copies every sum around the
    intrinsic of this instruction and so spills them. */
-#if defined(__AVX512VNNI__) && defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(__AVX512VNNI__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define DOT(acc, a, w) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(w))
 typedef __m512i vec;
 #define LANES 16
@@ -24,7 +24,9 @@ typedef __m512i vec;
 #define MIN(a, b) _mm512_min_epi32(a, b)
 INLINE void store_bytes(int8_t *out, vec v, int64_t count)
 {
-    _mm512_mask_cvtepi32_storeu_epi8(out, count >= LANES ? 0xFFFF : (__mmask16)((1u << count) - 1), v);
+    const __m128i bytes = _mm512_cvtepi32_epi8(v);
+    if (count >= LANES) _mm_storeu_si128((__m128i *)out, bytes);
+    else _mm_mask_storeu_epi8(out, (__mmask16)((1u << count) - 1), bytes);
 }
 #elif defined(__AVXVNNI__) && defined(__AVX2__)
 #define DOT(acc, a, w) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(w))

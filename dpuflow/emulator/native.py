@@ -9,6 +9,7 @@ environment forces that.
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -36,18 +37,35 @@ def library():
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    path = _cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
+    name = f"kernels-{_fingerprint(compiler)}.so"
     try:
-        if not path.exists():
-            _compile(compiler, path)
-        return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
+        return _from_cache(compiler, name)
+    except (OSError, RuntimeError):  # no home folder, or it is read-only or full
+        return _without_cache(compiler, name)
+    except subprocess.SubprocessError:
         return None
 
 
-def _cache_folder():
+def _from_cache(compiler, name):
+    """Load the kernels from $XDG_CACHE_HOME/dpuflow or ~/.cache/dpuflow, compiled there if new."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dpuflow"
+    folder = Path(base) / "dpuflow"
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as private:
+            # complete before it gets its name: another process may look for it meanwhile
+            os.replace(_compile(compiler, Path(private) / name), path)
+    return ctypes.CDLL(str(path))
+
+
+def _without_cache(compiler, name):
+    """Compile for this process only."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return ctypes.CDLL(str(_compile(compiler, Path(folder) / name)))
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _fingerprint(compiler):
@@ -62,12 +80,9 @@ def _fingerprint(compiler):
 
 
 def _compile(compiler, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-        os.replace(made, path)
+    command = [*shlex.split(compiler), *FLAGS, "-o", str(path), str(SOURCE)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return path
 
 
 def _pointer(array):

@@ -267,6 +267,20 @@ def test_a_machine_without_compiler_falls_back(monkeypatch, tmp_path):
         native.library.cache_clear()
 
 
+def test_a_read_only_home_costs_the_cache_only(monkeypatch, tmp_path):
+    if native.library() is None:
+        pytest.skip("no C compiler or no 8-bit dot-product instructions here")
+    occupied = tmp_path / "file"
+    occupied.write_text("a file where the cache folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(occupied))
+    native.library.cache_clear()
+    try:
+        assert Emulator(small_graph()).backend == "native"
+        assert selfcheck.main(["--cases", "10"]) == 0
+    finally:
+        native.library.cache_clear()
+
+
 def test_the_oracle_refuses_what_it_does_not_know():
     with pytest.raises(TypeError):
         oracle.apply("conv", np.zeros(1, np.int8))
