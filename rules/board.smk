@@ -3,22 +3,10 @@
 APPLICATION = [str(relative(f"board/{name}")) for name in ("app.py", "board_info.py")]
 
 
-def stage_records(w):
-    """The accuracy records of a run, in the order of its stages."""
-    model = f"results/{w.dataset}/{w.model}"
-    stages = [] if SETTINGS.origin(w.model) == "frozen_pb" else [f"{model}/keras_accuracy.json"]
-    return stages + [
-        f"{model}/frozen_accuracy.json",
-        f"{model}/{w.quantizer}/quantized_accuracy.json",
-        f"{model}/{w.quantizer}/{w.target}/{w.runner}/board_accuracy.json",
-    ]
-
-
 rule run_emulator:
     message:
         "Run {wildcards.model}.xmodel on every test image in the bit-exact emulator ({wildcards.target})."
     input:
-        code=code("run_emulator.py"),
         dataset="results/{dataset}/dataset.h5",
         xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
         quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
@@ -31,10 +19,14 @@ rule run_emulator:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "emulator"),
+    params:
+        code=code("run_emulator.py"),
     threads: 2
     resources:
         mem_mb=2000,
         runtime=30,
+    conda:
+        "../envs/test.yaml"
     script:
         "../scripts/run_emulator.py"
 
@@ -43,7 +35,6 @@ rule run_isa_simulator:
     message:
         "Run the machine code of {wildcards.model}.xmodel in the instruction simulator ({wildcards.target})."
     input:
-        code=code("run_isa_simulator.py"),
         dataset="results/{dataset}/dataset.h5",
         xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
         quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
@@ -56,10 +47,14 @@ rule run_isa_simulator:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "isa_simulator"),
+    params:
+        code=code("run_isa_simulator.py"),
     threads: 2
     resources:
         mem_mb=4000,
         runtime=60,
+    conda:
+        "../envs/test.yaml"
     script:
         "../scripts/run_isa_simulator.py"
 
@@ -68,7 +63,6 @@ rule bundle:
     message:
         "Pack {wildcards.model}.xmodel, the test images and the application for {wildcards.target}."
     input:
-        code=code("bundle.py"),
         application=APPLICATION,
         dataset="results/{dataset}/dataset.h5",
         xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
@@ -79,11 +73,14 @@ rule bundle:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/bundle.tsv"
     params:
+        code=code("bundle.py"),
         target=lambda w: SETTINGS.target(w.target),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/bundle.py"
 
@@ -92,7 +89,6 @@ rule run_virtual_board:
     message:
         "Run the board's application on the virtual board ({wildcards.model}, {wildcards.target})."
     input:
-        code=code("run_virtual_board.py"),
         application=APPLICATION,
         bundle=rules.bundle.output.bundle,
         quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
@@ -107,12 +103,15 @@ rule run_virtual_board:
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "virtual_board"),
     params:
+        code=code("run_virtual_board.py"),
         target=lambda w: SETTINGS.target(w.target),
         options=lambda w: config["runners"][w.runner].get("options", {}),
     threads: 2
     resources:
         mem_mb=2000,
         runtime=30,
+    conda:
+        "../envs/test.yaml"
     script:
         "../scripts/run_virtual_board.py"
 
@@ -121,7 +120,6 @@ rule run_ssh:
     message:
         "Run {wildcards.model}.xmodel on a board of {wildcards.runner} over SSH ({wildcards.target})."
     input:
-        code=code("run_ssh.py"),
         application=APPLICATION,
         bundle=rules.bundle.output.bundle,
         quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
@@ -136,6 +134,7 @@ rule run_ssh:
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "ssh"),
     params:
+        code=code("run_ssh.py"),
         target=lambda w: SETTINGS.target(w.target),
         runner=lambda w: config["runners"][w.runner],
     resources:
@@ -143,6 +142,8 @@ rule run_ssh:
         runtime=180,
         # no more jobs at a time than boards: the profile or --resources may say boards=N
         boards=1,
+    conda:
+        "../envs/test.yaml"
     script:
         "../scripts/run_ssh.py"
 
@@ -151,9 +152,8 @@ rule gate:
     message:
         "Judge the stages of {wildcards.model} on {wildcards.runner} by the allowed changes."
     input:
-        code=code("gate.py"),
         dataset="results/{dataset}/dataset.h5",
-        records=lambda w: stage_records(w),
+        records=lambda w: run_files.stage_records(SETTINGS, w),
     output:
         gate="results/{dataset}/{model}/{quantizer}/{target}/{runner}/gate.json",
     log:
@@ -161,9 +161,12 @@ rule gate:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/gate.tsv"
     params:
+        code=code("gate.py"),
         limits=config.get("gates", []),
     resources:
         mem_mb=500,
         runtime=5,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/gate.py"

@@ -4,18 +4,20 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
+# of this workflow, also where it is a module of another one
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from snakemake.exceptions import WorkflowError
 
-from dpuflow.code_closure import source_files
+from dpuflow import run_files
+from dpuflow.code_closure import code_digest
 from dpuflow.config import Settings, check, expand_runs
 from dpuflow.errors import UserError
+from dpuflow.importing import export_package
 
-# Scripts run in processes of their own and find the package there, whatever the working directory.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+export_package(ROOT)
 
 try:
     check(config, ROOT / "config/config.schema.yaml")
@@ -32,8 +34,8 @@ def relative(path):
 
 
 def code(script):
-    """The modules that a script imports, as input files: an edit there makes its rule stale."""
-    return [str(relative(path)) for path in source_files(f"scripts/{script}", ROOT)]
+    """The code that a script runs on, as a param: an edit of a module that it imports makes its rule stale."""
+    return code_digest(f"scripts/{script}", ROOT)
 
 
 wildcard_constraints:

@@ -5,7 +5,6 @@ rule compile_reference:
     message:
         "Compile {wildcards.model} for {wildcards.target} (a DPU graph without instructions)."
     input:
-        code=code("compile_reference.py"),
         model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
     output:
         xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
@@ -18,10 +17,13 @@ rule compile_reference:
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "reference"),
     params:
+        code=code("compile_reference.py"),
         target=lambda w: SETTINGS.target(w.target),
     resources:
         mem_mb=1000,
         runtime=15,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/compile_reference.py"
 
@@ -30,7 +32,6 @@ rule compile_native:
     message:
         "Compile {wildcards.model} for {wildcards.target} to machine code of our own."
     input:
-        code=code("compile_native.py"),
         model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
     output:
         xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
@@ -43,9 +44,12 @@ rule compile_native:
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "native"),
     params:
+        code=code("compile_native.py"),
         target=lambda w: SETTINGS.target(w.target),
     resources:
         mem_mb=2000,
         runtime=30,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/compile_native.py"

@@ -5,7 +5,6 @@ rule convert:
     message:
         "Save {wildcards.model} as a TensorFlow checkpoint and discover its node names."
     input:
-        code=code("convert.py"),
         model="results/{dataset}/{model}/keras_trained_model.h5",
     output:
         checkpoint=multiext(
@@ -20,6 +19,8 @@ rule convert:
         "benchmarks/jobs/{dataset}/{model}/convert.tsv"
     wildcard_constraints:
         model=SETTINGS.models_from("layers", "keras_h5"),
+    params:
+        code=code("convert.py"),
     resources:
         mem_mb=3000,
         runtime=15,
@@ -33,7 +34,6 @@ rule freeze:
     message:
         "Freeze {wildcards.model}: variables become constants; prove that its output stays."
     input:
-        code=code("freeze.py"),
         checkpoint=rules.convert.output.checkpoint,
         nodes=rules.convert.output.nodes,
         model="results/{dataset}/{model}/keras_trained_model.h5",
@@ -48,6 +48,7 @@ rule freeze:
     wildcard_constraints:
         model=SETTINGS.models_from("layers", "keras_h5"),
     params:
+        code=code("freeze.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         tolerance=1e-5,
     threads: 2
@@ -64,7 +65,6 @@ rule import_frozen:
     message:
         "Take the frozen graph of {wildcards.model} from {input.source}."
     input:
-        code=code("import_frozen.py"),
         dataset="results/{dataset}/dataset.h5",
         source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["frozen_pb"]),
     output:
@@ -77,11 +77,14 @@ rule import_frozen:
     wildcard_constraints:
         model=SETTINGS.models_from("frozen_pb"),
     params:
+        code=code("import_frozen.py"),
         input_node=lambda w: SETTINGS.model(w.model).get("input_node"),
         output_node=lambda w: SETTINGS.model(w.model).get("output_node"),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/import_frozen.py"
 
@@ -90,7 +93,6 @@ rule evaluate_frozen:
     message:
         "Measure the frozen graph of {wildcards.model} on every test image."
     input:
-        code=code("evaluate_frozen.py"),
         dataset="results/{dataset}/dataset.h5",
         graph="results/{dataset}/{model}/frozen_graph.pb",
         nodes="results/{dataset}/{model}/tf/nodes.json",
@@ -101,6 +103,7 @@ rule evaluate_frozen:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/evaluate_frozen.tsv"
     params:
+        code=code("evaluate_frozen.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     threads: 2
     resources:

@@ -4,8 +4,6 @@
 rule obtain_dataset:
     message:
         "Obtain the data set {wildcards.dataset} and verify it."
-    input:
-        code=code("obtain_dataset.py"),
     output:
         train="resources/{dataset}/train.csv",
         test="resources/{dataset}/test.csv",
@@ -14,11 +12,16 @@ rule obtain_dataset:
     benchmark:
         "benchmarks/jobs/{dataset}/obtain_dataset.tsv"
     params:
-        entry=lambda w: {k: v for k, v in SETTINGS.dataset(w.dataset).items() if k in ("source", "image", "class_names")},
+        code=code("obtain_dataset.py"),
+        entry=lambda w: {
+            k: v for k, v in SETTINGS.dataset(w.dataset).items() if k in ("source", "image", "class_names")
+        },
     threads: 2
     resources:
         mem_mb=2000,
         runtime=20,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/obtain_dataset.py"
 
@@ -27,7 +30,6 @@ rule build_dataset:
     message:
         "Read the CSV files of {wildcards.dataset} and divide the training rows."
     input:
-        code=code("build_dataset.py"),
         train="resources/{dataset}/train.csv",
         test="resources/{dataset}/test.csv",
     output:
@@ -37,9 +39,12 @@ rule build_dataset:
     benchmark:
         "benchmarks/jobs/{dataset}/build_dataset.tsv"
     params:
+        code=code("build_dataset.py"),
         entry=lambda w: {k: v for k, v in SETTINGS.dataset(w.dataset).items() if k != "source"},
     resources:
         mem_mb=2000,
         runtime=20,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/build_dataset.py"

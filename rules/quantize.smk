@@ -5,7 +5,6 @@ rule quantize_reference:
     message:
         "Quantize {wildcards.model} to INT8 with {wildcards.quantizer} (calibrated on training images)."
     input:
-        code=code("quantize_reference.py"),
         dataset="results/{dataset}/dataset.h5",
         graph="results/{dataset}/{model}/frozen_graph.pb",
         nodes="results/{dataset}/{model}/tf/nodes.json",
@@ -20,6 +19,7 @@ rule quantize_reference:
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
+        code=code("quantize_reference.py"),
         model=lambda w: w.model,
         settings=lambda w: config["quantizers"][w.quantizer],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
@@ -37,7 +37,6 @@ rule evaluate_quantized:
     message:
         "Measure the quantized graph of {wildcards.model} ({wildcards.quantizer}) on every test image."
     input:
-        code=code("evaluate_quantized.py"),
         dataset="results/{dataset}/dataset.h5",
         graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
         nodes="results/{dataset}/{model}/tf/nodes.json",
@@ -50,6 +49,7 @@ rule evaluate_quantized:
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
+        code=code("evaluate_quantized.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     threads: 2
     resources:

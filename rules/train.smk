@@ -5,7 +5,6 @@ rule train:
     message:
         "Train {wildcards.model} on {wildcards.dataset}."
     input:
-        code=code("train.py"),
         dataset="results/{dataset}/dataset.h5",
     output:
         model="results/{dataset}/{model}/keras_trained_model.h5",
@@ -17,6 +16,7 @@ rule train:
     wildcard_constraints:
         model=SETTINGS.models_from("layers"),
     params:
+        code=code("train.py"),
         model=lambda w: w.model,
         layers=lambda w: SETTINGS.model(w.model)["layers"],
         training=lambda w: SETTINGS.model(w.model)["training"],
@@ -36,7 +36,6 @@ rule import_keras:
     message:
         "Take the trained model {wildcards.model} from {input.source}."
     input:
-        code=code("import_keras.py"),
         dataset="results/{dataset}/dataset.h5",
         source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["keras_h5"]),
     output:
@@ -47,6 +46,8 @@ rule import_keras:
         "benchmarks/jobs/{dataset}/{model}/import_keras.tsv"
     wildcard_constraints:
         model=SETTINGS.models_from("keras_h5"),
+    params:
+        code=code("import_keras.py"),
     resources:
         mem_mb=2000,
         runtime=10,
@@ -60,7 +61,6 @@ rule evaluate_keras:
     message:
         "Measure {wildcards.model} on every test image of {wildcards.dataset}, as trained."
     input:
-        code=code("evaluate_keras.py"),
         dataset="results/{dataset}/dataset.h5",
         model="results/{dataset}/{model}/keras_trained_model.h5",
     output:
@@ -70,6 +70,7 @@ rule evaluate_keras:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/evaluate_keras.tsv"
     params:
+        code=code("evaluate_keras.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     threads: 2
     resources:

@@ -3,73 +3,11 @@
 # Only `shell:` runs inside a container, as `script:` would need this project's Python there. What the tools are
 # handed and what is made of their logs is done outside, by scripts.
 
-import json
-import shlex
-
-from dpuflow.vitis_ai import releases
-from dpuflow.vitis_ai.bundle import option_words
-
-BUNDLE = "results/{dataset}/{model}/{quantizer}/vitis_ai"
-
-
-def program(name):
-    """A program that runs inside a container, as an input file that the container can see."""
-    path = f"vitis_ai/{name}"
-    return path if Path.cwd() == ROOT else str(ROOT / path)
-
-
-def quantizer_image(w):
-    entry = config["quantizers"][w.quantizer]
-    return releases.image(entry["tool"], entry["release"], config.get("vitis_ai", {}).get("images"))
-
-
-def compiler_image(w):
-    target = SETTINGS.target(w.target)
-    release = SETTINGS.hardware(w.target).release
-    return releases.image(target["compiler"], release, config.get("vitis_ai", {}).get("images"))
-
-
-def container_arch(w):
-    """Path of the container's own arch.json for a target, or None where ours is to be used."""
-    target = SETTINGS.hardware(w.target)
-    return releases.arch_path(target, target.release)
-
-
-def written_arch(w):
-    """Our arch.json, as an input of the rules that need it."""
-    path = "results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json"
-    return [] if container_arch(w) else path.format(**w)
-
-
-def compiler_options(w):
-    return config["targets"][w.target].get("compiler_options", {})
-
-
-def compiler_option_words(w):
-    """--options of the vendor's compiler with its quoted value, or nothing."""
-    options = compiler_options(w)
-    return f"--options {shlex.quote(json.dumps(options, sort_keys=True))}" if options else ""
-
-
-def tool_of(w):
-    return config["quantizers"][w.quantizer]["tool"]
-
-
-def quantized_by_vendor(w):
-    """What the vendor's quantizer wrote."""
-    name = "quantize_eval_model.pb" if tool_of(w) == "vai_q_tensorflow" else "quantized_model.h5"
-    return f"results/{w.dataset}/{w.model}/{w.quantizer}/{name}"
-
-
-VENDOR_QUANTIZERS = SETTINGS.named("quantizers", "tool", *releases.tools("vai_q"))
-VENDOR_COMPILERS = SETTINGS.named("targets", "compiler", *releases.tools("vai_c"))
-
 
 rule vitis_ai_bundle:
     message:
         "Write the calibration images of {wildcards.model} and the module that reads them ({wildcards.quantizer})."
     input:
-        code=code("vitis_ai_bundle.py"),
         dataset="results/{dataset}/dataset.h5",
         nodes="results/{dataset}/{model}/tf/nodes.json",
     output:
@@ -81,11 +19,14 @@ rule vitis_ai_bundle:
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
     params:
+        code=code("vitis_ai_bundle.py"),
         calibration=lambda w: config["quantizers"][w.quantizer].get("calibration", {}),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/vitis_ai_bundle.py"
 
@@ -94,15 +35,18 @@ rule vitis_ai_test_images:
     message:
         "Write the test images of {wildcards.dataset} for programs inside containers."
     input:
-        code=code("vitis_ai_test_images.py"),
         dataset="results/{dataset}/dataset.h5",
     output:
         images="results/{dataset}/test_images.npy",
     log:
         "logs/{dataset}/vitis_ai_test_images.log",
+    params:
+        code=code("vitis_ai_test_images.py"),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/vitis_ai_test_images.py"
 
@@ -126,7 +70,7 @@ rule quantize_vai_q_tensorflow:
         quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow"),
     params:
         enter=releases.enter("vai_q_tensorflow"),
-        bundle=BUNDLE,
+        bundle=lambda w, input: os.path.dirname(input.module),
         options=lambda w: option_words(config["quantizers"][w.quantizer].get("options", {})),
     threads: 2
     resources:
@@ -191,7 +135,6 @@ rule record_vai_q:
     message:
         "Read the positions and the log of {wildcards.quantizer} for {wildcards.model}."
     input:
-        code=code("record_vai_q.py"),
         dataset="results/{dataset}/dataset.h5",
         nodes="results/{dataset}/{model}/tf/nodes.json",
         model=quantized_by_vendor,
@@ -203,11 +146,14 @@ rule record_vai_q:
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
     params:
+        code=code("record_vai_q.py"),
         entry=lambda w: config["quantizers"][w.quantizer],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/test.yaml"
     script:
         "../scripts/record_vai_q.py"
 
@@ -289,7 +235,6 @@ rule evaluate_vai_q:
     message:
         "Measure what {wildcards.quantizer} made of {wildcards.model} on every test image."
     input:
-        code=code("evaluate_outputs.py"),
         dataset="results/{dataset}/dataset.h5",
         outputs=f"{BUNDLE}/test_outputs.npy",
     output:
@@ -298,9 +243,13 @@ rule evaluate_vai_q:
         "logs/{dataset}/{model}/{quantizer}/evaluate_quantized.log",
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
+    params:
+        code=code("evaluate_outputs.py"),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/test.yaml"
     script:
         "../scripts/evaluate_outputs.py"
 
@@ -308,8 +257,6 @@ rule evaluate_vai_q:
 rule vitis_ai_arch:
     message:
         "Write arch.json for {wildcards.target}."
-    input:
-        code=code("vitis_ai_arch.py"),
     output:
         arch="results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json",
     log:
@@ -317,10 +264,13 @@ rule vitis_ai_arch:
     wildcard_constraints:
         target=VENDOR_COMPILERS,
     params:
+        code=code("vitis_ai_arch.py"),
         target=lambda w: SETTINGS.target(w.target),
     resources:
         mem_mb=500,
         runtime=5,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/vitis_ai_arch.py"
 
@@ -329,7 +279,6 @@ rule export_quantized:
     message:
         "Write the quantized, not yet compiled xmodel of {wildcards.model} for vai_c_xir."
     input:
-        code=code("export_quantized.py"),
         model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
     output:
         quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
@@ -338,10 +287,13 @@ rule export_quantized:
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "vai_c_xir"),
     params:
+        code=code("export_quantized.py"),
         target=lambda w: SETTINGS.target(w.target),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/dpuflow.yaml"
     script:
         "../scripts/export_quantized.py"
 
@@ -470,7 +422,6 @@ rule record_vai_c:
     message:
         "Check what the vendor's compiler made of {wildcards.model} for {wildcards.target}."
     input:
-        code=code("record_vai_c.py"),
         xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
         log=f"{COMPILED}/vitis_ai/compile.log",
     output:
@@ -481,11 +432,14 @@ rule record_vai_c:
     wildcard_constraints:
         target=VENDOR_COMPILERS,
     params:
+        code=code("record_vai_c.py"),
         target=lambda w: SETTINGS.target(w.target),
         arch=lambda w: container_arch(w) or "arch.json by dpuflow",
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     resources:
         mem_mb=1000,
         runtime=10,
+    conda:
+        "../envs/test.yaml"
     script:
         "../scripts/record_vai_c.py"

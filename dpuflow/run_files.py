@@ -1,0 +1,75 @@
+"""Where the artifacts of a run lie, for the rules that collect them.
+
+A run is anything with the attributes dataset, model, quantizer, target and runner
+(`config.Run`, a rule's wildcards); settings is `config.Settings`.
+"""
+
+
+def stage_records(settings, run):
+    """The accuracy records of a run, in the order of its stages."""
+    model = f"results/{run.dataset}/{run.model}"
+    stages = [] if settings.origin(run.model) == "frozen_pb" else [f"{model}/keras_accuracy.json"]
+    return stages + [
+        f"{model}/frozen_accuracy.json",
+        f"{model}/{run.quantizer}/quantized_accuracy.json",
+        f"{model}/{run.quantizer}/{run.target}/{run.runner}/board_accuracy.json",
+    ]
+
+
+def result_files(settings, run):
+    """What the report reads of a run: key of `dpuflow.report.inputs.FILES` -> path."""
+    model = f"results/{run.dataset}/{run.model}"
+    quantized = f"{model}/{run.quantizer}"
+    compiled = f"{quantized}/{run.target}"
+    board = f"{compiled}/{run.runner}"
+    origin = settings.origin(run.model)
+    files = {"dataset": f"results/{run.dataset}/dataset.h5"}
+    if origin == "layers":
+        files["history"] = f"{model}/history.csv"
+    if origin != "frozen_pb":
+        files |= {
+            "keras_model": f"{model}/keras_trained_model.h5",
+            "keras_accuracy": f"{model}/keras_accuracy.json",
+            "freeze": f"{model}/freeze.json",
+        }
+    return files | {
+        "frozen_graph": f"{model}/frozen_graph.pb",
+        "frozen_accuracy": f"{model}/frozen_accuracy.json",
+        **quantized_files(settings, run, quantized),
+        "quantization": f"{quantized}/quantization.json",
+        "quantized_accuracy": f"{quantized}/quantized_accuracy.json",
+        "xmodel": f"{compiled}/{run.model}.xmodel",
+        "compile": f"{compiled}/compile.json",
+        "predictions": f"{board}/predictions.csv",
+        "board_accuracy": f"{board}/board_accuracy.json",
+    }
+
+
+def quantized_files(settings, run, folder):
+    """The quantized network: our quantizer writes it twice, each of the vendor's in its own form."""
+    graph, model = f"{folder}/quantize_eval_model.pb", f"{folder}/quantized_model.h5"
+    tool = settings.config["quantizers"][run.quantizer]["tool"]
+    if tool == "reference":
+        return {"quantized_graph": graph, "quantized_model": model}
+    return {"quantized_graph": graph if tool == "vai_q_tensorflow" else model}
+
+
+def report_entries(settings, runs):
+    """One mapping per run, as `dpuflow.report.inputs.load_run` takes it: its names and its files."""
+    return [
+        {
+            "dataset": run.dataset,
+            "model": run.model,
+            "quantizer": run.quantizer,
+            "target": run.target,
+            "runner": run.runner,
+            "runner_kind": settings.config["runners"][run.runner]["kind"],
+            "files": result_files(settings, run),
+        }
+        for run in runs
+    ]
+
+
+def all_result_files(settings, runs):
+    """Every file that a report on these runs reads, sorted, each once."""
+    return sorted({path for run in runs for path in result_files(settings, run).values()})

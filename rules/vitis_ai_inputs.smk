@@ -1,0 +1,62 @@
+# What the rules of vitis_ai.smk ask of the configuration and of the release matrix.
+
+import json
+import shlex
+
+from dpuflow.vitis_ai import releases
+from dpuflow.vitis_ai.bundle import option_words
+
+BUNDLE = "results/{dataset}/{model}/{quantizer}/vitis_ai"
+
+
+def program(name):
+    """A program that runs inside a container, as an input file that the container can see."""
+    path = f"vitis_ai/{name}"
+    return path if Path.cwd() == ROOT else str(ROOT / path)
+
+
+def quantizer_image(w):
+    entry = config["quantizers"][w.quantizer]
+    return releases.image(entry["tool"], entry["release"], config.get("vitis_ai", {}).get("images"))
+
+
+def compiler_image(w):
+    target = SETTINGS.target(w.target)
+    release = SETTINGS.hardware(w.target).release
+    return releases.image(target["compiler"], release, config.get("vitis_ai", {}).get("images"))
+
+
+def container_arch(w):
+    """Path of the container's own arch.json for a target, or None where ours is to be used."""
+    target = SETTINGS.hardware(w.target)
+    return releases.arch_path(target, target.release)
+
+
+def written_arch(w):
+    """Our arch.json, as an input of the rules that need it."""
+    path = "results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json"
+    return [] if container_arch(w) else path.format(**w)
+
+
+def compiler_options(w):
+    return config["targets"][w.target].get("compiler_options", {})
+
+
+def compiler_option_words(w):
+    """--options of the vendor's compiler with its quoted value, or nothing."""
+    options = compiler_options(w)
+    return f"--options {shlex.quote(json.dumps(options, sort_keys=True))}" if options else ""
+
+
+def tool_of(w):
+    return config["quantizers"][w.quantizer]["tool"]
+
+
+def quantized_by_vendor(w):
+    """What the vendor's quantizer wrote."""
+    name = "quantize_eval_model.pb" if tool_of(w) == "vai_q_tensorflow" else "quantized_model.h5"
+    return f"results/{w.dataset}/{w.model}/{w.quantizer}/{name}"
+
+
+VENDOR_QUANTIZERS = SETTINGS.named("quantizers", "tool", *releases.tools("vai_q"))
+VENDOR_COMPILERS = SETTINGS.named("targets", "compiler", *releases.tools("vai_c"))
