@@ -123,6 +123,7 @@ class Server:
             f"PidFile {self.folder / 'sshd.pid'}\nAuthorizedKeysFile {self.folder / 'authorized_keys'}\n"
             "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nStrictModes no\n"
             "PermitRootLogin prohibit-password\nMaxStartups 50\nLogLevel ERROR\n"
+            "SetEnv SHLVL=2\n"  # bash then leaves the tester's own start-up files alone
         )
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)

@@ -152,7 +152,7 @@ def running_job(server):
 
 
 def test_a_connection_killed_while_running(fast_server, large_bundle, tmp_path):
-    longer = {**LONG, "runs": 20}
+    longer = {**LONG, "runs": 12}
     job = Background(ssh.run, large_bundle, [fast_server.board()], tmp_path / "out", longer)
     process = running_job(fast_server)
     for _ in range(3):
