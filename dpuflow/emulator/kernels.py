@@ -233,10 +233,8 @@ class EltwiseKernel:
         dtype = self.requantise.dtype
         sums = workspace.take(self, "sums", (inputs[0].shape[0], *self.shape), dtype)
         if self.op.kind == "MUL":
-            np.multiply(inputs[0], inputs[1], out=sums, dtype=dtype) if len(inputs) > 1 else np.copyto(
-                sums, inputs[0]
-            )
-            for x in inputs[2:]:
+            np.copyto(sums, inputs[0])
+            for x in inputs[1:]:
                 sums *= x
         else:
             sums.fill(0)
