@@ -17,6 +17,8 @@ from dpuflow.virtual_board.xir_api import Subgraph, Tensor
 
 FORMATS = {np.dtype(np.int8): "xint8", np.dtype(np.int16): "xint16", np.dtype(np.float32): "float32"}
 """Element types that the binding takes -> type of a tensor."""
+IN_DDR = 1
+"""Attribute `location` of a tensor that lies in memory; only those can be dumped (0: on the chip)."""
 
 
 class Runner:
@@ -122,6 +124,8 @@ class Runner:
         folder = Path("dump") / dump_name(self._part.name)
         for kind, tensors in (("input", feed), ("internal", results)):
             for name, array in tensors.items():
+                if graph.op(name).tensor.attrs.get("location", IN_DDR) != IN_DDR:
+                    continue
                 place = folder / ("output" if kind == "internal" and name in ends else kind)
                 place.mkdir(parents=True, exist_ok=True)
                 for engine, image in enumerate(array):

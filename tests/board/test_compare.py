@@ -5,9 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import CLASSES, small_images, small_network
 
+from dpuflow.board import bundle
 from dpuflow.board.compare import board_record, compare_outputs, read_board_predictions
 from dpuflow.errors import UserError
+from dpuflow.native.report import compile_native
 from dpuflow.targets import get_target
 from dpuflow.virtual_board.run import run
 
@@ -134,3 +137,19 @@ def test_compare_outputs():
     answer = compare_outputs(a, b)
     assert (answer["images"], answer["equal"], answer["first_difference"]) == (2, 1, 1)
     assert answer["different_outputs"] == 1
+
+
+def test_machine_code_keeps_maps_on_the_chip(tmp_path):
+    """A model of the native compiler: the same answers, and a dump of what lies in memory only."""
+    target = get_target("kv260")
+    compile_native(small_network(), target).graph.save(tmp_path / "native.xmodel")
+    images, labels = small_images(20)
+    tar = tmp_path / "native.tar"
+    bundle.build(tar, tmp_path / "native.xmodel", images, labels, CLASSES, target, "test")
+    assert bundle.Bundle.open(tar).meta["instructions"] > 0
+    run(tar, tmp_path / "out", {"runs": 1, "warmup": 0, "dump": 0}, target)
+    record = board_record(tmp_path / "out", tar)
+    assert record["agreement_with_emulator"]["different_outputs"] == 0
+    assert record["layers"]["not_dumped"] == 3 and record["layers"]["first_different"] is None
+    assert not {"conv_1", "pool_1", "conv_2"} & set(record["layers"]["compared"])
+    assert "dense" in record["layers"]["compared"]
