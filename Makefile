@@ -4,11 +4,12 @@ PYTHON ?= python3.11
 VENV ?= .venv
 CORES ?= 2
 CONFIG ?= config/config.yaml
-SNAKEMAKE = $(VENV)/bin/snakemake --cores $(CORES) --configfile $(CONFIG)
+SNAKEMAKE = $(VENV)/bin/snakemake
+WITH_CONFIG = --cores $(CORES) --configfile $(CONFIG)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench rulegraph clean
+.PHONY: help install run test lint format bench rulegraph docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -27,8 +28,7 @@ $(VENV)/test.stamp: $(VENV)/run.stamp requirements-test.txt
 install: $(VENV)/run.stamp ## install what dpuflow runs on into .venv
 
 run: $(VENV)/run.stamp ## data set to accuracy report on the embedded data (CONFIG=... for another)
-	@$(SNAKEMAKE) all
-	@$(VENV)/bin/python scripts/show_summary.py input.report=results/report/accuracy.json params.page=results/report/accuracy.html
+	@$(SNAKEMAKE) all --quiet rules $(WITH_CONFIG)
 
 test: $(VENV)/test.stamp ## run all tests
 	@$(VENV)/bin/python -m pytest $(TESTS)
@@ -36,13 +36,19 @@ test: $(VENV)/test.stamp ## run all tests
 lint: $(VENV)/test.stamp ## check style: ruff, snakefmt, snakemake --lint
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/snakefmt --check Snakefile rules
-	@$(SNAKEMAKE) --lint
+	@$(SNAKEMAKE) --lint $(WITH_CONFIG)
 
 format: $(VENV)/test.stamp ## format the sources
 	@$(VENV)/bin/ruff check --fix-only . && $(VENV)/bin/ruff format . && $(VENV)/bin/snakefmt Snakefile rules
 
 rulegraph: $(VENV)/run.stamp ## draw the rules as results/rulegraph.mmd
-	@mkdir -p results && $(SNAKEMAKE) --rulegraph mermaid-js > results/rulegraph.mmd && echo results/rulegraph.mmd
+	@mkdir -p results && $(SNAKEMAKE) --rulegraph mermaid-js $(WITH_CONFIG) > results/rulegraph.mmd && echo results/rulegraph.mmd
+
+docs: $(VENV)/run.stamp ## write config/README.md anew from the schema
+	@$(VENV)/bin/python -m dpuflow.config_docs config/config.schema.yaml > config/README.md
+
+bench: $(VENV)/test.stamp ## run the benchmarks, which print ratios
+	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(VENV)/bin/python $$script || exit 1; done
 
 clean: ## remove everything that was computed
 	rm -rf results resources logs benchmarks/jobs deploy

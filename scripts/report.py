@@ -2,7 +2,6 @@
 
 from dpuflow.report.accuracy import write_report
 from dpuflow.report.provenance import commit, provenance
-from dpuflow.report.summary import summary
 from dpuflow.scripting import log, run
 
 
@@ -12,10 +11,10 @@ def main(snakemake):
         snakemake.params.get("commands") or (),
         commit(snakemake.params.get("repository") or "."),
     )
-    content = write_report(
+    write_report(
         snakemake.params.runs, snakemake.output.html, snakemake.output.markdown, snakemake.output.data, about
     )
-    log.info("%s", summary(content, snakemake.output.html))
+    log.info("report: %s", snakemake.output.html)
 
 
 run(main, globals())
