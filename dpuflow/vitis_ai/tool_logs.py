@@ -17,7 +17,7 @@ _ADJUSTMENT = re.compile(
 _WARNING = re.compile(r"\[(?:DECENT_WARNING|VAI WARNING|UNILOG\]\[WARNING)\]\s*(?P<text>.*)")
 _FAULT = re.compile(r"\[(?:DECENT_ERROR|VAI ERROR|UNILOG\]\[(?:ERROR|FATAL))\]\s*(?P<text>.*)")
 _ON_CPU = re.compile(
-    r"xir::Op\{name = (?P<name>[^,]+), type = (?P<type>[^}]+)\}.*?assigned to CPU(?:: (?P<why>.*))?$"
+    r"xir::Op\{name = (?P<name>[^,]+), type = (?P<type>[^}]+)\}.*?assigned to CPU(?:: (?P<why>.*)|\.?)$"
 )
 _QUANTIZED = {
     "vai_q_tensorflow": re.compile(r"quantize_eval_model: \S+"),

@@ -1,4 +1,4 @@
-"""Stand-in for the package that registers the FixNeuron op: TensorFlow's import replaces such nodes by stock ops.
+"""Stand-in for the package that registers the FixNeuron op: importing a graph replaces it by stock ops.
 
 y = clip(floor(x * 2**pos + 0.5), -128, 127) * 2**-pos, weights rounded half away from zero.
 """

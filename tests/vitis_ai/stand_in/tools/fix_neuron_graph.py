@@ -1,4 +1,4 @@
-"""A graph in the form of vai_q_tensorflow's: float ops with FixNeuron nodes behind weights and activations."""
+"""A graph in the form of vai_q_tensorflow's: float ops, FixNeuron nodes behind weights and activations."""
 
 import numpy as np
 

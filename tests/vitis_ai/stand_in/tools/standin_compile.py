@@ -1,4 +1,4 @@
-"""What the stand-in compilers share: read arch.json, lower with dpuflow's compiler, print a log of the vendor's form."""
+"""What the stand-in compilers share: arch.json, lowering with dpuflow, a log of the vendor's form."""
 
 import hashlib
 import json
@@ -32,12 +32,8 @@ def write(tool, quantized, target, folder, name):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     graph = lower(quantized, target)
-    for attribute in (
-        "input_subtract",
-        "input_divide",
-        "class_count",
-        "origin",
-    ):  # the vendor's files lack them
+    without = ("input_subtract", "input_divide", "class_count", "origin")  # the vendor's files lack these
+    for attribute in without:
         if attribute in graph.attrs:
             del graph.attrs[attribute]
     data = graph.to_bytes()

@@ -1,7 +1,7 @@
 """Stand-in for `vai_c_tensorflow2`."""
 
-import standin_compile
 import h5py
+import standin_compile
 from common import Strict, from_bytes
 
 

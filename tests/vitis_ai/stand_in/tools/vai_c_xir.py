@@ -1,4 +1,4 @@
-"""Stand-in for `vai_c_xir`: checks that it is handed a quantized, uncompiled xmodel, and compiles what it came from."""
+"""Stand-in for `vai_c_xir`: wants a quantized, uncompiled xmodel and compiles what it was written from."""
 
 from pathlib import Path
 

@@ -1,5 +1,8 @@
-"""Stand-in for `vai_q_tensorflow quantize`: checks the command line, imports the input function as the tool does,
-calibrates with dpuflow's own quantizer and writes a graph with FixNeuron nodes."""
+"""Stand-in for `vai_q_tensorflow quantize`.
+
+Checks the command line, imports the input function as the tool does, calibrates with dpuflow's own quantizer
+and writes a graph with FixNeuron nodes.
+"""
 
 import os
 import sys
@@ -16,10 +19,11 @@ from dpuflow.tfgraph.graph_def import read_graph_def
 from dpuflow.tfgraph.graph_reader import read_network
 
 SWITCHES = {  # option -> allowed values, as the tool documents them
-    "method": (0, 1, 2), "weight_bit": (8,), "activation_bit": (8,), "skip_check": (0, 1), "align_concat": (0, 1, 2),
-    "align_pool": (0, 1, 2), "adjust_shift_bias": (0, 1, 2), "adjust_shift_cut": (0, 1), "simulate_dpu": (0, 1),
-    "scale_all_avgpool": (0, 1), "do_cle": (0, 1), "replace_relu6": (0, 1), "replace_sigmoid": (0, 1),
-    "replace_softmax": (0, 1),
+    "method": (0, 1, 2), "weight_bit": (8,), "activation_bit": (8,), "skip_check": (0, 1),
+    "align_concat": (0, 1, 2), "align_pool": (0, 1, 2), "adjust_shift_bias": (0, 1, 2),
+    "adjust_shift_cut": (0, 1),
+    "simulate_dpu": (0, 1), "scale_all_avgpool": (0, 1), "do_cle": (0, 1), "replace_relu6": (0, 1),
+    "replace_sigmoid": (0, 1), "replace_softmax": (0, 1),
 }  # fmt: skip
 SINCE_3_0 = {"fold_constant": (0, 1), "keep_float_weight": (0, 1), "add_shapes": (0, 1)}
 

@@ -1,4 +1,4 @@
-"""Stand-in for VitisQuantizer: checks its arguments, lets dpuflow quantize the model, saves an H5 of the tool's form."""
+"""Stand-in for VitisQuantizer: checks arguments, lets dpuflow quantize, saves an H5 in the tool's form."""
 
 import contextlib
 import sys
@@ -9,6 +9,9 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+BANNER = (
+    "dpuflow stand-in for vai_q_tensorflow2: not the vendor's program, results by dpuflow's reference code"
+)
 OPTIONS = {
     "include_cle", "cle_steps", "cle_to_relu6", "include_fast_ft", "fast_ft_epochs", "fold_conv_bn",
     "convert_bn_to_dwconv", "convert_sigmoid_to_hard_sigmoid", "align_concat", "align_pool", "weight_method",
@@ -39,9 +42,7 @@ class VitisQuantizer:
             raise ValueError(f"stand-in VitisQuantizer: images {calib_dataset.dtype} {calib_dataset.shape}")
         if calib_steps != -(-len(calib_dataset) // calib_batch_size):
             raise ValueError("stand-in VitisQuantizer: calib_steps does not cover the images once")
-        print(
-            "dpuflow stand-in for vai_q_tensorflow2: not the vendor's program, results by dpuflow's reference code"
-        )
+        print(BANNER)
         print("[VAI INFO] Start Quantize Calibration...")
         quantized = quantize(self.model, calib_dataset, calib_batch_size)
         print(f"\r{calib_steps}/{calib_steps} [==============================] - 1s 5ms/step")
