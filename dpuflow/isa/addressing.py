@@ -45,13 +45,17 @@ def run_of_entries(bank, address, jump, length, groups):
 def input_window(machine, init, op, rows_out, length, groups):
     """The Window that `rows_out` x `length` outputs of a CONV or ALU read.
 
-    ValueError when the walk over the rows needs a fifth base address.
+    ValueError when the walk over the rows needs a fifth base address, or the window is
+    larger than an image group.
     """
     kernel, stride = (init["kernel_h"], init["kernel_w"]), (init["stride_h"], init["stride_w"])
     n = np.arange((rows_out - 1) * stride[0] + kernel[0])
     x = np.arange((length - 1) * stride[1] + kernel[1])
     real_row = (n >= op["pad_top"]) & (n <= (rows_out - 1) * stride[0] + op["pad_bottom"])
     real_column = (x >= op["pad_left"]) & (x <= (length - 1) * stride[1] + op["pad_right"])
+    entries = int(real_row.sum()) * int(real_column.sum()) * groups
+    if entries > machine.pixels * BANK_DEPTH:
+        raise ValueError(f"reads {entries} entries, more than an image group holds")
     position = init["stride_offset_in"] + n
     local = op["bank_id_in"] % machine.pixels + position // stride[0]
     passes = local // machine.pixels

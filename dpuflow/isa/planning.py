@@ -17,6 +17,8 @@ EXEC_MODES = {DEPTHWISE, DEPTHWISE_NO_BIAS, AVERAGE_POOL, MAX_POOL, HARD_SIGMOID
 ALU_ACTIVATIONS = {0, 1, 4}
 CONV_ACTIVATIONS = {0, 1, 3, 4}
 SHIFT_BIAS_MAX = 20
+SHIFT_CUT_MAX = 31
+"""Far beyond any real shift (the vendor's quantizers stop at 16); keeps sums within 64 bits."""
 FILL = 7
 """LOAD.broadcast: write const_value instead of reading DDR."""
 
@@ -137,8 +139,7 @@ class _Planner:
     def _convinit(self, step, op):
         if op["act_type"] not in CONV_ACTIVATIONS:
             raise step.error(f"act_type {op['act_type']} does not exist on this DPU")
-        if op["shift_bias"] > SHIFT_BIAS_MAX:
-            raise step.error(f"shift_bias {op['shift_bias']} exceeds {SHIFT_BIAS_MAX}")
+        self._check_shifts(step, op)
         if op["valid_pixel_parallel"] > self.machine.pixels:
             raise step.error(f"{op['valid_pixel_parallel']} rows exceed the {self.machine.pixels} pixels")
         if op["stride_offset_in"] >= op["stride_h"] or op["stride_offset_out"] >= op["stride_out"]:
@@ -185,6 +186,7 @@ class _Planner:
             raise step.error(f"exec_mode {op['exec_mode']} is not supported by this simulator")
         if op["act_type"] not in ALU_ACTIVATIONS:
             raise step.error(f"act_type {op['act_type']} does not exist on this DPU's ALU")
+        self._check_shifts(step, op)
         if op["stride_offset_in"] >= op["stride_h"] or op["stride_offset_out"] >= op["stride_out"]:
             raise step.error("a stride_offset is not below its stride")
         self.state["ALUINIT"] = op
@@ -252,6 +254,11 @@ class _Planner:
             raise step.error("ELEWINIT without ELEW before it")
 
     # shared
+
+    def _check_shifts(self, step, op):
+        for name, limit in (("shift_bias", SHIFT_BIAS_MAX), ("shift_cut", SHIFT_CUT_MAX)):
+            if op[name] > limit:
+                raise step.error(f"{name} {op[name]} exceeds {limit}")
 
     def _need_init(self, step, name):
         if self.state[name] is None:

@@ -10,12 +10,13 @@ import numpy as np
 from dpuflow.errors import UserError
 from dpuflow.isa import engines, ordering
 from dpuflow.isa.code import decode
-from dpuflow.isa.machine import machine_for
+from dpuflow.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.isa.plan import MachineCodeError, Region
 from dpuflow.isa.planning import plan
 
 IMAGES_AT_ONCE = 128
-"""Images per batch: bounds the memory of the simulated banks (0.5 MiB per image on B4096)."""
+BATCH_BYTES = 2**28
+"""Bounds of a batch: images, and bytes of their simulated banks and DDR regions."""
 
 
 class Simulator:
@@ -67,15 +68,20 @@ class Simulator:
                 self.steps[i]
                 for i in ordering.interleaving([step.instruction for step in self.steps], interleave)
             ]
-        parts, memory = [], None
-        for start in range(0, len(inputs[0]), IMAGES_AT_ONCE):
-            batch = [array[start : start + IMAGES_AT_ONCE] for array in inputs]
+        parts, memory, size = [], None, self._images_at_once()
+        for start in range(0, len(inputs[0]), size):
+            batch = [array[start : start + size] for array in inputs]
             if memory is None or memory.images != len(batch[0]):
                 memory = engines.Memory(
                     self.machine, len(batch[0]), self.regions, self.program.parameters, seed
                 )
             parts.append(self._run_batch(batch, memory, steps))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _images_at_once(self):
+        banks = self.machine.image_banks * BANK_DEPTH * self.machine.channels
+        regions = sum(region.size for name, region in self.regions.items() if name != "REG_0")
+        return max(1, min(IMAGES_AT_ONCE, BATCH_BYTES // (banks + regions)))
 
     def _checked(self, array, port):
         array = np.asarray(array)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dpuflow.emulator.parameters import constants
 from dpuflow.errors import UserError
-from dpuflow.isa.planning import SHIFT_BIAS_MAX
+from dpuflow.isa.planning import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
 from dpuflow.numerics import average_pool_factor
 
@@ -18,7 +18,6 @@ SLOT = 4096
 """Alignment of every parameter tensor in REG_0, as the vendor's compiler 3.0 does."""
 ALIGNMENT = 16
 """DDR regions are rounded up to this (facts isa.md section 5)."""
-SHIFT_MAX = 63
 CONV_KERNEL_MAX, CONV_STRIDE_MAX = 16, 8
 ALU_MAX = 256
 PAD_MAX = 15
@@ -178,7 +177,7 @@ class _Reader:
             shift_bias = fix_in - self._fix_point(op.inputs["bias"][0]) + 1
         self._limits(op, "shift_bias + 1", shift_bias, 0, SHIFT_BIAS_MAX)
         shift_cut = fix_in - op.tensor.fix_point
-        self._limits(op, "shift_cut", shift_cut, 0, SHIFT_MAX)
+        self._limits(op, "shift_cut", shift_cut, 0, SHIFT_CUT_MAX)
         feature_map, geometry = self.map_of(source), self._geometry(op, kind)
         if self._can_augment(op, feature_map):
             feature_map, geometry = self._augment(op, feature_map, geometry)
@@ -227,9 +226,9 @@ class _Reader:
         geometry = self._geometry(op, kind)
         factor = average_pool_factor(*geometry["kernel"]) if kind == "avg_pool" else (1, 0)
         shift = self._fix_point(source) - op.tensor.fix_point
-        self._limits(op, "fix_point of the input less that of the output", shift, -7, 32)
+        self._limits(op, "fix_point of the input less that of the output", shift, -7, SHIFT_CUT_MAX - 8)
         if kind == "avg_pool":
-            self._limits(op, "shift", shift + factor[1], -7, SHIFT_MAX - 8)
+            self._limits(op, "shift", shift + factor[1], -7, SHIFT_CUT_MAX - 8)
         self.job.operations.append(
             Operation(
                 op.name,
