@@ -15,6 +15,7 @@ from dpuflow.isa.planning import AVERAGE_POOL, DEPTHWISE, FILL, HARD_SIGMOID, MA
 FLOAT32_EXACT = 2**24
 """Integers below this are exact in float32."""
 
+NOISE_BYTES = 1_000_003
 RELU, LEAKY_RELU, RELU6 = 1, 3, 4
 RELU6_LIMIT = 96
 LEAKY_FACTOR, LEAKY_SHIFT = 26, 8
@@ -30,16 +31,15 @@ class Memory:
     """
 
     def __init__(self, machine, images, regions, parameters, seed=0):
-        noise = np.random.default_rng(seed)
+        # an odd length, so that the repeated block lies differently in every bank and image
+        block = np.random.default_rng(seed).integers(-128, 128, NOISE_BYTES, np.int8)
         self.machine, self.images = machine, images
-        self.image = noise.integers(
-            -128, 128, (machine.image_banks * BANK_DEPTH, images, machine.channels), np.int8
-        )
+        self.image = np.resize(block, (machine.image_banks * BANK_DEPTH, images, machine.channels))
         others = (machine.banks - machine.image_banks) * BANK_DEPTH
-        self.constant = noise.integers(-128, 128, (others, machine.channels), np.int8)
+        self.constant = np.resize(block, (others, machine.channels))
         self.first_constant = machine.image_banks * BANK_DEPTH
         self.regions = {
-            name: noise.integers(-128, 128, (images, region.size), np.int8)
+            name: np.resize(block, (images, region.size))
             for name, region in regions.items()
             if name != "REG_0"
         }
