@@ -27,6 +27,7 @@ include: "rules/vitis_ai_inputs.smk"
 include: "rules/vitis_ai.smk"
 include: "rules/board.smk"
 include: "rules/report.smk"
+include: "rules/predict.smk"
 
 
 rule all:

@@ -1,0 +1,87 @@
+"""The best classes of each picture: from the network's outputs to a table and a page."""
+
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+
+from dpuflow.report.images import data_uri
+from dpuflow.report.page import render
+
+SHOWN = 200
+"""Pictures on the page; the table holds all."""
+LONGEST_SIDE = 360
+"""Pixels of an original on the page."""
+COLUMNS = ("image", "rank", "label", "name", "score")
+
+
+def best_classes(scores, class_names, top):
+    """Per picture the `top` classes with the greatest score, best first.
+
+    scores : float (N, classes). Returns N lists of {"rank", "label", "name", "score"}; of
+    equal scores the smaller label comes first.
+    """
+    order = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :top]
+    return [
+        [
+            {"rank": rank, "label": int(label), "name": class_names[label], "score": float(row[label])}
+            for rank, label in enumerate(labels, 1)
+        ]
+        for row, labels in zip(np.asarray(scores), order, strict=True)
+    ]
+
+
+def answers_csv(names, answers):
+    """CSV text with COLUMNS, `top` rows per picture."""
+    rows = [{"image": name, **answer} for name, best in zip(names, answers, strict=True) for answer in best]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+
+
+def answers_page(names, pictures, answers, facts, softmax, invert):
+    """Self-contained HTML text: original, what the network saw, the best classes.
+
+    pictures : list of `picture_files.Picture`; facts : mapping of what to say about the
+    network; softmax : whether the scores are those of a softmax.
+    """
+    cards = [
+        {
+            "name": name,
+            "best": best,
+            "size": picture.original.size,
+            "original": _thumbnail(picture.original),
+            "frame": _frame(picture),
+            "seen": data_uri(picture.pixels),
+        }
+        for name, picture, best in zip(names[:SHOWN], pictures[:SHOWN], answers[:SHOWN], strict=True)
+    ]
+    height, width, channels = pictures[0].pixels.shape
+    return render(
+        "predictions.html.j2",
+        cards=cards,
+        total=len(names),
+        facts=facts,
+        softmax=softmax,
+        invert=invert,
+        shape={"height": height, "width": width, "grey": channels == 1},
+    )
+
+
+def _frame(picture):
+    """The crop in percent of the original: left, top, width, height."""
+    across, down = picture.original.size
+    left, top, right, bottom = picture.crop
+    values = (left / across, top / down, (right - left) / across, (bottom - top) / down)
+    return [f"{100 * value:.2f}" for value in values]
+
+
+def _thumbnail(image):
+    """Data URI of an image, shrunk: JPEG, but small ones as PNG, which keeps their pixels."""
+    small = max(image.size) <= 96
+    copy = image.copy()
+    copy.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    stream = io.BytesIO()
+    copy.save(stream, "PNG" if small else "JPEG", **({} if small else {"quality": 82}))
+    kind = "png" if small else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -1,0 +1,64 @@
+# A user's own PNG and JPG files -> letters, by the emulated board of each run
+
+from dpuflow.predict.picture_files import find_pictures
+
+IMAGES = config.get("images") or config.get("predict", {}).get("images")
+
+try:  # here and not in an input function, where Snakemake shows a traceback
+    PICTURES = find_pictures(IMAGES) if IMAGES else []
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# Snakemake reports it as the input file that is missing
+NOT_GIVEN = "(predict.images is not given; name a folder: snakemake predict --config images=FOLDER)"
+
+
+rule predict_pictures:
+    message:
+        "Run your pictures through {wildcards.model}.xmodel in the emulator ({wildcards.target})."
+    input:
+        dataset="results/{dataset}/dataset.h5",
+        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
+        images=lambda w: PICTURES or NOT_GIVEN,
+    output:
+        predictions="results/predict/{dataset}/{model}/{quantizer}/{target}/predictions.csv",
+        page=report(
+            "results/predict/{dataset}/{model}/{quantizer}/{target}/predictions.html",
+            caption="../report/predictions.rst",
+            category="Own pictures",
+            labels={
+                "data set": "{dataset}",
+                "model": "{model}",
+                "quantizer": "{quantizer}",
+                "target": "{target}",
+            },
+        ),
+    log:
+        "logs/predict/{dataset}/{model}/{quantizer}/{target}/predict.log",
+    benchmark:
+        "benchmarks/jobs/predict/{dataset}/{model}/{quantizer}/{target}/predict.tsv"
+    params:
+        code=code("predict.py"),
+        run=lambda w: dict(w.items()),
+        top=config.get("predict", {}).get("top", 3),
+        invert=config.get("predict", {}).get("invert", False),
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    conda:
+        "../envs/dpuflow.yaml"
+    script:
+        "../scripts/predict.py"
+
+
+rule predict:
+    message:
+        "The answers for your pictures are in results/predict/."
+    input:
+        sorted(
+            {
+                f"results/predict/{run.dataset}/{run.model}/{run.quantizer}/{run.target}/predictions.html"
+                for run in RUNS
+            }
+        ),

@@ -1,0 +1,52 @@
+"""A user's own pictures go through the emulated board."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.evaluation import read_record
+
+pytestmark = pytest.mark.rules
+
+FOLDER = "results/predict/tiny/small/reference/zcu104"
+
+
+def test_test_images_as_files_get_the_answers_of_the_emulated_board(finished, tmp_path):
+    images, _ = read_dataset(finished.path("results/tiny/dataset.h5")).subset("test")
+    for index in range(6):
+        Image.fromarray(images[index][..., 0]).save(tmp_path / f"{index}.png")
+    enlarged = Image.fromarray(np.kron(images[0][..., 0], np.ones((10, 10), np.uint8)))
+    enlarged.convert("RGB").save(tmp_path / "big {0}.jpg", quality=95)
+    result = finished.run("predict", "--config", f"images={tmp_path}")
+    with open(finished.path(f"{FOLDER}/predictions.csv"), newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 * 7
+    first = {row["image"]: int(row["label"]) for row in rows if row["rank"] == "1"}
+    record = read_record(finished.path("results/tiny/small/reference/zcu104/emulator/board_accuracy.json"))
+    assert [first[f"{index}.png"] for index in range(6)] == record["predictions"][:6]
+    page = finished.path(f"{FOLDER}/predictions.html").read_text()
+    assert page.count("<article") == 7 and str(tmp_path) not in page
+    assert "big {0}.jpg: " in result.stdout
+
+
+def test_a_broken_picture_is_named_and_leaves_nothing(finished, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    result = finished.run("predict", "--config", f"images={tmp_path}", check=False)
+    assert result.returncode != 0
+    assert "broken.jpg: not a whole PNG or JPG image" in result.stdout
+    assert not finished.path(f"{FOLDER}/predictions.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "predict.images is not given; name a folder: snakemake predict --config images=FOLDER"),
+        (("--config", "images=no/where"), "predict.images: no/where: no such file or folder"),
+    ],
+)
+def test_missing_pictures_are_explained(finished, arguments, message):
+    result = finished.run("predict", "-n", *arguments, check=False)
+    assert result.returncode != 0 and message in result.stdout and "Traceback" not in result.stdout
