@@ -27,8 +27,8 @@ COMPONENTS = {
 }
 """Component of a run -> config section that defines it."""
 
-ORIGINS = ("layers", "keras_h5", "frozen_pb")
-"""Where a model comes from: trained here, a user's own H5, a user's own frozen graph."""
+ORIGINS = ("layers", "keras_h5", "frozen_pb", "starts_from")
+"""Where a model comes from: trained here, a user's own H5 or frozen graph, another model trained further."""
 
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
 
@@ -123,9 +123,21 @@ def _dangling_names(config):
         if len(origins) != 1:
             found = " and ".join(origins) or "none of them"
             messages.append(f"models.{name}: needs one of {', '.join(ORIGINS)}; found {found}")
-        elif "layers" in model and "training" not in model:
-            messages.append(f"models.{name}: has layers, so it needs the key training, too")
+        elif origins[0] in ("layers", "starts_from") and "training" not in model:
+            messages.append(f"models.{name}: has {origins[0]}, so it needs the key training, too")
+        elif "starts_from" in model:
+            messages += _bad_start(name, model["starts_from"], config["models"])
     return messages
+
+
+def _bad_start(name, start, models):
+    """Why a model cannot be trained further from `start`, as a list of at most one message."""
+    key = f"models.{name}.starts_from"
+    if start not in models:
+        return [f"{key}: models has no entry {start!r}{_nearest(start, list(models))}"]
+    if not {"layers", "keras_h5"} & models[start].keys():
+        return [f"{key}: {start!r} has no H5 of its own to start from; name a model with layers or keras_h5"]
+    return []
 
 
 def _as_list(value):
@@ -182,7 +194,14 @@ class Settings:
 
     def input_scaling(self, model):
         """{"subtract", "divide"} of a model."""
-        return self.model(model).get("input", DEFAULT_INPUT)
+        entry = self.model(model)
+        if "starts_from" in entry and "input" not in entry:
+            entry = self.model(entry["starts_from"])
+        return entry.get("input", DEFAULT_INPUT)
+
+    def start_of(self, model):
+        """The model that `model` is trained further from, with the same seed."""
+        return self.model(model)["starts_from"] + "".join(model.partition("-s")[1:])
 
     def target(self, name):
         """{"hardware": entry for `targets.load_targets`, "on_cpu", "compiler"} of a target."""

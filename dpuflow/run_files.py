@@ -24,7 +24,7 @@ def result_files(settings, run):
     board = f"{compiled}/{run.runner}"
     origin = settings.origin(run.model)
     files = {"dataset": f"results/{run.dataset}/dataset.h5"}
-    if origin == "layers":
+    if origin in ("layers", "starts_from"):
         files["history"] = f"{model}/history.csv"
     if origin != "frozen_pb":
         files |= {

@@ -18,7 +18,7 @@ rule convert:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/convert.tsv"
     wildcard_constraints:
-        model=SETTINGS.models_from("layers", "keras_h5"),
+        model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
     params:
         code=code("convert.py"),
     resources:
@@ -46,7 +46,7 @@ rule freeze:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/freeze.tsv"
     wildcard_constraints:
-        model=SETTINGS.models_from("layers", "keras_h5"),
+        model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
     params:
         code=code("freeze.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),

@@ -32,6 +32,37 @@ rule train:
         "../scripts/train.py"
 
 
+rule finetune:
+    message:
+        "Train {wildcards.model} further from {input.start}."
+    input:
+        dataset="results/{dataset}/dataset.h5",
+        start=lambda w: f"results/{w.dataset}/{SETTINGS.start_of(w.model)}/keras_trained_model.h5",
+    output:
+        model="results/{dataset}/{model}/keras_trained_model.h5",
+        history="results/{dataset}/{model}/history.csv",
+    log:
+        "logs/{dataset}/{model}/finetune.log",
+    benchmark:
+        "benchmarks/jobs/{dataset}/{model}/finetune.tsv"
+    wildcard_constraints:
+        model=SETTINGS.models_from("starts_from"),
+    params:
+        code=code("finetune.py"),
+        qat=lambda w: SETTINGS.model(w.model).get("qat", False),
+        training=lambda w: SETTINGS.model(w.model)["training"],
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+        seed=lambda w: SETTINGS.seed(w.model),
+    threads: 2
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=240,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/finetune.py"
+
+
 rule import_keras:
     message:
         "Take the trained model {wildcards.model} from {input.source}."

@@ -1,0 +1,37 @@
+"""Train a model further from another model's H5, aware of quantization if asked -> H5, history.csv."""
+
+import numpy as np
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.files import write_text
+from dpuflow.numerics import scale_pixels
+from dpuflow.scripting import run
+from dpuflow.training.fake_quant import fake_quantized
+from dpuflow.training.keras_file import load_model, save_model
+from dpuflow.training.trainer import compile_model, history_csv, seed_everything, train
+
+
+def main(snakemake):
+    params = snakemake.params
+    dataset = read_dataset(snakemake.input.dataset)
+    seed_everything(params.seed, threads=snakemake.threads)
+    model = load_model(snakemake.input.start)
+    trained = model
+    if params.qat:
+        calibration, _ = dataset.subset("calibration")
+        trained = fake_quantized(model, scale_pixels(np.asarray(calibration), params.input_scaling))
+    history = train(
+        trained,
+        dataset.subset("train"),
+        dataset.subset("validation"),
+        params.training,
+        params.input_scaling,
+        params.seed,
+    )
+    if params.qat:
+        compile_model(model, params.training)
+    save_model(model, snakemake.output.model)
+    write_text(snakemake.output.history, history_csv(history))
+
+
+run(main, globals())

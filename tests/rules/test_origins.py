@@ -1,0 +1,64 @@
+"""Models that enter the chain elsewhere: an own H5, an own frozen graph, training further."""
+
+import copy
+
+import pytest
+
+from dpuflow.evaluation import read_record
+
+pytestmark = pytest.mark.rules
+
+
+@pytest.fixture(scope="module")
+def origins(finished):
+    """The finished workflow, run again for three models made from its first."""
+    config = copy.deepcopy(finished.config)
+    model = "results/tiny/small"
+    scaling = config["models"]["small"]["input"]
+    config["models"] |= {
+        "own_h5": {"keras_h5": f"{model}/keras_trained_model.h5", "input": scaling},
+        "own_pb": {"frozen_pb": f"{model}/frozen_graph.pb", "input": scaling},
+        "further": {
+            "starts_from": "small",
+            "qat": True,
+            "training": {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32, "epochs": 1},
+        },
+    }
+    config["runs"][0]["model"] = ["small", "own_h5", "own_pb", "further"]
+    finished.run("all", config=config)
+    yield finished
+    finished.run("all")
+
+
+def board(workflow, model):
+    return read_record(workflow.path(f"results/tiny/{model}/reference/zcu104/emulator/board_accuracy.json"))
+
+
+def test_an_own_model_gives_the_same_answers_as_the_one_trained_here(origins):
+    expected = board(origins, "small")["predictions"]
+    assert board(origins, "own_h5")["predictions"] == expected
+    assert board(origins, "own_pb")["predictions"] == expected
+
+
+def test_a_frozen_graph_enters_without_a_keras_stage(origins):
+    assert not origins.path("results/tiny/own_pb/keras_accuracy.json").exists()
+    assert "own_pb" in origins.path("results/report/accuracy.md").read_text()
+
+
+def test_training_further_starts_from_the_trained_model(origins):
+    folder = origins.path("results/tiny/further")
+    assert len((folder / "history.csv").read_text().splitlines()) == 2
+    assert (folder / "keras_trained_model.h5").read_bytes() != origins.path(
+        "results/tiny/small/keras_trained_model.h5"
+    ).read_bytes()
+
+
+def test_a_start_that_does_not_exist_is_named(finished):
+    config = copy.deepcopy(finished.config)
+    config["models"]["further"] = {
+        "starts_from": "smal",
+        "training": {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32, "epochs": 1},
+    }
+    result = finished.run("all", "-n", config=config, check=False)
+    assert result.returncode != 0
+    assert "models.further.starts_from: models has no entry 'smal'; did you mean small?" in result.stdout
