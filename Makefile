@@ -41,8 +41,9 @@ lint: $(VENV)/test.stamp ## check style: ruff, snakefmt, snakemake --lint
 format: $(VENV)/test.stamp ## format the sources
 	@$(VENV)/bin/ruff check --fix-only . && $(VENV)/bin/ruff format . && $(VENV)/bin/snakefmt Snakefile rules
 
-rulegraph: $(VENV)/run.stamp ## draw the rules as results/rulegraph.mmd
-	@mkdir -p results && $(SNAKEMAKE) --rulegraph mermaid-js $(WITH_CONFIG) > results/rulegraph.mmd && echo results/rulegraph.mmd
+rulegraph: $(VENV)/run.stamp ## draw the rules as results/rulegraph.svg
+	@mkdir -p results && $(SNAKEMAKE) --rulegraph mermaid-js $(WITH_CONFIG) > results/rulegraph.mmd
+	@$(VENV)/bin/python -m dpuflow.rulegraph < results/rulegraph.mmd > results/rulegraph.svg && echo results/rulegraph.svg
 
 docs: $(VENV)/run.stamp ## write config/README.md anew from the schema
 	@$(VENV)/bin/python -m dpuflow.config_docs config/config.schema.yaml > config/README.md
