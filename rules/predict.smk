@@ -1,6 +1,6 @@
 # A user's own PNG and JPG files -> letters, by the emulated board of each run
 
-from dpuflow.predict.picture_files import find_pictures
+from dpuflow.predict.find import find_pictures
 
 IMAGES = config.get("images") or config.get("predict", {}).get("images")
 
@@ -44,7 +44,7 @@ rule predict_pictures:
         invert=config.get("predict", {}).get("invert", False),
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=15,
     conda:
         "../envs/dpuflow.yaml"

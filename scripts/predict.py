@@ -8,7 +8,8 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator
 from dpuflow.files import sha256, write_text
 from dpuflow.predict.answers import answers_csv, answers_page, best_classes
-from dpuflow.predict.picture_files import find_pictures, read_picture, short_names
+from dpuflow.predict.find import find_pictures, short_names
+from dpuflow.predict.picture_files import read_picture
 from dpuflow.scripting import log, run
 
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpuflow.errors import UserError
-from dpuflow.predict.picture_files import centred_crop, find_pictures, read_picture, short_names
+from dpuflow.predict.find import find_pictures, short_names
+from dpuflow.predict.picture_files import centred_crop, read_picture
 
 GREY = (28, 28, 1)
 COLOUR = (28, 28, 3)

@@ -1,0 +1,80 @@
+"""The examples in the documentation are valid: configurations pass the check, code runs."""
+
+import re
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from snakemake.utils import update_config
+
+from dpuflow.config import Settings, check, expand_runs
+from dpuflow.datasets.image_csv import read_image_csv
+from dpuflow.datasets.labels import labels_of
+
+PAGES = ["README.md", "docs/adding-a-dataset.md", "docs/adding-a-model.md", "docs/adding-a-target.md"]
+COMPLETE = PAGES[1:]
+
+
+def blocks(repo, page, language):
+    text = (repo / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def merged(repo, text):
+    """The default configuration with a documented one merged over it, as Snakemake does."""
+    config = yaml.safe_load((repo / "config/config.yaml").read_text(encoding="utf-8"))
+    update_config(config, yaml.safe_load(text))
+    return config
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_configuration_is_valid(repo, page):
+    found = blocks(repo, page, "yaml")
+    assert found
+    for text in found:
+        check(merged(repo, text), repo / "config/config.schema.yaml")
+
+
+@pytest.mark.parametrize("page", COMPLETE)
+def test_complete_examples_define_what_they_run(repo, page):
+    (text,) = blocks(repo, page, "yaml")
+    own, config = yaml.safe_load(text), merged(repo, text)
+    settings, runs = Settings(config), expand_runs(config)
+    (section,) = set(own) - {"runs"}
+    component = section.removesuffix("s")
+    assert {getattr(run, component) for run in runs} == set(own[section])
+    for run in runs:
+        assert settings.hardware(run.target).fingerprint > 0
+        labels_of(settings.dataset(run.dataset).get("class_names"))
+        assert settings.origin(run.model) in ("layers", "keras_h5", "frozen_pb")
+
+
+def test_the_own_board_has_the_fingerprint_that_its_dpu_names(repo):
+    config = merged(repo, blocks(repo, "docs/adding-a-target.md", "yaml")[0])
+    settings = Settings(config)
+    assert settings.hardware("zcu106").fingerprint == 0x101000056010405
+    assert settings.hardware("kv260_b1024").board.clock_mhz == 275
+
+
+def test_the_code_that_makes_csv_files_of_pictures_runs(repo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for part, count in (("train", 3), ("test", 2)):
+        for name in ("car", "ship", "lorry"):
+            folder = tmp_path / "pictures" / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(pixels + np.uint8(index)).save(folder / f"{index}.png")
+    (code,) = blocks(repo, "docs/adding-a-dataset.md", "python")
+    exec(code, {})
+    images, labels = read_image_csv("vehicles_train.csv", height=32, width=32, channels=3)
+    assert images.shape == (9, 32, 32, 3) and sorted(labels.tolist()) == [0, 0, 0, 2, 2, 2, 3, 3, 3]
+    assert read_image_csv("vehicles_test.csv", height=32, width=32, channels=3)[0].shape[0] == 6
+
+
+def test_links_between_pages_lead_somewhere(repo):
+    for page in [*PAGES, *(str(p.relative_to(repo)) for p in sorted((repo / "docs").glob("*.md")))]:
+        folder = (repo / page).parent
+        for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", (repo / page).read_text(encoding="utf-8")):
+            assert (folder / target).exists(), f"{page}: {target}"
