@@ -4,7 +4,7 @@ import json
 import shlex
 
 from dpuflow.vitis_ai import releases
-from dpuflow.vitis_ai.bundle import option_words
+from dpuflow.vitis_ai.shell_words import option_words
 
 BUNDLE = "results/{dataset}/{model}/{quantizer}/vitis_ai"
 

@@ -108,9 +108,3 @@ def write_bundle(images_path, module_path, arguments_path, images, batch, nodes,
     write_images(images_path, images)
     write_text(module_path, module_text(len(images), batch, nodes["input"]["name"], input_scaling))
     write_text(arguments_path, arguments_text(nodes, len(images), batch))
-
-
-def option_words(options):
-    """{"method": 1} -> "--method 1", each word quoted for the shell, in the order of the names."""
-    words = [word for name in sorted(options) for word in (f"--{name}", str(options[name]))]
-    return " ".join(shlex.quote(word) for word in words)

@@ -9,7 +9,7 @@ from dpuflow.config import check
 from dpuflow.errors import UserError
 from dpuflow.targets import load_targets
 from dpuflow.vitis_ai import releases
-from dpuflow.vitis_ai.bundle import option_words
+from dpuflow.vitis_ai.shell_words import option_words
 
 B4096 = "DPUCZDX8G_ISA1_B4096"
 
