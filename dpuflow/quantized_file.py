@@ -20,7 +20,7 @@ def write_quantized(path, quantized):
     with a fix_point each, next to the float32 parameters before rounding.
     """
     network = quantized.network
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["name"] = network.name
         file.attrs["input_scaling"] = json.dumps(quantized.input_scaling, sort_keys=True)

@@ -154,7 +154,7 @@ def build_dataset(
 
     Memory does not grow with the number of rows but for labels, hashes and indices.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         sink = _ImageSink(file)
         train_rows = sink.append(train_csv, shape, labels)
         test_rows = sink.append(test_csv, sink.shape, labels) - train_rows

@@ -7,13 +7,13 @@ class LogitDistance:
     """Distance of logits from the float network's: KL divergence of softened softmaxes.
 
     Plain squared error would count classes that never come near the top, whose logits may
-    saturate without harm. The temperature is a quarter of the median lead of the first class
-    over the second, so that confident networks keep a usable signal.
+    saturate without harm. The temperature is an eighth of the median lead of the first class
+    over the second (at least 1), so that confident networks keep a usable signal.
     """
 
     def __init__(self, reference):
         ordered = np.sort(reference, axis=1)
-        self.temperature = max(1.0, float(np.median(ordered[:, -1] - ordered[:, -2])) / 4)
+        self.temperature = max(1.0, float(np.median(ordered[:, -1] - ordered[:, -2])) / 8)
         self.log_p = self._log_softmax(reference)
         self.p = np.exp(self.log_p)
 

@@ -194,6 +194,7 @@ class Run:
         else:
             distance = LogitDistance(self.reference[:count])
             moves = search.LogitSearch(candidate, self.x[:count], distance).run(options["sweeps"])
+        moves += search.place_logits(candidate, self.x)
         measured = self.measure(candidate.quantized)
         kept = measured["divergence"] <= self._current()
         self.steps.append({"step": "position_search", **measured, "kept": kept, "moves": moves})

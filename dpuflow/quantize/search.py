@@ -4,15 +4,19 @@ Tensors between which the DPU only moves or compares bytes (max pooling, concate
 flatten) form a group with one position (`alignment.position_groups`).
 """
 
+import math
+
 import numpy as np
 
 from dpuflow.network import WEIGHTED, QuantizedNetwork
-from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
+from dpuflow.numerics import INT8_MAX, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.quantize import engine
 from dpuflow.quantize.alignment import position_groups
 from dpuflow.quantize.calibration import real_output, to_grid
 from dpuflow.quantize.positions import ANY_POSITION, CANDIDATES, choose_weights, non_overflow, squared_error
 
+RESERVE = 1.15
+"""How much larger than on the calibration images a runner-up may be and still fit."""
 RELU6_LEAST = 4
 """Below this position the DPU's fixed clamp at 96 no longer means 6 (facts xmodel.md section 4)."""
 
@@ -95,6 +99,14 @@ class LogitSearch:
         self.logits = logits_name(self.network)
         self.order = {layer.name: i for i, layer in enumerate(self.network.layers)}
         self.values = {}
+        # decided by the pixels alone: with few images the logits would trade its exactness for luck
+        self.groups = [
+            members
+            for members in position_groups(self.network)
+            if not {self.network.input.name, self.logits} & set(members)
+        ]
+        if [self.network.input.name] in position_groups(self.network):
+            candidate.set_group([self.network.input.name], best_input_position(images))
         self.error = self._evaluate(0, keep=True)
 
     def _evaluate(self, start, keep=False):
@@ -117,7 +129,7 @@ class LogitSearch:
         moves = []
         for _ in range(sweeps):
             before = len(moves)
-            for members in position_groups(self.network):
+            for members in self.groups:
                 moves += self._walk(members[0], self.order[members[0]], members)
             for name in self.candidate.quantized.weights:
                 moves += self._walk(f"{name}/weights", self.order[name], name)
@@ -154,6 +166,37 @@ def logits_name(network):
     """Name of the last quantized layer: what the softmax reads, or the output."""
     last = network.output
     return last.inputs[0] if last.op == "softmax" else last.name
+
+
+def place_logits(candidate, images):
+    """Give the logits the finest position at which only first places saturate; returns the move made.
+
+    The class is decided among the first two, and a saturated first stays first: so the runner-up's
+    largest value over `images`, with some reserve, must fit, and the steps in between, where ties
+    arise, are as small as they can be. Only for networks that end in softmax.
+    """
+    quantized, network = candidate.quantized, candidate.quantized.network
+    name = logits_name(network)
+    if network.output.op != "softmax" or len(network.consumers(name)) != 1 or network[name].shape[0] < 2:
+        return []
+    grid = to_grid(images, quantized.fix_points[network.input.name])
+    layer = network[name]
+    inputs = engine.run_integer(quantized, grid, layer.inputs)
+    real = _real(candidate, layer, [inputs[source] for source in layer.inputs])
+    second = RESERVE * float(np.partition(real, -2, axis=1)[:, -2].max())
+    if second <= 0:
+        return []
+    before = quantized.fix_points[name]
+    groups = next(members for members in position_groups(network) if name in members)
+    for position in range(math.floor(math.log2(INT8_MAX / second)), before - 1, -1):
+        candidate.set_group(groups, position)
+        if candidate.fits(name):
+            break
+    else:
+        candidate.set_group(groups, before)
+    after = quantized.fix_points[name]
+    why = "finest position that holds every runner-up"
+    return [] if after == before else [{"tensor": name, "from": before, "to": after, "why": why}]
 
 
 def best_input_position(x):

@@ -12,11 +12,12 @@ from dpuflow.tfgraph.graph_def import read_graph_def
 from tests.hand_network import hand_network, window
 
 TF_1_15_OPS = {
-    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Floor", "Identity", "MatMul", "MaxPool",
-    "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder", "Reshape", "Softmax", "Sum",
+    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Floor", "Identity", "MatMul",
+    "MaxPool", "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder", "Reshape", "Softmax", "Sum",
 }  # fmt: skip
 TF_1_15_ATTRIBUTES = {
-    "T", "dtype", "shape", "value", "strides", "padding", "dilations", "ksize", "N", "SrcT", "DstT", "keep_dims",
+    "T", "dtype", "shape", "value", "strides", "padding", "dilations", "ksize", "N", "SrcT",
+    "DstT", "keep_dims",
 }  # fmt: skip
 
 
@@ -59,7 +60,8 @@ def variant(kind):
 
 
 KINDS = (
-    "plain", "wide accumulators", "half of a bias step", "padded pooling", "global average", "relu6", "requantized",
+    "plain", "wide accumulators", "half of a bias step", "padded pooling", "global average", "relu6",
+    "requantized",
     "dilated, no softmax", "add of far positions",
 )  # fmt: skip
 
@@ -111,5 +113,3 @@ def test_bytes_do_not_change(tmp_path):
     write_eval_graph(tmp_path / "a.pb", quantized)
     write_eval_graph(tmp_path / "b.pb", copy.deepcopy(quantized))
     assert (tmp_path / "a.pb").read_bytes() == (tmp_path / "b.pb").read_bytes()
-
-

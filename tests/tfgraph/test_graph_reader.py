@@ -54,9 +54,13 @@ BUILDERS = {
     "conv_valid": lambda tf, x: conv(tf, x, 3, kernel=2, padding="VALID"),
     "conv_explicit": lambda tf, x: conv(tf, x, 3, padding=[[0, 0], [2, 0], [1, 0], [0, 0]]),
     "conv_dilated": lambda tf, x: conv(tf, x, 3, dilations=2),
-    "pad_conv": lambda tf, x: conv(tf, tf.pad(x, [[0, 0], [0, 1], [1, 0], [0, 0]]), 3, strides=2, padding="VALID"),
+    "pad_conv": lambda tf, x: conv(
+        tf, tf.pad(x, [[0, 0], [0, 1], [1, 0], [0, 0]]), 3, strides=2, padding="VALID"
+    ),
     "depthwise": lambda tf, x: tf.nn.depthwise_conv2d(x, constant(3, 3, 2, 1), [1, 1, 1, 1], "SAME"),
-    "depthwise_multiplier": lambda tf, x: tf.nn.depthwise_conv2d(x, constant(3, 3, 2, 3), [1, 2, 2, 1], "SAME"),
+    "depthwise_multiplier": lambda tf, x: tf.nn.depthwise_conv2d(
+        x, constant(3, 3, 2, 3), [1, 2, 2, 1], "SAME"
+    ),
     "fused_batch_norm": lambda tf, x: tf.nn.relu(batch_norm(tf, conv(tf, x, 4))),
     "decomposed_batch_norm": lambda tf, x: tf.nn.relu(decomposed_batch_norm(tf, conv(tf, x, 4))),
     "relu6": lambda tf, x: tf.nn.relu6(8 * conv(tf, x, 4)),
@@ -64,7 +68,9 @@ BUILDERS = {
     "leaky_relu": lambda tf, x: tf.nn.leaky_relu(conv(tf, x, 4), 26 / 256),
     "leaky_maximum": lambda tf, x: tf.maximum(26 / 256 * x, x),
     "max_pool_same": lambda tf, x: tf.nn.max_pool2d(conv(tf, x, 3), 3, 2, "SAME"),
-    "pad_max_pool": lambda tf, x: tf.nn.max_pool2d(tf.pad(tf.nn.relu(x), [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID"),
+    "pad_max_pool": lambda tf, x: tf.nn.max_pool2d(
+        tf.pad(tf.nn.relu(x), [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID"
+    ),
     "relu_behind_pool": lambda tf, x: tf.nn.relu(tf.nn.max_pool2d(conv(tf, x, 3), 2, 2, "VALID")),
     "avg_pool": lambda tf, x: tf.nn.avg_pool2d(x, [2, 3], [2, 1], "VALID"),
     "mean_keep": lambda tf, x: conv(tf, tf.reduce_mean(x, [1, 2], keepdims=True), 3, kernel=1),
@@ -73,7 +79,9 @@ BUILDERS = {
     "concat_relu": lambda tf, x: tf.nn.relu(tf.concat([conv(tf, x, 3), conv(tf, x, 2)], -1)),
     "residual": residual,
     "conv_read_twice": lambda tf, x: (lambda y: tf.nn.relu(y) + y)(conv(tf, x, 3)),
-    "flatten_dense": lambda tf, x: tf.nn.softmax(dense(tf, tf.nn.relu(dense(tf, keras_flatten(tf, x), 7)), 5)),
+    "flatten_dense": lambda tf, x: tf.nn.softmax(
+        dense(tf, tf.nn.relu(dense(tf, keras_flatten(tf, x), 7)), 5)
+    ),
     "reshape_minus_one": lambda tf, x: dense(tf, tf.reshape(x, [-1, 7 * 6 * 2]), 4),
     "dropout_leftovers": lambda tf, x: tf.identity(tf.nn.relu(x) / 1.0) * 1.0,
     "scaled_input": lambda tf, x: conv(tf, (x - 0.5) * 2.0, 3, padding="VALID"),
@@ -97,7 +105,7 @@ BUILDERS = {
     "dense_relu_bn_softmax": lambda tf, x: tf.nn.softmax(
         tf.nn.relu(dense(tf, keras_flatten(tf, x), 6)) * constant(6) + constant(6)
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +182,7 @@ def test_output_may_end_the_graph_before_an_unsupported_node(tmp_path):
     graph = small_graph()
     add_node(graph, "ArgMax", "class", ["model/out/Softmax"])
     write_graph_def(tmp_path / "g.pb", graph)
-    with pytest.raises(UserError, match="'class'.*ArgMax"):
+    with pytest.raises(UserError, match=r"'class'.*ArgMax"):
         read_network(tmp_path / "g.pb")
     assert read_network(tmp_path / "g.pb", output_name="model/out/Softmax:0").output.op == "softmax"
 

@@ -1,0 +1,62 @@
+"""Folding keeps the function and says what it did (equality with TensorFlow: test_graph_reader)."""
+
+import numpy as np
+import pytest
+
+from dpuflow.errors import UserError
+from dpuflow.quantize.engine import run_float
+from dpuflow.quantize.folding import fold
+from dpuflow.tfgraph.graph_reader import read_network
+from tests.quantize.frozen_networks import GraphMaker, images, plain_network, residual_network
+
+
+def outputs(network, x):
+    return run_float(network, x)[network.output.name]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_folded_network_equals_the_float_one(tmp_path, after):
+    network = read_network(plain_network(tmp_path / "g.pb", after))
+    x = images().astype(np.float32) / 255
+    folded, notes = fold(network)
+    np.testing.assert_allclose(outputs(folded, x), outputs(network, x), atol=1e-5)
+    ops = [layer.op for layer in folded.layers]
+    assert ops == ["input", "conv", "max_pool", "conv", "max_pool", "flatten", "dense", "dense", "softmax"]
+    assert sum("batch normalisation" in note["how"] for note in notes) == 2
+
+
+def test_offset_in_front_of_padding_takes_one_constant_channel(tmp_path):
+    network = read_network(plain_network(tmp_path / "g.pb", after=True))
+    folded, notes = fold(network)
+    first, second = (layer for layer in folded.layers if layer.op == "conv")
+    assert first.shape == (12, 12, 9)
+    assert not first.weights[-1].any()
+    assert first.bias[-1] == 2 ** round(np.log2(first.bias[-1]))
+    assert second.weights.shape == (12, 3, 3, 9)
+    # the new weights do not widen the range of the old ones
+    assert np.abs(second.weights[..., -1]).max() <= np.abs(second.weights[..., :-1]).max()
+    assert any("constant channel of conv2" in note["how"] for note in notes)
+
+
+def test_depthwise_choice_keeps_the_shapes(tmp_path):
+    network = read_network(plain_network(tmp_path / "g.pb", after=True))
+    folded, _ = fold(network, "depthwise")
+    x = images().astype(np.float32) / 255
+    np.testing.assert_allclose(outputs(folded, x), outputs(network, x), atol=1e-5)
+    norms = [layer for layer in folded.layers if layer.op == "depthwise_conv"]
+    assert [layer.attrs["kernel"] for layer in norms] == [(1, 1), (1, 1)]
+
+
+def test_reading_network_is_left_untouched(tmp_path):
+    network = read_network(residual_network(tmp_path / "g.pb"))
+    before = [(layer.name, layer.op, tuple(layer.inputs)) for layer in network.layers]
+    fold(network)
+    assert [(layer.name, layer.op, tuple(layer.inputs)) for layer in network.layers] == before
+
+
+def test_other_leaky_slopes_are_refused(tmp_path):
+    g = GraphMaker()
+    x = g.op("LeakyRelu", g.conv(g.input, 1, 2), alpha=0.3)
+    network = read_network(g.write(tmp_path / "g.pb", g.dense(g.flatten(x, 288), 288, 3)))
+    with pytest.raises(UserError, match=r"slope 0\.3.*26/256.*train with slope 0\.1"):
+        fold(network)

@@ -1,0 +1,124 @@
+"""Positions of single tensors, groups, and their repairs."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dpuflow.network import Layer, Network
+from dpuflow.numerics import quantize
+from dpuflow.quantize.alignment import position_groups, repair_shifts, share_positions
+from dpuflow.quantize.calibration import quantize_parameters, to_grid, vote
+from dpuflow.quantize.positions import (
+    ANY_POSITION,
+    choose_activation,
+    choose_weights,
+    non_overflow,
+    squared_error,
+)
+
+TENSORS = arrays(
+    np.float32,
+    st.integers(1, 40),
+    elements=st.floats(-100, 100, width=32).filter(lambda v: v == 0 or abs(v) > 1e-6),
+)
+
+
+def test_known_positions():
+    assert non_overflow(0.0, 1.0) == 6  # 1.0 * 2**7 would be 128
+    assert non_overflow(-1.0, 127 / 128) == 7
+    assert non_overflow(0.0, 127.5 / 128) == 7  # half a step of guard
+    assert non_overflow(-300.0, 3.0) == -2
+    assert non_overflow(0.0, 0.0) == ANY_POSITION
+
+
+@given(TENSORS)
+def test_non_overflow_is_the_finest_that_does_not_saturate(x):
+    position = non_overflow(x.min(), x.max())
+    if position == ANY_POSITION:
+        assert not x.any()
+        return
+    scaled = np.ldexp(x.astype(np.float64), position)
+    assert scaled.max() <= 127.5 and scaled.min() >= -128.5
+    finer = np.ldexp(x.astype(np.float64), position + 1)
+    assert finer.max() > 127.5 - 1e-4 or finer.min() < -128.5 + 1e-4
+
+
+@given(TENSORS)
+def test_min_diffs_has_the_least_error_of_the_five(x):
+    base, chosen = non_overflow(x.min(), x.max()), choose_activation(x, "min_diffs")
+    if base == ANY_POSITION:
+        return
+    assert base <= chosen <= base + 4
+    errors = [
+        float(np.square(np.ldexp(quantize(x, p).astype(np.float64), -p) - x).sum())
+        for p in range(base, base + 5)
+    ]
+    assert errors[chosen - base] <= min(errors) * (1 + 1e-3) + 1e-9
+
+
+@given(TENSORS)
+def test_squared_error_is_that_of_the_quantizer(x):
+    expected = float(np.square(np.ldexp(quantize(x, 3).astype(np.float64), -3) - x).sum())
+    assert np.isclose(squared_error(x, 3), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_weights_round_half_away_from_zero():
+    assert choose_weights(np.array([1.0]), "non_overflow") == 6
+    weights, _ = quantize_parameters(
+        Network("n", [Layer("x", "input", [], (2,)), dense("d", "x", np.array([[2.5, -127.0]], np.float32))]),
+        "non_overflow",
+    )
+    np.testing.assert_array_equal(weights["d"][0], [[3, -127]])
+
+
+def dense(name, source, weights, bias=None):
+    return Layer(name, "dense", [source], (len(weights),), {"activation": "NONE"}, weights, bias)
+
+
+def test_most_batches_win_and_ties_go_to_the_smaller_position():
+    network = Network("n", [Layer("x", "input", [], (1,)), dense("d", "x", np.ones((1, 1), np.float32))])
+    weights, biases = quantize_parameters(network, "non_overflow")
+    batches = [[0.9], [0.9], [3.0], [3.0]]
+    positions, votes = vote(network, weights, biases, np.array(batches, np.float32), "non_overflow", 1)
+    assert votes["x"] == {5: 2, 7: 2}
+    assert positions["x"] == 5
+    positions, _ = vote(network, weights, biases, np.array(batches[:3], np.float32), "non_overflow", 1)
+    assert positions["x"] == 7
+
+
+def test_groups_share_one_position():
+    window = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0, 0, 0)}
+    layers = [
+        Layer("x", "input", [], (4, 4, 1)),
+        Layer("a", "conv", ["x"], (4, 4, 1)),
+        Layer("b", "conv", ["x"], (4, 4, 1)),
+        Layer("cat", "concat", ["a", "b"], (4, 4, 2), {"axis": 3}),
+        Layer("max", "max_pool", ["cat"], (2, 2, 2), window),
+        Layer("gap", "avg_pool", ["max"], (1, 1, 2), window),
+        Layer("flat", "flatten", ["gap"], (2,)),
+    ]
+    network = Network("n", layers)
+    assert position_groups(network) == [["x"], ["a", "b", "cat", "max"], ["gap", "flat"]]
+    positions = {"x": 7, "a": 5, "b": 3, "cat": 4, "max": 4, "gap": 6, "flat": 6}
+    changes = share_positions(network, positions)
+    assert positions == {"x": 7, "a": 3, "b": 3, "cat": 3, "max": 3, "gap": 6, "flat": 6}
+    assert {change["tensor"] for change in changes} == {"a", "cat", "max"}
+
+
+def test_shifts_are_brought_into_range_and_reported():
+    layer = dense("d", "x", np.array([[0.5]], np.float32), np.array([0.001], np.float32))
+    network = Network("n", [Layer("x", "input", [], (1,)), layer])
+    for fix_out, weight_position in ((20, 13), (-5, 4), (6, 7)):
+        weights, biases = {"d": (np.array([[64]], np.int8), 7)}, {"d": (np.array([66], np.int8), 16)}
+        changes = repair_shifts(network, {"x": 7, "d": fix_out}, weights, biases)
+        shift_cut = 7 + weights["d"][1] - fix_out
+        shift_bias = 7 + weights["d"][1] - biases["d"][1]
+        assert 0 <= shift_cut <= 16 and 0 <= shift_bias <= 16
+        assert weights["d"][1] == weight_position
+        assert ("d/weights" in [change["tensor"] for change in changes]) == (weight_position != 7)
+        np.testing.assert_array_equal(weights["d"][0], quantize(layer.weights, weight_position, "STD_ROUND"))
+
+
+def test_activations_round_half_up():
+    np.testing.assert_array_equal(to_grid(np.array([-2.5, 2.5, -0.5, 300.0], np.float32), 0), [-2, 3, 0, 127])

@@ -1,0 +1,119 @@
+"""Choosing roundings by reconstruction, bias correction, equalization."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from dpuflow.numerics import scale_pixels
+from dpuflow.quantize import engine, equalization, reconstruction, rounding
+from dpuflow.quantize.folding import fold
+from dpuflow.quantize.reference import quantize
+from dpuflow.quantize.settings import DEFAULTS
+from dpuflow.tfgraph.graph_reader import read_network
+from tests.quantize.frozen_networks import images, plain_network, residual_network
+
+OFF = {"equalization": False, "fast_finetune": False, "diagnosis": False}
+OPTIONS = DEFAULTS["fast_finetune"]
+
+
+@pytest.fixture(params=[plain_network, residual_network])
+def quantized(request, tmp_path):
+    path = request.param(tmp_path / "g.pb")
+    return quantize(path, images(), OFF, {"subtract": 128, "divide": 128})[0]
+
+
+def layer_errors(quantized, x):
+    """Mean squared error per weighted layer against the float network, in steps squared."""
+    names = list(quantized.weights)
+    floats = engine.run_float(quantized.network, x, names)
+    grid = reconstruction.to_grid(x, quantized.fix_points[quantized.network.input.name])
+    integers = engine.run_integer(quantized, grid, names)
+    return {
+        n: float(np.square(floats[n] * 2.0 ** quantized.fix_points[n] - integers[n]).mean()) for n in names
+    }
+
+
+def test_finetuned_outputs_are_nearer_on_images_never_seen(quantized):
+    x = scale_pixels(images(), quantized.input_scaling)
+    unseen = scale_pixels(images(seed=9), quantized.input_scaling)
+    tuned = copy.deepcopy(quantized)
+    record = reconstruction.fast_finetune(tuned, x, OPTIONS)
+    assert [row["layer"] for row in record] == list(quantized.weights)
+    assert all(row["loss_after"] <= row["loss_before"] for row in record)
+    before, after = layer_errors(quantized, unseen), layer_errors(tuned, unseen)
+    assert sum(after.values()) < 0.95 * sum(before.values())
+
+
+def test_weights_stay_within_reach_and_int8(quantized):
+    x = scale_pixels(images(), quantized.input_scaling)
+    reconstruction.fast_finetune(quantized, x, OPTIONS)
+    moved = 0
+    for name, (values, fix) in quantized.weights.items():
+        real = np.clip(np.ldexp(quantized.network[name].weights.astype(np.float64), fix), -128, 127)
+        assert values.dtype == np.int8
+        assert np.abs(values - real).max() <= 1
+        moved += int((values != np.rint(real)).sum())
+    assert moved > 0
+
+
+def test_saturated_weights_stay_saturated(quantized):
+    name = next(iter(quantized.weights))
+    layer = quantized.network[name]
+    _, fix = quantized.weights[name]
+    finer = np.clip(np.rint(np.ldexp(layer.weights, fix + 3)), -128, 127).astype(np.int8)
+    quantized.weights[name] = (finer, fix + 3)
+    cut_off = np.abs(np.ldexp(layer.weights, fix + 3)) > 129
+    assert cut_off.any()
+    reconstruction.fast_finetune(quantized, scale_pixels(images(), quantized.input_scaling), OPTIONS)
+    np.testing.assert_array_equal(quantized.weights[name][0][cut_off], finer[cut_off])
+
+
+def test_finetuning_repeats_bit_for_bit(quantized):
+    x = scale_pixels(images(), quantized.input_scaling)
+    twice = [copy.deepcopy(quantized) for _ in range(2)]
+    for each in twice:
+        reconstruction.fast_finetune(each, x, OPTIONS)
+    for name in quantized.weights:
+        np.testing.assert_array_equal(twice[0].weights[name][0], twice[1].weights[name][0])
+        np.testing.assert_array_equal(twice[0].biases[name][0], twice[1].biases[name][0])
+
+
+def test_descent_finds_the_rounding_that_reconstructs():
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(-100, 101, (400, 12)).astype(np.float32)
+    hidden = rng.integers(-60, 61, (12, 3)).astype(np.float64)  # the target is reachable exactly
+    target = (inputs @ hidden).astype(np.float32)
+    start = hidden + rng.integers(0, 2, hidden.shape)  # some rounded up by mistake
+    real = hidden + 0.5
+    problem = rounding.Problem(inputs, target, real, None, 0.0, -np.inf, np.inf, ridge=0.0)
+    weights, bias, loss = rounding.descend(problem, start, None, sweeps=10, reach=1)
+    assert bias is None
+    assert loss == 0
+    np.testing.assert_array_equal(weights, hidden)
+
+
+def test_bias_correction_moves_the_means_towards_float(quantized):
+    x = scale_pixels(images(), quantized.input_scaling)
+    for name, (values, fix) in quantized.biases.items():  # spoil the biases first
+        quantized.biases[name] = (np.clip(values.astype(int) + 7, -128, 127).astype(np.int8), fix)
+    before = layer_errors(quantized, x)
+    record = reconstruction.correct_biases(quantized, x)
+    after = layer_errors(quantized, x)
+    assert [row["layer"] for row in record] == list(quantized.biases)
+    assert sum(after.values()) < sum(before.values())
+
+
+def test_equalization_keeps_the_function_and_evens_the_ranges(tmp_path):
+    network, _ = fold(read_network(plain_network(tmp_path / "g.pb")))
+    x = scale_pixels(images(), {"subtract": 128, "divide": 128})
+    expected = engine.run_float(network, x)[network.output.name]
+    pairs = equalization.equalize(network)
+    np.testing.assert_allclose(engine.run_float(network, x)[network.output.name], expected, atol=1e-4)
+    assert pairs
+    assert all(pair["smallest"] < pair["largest"] for pair in pairs)
+    for pair in pairs:
+        head, tail = network[pair["head"]], network[pair["tail"]]
+        out = equalization.output_range(head)
+        np.testing.assert_allclose(out, equalization.input_range(tail, len(out)), rtol=0.05)
+        assert head.attrs["activation"] != "RELU6"
