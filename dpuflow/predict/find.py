@@ -12,13 +12,17 @@ def find_pictures(images):
     """Sorted paths of the PNG and JPG files meant by the config key predict.images.
 
     images : a folder (searched at any depth, hidden files left out), a file, or a list of
-        files and folders. UserError when it is missing or holds none.
+        files and folders. UserError when it is missing or holds none, or for
+    braces in a name.
     """
     if not images:
         raise UserError("predict.images: not given; name a folder: snakemake predict --config images=FOLDER")
     found = {}
     for entry in images if isinstance(images, list) else [images]:
         found |= dict.fromkeys(_pictures_of(Path(os.path.expanduser(str(entry)))))
+    for path in found:
+        if "{" in path or "}" in path:
+            raise UserError(f"predict.images: {path}: rename it; a workflow takes braces for wildcards")
     return list(found)
 
 

@@ -146,6 +146,12 @@ def test_a_folder_without_pictures_is_explained(tmp_path):
         find_pictures(str(tmp_path))
 
 
+def test_names_with_braces_are_refused(tmp_path):
+    (tmp_path / "a{0}.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"a\{0\}\.png: rename it"):
+        find_pictures(str(tmp_path))
+
+
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 300))
 def test_a_crop_is_centred_inside_and_touches_two_sides(across, down, width, height):
     left, top, right, bottom = centred_crop((across, down), width, height)

@@ -19,7 +19,7 @@ def test_test_images_as_files_get_the_answers_of_the_emulated_board(finished, tm
     for index in range(6):
         Image.fromarray(images[index][..., 0]).save(tmp_path / f"{index}.png")
     enlarged = Image.fromarray(np.kron(images[0][..., 0], np.ones((10, 10), np.uint8)))
-    enlarged.convert("RGB").save(tmp_path / "big {0}.jpg", quality=95)
+    enlarged.convert("RGB").save(tmp_path / "big one's.jpg", quality=95)
     result = finished.run("predict", "--config", f"images={tmp_path}")
     with open(finished.path(f"{FOLDER}/predictions.csv"), newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -29,7 +29,7 @@ def test_test_images_as_files_get_the_answers_of_the_emulated_board(finished, tm
     assert [first[f"{index}.png"] for index in range(6)] == record["predictions"][:6]
     page = finished.path(f"{FOLDER}/predictions.html").read_text()
     assert page.count("<article") == 7 and str(tmp_path) not in page
-    assert "big {0}.jpg: " in result.stdout
+    assert "big one's.jpg: " in result.stdout
 
 
 def test_a_broken_picture_is_named_and_leaves_nothing(finished, tmp_path):
