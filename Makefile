@@ -29,6 +29,7 @@ install: $(VENV)/run.stamp ## install what dpuflow runs on into .venv
 
 run: $(VENV)/run.stamp ## data set to accuracy report on the embedded data (CONFIG=... for another)
 	@$(SNAKEMAKE) all --quiet rules $(WITH_CONFIG)
+	@echo "The report: file://$(CURDIR)/results/report/accuracy.html"
 
 test: $(VENV)/test.stamp ## run all tests
 	@$(VENV)/bin/python -m pytest $(TESTS)
