@@ -12,7 +12,8 @@ from pathlib import Path
 
 PACKAGE = "dpuflow"
 _IMPORT = re.compile(
-    rf"^[ \t]*(?:from[ \t]+({PACKAGE}[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+({PACKAGE}[\w.]*))",
+    rf"^[ \t]*(?:from[ \t]+({PACKAGE}[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)"
+    rf"|import[ \t]+({PACKAGE}[\w.]*))",
     re.MULTILINE,
 )
 """Import statements of the package: read by pattern, because parsing a hundred files costs
@@ -79,7 +80,8 @@ def _files_of(module, root):
             folder = base if depth == len(parts) else None
         elif (root / base).with_suffix(".py").exists():
             found.append(base.with_suffix(".py"))
-            found.extend(base.with_suffix(s) for s in sorted(DATA_SUFFIXES) if (root / base).with_suffix(s).exists())
+            beside = [base.with_suffix(suffix) for suffix in sorted(DATA_SUFFIXES)]
+            found.extend(path for path in beside if (root / path).exists())
             folder = base.parent if depth > 2 else None
         else:
             folder = None

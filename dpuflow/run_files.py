@@ -70,6 +70,34 @@ def report_entries(settings, runs):
     ]
 
 
+def benchmark_files(run):
+    """Where Snakemake notes the seconds of the jobs that lead to a run, shared ones included.
+
+    Not every run has all of them: which stages there are depends on the model and the tools.
+    """
+    dataset = f"benchmarks/jobs/{run.dataset}"
+    model = f"{dataset}/{run.model}"
+    quantized = f"{model}/{run.quantizer}"
+    compiled = f"{quantized}/{run.target}"
+    stages = {
+        dataset: ("obtain_dataset", "build_dataset"),
+        model: (
+            *("train", "finetune", "import_keras", "evaluate_keras"),
+            *("convert", "freeze", "import_frozen", "evaluate_frozen"),
+        ),
+        quantized: ("quantize", "evaluate_quantized", "predict"),
+        compiled: ("compile",),
+        f"{compiled}/{run.runner}": ("run",),
+    }
+    return [f"{folder}/{name}.tsv" for folder, names in stages.items() for name in names]
+
+
+def sweep_entries(settings, runs):
+    """`report_entries` with the benchmark files, for `dpuflow.report.sweep`."""
+    entries = report_entries(settings, runs)
+    return [entry | {"benchmarks": benchmark_files(run)} for entry, run in zip(entries, runs, strict=True)]
+
+
 def all_result_files(settings, runs):
     """Every file that a report on these runs reads, sorted, each once."""
     return sorted({path for run in runs for path in result_files(settings, run).values()})

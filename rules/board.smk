@@ -21,9 +21,11 @@ rule run_emulator:
         runner=SETTINGS.named("runners", "kind", "emulator"),
     params:
         code=code("run_emulator.py"),
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/test.yaml"
@@ -49,9 +51,11 @@ rule run_isa_simulator:
         runner=SETTINGS.named("runners", "kind", "isa_simulator"),
     params:
         code=code("run_isa_simulator.py"),
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     conda:
         "../envs/test.yaml"
@@ -76,8 +80,10 @@ rule bundle:
         code=code("bundle.py"),
         target=lambda w: SETTINGS.target(w.target),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "int8"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/dpuflow.yaml"
@@ -106,9 +112,11 @@ rule run_virtual_board:
         code=code("run_virtual_board.py"),
         target=lambda w: SETTINGS.target(w.target),
         options=lambda w: config["runners"][w.runner].get("options", {}),
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/test.yaml"
@@ -138,7 +146,7 @@ rule run_ssh:
         target=lambda w: SETTINGS.target(w.target),
         runner=lambda w: config["runners"][w.runner],
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=180,
         # no more jobs at a time than boards: the profile or --resources may say boards=N
         boards=1,
@@ -164,7 +172,7 @@ rule gate:
         code=code("gate.py"),
         limits=config.get("gates", []),
     resources:
-        mem_mb=500,
+        mem_mb=growing(500),
         runtime=5,
     conda:
         "../envs/dpuflow.yaml"

@@ -40,6 +40,15 @@ def code(script):
     return code_digest(f"scripts/{script}", ROOT)
 
 
+def growing(mem_mb):
+    """Memory in MB that grows with each attempt of a job: for profiles with `retries`."""
+    return lambda wildcards, attempt: mem_mb * attempt
+
+
+# Groups: on a cluster the small stages of a run travel as one job (ignored where jobs run locally).
+# data -> (training, alone) -> graph -> int8; a rule between two of the same group belongs to it, too.
+
+
 wildcard_constraints:
     dataset="|".join(config["datasets"]),
     model=r"[A-Za-z0-9][A-Za-z0-9_]*(-s[0-9]+)?",

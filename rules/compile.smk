@@ -19,8 +19,10 @@ rule compile_reference:
     params:
         code=code("compile_reference.py"),
         target=lambda w: SETTINGS.target(w.target),
+    group:
+        "int8"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=15,
     conda:
         "../envs/dpuflow.yaml"
@@ -46,8 +48,10 @@ rule compile_native:
     params:
         code=code("compile_native.py"),
         target=lambda w: SETTINGS.target(w.target),
+    group:
+        "int8"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/dpuflow.yaml"

@@ -21,8 +21,10 @@ rule convert:
         model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
     params:
         code=code("convert.py"),
+    group:
+        "graph"
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=15,
     conda:
         "../envs/tensorflow.yaml"
@@ -51,9 +53,11 @@ rule freeze:
         code=code("freeze.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         tolerance=1e-5,
+    group:
+        "graph"
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=15,
     conda:
         "../envs/tensorflow.yaml"
@@ -80,8 +84,10 @@ rule import_frozen:
         code=code("import_frozen.py"),
         input_node=lambda w: SETTINGS.model(w.model).get("input_node"),
         output_node=lambda w: SETTINGS.model(w.model).get("output_node"),
+    group:
+        "graph"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/dpuflow.yaml"
@@ -105,9 +111,11 @@ rule evaluate_frozen:
     params:
         code=code("evaluate_frozen.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "graph"
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=30,
     conda:
         "../envs/tensorflow.yaml"

@@ -16,9 +16,11 @@ rule obtain_dataset:
         entry=lambda w: {
             k: v for k, v in SETTINGS.dataset(w.dataset).items() if k in ("source", "image", "class_names")
         },
+    group:
+        "data"
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=20,
     conda:
         "../envs/dpuflow.yaml"
@@ -41,8 +43,10 @@ rule build_dataset:
     params:
         code=code("build_dataset.py"),
         entry=lambda w: {k: v for k, v in SETTINGS.dataset(w.dataset).items() if k != "source"},
+    group:
+        "data"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=20,
     conda:
         "../envs/dpuflow.yaml"

@@ -23,9 +23,11 @@ rule quantize_reference:
         model=lambda w: w.model,
         settings=lambda w: config["quantizers"][w.quantizer],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
+        mem_mb=growing(4000),
         runtime=60,
     conda:
         "../envs/tensorflow.yaml"
@@ -51,9 +53,11 @@ rule evaluate_quantized:
     params:
         code=code("evaluate_quantized.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=30,
     conda:
         "../envs/tensorflow.yaml"

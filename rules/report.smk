@@ -21,7 +21,7 @@ rule report:
         commands=["snakemake all"],
         repository=str(ROOT),
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=15,
     conda:
         "../envs/report.yaml"
@@ -43,9 +43,9 @@ rule sweep_report:
         "benchmarks/jobs/sweep_report.tsv"
     params:
         code=code("sweep_report.py"),
-        runs=run_files.report_entries(SETTINGS, RUNS),
+        runs=run_files.sweep_entries(SETTINGS, RUNS),
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=15,
     conda:
         "../envs/report.yaml"

@@ -24,7 +24,7 @@ rule train:
         seed=lambda w: SETTINGS.seed(w.model),
     threads: 2
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
+        mem_mb=growing(4000),
         runtime=240,
     conda:
         "../envs/tensorflow.yaml"
@@ -55,7 +55,7 @@ rule finetune:
         seed=lambda w: SETTINGS.seed(w.model),
     threads: 2
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
+        mem_mb=growing(4000),
         runtime=240,
     conda:
         "../envs/tensorflow.yaml"
@@ -79,8 +79,10 @@ rule import_keras:
         model=SETTINGS.models_from("keras_h5"),
     params:
         code=code("import_keras.py"),
+    group:
+        "graph"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
     conda:
         "../envs/tensorflow.yaml"
@@ -103,9 +105,11 @@ rule evaluate_keras:
     params:
         code=code("evaluate_keras.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "graph"
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=30,
     conda:
         "../envs/tensorflow.yaml"

@@ -22,8 +22,10 @@ rule vitis_ai_bundle:
         code=code("vitis_ai_bundle.py"),
         calibration=lambda w: config["quantizers"][w.quantizer].get("calibration", {}),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "int8"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/dpuflow.yaml"
@@ -42,8 +44,10 @@ rule vitis_ai_test_images:
         "logs/{dataset}/vitis_ai_test_images.log",
     params:
         code=code("vitis_ai_test_images.py"),
+    group:
+        "data"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/dpuflow.yaml"
@@ -72,9 +76,11 @@ rule quantize_vai_q_tensorflow:
         enter=releases.enter("vai_q_tensorflow"),
         bundle=lambda w, input: os.path.dirname(input.module),
         options=lambda w: option_words(config["quantizers"][w.quantizer].get("options", {})),
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=lambda w, attempt: 8000 * attempt,
+        mem_mb=growing(8000),
         runtime=120,
     container:
         quantizer_image
@@ -114,9 +120,11 @@ rule quantize_vai_q_tensorflow2:
     params:
         enter=releases.enter("vai_q_tensorflow2"),
         options=lambda w: json.dumps(config["quantizers"][w.quantizer].get("options", {}), sort_keys=True),
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=lambda w, attempt: 8000 * attempt,
+        mem_mb=growing(8000),
         runtime=120,
     container:
         quantizer_image
@@ -149,8 +157,10 @@ rule record_vai_q:
         code=code("record_vai_q.py"),
         entry=lambda w: config["quantizers"][w.quantizer],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "int8"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/test.yaml"
@@ -178,9 +188,11 @@ rule predict_vai_q_tensorflow:
         enter=releases.enter("vai_q_tensorflow"),
         subtract=lambda w: SETTINGS.input_scaling(w.model)["subtract"],
         divide=lambda w: SETTINGS.input_scaling(w.model)["divide"],
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     container:
         quantizer_image
@@ -215,9 +227,11 @@ rule predict_vai_q_tensorflow2:
         enter=releases.enter("vai_q_tensorflow2"),
         subtract=lambda w: SETTINGS.input_scaling(w.model)["subtract"],
         divide=lambda w: SETTINGS.input_scaling(w.model)["divide"],
+    group:
+        "int8"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     container:
         quantizer_image
@@ -245,8 +259,10 @@ rule evaluate_vai_q:
         quantizer=VENDOR_QUANTIZERS,
     params:
         code=code("evaluate_outputs.py"),
+    group:
+        "int8"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/test.yaml"
@@ -266,8 +282,10 @@ rule vitis_ai_arch:
     params:
         code=code("vitis_ai_arch.py"),
         target=lambda w: SETTINGS.target(w.target),
+    group:
+        "int8"
     resources:
-        mem_mb=500,
+        mem_mb=growing(500),
         runtime=5,
     conda:
         "../envs/dpuflow.yaml"
@@ -289,8 +307,10 @@ rule export_quantized:
     params:
         code=code("export_quantized.py"),
         target=lambda w: SETTINGS.target(w.target),
+    group:
+        "int8"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/dpuflow.yaml"
@@ -326,8 +346,10 @@ rule compile_vai_c_tensorflow:
         folder=f"{COMPILED}/vitis_ai",
         # a frozen graph leaves the batch open; the compiler wants it
         options=lambda w: json.dumps(compiler_options(w) | {"input_shape": "INPUT_SHAPE"}, sort_keys=True),
+    group:
+        "int8"
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
+        mem_mb=growing(4000),
         runtime=60,
     container:
         compiler_image
@@ -365,8 +387,10 @@ rule compile_vai_c_tensorflow2:
         arch=lambda w: container_arch(w) or written_arch(w),
         folder=f"{COMPILED}/vitis_ai",
         options=compiler_option_words,
+    group:
+        "int8"
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
+        mem_mb=growing(4000),
         runtime=60,
     container:
         compiler_image
@@ -402,8 +426,10 @@ rule compile_vai_c_xir:
         arch=lambda w: container_arch(w) or written_arch(w),
         folder=f"{COMPILED}/vitis_ai",
         options=compiler_option_words,
+    group:
+        "int8"
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
+        mem_mb=growing(4000),
         runtime=60,
     container:
         compiler_image
@@ -436,8 +462,10 @@ rule record_vai_c:
         target=lambda w: SETTINGS.target(w.target),
         arch=lambda w: container_arch(w) or "arch.json by dpuflow",
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "int8"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     conda:
         "../envs/test.yaml"

@@ -1,6 +1,6 @@
 import pytest
 
-from dpuflow.code_closure import source_files
+from dpuflow.code_closure import _sha256, code_digest, source_files
 
 
 @pytest.fixture
@@ -39,3 +39,16 @@ def test_real_scripts_depend_on_what_they_use_and_no_more(repo):
     assert not any("quantize" in path or "report" in path or "xir" in path for path in train)
     frozen = source_files("scripts/evaluate_frozen.py", repo)
     assert "dpuflow/training/augmentation.py" not in frozen
+
+
+def test_the_digest_tells_contents_and_names_apart_and_ignores_times(tree):
+    def digest():
+        _sha256.cache_clear()
+        return code_digest("scripts/s.py", tree)
+
+    first = digest()
+    (tree / "dpuflow/a.py").touch()
+    (tree / "dpuflow/unused.py").write_text("x = 1\n")
+    assert digest() == first and len(first) == 64
+    (tree / "dpuflow/late.py").write_text("x = 1\n")
+    assert digest() != first

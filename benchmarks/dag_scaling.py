@@ -1,0 +1,149 @@
+"""How long Snakemake takes to plan a sweep: all of it to do, and nothing to do.
+
+Copies the workflow to a scratch folder and gives it sweeps of rising size. Nothing is
+computed: the files of the finished sweep are empty and marked as made (`snakemake
+--touch`), so the figures hold Snakemake's start, the DAG and the check of every job's
+times, params and checksums, not the reading of large files.
+
+    python benchmarks/dag_scaling.py            15, 100, 1,000 and 10,000 jobs
+    python benchmarks/dag_scaling.py --grid     1,000 runs that share their upstream artifacts
+    python benchmarks/dag_scaling.py --runs 1 100
+"""
+
+import argparse
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+REPO = Path(__file__).resolve().parent.parent
+PARTS = (
+    "Snakefile",
+    "rules",
+    "scripts",
+    "dpuflow",
+    "config",
+    "envs",
+    "report",
+    "profiles",
+    "board",
+    "vitis_ai",
+)
+SEEDS = (1, 11, 111, 1111)
+"""Runs that differ in their seed share the data set only: 9 jobs each and 4 in all."""
+
+DATASET = {
+    "source": {"kind": "synthetic", "train_images": 240, "test_images": 48, "seed": 3},
+    "validation": {"rows": 48, "take": "last"},
+    "calibration": {"images": 24, "seed": 1},
+}
+MODEL = {
+    "input": {"subtract": 128, "divide": 128},
+    "layers": [{"conv": {"filters": 8, "activation": "relu"}}, {"max_pool": 4}, "flatten"],
+    "training": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 32, "epochs": 1},
+}
+RUN = {
+    "dataset": "tiny",
+    "model": "small",
+    "quantizer": "reference",
+    "target": "zcu104",
+    "runner": "emulator",
+}
+
+
+def seed_sweep(runs):
+    """A configuration of so many runs, each trained with a seed of its own."""
+    seeds = {"seed": list(range(1, runs + 1))} if runs > 1 else {}
+    return {"datasets": {"tiny": DATASET}, "models": {"small": MODEL}, "runs": [RUN | seeds]}
+
+
+def grid():
+    """1,000 runs: 20 seeds x 10 quantizer settings x 5 targets."""
+    quantizers = {f"images{i}": {"tool": "reference", "calibration": {"images": i}} for i in range(10, 20)}
+    targets = {name: {"board": "kv260"} for name in "abcde"}
+    run = RUN | {"seed": list(range(1, 21)), "quantizer": list(quantizers), "target": list(targets)}
+    return seed_sweep(1) | {"quantizers": quantizers, "targets": targets, "runs": [run]}
+
+
+def copy_workflow(folder):
+    """The workflow's own files, without results and caches."""
+    for part in PARTS:
+        if (REPO / part).is_dir():
+            shutil.copytree(REPO / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(REPO / part, folder / part)
+
+
+def snakemake(folder, *arguments):
+    """(standard output and error, wall seconds, CPU seconds) of one call for the target `sweep`."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = ["snakemake", "sweep", *arguments, "--cores", "2", "--configfile", "sweep.yaml"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(),
+    )
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(done.stdout[-4000:])
+    return done.stdout, wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def environment():
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MAKEFLAGS")}
+    return kept | {"NO_COLOR": "1"}
+
+
+def pretend_finished(folder):
+    """Make every output an empty file that Snakemake takes for its job's result."""
+    table, _, _ = snakemake(folder, "--summary")
+    for line in table.splitlines():
+        path, tab, _ = line.partition("\t")
+        if tab and path != "output_file":
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+    snakemake(folder, "--touch", "--quiet", "all")
+
+
+def measure(config):
+    """(jobs, plan wall, plan CPU, no-op wall, no-op CPU) of a sweep."""
+    with tempfile.TemporaryDirectory(prefix="dag_scaling.") as name:
+        folder = Path(name)
+        copy_workflow(folder)
+        (folder / "sweep.yaml").write_text(yaml.safe_dump(config))
+        text, *plan = snakemake(folder, "-n", "--quiet", "rules")
+        jobs = int(re.findall(r"^total\s+(\d+)", text, re.MULTILINE)[-1])
+        pretend_finished(folder)
+        text, *check = snakemake(folder, "--quiet", "rules")
+        if "Nothing to be done" not in text:
+            sys.exit(f"the finished sweep is not finished:\n{text[-2000:]}")
+    return jobs, *plan, *check
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, nargs="+", default=SEEDS, help="runs that differ in their seed")
+    parser.add_argument("--grid", action="store_true", help="1,000 runs that share artifacts instead")
+    arguments = parser.parse_args()
+    print(f"{'runs':>6} {'jobs':>6} | {'plan s':>7} {'(CPU)':>7} | {'no-op s':>7} {'(CPU)':>7}")
+    sweeps = [(1000, grid())] if arguments.grid else [(runs, seed_sweep(runs)) for runs in arguments.runs]
+    for runs, config in sweeps:
+        jobs, *seconds = measure(config)
+        row = "{:7.2f} {:7.2f} | {:7.2f} {:7.2f}".format(*seconds)
+        print(f"{runs:6} {jobs:6} | {row}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""A Slurm cluster that lives as long as a test: its daemons run on loopback of this machine.
+
+No systemd, cgroups or accounting database. A "node" is one slurmd; several run side by
+side, as Debian's build allows. Cores and memory of a node are what the configuration
+claims (config_overrides), so a cluster larger than the machine can be had.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+DEBIAN_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
+DEFAULT_CONFIG = Path("/etc/slurm/slurm.conf")
+CONFIG = """\
+ClusterName=throwaway
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+AuthType=auth/munge
+CredType=cred/munge
+StateSaveLocation={root}/state
+SlurmdSpoolDir={root}/spool/%n
+SlurmctldPidFile={root}/slurmctld.pid
+SlurmdPidFile={root}/%n.pid
+SlurmctldLogFile={root}/slurmctld.log
+SlurmdLogFile={root}/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
+# finished jobs stay visible for squeue, which answers the status queries here
+MinJobAge=900
+# a lost node is noticed within seconds; the workflow, not Slurm, starts its jobs again
+SlurmdTimeout=10
+JobRequeue=0
+ReturnToService=2
+KillWait=2
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Unavailable(Exception):
+    """This machine cannot run a cluster; the message says why."""
+
+
+class Cluster:
+    """`nodes` slurmd with `cpus` cores and `memory` MB each; all state below `root`."""
+
+    def __init__(self, root, nodes=2, cpus=4, memory=64000):
+        self.root = Path(root)
+        self.names = [f"node{i}" for i in range(1, nodes + 1)]
+        self.cpus, self.memory = cpus, memory
+        self.config = self.root / "slurm.conf"
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+        self.environment["SLURM_CONF"] = str(self.config)
+        self._munged = None
+        self._link_before = None
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        """All daemons; returns when every node is idle."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in ("state", "spool"):
+            (self.root / folder).mkdir(exist_ok=True)
+        self._start_munge()
+        self._write_config()
+        self.start_controller(clean=True)
+        for name in self.names:
+            self.start_node(name)
+        self.wait_for(lambda: self._states().count("idle") == len(self.names), 60, "idle nodes")
+
+    def stop(self):
+        """Stop what `start` started, nothing else."""
+        if self.config.exists():
+            subprocess.run(["scancel", "--user=root"], env=self.environment, capture_output=True, timeout=30)
+        for name in self.names:
+            self.lose_node(name)
+        self.stop_controller()
+        if DEFAULT_CONFIG.is_symlink() and DEFAULT_CONFIG.resolve() == self.config.resolve():
+            DEFAULT_CONFIG.unlink()
+            if self._link_before:
+                DEFAULT_CONFIG.symlink_to(self._link_before)
+        if self._munged:
+            self._munged.terminate()
+            self._munged.wait(10)
+
+    def start_controller(self, clean=False):
+        self._run("slurmctld", "-f", self.config, *(["-c"] if clean else []))
+        self.wait_for(lambda: "UP" in self._run("scontrol", "ping", check=False), 30, "the controller")
+
+    def stop_controller(self, number=signal.SIGTERM):
+        """End slurmctld; with SIGKILL it has no chance to save its state."""
+        _end(self.root / "slurmctld.pid", number)
+
+    def start_node(self, name):
+        self._run("slurmd", "-f", self.config, "-N", name)
+
+    def lose_node(self, name):
+        """Kill slurmd of a node and everything that runs on it, as when the power goes."""
+        _end(self.root / f"{name}.pid", signal.SIGKILL)
+        for pid in _processes_of(name):
+            _signal(pid, signal.SIGKILL)
+
+    def jobs(self, *states):
+        """{job id: node} of the jobs in these states (default: not finished)."""
+        wanted = ",".join(states or ("PENDING", "RUNNING", "COMPLETING"))
+        lines = self._run("squeue", "--noheader", f"--states={wanted}", "--format=%i|%N").splitlines()
+        return dict(line.split("|") for line in lines)
+
+    def names_of_jobs(self):
+        """{job id: comment}: the comment names the rule or group and its wildcards."""
+        lines = self._run("squeue", "--noheader", "--states=all", "--format=%i|%k").splitlines()
+        return dict(line.split("|", 1) for line in lines)
+
+    def cancel(self, job):
+        self._run("scancel", job)
+
+    def wait_for(self, condition, seconds, what):
+        """Poll until `condition()` holds, TimeoutError after so many seconds."""
+        end = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > end:
+                logs = "\n".join(f"{p.name}: {p.read_text()[-800:]}" for p in self.root.glob("*.log"))
+                raise TimeoutError(f"waited {seconds} s for {what}\n{logs}")
+            time.sleep(0.2)
+        return value
+
+    def _states(self):
+        return self._run("sinfo", "--noheader", "-N", "--format=%t", check=False).split()
+
+    def _run(self, *command, check=True):
+        done = subprocess.run(
+            [str(word) for word in command], env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"{command}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def _start_munge(self):
+        """Slurm's authentication: one that answers already is used as it is."""
+        if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
+            return
+        folder = self.root / "munge"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        key = folder / "key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
+        for path in (self.root, folder):  # munged refuses folders that others may write
+            path.chmod(0o755)
+        files = ("key", "pid", "log", "seed")
+        options = [f"--{name}-file={folder / name}" for name in files]
+        self._munged = subprocess.Popen(
+            ["munged", "--foreground", "--force", *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        answered = ["munge", "-n"]
+        self.wait_for(lambda: subprocess.run(answered, capture_output=True).returncode == 0, 20, "munge")
+
+    def _write_config(self):
+        host = socket.gethostname().partition(".")[0]
+        ports = _free_ports(len(self.names) + 1)
+        nodes = "\n".join(
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
+            f"CPUs={self.cpus} RealMemory={self.memory} State=UNKNOWN"
+            for name, port in zip(self.names, ports[1:], strict=True)
+        )
+        self.config.write_text(CONFIG.format(root=self.root, host=host, port=ports[0], nodes=nodes))
+        # the job step plugin drops SLURM_CONF: the default path has to work, too
+        if DEFAULT_CONFIG.is_symlink():
+            self._link_before = os.readlink(DEFAULT_CONFIG)
+            DEFAULT_CONFIG.unlink()
+        DEFAULT_CONFIG.parent.mkdir(exist_ok=True)
+        DEFAULT_CONFIG.symlink_to(self.config)
+
+
+def require_slurm():
+    """Install Debian's packages where they are missing and may be; else Unavailable."""
+    if os.geteuid() != 0:
+        raise Unavailable("a throw-away Slurm cluster needs root (several slurmd, munge)")
+    if DEFAULT_CONFIG.exists() and not DEFAULT_CONFIG.is_symlink():
+        raise Unavailable(f"{DEFAULT_CONFIG} exists: this machine belongs to a cluster")
+    if all(shutil.which(name) for name in PROGRAMS):
+        return
+    if not shutil.which("apt-get"):
+        raise Unavailable(f"needs {', '.join(PROGRAMS)}, and there is no apt-get to install them")
+    quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "capture_output": True, "text": True}
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=120", "-qq"]
+    subprocess.run([*apt, "update"], **quiet)
+    done = subprocess.run([*apt, "install", "-y", "--no-install-recommends", *DEBIAN_PACKAGES], **quiet)
+    if done.returncode:
+        raise Unavailable(f"apt-get cannot install {', '.join(DEBIAN_PACKAGES)}: {done.stderr.strip()[-300:]}")
+
+
+def _free_ports(count):
+    """So many distinct TCP ports that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _signal(pid, number):
+    """Send a signal; False when the process has gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _end(pid_file, number):
+    """Signal the process of a pid file and wait until it has gone."""
+    if not pid_file.exists():
+        return
+    pid = int(pid_file.read_text())
+    pid_file.unlink()
+    _signal(pid, number)
+    for _ in range(100):
+        if not _signal(pid, 0) or _is_zombie(pid):
+            return
+        time.sleep(0.1)
+    _signal(pid, signal.SIGKILL)
+
+
+def _is_zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def _processes_of(node):
+    """Processes of jobs on a node, and the slurmstepd above them."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if f"SLURMD_NODENAME={node}".encode() not in variables:
+                continue
+            found.add(int(folder.name))
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if (Path("/proc") / str(parent) / "comm").read_text().strip() == "slurmstepd":
+                found.add(parent)
+        except (OSError, ValueError):
+            continue
+    return found
