@@ -115,9 +115,8 @@ def _dangling_names(config):
         for component, section in COMPONENTS.items():
             for name in _as_list(run[component]):
                 if name not in config[section]:
-                    messages.append(
-                        f"runs[{index}].{component}: {section} has no entry {name!r}{_nearest(name, list(config[section]))}"
-                    )
+                    hint = _nearest(name, list(config[section]))
+                    messages.append(f"runs[{index}].{component}: {section} has no entry {name!r}{hint}")
     for name, model in config["models"].items():
         origins = [key for key in ORIGINS if key in model]
         if len(origins) != 1:
@@ -234,7 +233,7 @@ class Settings:
         return f"({'|'.join(names)})(-s[0-9]+)?" if names else "(?!)"
 
     def named(self, section, key, *values):
-        """Regular expression of the entries of `section` whose `key` is one of `values`; none: matches nothing."""
+        """Regular expression of the entries of `section` whose `key` is one of `values`, or of nothing."""
         default = _DEFAULTS.get((section, key))
         names = [name for name, entry in self.config[section].items() if entry.get(key, default) in values]
         return "|".join(names) or "(?!)"

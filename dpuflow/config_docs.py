@@ -13,10 +13,11 @@ HEAD = """\
 
 Generated from `config.schema.yaml` by `make docs`; a test keeps it current.
 
-`config.yaml` is the default. A second file given with `--configfile` (or `make run CONFIG=...`) is merged over it:
-mappings key by key, lists as a whole. Entries under `datasets`, `models`, `quantizers`, `targets` and `runners` are
-definitions by a name of your choice; `runs` says which of them are carried through the chain. An unknown key, a wrong
-type or a name that no section defines stops `snakemake` before anything runs, with the key and the nearest valid one.
+`config.yaml` is the default. A second file given with `--configfile` (or `make run CONFIG=...`) is merged
+over it: mappings key by key, lists as a whole. Entries under `datasets`, `models`, `quantizers`, `targets`
+and `runners` are definitions by a name of your choice; `runs` says which of them are carried through the
+chain. An unknown key, a wrong type or a name that no section defines stops `snakemake` before anything
+runs, with the key and the nearest valid one.
 
 `NAME` below stands for an entry's name, `[]` for each element of a list.
 """
@@ -84,7 +85,9 @@ def _value(schema, resolver):
         return " or ".join(dict.fromkeys(_value(branch, resolver) for branch in branches))
     kind = schema.get("type", "any")
     kind = " or ".join(kind) if isinstance(kind, list) else kind
-    kind = {"object": "mapping", "array": "list", "boolean": "true or false", "string": "text"}.get(kind, kind)
+    kind = {"object": "mapping", "array": "list", "boolean": "true or false", "string": "text"}.get(
+        kind, kind
+    )
     bounds = [
         f"{word} {schema[key]}"
         for key, word in (

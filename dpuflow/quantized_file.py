@@ -43,7 +43,9 @@ def write_quantized(path, quantized):
                     dataset = group.create_dataset(kind, data=data.astype(np.int8), track_times=False)
                     dataset.attrs["fix_point"] = fix_point
                 if value is not None:
-                    group.create_dataset(f"float_{kind}", data=np.asarray(value, np.float32), track_times=False)
+                    group.create_dataset(
+                        f"float_{kind}", data=np.asarray(value, np.float32), track_times=False
+                    )
 
 
 def read_quantized(path):

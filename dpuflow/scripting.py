@@ -89,7 +89,13 @@ def log_accuracy(record):
     low, high = record["interval95"]
     log.info(
         "%s: %d of %d %s images right, accuracy %.4f (95 %% interval %.4f to %.4f)",
-        record["stage"], record["correct"], record["images"], record["split"], record["accuracy"], low, high,
+        record["stage"],
+        record["correct"],
+        record["images"],
+        record["split"],
+        record["accuracy"],
+        low,
+        high,
     )
 
 

@@ -229,7 +229,8 @@ def _named(where, name, entry, dpus, boards):
         board = {key: boards[board][key] for key in BOARD_KEYS}
     if not isinstance(entry, dict) or "dpu" not in entry:
         raise UserError(
-            f"{where}: expected {{board: NAME}} or {{dpu: NAME, release: RELEASE, board: BOARD}}, got {entry!r}"
+            f"{where}: expected {{board: NAME}} or {{dpu: NAME, release: RELEASE, board: BOARD}}, "
+            f"got {entry!r}"
         )
     if entry["dpu"] not in dpus:
         raise UserError(f"{where}.dpu: {entry['dpu']!r} is unknown; {_nearest(entry['dpu'], dpus)}")

@@ -4,7 +4,7 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.evaluation import accuracy_record
 from dpuflow.files import write_json
 from dpuflow.numerics import scale_pixels
-from dpuflow.scripting import run, log_accuracy
+from dpuflow.scripting import log_accuracy, run
 from dpuflow.training.keras_file import load_model
 from dpuflow.training.prediction import predictor
 

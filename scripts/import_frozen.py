@@ -19,7 +19,12 @@ def main(snakemake):
     shapes = {"input": network.input.shape, "output": network.output.shape}
     check_fits(source, [shapes["input"]], [shapes["output"]], shape, len(dataset.class_names))
     nodes = {
-        end: {"name": names[end], "tensor": f"{names[end]}:0", "shape": [None, *shapes[end]], "dtype": "float32"}
+        end: {
+            "name": names[end],
+            "tensor": f"{names[end]}:0",
+            "shape": [None, *shapes[end]],
+            "dtype": "float32",
+        }
         for end in ("input", "output")
     }
     write_json(snakemake.output.nodes, nodes | {"variables": []})

@@ -44,17 +44,45 @@ def test_the_shipped_configurations_are_valid(repo, default, schema):
     [
         ("sed", 1, r"sed: unknown key; did you mean seed\?"),
         ("models.signnet.trainig", {}, r"models\.signnet\.trainig: unknown key; did you mean training\?"),
-        ("models.signnet.training.epoch", 3, r"models\.signnet\.training\.epoch: unknown key; did you mean epochs\?"),
-        ("models.signnet.training.epochs", "ten", r"models\.signnet\.training\.epochs: 'ten' is not of type 'integer'"),
-        ("models.signnet.training.epochs", 0, r"models\.signnet\.training\.epochs: 0 is less than the minimum"),
+        (
+            "models.signnet.training.epoch",
+            3,
+            r"models\.signnet\.training\.epoch: unknown key; did you mean epochs\?",
+        ),
+        (
+            "models.signnet.training.epochs",
+            "ten",
+            r"models\.signnet\.training\.epochs: 'ten' is not of type 'integer'",
+        ),
+        (
+            "models.signnet.training.epochs",
+            0,
+            r"models\.signnet\.training\.epochs: 0 is less than the minimum",
+        ),
         ("models.signnet.training.optimizer", "adm", r"'adm' is not one of adam, sgd"),
-        ("models.signnet.layers.0", {"convv": {}}, r"models\.signnet\.layers\[0\]\.convv: unknown key; did you mean conv\?"),
-        ("models.signnet.layers.0", {"conv": {"kernel": 3}}, r"models\.signnet\.layers\[0\]\.conv: misses the key filters"),
-        ("models.signnet.layers.6", "flaten", r"models\.signnet\.layers\[6\]: 'flaten' is not one of flatten"),
+        (
+            "models.signnet.layers.0",
+            {"convv": {}},
+            r"models\.signnet\.layers\[0\]\.convv: unknown key; did you mean conv\?",
+        ),
+        (
+            "models.signnet.layers.0",
+            {"conv": {"kernel": 3}},
+            r"models\.signnet\.layers\[0\]\.conv: misses the key filters",
+        ),
+        (
+            "models.signnet.layers.6",
+            "flaten",
+            r"models\.signnet\.layers\[6\]: 'flaten' is not one of flatten",
+        ),
         ("runs.0.model", "signet", r"runs\[0\]\.model: models has no entry 'signet'; did you mean signnet\?"),
         ("runs.0.target", None, r"runs\[0\]: misses the key target"),
         ("targets.kv260.board", None, r"targets\.kv260: misses the key (dpu|board)"),
-        ("datasets.sign_mnist.source.kind", "web", r"datasets\.sign_mnist\.source\.kind: 'web' is not one of"),
+        (
+            "datasets.sign_mnist.source.kind",
+            "web",
+            r"datasets\.sign_mnist\.source\.kind: 'web' is not one of",
+        ),
     ],
 )
 def test_mistakes_are_named_by_key_with_the_nearest_valid_one(default, schema, path, value, message):
@@ -70,10 +98,11 @@ def test_all_mistakes_are_reported_at_once(default, schema):
 
 
 def test_runs_multiply_lists_and_share_what_is_equal(default):
+    one = {"dataset": "d", "model": "a", "quantizer": "q", "target": "t", "runner": "r"}
     config = changed(default, "runs", [
-        {"dataset": "d", "model": ["a", "b"], "quantizer": "q", "target": ["t", "u"], "runner": "r", "seed": [1, 2]},
-        {"dataset": "d", "model": "a", "quantizer": "q", "target": "t", "runner": "r", "seed": 2},
-        {"dataset": "d", "model": "a", "quantizer": "q", "target": "t", "runner": "r"},
+        one | {"model": ["a", "b"], "target": ["t", "u"], "seed": [1, 2]},
+        one | {"seed": 2},
+        one,
     ])  # fmt: skip
     runs = expand_runs(config)
     assert len(runs) == 9
@@ -101,5 +130,11 @@ def test_the_documentation_of_the_keys_is_current(repo, schema):
 def test_every_key_is_documented(repo, schema):
     """Every property of the schema has a row, and every row a meaning or a bound."""
     text = document(schema)
-    for key in ("seed", "runs", "models.NAME.training.augmentation.rotation", "runners.NAME.boards[].host", "gates[].max_drop"):
+    for key in (
+        "seed",
+        "runs",
+        "models.NAME.training.augmentation.rotation",
+        "runners.NAME.boards[].host",
+        "gates[].max_drop",
+    ):
         assert f"`{key}`" in text, key

@@ -12,8 +12,8 @@ def find_pictures(images):
     """Sorted paths of the PNG and JPG files meant by the config key predict.images.
 
     images : a folder (searched at any depth, hidden files left out), a file, or a list of
-        files and folders. UserError when it is missing or holds none, or for
-    braces in a name.
+        files and folders. UserError when it is missing or holds none, or
+        when a name has braces.
     """
     if not images:
         raise UserError("predict.images: not given; name a folder: snakemake predict --config images=FOLDER")

@@ -9,7 +9,12 @@ from dpuflow.tensorflow_env import keras, tensorflow
 from dpuflow.training.keras_file import load_model
 
 CHECKPOINT = "tfchkpt.ckpt"
-CHECKPOINT_FILES = (f"{CHECKPOINT}.meta", f"{CHECKPOINT}.index", f"{CHECKPOINT}.data-00000-of-00001", "checkpoint")
+CHECKPOINT_FILES = (
+    f"{CHECKPOINT}.meta",
+    f"{CHECKPOINT}.index",
+    f"{CHECKPOINT}.data-00000-of-00001",
+    "checkpoint",
+)
 GRAPH = "tf_complete_model.pb"
 
 

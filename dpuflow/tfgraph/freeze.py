@@ -66,7 +66,9 @@ def _constants(tf, session, graph_def, output):
 
     # the public tf.compat.v1.graph_util function warns on every call that it is deprecated
     # and does just this
-    return convert_to_constants.convert_variables_to_constants_from_session_graph(session, graph_def, [output])
+    return convert_to_constants.convert_variables_to_constants_from_session_graph(
+        session, graph_def, [output]
+    )
 
 
 def _strip_for_old_releases(graph_def):

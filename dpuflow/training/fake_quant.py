@@ -37,15 +37,15 @@ def fake_quantized(model, calibration_inputs):
     for layer in model.layers:
         if type(layer).__name__ not in (*WEIGHTED, *ACTIVATIONS, *TRANSPARENT, *OTHERS):
             raise UserError(
-                f"quantization-aware training: layer {layer.name!r} is a {type(layer).__name__}, which is not "
-                f"supported; supported: {', '.join((*WEIGHTED, *ACTIVATIONS, *TRANSPARENT, *OTHERS))}"
+                f"quantization-aware training: layer {layer.name!r} is a {type(layer).__name__}, which is "
+                f"not supported; supported: {', '.join((*WEIGHTED, *ACTIVATIONS, *TRANSPARENT, *OTHERS))}"
             )
     wrapped = _model_class()(model)
     wrapped.calibrate(calibration_inputs)
     return wrapped
 
 
-def _model_class():
+def _model_class():  # noqa: C901 - a class inside, because its base needs TensorFlow
     K, tf = keras(), tensorflow()
 
     class FakeQuantized(K.Model):

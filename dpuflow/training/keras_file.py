@@ -48,8 +48,8 @@ def load_model(path, *, compile=False):
     for layer in _layer_configs(read_config(path)["config"]):
         if layer.get("class_name") in CODE_CARRIERS:
             raise UserError(
-                f"{path}: layer {layer.get('config', {}).get('name')!r} is a {layer['class_name']}, which carries "
-                "Python code and has no place on a DPU; rebuild the model without it"
+                f"{path}: layer {layer.get('config', {}).get('name')!r} is a {layer['class_name']}, which "
+                "carries Python code and has no place on a DPU; rebuild the model without it"
             )
     try:
         return keras().models.load_model(path, compile=compile)

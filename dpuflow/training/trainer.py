@@ -159,7 +159,10 @@ class _Loop:
             print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
         log.info(
             "epoch %d/%d  loss %.4f  accuracy %.4f  (%.1f s)",
-            epoch + 1, self.settings["epochs"], results["loss"], results["accuracy"],
+            epoch + 1,
+            self.settings["epochs"],
+            results["loss"],
+            results["accuracy"],
             time.perf_counter() - start,
         )
         return {"learning_rate": float(self.rate(first + self.steps - 1)), **results}

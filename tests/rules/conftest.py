@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-PARTS = ("Snakefile", "rules", "scripts", "dpuflow", "config", "envs", "report", "profiles", "board", "vitis_ai")
+PARTS = (
+    "Snakefile",
+    "rules",
+    "scripts",
+    "dpuflow",
+    "config",
+    "envs",
+    "report",
+    "profiles",
+    "board",
+    "vitis_ai",
+)
 TINY = {
     "datasets": {
         "tiny": {
@@ -31,7 +42,13 @@ TINY = {
         }
     },
     "runs": [
-        {"dataset": "tiny", "model": "small", "quantizer": "reference", "target": "zcu104", "runner": "emulator"}
+        {
+            "dataset": "tiny",
+            "model": "small",
+            "quantizer": "reference",
+            "target": "zcu104",
+            "runner": "emulator",
+        }
     ],
 }
 

@@ -10,35 +10,35 @@ from dpuflow.predictions import read_predictions
 
 pytestmark = pytest.mark.rules
 
-ARTIFACTS = """
-resources/tiny/train.csv
-resources/tiny/test.csv
-results/tiny/dataset.h5
-results/tiny/small/keras_trained_model.h5
-results/tiny/small/history.csv
-results/tiny/small/keras_accuracy.json
-results/tiny/small/tf/tfchkpt.ckpt.meta
-results/tiny/small/tf/tfchkpt.ckpt.index
-results/tiny/small/tf/tfchkpt.ckpt.data-00000-of-00001
-results/tiny/small/tf/checkpoint
-results/tiny/small/tf/tf_complete_model.pb
-results/tiny/small/tf/nodes.json
-results/tiny/small/frozen_graph.pb
-results/tiny/small/freeze.json
-results/tiny/small/frozen_accuracy.json
-results/tiny/small/reference/quantize_eval_model.pb
-results/tiny/small/reference/quantized_model.h5
-results/tiny/small/reference/quantization.json
-results/tiny/small/reference/quantized_accuracy.json
-results/tiny/small/reference/zcu104/small.xmodel
-results/tiny/small/reference/zcu104/small.quantized.xmodel
-results/tiny/small/reference/zcu104/compile.json
-results/tiny/small/reference/zcu104/emulator/predictions.csv
-results/tiny/small/reference/zcu104/emulator/board_accuracy.json
-results/report/accuracy.html
-results/report/accuracy.md
-results/report/accuracy.json
-""".split()
+ARTIFACTS = [
+    "resources/tiny/train.csv",
+    "resources/tiny/test.csv",
+    "results/tiny/dataset.h5",
+    "results/tiny/small/keras_trained_model.h5",
+    "results/tiny/small/history.csv",
+    "results/tiny/small/keras_accuracy.json",
+    "results/tiny/small/tf/tfchkpt.ckpt.meta",
+    "results/tiny/small/tf/tfchkpt.ckpt.index",
+    "results/tiny/small/tf/tfchkpt.ckpt.data-00000-of-00001",
+    "results/tiny/small/tf/checkpoint",
+    "results/tiny/small/tf/tf_complete_model.pb",
+    "results/tiny/small/tf/nodes.json",
+    "results/tiny/small/frozen_graph.pb",
+    "results/tiny/small/freeze.json",
+    "results/tiny/small/frozen_accuracy.json",
+    "results/tiny/small/reference/quantize_eval_model.pb",
+    "results/tiny/small/reference/quantized_model.h5",
+    "results/tiny/small/reference/quantization.json",
+    "results/tiny/small/reference/quantized_accuracy.json",
+    "results/tiny/small/reference/zcu104/small.xmodel",
+    "results/tiny/small/reference/zcu104/small.quantized.xmodel",
+    "results/tiny/small/reference/zcu104/compile.json",
+    "results/tiny/small/reference/zcu104/emulator/predictions.csv",
+    "results/tiny/small/reference/zcu104/emulator/board_accuracy.json",
+    "results/report/accuracy.html",
+    "results/report/accuracy.md",
+    "results/report/accuracy.json",
+]
 
 
 def test_every_artifact_exists_and_every_job_logged(finished):

@@ -18,6 +18,8 @@ TRAIN = {"train", "evaluate_keras", "convert"} | FREEZE
 DATASET = {"build_dataset"} | TRAIN
 OBTAIN = {"obtain_dataset"} | DATASET
 
+TRAINING = {"optimizer": "sgd", "learning_rate": 1, "batch_size": 1, "epochs": 1}
+
 CONFIG_CHANGES = [
     ("datasets.tiny.source.seed", 4, OBTAIN),
     ("datasets.tiny.validation.rows", 48, DATASET),
@@ -28,7 +30,7 @@ CONFIG_CHANGES = [
     ("models.small.input.subtract", 0, TRAIN),
     ("quantizers", {"reference": {"tool": "reference", "method": "non_overflow"}}, QUANTIZE),
     ("targets", {"zcu104": {"dpu": "DPUCZDX8G_ISA1_B1024", "release": "3.0"}}, COMPILE),
-    ("models.other", {"layers": ["flatten"], "training": {"optimizer": "sgd", "learning_rate": 1, "batch_size": 1, "epochs": 1}}, set()),
+    ("models.other", {"layers": ["flatten"], "training": TRAINING}, set()),
 ]  # fmt: skip
 
 FILE_CHANGES = [
@@ -77,7 +79,8 @@ def test_a_changed_key_makes_stale_what_depends_on_it(finished, key, value, stal
 def test_a_changed_file_makes_stale_what_depends_on_it(finished, path, stale):
     file = finished.path(path)
     file.parent.mkdir(exist_ok=True)
-    file.touch()
+    if not file.exists():
+        file.touch()
     before, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     file.write_bytes(before + b"\n# changed\n")
     try:
@@ -91,7 +94,10 @@ def test_a_changed_file_makes_stale_what_depends_on_it(finished, path, stale):
 def test_a_changed_quantizer_reruns_late_stages_and_keeps_early_bytes(finished):
     """Really run it, then go back: the first results return to the byte."""
     early = ["results/tiny/small/keras_trained_model.h5", "results/tiny/small/frozen_graph.pb"]
-    late = ["results/tiny/small/reference/quantized_model.h5", "results/tiny/small/reference/zcu104/small.xmodel"]
+    late = [
+        "results/tiny/small/reference/quantized_model.h5",
+        "results/tiny/small/reference/zcu104/small.xmodel",
+    ]
     times = [finished.path(path).stat().st_mtime_ns for path in early]
     digests = [sha256(finished.path(path)) for path in late]
     changed = with_change(

@@ -37,7 +37,12 @@ def chain(tmp_path_factory):
 
 def test_nodes_are_discovered(chain):
     _, nodes, _ = chain
-    assert nodes["input"] == {"name": "input", "tensor": "input:0", "shape": [None, 8, 8, 1], "dtype": "float32"}
+    assert nodes["input"] == {
+        "name": "input",
+        "tensor": "input:0",
+        "shape": [None, 8, 8, 1],
+        "dtype": "float32",
+    }
     assert nodes["output"]["name"] == "probabilities/Softmax" and nodes["output"]["shape"] == [None, 3]
 
 
@@ -89,7 +94,8 @@ def test_checkpoint_restores_with_the_exact_weights(chain):
     folder, nodes, _ = chain
     reader = tensorflow().train.load_checkpoint(str(folder / "tf" / "tfchkpt.ckpt"))
     assert sorted(reader.get_variable_to_shape_map()) == nodes["variables"]
-    assert (folder / "tf" / "checkpoint").read_text().splitlines()[0] == 'model_checkpoint_path: "tfchkpt.ckpt"'
+    first = (folder / "tf" / "checkpoint").read_text().splitlines()[0]
+    assert first == 'model_checkpoint_path: "tfchkpt.ckpt"'
 
 
 def test_a_missing_checkpoint_or_a_broken_graph_is_named(tmp_path, chain):

@@ -10,9 +10,10 @@ from dpuflow.training.model_builder import build_model
 from dpuflow.training.prediction import predictor
 from dpuflow.training.trainer import seed_everything, train
 
+POINTWISE = {"conv": {"filters": 6, "kernel": 1, "batch_norm": "before_activation"}}
 LAYERS = [
     {"conv": {"filters": 6, "batch_norm": "before_activation", "activation": "relu"}},
-    {"residual": {"layers": ["depthwise_conv", {"conv": {"filters": 6, "kernel": 1, "batch_norm": "before_activation"}}]}},
+    {"residual": {"layers": ["depthwise_conv", POINTWISE]}},
     {"max_pool": 2},
     {"concat": {"branches": [[{"conv": {"filters": 3, "activation": "relu"}}], [{"conv": {"filters": 2}}]]}},
     "global_average_pool",
@@ -72,7 +73,9 @@ def test_training_it_changes_the_model_underneath_but_not_its_statistics(model, 
     pixels = ((images * 127) + 128).astype(np.uint8)
     settings = {"optimizer": "adam", "learning_rate": 1e-2, "batch_size": 16, "epochs": 1}
     wrapped = fake_quantized(model, images)
-    history = train(wrapped, (pixels, labels), (pixels, labels), settings, {"subtract": 128, "divide": 128}, 1)
+    history = train(
+        wrapped, (pixels, labels), (pixels, labels), settings, {"subtract": 128, "divide": 128}, 1
+    )
     assert len(history) == 1
     changed = {name for name, value in before.items() if not (model_weight(model, name) == value).all()}
     assert {"conv1/kernel:0", "logits/bias:0", "conv1_bn/gamma:0"} <= changed

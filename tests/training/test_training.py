@@ -151,7 +151,11 @@ def test_every_layer_kind_builds():
         {"conv": {"filters": 4, "activation": "leaky_relu"}},
         {"residual": {"layers": ["depthwise_conv", {"conv": {"filters": 4, "kernel": 1}}]}},
         {"residual": {"layers": [{"conv": {"filters": 8, "stride": 2}}], "activation": "none"}},
-        {"concat": {"branches": [[{"conv": {"filters": 2, "activation": "relu6"}}], [{"conv": {"filters": 3}}]]}},
+        {
+            "concat": {
+                "branches": [[{"conv": {"filters": 2, "activation": "relu6"}}], [{"conv": {"filters": 3}}]]
+            }
+        },
         {"avg_pool": 2},
         "global_average_pool",
         {"dense": 6},
