@@ -148,7 +148,7 @@ class Run:
         """Positions, then every optional step that is on."""
         quantized = self._equalized()
         if self.settings["position_search"]["criterion"]:
-            quantized = self._search(quantized)
+            quantized = self._place_logits(self._search(quantized))
         if self.settings["bias_correction"]:
             quantized = self._refine(
                 quantized, "bias_correction", lambda q: reconstruction.correct_biases(q, self.x)
@@ -194,11 +194,16 @@ class Run:
         else:
             distance = LogitDistance(self.reference[:count])
             moves = search.LogitSearch(candidate, self.x[:count], distance).run(options["sweeps"])
-        moves += search.place_logits(candidate, self.x)
         measured = self.measure(candidate.quantized)
         kept = measured["divergence"] <= self._current()
         self.steps.append({"step": "position_search", **measured, "kept": kept, "moves": moves})
         return candidate.quantized if kept else quantized
+
+    def _place_logits(self, quantized):
+        candidate = search.Candidate(quantized, self.settings["method"])
+        moves = search.place_logits(candidate, self.x)
+        self.steps.append({"step": "logits_position", **self.measure(candidate.quantized), "moves": moves})
+        return candidate.quantized
 
     def _refine(self, quantized, step, change):
         """Apply a step that changes parameters to a copy; keep it if it diverges less."""

@@ -11,7 +11,7 @@ DEFAULTS = {
     "calibration": {"images": None, "batch": 32},
     "batch_norm_after_activation": "fold",
     "equalization": {"sweeps": 10},
-    "position_search": {"criterion": None, "images": 128, "sweeps": 2},
+    "position_search": {"criterion": "output_error", "images": 256, "sweeps": 2},
     "bias_correction": False,
     "fast_finetune": {"rows": 4000, "sweeps": 3, "reach": 1, "ridge": 0.1},
     "diagnosis": True,
@@ -78,6 +78,7 @@ def _for_compat(merged, given):
             )
     if not given.get("equalization"):
         merged["equalization"] = False
+    merged["position_search"]["criterion"] = None
     merged["bias_correction"] = merged["fast_finetune"] = False
     merged["batch_norm_after_activation"] = "depthwise"
     return merged

@@ -13,7 +13,12 @@ from dpuflow.quantize.settings import DEFAULTS
 from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import images, plain_network, residual_network
 
-OFF = {"equalization": False, "fast_finetune": False, "diagnosis": False}
+OFF = {
+    "equalization": False,
+    "position_search": {"criterion": None},
+    "fast_finetune": False,
+    "diagnosis": False,
+}
 OPTIONS = DEFAULTS["fast_finetune"]
 
 
