@@ -17,7 +17,7 @@ PARTS = (
 BOARD = {"name": "ZCU102", "cores": 3, "clock_mhz": 281}
 
 
-def target(compiler, release="3.0", board=True):
+def entry_of_target(compiler, release="3.0", board=True):
     """Entry of a target for B4096."""
     entry = {"dpu": "DPUCZDX8G_ISA1_B4096", "release": release, "compiler": compiler}
     return {**entry, "board": BOARD} if board else entry
@@ -43,6 +43,7 @@ CONFIG = {
         }
     },
     "quantizers": {
+        "ours": {"tool": "reference", "compat": "vai_q"},
         "tf1": {
             "tool": "vai_q_tensorflow",
             "release": "3.0",
@@ -52,17 +53,16 @@ CONFIG = {
         "tf2": {"tool": "vai_q_tensorflow2", "release": "2.5", "options": {"include_cle": False}},
     },
     "targets": {
-        "z_tf1": target("vai_c_tensorflow"),
-        "z_tf2": target("vai_c_tensorflow2", "2.5", board=False) | {"compiler_options": {"mode": "debug"}},
-        "z_xir": target("vai_c_xir", "3.5"),
+        "z_tf1": entry_of_target("vai_c_tensorflow"),
+        "z_tf2": entry_of_target("vai_c_tensorflow2", "2.5", board=False)
+        | {"compiler_options": {"mode": "debug"}},
+        "z_xir": entry_of_target("vai_c_xir", "3.5"),
     },
     "runs": [
-        {"dataset": "tiny", "model": "small", "quantizer": "reference", "target": ["zcu102", "z_xir"],
-         "runner": "emulator"},
-        {"dataset": "tiny", "model": "small", "quantizer": "tf1", "target": "z_tf1", "runner": "emulator"},
-        {"dataset": "tiny", "model": "small", "quantizer": "tf2", "target": "z_tf2", "runner": "emulator"},
+        {"dataset": "tiny", "model": "small", "quantizer": quantizer, "target": target, "runner": "emulator"}
+        for quantizer, target in (("ours", "z_xir"), ("tf1", "z_tf1"), ("tf2", "z_tf2"))
     ],
-}  # fmt: skip
+}
 
 
 class Workflow:
