@@ -60,4 +60,7 @@ rule sweep:
 onsuccess:
     # also when nothing was to be done: where the results are is what one wants to know
     if Path("results/report/accuracy.json").exists():
-        print(summary(read_json("results/report/accuracy.json"), "results/report/accuracy.html"), file=sys.stderr)
+        print(
+            summary(read_json("results/report/accuracy.json"), "results/report/accuracy.html"),
+            file=sys.stderr,
+        )
