@@ -30,6 +30,9 @@ COMPONENTS = {
 ORIGINS = ("layers", "keras_h5", "frozen_pb", "starts_from")
 """Where a model comes from: trained here, a user's own H5 or frozen graph, another model trained further."""
 
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C loader where PyYAML has it: every start of Snakemake, so every cluster job, reads the schemas."""
+
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
 
 
@@ -39,11 +42,11 @@ def load_schema(path):
 
     def retrieve(uri):
         return Resource.from_contents(
-            yaml.safe_load((path.parent / uri).read_text(encoding="utf-8")),
+            yaml.load((path.parent / uri).read_text(encoding="utf-8"), _YAML),
             default_specification=DRAFT202012,
         )
 
-    return yaml.safe_load(path.read_text(encoding="utf-8")), Registry(retrieve=retrieve)
+    return yaml.load(path.read_text(encoding="utf-8"), _YAML), Registry(retrieve=retrieve)
 
 
 def check(config, schema_path):

@@ -10,7 +10,18 @@ import pytest
 import throwaway_cluster
 import yaml
 
-PARTS = ("Snakefile", "rules", "scripts", "dpuflow", "config", "envs", "report", "profiles", "board", "vitis_ai")
+PARTS = (
+    "Snakefile",
+    "rules",
+    "scripts",
+    "dpuflow",
+    "config",
+    "envs",
+    "report",
+    "profiles",
+    "board",
+    "vitis_ai",
+)
 SWEEP = {
     "datasets": {
         "tiny": {
@@ -55,8 +66,6 @@ class SweepOnSlurm:
             "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
             "PYTHONPATH": str(plugins),
             "NO_COLOR": "1",
-            # both cores are shared by several jobs
-            "TF_NUM_INTRAOP_THREADS": "1",
         }
         self.environment.pop("MAKEFLAGS", None)
 
@@ -81,8 +90,12 @@ class SweepOnSlurm:
     def call(self, *arguments):
         done = subprocess.run(
             self.command(*arguments, "--configfile", "sweep.yaml"),
-            cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -123,7 +136,7 @@ def cluster(tmp_path_factory):
     """Two nodes of four cores (claimed, not owned) on loopback."""
     try:
         throwaway_cluster.require_slurm()
-    except throwaway_cluster.Unavailable as error:
+    except throwaway_cluster.UnavailableError as error:
         pytest.skip(str(error))
     with throwaway_cluster.Cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running

@@ -50,7 +50,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """This machine cannot run a cluster; the message says why."""
 
 
@@ -197,21 +197,23 @@ class Cluster:
 
 
 def require_slurm():
-    """Install Debian's packages where they are missing and may be; else Unavailable."""
+    """Install Debian's packages where they are missing and may be; else UnavailableError."""
     if os.geteuid() != 0:
-        raise Unavailable("a throw-away Slurm cluster needs root (several slurmd, munge)")
+        raise UnavailableError("a throw-away Slurm cluster needs root (several slurmd, munge)")
     if DEFAULT_CONFIG.exists() and not DEFAULT_CONFIG.is_symlink():
-        raise Unavailable(f"{DEFAULT_CONFIG} exists: this machine belongs to a cluster")
+        raise UnavailableError(f"{DEFAULT_CONFIG} exists: this machine belongs to a cluster")
     if all(shutil.which(name) for name in PROGRAMS):
         return
     if not shutil.which("apt-get"):
-        raise Unavailable(f"needs {', '.join(PROGRAMS)}, and there is no apt-get to install them")
+        raise UnavailableError(f"needs {', '.join(PROGRAMS)}, and there is no apt-get to install them")
     quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "capture_output": True, "text": True}
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=120", "-qq"]
     subprocess.run([*apt, "update"], **quiet)
     done = subprocess.run([*apt, "install", "-y", "--no-install-recommends", *DEBIAN_PACKAGES], **quiet)
     if done.returncode:
-        raise Unavailable(f"apt-get cannot install {', '.join(DEBIAN_PACKAGES)}: {done.stderr.strip()[-300:]}")
+        raise UnavailableError(
+            f"apt-get cannot install {', '.join(DEBIAN_PACKAGES)}: {done.stderr.strip()[-300:]}"
+        )
 
 
 def _free_ports(count):
