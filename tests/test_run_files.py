@@ -1,0 +1,72 @@
+import pytest
+
+from dpuflow.config import Run, Settings
+from dpuflow.report.inputs import FILES
+from dpuflow.run_files import all_result_files, report_entries, result_files, stage_records
+
+CONFIG = {
+    "models": {"own": {"layers": []}, "h5": {"keras_h5": "m.h5"}, "pb": {"frozen_pb": "m.pb"}},
+    "quantizers": {
+        "reference": {"tool": "reference"},
+        "tf1": {"tool": "vai_q_tensorflow"},
+        "tf2": {"tool": "vai_q_tensorflow2"},
+    },
+    "runners": {"emulator": {"kind": "emulator"}, "lab": {"kind": "ssh"}},
+}
+SETTINGS = Settings(CONFIG)
+
+
+def run(model="own", quantizer="reference", runner="emulator"):
+    return Run("signs", model, quantizer, "kv260", runner)
+
+
+def test_a_run_trained_here_has_every_file_that_the_report_knows():
+    files = result_files(SETTINGS, run("own-s3"))
+    assert set(files) <= set(FILES)
+    assert files["history"] == "results/signs/own-s3/history.csv"
+    assert files["xmodel"] == "results/signs/own-s3/reference/kv260/own-s3.xmodel"
+    assert files["board_accuracy"] == "results/signs/own-s3/reference/kv260/emulator/board_accuracy.json"
+
+
+@pytest.mark.parametrize(
+    ("model", "missing"),
+    [("h5", {"history"}), ("pb", {"history", "keras_model", "keras_accuracy", "freeze"})],
+)
+def test_a_run_that_enters_later_lacks_the_files_before(model, missing):
+    assert set(result_files(SETTINGS, run())) - set(result_files(SETTINGS, run(model))) == missing
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "names"),
+    [
+        ("reference", {"quantized_graph": "quantize_eval_model.pb", "quantized_model": "quantized_model.h5"}),
+        ("tf1", {"quantized_graph": "quantize_eval_model.pb"}),
+        ("tf2", {"quantized_graph": "quantized_model.h5"}),
+    ],
+)
+def test_each_quantizer_writes_its_own_form(quantizer, names):
+    files = result_files(SETTINGS, run(quantizer=quantizer))
+    found = {
+        key: path.rpartition("/")[2]
+        for key, path in files.items()
+        if key in ("quantized_graph", "quantized_model")
+    }
+    assert found == names
+
+
+def test_gates_judge_the_stages_in_order():
+    assert [path.rpartition("/")[2] for path in stage_records(SETTINGS, run())] == [
+        "keras_accuracy.json",
+        "frozen_accuracy.json",
+        "quantized_accuracy.json",
+        "board_accuracy.json",
+    ]
+    assert len(stage_records(SETTINGS, run("pb"))) == 3
+
+
+def test_entries_name_the_runner_and_files_are_listed_once():
+    runs = [run(), run(runner="lab")]
+    kinds = [entry["runner_kind"] for entry in report_entries(SETTINGS, runs)]
+    assert kinds == ["emulator", "ssh"]
+    files = all_result_files(SETTINGS, runs)
+    assert files == sorted(set(files)) and files.count("results/signs/dataset.h5") == 1
