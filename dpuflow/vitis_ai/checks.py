@@ -1,7 +1,7 @@
 """Does the configuration fit together: tools, releases, targets? Asked before any job starts."""
 
 from dpuflow.errors import UserError
-from dpuflow.targets import load_targets
+from dpuflow.targets import describe_fingerprint, load_targets
 from dpuflow.vitis_ai import releases
 
 OWN = "reference"
@@ -82,6 +82,7 @@ def _runs(config):
                     )
                 elif compiler in tools and takes != OWN:
                     yield from _skew(where, q_entry["release"], target, t_entry)
+        yield from _boards(config, index, run)
 
 
 def _skew(where, container, name, entry):
@@ -98,6 +99,24 @@ def _skew(where, container, name, entry):
             f"{where}: the containers are of release {container}, the board image of {target.release} "
             f"({why}); give both the same release"
         )
+
+
+def _boards(config, index, run):
+    """A board whose fingerprint the configuration states must be the one that its runs compile for."""
+    for runner in _as_list(run["runner"]):
+        for number, board in enumerate(config["runners"][runner].get("boards", [])):
+            if "fingerprint" not in board:
+                continue  # it is asked when the job starts
+            for name in _as_list(run["target"]):
+                target = load_targets(extra={name: _hardware(config["targets"][name])})[name]
+                stated = int(board["fingerprint"], 16)
+                if stated != target.fingerprint:
+                    known = describe_fingerprint(stated) or "no DPU that dpuflow knows"
+                    yield (
+                        f"runs[{index}]: target {name} is {target.fingerprint:#x} ({target.dpu}, "
+                        f"release {target.release}), but runners.{runner}.boards[{number}].fingerprint is {stated:#x} "
+                        f"({known}); give the target the board's dpu and release"
+                    )
 
 
 def _advice(config, tool, takes):

@@ -2,18 +2,13 @@
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from workflow_copy import Workflow, copy_of
 
 STAND_IN = Path(__file__).with_name("stand_in")
-PARTS = (
-    "Snakefile", "rules", "scripts", "dpuflow", "config", "envs", "report", "profiles", "board", "vitis_ai",
-)  # fmt: skip
 BOARD = {"name": "ZCU102", "cores": 3, "clock_mhz": 281}
 
 
@@ -65,33 +60,25 @@ CONFIG = {
 }
 
 
-class Workflow:
-    """The workflow in `folder`, with the stand-in runtime first on the path."""
+class ContainerWorkflow(Workflow):
+    """The workflow with the stand-in runtime first on the path (unless `runtime` is False)."""
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    runtime = True
 
-    def run(self, *arguments, config=CONFIG, runtime=True):
-        """Snakemake's result, output and errors merged in `stdout`."""
-        (self.folder / "test.yaml").write_text(yaml.safe_dump(config))
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MAKEFLAGS")}
-        first = [str(STAND_IN)] if runtime else []
-        path = os.pathsep.join([*first, str(Path(sys.executable).parent), environment["PATH"]])
-        environment |= {
-            "PATH": path,
-            "NO_COLOR": "1",
+    @property
+    def environment(self):
+        environment = super().environment
+        if self.runtime:
+            environment["PATH"] = os.pathsep.join([str(STAND_IN), environment["PATH"]])
+        return environment | {
             "DPUFLOW_STAND_IN": str(self.folder / "containers"),
             "DPUFLOW_STAND_IN_PYTHON": sys.executable,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "test.yaml"],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+
+    def run(self, *arguments, config=CONFIG, runtime=True):
+        """Snakemake's result, output and errors merged in `stdout`."""
+        self.runtime = runtime
+        return super().run(*arguments, config=config, check=False)
 
     def planned(self, result):
         """{rule: jobs} of a dry run's output."""
@@ -99,20 +86,8 @@ class Workflow:
         table = result.stdout.partition("Job stats:")[2].partition("total")[0]
         return {rule: int(n) for rule, n in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
 
-    def path(self, relative):
-        """A result's path."""
-        return self.folder / relative
-
 
 @pytest.fixture(scope="session")
 def workflow(repo, tmp_path_factory):
     """A copy of the workflow's own files."""
-    folder = tmp_path_factory.mktemp("vitis_ai") / "copy"
-    for part in PARTS:
-        source = repo / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / part)
-    return Workflow(folder)
+    return ContainerWorkflow(copy_of(repo, tmp_path_factory.mktemp("vitis_ai") / "copy"), CONFIG)

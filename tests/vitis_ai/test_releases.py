@@ -147,6 +147,25 @@ def test_a_compiler_that_cannot_read_the_quantizer(checked, tool, compiler, advi
     assert message.startswith("config: runs[0]: quantizer") and advice in message
 
 
+def test_a_board_of_another_release_than_its_target(checked):
+    def ssh(fingerprint):
+        boards = [{"host": "a"}, {"host": "b", "fingerprint": fingerprint}]
+        run = {
+            "dataset": "synthetic_signs",
+            "model": "signnet",
+            "quantizer": "v",
+            "target": "t",
+            "runner": "s",
+        }
+        return {"runners": {"s": {"kind": "ssh", "boards": boards}}, "runs": [run]}
+
+    assert checked(quantizer(), target(), **ssh("0x101000056010407")) is None
+    message = checked(quantizer(), target(), **ssh("0x101000016010407"))
+    assert (
+        "runners.s.boards[1].fingerprint is 0x101000016010407 (DPUCZDX8G_ISA1_B4096, release 2.5)" in message
+    )
+
+
 def test_unknown_release_tool_and_framework(checked):
     assert 'write one of "2.5", "3.0", "3.5" (quoted)' in checked(quantizer(release="3.1"), target())
     assert "did you mean vai_q_tensorflow?" in checked(quantizer(tool="vai_q_tensorflo"), target())
