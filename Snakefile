@@ -25,6 +25,7 @@ include: "rules/quantize.smk"
 include: "rules/compile.smk"
 include: "rules/vitis_ai_inputs.smk"
 include: "rules/vitis_ai.smk"
+include: "rules/vitis_ai_compile.smk"
 include: "rules/board.smk"
 include: "rules/report.smk"
 include: "rules/predict.smk"
@@ -58,8 +59,10 @@ rule sweep:
 
 
 onsuccess:
-    # also when nothing was to be done: where the results are is what one wants to know
+    # where the results are is what one wants to know (Snakemake calls this only when a job ran)
     if Path("results/report/accuracy.json").exists():
+        from dpuflow.files import read_json  # here, because it costs a tenth of a second (NumPy)
+
         print(
             summary(read_json("results/report/accuracy.json"), "results/report/accuracy.html"),
             file=sys.stderr,

@@ -15,7 +15,6 @@ from dpuflow import run_files
 from dpuflow.code_closure import code_digest
 from dpuflow.config import Settings, check, expand_runs
 from dpuflow.errors import UserError
-from dpuflow.files import read_json
 from dpuflow.importing import export_package
 from dpuflow.report.summary import summary
 
