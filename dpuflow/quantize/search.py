@@ -172,8 +172,9 @@ def place_logits(candidate, images):
     """Give the logits the finest position at which only first places saturate; returns the move made.
 
     The class is decided among the first two, and a saturated first stays first: so the runner-up's
-    largest value over `images`, with some reserve, must fit, and the steps in between, where ties
-    arise, are as small as they can be. Only for networks that end in softmax.
+    largest value over `images` must fit, with some reserve (nor may a first fall below the range),
+    and the steps in between, where ties arise, are as small as they can be. Only for networks that
+    end in softmax.
     """
     quantized, network = candidate.quantized, candidate.quantized.network
     name = logits_name(network)
@@ -183,12 +184,13 @@ def place_logits(candidate, images):
     layer = network[name]
     inputs = engine.run_integer(quantized, grid, layer.inputs)
     real = _real(candidate, layer, [inputs[source] for source in layer.inputs])
-    second = RESERVE * float(np.partition(real, -2, axis=1)[:, -2].max())
-    if second <= 0:
+    first_two = np.partition(real, -2, axis=1)[:, -2:]  # second, first
+    needed = RESERVE * float(max(first_two[:, 0].max(), -first_two[:, 1].min()))
+    if needed <= 0:
         return []
     before = quantized.fix_points[name]
     groups = next(members for members in position_groups(network) if name in members)
-    for position in range(math.floor(math.log2(INT8_MAX / second)), before - 1, -1):
+    for position in range(math.floor(math.log2(INT8_MAX / needed)), before - 1, -1):
         candidate.set_group(groups, position)
         if candidate.fits(name):
             break
