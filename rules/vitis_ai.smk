@@ -10,10 +10,12 @@ rule vitis_ai_bundle:
     input:
         dataset="results/{dataset}/dataset.h5",
         nodes="results/{dataset}/{model}/tf/nodes.json",
+        programs=[program(name) for name in PROGRAMS],
     output:
         images=f"{BUNDLE}/calibration_images.npy",
         module=f"{BUNDLE}/calibration_input.py",
         arguments=f"{BUNDLE}/arguments.sh",
+        programs=[f"{BUNDLE}/{name}" for name in PROGRAMS],
     log:
         "logs/{dataset}/{model}/{quantizer}/vitis_ai_bundle.log",
     wildcard_constraints:
@@ -103,7 +105,7 @@ rule quantize_vai_q_tensorflow2:
     message:
         "Quantize {wildcards.model} with the vendor's vai_q_tensorflow2 ({wildcards.quantizer})."
     input:
-        program=program("quantize_keras.py"),
+        program=f"{BUNDLE}/quantize_keras.py",
         model="results/{dataset}/{model}/keras_trained_model.h5",
         images=rules.vitis_ai_bundle.output.images,
         module=rules.vitis_ai_bundle.output.module,
@@ -172,7 +174,7 @@ rule predict_vai_q_tensorflow:
     message:
         "Run the graph of vai_q_tensorflow on every test image ({wildcards.model}, {wildcards.quantizer})."
     input:
-        program=program("predict_frozen.py"),
+        program=f"{BUNDLE}/predict_frozen.py",
         graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
         arguments=rules.vitis_ai_bundle.output.arguments,
         images="results/{dataset}/test_images.npy",
@@ -212,7 +214,7 @@ rule predict_vai_q_tensorflow2:
     message:
         "Run the model of vai_q_tensorflow2 on every test image ({wildcards.model}, {wildcards.quantizer})."
     input:
-        program=program("predict_keras.py"),
+        program=f"{BUNDLE}/predict_keras.py",
         model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
         images="results/{dataset}/test_images.npy",
     output:
@@ -268,206 +270,3 @@ rule evaluate_vai_q:
         "../envs/test.yaml"
     script:
         "../scripts/evaluate_outputs.py"
-
-
-rule vitis_ai_arch:
-    message:
-        "Write arch.json for {wildcards.target}."
-    output:
-        arch="results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json",
-    log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/vitis_ai_arch.log",
-    wildcard_constraints:
-        target=VENDOR_COMPILERS,
-    params:
-        code=code("vitis_ai_arch.py"),
-        target=lambda w: SETTINGS.target(w.target),
-    group:
-        "int8"
-    resources:
-        mem_mb=growing(500),
-        runtime=5,
-    conda:
-        "../envs/dpuflow.yaml"
-    script:
-        "../scripts/vitis_ai_arch.py"
-
-
-rule export_quantized:
-    message:
-        "Write the quantized, not yet compiled xmodel of {wildcards.model} for vai_c_xir."
-    input:
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
-    output:
-        quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
-    log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/export_quantized.log",
-    wildcard_constraints:
-        target=SETTINGS.named("targets", "compiler", "vai_c_xir"),
-    params:
-        code=code("export_quantized.py"),
-        target=lambda w: SETTINGS.target(w.target),
-    group:
-        "int8"
-    resources:
-        mem_mb=growing(1000),
-        runtime=10,
-    conda:
-        "../envs/dpuflow.yaml"
-    script:
-        "../scripts/export_quantized.py"
-
-
-COMPILED = "results/{dataset}/{model}/{quantizer}/{target}"
-COMPILE_LOG = "logs/{dataset}/{model}/{quantizer}/{target}/compile.log"
-COMPILE_BENCHMARK = "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/compile.tsv"
-
-
-rule compile_vai_c_tensorflow:
-    message:
-        "Compile {wildcards.model} for {wildcards.target} with the vendor's vai_c_tensorflow."
-    input:
-        model="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
-        arguments=rules.vitis_ai_bundle.output.arguments,
-        arch=written_arch,
-    output:
-        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
-        log=f"{COMPILED}/vitis_ai/compile.log",
-    log:
-        COMPILE_LOG,
-    benchmark:
-        COMPILE_BENCHMARK
-    wildcard_constraints:
-        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow"),
-        target=SETTINGS.named("targets", "compiler", "vai_c_tensorflow"),
-    params:
-        enter=releases.enter("vai_c_tensorflow"),
-        arch=lambda w: container_arch(w) or written_arch(w),
-        folder=f"{COMPILED}/vitis_ai",
-        # a frozen graph leaves the batch open; the compiler wants it
-        options=lambda w: json.dumps(compiler_options(w) | {"input_shape": "INPUT_SHAPE"}, sort_keys=True),
-    group:
-        "int8"
-    resources:
-        mem_mb=growing(4000),
-        runtime=60,
-    container:
-        compiler_image
-    shell:
-        """
-        (
-        {params.enter}
-        . {input.arguments:q}
-        options={params.options:q}
-        vai_c_tensorflow --frozen_pb {input.model:q} --arch {params.arch:q} --output_dir {params.folder:q} \
-            --net_name {wildcards.model:q} --options "${{options/INPUT_SHAPE/$compile_shape}}"
-        ) > {log:q} 2>&1
-        cp -- {log:q} {output.log:q}
-        """
-
-
-rule compile_vai_c_tensorflow2:
-    message:
-        "Compile {wildcards.model} for {wildcards.target} with the vendor's vai_c_tensorflow2."
-    input:
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
-        arch=written_arch,
-    output:
-        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
-        log=f"{COMPILED}/vitis_ai/compile.log",
-    log:
-        COMPILE_LOG,
-    benchmark:
-        COMPILE_BENCHMARK
-    wildcard_constraints:
-        quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow2"),
-        target=SETTINGS.named("targets", "compiler", "vai_c_tensorflow2"),
-    params:
-        enter=releases.enter("vai_c_tensorflow2"),
-        arch=lambda w: container_arch(w) or written_arch(w),
-        folder=f"{COMPILED}/vitis_ai",
-        options=compiler_option_words,
-    group:
-        "int8"
-    resources:
-        mem_mb=growing(4000),
-        runtime=60,
-    container:
-        compiler_image
-    shell:
-        """
-        (
-        {params.enter}
-        vai_c_tensorflow2 -m {input.model:q} -a {params.arch:q} -o {params.folder:q} \
-            -n {wildcards.model:q} {params.options}
-        ) > {log:q} 2>&1
-        cp -- {log:q} {output.log:q}
-        """
-
-
-rule compile_vai_c_xir:
-    message:
-        "Compile our quantized {wildcards.model} for {wildcards.target} with the vendor's vai_c_xir."
-    input:
-        model=rules.export_quantized.output.quantized,
-        arch=written_arch,
-    output:
-        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
-        log=f"{COMPILED}/vitis_ai/compile.log",
-    log:
-        COMPILE_LOG,
-    benchmark:
-        COMPILE_BENCHMARK
-    wildcard_constraints:
-        quantizer=SETTINGS.named("quantizers", "tool", "reference"),
-        target=SETTINGS.named("targets", "compiler", "vai_c_xir"),
-    params:
-        enter=releases.enter("vai_c_xir"),
-        arch=lambda w: container_arch(w) or written_arch(w),
-        folder=f"{COMPILED}/vitis_ai",
-        options=compiler_option_words,
-    group:
-        "int8"
-    resources:
-        mem_mb=growing(4000),
-        runtime=60,
-    container:
-        compiler_image
-    shell:
-        """
-        (
-        {params.enter}
-        vai_c_xir -x {input.model:q} -a {params.arch:q} -o {params.folder:q} \
-            -n {wildcards.model:q} {params.options}
-        ) > {log:q} 2>&1
-        cp -- {log:q} {output.log:q}
-        """
-
-
-rule record_vai_c:
-    message:
-        "Check what the vendor's compiler made of {wildcards.model} for {wildcards.target}."
-    input:
-        xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
-        log=f"{COMPILED}/vitis_ai/compile.log",
-    output:
-        xmodel=f"{COMPILED}/{{model}}.xmodel",
-        report=f"{COMPILED}/compile.json",
-    log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/record_vai_c.log",
-    wildcard_constraints:
-        target=VENDOR_COMPILERS,
-    params:
-        code=code("record_vai_c.py"),
-        target=lambda w: SETTINGS.target(w.target),
-        arch=lambda w: container_arch(w) or "arch.json by dpuflow",
-        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
-    group:
-        "int8"
-    resources:
-        mem_mb=growing(1000),
-        runtime=10,
-    conda:
-        "../envs/test.yaml"
-    script:
-        "../scripts/record_vai_c.py"

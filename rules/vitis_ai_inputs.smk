@@ -1,4 +1,4 @@
-# What the rules of vitis_ai.smk ask of the configuration and of the release matrix.
+# What the rules of vitis_ai.smk and vitis_ai_compile.smk ask of the configuration and of the release matrix.
 
 import json
 import shlex
@@ -9,8 +9,11 @@ from dpuflow.vitis_ai.shell_words import option_words
 BUNDLE = "results/{dataset}/{model}/{quantizer}/vitis_ai"
 
 
+PROGRAMS = ("quantize_keras.py", "predict_frozen.py", "predict_keras.py")
+
+
 def program(name):
-    """A program that runs inside a container, as an input file that the container can see."""
+    """A program that runs inside a container. It is copied to the results, which every container sees."""
     path = f"vitis_ai/{name}"
     return path if Path.cwd() == ROOT else str(ROOT / path)
 

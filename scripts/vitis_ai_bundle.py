@@ -1,7 +1,9 @@
-"""Calibration images, the module that reads them and command line arguments for a vendor's quantizer."""
+"""What a vendor's quantizer is handed: calibration images, their input function, arguments, programs."""
+
+from pathlib import Path
 
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json
+from dpuflow.files import read_json, write_bytes
 from dpuflow.quantize.calibration_images import refuse_test_images
 from dpuflow.scripting import log, run
 from dpuflow.vitis_ai.bundle import DEFAULT_BATCH, chosen_images, write_bundle
@@ -20,6 +22,8 @@ def main(snakemake):
         read_json(snakemake.input.nodes),
         snakemake.params.input_scaling,
     )
+    for source, copy in zip(snakemake.input.programs, snakemake.output.programs, strict=True):
+        write_bytes(copy, Path(source).read_bytes())
     log.info("%d calibration images", len(images))
 
 

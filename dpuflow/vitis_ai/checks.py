@@ -114,8 +114,8 @@ def _boards(config, index, run):
                     known = describe_fingerprint(stated) or "no DPU that dpuflow knows"
                     yield (
                         f"runs[{index}]: target {name} is {target.fingerprint:#x} ({target.dpu}, "
-                        f"release {target.release}), but runners.{runner}.boards[{number}].fingerprint is {stated:#x} "
-                        f"({known}); give the target the board's dpu and release"
+                        f"release {target.release}), but runners.{runner}.boards[{number}].fingerprint is "
+                        f"{stated:#x} ({known}); give the target the board's dpu and release"
                     )
 
 
