@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import TINY, Workflow, copy_of
+from workflow_copy import TINY, Workflow, copy_of
 
 pytestmark = pytest.mark.rules
 
