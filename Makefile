@@ -49,8 +49,12 @@ rulegraph: $(VENV)/run.stamp ## draw the rules as results/rulegraph.svg
 docs: $(VENV)/run.stamp ## write config/README.md anew from the schema
 	@$(VENV)/bin/python -m dpuflow.config_docs config/config.schema.yaml > config/README.md
 
-bench: $(VENV)/test.stamp ## run the benchmarks, which print ratios
-	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(VENV)/bin/python $$script || exit 1; done
+RESULT = results/synthetic_signs/signnet
+bench: $(VENV)/test.stamp run ## run the benchmarks on the results of `make run`; they print ratios
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/csv_reading.py
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/emulator.py --xmodel $(RESULT)/reference/kv260/signnet.xmodel --frozen $(RESULT)/frozen_graph.pb
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/isa.py $(RESULT)/reference/quantized_model.h5
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/dag_scaling.py
 
 clean: ## remove everything that was computed
 	rm -rf results resources logs benchmarks/jobs deploy

@@ -50,23 +50,26 @@ def float_classes(path, images, scaling):
         )
 
 
-def measure(folder, dataset, settings, count, cache={}):  # noqa: B006 (float results are the same for every method)
-    """(float accuracy, int8 accuracy, agreement, seconds) of one trained network."""
+def measure(folder, dataset, settings, count, float_answers):
+    """(float accuracy, int8 accuracy, agreement, seconds) of one trained network.
+
+    float_answers : {folder: classes}, filled here: they are the same for every method.
+    """
     folder = Path(folder)
     scaling = read_json(folder / "scaling.json")
     test, labels = dataset.subset("test")
     calibration, _ = dataset.subset("calibration")
     graph = folder / "frozen_graph.pb"
-    if folder not in cache:
-        cache[folder] = float_classes(graph, test, scaling)
+    if folder not in float_answers:
+        float_answers[folder] = float_classes(graph, test, scaling)
     start = time.perf_counter()
     quantized, _ = quantize(graph, calibration[:count], {**settings, "diagnosis": False}, scaling)
     seconds = time.perf_counter() - start
     classes = predict(quantized, test).argmax(1)
     return (
-        (cache[folder] == labels).mean(),
+        (float_answers[folder] == labels).mean(),
         (classes == labels).mean(),
-        (classes == cache[folder]).mean(),
+        (classes == float_answers[folder]).mean(),
         seconds,
     )
 
@@ -80,13 +83,16 @@ def main():
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--images", type=int, help="calibration images (default: the whole split)")
     options = parser.parse_args()
-    dataset = read_dataset(options.dataset)
+    dataset, float_answers = read_dataset(options.dataset), {}
     print("| network | method | float % | int8 % | drop, points | agree | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for entry in options.networks:
         name, _, folders = entry.partition("=")
         for method in options.methods.split(","):
-            rows = [measure(f, dataset, METHODS[method], options.images) for f in folders.split(",")]
+            rows = [
+                measure(f, dataset, METHODS[method], options.images, float_answers)
+                for f in folders.split(",")
+            ]
             real, integer, agree, seconds = np.mean(rows, axis=0)
             print(
                 f"| {name} ({len(rows)}) | {method} | {100 * real:.3f} | {100 * integer:.3f} "
