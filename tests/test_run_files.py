@@ -1,8 +1,17 @@
+import re
+
 import pytest
 
 from dpuflow.config import Run, Settings
 from dpuflow.report.inputs import FILES
-from dpuflow.run_files import all_result_files, report_entries, result_files, stage_records
+from dpuflow.run_files import (
+    all_result_files,
+    benchmark_files,
+    report_entries,
+    result_files,
+    stage_records,
+    sweep_entries,
+)
 
 CONFIG = {
     "models": {"own": {"layers": []}, "h5": {"keras_h5": "m.h5"}, "pb": {"frozen_pb": "m.pb"}},
@@ -70,3 +79,28 @@ def test_entries_name_the_runner_and_files_are_listed_once():
     assert kinds == ["emulator", "ssh"]
     files = all_result_files(SETTINGS, runs)
     assert files == sorted(set(files)) and files.count("results/signs/dataset.h5") == 1
+
+
+ASIDE = ("bundle.tsv", "gate.tsv", "report.tsv", "sweep_report.tsv")
+"""Jobs that no run's accuracy waits for."""
+
+
+def test_the_seconds_of_every_stage_count(repo):
+    """`benchmark_files` names exactly what the rules of the chain write."""
+    text = "\n".join(path.read_text() for path in sorted((repo / "rules").glob("*.smk")))
+    written = {
+        re.sub(r"\{(\w+)\}", lambda found: getattr(run(), found[1]), path)
+        for path in re.findall(r'"(benchmarks/jobs/[^"]+)"', text)
+        if not path.endswith(ASIDE) and "/predict/{dataset}" not in path
+    }
+    assert set(benchmark_files(run())) == written and len(written) > 12
+
+
+def test_runs_of_a_sweep_share_the_seconds_of_their_stages():
+    first, second = sweep_entries(SETTINGS, [run(), run(runner="lab")])
+    shared = set(first["benchmarks"]) & set(second["benchmarks"])
+    assert {
+        "benchmarks/jobs/signs/own/train.tsv",
+        "benchmarks/jobs/signs/own/reference/quantize.tsv",
+    } <= shared
+    assert set(first["benchmarks"]) - shared == {"benchmarks/jobs/signs/own/reference/kv260/emulator/run.tsv"}
