@@ -1,7 +1,6 @@
 """A throw-away Slurm cluster and a copy of the workflow that runs on it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,19 +8,8 @@ from pathlib import Path
 import pytest
 import throwaway_cluster
 import yaml
+from workflow_copy import copy_of
 
-PARTS = (
-    "Snakefile",
-    "rules",
-    "scripts",
-    "dpuflow",
-    "config",
-    "envs",
-    "report",
-    "profiles",
-    "board",
-    "vitis_ai",
-)
 SWEEP = {
     "datasets": {
         "tiny": {
@@ -50,7 +38,7 @@ SWEEP = {
             "dataset": "tiny",
             "model": "small",
             "quantizer": ["plain", "searched"],
-            "target": "zcu104",
+            "target": ["kv260", "zcu104"],
             "runner": "emulator",
         }
     ],
@@ -99,7 +87,7 @@ class SweepOnSlurm:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def finish(self, process, log, seconds=240):
+    def finish(self, process, log, seconds=900):
         """Wait for the end, which has to be a good one; the output."""
         try:
             status = process.wait(seconds)
@@ -145,11 +133,6 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sweep(repo, tmp_path_factory, cluster, plugins):
     """The workflow's own files in a folder of their own."""
-    folder = tmp_path_factory.mktemp("sweep")
-    for part in PARTS:
-        if (repo / part).is_dir():
-            shutil.copytree(repo / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(repo / part, folder / part)
+    folder = copy_of(repo, tmp_path_factory.mktemp("sweep"))
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE_")}
     return SweepOnSlurm(folder, inherited | cluster.environment, plugins)

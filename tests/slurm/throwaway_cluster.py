@@ -41,7 +41,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 # finished jobs stay visible for squeue, which answers the status queries here
 MinJobAge=900
 # a lost node is noticed within seconds; the workflow, not Slurm, starts its jobs again
-SlurmdTimeout=10
+SlurmdTimeout=6
 JobRequeue=0
 ReturnToService=2
 KillWait=2
@@ -132,6 +132,10 @@ class Cluster:
         """{job id: comment}: the comment names the rule or group and its wildcards."""
         lines = self._run("squeue", "--noheader", "--states=all", "--format=%i|%k").splitlines()
         return dict(line.split("|", 1) for line in lines)
+
+    def steps(self):
+        """Ids of the running job steps ("12.batch", "12.0")."""
+        return self._run("squeue", "--noheader", "--steps", "--format=%i").split()
 
     def cancel(self, job):
         self._run("scancel", job)
