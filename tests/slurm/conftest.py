@@ -59,7 +59,7 @@ class SweepOnSlurm:
 
     def command(self, *arguments):
         quick = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
-        return [sys.executable, "-m", "snakemake", *arguments, "--profile", "profiles/slurm", *quick]
+        return [sys.executable, "-m", "snakemake", *arguments, "--workflow-profile", "profiles/slurm", *quick]
 
     def start(self, seeds, log):
         """The running Snakemake process; what it prints goes to the file `log` in the folder."""
@@ -121,12 +121,12 @@ def plugins(repo, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
-    """Two nodes of four cores (claimed, not owned) on loopback."""
+    """Two nodes of eight cores (claimed, not owned) on loopback."""
     try:
         throwaway_cluster.require_slurm()
     except throwaway_cluster.UnavailableError as error:
         pytest.skip(str(error))
-    with throwaway_cluster.Cluster(tmp_path_factory.mktemp("slurm")) as running:
+    with throwaway_cluster.Cluster(tmp_path_factory.mktemp("slurm"), cpus=8) as running:
         yield running
 
 

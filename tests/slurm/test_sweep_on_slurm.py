@@ -1,34 +1,30 @@
-"""Sweeps on a real Slurm: they complete, and what is killed on the way costs only what was killed.
-
-One folder grows from test to test: every sweep adds a seed, so each also shows that the
-finished runs stay as they are.
-"""
+"""A sweep on a real Slurm completes, and what is killed on its way costs only what was killed."""
 
 import json
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.rules]
 
 TRAIN = "rule_train_wildcards_tiny_small-s"
-
-
-def kinds_of_jobs(cluster):
-    """How many jobs of which kind Slurm has seen: the first words of their comments."""
-    kinds = ("rule_data", "rule_graph", "rule_int8", "rule_train", "rule_sweep_report")
-    return Counter(next(k for k in kinds if name.startswith(k)) for name in cluster.names_of_jobs().values())
+KINDS = (
+    "rule_data",
+    "rule_graph_convert",
+    "rule_graph_evaluate",
+    "rule_int8",
+    "rule_train",
+    "rule_sweep_report",
+)
 
 
 def running(cluster, comment):
-    """A function that gives the id and node of the running job whose comment starts so, or None."""
+    """A function that gives the id and node of a running job whose comment starts so, or None."""
 
     def find():
-        names = cluster.names_of_jobs()
-        jobs = cluster.jobs("RUNNING")
+        names, jobs = cluster.names_of_jobs(), cluster.jobs("RUNNING")
         return next(((job, jobs[job]) for job in jobs if names.get(job, "").startswith(comment)), None)
 
     return find
@@ -39,33 +35,21 @@ def trainings(cluster, seed):
     return {job for job, name in cluster.names_of_jobs().items() if name == f"{TRAIN}{seed}"}
 
 
-def changed(before, after):
-    """The paths of `before` whose time is not the same in `after`."""
-    return sorted(path for path, at in before.items() if after.get(path) != at)
+def completed(cluster):
+    """How many jobs of each kind ended well."""
+    names = cluster.names_of_jobs()
+    return Counter(next(k for k in KINDS if names[job].startswith(k)) for job in cluster.jobs("COMPLETED"))
 
 
-def test_a_sweep_shares_what_runs_have_in_common(sweep, cluster):
-    process = sweep.start([1], "first.txt")
-    sweep.finish(process, "first.txt")
-    # one data set, one training, its evaluation and frozen graph, an INT8 job per quantizer for both targets
-    expected = {"rule_data": 1, "rule_train": 1, "rule_graph": 2, "rule_int8": 2, "rule_sweep_report": 1}
-    assert kinds_of_jobs(cluster) == expected
-    (part,) = json.loads((sweep.folder / "results/report/sweep.json").read_text())["datasets"]
-    runs = {(run["quantizer"], run["target"]): run for run in part["runs"]}
-    assert set(runs) == {(q, t) for q in ("plain", "searched") for t in ("kv260", "zcu104")}
-    assert all(run["seconds"] > 0 and run["images"] == 48 and run["seed"] == 1 for run in runs.values())
-
-
-def test_what_is_killed_costs_only_itself(sweep, cluster):
-    """One more seed; on its way a job, the controller, Snakemake and a node are killed, in this order."""
-    before = sweep.times()
-    process = sweep.start([1, 2], "killed.txt")
+def interrupted(sweep, cluster):
+    """Start the sweep; kill a training, then the controller while another runs, then Snakemake itself."""
+    process = sweep.start([1, 2], "interrupted.txt")
     try:
-        first, _ = cluster.wait_for(running(cluster, f"{TRAIN}2"), 400, "the training")
-        cluster.cancel(first)
-        cluster.wait_for(lambda: trainings(cluster, 2) - {first}, 400, "another try")
+        killed, _ = cluster.wait_for(running(cluster, f"{TRAIN}2"), 400, "the training")
+        cluster.cancel(killed)
+        cluster.wait_for(lambda: trainings(cluster, 2) - {killed}, 400, "another try")
         submitted = time.time()
-        (second,) = trainings(cluster, 2) - {first}
+        (second,) = trainings(cluster, 2) - {killed}
         # a job that has not begun its work, or that is not saved yet, would die with any controller
         cluster.wait_for(lambda: f"{second}.0" in cluster.steps(), 200, "its work")
         state = cluster.root / "state/job_state"
@@ -76,23 +60,40 @@ def test_what_is_killed_costs_only_itself(sweep, cluster):
         process.kill()
         process.wait()
     cluster.wait_for(lambda: not cluster.jobs(), 400, "the end of the job that nobody watches")
-    trained = sweep.times("results/tiny/small-s2/*")
 
+
+def resumed(sweep, cluster):
+    """Start it again, lose a node on the way, and let it finish."""
     sweep.call("--unlock")
-    process = sweep.start([1, 2], "again.txt")
+    process = sweep.start([1, 2], "resumed.txt")
     try:
         _, node = cluster.wait_for(running(cluster, "rule_graph_convert"), 400, "the frozen graph")
         cluster.lose_node(node)
         cluster.wait_for(lambda: cluster.jobs("NODE_FAIL"), 400, "the loss of the node")
-        sweep.finish(process, "again.txt")
+        cluster.start_node(node)
+        sweep.finish(process, "resumed.txt")
     finally:
         process.kill()
 
+
+def test_a_sweep_completes_whatever_is_killed_and_repeats_no_finished_work(sweep, cluster):
+    interrupted(sweep, cluster)
+    before = sweep.times()
+    resumed(sweep, cluster)
+
     after = sweep.times()
-    assert before and not changed(before, after)
-    assert {Path(path).name for path in trained} == {"keras_trained_model.h5", "history.csv"}
-    assert not changed(trained, after)
-    assert trainings(cluster, 2) == {first, second}
+    assert [path for path, at in before.items() if after.get(path) != at] == []
+    models = {f"results/tiny/small-s{seed}/keras_trained_model.h5" for seed in (1, 2)}
+    assert models | {"results/tiny/dataset.h5"} <= set(before)
+
+    # one data set and two trainings for all; a frozen graph per model, INT8 per quantizer for both targets
+    shared = {"rule_data": 1, "rule_train": 2, "rule_sweep_report": 1}
+    assert completed(cluster) == shared | {"rule_graph_convert": 2, "rule_graph_evaluate": 2, "rule_int8": 4}
+    assert len(cluster.jobs("CANCELLED")) == 1 and cluster.jobs("NODE_FAIL") and not cluster.jobs("FAILED")
+
     (part,) = json.loads((sweep.folder / "results/report/sweep.json").read_text())["datasets"]
-    assert len(part["runs"]) == 8
+    runs = {(run["seed"], run["quantizer"], run["target"]): run for run in part["runs"]}
+    targets = ("kv260", "zcu104")
+    assert set(runs) == {(s, q, t) for s in (1, 2) for q in ("plain", "searched") for t in targets}
+    assert all(run["seconds"] > 0 and run["images"] == 48 for run in runs.values())
     assert "Nothing to be done" in sweep.call("sweep")
