@@ -121,12 +121,12 @@ def plugins(repo, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
-    """Two nodes of eight cores (claimed, not owned) on loopback."""
+    """Two nodes of four cores (claimed, not owned) on loopback."""
     try:
         throwaway_cluster.require_slurm()
     except throwaway_cluster.UnavailableError as error:
         pytest.skip(str(error))
-    with throwaway_cluster.Cluster(tmp_path_factory.mktemp("slurm"), cpus=8) as running:
+    with throwaway_cluster.Cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running
 
 

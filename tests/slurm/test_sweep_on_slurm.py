@@ -67,7 +67,8 @@ def resumed(sweep, cluster):
     sweep.call("--unlock")
     process = sweep.start([1, 2], "resumed.txt")
     try:
-        _, node = cluster.wait_for(running(cluster, "rule_graph_convert"), 400, "the frozen graph")
+        job, node = cluster.wait_for(running(cluster, "rule_graph_convert"), 400, "the frozen graph")
+        cluster.wait_for(lambda: f"{job}.0" in cluster.steps(), 200, "its work")
         cluster.lose_node(node)
         cluster.wait_for(lambda: cluster.jobs("NODE_FAIL"), 400, "the loss of the node")
         cluster.start_node(node)

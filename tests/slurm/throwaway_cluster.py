@@ -5,6 +5,9 @@ side, as Debian's build allows. Cores and memory of a node are what the configur
 claims (config_overrides), so a cluster larger than the machine can be had.
 """
 
+import contextlib
+import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -15,6 +18,8 @@ from pathlib import Path
 
 DEBIAN_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
+LOCK = Path("/run/lock/dpuflow-slurm-test")
+"""There is one default configuration and one munge socket: one such cluster at a time."""
 DEFAULT_CONFIG = Path("/etc/slurm/slurm.conf")
 CONFIG = """\
 ClusterName=throwaway
@@ -64,7 +69,8 @@ class Cluster:
         self.config = self.root / "slurm.conf"
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
         self.environment["SLURM_CONF"] = str(self.config)
-        self._munged = None
+        self._daemons = {}
+        self._lock = None
         self._link_before = None
 
     def __enter__(self):
@@ -81,6 +87,7 @@ class Cluster:
     def start(self):
         """All daemons; returns when every node is idle."""
         self.root.mkdir(parents=True, exist_ok=True)
+        self._take_turn()
         for folder in ("state", "spool"):
             (self.root / folder).mkdir(exist_ok=True)
         self._start_munge()
@@ -99,28 +106,30 @@ class Cluster:
         self.stop_controller()
         if DEFAULT_CONFIG.is_symlink() and DEFAULT_CONFIG.resolve() == self.config.resolve():
             DEFAULT_CONFIG.unlink()
-            if self._link_before:
+            if self._link_before and Path(self._link_before).exists():
                 DEFAULT_CONFIG.symlink_to(self._link_before)
-        if self._munged:
-            self._munged.terminate()
-            self._munged.wait(10)
+        self._end("munged", signal.SIGTERM)
+        if self._lock:
+            self._lock.close()
 
     def start_controller(self, clean=False):
-        self._run("slurmctld", "-f", self.config, *(["-c"] if clean else []))
+        self._begin("slurmctld", "slurmctld", "-D", "-f", self.config, *(["-c"] if clean else []))
         self.wait_for(lambda: "UP" in self._run("scontrol", "ping", check=False), 30, "the controller")
 
     def stop_controller(self, number=signal.SIGTERM):
         """End slurmctld; with SIGKILL it has no chance to save its state."""
-        _end(self.root / "slurmctld.pid", number)
+        self._end("slurmctld", number)
 
     def start_node(self, name):
-        self._run("slurmd", "-f", self.config, "-N", name)
+        self._begin(name, "slurmd", "-D", "-f", self.config, "-N", name)
 
     def lose_node(self, name):
         """Kill slurmd of a node and everything that runs on it, as when the power goes."""
-        _end(self.root / f"{name}.pid", signal.SIGKILL)
-        for pid in _processes_of(name):
-            _signal(pid, signal.SIGKILL)
+        self._end(name, signal.SIGKILL)
+        for _ in range(4):  # again: a job that is just being started shows itself only then
+            for pid in _processes_of(name):
+                _kill(pid)
+            time.sleep(0.2)
 
     def jobs(self, *states):
         """{job id: node} of the jobs in these states (default: not finished)."""
@@ -150,6 +159,33 @@ class Cluster:
             time.sleep(0.2)
         return value
 
+    def _take_turn(self):
+        """Wait until no other test session of this machine has a cluster."""
+        LOCK.parent.mkdir(exist_ok=True)
+        self._lock = open(LOCK, "w")  # noqa: SIM115 - held until stop
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def _begin(self, name, *command):
+        """Start a daemon in the foreground, as a child that dies with this process."""
+        self._daemons[name] = subprocess.Popen(
+            [str(word) for word in command],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
+        )
+
+    def _end(self, name, number):
+        """Signal a daemon and wait until it has gone."""
+        daemon = self._daemons.pop(name, None)
+        if daemon:
+            daemon.send_signal(number)
+            try:
+                daemon.wait(15)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
     def _states(self):
         return self._run("sinfo", "--noheader", "-N", "--format=%t", check=False).split()
 
@@ -175,11 +211,7 @@ class Cluster:
             path.chmod(0o755)
         files = ("key", "pid", "log", "seed")
         options = [f"--{name}-file={folder / name}" for name in files]
-        self._munged = subprocess.Popen(
-            ["munged", "--foreground", "--force", *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._begin("munged", "munged", "--foreground", "--force", *options)
         answered = ["munge", "-n"]
         self.wait_for(lambda: subprocess.run(answered, capture_output=True).returncode == 0, 20, "munge")
 
@@ -229,34 +261,15 @@ def _free_ports(count):
     return ports
 
 
-def _signal(pid, number):
-    """Send a signal; False when the process has gone."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+def _kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
-def _end(pid_file, number):
-    """Signal the process of a pid file and wait until it has gone."""
-    if not pid_file.exists():
-        return
-    pid = int(pid_file.read_text())
-    pid_file.unlink()
-    _signal(pid, number)
-    for _ in range(100):
-        if not _signal(pid, 0) or _is_zombie(pid):
-            return
-        time.sleep(0.1)
-    _signal(pid, signal.SIGKILL)
-
-
-def _is_zombie(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+def _die_with_parent():
+    """In the child: have the kernel end it when the test session dies without cleaning up."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _processes_of(node):
