@@ -9,10 +9,10 @@ WITH_CONFIG = --cores $(CORES) --configfile $(CONFIG)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench rulegraph docs clean
+.PHONY: help install run test lint format bench rulegraph dag_svg docs clean
 
 help: ## show the targets
-	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z_ -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_ -]+):[^#]*## /  make \1\t/' | expand -t 20
 	@echo "  CONFIG=FILE chooses another configuration, CORES=N the number of cores."
 
 $(VENV)/run.stamp: requirements.txt constraints.txt pyproject.toml
@@ -42,9 +42,8 @@ lint: $(VENV)/test.stamp ## check style: ruff, snakefmt, snakemake --lint
 format: $(VENV)/test.stamp ## format the sources
 	@$(VENV)/bin/ruff check --fix-only . && $(VENV)/bin/ruff format . && $(VENV)/bin/snakefmt Snakefile rules
 
-rulegraph: $(VENV)/run.stamp ## draw the rules as results/rulegraph.svg
-	@mkdir -p results && $(SNAKEMAKE) --rulegraph mermaid-js $(WITH_CONFIG) > results/rulegraph.mmd
-	@$(VENV)/bin/python -m dpuflow.rulegraph < results/rulegraph.mmd > results/rulegraph.svg && echo results/rulegraph.svg
+rulegraph dag_svg: $(VENV)/run.stamp ## draw the rules (results/rulegraph.svg) or the jobs (results/dag.svg)
+	@$(SNAKEMAKE) $@ --quiet rules $(WITH_CONFIG)
 
 docs: $(VENV)/run.stamp ## write config/README.md anew from the schema
 	@$(VENV)/bin/python -m dpuflow.config_docs config/config.schema.yaml > config/README.md

@@ -59,8 +59,11 @@ rule sweep:
 
 
 onsuccess:
-    # where the results are is what one wants to know (Snakemake calls this only when a job ran)
-    if Path("results/report/accuracy.json").exists():
+    # where the results are is what one wants to know, if this run wrote them
+    if (
+        Path("results/report/accuracy.json").exists()
+        and os.path.getmtime("results/report/accuracy.json") >= STARTED
+    ):
         from dpuflow.files import read_json  # here, because it costs a tenth of a second (NumPy)
 
         print(

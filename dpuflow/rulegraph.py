@@ -1,4 +1,4 @@
-"""Picture of the rules: what `snakemake --rulegraph mermaid-js` says, drawn as SVG.
+"""Picture of the rules or jobs: what `snakemake --rulegraph mermaid-js` or `--dag mermaid-js` says, as SVG.
 
 ``snakemake --rulegraph mermaid-js | python -m dpuflow.rulegraph > rulegraph.svg``
 
@@ -8,6 +8,7 @@ rules/ that holds the rule. Equal graphs give equal bytes, whatever order they c
 
 import re
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -38,12 +39,23 @@ STYLE = """\
 
 
 def parse(mermaid):
-    """(sorted rule names, sorted edges (source, target) of names) of a mermaid flow chart."""
-    names = dict(re.findall(r"^\s*(\w+)\[(.+)\]\s*$", mermaid, re.MULTILINE))
+    """(sorted names, sorted edges (source, target) of names) of a mermaid flow chart.
+
+    A name is a rule's, or a job's with its new wildcards; jobs of the same words are numbered.
+    """
+    names, uses = {}, Counter()
+    for node, name in re.findall(r"^\s*(\w+)\[(.+)\]\s*$", mermaid, re.MULTILINE):
+        uses[name] += 1
+        names[node] = name if uses[name] == 1 else f"{name} ({uses[name]})"
     edges = re.findall(r"^\s*(\w+) --> (\w+)\s*$", mermaid, re.MULTILINE)
     if not names:
         raise UserError("no rules in this graph; expected the output of snakemake --rulegraph mermaid-js")
     return sorted(set(names.values())), sorted({(names[a], names[b]) for a, b in edges})
+
+
+def rule_of(name):
+    """The rule of a job's name: "train - model: signnet" -> "train"."""
+    return name.partition(" ")[0]
 
 
 def essential(edges):
@@ -89,7 +101,7 @@ def draw(mermaid, group_of=None):
         sorter.add(target, source)
     widths = {name: len(name) * CHARACTER + 2 * PADDING for name in names}
     layout = arrange(list(sorter.static_order()), edges, widths, GAP)
-    used = [group for group in WORDS if group in {group_of.get(name) for name in names}]
+    used = [group for group in WORDS if group in {group_of.get(rule_of(name)) for name in names}]
     legend = list(_legend(used))
     top = MARGIN + (LEGEND if used else 0)
     width = max(layout.width, 78.0 * len(used)) + 2 * MARGIN
@@ -122,7 +134,7 @@ def _legend(used):
 
 
 def _box(name, group_of, centre, width, shift, top):
-    fill, border = COLOURS.get(group_of.get(name), OTHER)
+    fill, border = COLOURS.get(group_of.get(rule_of(name)), OTHER)
     x, y = centre[0] + shift, top + centre[1] * (HEIGHT + ROW_GAP)
     return (
         f'<rect x="{x - width / 2:.1f}" y="{y}" width="{width:.1f}" height="{HEIGHT}" rx="7" fill="{fill}" '

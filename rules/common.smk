@@ -2,7 +2,10 @@
 
 import os
 import sys
+import time
 from pathlib import Path
+
+STARTED = time.time()
 
 # of this workflow, also where it is a module of another one
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
@@ -16,6 +19,7 @@ from dpuflow.code_closure import code_digest
 from dpuflow.config import Settings, check, expand_runs
 from dpuflow.errors import UserError
 from dpuflow.importing import export_package
+from dpuflow.quantize.settings import steps
 from dpuflow.report.summary import summary
 
 export_package(ROOT)

@@ -3,7 +3,7 @@
 
 rule quantize_reference:
     message:
-        "Quantize {wildcards.model} to INT8 with {wildcards.quantizer} (calibrated on training images)."
+        "Quantize {wildcards.model} to INT8 with {wildcards.quantizer}: {params.steps}; calibrated on training images."
     input:
         dataset="results/{dataset}/dataset.h5",
         graph="results/{dataset}/{model}/frozen_graph.pb",
@@ -22,6 +22,7 @@ rule quantize_reference:
         code=code("quantize_reference.py"),
         model=lambda w: w.model,
         settings=lambda w: config["quantizers"][w.quantizer],
+        steps=lambda w: steps(config["quantizers"][w.quantizer]),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "int8"

@@ -51,3 +51,49 @@ rule sweep_report:
         "../envs/report.yaml"
     script:
         "../scripts/sweep_report.py"
+
+
+rule rulegraph:
+    message:
+        "Draw the rules of this configuration."
+    output:
+        picture="results/rulegraph.svg",
+    log:
+        "logs/rulegraph.log",
+    benchmark:
+        "benchmarks/jobs/rulegraph.tsv"
+    params:
+        code=code("draw_workflow.py"),
+        what="rulegraph",
+        config=config,
+        snakefile=str(ROOT / "Snakefile"),
+    resources:
+        mem_mb=500,
+        runtime=5,
+    conda:
+        "../envs/dpuflow.yaml"
+    script:
+        "../scripts/draw_workflow.py"
+
+
+rule dag_svg:
+    message:
+        "Draw the jobs of this configuration."
+    output:
+        picture="results/dag.svg",
+    log:
+        "logs/dag_svg.log",
+    benchmark:
+        "benchmarks/jobs/dag_svg.tsv"
+    params:
+        code=code("draw_workflow.py"),
+        what="dag",
+        config=config,
+        snakefile=str(ROOT / "Snakefile"),
+    resources:
+        mem_mb=500,
+        runtime=5,
+    conda:
+        "../envs/dpuflow.yaml"
+    script:
+        "../scripts/draw_workflow.py"

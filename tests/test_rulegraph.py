@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from dpuflow.errors import UserError
-from dpuflow.rulegraph import draw, essential, groups, parse
+from dpuflow.rulegraph import draw, essential, groups, parse, rule_of
 
 CHART = """\
 ---
@@ -62,3 +62,10 @@ def test_boxes_stand_below_what_they_wait_for_and_apart():
 def test_every_rule_file_tells_its_rules(repo):
     found = groups(repo / "rules")
     assert found["train"] == "train" and found["run_emulator"] == "board" and found["gate"] == "board"
+
+
+def test_jobs_of_the_same_words_stay_apart():
+    names, edges = parse("id0[all]\nid1[freeze]\nid2[freeze]\nid1 --> id0\nid2 --> id0\n")
+    assert names == ["all", "freeze", "freeze (2)"]
+    assert edges == [("freeze", "all"), ("freeze (2)", "all")]
+    assert rule_of("train - model: signnet") == "train"

@@ -67,6 +67,21 @@ def complete(settings):
     return _for_compat(merged, given) if merged["compat"] else merged
 
 
+def steps(settings):
+    """The steps that settings switch on, in their order, in words for a job's message."""
+    full = complete({key: value for key, value in settings.items() if key != "tool"})
+    criterion = full["position_search"]["criterion"] if full["position_search"] else None
+    named = {
+        full["method"]: True,
+        f"compat {full['compat']}": full["compat"],
+        "equalization": full["equalization"],
+        criterion: criterion,
+        "bias_correction": full["bias_correction"],
+        "fast_finetune": full["fast_finetune"],
+    }
+    return ", ".join(name for name, on in named.items() if on)
+
+
 def _for_compat(merged, given):
     wanted = {"position_search": (given.get("position_search") or {}).get("criterion")} | {
         key: given.get(key) for key in ("bias_correction", "fast_finetune")
