@@ -1,6 +1,7 @@
 """A few lines of the Chrome DevTools protocol over pipes: no driver and no package needed."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -36,10 +37,9 @@ class Chromium:
         to_browser, from_browser = os.pipe(), os.pipe()
 
         def wire():
-            # the browser reads commands from descriptor 3 and answers on 4; copies first,
-            # because one of the two may itself be number 3 or 4
-            ends = os.dup(to_browser[0]), os.dup(from_browser[1])
-            spare = [os.dup2(end, 20 + i) for i, end in enumerate(ends)]
+            # the browser reads commands from descriptor 3 and answers on 4; copies beyond all
+            # numbers in use first, because one of the two may itself be number 3 or 4
+            spare = [fcntl.fcntl(end, fcntl.F_DUPFD, 100) for end in (to_browser[0], from_browser[1])]
             os.dup2(spare[0], 3)
             os.dup2(spare[1], 4)
 
