@@ -16,10 +16,10 @@ from threadpoolctl import ThreadpoolController
 
 from dpuflow.emulator.kernels import Workspace
 
-CACHE_BYTES = 1 << 21
+CACHE_BYTES = 1 << 22
 """Aim for the activations that one block reads and writes in its largest step; smaller blocks
 cost more in Python, larger ones leave the processor's cache (measured: flat from here on)."""
-LARGEST_BLOCK = 64
+LARGEST_BLOCK = 256
 
 
 def core_count():
