@@ -8,6 +8,12 @@ rule quantize_reference:
         dataset="results/{dataset}/dataset.h5",
         graph="results/{dataset}/{model}/frozen_graph.pb",
         nodes="results/{dataset}/{model}/tf/nodes.json",
+        # a model that was trained further: what that gained goes into quantization.json
+        finetune=lambda w: (
+            f"results/{w.dataset}/{w.model}/finetune.json"
+            if SETTINGS.origin(w.model) == "starts_from"
+            else []
+        ),
     output:
         eval_graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
         model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",

@@ -41,6 +41,7 @@ rule finetune:
     output:
         model="results/{dataset}/{model}/keras_trained_model.h5",
         history="results/{dataset}/{model}/history.csv",
+        gain="results/{dataset}/{model}/finetune.json",
     log:
         "logs/{dataset}/{model}/finetune.log",
     benchmark:

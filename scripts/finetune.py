@@ -3,12 +3,12 @@
 import numpy as np
 
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import write_text
+from dpuflow.files import write_json, write_text
 from dpuflow.numerics import scale_pixels
 from dpuflow.scripting import run
 from dpuflow.training.fake_quant import fake_quantized
 from dpuflow.training.keras_file import load_model, save_model
-from dpuflow.training.trainer import compile_model, history_csv, seed_everything, train
+from dpuflow.training.trainer import compile_model, history_csv, loss_and_accuracy, seed_everything, train
 
 
 def main(snakemake):
@@ -20,18 +20,28 @@ def main(snakemake):
     if params.qat:
         calibration, _ = dataset.subset("calibration")
         trained = fake_quantized(model, scale_pixels(np.asarray(calibration), params.input_scaling))
+    validation = dataset.subset("validation")
+    before = loss_and_accuracy(trained, validation, params.input_scaling)
     history = train(
         trained,
         dataset.subset("train"),
-        dataset.subset("validation"),
+        validation,
         params.training,
         params.input_scaling,
         params.seed,
     )
+    gain = {
+        "what": "INT8 in the forward pass" if params.qat else "float",
+        "split": "validation",
+        "images": len(validation[1]),
+        "before": before,
+        "after": loss_and_accuracy(trained, validation, params.input_scaling),
+    }
     if params.qat:
         compile_model(model, params.training)
     save_model(model, snakemake.output.model)
     write_text(snakemake.output.history, history_csv(history))
+    write_json(snakemake.output.gain, gain)
 
 
 run(main, globals())

@@ -24,6 +24,8 @@ def main(snakemake):
         test_images=dataset.subset("test")[0],
         validation=dataset.subset("validation"),
     )
+    if snakemake.input.get("finetune"):
+        report["training_further"] = read_json(snakemake.input.finetune)
     write_artifacts(
         quantized, report, snakemake.output.model, snakemake.output.eval_graph, snakemake.output.report
     )

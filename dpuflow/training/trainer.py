@@ -87,6 +87,12 @@ def compile_model(model, settings):
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
+def loss_and_accuracy(model, data, input_scaling):
+    """{"loss", "accuracy"} of a model with softmax output on (images uint8, labels)."""
+    loss, accuracy = _score(predictor(model)(scale_pixels(data[0], input_scaling)), data[1].astype(np.int32))
+    return {"loss": loss, "accuracy": accuracy}
+
+
 def _score(probabilities, labels):
     """(cross-entropy, accuracy) of softmax outputs."""
     picked = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]

@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from dpuflow.evaluation import read_record
+from dpuflow.files import read_json
 
 pytestmark = pytest.mark.rules
 
@@ -51,6 +52,14 @@ def test_training_further_starts_from_the_trained_model(origins):
     assert (folder / "keras_trained_model.h5").read_bytes() != origins.path(
         "results/tiny/small/keras_trained_model.h5"
     ).read_bytes()
+
+
+def test_what_training_further_gained_stands_in_the_quantization_report(origins):
+    report = read_json(origins.path("results/tiny/further/reference/quantization.json"))
+    gain = report["training_further"]
+    assert gain["what"] == "INT8 in the forward pass" and gain["images"] == 96
+    assert gain["before"]["loss"] != gain["after"]["loss"] and 0 <= gain["after"]["accuracy"] <= 1
+    assert "training_further" not in read_json(origins.path("results/tiny/small/reference/quantization.json"))
 
 
 def test_a_start_that_does_not_exist_is_named(finished):
