@@ -60,8 +60,6 @@ rule rulegraph:
         picture="results/rulegraph.svg",
     log:
         "logs/rulegraph.log",
-    benchmark:
-        "benchmarks/jobs/rulegraph.tsv"
     params:
         code=code("draw_workflow.py"),
         what="rulegraph",
@@ -83,8 +81,6 @@ rule dag_svg:
         picture="results/dag.svg",
     log:
         "logs/dag_svg.log",
-    benchmark:
-        "benchmarks/jobs/dag_svg.tsv"
     params:
         code=code("draw_workflow.py"),
         what="dag",
