@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workflow_copy import Workflow, copy_of
+from workflow_copy import TINY, Workflow, copy_of
 
 STAND_IN = Path(__file__).with_name("stand_in")
 BOARD = {"name": "ZCU102", "cores": 3, "clock_mhz": 281}
@@ -19,24 +19,8 @@ def entry_of_target(compiler, release="3.0", board=True):
 
 
 CONFIG = {
-    "datasets": {
-        "tiny": {
-            "source": {"kind": "synthetic", "train_images": 480, "test_images": 96, "seed": 3},
-            "validation": {"rows": 96, "take": "last"},
-            "calibration": {"images": 72, "seed": 1},
-        }
-    },
-    "models": {
-        "small": {
-            "input": {"subtract": 128, "divide": 128},
-            "layers": [
-                {"conv": {"filters": 8, "batch_norm": "before_activation", "activation": "relu"}},
-                {"max_pool": 4},
-                "flatten",
-            ],
-            "training": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 32, "epochs": 2},
-        }
-    },
+    "datasets": TINY["datasets"],
+    "models": TINY["models"],
     "quantizers": {
         "ours": {"tool": "reference", "compat": "vai_q"},
         "tf1": {
