@@ -61,7 +61,7 @@ class Emulator:
 
     @property
     def backend(self):
-        """ "native" (8-bit dot-product instructions) or "numpy"."""
+        """ "native" (compiled kernels, `native.py`) or "numpy"."""
         return "native" if self.native else "numpy"
 
     @cached_property

@@ -1,4 +1,5 @@
-/* int8 convolution and max pooling with the processor's dot-product instructions (VNNI).
+/* int8 convolution and max pooling with the processor's dot-product instructions (VNNI), or with
+ * AVX2's 16-bit products where it has none.
  *
  * Exact: products of unsigned activations (value + 128) and signed weights are summed in
  * 32-bit integers without saturation; the caller guarantees that no sum leaves that range
@@ -14,6 +15,7 @@
    intrinsic of this instruction and so spills them. */
 #if defined(__AVX512VNNI__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define DOT(acc, a, w) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(w))
+#define INSTRUCTIONS "AVX512-VNNI"
 typedef __m512i vec;
 #define LANES 16
 #define WIDEST 4 /* of 32 registers: 6 x 4 sums, 4 weights, 1 activation */
@@ -28,8 +30,23 @@ INLINE void store_bytes(int8_t *out, vec v, int64_t count)
     if (count >= LANES) _mm_storeu_si128((__m128i *)out, bytes);
     else _mm_mask_storeu_epi8(out, (__mmask16)((1u << count) - 1), bytes);
 }
-#elif defined(__AVXVNNI__) && defined(__AVX2__)
+#elif defined(__AVX2__)
+#if defined(__AVXVNNI__)
 #define DOT(acc, a, w) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(w))
+#define INSTRUCTIONS "AVX-VNNI"
+#else
+/* Bytes 0 and 2, then 1 and 3 of each lane as 16-bit numbers: pairs of products of 255 and 128 fit
+   in 32 bits. (vpmaddubsw would need half as many instructions, but it saturates.) */
+INLINE __m256i dot_by_words(__m256i acc, __m256i a, __m256i w)
+{
+    const __m256i even_a = _mm256_and_si256(a, _mm256_set1_epi32(0x00FF00FF)), odd_a = _mm256_srli_epi16(a, 8);
+    const __m256i even_w = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), odd_w = _mm256_srai_epi16(w, 8);
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(even_a, even_w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(odd_a, odd_w));
+}
+#define DOT(acc, a, w) ((acc) = dot_by_words(acc, a, w))
+#define INSTRUCTIONS "AVX2"
+#endif
 typedef __m256i vec;
 #define LANES 8
 #define WIDEST 2 /* of 16 registers: 6 x 2 sums, 2 weights, 1 activation */
@@ -45,10 +62,30 @@ INLINE void store_bytes(int8_t *out, vec v, int64_t count)
     for (int i = 0; i < (count < LANES ? count : LANES); i++) out[i] = (int8_t)lanes[i];
 }
 #else
-#error "no 8-bit dot-product instruction"
+#error "neither VNNI nor AVX2"
 #endif
 
 int lanes(void) { return LANES; }
+
+const char *instructions(void) { return INSTRUCTIONS; }
+
+/* `wide` for each 32 bytes at `b`, then `narrow` for 16, the last of which may do some bytes again; `single`
+   bytes where there are fewer than 16. The compiler's own loops go byte by byte over so few channels. */
+#define BYTES(count, wide, narrow, single) \
+    do { \
+        int64_t b = 0; \
+        for (; b + 32 <= (count); b += 32) wide; \
+        if ((count) < 16) \
+            for (; b < (count); b++) single; \
+        for (; b < (count); b += 16) { \
+            if (b + 16 > (count)) b = (count) - 16; \
+            narrow; \
+        } \
+    } while (0)
+#define LOAD32(p) _mm256_loadu_si256((const __m256i *)(p))
+#define LOAD16(p) _mm_loadu_si128((const __m128i *)(p))
+#define STORE32(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define STORE16(p, v) _mm_storeu_si128((__m128i *)(p), v)
 
 typedef struct {
     const int64_t *start; /* for each group of 4 weights: its bytes' distance from the window's first */
@@ -115,16 +152,21 @@ void convolve(const uint8_t *x, const int8_t *weights, const int32_t *offset, in
     const Kernel k = {start, groups, channels, shift, low, high};
     const int64_t blocks = (channels + LANES - 1) / LANES, pixels = n * out_h * out_w;
     const int64_t step = blocks * 4 * LANES;
-    int64_t image = 0, row = 0, column = 0;
+    const int64_t next_row = row_bytes - out_w * column_bytes, next_image = image_bytes - out_h * row_bytes;
+    int64_t row = 0, column = 0;
+    const uint8_t *window = x;
     for (int64_t p = 0; p < pixels; p += MANY) {
         const int64_t count = pixels - p < MANY ? pixels - p : MANY;
         const uint8_t *windows[MANY];
         for (int64_t i = 0; i < count; i++) {
-            windows[i] = x + image * image_bytes + row * row_bytes + column * column_bytes;
-            if (++column == out_w) {
-                column = 0;
-                if (++row == out_h) row = 0, image++;
-            }
+            windows[i] = window;
+            window += column_bytes;
+            if (++column < out_w) continue;
+            column = 0;
+            window += next_row;
+            if (++row < out_h) continue;
+            row = 0;
+            window += next_image;
         }
         for (int64_t b = 0; b < blocks; b += WIDEST) {
             const int64_t width = blocks - b < WIDEST ? blocks - b : WIDEST, from = b * LANES;
@@ -143,14 +185,34 @@ void convolve(const uint8_t *x, const int8_t *weights, const int32_t *offset, in
 void shift_into(const int8_t *x, uint8_t *out, int64_t n, int64_t h, int64_t bytes, int64_t image_bytes,
                 int64_t row_bytes)
 {
+    const __m256i sign32 = _mm256_set1_epi8(-128);
+    const __m128i sign16 = _mm_set1_epi8(-128);
     for (int64_t i = 0; i < n; i++)
         for (int64_t r = 0; r < h; r++, x += bytes) {
             uint8_t *to = out + i * image_bytes + r * row_bytes;
-            for (int64_t b = 0; b < bytes; b++) to[b] = (uint8_t)x[b] ^ 0x80;
+            BYTES(bytes, STORE32(to + b, _mm256_xor_si256(LOAD32(x + b), sign32)),
+                  STORE16(to + b, _mm_xor_si128(LOAD16(x + b), sign16)), to[b] = (uint8_t)x[b] ^ 0x80);
         }
 }
 
 INLINE int8_t larger(int8_t a, int8_t b) { return a > b ? a : b; }
+
+/* out = max(out, x), c bytes each */
+INLINE void raise_to(int8_t *out, const int8_t *x, int64_t c)
+{
+    BYTES(c, STORE32(out + b, _mm256_max_epi8(LOAD32(out + b), LOAD32(x + b))),
+          STORE16(out + b, _mm_max_epi8(LOAD16(out + b), LOAD16(x + b))), out[b] = larger(out[b], x[b]));
+}
+
+/* Maximum of two pixels of a row and the two below, c bytes each */
+INLINE void largest_of_four(int8_t *out, const int8_t *row, const int8_t *below, int64_t c)
+{
+#define BYTE(p) (*(p))
+#define LARGEST(max, load) \
+    max(max(load(row + b), load(row + c + b)), max(load(below + b), load(below + c + b)))
+    BYTES(c, STORE32(out + b, LARGEST(_mm256_max_epi8, LOAD32)),
+          STORE16(out + b, LARGEST(_mm_max_epi8, LOAD16)), out[b] = LARGEST(larger, BYTE));
+}
 
 /* Maximum over kernel_h x kernel_w windows without padding, int8 [n][h][w][c]. */
 void max_pool(const int8_t *restrict x, int8_t *restrict out, int64_t n, int64_t h, int64_t w, int64_t c,
@@ -162,16 +224,12 @@ void max_pool(const int8_t *restrict x, int8_t *restrict out, int64_t n, int64_t
             for (int64_t ow = 0; ow < out_w; ow++, out += c) {
                 const int8_t *window = x + (oh * stride_h * w + ow * stride_w) * c;
                 if (kernel_h == 2 && kernel_w == 2) {
-                    const int8_t *below = window + w * c;
-                    for (int64_t b = 0; b < c; b++)
-                        out[b] = larger(larger(window[b], window[c + b]), larger(below[b], below[c + b]));
+                    largest_of_four(out, window, window + w * c, c);
                     continue;
                 }
                 memcpy(out, window, (size_t)c);
                 for (int64_t kh = 0; kh < kernel_h; kh++)
-                    for (int64_t kw = 0; kw < kernel_w; kw++) {
-                        const int8_t *from = window + (kh * w + kw) * c;
-                        for (int64_t b = 0; b < c; b++) out[b] = larger(from[b], out[b]);
-                    }
+                    for (int64_t kw = 0; kw < kernel_w; kw++)
+                        raise_to(out, window + (kh * w + kw) * c, c);
             }
 }

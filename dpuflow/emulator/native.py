@@ -1,7 +1,7 @@
-"""Convolution and max pooling on the processor's 8-bit dot-product instructions.
+"""Convolution and max pooling in C: on 8-bit dot-product instructions (VNNI), or on AVX2.
 
 `native.c` is compiled once with the machine's C compiler and kept in the user's cache
-folder; where there is no compiler or no such instruction, `library` returns None and the
+folder; where there is no compiler or not even AVX2, `library` returns None and the
 NumPy kernels do the same work, bit for bit, only slower. DPUFLOW_EMULATOR=numpy in the
 environment forces that.
 """
@@ -44,6 +44,13 @@ def library():
         return _without_cache(compiler, name)
     except subprocess.SubprocessError:
         return None
+
+
+def instructions():
+    """What the compiled kernels multiply with: "AVX512-VNNI", "AVX-VNNI" or "AVX2"."""
+    name = library().instructions
+    name.restype = ctypes.c_char_p
+    return name().decode()
 
 
 def _from_cache(compiler, name):

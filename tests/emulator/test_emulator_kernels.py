@@ -178,6 +178,40 @@ def test_requantise_refuses_what_no_type_holds():
         requantise.Requantise([2**60], 0, Nonlinear(), 0)
 
 
+SMALLER_PROCESSORS = {"AVX-VNNI": ["-mno-avx512f"], "AVX2": ["-mno-avx512f", "-mno-avxvnni"]}
+
+
+@pytest.fixture(params=SMALLER_PROCESSORS)
+def smaller_processor(request, monkeypatch, tmp_path):
+    """The native kernels as compiled on a processor without this one's widest instructions."""
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, *SMALLER_PROCESSORS[request.param]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    if native.library() is None or native.instructions() != request.param:
+        native.library.cache_clear()
+        pytest.skip(f"no C compiler, or no {request.param} here")
+    yield request.param
+    native.library.cache_clear()
+
+
+def test_kernels_of_smaller_processors_equal_the_oracle(smaller_processor):
+    used = set()
+    for seed in range(150):
+        for kind in ("conv2d", "MAX"):
+            _, op, inputs = random_cases.operation(np.random.default_rng(seed), kind)
+            used.add(type(kernels.prepare(op, [x.shape for x in inputs], native=True)).__name__)
+            assert selfcheck.operation_differences(op, inputs) == [], seed
+    assert used >= {"NativeConv", "NativeMaxPool"}
+
+
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 31, 32, 33, 48, 63, 100])
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 2)])
+def test_max_pool_of_every_remainder_of_the_vectors(channels, kernel):
+    rng = np.random.default_rng(channels)
+    op = Pool("MAX", kernel, (2, 1), (0, 1, 1, 0), 0)
+    assert selfcheck.operation_differences(op, [random_cases.values(rng, (2, 5, 6, channels))]) == []
+
+
 def test_native_refuses_sums_beyond_32_bits():
     if native.library() is None:
         pytest.skip("no C compiler or no 8-bit dot-product instructions here")
