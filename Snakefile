@@ -1,7 +1,7 @@
 # dpuflow: from a CSV of images to an accuracy report off an FPGA board.
 # Which rule makes an artifact: README.md, "Artifacts"; which keys it depends on: config/README.md.
 
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
 
 min_version("9.0")
 
@@ -10,9 +10,6 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
-
-
-validate(config, "config/config.schema.yaml")
 
 
 report: "report/workflow.rst"

@@ -7,10 +7,11 @@ the run list into single runs; `Settings` answers what a rule's params ask.
 import difflib
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
@@ -36,6 +37,7 @@ _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
 
 
+@cache
 def load_schema(path):
     """(schema, registry): the schema file and the fragments beside it, ready to use."""
     path = Path(path)
@@ -60,6 +62,25 @@ def check(config, schema_path):
         messages = _dangling_names(config) or vitis_ai.problems(config)
     if messages:
         raise UserError("config: " + "\n        ".join(dict.fromkeys(messages)))
+
+
+def fill_defaults(config, schema_path):
+    """Set what a checked configuration leaves out to the schema's defaults, in place.
+
+    As `snakemake.utils.validate` does, which would read the schema a second time, and slowly.
+    """
+    validate_properties = Draft202012Validator.VALIDATORS["properties"]
+
+    def properties(validator, schemas, instance, schema):
+        if isinstance(instance, dict):
+            for name, subschema in schemas.items():
+                if "default" in subschema:
+                    instance.setdefault(name, subschema["default"])
+        yield from validate_properties(validator, schemas, instance, schema)
+
+    schema, registry = load_schema(schema_path)
+    filling = validators.extend(Draft202012Validator, {"properties": properties})
+    list(filling(schema, registry=registry).iter_errors(config))
 
 
 def _key(path):

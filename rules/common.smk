@@ -16,7 +16,7 @@ from snakemake.exceptions import WorkflowError
 
 from dpuflow import run_files
 from dpuflow.code_closure import code_digest
-from dpuflow.config import Settings, check, expand_runs
+from dpuflow.config import Settings, check, expand_runs, fill_defaults
 from dpuflow.errors import UserError
 from dpuflow.importing import export_package
 from dpuflow.quantize.settings import steps
@@ -28,6 +28,8 @@ try:
     check(config, ROOT / "config/config.schema.yaml")
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+fill_defaults(config, ROOT / "config/config.schema.yaml")
 
 SETTINGS = Settings(config)
 RUNS = expand_runs(config)

@@ -2,8 +2,9 @@ import copy
 
 import pytest
 import yaml
+from snakemake.utils import update_config, validate
 
-from dpuflow.config import Run, Settings, check, expand_runs
+from dpuflow.config import Run, Settings, check, expand_runs, fill_defaults
 from dpuflow.config_docs import document
 from dpuflow.errors import UserError
 
@@ -138,3 +139,15 @@ def test_every_key_is_documented(repo, schema):
         "gates[].max_drop",
     ):
         assert f"`{key}`" in text, key
+
+
+@pytest.mark.parametrize("more", [None, "vitis_ai.yaml"])
+def test_defaults_are_filled_in_as_snakemake_fills_them_in(repo, schema, default, more):
+    config = copy.deepcopy(default)
+    if more:
+        update_config(config, yaml.safe_load((repo / "config" / more).read_text()))
+    expected = copy.deepcopy(config)
+    validate(expected, str(schema))
+    fill_defaults(config, schema)
+    assert config == expected != default
+    assert config["targets"]["kv260"]["on_cpu"] == "error"

@@ -8,7 +8,6 @@ the first layer that differs.
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from dpuflow.board.application import dump_name
 from dpuflow.board.bundle import Bundle
@@ -17,6 +16,7 @@ from dpuflow.errors import UserError
 from dpuflow.evaluation import accuracy_record, agreement
 from dpuflow.files import read_json
 from dpuflow.numerics import input_table
+from dpuflow.tables import read_table, whole_numbers
 
 PREFIX = "q_"
 """Columns of predictions.csv with the int8 output of each class."""
@@ -25,12 +25,13 @@ PREFIX = "q_"
 def read_board_predictions(path):
     """(labels, predictions, int8 outputs (N, classes)) of a board's predictions.csv."""
     try:
-        table = pd.read_csv(path)
-        columns = [name for name in table.columns if name.startswith(PREFIX)]
-        values = table[columns].to_numpy()
-        if not columns or values.min() < -128 or values.max() > 127:
+        table = read_table(path)
+        outputs = [whole_numbers(texts) for name, texts in table.items() if name.startswith(PREFIX)]
+        values = np.array(outputs).T
+        if not values.size or values.min() < -128 or values.max() > 127:
             raise ValueError(f"no int8 columns {PREFIX}CLASS")
-        return table["label"].to_numpy(), table["prediction"].to_numpy(), values.astype(np.int8)
+        labels, predictions = whole_numbers(table["label"]), whole_numbers(table["prediction"])
+        return labels, predictions, np.ascontiguousarray(values.astype(np.int8))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not the predictions of a board ({error}); run again") from None
 

@@ -4,10 +4,10 @@ import base64
 import io
 
 import numpy as np
-import pandas as pd
 
 from dpuflow.report.images import data_uri
 from dpuflow.report.page import render
+from dpuflow.tables import table_csv
 
 SHOWN = 200
 """Pictures on the page; the table holds all."""
@@ -35,8 +35,7 @@ def best_classes(scores, class_names, top):
 def answers_csv(names, answers):
     """CSV text with COLUMNS, `top` rows per picture."""
     rows = [{"image": name, **answer} for name, best in zip(names, answers, strict=True) for answer in best]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return table_csv({name: [row[name] for row in rows] for name in COLUMNS})
 
 
 def answers_page(names, pictures, answers, facts, softmax, invert):

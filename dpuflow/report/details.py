@@ -155,13 +155,13 @@ def training(run):
     None without a history.
     """
     history = run.history
-    if history is None or history.empty:
+    if not history or not len(next(iter(history.values()))):
         return None
-    best = int(np.argmax(history["kept"].to_numpy())) + 1 if "kept" in history else None
+    best = int(np.argmax(history["kept"])) + 1 if "kept" in history else None
     charts = []
     for column, title in (("accuracy", "Accuracy"), ("loss", "Loss")):
         series = [
-            (words, history[name].to_numpy(), class_)
+            (words, history[name], class_)
             for name, words, class_ in (
                 (column, "training", "first"),
                 (f"validation_{column}", "validation", "second"),
@@ -171,7 +171,7 @@ def training(run):
         if series:
             percent = column == "accuracy"
             charts.append({"title": title, "svg": figures.curves(title, series, best, percent)})
-    return {"charts": charts, "best": best, "epochs": len(history)} if charts else None
+    return {"charts": charts, "best": best, "epochs": len(next(iter(history.values())))} if charts else None
 
 
 def sizes(run):

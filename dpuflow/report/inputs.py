@@ -5,12 +5,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.errors import UserError
 from dpuflow.evaluation import check_same_images, labels_digest, read_record
 from dpuflow.files import read_json, sha256
+from dpuflow.tables import read_table
 
 STAGES = {
     "keras": ("keras_accuracy", "Keras"),
@@ -83,7 +83,7 @@ class Run:
     records: dict
     runner_kind: str = "emulator"
     images: Images | None = None
-    history: pd.DataFrame | None = None
+    history: dict | None = None
     freeze: dict | None = None
     quantization: dict | None = None
     compile: dict | None = None
@@ -205,12 +205,11 @@ def open_images(path, record):
 
 
 def read_history(path):
-    """history.csv: one row per epoch, numeric columns such as loss, val_loss, accuracy."""
+    """history.csv, one row per epoch: {column: float64 array} such as loss, validation_loss, accuracy."""
     try:
-        history = pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        return {name: np.array(texts, np.float64) for name, texts in read_table(path).items()}
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a training history ({error})") from None
-    return history.select_dtypes("number")
 
 
 def file_facts(key, path, digests=None):

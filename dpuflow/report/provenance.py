@@ -8,7 +8,6 @@ PACKAGES = (
     "tensorflow",
     "tf_keras",
     "numpy",
-    "pandas",
     "h5py",
     "protobuf",
     "snakemake",

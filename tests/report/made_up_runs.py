@@ -5,12 +5,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw
 
 from dpuflow.datasets.dataset_file import FORMAT
 from dpuflow.evaluation import accuracy_record
-from dpuflow.files import write_json
+from dpuflow.files import write_json, write_text
+from dpuflow.tables import table_csv
 
 LETTERS = [chr(ord("A") + i) for i in range(25)]
 PRESENT = [i for i in range(25) if i != 9]
@@ -168,10 +168,10 @@ def make_run(
 def write_extras(home, random):
     """history.csv, the JSON files of the stages and stand-ins of the model files."""
     epochs = np.arange(1, 13)
-    history = pd.DataFrame(
+    history = table_csv(
         {
             "epoch": epochs,
-            "learning_rate": 1e-3,
+            "learning_rate": np.full(12, 1e-3),
             "loss": 3.1 * np.exp(-epochs / 2.5) + 0.02,
             "accuracy": 1 - 0.9 * np.exp(-epochs / 2),
             "validation_loss": 2.8 * np.exp(-epochs / 2.2) + 0.03 + 0.01 * random.random(12),
@@ -179,7 +179,7 @@ def write_extras(home, random):
             "kept": (epochs == 11).astype(int),
         }
     )
-    history.to_csv(home / "history.csv", index=False)
+    write_text(home / "history.csv", history)
     write_json(home / "freeze.json", {"variables": 24, "nodes_removed": 311, "max_difference": 4.1e-9})
     write_json(home / "quantization.json", quantization(random))
     write_json(home / "compile.json", compilation(random))
