@@ -106,8 +106,8 @@ def main():
     print(f"| **ratio** | **{ratio:.1f}** |")
     print(
         "\nProcesses from start to end, one after the other, without Snakemake; the jobs were run for "
-        f"{len(chosen)} evenly chosen settings and their mean multiplied. The search judges by the validation "
-        "images, the evaluation by the test images."
+        f"{len(chosen)} evenly chosen settings and their mean multiplied. The search judges by the "
+        "validation images, the evaluation by the test images."
     )
     if ratio < GOAL:
         sys.exit(f"error: the search is {ratio:.1f} times as fast, goal {GOAL}")
