@@ -5,7 +5,7 @@ SEARCHES = search_networks(config)
 
 rule search_quantizer:
     message:
-        "Compare {params.count} settings of the quantizer on {wildcards.model} by validation images."
+        "Compare {params.compared} settings of the quantizer on {wildcards.model} by validation images."
     input:
         dataset="results/{dataset}/dataset.h5",
         graph="results/{dataset}/{model}/frozen_graph.pb",
@@ -27,7 +27,7 @@ rule search_quantizer:
         dataset=lambda w: w.dataset,
         model=lambda w: w.model,
         settings=search_settings(config),
-        count=len(search_settings(config)),
+        compared=len(search_settings(config)),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     threads: 2
     resources:
