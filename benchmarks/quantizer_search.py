@@ -11,6 +11,7 @@ at least GOAL times as fast as jobs for all settings would be.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
