@@ -33,6 +33,7 @@ def seconds(script, **assignments):
     done = subprocess.run(
         [sys.executable, f"scripts/{script}.py", *words, "threads=2"],
         cwd=REPO,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,
     )
