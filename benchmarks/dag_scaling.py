@@ -5,16 +5,17 @@ computed: the files of the finished sweep are empty and marked as made (`snakema
 --touch`), so the figures hold Snakemake's start, the DAG and the check of every job's
 times, params and checksums, not the reading of large files.
 
-    python benchmarks/dag_scaling.py            15, 100, 1,000 and 10,000 jobs
-    python benchmarks/dag_scaling.py --grid     1,000 runs that share their upstream artifacts
-    python benchmarks/dag_scaling.py --runs 1 100
+    python benchmarks/dag_scaling.py            15, 100, 1,000, 10,000 jobs; 1,000 runs in a grid
+    python benchmarks/dag_scaling.py --runs 1 100 --grid
+
+Exit status 1 if a goal is missed (GOALS).
 """
 
 import argparse
+import math
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,21 +24,16 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from workflow_copy import Workflow, copy_of
+
 REPO = Path(__file__).resolve().parent.parent
-PARTS = (
-    "Snakefile",
-    "rules",
-    "scripts",
-    "dpuflow",
-    "config",
-    "envs",
-    "report",
-    "profiles",
-    "board",
-    "vitis_ai",
-)
 SEEDS = (1, 11, 111, 1111)
 """Runs that differ in their seed share the data set only: 9 jobs each and 4 in all."""
+
+GOALS = {1: 5, 1000: 60}
+"""Runs -> most seconds for one call, DAG building and all, on 2 cores."""
 
 DATASET = {
     "source": {"kind": "synthetic", "train_images": 240, "test_images": 48, "seed": 3},
@@ -80,15 +76,6 @@ def grid():
     return seed_sweep(1) | {"quantizers": quantizers, "targets": targets, "runs": [run]}
 
 
-def copy_workflow(folder):
-    """The workflow's own files, without results and caches."""
-    for part in PARTS:
-        if (REPO / part).is_dir():
-            shutil.copytree(REPO / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(REPO / part, folder / part)
-
-
 def snakemake(folder, *arguments, start=("-m", "snakemake")):
     """(standard output and error, wall seconds, CPU seconds) of one call for the target `sweep`."""
     command = ["sweep", *arguments, "--cores", "2", "--configfile", "sweep.yaml"]
@@ -99,17 +86,12 @@ def snakemake(folder, *arguments, start=("-m", "snakemake")):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=environment(),
+        env=Workflow(folder, {}).environment,
     )
     wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(done.stdout[-4000:])
     return done.stdout, wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def environment():
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MAKEFLAGS")}
-    return kept | {"NO_COLOR": "1"}
 
 
 def pretend_finished(folder):
@@ -127,7 +109,7 @@ def measure(config):
     """(jobs, plan wall, plan CPU, no-op wall, no-op CPU) of a sweep."""
     with tempfile.TemporaryDirectory(prefix="dag_scaling.") as name:
         folder = Path(name)
-        copy_workflow(folder)
+        copy_of(REPO, folder)
         (folder / "sweep.yaml").write_text(yaml.safe_dump(config))
         text, *plan = snakemake(folder, "-n", "--quiet", "rules")
         jobs = int(re.findall(r"^total\s+(\d+)", text, re.MULTILINE)[-1])
@@ -142,15 +124,33 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, nargs="+", default=SEEDS, help="runs that differ in their seed")
-    parser.add_argument("--grid", action="store_true", help="1,000 runs that share artifacts instead")
-    arguments = parser.parse_args()
-    print(f"{'runs':>6} {'jobs':>6} | {'plan s':>7} {'(CPU)':>7} | {'no-op s':>7} {'(CPU)':>7}")
-    sweeps = [(1000, grid())] if arguments.grid else [(runs, seed_sweep(runs)) for runs in arguments.runs]
-    for runs, config in sweeps:
+    parser.add_argument(
+        "--runs", type=int, nargs="*", help="only sweeps of so many runs that differ in their seed"
+    )
+    parser.add_argument("--grid", action="store_true", help="the 1,000 runs that share artifacts, too")
+    options = parser.parse_args()
+    everything = options.runs is None and not options.grid
+    sweeps = [(n, seed_sweep(n), "a seed each") for n in (SEEDS if everything else options.runs or ())]
+    if everything or options.grid:
+        sweeps.append((1000, grid(), "20 seeds, 10 quantizers, 5 targets"))
+    print("## Planning a sweep, and finding that nothing is to do\n")
+    print("| sweep | jobs | plan, s | plan, CPU s | no-op, s | no-op, CPU s |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    missed = []
+    for runs, config, kind in sweeps:
+        print(f"{runs} runs ...", file=sys.stderr, flush=True)
         jobs, *seconds = measure(config)
-        row = "{:7.2f} {:7.2f} | {:7.2f} {:7.2f}".format(*seconds)
-        print(f"{runs:6} {jobs:6} | {row}", flush=True)
+        named = f"{runs:,} run{'s' if runs > 1 else ''}, {kind}" if runs > 1 else "1 run"
+        print(f"| {named} | {jobs:,} | " + " | ".join(f"{value:.1f}" for value in seconds) + " |", flush=True)
+        longest, goal = max(seconds[0], seconds[2]), GOALS.get(runs, math.inf)
+        if longest > goal:
+            missed.append(f"{named}: {longest:.1f} s, goal {goal} s")
+    print(
+        "\nOne call of Snakemake each, from the start of its process to its end (both build the DAG), on "
+        f"{os.cpu_count()} cores; the files of the finished sweep are empty."
+    )
+    print("\n".join(f"error: {miss}" for miss in missed), file=sys.stderr)
+    sys.exit(1 if missed else 0)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ param. As inputs they would cost about 30 files for each job of a sweep.
 """
 
 import hashlib
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -28,16 +29,13 @@ def source_files(script, root):
     Imports inside functions count. A package counts with its `__init__` and the data
     files in its folder; a name imported from a package counts as the module it is.
     """
-    root = Path(root)
-    found, queue = set(), [Path(script)]
+    found, queue = set(), [str(script)]
     while queue:
-        for module in _imports(root / queue.pop()):
-            for path in _files_of(module, root):
-                if path not in found:
-                    found.add(path)
-                    if path.suffix == ".py":
-                        queue.append(path)
-    return sorted(str(path) for path in found)
+        for module in _imports(f"{root}/{queue.pop()}"):
+            new = _files_of(module, str(root)) - found
+            found |= new
+            queue.extend(path for path in new if path.endswith(".py"))
+    return sorted(found)
 
 
 def code_digest(script, root):
@@ -45,21 +43,20 @@ def code_digest(script, root):
 
     The script itself does not count: Snakemake tracks it.
     """
-    root = Path(root)
-    lines = [f"{_sha256(root / path)}  {path}" for path in source_files(script, root)]
+    lines = [f"{_sha256(f'{root}/{path}')}  {path}" for path in source_files(script, root)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @cache
 def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @cache
 def _imports(path):
     """Dotted names under the package that a file imports, as candidates for modules."""
     names = set()
-    for module, imported, plain in _IMPORT.findall(path.read_text(encoding="utf-8")):
+    for module, imported, plain in _IMPORT.findall(Path(path).read_text(encoding="utf-8")):
         if plain:
             names.add(plain)
         else:
@@ -69,29 +66,38 @@ def _imports(path):
 
 
 @cache
+def _package(root):
+    """All files of the package, relative to `root`: listed once, for a look at each name would cost more."""
+    found = set()
+    for folder, _, names in os.walk(f"{root}/{PACKAGE}"):
+        inside = os.path.relpath(folder, root)
+        found |= {f"{inside}/{name}" for name in names}
+    return found
+
+
+@cache
 def _files_of(module, root):
     """The files of a dotted name: module, package, parents' `__init__`, data beside them."""
-    parts = module.split(".")
-    found = []
+    package, parts, found = _package(root), module.split("."), set()
     for depth in range(1, len(parts) + 1):
-        base = Path(*parts[:depth])
-        if (root / base).is_dir():
-            found.append(base / "__init__.py")
+        base, folder = "/".join(parts[:depth]), None
+        if f"{base}/__init__.py" in package:
+            found.add(f"{base}/__init__.py")
             folder = base if depth == len(parts) else None
-        elif (root / base).with_suffix(".py").exists():
-            found.append(base.with_suffix(".py"))
-            beside = [base.with_suffix(suffix) for suffix in sorted(DATA_SUFFIXES)]
-            found.extend(path for path in beside if (root / path).exists())
-            folder = base.parent if depth > 2 else None
-        else:
-            folder = None
+        elif f"{base}.py" in package:
+            found.add(f"{base}.py")
+            found |= {base + suffix for suffix in DATA_SUFFIXES if base + suffix in package}
+            folder = base.rpartition("/")[0] if depth > 2 else None
         if folder is not None:
-            found.extend(_data_files(folder, root))
+            found |= _data_files(folder, root)
     return found
 
 
 @cache
 def _data_files(folder, root):
     """Data files below a folder of the package."""
-    paths = sorted((root / folder).rglob("*"))
-    return [path.relative_to(root) for path in paths if path.suffix in DATA_SUFFIXES]
+    return {
+        path
+        for path in _package(root)
+        if path.startswith(f"{folder}/") and os.path.splitext(path)[1] in DATA_SUFFIXES
+    }

@@ -7,6 +7,7 @@ the run list into single runs; `Settings` answers what a rule's params ask.
 import difflib
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from dpuflow.errors import UserError
+from dpuflow.quantizer_search import search_problems
 from dpuflow.targets import load_targets
 from dpuflow.vitis_ai import checks as vitis_ai
 
@@ -36,6 +38,7 @@ _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
 
 
+@cache
 def load_schema(path):
     """(schema, registry): the schema file and the fragments beside it, ready to use."""
     path = Path(path)
@@ -57,7 +60,7 @@ def check(config, schema_path):
     for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
         messages.extend(_explain(error))
     if not messages:
-        messages = _dangling_names(config) or vitis_ai.problems(config)
+        messages = _dangling_names(config) or vitis_ai.problems(config) or search_problems(config)
     if messages:
         raise UserError("config: " + "\n        ".join(dict.fromkeys(messages)))
 

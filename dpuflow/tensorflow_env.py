@@ -1,9 +1,10 @@
 """The one door to TensorFlow: environment first, then the import.
 
-TensorFlow costs 2-7 s to import (facts snakemake.md), so nothing imports it at module
+TensorFlow costs seconds to import (benchmarks/job_start.py), so nothing imports it at module
 level; functions that need it call `tensorflow()` or `keras()`.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -20,7 +21,7 @@ def tensorflow(threads=None):
     # level 2 would still print a CUDA error on every machine without a GPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with _quiet_stderr():
+    with _quiet_stderr(), _quick_import("pandas", "tf_keras"):
         import tensorflow as tf
 
     # the TensorFlow 1 calls that the conversion needs warn on each use
@@ -38,10 +39,31 @@ def tensorflow(threads=None):
 def keras(threads=None):
     """Legacy Keras 2 (tf_keras): its H5 loads in the Keras of TensorFlow 2.3 to 2.12."""
     tensorflow(threads)
-    with _quiet_stderr():
+    with _quiet_stderr(), _quick_import("pandas"):
         import tf_keras
 
     return tf_keras
+
+
+@contextmanager
+def _quick_import(*optional):
+    """Import TensorFlow in less than two thirds of the time: without these packages, not yet imported.
+
+    TensorFlow takes its Keras along, and that pandas, where they are installed: the one is wanted in some
+    stages only (`keras`), the other for data frames, which nobody here hands to it. Garbage collection
+    stops: it would search a growing heap, all of which stays, again and again.
+    """
+    away = [name for name in optional if name not in sys.modules]
+    collecting = gc.isenabled()
+    sys.modules.update(dict.fromkeys(away))  # None: an import of it fails
+    gc.disable()
+    try:
+        yield
+    finally:
+        for name in away:
+            del sys.modules[name]
+        if collecting:
+            gc.enable()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import yaml
 from dpuflow.config import Run, Settings, check, expand_runs
 from dpuflow.config_docs import document
 from dpuflow.errors import UserError
+from dpuflow.quantizer_search import search_networks, search_settings
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +139,33 @@ def test_every_key_is_documented(repo, schema):
         "gates[].max_drop",
     ):
         assert f"`{key}`" in text, key
+
+
+def test_a_quantizer_search_is_for_the_networks_of_runs_unless_it_names_others(default):
+    config = changed(default, "runs.0.seed", [1, 2])
+    assert search_networks(config) == [
+        ("synthetic_signs", "signnet-s1"),
+        ("synthetic_signs", "signnet-s2"),
+    ]
+    assert len(search_settings(config)) == 18
+    config["quantizer_search"] = {"dataset": "sign_mnist", "model": ["signnet", "optimal"], "grid": {}}
+    assert search_networks(config) == [("sign_mnist", "signnet"), ("sign_mnist", "optimal")]
+    assert search_settings(config) == [{}]
+    config["quantizer_search"]["seed"] = 3
+    assert search_networks(config) == [("sign_mnist", "signnet-s3"), ("sign_mnist", "optimal-s3")]
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"model": "signet"}, "quantizer_search.model: models has no entry 'signet'; did you mean signnet?"),
+        ({"seed": 3}, "quantizer_search.seed: needs the key model, too"),
+        ({"grid": {"method": []}}, "quantizer_search.grid: holds no setting; a key has an empty list"),
+        ({"grid": {"methud": "x"}}, "quantizer_search.grid: quantizer setting methud: unknown"),
+        ({"gird": {}}, "quantizer_search.gird: unknown key; did you mean grid?"),
+    ],
+)
+def test_a_mistake_in_the_quantizer_search_is_named_by_its_key(default, schema, search, message):
+    with pytest.raises(UserError) as error:
+        check(copy.deepcopy(default) | {"quantizer_search": search}, schema)
+    assert message in str(error.value)

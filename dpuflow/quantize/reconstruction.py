@@ -42,14 +42,15 @@ def _front_to_back(quantized, x, change):
     engine.run_layers(network, grid, {network.output.name}, compute)
 
 
-def fast_finetune(quantized, x, settings):
+def fast_finetune(quantized, x, settings, targets=None):
     """Refine weight rounding and biases of every weighted layer, in place.
 
     x : float32 (N, H, W, C) network input. settings : {"rows", "sweeps", "reach", "ridge"}.
+    targets : `preactivations` of the network on x, if they are known.
     Returns [{"layer", "loss_before", "loss_after", "weights_moved"}]: mean squared error of
     the layer's output in output steps squared, and the share of weights not rounded to nearest.
     """
-    targets = preactivations(quantized.network, x)
+    targets = dict(targets or preactivations(quantized.network, x))
     record = []
 
     def change(index, layer, inputs):
@@ -76,13 +77,14 @@ def fast_finetune(quantized, x, settings):
     return record
 
 
-def correct_biases(quantized, x):
+def correct_biases(quantized, x, targets=None):
     """Shift biases by the mean difference of pre-activations to the float network, in place.
 
     After Nagel et al. 2019 (arXiv:1906.04721), measured on calibration images x instead of
     derived from batch normalisation. Returns [{"layer", "largest_shift"}] in real units.
+    targets : as for `fast_finetune`.
     """
-    targets = preactivations(quantized.network, x)
+    targets = dict(targets or preactivations(quantized.network, x))
     record = []
 
     def change(_, layer, inputs):

@@ -6,6 +6,7 @@ of the logits from the float network's on the calibration images. No TensorFlow 
 """
 
 import copy
+import json
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from dpuflow.quantize.diagnosis import diagnose
 from dpuflow.quantize.distance import LogitDistance, agreement
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding import fold
+from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.settings import complete
 from dpuflow.quantized_file import write_quantized
 from dpuflow.tfgraph.graph_reader import read_network_and_nodes
@@ -62,22 +64,21 @@ def quantize(
     settings = complete(settings)
     input_scaling = {"subtract": 0, "divide": 255, **(input_scaling or {})}
     network, nodes = read_network_and_nodes(frozen_path, input_name, output_name, name=name)
-    images = _checked(calibration_images, network.input.shape)[: settings["calibration"]["images"]]
+    images = checked_images(calibration_images, network.input.shape)[: settings["calibration"]["images"]]
     if test_images is not None:
         refuse_test_images(images, test_images)
     calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[: len(images)]
     calibration_indices = None if calibration_indices is None else calibration_indices[: len(images)]
     with engine.single_threaded_blas():
-        folded, folding = fold(network, settings["batch_norm_after_activation"])
-        run = Run(folded, scale_pixels(images, input_scaling), settings, input_scaling)
-        quantized = run.compat() if settings["compat"] else run.choose()
+        run = Run(network, images, settings, input_scaling)
+        quantized = run.quantize()
         report = {
             "quantizer": "reference",
             "settings": settings,
             "input_scaling": input_scaling,
             "nodes": nodes,
             "calibration": calibration_record(images, calibration_indices, calibration_labels),
-            "folding": folding,
+            "folding": run.folding,
             "steps": run.steps,
             "votes": run.votes,
             "adjustments": run.adjustments,
@@ -87,7 +88,8 @@ def quantize(
     return quantized, report
 
 
-def _checked(images, shape):
+def checked_images(images, shape):
+    """The calibration images as an array; UserError unless they are uint8 of the network's input shape."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
         raise UserError(
@@ -108,59 +110,98 @@ def _diagnosis(quantized, images, labels, validation):
 
 
 class Run:
-    """One quantization: the folded network, calibration input x, and what was measured on the way.
+    """One quantization of a network as read from its graph, and what was measured on the way.
+
+    Parameters
+    ----------
+    network : Network before folding; images : uint8 calibration images, as many as the settings want.
+    settings : complete (`settings.complete`); input_scaling : {"subtract", "divide"}.
+    memo : `memo.Memo` that runs on the same network and images share: steps that have the
+        same settings up to there are then done once.
 
     Attributes
     ----------
+    network : the folded network; folding : notes on it.
     steps : list of {"step", "divergence", "agreement", ...}: state after each step, over the
         calibration images; `kept` tells whether an optional step stayed.
     votes : layer name -> {position: batches}; adjustments : changes forced by the DPU.
     """
 
-    def __init__(self, network, x, settings, input_scaling):
-        self.network, self.x = network, x
+    def __init__(self, network, images, settings, input_scaling, memo=None):
         self.settings, self.input_scaling = settings, input_scaling
+        self.memo = memo or Memo()
         self.steps, self.votes, self.adjustments = [], {}, []
-        self.logits = search.logits_name(network)
-        self.reference = engine.run_float(network, x, [self.logits])[self.logits]
-        self.distance = LogitDistance(self.reference)
+        mode = settings["batch_norm_after_activation"]
+        self.network, self.folding = self.memo(("fold", mode), lambda: fold(network, mode))
+        self.logits = search.logits_name(self.network)
+        self.x = self.memo(("input", len(images)), lambda: scale_pixels(images, input_scaling))
+        self.reference, self.distance = self._once("reference", self.network, self._float_logits)
+
+    def _once(self, what, source, compute, *options):
+        """compute(), once for all runs: what becomes of a network, float or quantized, by these options.
+
+        The key names the network by its id, which stays its own because the memo keeps it.
+        """
+        key = what, id(source), len(self.x), json.dumps(options)
+        return self.memo(key, lambda: (compute(), source))[0]
+
+    def _float_logits(self):
+        logits = engine.run_float(self.network, self.x, [self.logits])[self.logits]
+        return logits, LogitDistance(logits)
 
     def measure(self, quantized):
         """{"divergence", "agreement"} of the integer network against the float one."""
+        return self._once("measure", quantized, lambda: self._measure(quantized))
+
+    def _measure(self, quantized):
         grid = calibration.to_grid(self.x, quantized.fix_points[quantized.network.input.name])
         logits = engine.run_integer(quantized, grid, [self.logits])[self.logits]
         logits = logits * np.float32(2.0 ** -quantized.fix_points[self.logits])
         short = float(f"{self.distance(logits):.6g}")
         return {"divergence": short, "agreement": float(f"{agreement(logits, self.reference):.6g}")}
 
-    def compat(self):
-        """The vendor's frozen-graph quantizer, reproduced."""
-        batch = self.settings["calibration"]["batch"]
-        equal = bool(self.settings["equalization"])
-        positions, weights, biases, self.votes, self.adjustments = choose_positions(
-            self.network, self.x, self.settings["method"], batch, equal
+    def quantize(self):
+        """The QuantizedNetwork by these settings: positions, then every optional step that is on."""
+        settings = self.settings
+        if settings["compat"]:
+            return self._positions("compat", self.network, self._vendor_positions)
+        quantized = self._equalized()
+        if settings["position_search"]["criterion"]:
+            quantized = self._step(self._search, quantized, settings["position_search"], settings["method"])
+            quantized = self._step(self._place_logits, quantized, settings["method"])
+        if settings["bias_correction"]:
+            quantized = self._step(self._correct_biases, quantized)
+        if settings["fast_finetune"]:
+            quantized = self._step(self._fast_finetune, quantized, settings["fast_finetune"])
+        return quantized
+
+    def _step(self, step, quantized, *options):
+        """The network after `step(quantized, *options)`, which gives it and a record."""
+        result, record = self._once(step.__name__, quantized, lambda: step(quantized, *options), *options)
+        self.steps.append(record)
+        return result
+
+    def _positions(self, step, network, choose):
+        """The network as `choose` places it, noted as the first step."""
+        options = (
+            self.settings["method"],
+            self.settings["calibration"]["batch"],
+            self.settings["equalization"],
         )
-        quantized = QuantizedNetwork(self.network, positions, weights, biases, self.input_scaling)
+        found = self._once(step, network, lambda: choose(network), *options[: 3 if step == "compat" else 2])
+        quantized, self.votes, self.adjustments = found
         self.steps.append({"step": "positions", **self.measure(quantized)})
         return quantized
 
-    def choose(self):
-        """Positions, then every optional step that is on."""
-        quantized = self._equalized()
-        if self.settings["position_search"]["criterion"]:
-            quantized = self._place_logits(self._search(quantized))
-        if self.settings["bias_correction"]:
-            quantized = self._refine(
-                quantized, "bias_correction", lambda q: reconstruction.correct_biases(q, self.x)
-            )
-        if self.settings["fast_finetune"]:
-            options = self.settings["fast_finetune"]
-            quantized = self._refine(
-                quantized, "fast_finetune", lambda q: reconstruction.fast_finetune(q, self.x, options)
-            )
-        return quantized
+    def _vendor_positions(self, network):
+        """The vendor's frozen-graph quantizer, reproduced."""
+        network, equal = copy.deepcopy(network), bool(self.settings["equalization"])
+        positions, weights, biases, votes, adjustments = choose_positions(
+            network, self.x, self.settings["method"], self.settings["calibration"]["batch"], equal
+        )
+        return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
 
-    def _positions(self, network):
+    def _own_positions(self, network):
         """Positions by vote, shared within groups, shifts in range; with the votes and adjustments."""
         method, batch = self.settings["method"], self.settings["calibration"]["batch"]
         weights, biases = calibration.quantize_parameters(network, method)
@@ -171,53 +212,68 @@ class Run:
 
     def _equalized(self):
         """Choose positions with and without equalization; keep whichever diverges less."""
-        plain = self._positions(self.network)
-        self.steps.append({"step": "positions", **self.measure(plain[0])})
-        chosen = plain
-        if self.settings["equalization"]:
-            network = copy.deepcopy(self.network)
-            pairs = equalization.equalize(network, self.settings["equalization"]["sweeps"])
-            other = self._positions(network)
-            measured = self.measure(other[0])
-            kept = measured["divergence"] < self.steps[-1]["divergence"]
-            self.steps.append({"step": "equalization", **measured, "kept": kept, "pairs": pairs})
-            chosen = other if kept else plain
-        quantized, self.votes, self.adjustments = chosen
-        return quantized
+        plain = self._positions("positions", self.network, self._own_positions)
+        if not self.settings["equalization"]:
+            return plain
+        sweeps, before = self.settings["equalization"]["sweeps"], (self.votes, self.adjustments)
+        network, pairs = self._once("equalize", self.network, lambda: self._equalize(sweeps), sweeps)
+        other = self._positions("positions", network, self._own_positions)
+        measured, plainly = self.steps.pop(), self.steps[-1]
+        kept = measured["divergence"] < plainly["divergence"]
+        self.steps.append({**measured, "step": "equalization", "kept": kept, "pairs": pairs})
+        if not kept:
+            self.votes, self.adjustments = before
+        return other if kept else plain
 
-    def _search(self, quantized):
-        options = self.settings["position_search"]
-        count = options["images"]
-        candidate = search.Candidate(quantized, self.settings["method"])
+    def _equalize(self, sweeps):
+        network = copy.deepcopy(self.network)
+        return network, equalization.equalize(network, sweeps)
+
+    def _search(self, quantized, options, method):
+        images, network = self.x[: options["images"]], quantized.network
+        candidate = search.Candidate(quantized, method)
         if options["criterion"] == "output_error":
-            moves = search.search_by_output_error(candidate, self.x[:count])
+            outputs = self._once(
+                "outputs", network, lambda: search.float_outputs(network, images), len(images)
+            )
+            moves = search.search_by_output_error(candidate, images, outputs)
         else:
-            distance = LogitDistance(self.reference[:count])
-            moves = search.LogitSearch(candidate, self.x[:count], distance).run(options["sweeps"])
-        measured = self.measure(candidate.quantized)
-        kept = measured["divergence"] <= self._current()
-        self.steps.append({"step": "position_search", **measured, "kept": kept, "moves": moves})
-        return candidate.quantized if kept else quantized
+            distance = LogitDistance(self.reference[: len(images)])
+            moves = search.LogitSearch(candidate, images, distance).run(options["sweeps"])
+        return self._better("position_search", quantized, candidate.quantized, {"moves": moves})
 
-    def _place_logits(self, quantized):
-        candidate = search.Candidate(quantized, self.settings["method"])
+    def _place_logits(self, quantized, method):
+        candidate = search.Candidate(quantized, method)
         moves = search.place_logits(candidate, self.x)
-        self.steps.append({"step": "logits_position", **self.measure(candidate.quantized), "moves": moves})
-        return candidate.quantized
+        record = {"step": "logits_position", **self.measure(candidate.quantized), "moves": moves}
+        return candidate.quantized, record
 
-    def _refine(self, quantized, step, change):
-        """Apply a step that changes parameters to a copy; keep it if it diverges less."""
-        candidate = copy.copy(quantized)
-        candidate.weights, candidate.biases = dict(quantized.weights), dict(quantized.biases)
-        record = change(candidate)
+    def _correct_biases(self, quantized):
+        candidate, targets = _with_own_parameters(quantized), self._preactivations(quantized)
+        layers = reconstruction.correct_biases(candidate, self.x, targets)
+        return self._better("bias_correction", quantized, candidate, {"layers": layers})
+
+    def _fast_finetune(self, quantized, options):
+        candidate, targets = _with_own_parameters(quantized), self._preactivations(quantized)
+        layers = reconstruction.fast_finetune(candidate, self.x, options, targets)
+        return self._better("fast_finetune", quantized, candidate, {"layers": layers})
+
+    def _preactivations(self, quantized):
+        network = quantized.network
+        return self._once("preactivations", network, lambda: reconstruction.preactivations(network, self.x))
+
+    def _better(self, step, quantized, candidate, record):
+        """The candidate if it diverges no more than the network before, and the record of the step."""
         measured = self.measure(candidate)
-        kept = measured["divergence"] <= self._current()
-        self.steps.append({"step": step, **measured, "kept": kept, "layers": record})
-        return candidate if kept else quantized
+        kept = measured["divergence"] <= self.measure(quantized)["divergence"]
+        return (candidate if kept else quantized), {"step": step, **measured, "kept": kept, **record}
 
-    def _current(self):
-        """Divergence of the state that was kept last."""
-        return next(step["divergence"] for step in reversed(self.steps) if step.get("kept", True))
+
+def _with_own_parameters(quantized):
+    """A copy whose tables of weights and biases can be changed."""
+    candidate = copy.copy(quantized)
+    candidate.weights, candidate.biases = dict(quantized.weights), dict(quantized.biases)
+    return candidate
 
 
 def quantize_input(quantized, images):

@@ -207,17 +207,23 @@ def best_input_position(x):
     return min(range(base, base + CANDIDATES), key=lambda p: squared_error(x, p))
 
 
-def search_by_output_error(candidate, images):
+def float_outputs(network, images):
+    """Outputs of all layers but the softmax in float: layer name -> array (N, ...)."""
+    return engine.run_float(
+        network, images, [layer.name for layer in network.layers if layer.op != "softmax"]
+    )
+
+
+def search_by_output_error(candidate, images, reference=None):
     """Choose each layer's weight and output position by the error of its output, front to back.
 
     The error is taken against the float network, on the quantized network's own inputs,
     where the next layer reads it: behind pooling if pooling follows. Returns the moves made.
+    reference : `float_outputs` of the network on these images, if they are known.
     """
     quantized, network = candidate.quantized, candidate.quantized.network
     groups = {name: members for members in position_groups(network) for name in members}
-    reference = engine.run_float(
-        network, images, [layer.name for layer in network.layers if layer.op != "softmax"]
-    )
+    reference = reference or float_outputs(network, images)
     values, moves = {}, []
     before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
     decided = set()

@@ -32,13 +32,16 @@ SWEEP = {
     "quantizers": {
         "plain": {"tool": "reference", "method": "non_overflow"},
         "searched": {"tool": "reference", "method": "min_diffs"},
+        "corrected": {"tool": "reference", "fast_finetune": False, "bias_correction": True},
+        "as_vendor": {"tool": "reference", "compat": "vai_q"},
     },
+    "targets": {"own_board": {"board": "kv260"}},
     "runs": [
         {
             "dataset": "tiny",
             "model": "small",
-            "quantizer": ["plain", "searched"],
-            "target": ["kv260", "zcu104"],
+            "quantizer": ["plain", "searched", "corrected", "as_vendor"],
+            "target": ["kv260", "zcu102", "zcu104", "ultra96v2", "own_board"],
             "runner": "emulator",
         }
     ],
@@ -87,7 +90,7 @@ class SweepOnSlurm:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def finish(self, process, log, seconds=900):
+    def finish(self, process, log, seconds=1800):
         """Wait for the end, which has to be a good one; the output."""
         try:
             status = process.wait(seconds)

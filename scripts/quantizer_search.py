@@ -1,0 +1,46 @@
+"""Compare settings of the reference quantizer on one frozen graph -> quantizer_search.csv, .html."""
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.files import read_json
+from dpuflow.quantize.comparison import Comparison
+from dpuflow.quantize.grid import as_entry, varied
+from dpuflow.report.quantizer_search import write_search
+from dpuflow.scripting import log, run
+
+
+def main(snakemake):
+    dataset, settings = read_dataset(snakemake.input.dataset), snakemake.params.settings
+    comparison = Comparison(
+        snakemake.input.graph,
+        read_json(snakemake.input.nodes),
+        dataset.subset("calibration")[0],
+        dataset.subset("validation"),
+        snakemake.params.input_scaling,
+        threads=snakemake.threads,
+    )
+    rows = []
+    for number, (setting, words) in enumerate(zip(settings, varied(settings), strict=True), 1):
+        row = comparison.measure(setting)
+        rows.append(row)
+        log.info(
+            "%d of %d: %s: %s",
+            number,
+            len(settings),
+            ", ".join(f"{key} {value}" for key, value in words.items()) or "the only setting",
+            row.get("error") or f"{row['correct']} of {len(comparison.labels)} validation images right",
+        )
+    ranked = comparison.ranked(rows)
+    write_search(
+        ranked,
+        snakemake.output.table,
+        snakemake.output.page,
+        dataset=snakemake.params.dataset,
+        model=snakemake.params.model,
+        images=len(comparison.labels),
+        float_correct=comparison.float_correct,
+    )
+    log.info("best setting (validation images; the float network: %d right):", comparison.float_correct)
+    log.info("%s", as_entry(ranked[0]["setting"]))
+
+
+run(main, globals())
