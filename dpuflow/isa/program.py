@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpuflow.errors import UserError
+from dpuflow.xir import validate
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def read_programs(graph, source="xmodel"):
     UserError when it has no DPU subgraph, one without machine code, or tensors without an
     address.
     """
+    if graph.source:
+        validate.require(validate.validate(graph, devices=False), source)
     subgraphs = graph.subgraphs("DPU")
     if not subgraphs:
         raise UserError(f"{source}: no DPU subgraph; a compiled xmodel is needed, not the quantized graph")

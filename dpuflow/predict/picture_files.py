@@ -5,6 +5,7 @@ the data set's images (a square for square ones), made grey or RGB and resized b
 whose bicubic filter widens when it shrinks (antialiased). Transparent pixels become white.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from dpuflow.errors import UserError
 
 FORMATS = ("PNG", "JPEG")
+MAX_PIXELS = 2**25
+"""Of one file: its header may claim any number, and a network looks at a few thousand of them."""
 
 
 @dataclass
@@ -64,6 +67,10 @@ def _upright(path):
 
     try:
         with Image.open(path, formats=FORMATS) as file:
+            if math.prod(file.size) > MAX_PIXELS:
+                raise UserError(
+                    f"{path}: {file.size[0]} x {file.size[1]} pixels; save it with at most {MAX_PIXELS // 10**6} million"
+                )
             file.load()
             image = ImageOps.exif_transpose(file)
     except FileNotFoundError:

@@ -9,7 +9,7 @@ import copy
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.errors import UserError, about
 from dpuflow.files import write_json
 from dpuflow.network import QuantizedNetwork
 from dpuflow.numerics import input_table, scale_pixels
@@ -68,7 +68,8 @@ def quantize(
     calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[: len(images)]
     calibration_indices = None if calibration_indices is None else calibration_indices[: len(images)]
     with engine.single_threaded_blas():
-        folded, folding = fold(network, settings["batch_norm_after_activation"])
+        with about(frozen_path):
+            folded, folding = fold(network, settings["batch_norm_after_activation"])
         run = Run(folded, scale_pixels(images, input_scaling), settings, input_scaling)
         quantized = run.compat() if settings["compat"] else run.choose()
         report = {

@@ -85,11 +85,12 @@ def _check_tensor(op):
     return problems
 
 
-def validate(graph, strict=False):
+def validate(graph, strict=False, devices=True):
     """All problems of a graph; where names and order, or kinds of attributes, are wrong, only those.
 
     `strict` adds what files of our own keep on top: only ops of the definition table, no
-    private (``__``) attributes, op attributes of kinds that Netron shows.
+    private (``__``) attributes, op attributes of kinds that Netron shows. Without `devices`,
+    what only the board's runtime needs of the subgraphs may be missing.
     """
     problems = structure(graph)
     if problems:
@@ -105,7 +106,7 @@ def validate(graph, strict=False):
         if strict:
             problems += _check_strict(op)
     problems += _check_tensor_names(graph) + _check_return_ops(graph)
-    return problems + check_devices(graph) + _check_const_data(graph)
+    return problems + check_devices(graph, devices) + _check_const_data(graph)
 
 
 def _definitions(graph):

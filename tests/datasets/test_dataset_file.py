@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from dpuflow import hdf5
 from dpuflow.datasets.dataset_file import build_dataset, read_dataset
 from dpuflow.datasets.duplicates import content_hashes, repeated
 from dpuflow.datasets.image_csv import write_image_csv
@@ -150,6 +151,9 @@ def test_damaged_and_foreign_files(made, tmp_path):
     bad.write_bytes(whole)
     with h5py.File(bad, "a") as file:
         del file["split/test"]
+    with pytest.raises(UserError, match="checksum"):
+        read_dataset(bad)
+    hdf5.seal(bad)
     with pytest.raises(UserError, match="not a dataset file"):
         read_dataset(bad)
     with pytest.raises(UserError, match="no such file"):
