@@ -82,6 +82,8 @@ def _read(graph, subgraph, source):
     parameters = (attrs.get("reg_id_to_parameter_value") or {}).get("REG_0", b"")
     if sizes.get("REG_0", 0) > len(parameters):
         raise UserError(f"{where}: REG_0 has {sizes['REG_0']} bytes, its parameters only {len(parameters)}")
+    if min(sizes.values(), default=0) < 0:
+        raise UserError(f"{where}: negative sizes in reg_id_to_size: {sizes}")
     inputs, outputs = [], []
     for name in subgraph.op_names:
         op = graph.op(name)
