@@ -55,6 +55,14 @@ class ImageShape:
 
 
 @contextmanager
+def _errors_of_gzip(name):
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{name}: damaged gzip file ({error}); obtain it again") from None
+
+
+@contextmanager
 def open_csv(path, name=None):
     """Open a .csv or .csv.gz (told by content, not by name) as a binary stream.
 
@@ -68,7 +76,7 @@ def open_csv(path, name=None):
             if magic == ZIP_MAGIC:
                 raise UserError(f"{name}: a zip file; give it as `zip`, not as a CSV file")
             if magic[:2] == GZIP_MAGIC:
-                with gzip.open(raw) as stream:
+                with _errors_of_gzip(name), gzip.open(raw) as stream:
                     yield stream
             else:
                 yield raw
@@ -78,8 +86,6 @@ def open_csv(path, name=None):
         raise UserError(f"{path}: a folder; expected a .csv or .csv.gz file") from None
     except PermissionError:
         raise UserError(f"{path}: permission denied") from None
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{name}: damaged gzip file ({error}); obtain it again") from None
 
 
 def read_header(stream, name, shape=None):

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 from fuzz_mutations import edit_png
-from fuzz_targets import code_seeds, csv_seeds, graph_seeds, picture_seeds, quantized_seeds, xmodel_seeds
+from fuzz_seeds import code_seeds, csv_seeds, graph_seeds, picture_seeds, quantized_seeds, xmodel_seeds
 
 HUGE = 1 << 28
 
