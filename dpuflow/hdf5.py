@@ -20,7 +20,7 @@ SEAL_BYTES = len(SEAL) + 64 + 1
 
 
 @contextmanager
-def written(path):
+def new_hdf5(path):
     """A new h5py.File that gets its name and its seal when the block succeeds."""
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w") as file:
@@ -29,7 +29,7 @@ def written(path):
 
 
 @contextmanager
-def opened(path, what, sealed=True):
+def open_hdf5(path, what, sealed=True):
     """An h5py.File to read; UserError for whatever is wrong with it, here or in the block.
 
     what : "a dataset file of dpuflow", for messages. sealed : whether the file must hold its
@@ -85,7 +85,7 @@ def _digest(path):
     return digest.hexdigest().encode(), length
 
 
-def values(group, name, dtype=None, axes=None):
+def stored_values(group, name, dtype=None, axes=None):
     """The whole content of a dataset, or None when there is none of this name.
 
     ValueError unless it lies in this very file in full, has the dtype and so many axes.

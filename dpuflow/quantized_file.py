@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from dpuflow import hdf5
 from dpuflow.errors import UserError
 from dpuflow.files import parse_json
+from dpuflow.hdf5 import new_hdf5, open_hdf5, stored_values
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.network_check import check
 
@@ -21,7 +21,7 @@ def write_quantized(path, quantized):
     with a fix_point each, next to the float32 parameters before rounding.
     """
     network = quantized.network
-    with hdf5.written(path) as file:
+    with new_hdf5(path) as file:
         file.attrs["format"] = FORMAT
         file.attrs["name"] = network.name
         file.attrs["input_scaling"] = json.dumps(quantized.input_scaling, sort_keys=True)
@@ -51,7 +51,7 @@ def write_quantized(path, quantized):
 
 def read_quantized(path):
     """Read what `write_quantized` wrote; UserError when it is anything else."""
-    with hdf5.opened(path, "a quantized model of dpuflow") as file:
+    with open_hdf5(path, "a quantized model of dpuflow") as file:
         if file.attrs.get("format") != FORMAT:
             raise UserError(f"{path}: not a quantized model of dpuflow (format attribute missing)")
         quantized = _read(file)
@@ -89,14 +89,14 @@ def _read(file):
                 parse_json(_text(group.attrs, "inputs")),
                 tuple(int(n) for n in group.attrs["shape"]),
                 settings,
-                hdf5.values(group, "float_weights", np.float32),
-                hdf5.values(group, "float_bias", np.float32, 1),
+                stored_values(group, "float_weights", np.float32),
+                stored_values(group, "float_bias", np.float32, 1),
             )
         )
         if "fix_point" in group.attrs:
             fix_points[name] = _whole(group.attrs, "fix_point")
         for kind, table in (("weights", weights), ("bias", biases)):
             if kind in group:
-                table[name] = (hdf5.values(group, kind, np.int8), _whole(group[kind].attrs, "fix_point"))
+                table[name] = (stored_values(group, kind, np.int8), _whole(group[kind].attrs, "fix_point"))
     scaling = parse_json(_text(file.attrs, "input_scaling"))
     return QuantizedNetwork(Network(_text(file.attrs, "name"), layers), fix_points, weights, biases, scaling)

@@ -16,12 +16,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dpuflow import hdf5
 from dpuflow.datasets import duplicates
 from dpuflow.datasets.image_csv import ImageShape, image_blocks
 from dpuflow.datasets.labels import Labels
 from dpuflow.datasets.splits import calibration_rows, validation_split
 from dpuflow.errors import UserError
+from dpuflow.hdf5 import check_stored, new_hdf5, open_hdf5, stored_values
 
 log = logging.getLogger(__name__)
 
@@ -89,20 +89,20 @@ class Dataset:
         ], self.labels[rows]
 
     def _read(self, rows):
-        with hdf5.opened(self.path, WHAT, sealed=False) as file:
+        with open_hdf5(self.path, WHAT, sealed=False) as file:
             return file["images"][rows]
 
 
 def read_dataset(path):
     """Open dataset.h5 and check it; UserError if it is damaged or something else."""
-    with hdf5.opened(path, WHAT) as file:
+    with open_hdf5(path, WHAT) as file:
         if file.attrs.get("format") != FORMAT:
             raise UserError(f"{path}: not {WHAT} (expected the attribute format = {FORMAT!r})")
-        hdf5.check_stored(file["images"], np.uint8, 4)
-        labels = hdf5.values(file, "labels", np.uint8, 1)
+        check_stored(file["images"], np.uint8, 4)
+        labels = stored_values(file, "labels", np.uint8, 1)
         names = tuple(file["class_names"].asstr()[()].tolist())
         present = tuple(int(label) for label in file.attrs["present"])
-        splits = {name: hdf5.values(file["split"], name, np.int64, 1) for name in SPLITS}
+        splits = {name: stored_values(file["split"], name, np.int64, 1) for name in SPLITS}
         shape = tuple(int(n) for n in file["images"].shape)
         attrs = {
             key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
@@ -155,7 +155,7 @@ def build_dataset(
 
     Memory does not grow with the number of rows but for labels, hashes and indices.
     """
-    with hdf5.written(path) as file:
+    with new_hdf5(path) as file:
         sink = _ImageSink(file)
         train_rows = sink.append(train_csv, shape, labels)
         test_rows = sink.append(test_csv, sink.shape, labels) - train_rows

@@ -6,12 +6,12 @@ import h5py
 import numpy as np
 import pytest
 
-from dpuflow import hdf5
 from dpuflow.datasets.dataset_file import build_dataset, read_dataset
 from dpuflow.datasets.duplicates import content_hashes, repeated
 from dpuflow.datasets.image_csv import write_image_csv
 from dpuflow.datasets.labels import labels_of, sign_mnist_labels
 from dpuflow.errors import UserError
+from dpuflow.hdf5 import seal
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_damaged_and_foreign_files(made, tmp_path):
         del file["split/test"]
     with pytest.raises(UserError, match="checksum"):
         read_dataset(bad)
-    hdf5.seal(bad)
+    seal(bad)
     with pytest.raises(UserError, match="not a dataset file"):
         read_dataset(bad)
     with pytest.raises(UserError, match="no such file"):

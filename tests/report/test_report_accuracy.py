@@ -9,10 +9,11 @@ import h5py
 import pytest
 from made_up_runs import LETTERS, make_run, write_toy_report
 
-from dpuflow import gate, hdf5
+from dpuflow import gate
 from dpuflow.errors import UserError
 from dpuflow.evaluation import accuracy_record, wilson_interval
 from dpuflow.files import read_json, write_json
+from dpuflow.hdf5 import seal
 from dpuflow.report.accuracy import detail_views, write_report
 from dpuflow.report.diagnosis import COLUMNS
 from dpuflow.report.inputs import load_run
@@ -291,7 +292,7 @@ def test_training_images_in_the_test_split_raise_a_warning(tmp_path):
     assert "are also test images" not in report_of([entry], tmp_path)[0]
     with h5py.File(entry["files"]["dataset"], "r+") as file:
         file.attrs["train_images_in_test"] = 31
-    hdf5.seal(entry["files"]["dataset"])
+    seal(entry["files"]["dataset"])
     assert "31 training images of toy are also test images" in report_of([entry], tmp_path)[0]
 
 
