@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fuzz_mutations import edit_png
 from fuzz_seeds import code_seeds, csv_seeds, graph_seeds, picture_seeds, quantized_seeds, xmodel_seeds
+from fuzz_targets import TARGETS
 
 HUGE = 1 << 28
 
@@ -205,7 +206,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        pytest.param(name, data, message, id=f"{name}-{what}", marks=pytest.mark.fuzz(f"{name}: {what}"))
+        pytest.param(name, data, message, id=f"{name}-{what}", marks=pytest.mark.fuzz(TARGETS[name].parser))
         for name, what, data, message in CASES
     ],
 )
