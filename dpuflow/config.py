@@ -35,6 +35,9 @@ ORIGINS = ("layers", "keras_h5", "frozen_pb", "starts_from")
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C loader where PyYAML has it: every start of Snakemake, so every cluster job, reads the schemas."""
 
+MAX_VALUES, MAX_DEPTH = 100_000, 60
+"""Of a configuration: a sweep over hundreds of runs has thousands of values."""
+
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
 
 
@@ -54,6 +57,7 @@ def load_schema(path):
 
 def check(config, schema_path):
     """Raise one UserError that lists every mistake of `config` by its key."""
+    _check_extent(config)
     schema, registry = load_schema(schema_path)
     validator = Draft202012Validator(schema, registry=registry)
     messages = []
@@ -63,6 +67,34 @@ def check(config, schema_path):
         messages = _dangling_names(config) or vitis_ai.problems(config) or search_problems(config)
     if messages:
         raise UserError("config: " + "\n        ".join(dict.fromkeys(messages)))
+
+
+def _check_extent(config):
+    """Refuse what YAML's aliases can make of a small file: a value within itself, or without number."""
+    sizes = {}
+
+    def size(value, depth):
+        if not isinstance(value, dict | list):
+            return 1
+        if (
+            depth > MAX_DEPTH or sizes.get(id(value), 0) is None
+        ):  # None: still being counted, so it holds itself
+            raise UserError(f"config: values nested more than {MAX_DEPTH} deep, or an alias within itself")
+        if id(value) not in sizes:
+            sizes[id(value)] = None
+            children = value.values() if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(size(child, depth + 1) for child in children)
+        return sizes[id(value)]
+
+    if size(config, 0) > MAX_VALUES:
+        raise UserError(
+            f"config: more than {MAX_VALUES} values; aliases (*name) multiply what they stand for"
+        )
+
+
+def _shortened(message):
+    """jsonschema's messages quote the whole value."""
+    return message if len(message) <= 300 else f"{message[:150]} ... {message[-120:]}"
 
 
 def _key(path):
@@ -91,7 +123,7 @@ def _explain(error):
         hint = f"; did you mean {match[0]}?" if match else ""
         yield f"{where}: {error.instance!r} is not one of {', '.join(valid)}{hint}"
     else:
-        yield f"{where}: {error.message}"
+        yield f"{where}: {_shortened(error.message)}"
 
 
 def _meant(error):

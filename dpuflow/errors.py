@@ -1,5 +1,7 @@
 """The one exception class for mistakes that a user can mend."""
 
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Bad input: a file, a row, a config key, a setting.
@@ -7,3 +9,14 @@ class UserError(Exception):
     The message is all the user sees (no traceback), so it names the file, row or
     key, says what was found and what was expected, and what to do next.
     """
+
+
+@contextmanager
+def about(source):
+    """Let every UserError of the block name `source`, the file that it is about."""
+    try:
+        yield
+    except UserError as error:
+        if str(source) in str(error):
+            raise
+        raise type(error)(f"{source}: {error}") from None

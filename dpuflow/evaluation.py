@@ -163,7 +163,37 @@ def read_record(path):
         raise UserError(f"{path}: predictions must be a list of integers")
     if len(predictions) != record["images"]:
         raise UserError(f"{path}: {len(predictions)} predictions, but images says {record['images']}")
+    problem = _contradiction(record)
+    if problem:
+        raise UserError(f"{path}: contradicts itself: {problem}; remove it and run again")
     return record
+
+
+def _contradiction(record):
+    """What in an accuracy record cannot be, or None."""
+    images, correct, classes = record["images"], record["correct"], record["per_class"]
+    if not all(isinstance(record[key], str) for key in ("stage", "split", "labels_sha256")):
+        return "stage, split and labels_sha256 must be texts"
+    if type(correct) is not int or not 0 <= correct <= images or not images:
+        return f"{correct!r} of {images} images right"
+    if record["accuracy"] != correct / images:
+        return f"{correct} of {images} right is no accuracy of {record['accuracy']!r}"
+    if record["interval95"] != list(wilson_interval(correct, images)):
+        return f"the interval {record['interval95']!r} is not that of {correct} of {images}"
+    if not isinstance(classes, list) or not all(
+        isinstance(row, dict)
+        and isinstance(row.get("class"), str)
+        and all(type(row.get(key)) is int for key in ("images", "correct"))
+        and 0 <= row["correct"] <= row["images"]
+        for row in classes
+    ):
+        return "per_class is not a list of classes with their images and right answers"
+    for key in ("images", "correct"):
+        if sum(row[key] for row in classes) != record[key]:
+            return f"{key} of all classes are not the {record[key]} in all"
+    if not 0 <= min(record["predictions"]) <= max(record["predictions"]) < len(classes):
+        return f"predictions outside the {len(classes)} classes"
+    return None
 
 
 def check_same_images(records, names=None):

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -67,13 +68,53 @@ def write_json(path, data):
     write_text(path, _pack_number_lists(text) + "\n")
 
 
+def _no_number(text):
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def parse_json(text):
+    """`json.loads` by the letter of JSON: ValueError also for NaN, for endless digits and nesting."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("brackets nested too deep") from None
+
+
+def read_array(path):
+    """An .npy file of numbers as an array; UserError when it is anything else.
+
+    The file is mapped, so a header that claims more than the file holds takes no memory.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise ValueError("no array of numbers")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    # NumPy evaluates the header as a Python literal and passes on whatever that raises
+    except (
+        OSError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        TokenError,
+    ) as error:
+        raise UserError(f"{path}: not an .npy file ({error}); remove it and run again") from None
+    return array
+
+
 def read_json(path):
     """Read a JSON file; UserError names the file when it is missing or malformed."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # also of text that is not UTF-8
         raise UserError(f"{path}: not a JSON file ({error}); remove it and run again") from None
 
 

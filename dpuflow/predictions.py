@@ -1,5 +1,9 @@
 """`predictions.csv`: one row per test image, however the model was run."""
 
+import csv
+import math
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -26,9 +30,32 @@ def predictions_csv(labels, predictions, scores, class_names):
 
 
 def read_predictions(path):
-    """Label and prediction columns of a predictions.csv as two int64 arrays (N,)."""
+    """Label and prediction columns of a predictions.csv as two int64 arrays (N,).
+
+    UserError names the first line that is not what `predictions_csv` writes: a row too few or
+    too many would shift all that follow.
+    """
+    pairs = []
     try:
-        table = pd.read_csv(path)
-        return table["label"].to_numpy(np.int64), table["prediction"].to_numpy(np.int64)
-    except (OSError, ValueError, KeyError) as error:
+        with open(path, encoding="utf-8", newline="") as stream:
+            rows = csv.DictReader(stream, strict=True)
+            if tuple(rows.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"columns {rows.fieldnames}")
+            for number, row in enumerate(rows):
+                pairs.append(_numbers(row, number))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a predictions file ({error}); expected {', '.join(COLUMNS)}") from None
+    labels, predictions = np.array(pairs, np.int64).reshape(-1, 2).T
+    return labels, predictions
+
+
+def _numbers(row, number):
+    """(label, prediction) of row `number`; ValueError when the row is not whole."""
+    values = [row[name] for name in COLUMNS[:3]]
+    if None in row.values() or None in row or not all(re.fullmatch("[0-9]{1,9}", value) for value in values):
+        raise ValueError(f"row {number} is not whole: {list(row.values())[:6]}")
+    if int(values[0]) != number:
+        raise ValueError(f"row {number} has the index {values[0]}")
+    if not math.isfinite(float(row["score"])):
+        raise ValueError(f"row {number} has the score {row['score']}")
+    return int(values[1]), int(values[2])

@@ -2,12 +2,13 @@
 
 import json
 
-import h5py
 import numpy as np
 
 from dpuflow.errors import UserError
-from dpuflow.files import atomic_path
-from dpuflow.network import OPS, WEIGHTED, Layer, Network, QuantizedNetwork
+from dpuflow.files import parse_json
+from dpuflow.hdf5 import new_hdf5, open_hdf5, stored_values
+from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.network_check import check
 
 FORMAT = "dpuflow quantized model 1"
 
@@ -20,7 +21,7 @@ def write_quantized(path, quantized):
     with a fix_point each, next to the float32 parameters before rounding.
     """
     network = quantized.network
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs["format"] = FORMAT
         file.attrs["name"] = network.name
         file.attrs["input_scaling"] = json.dumps(quantized.input_scaling, sort_keys=True)
@@ -50,43 +51,52 @@ def write_quantized(path, quantized):
 
 def read_quantized(path):
     """Read what `write_quantized` wrote; UserError when it is anything else."""
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file, path)
-    except OSError as error:
-        raise UserError(f"{path}: not a readable HDF5 file ({error}); remove it and run again") from None
-    except (KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a quantized model of dpuflow ({error})") from None
+    with open_hdf5(path, "a quantized model of dpuflow") as file:
+        if file.attrs.get("format") != FORMAT:
+            raise UserError(f"{path}: not a quantized model of dpuflow (format attribute missing)")
+        quantized = _read(file)
+        check(quantized)
+        return quantized
 
 
-def _read(file, path):
-    if file.attrs.get("format") != FORMAT:
-        raise UserError(f"{path}: not a quantized model of dpuflow (format attribute missing)")
+def _text(attrs, name):
+    value = attrs[name]
+    if not isinstance(value, str):
+        raise TypeError(f"attribute {name} is no text")
+    return value
+
+
+def _whole(attrs, name):
+    value = attrs[name]
+    if not isinstance(value, int | np.integer):
+        raise TypeError(f"attribute {name} is no whole number")
+    return int(value)
+
+
+def _read(file):
     layers, fix_points, weights, biases = [], {}, {}, {}
     for key in sorted(file["layers"]):
         group = file["layers"][key]
-        name, op = group.attrs["name"], group.attrs["op"]
-        if op not in OPS:
-            raise UserError(f"{path}: layer {name!r} has the unknown op {op!r}")
+        name, op = _text(group.attrs, "name"), _text(group.attrs, "op")
         settings = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(group.attrs["settings"]).items()
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in parse_json(_text(group.attrs, "settings")).items()
         }
         layers.append(
             Layer(
                 name,
                 op,
-                json.loads(group.attrs["inputs"]),
+                parse_json(_text(group.attrs, "inputs")),
                 tuple(int(n) for n in group.attrs["shape"]),
                 settings,
-                group["float_weights"][()] if "float_weights" in group else None,
-                group["float_bias"][()] if "float_bias" in group else None,
+                stored_values(group, "float_weights", np.float32),
+                stored_values(group, "float_bias", np.float32, 1),
             )
         )
         if "fix_point" in group.attrs:
-            fix_points[name] = int(group.attrs["fix_point"])
-        if op in WEIGHTED:
-            weights[name] = (group["weights"][()], int(group["weights"].attrs["fix_point"]))
-            if "bias" in group:
-                biases[name] = (group["bias"][()], int(group["bias"].attrs["fix_point"]))
-    scaling = json.loads(file.attrs["input_scaling"])
-    return QuantizedNetwork(Network(file.attrs["name"], layers), fix_points, weights, biases, scaling)
+            fix_points[name] = _whole(group.attrs, "fix_point")
+        for kind, table in (("weights", weights), ("bias", biases)):
+            if kind in group:
+                table[name] = (stored_values(group, kind, np.int8), _whole(group[kind].attrs, "fix_point"))
+    scaling = parse_json(_text(file.attrs, "input_scaling"))
+    return QuantizedNetwork(Network(_text(file.attrs, "name"), layers), fix_points, weights, biases, scaling)

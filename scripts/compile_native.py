@@ -1,5 +1,6 @@
 """Quantized model -> xmodel with machine code for a DPUCZDX8G, its uncompiled form, compile.json."""
 
+from dpuflow.errors import about
 from dpuflow.files import write_json
 from dpuflow.native.report import compile_native
 from dpuflow.quantized_file import read_quantized
@@ -11,7 +12,8 @@ def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
     target = load_targets(extra={name: entry["hardware"]})[name]
     quantized = read_quantized(snakemake.input.model)
-    compiled = compile_native(quantized, target, on_cpu=entry["on_cpu"])
+    with about(snakemake.input.model):
+        compiled = compile_native(quantized, target, on_cpu=entry["on_cpu"])
     compiled.quantized_graph.save(snakemake.output.quantized)
     compiled.graph.save(snakemake.output.xmodel)
     write_json(snakemake.output.report, compiled.report)

@@ -1,6 +1,7 @@
 """Quantized model -> xmodel for a target (no instructions), its uncompiled form, compile.json."""
 
 from dpuflow.compiler.compile_report import compile_reference
+from dpuflow.errors import about
 from dpuflow.files import write_json
 from dpuflow.quantized_file import read_quantized
 from dpuflow.scripting import log, run
@@ -11,7 +12,8 @@ def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
     target = load_targets(extra={name: entry["hardware"]})[name]
     quantized = read_quantized(snakemake.input.model)
-    compiled = compile_reference(quantized, target, on_cpu=entry["on_cpu"])
+    with about(snakemake.input.model):
+        compiled = compile_reference(quantized, target, on_cpu=entry["on_cpu"])
     compiled.quantized_graph.save(snakemake.output.quantized)
     compiled.graph.save(snakemake.output.xmodel)
     write_json(snakemake.output.report, compiled.report)

@@ -9,7 +9,6 @@ and the counts of repeated images. Equal content gives equal bytes.
 """
 
 import logging
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +21,12 @@ from dpuflow.datasets.image_csv import ImageShape, image_blocks
 from dpuflow.datasets.labels import Labels
 from dpuflow.datasets.splits import calibration_rows, validation_split
 from dpuflow.errors import UserError
-from dpuflow.files import atomic_path
+from dpuflow.hdf5 import check_stored, new_hdf5, open_hdf5, stored_values
 
 log = logging.getLogger(__name__)
 
 FORMAT = "dpuflow dataset 1"
+WHAT = "a dataset file of dpuflow"
 SPLITS = ("train", "validation", "test", "calibration")
 CHUNK_ROWS = 512
 
@@ -89,43 +89,44 @@ class Dataset:
         ], self.labels[rows]
 
     def _read(self, rows):
-        with _errors_of(self.path), h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path, WHAT, sealed=False) as file:
             return file["images"][rows]
-
-
-@contextmanager
-def _errors_of(path):
-    """Turn what h5py raises on damaged or foreign files into a UserError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: damaged or not an HDF5 file ({error}); remove it and run again") from None
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path}: not a dataset file of dpuflow ({error}); remove it and run again") from None
 
 
 def read_dataset(path):
     """Open dataset.h5 and check it; UserError if it is damaged or something else."""
-    with _errors_of(path), h5py.File(path, "r") as file:
+    with open_hdf5(path, WHAT) as file:
         if file.attrs.get("format") != FORMAT:
-            raise UserError(
-                f"{path}: not a dataset file of dpuflow (expected the attribute format = {FORMAT!r})"
-            )
-        labels = file["labels"][()]
-        names = tuple(file["class_names"].asstr()[()])
+            raise UserError(f"{path}: not {WHAT} (expected the attribute format = {FORMAT!r})")
+        check_stored(file["images"], np.uint8, 4)
+        labels = stored_values(file, "labels", np.uint8, 1)
+        names = tuple(file["class_names"].asstr()[()].tolist())
         present = tuple(int(label) for label in file.attrs["present"])
-        splits = {name: file["split"][name][()] for name in SPLITS}
+        splits = {name: stored_values(file["split"], name, np.int64, 1) for name in SPLITS}
         shape = tuple(int(n) for n in file["images"].shape)
         attrs = {
             key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
         }
-        if file["images"].dtype != np.uint8 or len(shape) != 4 or shape[0] != len(labels):
+        if 0 in shape or shape[0] != len(labels):
             raise ValueError("images and labels do not fit each other")
-        if any(len(rows) and not 0 <= rows.min() <= rows.max() < len(labels) for rows in splits.values()):
-            raise ValueError("split rows outside the images")
+        if attrs["classes"] != len(names) or not set(np.unique(labels).tolist()) <= set(present):
+            raise ValueError("labels and class names do not fit each other")
+        _check_splits(splits, len(labels))
         return Dataset(Path(path), labels, Labels(names, present), splits, shape[1:], attrs)
+
+
+def _check_splits(splits, images):
+    """ValueError unless every image is in one split, and calibration takes from train."""
+    for name, rows in splits.items():
+        if len(rows) and not 0 <= rows.min() <= rows.max() < images:
+            raise ValueError(f"rows of split {name} outside the images")
+        if len(np.unique(rows)) != len(rows):
+            raise ValueError(f"split {name} has a row twice")
+    parts = np.concatenate([splits[name] for name in ("train", "validation", "test")])
+    if len(parts) != images or len(np.unique(parts)) != images:
+        raise ValueError("the splits do not divide the images among them")
+    if not np.isin(splits["calibration"], splits["train"]).all():
+        raise ValueError("calibration images that are not for training")
 
 
 def build_dataset(
@@ -154,7 +155,7 @@ def build_dataset(
 
     Memory does not grow with the number of rows but for labels, hashes and indices.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         sink = _ImageSink(file)
         train_rows = sink.append(train_csv, shape, labels)
         test_rows = sink.append(test_csv, sink.shape, labels) - train_rows

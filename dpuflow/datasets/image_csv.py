@@ -55,16 +55,28 @@ class ImageShape:
 
 
 @contextmanager
-def open_csv(path):
-    """Open a .csv or .csv.gz (told by content, not by name) as a binary stream."""
+def _errors_of_gzip(name):
     try:
-        with open(path, "rb") as raw:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{name}: damaged gzip file ({error}); obtain it again") from None
+
+
+@contextmanager
+def open_csv(path, name=None):
+    """Open a .csv or .csv.gz (told by content, not by name) as a binary stream.
+
+    path : of a file, or a function that opens one (a member of an archive); name : see `image_blocks`.
+    """
+    name = name or path
+    try:
+        with path() if callable(path) else open(path, "rb") as raw:
             magic = raw.read(4)
             raw.seek(0)
             if magic == ZIP_MAGIC:
-                raise UserError(f"{path}: a zip file; give it as `zip`, not as a CSV file")
+                raise UserError(f"{name}: a zip file; give it as `zip`, not as a CSV file")
             if magic[:2] == GZIP_MAGIC:
-                with gzip.open(raw) as stream:
+                with _errors_of_gzip(name), gzip.open(raw) as stream:
                     yield stream
             else:
                 yield raw
@@ -74,8 +86,6 @@ def open_csv(path):
         raise UserError(f"{path}: a folder; expected a .csv or .csv.gz file") from None
     except PermissionError:
         raise UserError(f"{path}: permission denied") from None
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); obtain it again") from None
 
 
 def read_header(stream, name, shape=None):
@@ -178,7 +188,7 @@ def image_blocks(path, shape=None, labels_allowed=None, *, name=None, block_byte
 
     Parameters
     ----------
-    path : a .csv or .csv.gz with LF or CRLF line ends, with or without UTF-8 BOM.
+    path : a .csv or .csv.gz with LF or CRLF line ends, with or without UTF-8 BOM (or see `open_csv`).
     shape : ImageShape, or None for square grey images as wide as the header says.
     labels_allowed : iterable of int within 0..255; None allows all of them.
     name : what error messages call the file (default: its path).
@@ -189,7 +199,7 @@ def image_blocks(path, shape=None, labels_allowed=None, *, name=None, block_byte
     allowed = set(range(256) if labels_allowed is None else labels_allowed)
     label_table = np.zeros(256, bool)
     label_table[sorted(allowed)] = True
-    with open_csv(path) as stream:
+    with open_csv(path, name) as stream:
         shape = read_header(stream, name, shape)
         columns, line = shape.pixels + 1, 2
         for block, last in _line_blocks(stream, columns, block_bytes):

@@ -1,11 +1,12 @@
 """Obtain train.csv and test.csv: draw them, copy them out of files, or download them."""
 
+import errno
 import functools
 import hashlib
 import logging
+import lzma
 import os
-import shutil
-import tempfile
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -151,28 +152,33 @@ def find_in_folder(folder, part):
 def _from_zip(entry, source, archive, targets):
     """Verify and copy both CSVs out of a zip.
 
-    Members are read as streams into files whose names we choose, so a member called
-    ../../x has no way to leave the archive.
+    Members are read as streams, so one that unpacks to far more than it should is refused at its
+    first faulty line, and one called ../../x has no way to leave the archive.
     """
     digests = {}
     try:
-        with zipfile.ZipFile(archive) as bundle, tempfile.TemporaryDirectory(prefix="dpuflow-") as scratch:
-            members = [info.filename for info in bundle.infolist() if not info.is_dir()]
+        with zipfile.ZipFile(archive) as bundle:
+            members = [name for name in bundle.namelist() if name and not name.endswith("/")]
             for part in PARTS:
                 member = _pick(members, part, archive)
-                path = Path(scratch) / f"{part}.csv"
-                with bundle.open(member) as packed, open(path, "wb") as plain:
-                    shutil.copyfileobj(packed, plain, 1 << 20)
+                opener = functools.partial(bundle.open, member)
                 digests[part] = _verified_copy(
-                    entry, source, path, part, targets[part], name=f"{archive} ({member})"
+                    entry, source, opener, part, targets[part], name=f"{archive} ({member})"
                 )
     except FileNotFoundError:
         raise UserError(f"{archive}: no such file (datasets.*.source.zip)") from None
     except IsADirectoryError:
         raise UserError(f"{archive}: a folder; give it as folder") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, *_DAMAGE, OSError) as error:
+        # bz2 raises an OSError without a number, a seek to nowhere EINVAL; others are the machine's
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise UserError(f"{archive}: damaged or unreadable zip file ({error}); obtain it again") from None
     return digests
+
+
+_DAMAGE = (zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
+"""What zipfile lets through from the decompressors and from its own reading of damaged headers."""
 
 
 def _verified_copy(entry, source, path, part, target, name=None):
@@ -182,7 +188,7 @@ def _verified_copy(entry, source, path, part, target, name=None):
     rows, shape = count_rows(path, shape, labels.present, name=name)
     digest = hashlib.sha256()
     with atomic_path(target) as temporary:
-        with open_csv(path) as packed, open(temporary, "wb") as plain:
+        with open_csv(path, name) as packed, open(temporary, "wb") as plain:
             for chunk in iter(functools.partial(packed.read, 1 << 20), b""):
                 digest.update(chunk)
                 plain.write(chunk)

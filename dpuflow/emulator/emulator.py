@@ -1,5 +1,6 @@
 """The Emulator: a graph, its constants and its plans."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,9 +9,12 @@ import numpy as np
 from dpuflow.emulator import native, plan
 from dpuflow.emulator.execute import Executor, core_count
 from dpuflow.emulator.parameters import CONSTANT_TYPES, constants
-from dpuflow.errors import UserError
+from dpuflow.errors import UserError, about
 from dpuflow.numerics import dequantize, input_table
-from dpuflow.xir import Graph
+from dpuflow.xir import Graph, validate
+
+MAX_VALUES = 2**28
+"""Values of all tensors, per image: bounds the emulator's memory; no network for a DPU comes near."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,18 @@ class Emulator:
 
     def __init__(self, graph, threads=None, use_native=True):
         self.graph = graph if isinstance(graph, Graph) else Graph.load(graph)
+        self.source = str(self.graph.source or f"graph {self.graph.name!r}")
+        if self.graph.source:  # `add_op` checked what was built here; a file may say anything
+            validate.require(validate.validate(self.graph, devices=False), self.source)
+        values = sum(math.prod(op.tensor.shape) for op in self.graph.ops)
+        if values > MAX_VALUES:
+            raise UserError(
+                f"{self.source}: its tensors hold {values} values; the emulator takes up to {MAX_VALUES}"
+            )
         self.threads = threads or core_count()
         self.native = use_native and native.library() is not None
-        self._constants = constants(self.graph)
+        with about(self.source):
+            self._constants = constants(self.graph)
         self._executors = {}
 
     def close(self):
@@ -70,7 +83,7 @@ class Emulator:
         sources = [op for op in self.graph.ops if op.type in plan.SOURCES]
         if len(sources) != 1:
             names = ", ".join(op.name for op in sources) or "none"
-            raise UserError(f"graph {self.graph.name!r} has {len(sources)} inputs ({names}); run takes one")
+            raise UserError(f"{self.source}: has {len(sources)} inputs ({names}); run takes one")
         return sources[0]
 
     @cached_property
@@ -102,7 +115,9 @@ class Emulator:
             return source.tensor.fix_point
         fixes = [op for op in self.graph.consumers(source.name) if op.type in ("fix", "float2fix")]
         if len(fixes) != 1:
-            raise UserError(f"input {source.name!r} has no fix_point, and no `fix` op follows it")
+            raise UserError(
+                f"{self.source}: input {source.name!r} has no fix_point, and no `fix` op follows it"
+            )
         return fixes[0].attr("fix_point")
 
     def quantize_input(self, images):
@@ -115,7 +130,7 @@ class Emulator:
             subtract, divide = (float(self.graph.attrs[f"input_{name}"]) for name in ("subtract", "divide"))
         except KeyError:
             raise UserError(
-                f"graph {self.graph.name!r} does not record its input scaling (attributes input_subtract, "
+                f"{self.source}: does not record its input scaling (attributes input_subtract, "
                 "input_divide); quantize the images yourself, for instance with numerics.input_table"
             ) from None
         images = np.asarray(images)
@@ -205,6 +220,7 @@ class Emulator:
 
     def _executor(self, key, ops, sources, outputs):
         if key not in self._executors:
-            built = plan.build(self.graph, ops, sources, outputs, self._constants, self.native)
+            with about(self.source):
+                built = plan.build(self.graph, ops, sources, outputs, self._constants, self.native)
             self._executors[key] = Executor(built, self.threads, bytes_per_value=1 if self.native else 4)
         return self._executors[key]

@@ -4,10 +4,9 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from pathlib import Path
 
-from dpuflow.errors import UserError
-from dpuflow.isa.assembly import format_program, parse_listing
+from dpuflow.errors import UserError, about
+from dpuflow.isa.assembly import format_program, read_listing
 from dpuflow.isa.code import decode, encode
 from dpuflow.isa.program import read_programs
 from dpuflow.isa.simulator import Simulator
@@ -31,11 +30,7 @@ def disassemble(arguments):
 
 def assemble(arguments):
     """Listing -> machine code: into a copy of an xmodel, or as a raw file."""
-    try:
-        text = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{arguments.file}: cannot be read ({error})") from None
-    programs = parse_listing(text, arguments.file)
+    programs = read_listing(arguments.file)
     if not arguments.into:
         if len(programs) != 1:
             raise UserError(f"{arguments.file}: {len(programs)} programs; more than one needs --into XMODEL")
@@ -56,7 +51,8 @@ def assemble(arguments):
 def check(arguments):
     """Check every program of a file: addresses, banks, dependencies."""
     for program in read_programs(Graph.load(arguments.file), arguments.file):
-        simulator = Simulator(program)
+        with about(arguments.file):
+            simulator = Simulator(program)
         counts = Counter(step.instruction.name for step in simulator.steps)
         print(f"{program.name}: {simulator.machine.name}, {len(program.code)} bytes, no fault found")
         print("  " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))

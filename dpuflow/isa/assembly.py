@@ -14,6 +14,8 @@ bits of word N that belong to no field. Assembling a listing gives the same byte
 
 import re
 import shlex
+import sys
+from pathlib import Path
 
 from dpuflow.errors import UserError
 from dpuflow.isa.code import Instruction, check_ranges
@@ -73,6 +75,15 @@ def parse_instruction(line, where="line"):
     return instruction
 
 
+def read_listing(path):
+    """`parse_listing` of a UTF-8 file, "-" for standard input."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    return parse_listing(text, path)
+
+
 def parse_listing(text, source="listing"):
     """Listing -> list of (subgraph name or None, list of Instruction), in order.
 
@@ -82,7 +93,10 @@ def parse_listing(text, source="listing"):
     for number, raw in enumerate(text.splitlines(), 1):
         where = f"{source}:{number}"
         if raw.startswith(".subgraph"):
-            words = shlex.split(raw, comments=True)
+            try:
+                words = shlex.split(raw, comments=True)
+            except ValueError as error:
+                raise UserError(f"{where}: {error} in {raw!r}") from None
             if len(words) < 2:
                 raise UserError(f"{where}: .subgraph needs a name")
             programs.append((words[1], []))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpuflow.errors import UserError
+from dpuflow.xir import validate
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def read_programs(graph, source="xmodel"):
     UserError when it has no DPU subgraph, one without machine code, or tensors without an
     address.
     """
+    if graph.source:
+        validate.require(validate.validate(graph, devices=False), source)
     subgraphs = graph.subgraphs("DPU")
     if not subgraphs:
         raise UserError(f"{source}: no DPU subgraph; a compiled xmodel is needed, not the quantized graph")
@@ -79,6 +82,8 @@ def _read(graph, subgraph, source):
     parameters = (attrs.get("reg_id_to_parameter_value") or {}).get("REG_0", b"")
     if sizes.get("REG_0", 0) > len(parameters):
         raise UserError(f"{where}: REG_0 has {sizes['REG_0']} bytes, its parameters only {len(parameters)}")
+    if min(sizes.values(), default=0) < 0:
+        raise UserError(f"{where}: negative sizes in reg_id_to_size: {sizes}")
     inputs, outputs = [], []
     for name in subgraph.op_names:
         op = graph.op(name)

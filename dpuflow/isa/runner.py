@@ -1,7 +1,7 @@
 """Runs a whole compiled xmodel: machine code on the instruction simulator, CPU ops in the emulator."""
 
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
+from dpuflow.errors import UserError, about
 from dpuflow.isa.cycles import estimate_cycles
 from dpuflow.isa.program import read_programs
 from dpuflow.isa.simulator import Simulator
@@ -24,7 +24,8 @@ class IsaRunner:
         self.emulator = Emulator(graph)
         self.graph = self.emulator.graph
         self.programs = {program.name: program for program in read_programs(self.graph, source)}
-        self.simulators = {name: Simulator(program) for name, program in self.programs.items()}
+        with about(self.emulator.source):
+            self.simulators = {name: Simulator(program) for name, program in self.programs.items()}
 
     def quantize_input(self, images):
         """uint8 images -> int8 input, as `Emulator.quantize_input`."""
@@ -51,7 +52,7 @@ class IsaRunner:
         values = self._run(batch, interleave)
         outputs = [op.name for op in self.emulator.outputs]
         if len(outputs) != 1:
-            raise UserError(f"graph {self.graph.name!r} has {len(outputs)} outputs; the runner gives one")
+            raise UserError(f"{self.emulator.source}: has {len(outputs)} outputs; the runner gives one")
         return values[outputs[0]]
 
     def logits(self, batch):

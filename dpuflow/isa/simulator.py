@@ -14,6 +14,8 @@ from dpuflow.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.isa.plan import MachineCodeError, Region
 from dpuflow.isa.planning import plan
 
+MAX_REGION_BYTES = 2**27
+"""Of DDR besides the parameters; the checks take about twenty bytes for each (`ordering.Accesses`)."""
 IMAGES_AT_ONCE = 128
 BATCH_BYTES = 2**28
 """Bounds of a batch: images, and bytes of their simulated banks and DDR regions."""
@@ -34,6 +36,12 @@ class Simulator:
         self.program = program
         self.machine = machine_for(program.fingerprint, program.name)
         self.regions = _regions(program)
+        data = sum(region.size for name, region in self.regions.items() if name != "REG_0")
+        if data > MAX_REGION_BYTES:
+            raise UserError(
+                f"{program.name}: its registers point to {data} bytes;"
+                f" the simulator takes up to {MAX_REGION_BYTES}"
+            )
         try:
             self.steps, written = plan(decode(program.code, program.name), self.machine, self.regions)
             self.clocks = ordering.check(self.steps, self.machine, self.regions)

@@ -5,13 +5,19 @@ the data set's images (a square for square ones), made grey or RGB and resized b
 whose bicubic filter widens when it shrinks (antialiased). Transparent pixels become white.
 """
 
+import io
+import struct
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dpuflow.errors import UserError
 
 FORMATS = ("PNG", "JPEG")
+MAX_PIXELS = 2**25
+"""Of one file: its header may claim any number, and a network looks at a few thousand of them."""
 
 
 @dataclass
@@ -63,16 +69,42 @@ def _upright(path):
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        # in memory, where a chunk that claims 4 GB reads as what is there
+        content = io.BytesIO(Path(path).read_bytes())
+        with Image.open(content, formats=FORMATS) as file:
+            width, height = file.size
+            if width * height > MAX_PIXELS:
+                raise UserError(
+                    f"{path}: {width} x {height} pixels; save it with {MAX_PIXELS} pixels at most"
+                )
             file.load()
-            image = ImageOps.exif_transpose(file)
+            return _eight_bits(ImageOps.exif_transpose(file))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, *_DAMAGE) as error:
         reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({error})"
         raise UserError(
             f"{path}: not a whole PNG or JPG image{reason}; remove it or save it again as one of these"
         ) from None
+
+
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+_DAMAGE += (struct.error, zlib.error)
+"""What Pillow lets through from its plugins on damaged files."""
+
+
+def _eight_bits(image):
+    from PIL import Image
+
     if image.mode.startswith(("I", "F")):  # 16 bits per pixel: convert() would clip, not scale
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:

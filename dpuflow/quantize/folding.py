@@ -93,7 +93,7 @@ class Folder:
         """Only slope 26/256 exists on the DPU."""
         slope = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
         for layer in self._of_op("leaky_relu"):
-            if abs(layer.attrs["alpha"] - slope) > MAX_SLOPE_DIFFERENCE:
+            if not abs(layer.attrs["alpha"] - slope) <= MAX_SLOPE_DIFFERENCE:
                 raise UserError(
                     f"layer {layer.name!r}: leaky ReLU slope {layer.attrs['alpha']:g}; the DPU knows only "
                     f"26/256 = {slope:.4f}: train with slope 0.1"

@@ -10,7 +10,7 @@ import json
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.errors import UserError, about
 from dpuflow.files import write_json
 from dpuflow.network import QuantizedNetwork
 from dpuflow.numerics import input_table, scale_pixels
@@ -70,7 +70,8 @@ def quantize(
     calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[: len(images)]
     calibration_indices = None if calibration_indices is None else calibration_indices[: len(images)]
     with engine.single_threaded_blas():
-        run = Run(network, images, settings, input_scaling)
+        with about(frozen_path):
+            run = Run(network, images, settings, input_scaling)
         quantized = run.quantize()
         report = {
             "quantizer": "reference",

@@ -7,6 +7,7 @@ not declared survive a read-write round trip as protobuf unknown fields. They li
 a descriptor pool of their own, so that TensorFlow may be loaded in the same process.
 """
 
+import math
 from functools import cache
 
 import numpy as np
@@ -74,7 +75,7 @@ _MESSAGES = {
 }
 
 DT_FLOAT, DT_DOUBLE, DT_INT32, DT_STRING, DT_INT64, DT_BOOL = 1, 2, 3, 7, 9, 10
-_DTYPES = {
+DTYPES = {
     DT_FLOAT: (np.float32, "float_val"),
     DT_DOUBLE: (np.float64, "double_val"),
     DT_INT32: (np.int32, "int_val"),
@@ -86,7 +87,7 @@ _DTYPES = {
     19: (np.float16, "half_val"),
 }
 _DT_OF = {
-    np.dtype(t): code for code, (t, _) in _DTYPES.items() if code in (DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64)
+    np.dtype(t): code for code, (t, _) in DTYPES.items() if code in (DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64)
 }
 PRODUCER = 134
 """GraphDef version of TensorFlow 1.15: any later reader accepts it."""
@@ -173,21 +174,35 @@ def write_graph_def(path, graph):
     write_bytes(path, graph.SerializeToString(deterministic=True))
 
 
-def tensor_to_array(tensor, what="constant"):
-    """TensorProto -> NumPy array; `what` names it in the error for types without a number."""
-    if tensor.dtype not in _DTYPES:
+def tensor_to_array(tensor, what="constant", spend=None):
+    """TensorProto -> NumPy array.
+
+    what : names the tensor in the UserError for types without a number, and for values that do
+        not fit its shape. spend(elements) : called before memory is taken for values that the
+        file does not hold (a repeated tail); it may refuse.
+    """
+    if tensor.dtype not in DTYPES:
         raise UserError(f"{what}: tensor of data type {tensor.dtype} has no numeric value")
-    dtype, field = _DTYPES[tensor.dtype]
+    dtype, field = DTYPES[tensor.dtype]
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    count = int(np.prod(shape, dtype=np.int64))
-    if tensor.tensor_content:
-        array = np.frombuffer(tensor.tensor_content, dtype=np.dtype(dtype).newbyteorder("<"))
-        array = array.astype(dtype)
-    elif field == "half_val":
-        array = np.array(list(tensor.half_val), np.uint16).view(np.float16)
-    else:
-        array = np.array(list(getattr(tensor, field)), dtype)
+    count = math.prod(shape)
+    if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+        raise UserError(f"{what}: a constant needs a known shape, found {list(shape)}")
+    try:
+        if tensor.tensor_content:
+            array = np.frombuffer(tensor.tensor_content, dtype=np.dtype(dtype).newbyteorder("<"))
+            array = array.astype(dtype)
+        elif field == "half_val":
+            array = np.array(list(tensor.half_val), np.uint16).view(np.float16)
+        else:
+            array = np.array(list(getattr(tensor, field)), dtype)
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{what}: {error}") from None
+    if len(array) > count or (tensor.tensor_content and len(array) != count):
+        raise UserError(f"{what}: {len(array)} values do not fit the shape {list(shape)}")
     if len(array) < count:  # TensorFlow leaves out a repeated tail
+        if spend is not None:
+            spend(count)
         tail = array[-1] if len(array) else dtype(0)
         array = np.concatenate([array, np.full(count - len(array), tail, dtype)])
     return array.reshape(shape)

@@ -8,15 +8,22 @@ right behind a conv or dense layer becomes its bias. Folding proper is the quant
 (`dpuflow.quantize.folding`).
 """
 
+import math
+import re
 from pathlib import Path
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.errors import UserError, about
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.tfgraph.graph_def import read_graph_def
-from dpuflow.tfgraph.node_translation import HANDLERS
+from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS
 from dpuflow.tfgraph.node_values import Tensor
+
+MAX_ELEMENTS = 2**31
+"""Values of one feature map: more cannot be addressed on a DPU (`xir.validate.MAX_ELEMENTS`)."""
+COMPUTED_ELEMENTS = 2**24
+"""Elements of constants that a file may describe without holding them, on top of four times its bytes."""
 
 IGNORED_SINKS = {"Const", "NoOp", "Assert", "Placeholder", "PlaceholderWithDefault", "SaveV2", "RestoreV2"}
 
@@ -46,13 +53,16 @@ def read_network(path, input_name=None, output_name=None, input_shape=None, name
 def read_network_and_nodes(path, input_name=None, output_name=None, input_shape=None, name=None):
     """As `read_network`, but returns (Network, {"input": node name, "output": node name})."""
     translator = GraphTranslator(read_graph_def(path), str(path), input_shape)
-    network = translator.network(name or Path(path).stem, input_name, output_name)
+    with about(path):
+        network = translator.network(name or Path(path).stem, input_name, output_name)
     return network, {"input": translator.input_node, "output": translator.output_node}
 
 
 def split_reference(reference):
     """Input reference of a NodeDef -> (node name, output index): "bn:1" -> ("bn", 1)."""
     node, _, index = reference.partition(":")
+    if index and not re.fullmatch("[0-9]{1,9}", index):
+        raise UserError(f"input reference {reference!r}: expected NODE or NODE:OUTPUT; the graph is damaged")
     return node, int(index or 0)
 
 
@@ -61,7 +71,12 @@ class GraphTranslator:
 
     def __init__(self, graph, where, input_shape=None):
         self.where = where
-        self.nodes = {node.name: node for node in graph.node}
+        self.nodes = {}
+        for node in graph.node:
+            if not node.name or node.name in self.nodes:
+                raise UserError(f"{where}: node name {node.name!r} is empty or used twice")
+            self.nodes[node.name] = node
+        self.unspent = COMPUTED_ELEMENTS + 4 * graph.ByteSize()
         self.input_shape = tuple(input_shape) if input_shape else None
         self.values = {}
         self.layers = {}
@@ -75,12 +90,25 @@ class GraphTranslator:
     def emit(self, node, op, inputs, shape, weights=None, bias=None, **attrs):
         """Append the layer that `node` computes; returns its Tensor."""
         shape = tuple(int(n) for n in shape)
+        if not 0 < math.prod(shape) < MAX_ELEMENTS or min(shape, default=0) < 1:
+            self.fail(node, f"its output would have the impossible shape {shape}")
+        for values in (weights, bias):
+            if values is not None and not np.isfinite(values).all():
+                self.fail(node, "its constants are not finite (NaN or infinity)")
+        if node.name in self.layers:
+            self.fail(node, "a node that this op stands for is in the graph, too; rename it")
         self.layers[node.name] = Layer(node.name, op, list(inputs), shape, attrs, weights, bias)
         return Tensor(node.name)
 
     def layer(self, tensor):
         """The layer that makes `tensor`."""
         return self.layers[tensor.layer]
+
+    def spend(self, node, elements):
+        """Account for the elements of a constant that has to be computed; fail before memory runs out."""
+        self.unspent -= elements
+        if self.unspent < 0:
+            self.fail(node, "its constants take far more memory than the file holds; is it damaged?")
 
     # -- walking ---------------------------------------------------------------------------
 
@@ -165,11 +193,23 @@ class GraphTranslator:
             self.fail(node, _advice(node.op))
         references = [split_reference(r) for r in node.input if not r.startswith("^")]
         inputs = [self._value_of(node, name, index) for name, index in references]
-        self.values[node.name] = handler(self, node, inputs)
+        least, most = INPUTS.get(node.op, (1, 1))
+        if not least <= len(inputs) <= most:
+            self.fail(
+                node, f"has {len(inputs)} inputs; expected {least if least == most else f'{least} or more'}"
+            )
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is refused where it gets into a layer
+                self.values[node.name] = handler(self, node, inputs)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # NumPy checks how shapes, axes and types go together; here its complaint gets the node's name
+            self.fail(node, f"its inputs or attributes do not fit each other ({error})")
 
     def _value_of(self, node, name, index):
         value = self.values[name]
         if isinstance(value, list):  # Switch: one value per output
+            if index >= len(value):
+                self.fail(node, f"reads output {index} of {name!r}, which has {len(value)}")
             return value[index]
         if index:
             self.fail(

@@ -4,6 +4,7 @@ import numpy as np
 
 from dpuflow.tfgraph import node_values
 from dpuflow.tfgraph.node_values import (
+    ANY,
     NO_PAD,
     Constant,
     Dims,
@@ -30,15 +31,37 @@ def window(size, kernel, stride, dilation, padding):
     return (size - reach) // stride + 1, 0, 0
 
 
+def _spatial(translator, node, key):
+    """(height, width) of a list attribute with one entry per axis of NHWC; the others must be 1."""
+    values = ints(node, key, [1, 1, 1, 1])
+    if len(values) != 4 or values[0] != 1 or values[3] != 1 or not 1 <= min(values) <= max(values) < 2**31:
+        translator.fail(node, f"{key} {values}: expected [1, height, width, 1]")
+    return values[1], values[2]
+
+
+def _weights(translator, node, value, axes):
+    """Constant float32 weights with so many axes."""
+    array = constant(translator, node, value, "the weights").astype(np.float32)
+    if array.ndim != axes or not array.size:
+        translator.fail(node, f"weights of shape {array.shape}; expected {axes} axes")
+    return array
+
+
 def _sliding(translator, node, layer, kernel, pending, allow_pending=True):
     """(output H, W) and attributes kernel, stride, dilation, pad of a convolution or pooling node."""
     channels_last(translator, node)
-    strides = ints(node, "strides", [1, 1, 1, 1])
-    dilations = ints(node, "dilations", [1, 1, 1, 1])
+    strides = _spatial(translator, node, "strides")
+    dilations = _spatial(translator, node, "dilations")
     padding = text(node, "padding", "VALID")
+    if padding not in ("SAME", "VALID", "EXPLICIT"):
+        translator.fail(node, f"padding {padding!r} is not SAME, VALID or EXPLICIT")
+    if min(kernel) < 1:
+        translator.fail(node, f"a window of {tuple(kernel)}")
     left, right, top, bottom = pending
     if padding == "EXPLICIT":
         explicit = ints(node, "explicit_paddings", [0] * 8)
+        if len(explicit) != 8 or any(explicit[:2] + explicit[6:]) or min(explicit) < 0:
+            translator.fail(node, f"explicit_paddings {explicit} are not 8 numbers that pad height and width")
         top, bottom, left, right = (
             top + explicit[2],
             bottom + explicit[3],
@@ -49,14 +72,14 @@ def _sliding(translator, node, layer, kernel, pending, allow_pending=True):
     if padding == "SAME" and pending != NO_PAD:
         translator.fail(node, "explicit padding followed by SAME padding is not supported")
     height, width, _ = layer.shape
-    out_h, t, b = window(height + top + bottom, kernel[0], strides[1], dilations[1], padding)
-    out_w, le, r = window(width + left + right, kernel[1], strides[2], dilations[2], padding)
+    out_h, t, b = window(height + top + bottom, kernel[0], strides[0], dilations[0], padding)
+    out_w, le, r = window(width + left + right, kernel[1], strides[1], dilations[1], padding)
     if out_h <= 0 or out_w <= 0:
         translator.fail(node, f"kernel {tuple(kernel)} is larger than its input {layer.shape}")
     attrs = {
         "kernel": (int(kernel[1]), int(kernel[0])),
-        "stride": (strides[2], strides[1]),
-        "dilation": (dilations[2], dilations[1]),
+        "stride": strides[::-1],
+        "dilation": dilations[::-1],
         "pad": (left + le, right + r, top + t, bottom + b),
     }
     return (out_h, out_w), attrs
@@ -64,7 +87,7 @@ def _sliding(translator, node, layer, kernel, pending, allow_pending=True):
 
 def _conv2d(translator, node, inputs):
     layer = feature_map(translator, node, inputs[0])
-    weights = constant(translator, node, inputs[1], "the weights").astype(np.float32)  # HWIO
+    weights = _weights(translator, node, inputs[1], 4)  # HWIO
     if weights.shape[2] != layer.shape[-1]:
         translator.fail(
             node, f"grouped convolution ({weights.shape[2]} of {layer.shape[-1]} channels) is not supported"
@@ -79,13 +102,16 @@ def _conv2d(translator, node, inputs):
 
 def _depthwise(translator, node, inputs):
     layer = feature_map(translator, node, inputs[0])
-    weights = constant(translator, node, inputs[1], "the weights").astype(np.float32)  # HWCM
+    weights = _weights(translator, node, inputs[1], 4)  # HWCM
     kernel_h, kernel_w, channels, multiplier = weights.shape
+    if channels != layer.shape[-1]:
+        translator.fail(node, f"weights for {channels} channels, its input has {layer.shape[-1]}")
     (height, width), attrs = _sliding(translator, node, layer, (kernel_h, kernel_w), inputs[0].pad)
     shape = (height, width, channels * multiplier)
     if multiplier == 1:
         op, weights = "depthwise_conv", weights.transpose(3, 0, 1, 2)
     else:  # the same function as an ordinary convolution with zeros, which every DPU has
+        translator.spend(node, weights.size * channels)
         op, dense = "conv", np.zeros((channels * multiplier, kernel_h, kernel_w, channels), np.float32)
         for c in range(channels):
             dense[c * multiplier : (c + 1) * multiplier, :, :, c] = weights[:, :, c].transpose(2, 0, 1)
@@ -99,7 +125,7 @@ def _matmul(translator, node, inputs):
     if node.attr["transpose_a"].b:
         translator.fail(node, "transpose_a is not supported")
     layer = activation(translator, node, inputs[0])
-    weights = constant(translator, node, inputs[1], "the weights").astype(np.float32)
+    weights = _weights(translator, node, inputs[1], 2)
     weights = weights if node.attr["transpose_b"].b else weights.T  # [OC, IN]
     if layer.shape != (weights.shape[1],):
         translator.fail(
@@ -164,9 +190,10 @@ def _pool(op):
         pending = inputs[0].pad
         if pending != NO_PAD and not (op == "max_pool" and layer.op in ("relu", "relu6")):
             translator.fail(node, "zero padding before pooling is only supported for max pooling behind ReLU")
-        ksize = ints(node, "ksize", [1, 1, 1, 1])
-        (height, width), attrs = _sliding(translator, node, layer, ksize[1:3], pending)
-        del attrs["dilation"]
+        ksize = _spatial(translator, node, "ksize")
+        (height, width), attrs = _sliding(translator, node, layer, ksize, pending)
+        if attrs.pop("dilation") != (1, 1):
+            translator.fail(node, "pooling with dilation is not supported")
         if op == "avg_pool" and any(attrs["pad"]):
             translator.fail(
                 node, "average pooling with padding (SAME on a size that does not divide) is not supported"
@@ -198,7 +225,7 @@ def _pad(translator, node, inputs):
     amounts = constant(translator, node, inputs[1], "the padding")
     value = float(constant(translator, node, inputs[2], "the padding value")) if len(inputs) > 2 else 0.0
     feature_map(translator, node, inputs[0])
-    if amounts.shape != (4, 2) or amounts[[0, 3]].any() or value != 0:
+    if amounts.shape != (4, 2) or amounts[[0, 3]].any() or amounts.min() < 0 or value != 0:
         translator.fail(node, "only zero padding of height and width is supported")
     (top, bottom), (left, right) = amounts[1], amounts[2]
     before = inputs[0].pad
@@ -210,6 +237,7 @@ def _concat(translator, node, inputs):
     *values, axis = inputs
     axis = int(constant(translator, node, axis, "the axis"))
     if all(isinstance(value, Constant) for value in values):
+        translator.spend(node, sum(value.array.size for value in values))
         return Constant(np.concatenate([np.atleast_1d(value.array) for value in values], axis))
     if not any(isinstance(value, Tensor) for value in values):
         return Dims(tuple(size for value in values for size in sizes(translator, node, value)))
@@ -228,6 +256,15 @@ def _softmax(translator, node, inputs):
         translator.fail(node, f"softmax over shape {layer.shape}; only over a vector is supported")
     return translator.emit(node, "softmax", [layer.name], layer.shape)
 
+
+INPUTS = node_values.INPUTS | {
+    **dict.fromkeys(
+        ("Conv2D", "DepthwiseConv2dNative", "MatMul", "Maximum", "Mean", "Minimum", "Pad"), (2, 2)
+    ),
+    "ConcatV2": (2, ANY),
+    "PadV2": (3, 3),
+}
+"""op -> (fewest, most) inputs; an op that is not here has one."""
 
 HANDLERS = node_values.HANDLERS | {
     "AvgPool": _pool("avg_pool"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dpuflow.tfgraph.graph_def import tensor_to_array
+from dpuflow.tfgraph.graph_def import DT_FLOAT, DTYPES, tensor_to_array
 
 NO_PAD = (0, 0, 0, 0)
 
@@ -37,6 +37,9 @@ class Dims:
 
     sizes: tuple
 
+
+ANY = 2**31
+"""As many inputs as there are."""
 
 DEAD = object()
 """The side of a Switch that is not taken."""
@@ -84,10 +87,23 @@ def _const(translator, node, inputs):
     tensor = node.attr["value"].tensor
     if tensor.dtype == 7:  # strings serve assertions only
         return Constant(np.zeros(0))
-    return Constant(tensor_to_array(tensor, f"node {node.name!r}"))
+    what = f"{translator.where}: node {node.name!r}"
+    return Constant(tensor_to_array(tensor, what, lambda elements: translator.spend(node, elements)))
 
 
 def _pass(translator, node, inputs):
+    return inputs[0]
+
+
+def _cast(translator, node, inputs):
+    """A constant becomes the type; activations are float here, so another type would cut them off."""
+    code = node.attr["DstT"].type if "DstT" in node.attr else DT_FLOAT
+    if isinstance(inputs[0], Constant):
+        if code not in DTYPES:
+            translator.fail(node, f"data type {code} has no numeric value")
+        return Constant(inputs[0].array.astype(DTYPES[code][0]))
+    if isinstance(inputs[0], Tensor) and code != DT_FLOAT:
+        translator.fail(node, "only a cast to float is supported")
     return inputs[0]
 
 
@@ -100,13 +116,18 @@ def _shape(translator, node, inputs):
 def _strided_slice(translator, node, inputs):
     begin, end, step = (constant(translator, node, v, "slice bounds") for v in inputs[1:4])
     masks = {k: node.attr[k].i for k in ("begin_mask", "end_mask", "shrink_axis_mask") if k in node.attr}
-    if begin.size != 1 or isinstance(inputs[0], Tensor):
+    others = any(node.attr[k].i for k in ("ellipsis_mask", "new_axis_mask") if k in node.attr)
+    if (begin.size, end.size, step.size) != (1, 1, 1) or others or isinstance(inputs[0], Tensor):
         translator.fail(node, "only slices of a shape vector are supported")
     first = None if masks.get("begin_mask") else int(begin[0])
     last = None if masks.get("end_mask") else int(end[0])
+    if masks.get("shrink_axis_mask"):  # one element, whatever the end
+        first = int(begin[0])
+        if isinstance(inputs[0], Constant):
+            return Constant(inputs[0].array[first])
+        return Dims((inputs[0].sizes[first],))
     if isinstance(inputs[0], Constant):
-        piece = inputs[0].array[first : last : int(step[0])]
-        return Constant(piece[0] if masks.get("shrink_axis_mask") else piece)
+        return Constant(inputs[0].array[first : last : int(step[0])])
     return Dims(inputs[0].sizes[first : last : int(step[0])])
 
 
@@ -118,14 +139,20 @@ def sizes(translator, node, value):
 
 def _pack(translator, node, inputs):
     if all(isinstance(value, Constant) for value in inputs):
+        translator.spend(node, sum(value.array.size for value in inputs))
         return Constant(
             np.stack([value.array for value in inputs], node.attr["axis"].i if "axis" in node.attr else 0)
         )
-    return Dims(tuple(size for value in inputs for size in sizes(translator, node, value)))
+    parts = [sizes(translator, node, value) for value in inputs]
+    if any(len(part) != 1 for part in parts):
+        translator.fail(node, "only single sizes can be packed into a shape")
+    return Dims(tuple(size for (size,) in parts))
 
 
 def _prod(translator, node, inputs):
     if isinstance(inputs[0], Constant):
+        if inputs[0].array.ndim > 1:
+            translator.fail(node, "only the product of a whole vector is supported")
         return Constant(np.prod(inputs[0].array))
     sizes = inputs[0].sizes
     return Dims((None,)) if None in sizes else Constant(np.array(math.prod(sizes), np.int64))
@@ -195,8 +222,10 @@ def _affine(translator, node, value, scale, offset):
 
     def per_channel(array):
         array = np.asarray(array, np.float32)
-        if array.size not in (1, channels) or (
-            array.size == channels and array.shape[-1:] not in ((channels,), ())
+        if (
+            array.ndim > len(layer.shape) + 1
+            or array.size not in (1, channels)
+            or (array.size == channels and array.shape[-1:] not in ((channels,), ()))
         ):
             translator.fail(node, f"constant of shape {array.shape} is neither a scalar nor one per channel")
         return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
@@ -204,6 +233,19 @@ def _affine(translator, node, value, scale, offset):
     return translator.emit(
         node, "batch_norm", [layer.name], layer.shape, per_channel(scale), per_channel(offset)
     )
+
+
+def _vector(translator, node, value, parameter, what):
+    """A constant with one entry per channel of the activation `value`."""
+    array, channels = (
+        constant(translator, node, parameter, what),
+        activation(translator, node, value).shape[-1],
+    )
+    if array.shape != (channels,):
+        translator.fail(
+            node, f"{what} has the shape {array.shape}; expected one number for each of {channels} channels"
+        )
+    return array
 
 
 def _elementwise(function, scale_offset):
@@ -214,6 +256,7 @@ def _elementwise(function, scale_offset):
         if any(value is DEAD for value in inputs):
             return DEAD
         if isinstance(a, Constant) and isinstance(b, Constant):
+            translator.spend(node, math.prod(np.broadcast_shapes(a.array.shape, b.array.shape)))
             return Constant(function(a.array, b.array))
         if isinstance(a, Constant) or isinstance(b, Constant):
             first = isinstance(b, Constant)
@@ -248,7 +291,9 @@ def _sqrt(translator, node, inputs):
 
 def _bias_add(translator, node, inputs):
     channels_last(translator, node)
-    return _affine(translator, node, inputs[0], 1, constant(translator, node, inputs[1], "the bias"))
+    return _affine(
+        translator, node, inputs[0], 1, _vector(translator, node, inputs[0], inputs[1], "the bias")
+    )
 
 
 def _fused_batch_norm(translator, node, inputs):
@@ -256,7 +301,7 @@ def _fused_batch_norm(translator, node, inputs):
     if node.attr["is_training"].b if "is_training" in node.attr else True:
         translator.fail(node, "batch normalisation in training mode; freeze the graph for inference")
     gamma, beta, mean, variance = (
-        constant(translator, node, v, "a batch normalisation parameter").astype(np.float64)
+        _vector(translator, node, inputs[0], v, "a batch normalisation parameter").astype(np.float64)
         for v in inputs[1:5]
     )
     epsilon = node.attr["epsilon"].f if "epsilon" in node.attr else 1e-4
@@ -264,11 +309,21 @@ def _fused_batch_norm(translator, node, inputs):
     return [_affine(translator, node, inputs[0], scale, beta - mean * scale)] + [DEAD] * 5
 
 
+INPUTS = {
+    **dict.fromkeys(("Add", "AddV2", "BiasAdd", "ExpandDims", "Mul", "Prod", "RealDiv", "Reshape"), (2, 2)),
+    **dict.fromkeys(("Sub", "Switch"), (2, 2)),
+    **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), (5, 5)),
+    **dict.fromkeys(("Merge", "Pack"), (1, ANY)),
+    "Const": (0, 0),
+    "StridedSlice": (4, 4),
+}
+"""op -> (fewest, most) inputs; an op that is not here has one."""
+
 HANDLERS = {
     "Add": _add,
     "AddV2": _add,
     "BiasAdd": _bias_add,
-    "Cast": _pass,
+    "Cast": _cast,
     "CheckNumerics": _pass,
     "Const": _const,
     "ExpandDims": _expand_dims,

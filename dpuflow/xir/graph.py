@@ -190,9 +190,15 @@ class Subgraph:
 
 
 class Graph:
-    """A whole `.xmodel`."""
+    """A whole `.xmodel`.
 
-    def __init__(self, name="", proto=None):
+    Attributes
+    ----------
+    source : the file it was read from, for messages; None for a graph that was built here.
+    """
+
+    def __init__(self, name="", proto=None, source=None):
+        self.source = source
         self.proto = proto if proto is not None else schema.message("Graph")(graph_name=name)
         self.attrs = Attributes(self.proto.graph_attr, opdefs.GRAPH_ATTRS)
         self.ops = [Op(node) for node in self.proto.op_node]
@@ -233,7 +239,7 @@ class Graph:
             raise UserError(
                 f"{source}: not an .xmodel (no ops in it); give a file that vai_c_xir or dpuflow wrote"
             )
-        graph = cls(proto=proto)
+        graph = cls(proto=proto, source=source)
         if check:
             from dpuflow.xir import validate
 

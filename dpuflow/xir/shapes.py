@@ -17,6 +17,10 @@ _POOLS = ("maxpool2d", "avgpool2d", "pool-fix")
 _BROADCAST = ("add", "sub", "mul", "div", "eltwise-fix", "depthwise-fix")
 
 
+MAX_PAD = 255
+"""Far beyond what a network's window pads by (the DPU's fields end at 15); bounds memory."""
+
+
 class ShapeError(ValueError):
     """The inputs and attributes of an op do not fit each other; the message says how."""
 
@@ -94,6 +98,8 @@ def _window(op, shape):
     kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
     stride_w, stride_h = _numbers(op, "stride", 2, 1)
     left, right, top, bottom = _numbers(op, "pad", 4, 0)
+    if max(left, right, top, bottom) > MAX_PAD:
+        raise ShapeError(f"pad {[left, right, top, bottom]} exceeds {MAX_PAD}")
     dilation_w, dilation_h = (1, 1) if op.type in _POOLS else _numbers(op, "dilation", 2, 1)
     mode = "FLOOR" if op.type.endswith("-fix") else op.attr("pad_mode")
     return (
@@ -191,6 +197,14 @@ def _flatten(op, inputs):
     return *shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]
 
 
+def _squeeze(op, inputs):
+    shape = _one(inputs, "input")
+    axes = {_axis(axis, len(shape)) for axis in op.attr("axis")} or {i for i, n in enumerate(shape) if n == 1}
+    if any(shape[i] != 1 for i in axes):
+        raise ShapeError(f"axes {sorted(axes)} of {list(shape)} are not all 1")
+    return [n for i, n in enumerate(shape) if i not in axes]
+
+
 def _inner_product(op, inputs):
     shape, weights = _one(inputs, "input"), _one(inputs, "weights", 2)
     axis = _axis(op.attr("axis"), len(shape))
@@ -243,6 +257,7 @@ _RULES = {
     **dict.fromkeys(("concat", "concat-fix"), _concat),
     **dict.fromkeys(("reshape", "reshape-fix"), _reshape),
     "flatten": _flatten,
+    "squeeze": _squeeze,
     "inner-product": _inner_product,
     "matmul": _matmul,
     "transpose": _transpose,

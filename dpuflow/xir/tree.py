@@ -24,25 +24,25 @@ def check_tree(graph):
     return problems
 
 
-def check_devices(graph):
-    """The tree as the runtime needs it: ordered, each child with a known device and a runner."""
+def check_devices(graph, attributes=True):
+    """The tree as the runtime needs it: ordered, each child with a device and (`attributes`) a runner."""
     root = graph.root
     problems = []
     names = [subgraph.name for subgraph in root.children]
     problems += [f"two subgraphs are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
     for child in root.children:
-        problems += _check_device(graph, child)
+        problems += _check_device(graph, child, attributes)
     for _, subgraph in root.walk():
         problems += _check_order(graph, subgraph)
     return problems
 
 
-def _check_device(graph, child):
+def _check_device(graph, child, attributes):
     problems = []
     if child.device not in DEVICES:
         return [f"subgraph {child.name!r}: device {child.device!r} is none of {', '.join(DEVICES)}"]
     required = {"DPU": ("dpu_name", "dpu_fingerprint", "runner"), "CPU": ("runner",), "USER": ()}
-    for name in required[child.device]:
+    for name in required[child.device] if attributes else ():
         if name not in child.attrs:
             problems.append(f"{child.device} subgraph {child.name!r} lacks the attribute {name!r}")
     for name in child.op_names:

@@ -16,6 +16,10 @@ from dpuflow.xir.tree import check_devices, check_tree
 MAX_ELEMENTS = 2**31
 """Elements of one tensor: ddr_addr is an int32, so more cannot be addressed."""
 
+EXPONENTS = ("fix_point", "hsigmoid_in", "shift_hsigmoid", "shift_hswish", "shift_cut", "shift_bias")
+MAX_EXPONENT = 128
+"""Attributes that shift by so many bits: the vendor's default for "none" is -128, real ones stay below 32."""
+
 _NONLINEAR = {"", "NONE", "RELU", "PRELU", "LEAKYRELU", "RELU6", "HSIGMOID", "HSWISH"}
 _CHOICES = {
     ("pool-fix", "type"): {"MAX", "AVG"},
@@ -85,11 +89,12 @@ def _check_tensor(op):
     return problems
 
 
-def validate(graph, strict=False):
+def validate(graph, strict=False, devices=True):
     """All problems of a graph; where names and order, or kinds of attributes, are wrong, only those.
 
     `strict` adds what files of our own keep on top: only ops of the definition table, no
-    private (``__``) attributes, op attributes of kinds that Netron shows.
+    private (``__``) attributes, op attributes of kinds that Netron shows. Without `devices`,
+    what only the board's runtime needs of the subgraphs may be missing.
     """
     problems = structure(graph)
     if problems:
@@ -105,7 +110,7 @@ def validate(graph, strict=False):
         if strict:
             problems += _check_strict(op)
     problems += _check_tensor_names(graph) + _check_return_ops(graph)
-    return problems + check_devices(graph) + _check_const_data(graph)
+    return problems + check_devices(graph, devices) + _check_const_data(graph)
 
 
 def _definitions(graph):
@@ -197,6 +202,9 @@ def _check_fixed_point(graph, op):
     for place, attrs in ((f"op {op.name!r}", op.attrs), (f"tensor {tensor.name!r}", tensor.attrs)):
         if attrs.kind("round_mode") == "string" and attrs["round_mode"] not in ROUNDING:
             problems.append(f"{place}: round_mode {attrs['round_mode']!r} is none of {', '.join(ROUNDING)}")
+        for name in EXPONENTS:
+            if name in attrs and not -MAX_EXPONENT <= attrs[name] <= MAX_EXPONENT:
+                problems.append(f"{place}: {name} {attrs[name]} is beyond {MAX_EXPONENT} binary digits")
     found = {graph.op(name).tensor.fix_point for name in op.input_names} | {tensor.fix_point}
     if op.type in _MOVES_BYTES and len(found) > 1:
         problems.append(f"op {op.name!r} ({op.type}) joins different fix_points: {sorted(map(str, found))}")

@@ -11,6 +11,7 @@ from dpuflow.datasets.duplicates import content_hashes, repeated
 from dpuflow.datasets.image_csv import write_image_csv
 from dpuflow.datasets.labels import labels_of, sign_mnist_labels
 from dpuflow.errors import UserError
+from dpuflow.hdf5 import seal
 
 
 @pytest.fixture
@@ -150,6 +151,9 @@ def test_damaged_and_foreign_files(made, tmp_path):
     bad.write_bytes(whole)
     with h5py.File(bad, "a") as file:
         del file["split/test"]
+    with pytest.raises(UserError, match="checksum"):
+        read_dataset(bad)
+    seal(bad)
     with pytest.raises(UserError, match="not a dataset file"):
         read_dataset(bad)
     with pytest.raises(UserError, match="no such file"):

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from dpuflow.datasets.dataset_file import FORMAT
 from dpuflow.evaluation import accuracy_record
 from dpuflow.files import write_json
+from dpuflow.hdf5 import new_hdf5
 
 LETTERS = [chr(ord("A") + i) for i in range(25)]
 PRESENT = [i for i in range(25) if i != 9]
@@ -55,7 +56,7 @@ def make_dataset(path, images=480, seed=0):
         "test": rows,
         "calibration": np.arange(3),
     }
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         # ten other rows come first: positions in the split are not rows of the file
         file["images"] = np.concatenate([np.zeros((10, 28, 28, 1), np.uint8), pictures])
         file["labels"] = np.concatenate([np.zeros(10), labels]).astype(np.uint8)

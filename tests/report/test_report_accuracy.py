@@ -13,6 +13,7 @@ from dpuflow import gate
 from dpuflow.errors import UserError
 from dpuflow.evaluation import accuracy_record, wilson_interval
 from dpuflow.files import read_json, write_json
+from dpuflow.hdf5 import seal
 from dpuflow.report.accuracy import detail_views, write_report
 from dpuflow.report.diagnosis import COLUMNS
 from dpuflow.report.inputs import load_run
@@ -291,6 +292,7 @@ def test_training_images_in_the_test_split_raise_a_warning(tmp_path):
     assert "are also test images" not in report_of([entry], tmp_path)[0]
     with h5py.File(entry["files"]["dataset"], "r+") as file:
         file.attrs["train_images_in_test"] = 31
+    seal(entry["files"]["dataset"])
     assert "31 training images of toy are also test images" in report_of([entry], tmp_path)[0]
 
 
