@@ -2,11 +2,12 @@
 
 import json
 
+import h5py
 import numpy as np
 
 from dpuflow.errors import UserError
+from dpuflow.files import atomic_path
 from dpuflow.network import OPS, WEIGHTED, Layer, Network, QuantizedNetwork
-from dpuflow.sealed_hdf5 import checked_hdf5, new_hdf5
 
 FORMAT = "dpuflow quantized model 1"
 
@@ -16,11 +17,11 @@ def write_quantized(path, quantized):
 
     One group per layer (``layers/000``, ...) with attributes name, op, inputs,
     shape, settings (JSON) and fix_point, and int8 datasets `weights` and `bias`
-    with a fix_point each, next to the float32 parameters before rounding. A seal
-    (`dpuflow.seal`) follows the HDF5 content.
+    with a fix_point each, next to the float32 parameters before rounding.
     """
     network = quantized.network
-    with new_hdf5(path, FORMAT) as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"] = FORMAT
         file.attrs["name"] = network.name
         file.attrs["input_scaling"] = json.dumps(quantized.input_scaling, sort_keys=True)
         layers = file.create_group("layers")
@@ -50,7 +51,7 @@ def write_quantized(path, quantized):
 def read_quantized(path):
     """Read what `write_quantized` wrote; UserError when it is anything else."""
     try:
-        with checked_hdf5(path, FORMAT) as file:
+        with h5py.File(path, "r") as file:
             return _read(file, path)
     except OSError as error:
         raise UserError(f"{path}: not a readable HDF5 file ({error}); remove it and run again") from None
@@ -59,6 +60,8 @@ def read_quantized(path):
 
 
 def _read(file, path):
+    if file.attrs.get("format") != FORMAT:
+        raise UserError(f"{path}: not a quantized model of dpuflow (format attribute missing)")
     layers, fix_points, weights, biases = [], {}, {}, {}
     for key in sorted(file["layers"]):
         group = file["layers"][key]

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import yaml
 
 from dpuflow.errors import UserError
-from dpuflow.files import explained_writing, write_error
+from dpuflow.writing import explained_writing, write_error
 
 log = logging.getLogger("dpuflow")
 

@@ -5,8 +5,7 @@ Layout: /images uint8 (N, H, W, C), the training file's rows and then the test f
 test, calibration}, int64 rows of /images (calibration is a subset of train). Root
 attributes: format, classes (width of the network's output), present (labels that
 occur), train_sha256 and test_sha256 of the CSV bytes, train_origin and test_origin,
-and the counts of repeated images. A seal (`dpuflow.seal`) follows the HDF5 content.
-Equal content gives equal bytes.
+and the counts of repeated images. Equal content gives equal bytes.
 """
 
 import logging
@@ -23,7 +22,7 @@ from dpuflow.datasets.image_csv import ImageShape, image_blocks
 from dpuflow.datasets.labels import Labels
 from dpuflow.datasets.splits import calibration_rows, validation_split
 from dpuflow.errors import UserError
-from dpuflow.sealed_hdf5 import checked_hdf5, new_hdf5
+from dpuflow.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,11 @@ def _errors_of(path):
 
 def read_dataset(path):
     """Open dataset.h5 and check it; UserError if it is damaged or something else."""
-    with _errors_of(path), checked_hdf5(path, FORMAT) as file:
+    with _errors_of(path), h5py.File(path, "r") as file:
+        if file.attrs.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: not a dataset file of dpuflow (expected the attribute format = {FORMAT!r})"
+            )
         labels = file["labels"][()]
         names = tuple(file["class_names"].asstr()[()])
         present = tuple(int(label) for label in file.attrs["present"])
@@ -151,7 +154,7 @@ def build_dataset(
 
     Memory does not grow with the number of rows but for labels, hashes and indices.
     """
-    with new_hdf5(path, FORMAT) as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         sink = _ImageSink(file)
         train_rows = sink.append(train_csv, shape, labels)
         test_rows = sink.append(test_csv, sink.shape, labels) - train_rows
@@ -177,6 +180,7 @@ def build_dataset(
             dtype=h5py.string_dtype(),
             track_times=False,
         )
+        file.attrs["format"] = FORMAT
         file.attrs["classes"] = labels.outputs
         file.attrs["present"] = np.array(labels.present, np.int64)
         for part, (digest, origin) in (origins or {}).items():

@@ -4,9 +4,9 @@ import os
 import warnings
 from pathlib import Path
 
-from dpuflow.files import explained_writing, scratch_folder
 from dpuflow.tensorflow_env import keras, tensorflow
 from dpuflow.training.keras_file import load_model
+from dpuflow.writing import explained_writing, scratch_folder
 
 CHECKPOINT = "tfchkpt.ckpt"
 CHECKPOINT_FILES = (

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dpuflow.errors import UserError
 from dpuflow.quantize.calibration_images import calibration_record
-from dpuflow.seal import sealed
 from dpuflow.targets import describe_fingerprint
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 from dpuflow.vitis_ai.tool_logs import compiler_log, quantizer_log
 from dpuflow.xir import Graph
+from dpuflow.xir.seal import sealed
 
 HARMLESS_ON_CPU = {
     "const", "const-fix", "fix", "fix2float", "float2fix", "softmax", "reshape", "reshape-fix", "squeeze",
@@ -144,7 +144,7 @@ def with_input_scaling(path, input_scaling):
     """Bytes of an xmodel with the graph attributes input_subtract and input_divide, which our runners read.
 
     The vendor's compilers do not keep them. Protobuf messages join by concatenation, so the file's own
-    bytes stay as they are; the attributes and a seal (`dpuflow.seal`) follow.
+    bytes stay as they are; the attributes and a seal (`dpuflow.xir.seal`) follow.
     """
     extra = Graph()
     extra.attrs["input_subtract"] = float(input_scaling["subtract"])

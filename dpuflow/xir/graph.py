@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from dpuflow.errors import UserError
 from dpuflow.files import write_bytes
-from dpuflow.seal import sealed, unsealed
 from dpuflow.xir import opdefs, schema, shapes
 from dpuflow.xir.attributes import Attributes
+from dpuflow.xir.seal import sealed, unsealed
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's own limit for a message, hence for an xmodel file."""
@@ -219,7 +219,7 @@ class Graph:
 
     @classmethod
     def from_bytes(cls, data, source="xmodel", check=True):
-        """`load` from bytes; `source` names them in messages. A seal (`dpuflow.seal`) is checked."""
+        """`load` from bytes; `source` names them in messages. A seal (`dpuflow.xir.seal`) is checked."""
         if not data:
             raise UserError(f"{source}: empty file; an .xmodel was expected. Remove it and make it again")
         proto = schema.message("Graph")()
@@ -252,7 +252,7 @@ class Graph:
         """Write the file atomically; with `check`, UserError when a rule of `validate.validate` is broken.
 
         The check is the strict one; write somebody else's graph, custom ops included, without it.
-        The file ends with a seal (`dpuflow.seal`), which `load` checks and other readers skip.
+        The file ends with a seal (`dpuflow.xir.seal`), which `load` checks and other readers skip.
         """
         if check:
             from dpuflow.xir import validate

@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import CLASSES, Server, small_images
+from conftest import CLASSES, small_images
+from ssh_server import Server
 
 from dpuflow.board import application, bundle, pool, ssh
 from dpuflow.board.compare import board_record, dpu_outputs, read_board_predictions

@@ -145,12 +145,12 @@ def test_damaged_and_foreign_files(made, tmp_path):
             read_dataset(bad)
     with h5py.File(bad, "w") as file:
         file["x"] = 1
-    with pytest.raises(UserError, match="not a 'dpuflow dataset 1' file"):
+    with pytest.raises(UserError, match="not a dataset file"):
         read_dataset(bad)
     bad.write_bytes(whole)
     with h5py.File(bad, "a") as file:
         del file["split/test"]
-    with pytest.raises(UserError, match=r"bad\.h5: damaged: .*changed after dpuflow wrote it"):
+    with pytest.raises(UserError, match="not a dataset file"):
         read_dataset(bad)
     with pytest.raises(UserError, match="no such file"):
         read_dataset(tmp_path / "absent.h5")

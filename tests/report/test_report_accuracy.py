@@ -21,7 +21,6 @@ from dpuflow.report.page import render
 from dpuflow.report.provenance import provenance
 from dpuflow.report.results import run_results
 from dpuflow.report.summary import summary
-from dpuflow.seal import seal_file
 
 VOID = {"meta", "link", "input", "img", "br"}
 
@@ -292,7 +291,6 @@ def test_training_images_in_the_test_split_raise_a_warning(tmp_path):
     assert "are also test images" not in report_of([entry], tmp_path)[0]
     with h5py.File(entry["files"]["dataset"], "r+") as file:
         file.attrs["train_images_in_test"] = 31
-    seal_file(entry["files"]["dataset"])
     assert "31 training images of toy are also test images" in report_of([entry], tmp_path)[0]
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dpuflow import seal
 from dpuflow.errors import UserError
 from dpuflow.report import hardware
 from dpuflow.report.inputs import Run
 from dpuflow.targets import load_targets
 from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu, with_input_scaling
-from dpuflow.xir import Graph
+from dpuflow.xir import Graph, seal
 
 LOG = Path(__file__).with_name("logs") / "vai_c.log"
 ARCH = "/opt/vitis_ai/compiler/arch/DPUCZDX8G/ZCU102/arch.json"
