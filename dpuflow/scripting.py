@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import yaml
 
 from dpuflow.errors import UserError
-from dpuflow.writing import explained_writing, write_error
+from dpuflow.writing import WriteError, explained_writing, write_error
 
 log = logging.getLogger("dpuflow")
 
@@ -115,6 +115,13 @@ def _set_up_logging(log_file):
     log.propagate = False
 
 
+def _stop(error):
+    """End the process at once: HDF5 crashes when it closes a file after a write to it has failed."""
+    log.error("error: %s", error)
+    sys.stdout.flush()
+    os._exit(1)
+
+
 def run(main, namespace):
     """Run `main` if the script is executed (by Snakemake or alone), not if it is imported."""
     snakemake = namespace.get("snakemake")
@@ -138,6 +145,8 @@ def run(main, namespace):
         sys.exit(1)
     try:
         main(snakemake)
+    except WriteError as error:
+        _stop(error)
     except UserError as error:
         log.error("error: %s", error)
         sys.exit(1)
@@ -150,7 +159,6 @@ def run(main, namespace):
     except Exception as error:
         explained = write_error(getattr(error, "filename", None) or "a file of this job", error)
         if explained:
-            log.error("error: %s", explained)
-            sys.exit(1)
+            _stop(explained)
         log.exception("internal error (this is a defect of dpuflow, not of your data)")
         sys.exit(1)

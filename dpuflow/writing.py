@@ -10,6 +10,11 @@ from pathlib import Path
 
 from dpuflow.errors import UserError
 
+
+class WriteError(UserError):
+    """A file cannot be written where it should be."""
+
+
 _NO_ROOM = {
     errno.ENOSPC: "free space there and run again",
     errno.EDQUOT: "free space there and run again",
@@ -22,7 +27,7 @@ _NO_ROOM = {
 
 
 def write_error(path, error):
-    """UserError for an exception while `path` was written, or None if its reason is not the place.
+    """WriteError for an exception while `path` was written, or None if its reason is not the place.
 
     h5py and TensorFlow tell the system's reason only in their message.
     """
@@ -31,12 +36,12 @@ def write_error(path, error):
         number = next((n for n in _NO_ROOM if os.strerror(n).lower() in text.lower()), None)
     if number is None:
         return None
-    return UserError(f"{path}: cannot be written ({os.strerror(number)}); {_NO_ROOM[number]}")
+    return WriteError(f"{path}: cannot be written ({os.strerror(number)}); {_NO_ROOM[number]}")
 
 
 @contextmanager
 def explained_writing(path):
-    """A full disk, a read-only folder and the like, while `path` is written, become a UserError."""
+    """A full disk, a read-only folder and the like, while `path` is written, become a WriteError."""
     try:
         yield
     except UserError:

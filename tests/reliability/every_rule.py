@@ -100,7 +100,8 @@ class EveryRule(Workflow):
         return environment | {
             "PATH": os.pathsep.join([str(STAND_IN), environment["PATH"]]),
             "DPUFLOW_STAND_IN": str(self.folder / "containers"),
-            "DPUFLOW_STAND_IN_PYTHON": sys.executable,
+            "DPUFLOW_STAND_IN_PYTHON": str(KILLER / "vendor_python"),
+            "KILLER_PYTHON": sys.executable,
             **self.more,
         }
 

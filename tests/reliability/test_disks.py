@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from every_rule import REPO
@@ -60,13 +61,18 @@ class Copy:
             env=environment | {"PYTHONPATH": str(REPO)}, **options,
         )  # fmt: skip
 
+    @contextmanager
     def without(self, rule):
-        """Remove the rule's outputs; returns their sizes."""
-        sizes = []
-        for path in WRITERS[rule]:
-            sizes.append((self.folder / path).stat().st_size)
+        """Without the rule's outputs for a while; yields their sizes."""
+        paths = WRITERS[rule]
+        sizes = [(self.folder / path).stat().st_size for path in paths]
+        for path in paths:
             (self.folder / path).unlink()
-        return sizes
+        try:
+            yield sizes
+        finally:
+            for path in paths:
+                shutil.copy(self.undisturbed.path(path), self.folder / path)
 
     def check_failure(self, rule, result, reason):
         """One sentence, and under the outputs' names nothing or the whole."""
@@ -123,34 +129,37 @@ def fill(folder, leave):
 @pytest.mark.fault("disk", "disk full while rule {id} writes", "message, then resume")
 @pytest.mark.parametrize("rule", WRITERS)
 def test_a_full_disk(disk, rule):
-    sizes = disk.without(rule)
-    filler = fill(disk.folder, leave=sum(sizes) // 2)
-    result = disk.run(rule)
-    filler.unlink()
-    disk.check_failure(rule, result, errno.ENOSPC)
-    disk.check_resume(rule)
+    with disk.without(rule) as sizes:
+        filler = fill(disk.folder, leave=sum(sizes) // 2)
+        try:
+            result = disk.run(rule)
+        finally:
+            filler.unlink()
+        disk.check_failure(rule, result, errno.ENOSPC)
+        disk.check_resume(rule)
 
 
 @pytest.mark.fault("disk", "read-only file system under rule {id}", "message, then resume")
 @pytest.mark.parametrize("rule", ["build_dataset", "export_quantized"])
 def test_a_read_only_file_system(disk, rule):
-    disk.without(rule)
-    subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
-    try:
-        result = disk.run(rule)
-    finally:
-        subprocess.run(["mount", "-o", "remount,rw", str(disk.folder)], check=True)
-    disk.check_failure(rule, result, errno.EROFS)
-    disk.check_resume(rule)
+    with disk.without(rule):
+        subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
+        try:
+            result = disk.run(rule)
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", str(disk.folder)], check=True)
+        disk.check_failure(rule, result, errno.EROFS)
+        disk.check_resume(rule)
 
 
 @pytest.mark.fault("disk", "file size limit (ulimit -f) reached by rule {id}", "message, then resume")
 @pytest.mark.parametrize("rule", ["obtain_dataset", "build_dataset", "compile_native", "bundle"])
 def test_a_file_size_limit(plain, rule):
-    limit = max(plain.without(rule)) * 2 // 3
-    result = plain.run(rule, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    plain.check_failure(rule, result, errno.EFBIG)
-    plain.check_resume(rule)
+    with plain.without(rule) as sizes:
+        limit = max(sizes) * 2 // 3
+        result = plain.run(rule, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        plain.check_failure(rule, result, errno.EFBIG)
+        plain.check_resume(rule)
 
 
 def without_override():
@@ -159,30 +168,31 @@ def without_override():
         assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0) == 0
 
 
+@contextmanager
+def unwritable(folder):
+    folder.chmod(0o555)
+    try:
+        yield
+    finally:
+        folder.chmod(0o755)
+
+
 @pytest.mark.fault("disk", "folder without write permission under rule {id}", "message, then resume")
 @pytest.mark.parametrize("rule", ["build_dataset", "bundle", "vitis_ai_test_images"])
 def test_a_folder_without_write_permission(plain, rule):
-    plain.without(rule)
-    parent = (plain.folder / WRITERS[rule][0]).parent
-    parent.chmod(0o555)
-    try:
-        result = plain.run(rule, preexec_fn=without_override)
-    finally:
-        parent.chmod(0o755)
-    plain.check_failure(rule, result, errno.EACCES)
-    plain.check_resume(rule)
+    with plain.without(rule):
+        with unwritable((plain.folder / WRITERS[rule][0]).parent):
+            result = plain.run(rule, preexec_fn=without_override)
+        plain.check_failure(rule, result, errno.EACCES)
+        plain.check_resume(rule)
 
 
 @pytest.mark.fault("disk", "log folder without write permission", "message, then resume")
 def test_a_log_that_cannot_be_written(plain):
-    log = plain.folder / "logs/tiny"
-    log.chmod(0o555)
-    (log / "build_dataset.log").unlink(missing_ok=True)
-    plain.without("build_dataset")
-    try:
-        result = plain.run("build_dataset", preexec_fn=without_override)
-    finally:
-        log.chmod(0o755)
-    plain.check_failure("build_dataset", result, errno.EACCES)
-    assert "build_dataset.log" in result.stderr
-    plain.check_resume("build_dataset")
+    (plain.folder / "logs/tiny/build_dataset.log").unlink(missing_ok=True)
+    with plain.without("build_dataset"):
+        with unwritable(plain.folder / "logs/tiny"):
+            result = plain.run("build_dataset", preexec_fn=without_override)
+        plain.check_failure("build_dataset", result, errno.EACCES)
+        assert "build_dataset.log" in result.stderr
+        plain.check_resume("build_dataset")

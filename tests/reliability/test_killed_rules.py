@@ -1,6 +1,5 @@
 """SIGKILL in the middle of every rule: nothing partial under a final name, and a plain rerun finishes."""
 
-import json
 import re
 
 import pytest
@@ -12,8 +11,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.rules]
 VENDORS = ("compile_vai_c_tensorflow", "compile_vai_c_tensorflow2", "compile_vai_c_xir")
 """The vendor's compilers write under the final name themselves."""
 
-MEASURED = re.compile(r"/board\.json$|/report/|/(board_accuracy|gate)\.json$")
-"""Artifacts that hold times or what was measured on a board."""
+MEASURED = re.compile(r"/board\.json$|/report/sweep\.|/(quantize|compile)\.log$")
+"""Artifacts that hold times, and logs of the vendor's tools."""
 
 
 @pytest.fixture
@@ -64,14 +63,3 @@ def test_every_failed_run_says_so_and_keeps_whole_files_only(campaign, undisturb
         for path, digest in left.items():
             if not MEASURED.search(path) and "/." not in path and ".partial." not in path:
                 assert digest == undisturbed.artifacts[path], path
-
-
-def test_what_was_measured_again_says_the_same(campaign, undisturbed):
-    """Where times stand beside answers, the answers are the same."""
-    compared = 0
-    for path in undisturbed.artifacts:
-        if path.endswith("/board_accuracy.json"):
-            both = [json.loads(flow.path(path).read_text()) for flow in (campaign.workflow, undisturbed)]
-            assert both[0]["predictions"] == both[1]["predictions"]
-            compared += 1
-    assert compared >= 3

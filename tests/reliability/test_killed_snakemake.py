@@ -27,7 +27,6 @@ def flow(repo, tmp_path):
 
 def check_finished(flow, undisturbed):
     assert {path: sha256(flow.path(path)) for path in MADE} == {p: undisturbed.artifacts[p] for p in MADE}
-    assert flow.plan(DATASET) == set()
     assert not list(flow.path("results").rglob(".*"))
 
 
@@ -44,12 +43,10 @@ def wait_for(path):
     ("rule", "does"),
     [
         ("obtain_dataset", "power_failure"),
-        ("build_dataset", "power_failure"),
         ("build_dataset", "kill_snakemake"),
     ],
     ids=[
         "with its job, between two outputs",
-        "with its job, before a rename",
         "alone, its job runs to the end unwatched",
     ],
 )
