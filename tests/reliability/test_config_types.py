@@ -28,8 +28,8 @@ TYPES = {
     "number": st.floats(-10, 10, allow_nan=False).filter(lambda x: x != int(x)),
     "string": st.text(max_size=4) | st.sampled_from(["", "1", "ten", "true", "{}", "\0", "a b", "🂡"]),
     "array": st.lists(st.none() | st.integers() | st.text(max_size=2) | st.just({}), max_size=2),
-    "object": st.dictionaries(st.text(max_size=3), st.none() | st.integers(), max_size=2),
-    "no JSON": st.sampled_from([datetime.date(2024, 1, 1), b"bytes", {1: 2}, {None: None}, float("inf")]),
+    "object": st.dictionaries(st.text(max_size=3) | st.integers(), st.none() | st.integers(), max_size=2),
+    "no JSON": st.sampled_from([datetime.date(2024, 1, 1), b"bytes", float("inf")]),
 }
 """JSON type -> values of it, and what YAML has beyond JSON."""
 
@@ -129,7 +129,7 @@ WRONG = [(path, kind) for path in PLACES for kind in sorted(set(TYPES) - allowed
 @pytest.mark.fault(
     "configuration", f"a drawn value of a wrong type, {len(WRONG)} pairs of key and type", "message"
 )
-@settings(max_examples=2 * len(WRONG), deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.sampled_from(WRONG), st.data())
 def test_a_value_of_a_wrong_type_is_named_by_its_key(place, data):
     refuse(*place, data)

@@ -59,6 +59,7 @@ def test_what_runs_on_the_cpu_is_found(vendor):
     enforce_on_cpu(record(vendor), "warn")
 
 
+@pytest.mark.fault("vendor", "xmodel of another release or target", "refused")
 def test_a_file_for_another_release_is_refused(vendor):
     with pytest.raises(
         UserError, match=r"0x101000056010407 \(.*3\.0.*target t is 0x101000016010407.*release 2\.5"
@@ -66,12 +67,14 @@ def test_a_file_for_another_release_is_refused(vendor):
         record(vendor, zcu102("2.5"))
 
 
+@pytest.mark.fault("vendor", "xmodel that is not the one of the compiler's log (MD5)", "refused")
 def test_a_log_of_another_file_is_refused(vendor):
     path, _ = vendor
     with pytest.raises(UserError, match=r"MD5 .* says 635a7ac74171877a1471de5a2644e64c"):
         record((path, LOG))
 
 
+@pytest.mark.fault("vendor", "xmodel without a DPU subgraph", "refused")
 def test_a_file_without_a_dpu_subgraph_is_refused(shared, tmp_path):
     path = shared("golden/vendor/voxelnet_quantized_2.0.xmodel")
     log = tmp_path / "compile.log"

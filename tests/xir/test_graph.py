@@ -181,6 +181,7 @@ def test_bytes_do_not_depend_on_the_order_of_writing_attributes(tmp_path):
     assert written == (tmp_path / "b.xmodel").read_bytes() == seal.sealed(one.to_bytes())
 
 
+@pytest.mark.fault("xmodel", "invalid graph about to be written", "refused")
 def test_an_invalid_graph_is_not_written(tmp_path):
     graph = small_graph()
     graph.op("conv").tensor.shape = (1, 3, 6, 4)
@@ -189,6 +190,7 @@ def test_an_invalid_graph_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("xmodel", "file that is no xmodel", "refused")
 def test_foreign_files_are_named(tmp_path):
     def refused(name, content, message):
         path = tmp_path / name
@@ -212,6 +214,7 @@ def test_foreign_files_are_named(tmp_path):
         Graph.load(tmp_path)
 
 
+@pytest.mark.fault("xmodel", "xmodel truncated at every byte", "refused")
 def test_every_truncation_is_refused():
     data = small_graph().to_bytes()
     for length in range(len(data)):
@@ -259,6 +262,7 @@ def test_damaged_files_never_crash(data):
     assert Graph.from_bytes(graph.to_bytes()).proto == graph.proto
 
 
+@pytest.mark.fault("xmodel", "hostile nesting", "refused")
 def test_hostile_nesting_is_refused():
     message = schema.message("SubGraph")
     node = message(subgraph_name="deep", op_name=["x"])
