@@ -9,7 +9,7 @@ WITH_CONFIG = --cores $(CORES) --configfile $(CONFIG)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench rulegraph dag_svg docs clean
+.PHONY: help install run test reliability lint format bench rulegraph dag_svg docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z_ -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_ -]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ run: $(VENV)/run.stamp ## data set to accuracy report on the embedded data (CONF
 
 test: $(VENV)/test.stamp ## run all tests
 	@$(VENV)/bin/python -m pytest $(TESTS)
+
+reliability: $(VENV)/test.stamp ## run the tests that break things and write docs/reliability.md
+	@$(VENV)/bin/python -m pytest --reliability docs/reliability.md
 
 lint: $(VENV)/test.stamp ## check style: ruff, snakefmt, snakemake --lint
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -60,9 +60,13 @@ def check(config, schema_path):
     _check_extent(config)
     schema, registry = load_schema(schema_path)
     validator = Draft202012Validator(schema, registry=registry)
+    errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     messages = []
-    for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
-        messages.extend(_explain(error))
+    for error in errors:
+        # what else is wrong with a value of the wrong type (its range, its pattern) helps nobody
+        if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
+            messages.extend(_explain(error))
     if not messages:
         messages = _dangling_names(config) or vitis_ai.problems(config) or search_problems(config)
     if messages:

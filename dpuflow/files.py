@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
@@ -13,6 +11,7 @@ from tokenize import TokenError
 import numpy as np
 
 from dpuflow.errors import UserError
+from dpuflow.writing import explained_writing, scratch_folder
 
 
 @contextmanager
@@ -20,17 +19,14 @@ def atomic_path(path):
     """Yield a temporary sibling of `path`; rename it to `path` if the block succeeds.
 
     The temporary name keeps the suffix, because some writers (Keras) choose the
-    format by it. A failed or killed block never leaves a file under `path`.
+    format by it. A failed or killed block never leaves a file under `path`. UserError
+    when the place is the reason that it failed (full disk, read-only folder).
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary = folder / path.name
-    try:
+    with explained_writing(path), scratch_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
         os.replace(temporary, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path, data):

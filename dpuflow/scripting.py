@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import yaml
 
 from dpuflow.errors import UserError
+from dpuflow.writing import WriteError, explained_writing, write_error
 
 log = logging.getLogger("dpuflow")
 
@@ -101,15 +102,24 @@ def log_accuracy(record):
 
 def _set_up_logging(log_file):
     """Plain lines to the job's log file and to the terminal."""
+    logging.raiseExceptions = False  # a log on a full disk is lost, the job's own error still shows
     handlers = [logging.StreamHandler(sys.stderr)]
     if log_file:
-        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+        with explained_writing(log_file):
+            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = handlers
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def _stop(error):
+    """End the process at once: HDF5 crashes when it closes a file after a write to it has failed."""
+    log.error("error: %s", error)
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def run(main, namespace):
@@ -128,9 +138,15 @@ def run(main, namespace):
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
-    _set_up_logging(next(iter(snakemake.log), None))
+    try:
+        _set_up_logging(next(iter(snakemake.log), None))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     try:
         main(snakemake)
+    except WriteError as error:
+        _stop(error)
     except UserError as error:
         log.error("error: %s", error)
         sys.exit(1)
@@ -140,6 +156,9 @@ def run(main, namespace):
             sys.exit(2)
         log.exception("internal error")
         sys.exit(1)
-    except Exception:
+    except Exception as error:
+        explained = write_error(getattr(error, "filename", None) or "a file of this job", error)
+        if explained:
+            _stop(explained)
         log.exception("internal error (this is a defect of dpuflow, not of your data)")
         sys.exit(1)

@@ -40,6 +40,7 @@ def test_the_shipped_configurations_are_valid(repo, default, schema):
     check(merged, schema)
 
 
+@pytest.mark.fault("configuration", "misspelt, missing or wrong entry under {id}", "message")
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -91,6 +92,7 @@ def test_mistakes_are_named_by_key_with_the_nearest_valid_one(default, schema, p
         check(changed(default, path, value), schema)
 
 
+@pytest.mark.fault("configuration", "two mistakes at once", "message")
 def test_all_mistakes_are_reported_at_once(default, schema):
     broken = changed(changed(default, "sed", 1), "models.optimal.trainin", {})
     with pytest.raises(UserError) as caught:

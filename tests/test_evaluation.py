@@ -86,6 +86,7 @@ def test_labels_digest_ignores_the_integer_type():
     assert evaluation.labels_digest([1, 2]) != evaluation.labels_digest([2, 1])
 
 
+@pytest.mark.fault("results", "predictions and labels that do not fit each other", "refused")
 @pytest.mark.parametrize(
     ("labels", "predictions", "message"),
     [
@@ -117,6 +118,7 @@ def test_agreement_finds_the_first_difference():
     assert evaluation.agreement([1, 1], [1, 1])["first_difference"] is None
 
 
+@pytest.mark.fault("results", "records of different images compared", "refused")
 def test_agreement_refuses_different_images():
     a = evaluation.accuracy_record("keras", "test", [0, 1], [0, 1], NAMES)
     b = evaluation.accuracy_record("board", "test", [0, 2], [0, 1], NAMES)
@@ -173,6 +175,7 @@ def test_per_class_accuracy_leaves_absent_classes_open():
     assert rows[1] == {"images": 0, "correct": 0, "accuracy": None, "interval95": None}
 
 
+@pytest.mark.fault("results", "damaged or foreign accuracy record", "refused")
 def test_read_record_round_trip_and_refusals(tmp_path):
     path = tmp_path / "keras_accuracy.json"
     record = evaluation.accuracy_record("keras", "test", [0, 1], [0, 2], NAMES)

@@ -17,6 +17,7 @@ def test_atomic_path_renames_only_a_finished_file(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.fault("disk", "writer that fails half-way", "right")
 def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
     target = tmp_path / "x.txt"
     write_text(target, "old")
@@ -42,6 +43,7 @@ def test_json_refuses_nan(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault("results", "malformed JSON file", "refused")
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[1,"])
 def test_malformed_json_names_the_file(tmp_path, content):
     path = tmp_path / "broken.json"

@@ -88,6 +88,7 @@ def test_stages_must_exist_and_be_of_the_same_images():
         evaluate({**RECORDS, "board": other}, [])
 
 
+@pytest.mark.fault("configuration", "gate limits: {id}", "refused")
 @pytest.mark.parametrize(
     ("limits", "words"),
     [

@@ -41,6 +41,7 @@ def test_assignments_become_the_shape_that_snakemake_gives():
     assert job.threads == 3 and list(job.log) == ["l.log"]
 
 
+@pytest.mark.fault("configuration", "script argument {id}", "refused")
 @pytest.mark.parametrize("word", ["input.a", "inptu.a=1", "input=1"])
 def test_a_wrong_assignment_is_named(word):
     with pytest.raises(UserError):
@@ -52,6 +53,7 @@ def test_a_script_runs_alone(script):
     assert (result.returncode, result.stdout) == (0, "f 5 2\n")
 
 
+@pytest.mark.fault("results", "a user's mistake in a script", "message")
 def test_a_users_mistake_is_one_line(script, tmp_path):
     result = script("params.fail=user", f"log={tmp_path}/l.log")
     assert result.returncode == 1
@@ -64,6 +66,7 @@ def test_a_defect_shows_its_traceback(script):
     assert result.returncode == 1 and "Traceback" in result.stderr
 
 
+@pytest.mark.fault("configuration", "script without a value that it needs", "message")
 def test_a_missing_value_and_help_name_the_keys(script):
     result = script("input.a=1")
     assert result.returncode == 2 and "fail" in result.stderr

@@ -6,6 +6,7 @@ TensorFlow 1.15 or later.
 
 import argparse
 import contextlib
+import os
 
 import numpy as np
 
@@ -50,7 +51,10 @@ def main():
                 pixels = images[first : first + arguments.batch].astype(np.float32)
                 scaled = (pixels - np.float32(arguments.subtract)) / np.float32(arguments.divide)
                 outputs.append(session.run(y, {x: scaled}))
-    np.save(arguments.output, np.concatenate(outputs).astype(np.float32))
+    # whole or absent, also when the container is killed
+    partial = arguments.output + ".partial.npy"
+    np.save(partial, np.concatenate(outputs).astype(np.float32))
+    os.replace(partial, arguments.output)
 
 
 if __name__ == "__main__":

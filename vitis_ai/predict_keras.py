@@ -4,6 +4,7 @@ Plain argparse, Python 3.6 to 3.8.
 """
 
 import argparse
+import os
 
 import numpy as np
 
@@ -26,7 +27,10 @@ def main():
         model = tf.keras.models.load_model(arguments.model, compile=False)
     pixels = np.load(arguments.images).astype(np.float32)
     scaled = (pixels - np.float32(arguments.subtract)) / np.float32(arguments.divide)
-    np.save(arguments.output, model.predict(scaled, batch_size=arguments.batch).astype(np.float32))
+    # whole or absent, also when the container is killed
+    partial = arguments.output + ".partial.npy"
+    np.save(partial, model.predict(scaled, batch_size=arguments.batch).astype(np.float32))
+    os.replace(partial, arguments.output)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ this file's bundle. The calibration images are given as one float32 array.
 import argparse
 import importlib.util
 import json
+import os
 
 
 def load_calibration(path):
@@ -40,7 +41,10 @@ def main():
         calib_steps=calibration.BATCHES,
         **options,
     )
-    quantized.save(arguments.output)
+    # whole or absent, also when the container is killed; the ending chooses Keras' format
+    partial = arguments.output + ".partial.h5"
+    quantized.save(partial)
+    os.replace(partial, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Keras H5 -> TensorFlow checkpoint, complete GraphDef and the discovered node names."""
 
-import shutil
-import tempfile
+import os
 import warnings
 from pathlib import Path
 
 from dpuflow.tensorflow_env import keras, tensorflow
 from dpuflow.training.keras_file import load_model
+from dpuflow.writing import explained_writing, scratch_folder
 
 CHECKPOINT = "tfchkpt.ckpt"
 CHECKPOINT_FILES = (
@@ -38,30 +38,33 @@ def convert(keras_path, folder):
     tf, K = tensorflow(), keras()
     trained = load_model(keras_path)
     values = trained.get_weights()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".convert.", dir=folder))
+    prefix = Path(folder) / CHECKPOINT
     try:
-        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            model = _inference_copy(K, trained)
-            # Not Keras' own session: it would add initialization nodes in the order of
-            # memory addresses, and the graph's bytes would differ from run to run.
-            for variable, value in zip(model.weights, values, strict=True):
-                session.run(variable.initializer, {variable.initializer.inputs[1]: value})
-            saver = tf.compat.v1.train.Saver(model.weights, save_relative_paths=True)
-            saver.save(session, str(scratch / CHECKPOINT))
-            tf.io.write_graph(session.graph.as_graph_def(), str(scratch), GRAPH, as_text=False)
-            nodes = {
-                "input": _describe(model.inputs[0]),
-                "output": _describe(model.outputs[0]),
-                "variables": sorted(variable.op.name for variable in model.weights),
-            }
-        for name in (*CHECKPOINT_FILES, GRAPH):
-            (scratch / name).replace(folder / name)
+        with explained_writing(prefix), scratch_folder(prefix) as scratch:
+            nodes = _write(tf, K, trained, values, scratch)
+            for name in (*CHECKPOINT_FILES, GRAPH):
+                os.replace(scratch / name, prefix.with_name(name))
     finally:
         K.backend.clear_session()
-        shutil.rmtree(scratch, ignore_errors=True)
     return nodes
+
+
+def _write(tf, K, trained, values, folder):
+    """Write the checkpoint and the graph to `folder`; returns the nodes."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        model = _inference_copy(K, trained)
+        # Not Keras' own session: it would add initialization nodes in the order of
+        # memory addresses, and the graph's bytes would differ from run to run.
+        for variable, value in zip(model.weights, values, strict=True):
+            session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+        saver = tf.compat.v1.train.Saver(model.weights, save_relative_paths=True)
+        saver.save(session, str(folder / CHECKPOINT))
+        tf.io.write_graph(session.graph.as_graph_def(), str(folder), GRAPH, as_text=False)
+        return {
+            "input": _describe(model.inputs[0]),
+            "output": _describe(model.outputs[0]),
+            "variables": sorted(variable.op.name for variable in model.weights),
+        }
 
 
 def _inference_copy(K, trained):

@@ -10,6 +10,7 @@ from dpuflow.targets import describe_fingerprint
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 from dpuflow.vitis_ai.tool_logs import compiler_log, quantizer_log
 from dpuflow.xir import Graph
+from dpuflow.xir.seal import sealed
 
 HARMLESS_ON_CPU = {
     "const", "const-fix", "fix", "fix2float", "float2fix", "softmax", "reshape", "reshape-fix", "squeeze",
@@ -143,9 +144,9 @@ def with_input_scaling(path, input_scaling):
     """Bytes of an xmodel with the graph attributes input_subtract and input_divide, which our runners read.
 
     The vendor's compilers do not keep them. Protobuf messages join by concatenation, so the file's own
-    bytes stay as they are and the attributes follow.
+    bytes stay as they are; the attributes and a seal (`dpuflow.xir.seal`) follow.
     """
     extra = Graph()
     extra.attrs["input_subtract"] = float(input_scaling["subtract"])
     extra.attrs["input_divide"] = float(input_scaling["divide"])
-    return Path(path).read_bytes() + extra.proto.SerializeToString(deterministic=True)
+    return sealed(Path(path).read_bytes() + extra.proto.SerializeToString(deterministic=True))

@@ -13,6 +13,7 @@ from dpuflow.errors import UserError
 from dpuflow.files import write_bytes
 from dpuflow.xir import opdefs, schema, shapes
 from dpuflow.xir.attributes import Attributes
+from dpuflow.xir.seal import sealed, unsealed
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's own limit for a message, hence for an xmodel file."""
@@ -224,12 +225,12 @@ class Graph:
 
     @classmethod
     def from_bytes(cls, data, source="xmodel", check=True):
-        """`load` from bytes; `source` names them in messages."""
+        """`load` from bytes; `source` names them in messages. A seal (`dpuflow.xir.seal`) is checked."""
         if not data:
             raise UserError(f"{source}: empty file; an .xmodel was expected. Remove it and make it again")
         proto = schema.message("Graph")()
         try:
-            proto.ParseFromString(data)
+            proto.ParseFromString(unsealed(data, source))
         except (DecodeError, UnicodeDecodeError):
             raise UserError(
                 f"{source}: not an .xmodel, or truncated or corrupt (it does not parse as serial_v2.Graph); "
@@ -247,7 +248,7 @@ class Graph:
         return graph
 
     def to_bytes(self):
-        """The file's content: the same graph gives the same bytes (map entries sorted by key)."""
+        """The file's content without its seal; equal graphs give equal bytes (map entries sorted by key)."""
         try:
             return self.proto.SerializeToString(deterministic=True)
         except (EncodeError, ValueError) as error:
@@ -257,12 +258,13 @@ class Graph:
         """Write the file atomically; with `check`, UserError when a rule of `validate.validate` is broken.
 
         The check is the strict one; write somebody else's graph, custom ops included, without it.
+        The file ends with a seal (`dpuflow.xir.seal`), which `load` checks and other readers skip.
         """
         if check:
             from dpuflow.xir import validate
 
             validate.require(validate.validate(self, strict=True), path)
-        write_bytes(path, self.to_bytes())
+        write_bytes(path, sealed(self.to_bytes()))
 
     @property
     def name(self):

@@ -1,25 +1,13 @@
 """A small compiled model, its bundle, and an SSH server that stands for a board."""
 
-import getpass
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from contextlib import suppress
-from pathlib import Path
-
 import numpy as np
 import pytest
+from ssh_server import Server, make_keys, what_is_missing
 
 from dpuflow.board import bundle
-from dpuflow.board.connection import Board
 from dpuflow.compiler.reference import lower
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.targets import get_target
-from dpuflow.virtual_board.run import environment
 
 CLASSES = ["A", "B", "C, quoted", "D", "E"]
 
@@ -80,97 +68,9 @@ def bundle_tar(xmodel, tmp_path_factory):
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory):
     """Folder with host keys (one to change to) and a user's key."""
-    if not shutil.which("ssh-keygen") or not _sshd():
-        pytest.skip("needs OpenSSH's sshd and ssh-keygen (Debian: openssh-server), which are not installed")
-    folder = tmp_path_factory.mktemp("keys")
-    for name in ("host", "other_host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    return folder
-
-
-def _sshd():
-    return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
-
-
-class Server:
-    """A real sshd on a loopback port whose logins find the virtual board."""
-
-    def __init__(self, folder, keys, target=None, batch=1):
-        self.folder, self.keys = folder, keys
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.home = folder / "board"
-        self.home.mkdir()
-        self.variables = {**environment(target, batch), "PYTHONDONTWRITEBYTECODE": "1"}
-        shutil.copy(keys / "user.pub", folder / "authorized_keys")
-        os.chmod(folder / "authorized_keys", 0o600)
-        self.write_known_host("host")
-        self.process = None
-        self.start()
-
-    def write_known_host(self, name):
-        """Tell the client which host key to expect."""
-        key = (self.keys / f"{name}.pub").read_text().split()
-        line = f"[127.0.0.1]:{self.port} {key[0]} {key[1]}\n"
-        (self.folder / "known_hosts").write_text(line)
-
-    def start(self, host_key="host"):
-        """Start sshd and wait until it listens."""
-        config = self.folder / "sshd_config"
-        config.write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.keys / host_key}\n"
-            f"PidFile {self.folder / 'sshd.pid'}\nAuthorizedKeysFile {self.folder / 'authorized_keys'}\n"
-            "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nStrictModes no\n"
-            "PermitRootLogin prohibit-password\nMaxStartups 50\nLogLevel ERROR\n"
-            "SetEnv SHLVL=2\n"  # bash then leaves the tester's own start-up files alone
-        )
-        if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)
-        with open(self.folder / "sshd.log", "ab") as log:
-            self.process = subprocess.Popen([_sshd(), "-D", "-e", "-f", str(config)], stderr=log)
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError((self.folder / "sshd.log").read_text())
-
-    def stop(self):
-        """Stop listening and cut all connections."""
-        self.cut()
-        self.process.terminate()
-        self.process.wait(10)
-
-    def sessions(self):
-        """Process ids of the connections that this sshd serves: its children."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
-
-    def cut(self):
-        """Kill every connection, as a network failure would; returns how many."""
-        pids = self.sessions()
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return len(pids)
-
-    def board(self, **changes):
-        """The Board that a user would configure for this server."""
-        settings = {
-            "host": f"{getpass.getuser()}@127.0.0.1",
-            "port": self.port,
-            "identity": str(self.keys / "user"),
-            "ssh_config": "none",
-            "known_hosts": str(self.folder / "known_hosts"),
-            "python": sys.executable,
-            "folder": os.path.relpath(self.home / "dpuflow", Path.home()),  # as the default is
-            "lock": str(self.home / "board.lock"),
-            "environment": self.variables,
-            "connect_timeout_s": 5,
-            "backoff_s": 0.05,
-        }
-        return Board(**{**settings, **changes})
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture

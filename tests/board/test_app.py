@@ -151,6 +151,7 @@ def test_work_is_handed_out_once_and_stops_after_an_error(app):
     assert work.take() is None
 
 
+@pytest.mark.fault("board", "option of the application: {id}", "refused")
 @pytest.mark.parametrize("words", [["--threads", "0"], ["--runs", "0"], ["--limit", "-1"], ["--batch", "x"]])
 def test_wrong_options(app, words, capsys):
     with pytest.raises(SystemExit):

@@ -81,6 +81,7 @@ def test_parts_that_do_not_fit(xmodel, tmp_path, changes, words):
     assert not (tmp_path / "x.tar").exists()
 
 
+@pytest.mark.fault("board", "model with two DPU subgraphs", "refused")
 def test_a_split_model_is_refused(shared, tmp_path):
     with pytest.raises(UserError, match="2 DPU subgraphs"):
         build(tmp_path / "x.tar", shared("golden/vendor/zcu102_mnist_3.0.xmodel"))
@@ -127,6 +128,7 @@ def run_app(folder, *words):
     return subprocess.run(command, env=variables, capture_output=True, text=True)
 
 
+@pytest.mark.fault("board", "damaged bundle on the board", "refused")
 def test_the_application_refuses_a_damaged_bundle(bundle_tar, tmp_path):
     folder = Bundle.open(bundle_tar).unpack(tmp_path / "b")
     data = bytearray((folder / "model.xmodel").read_bytes())
@@ -140,6 +142,7 @@ def test_the_application_refuses_a_damaged_bundle(bundle_tar, tmp_path):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.fault("board", "xmodel of another target on the board", "refused")
 def test_the_application_refuses_a_board_with_another_dpu(bundle_tar, tmp_path):
     other = load_targets(extra={"t": {"dpu": "DPUCZDX8G_ISA1_B1600"}})["t"]
     with pytest.raises(UserError, match=r"0x101000056010404.*compiled for 0x101000056010407"):
@@ -147,6 +150,7 @@ def test_the_application_refuses_a_board_with_another_dpu(bundle_tar, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault("board", "unknown option of the application", "refused")
 def test_limit_and_unknown_options(bundle_tar, tmp_path):
     report = run_on_virtual_board(bundle_tar, tmp_path, {"limit": 3, "runs": 1}, KV260)
     assert report["images"] == 3

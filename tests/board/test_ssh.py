@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import CLASSES, Server, small_images
+from conftest import CLASSES, small_images
+from ssh_server import Server
 
 from dpuflow.board import application, bundle, pool, ssh
 from dpuflow.board.compare import board_record, dpu_outputs, read_board_predictions
@@ -108,6 +109,7 @@ def test_the_bundle_is_not_copied_again(server, bundle_tar, tmp_path, monkeypatc
     assert one == two
 
 
+@pytest.mark.fault("board", "connection killed while copying", "resume")
 def test_a_connection_killed_while_copying(fast_server, large_bundle, tmp_path, monkeypatch):
     part = fast_server.home / "dpuflow" / "parts" / sha256(large_bundle)
     offsets, once = [], Connection.once
@@ -203,6 +205,7 @@ def test_a_caller_that_died_is_followed_by_its_repetition(fast_server, large_bun
     check_results(tmp_path / "out", large_bundle)
 
 
+@pytest.mark.fault("board", "changed host key", "refused")
 def test_a_changed_host_key_is_refused(server, bundle_tar, tmp_path):
     server.write_known_host("other_host")
     with pytest.raises(UserError, match="host key is not the one in known_hosts") as error:
@@ -211,12 +214,14 @@ def test_a_changed_host_key_is_refused(server, bundle_tar, tmp_path):
     assert not (server.home / "dpuflow").exists()
 
 
+@pytest.mark.fault("board", "unknown host key", "refused")
 def test_an_unknown_host_key_is_refused(server, bundle_tar, tmp_path):
     (server.folder / "known_hosts").write_text("")
     with pytest.raises(UserError, match="host key is not known"):
         ssh.run(bundle_tar, [server.board()], tmp_path / "out", **QUICK)
 
 
+@pytest.mark.fault("board", "wrong key", "refused")
 def test_a_wrong_key_is_refused(server, bundle_tar, tmp_path):
     board = server.board(identity=str(server.keys / "other_host"))
     with pytest.raises(UserError, match="does not accept your key"):
@@ -229,6 +234,7 @@ def test_a_board_that_is_off(server, bundle_tar, tmp_path):
         ssh.run(bundle_tar, [server.board(retries=3)], tmp_path / "out", **QUICK)
 
 
+@pytest.mark.fault("board", "no Python on the board", "refused")
 def test_a_missing_python(server, bundle_tar, tmp_path):
     with pytest.raises(UserError, match="set `python`"):
         ssh.run(bundle_tar, [server.board(python="/no/python3")], tmp_path / "out", **QUICK)
@@ -314,6 +320,7 @@ def test_a_stale_lock_is_taken_over(server, caplog):
     assert os.path.isdir(board.lock)
 
 
+@pytest.mark.fault("board", "damaged part of a transfer", "resume")
 def test_a_damaged_part_is_sent_anew(server, bundle_tar, tmp_path):
     parts = server.home / "dpuflow" / "parts"
     parts.mkdir(parents=True)
@@ -328,6 +335,7 @@ def test_arguments_are_quoted(server):
     assert connection.once(["printf", "%s", nasty]).decode() == nasty
 
 
+@pytest.mark.fault("board", "wrong entry of a board", "refused")
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

@@ -86,6 +86,7 @@ def test_a_cpu_subgraph_runs_too(graph):
     assert answer[0, 2] == pytest.approx(np.exp(2) / (np.exp(2) + 4))
 
 
+@pytest.mark.fault("xmodel", "model that the board's runtime cannot read", "refused")
 def test_models_that_cannot_be_read(tmp_path):
     with pytest.raises(RuntimeError, match="no such file"):
         Graph.deserialize(str(tmp_path / "none.xmodel"))
@@ -112,6 +113,7 @@ def test_runners_that_cannot_be_made(graph, subgraph):
         Runner.create_runner("subgraph", "run")
 
 
+@pytest.mark.fault("board", "wrong buffer: {id}", "refused")
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -131,6 +133,7 @@ def test_wrong_buffers(runner, change, error, words):
     assert not answer.any()
 
 
+@pytest.mark.fault("board", "wrong number of buffers", "refused")
 def test_wrong_numbers_of_buffers(runner):
     (feed,), (answer,) = buffers(runner)
     with pytest.raises(RuntimeError, match="1 inputs expected, got 2"):

@@ -86,6 +86,7 @@ def test_a_target_may_name_a_board():
     assert (target.size, target.board.name, target.board.clock_mhz) == ("B3136", "KV260", 300)
 
 
+@pytest.mark.fault("configuration", "entry of a target: {id}", "refused")
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
@@ -105,6 +106,7 @@ def test_a_wrong_entry_is_named(entry, words):
     assert "mine" in str(error.value)
 
 
+@pytest.mark.fault("configuration", "unknown target", "refused")
 def test_an_unknown_target_lists_the_nearest():
     with pytest.raises(UserError, match="zcu104"):
         get_target("zcu14")
@@ -114,6 +116,7 @@ def test_an_unknown_target_lists_the_nearest():
         get_target("?")
 
 
+@pytest.mark.fault("configuration", "table of targets missing or broken", "refused")
 def test_a_missing_or_broken_file(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         load_targets(tmp_path / "none.yaml")

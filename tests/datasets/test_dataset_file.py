@@ -75,6 +75,7 @@ def test_byte_identical(made):
     assert build("a.h5").read_bytes() == build("b.h5").read_bytes()
 
 
+@pytest.mark.fault("data", "duplicate rows, also with another label", "message or warning, as configured")
 def test_duplicates_within_a_file(made, caplog):
     build, images, _ = made
     images = images.copy()
@@ -93,6 +94,7 @@ def test_duplicates_within_a_file(made, caplog):
     assert not caplog.records
 
 
+@pytest.mark.fault("data", "test images among the calibration images", "refused")
 def test_test_images_never_calibrate(made, caplog):
     build, images, _ = made
     rows = read_dataset(build()).splits
@@ -110,6 +112,7 @@ def test_test_images_never_calibrate(made, caplog):
     assert not (path.parent / "x.h5").exists()
 
 
+@pytest.mark.fault("data", "label that is no class", "refused")
 def test_wrong_label_leaves_no_file(made, tmp_path):
     build, _, _ = made
     build()
@@ -120,6 +123,7 @@ def test_wrong_label_leaves_no_file(made, tmp_path):
     assert not (tmp_path / "y.h5").exists()
 
 
+@pytest.mark.fault("data", "class without an image", "warning")
 def test_missing_class_is_told(made, tmp_path, caplog):
     build, images, _ = made
     build()
@@ -136,6 +140,7 @@ def test_missing_class_is_told(made, tmp_path, caplog):
     assert "test images show no C, D" in caplog.text
 
 
+@pytest.mark.fault("data", "dataset.h5 truncated, foreign, changed, absent", "refused")
 def test_damaged_and_foreign_files(made, tmp_path):
     build, _, _ = made
     whole = build().read_bytes()

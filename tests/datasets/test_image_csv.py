@@ -35,6 +35,7 @@ def assert_good(path):
     assert labels.tolist() == [3, 24]
 
 
+@pytest.mark.fault("data", "CSV form accepted: {id}", "right")
 @pytest.mark.parametrize(
     "data",
     [
@@ -64,6 +65,7 @@ def test_no_warning_for_a_whole_file(write, caplog):
     assert not caplog.records
 
 
+@pytest.mark.fault("data", "CSV with a fault in header, label, pixel, line, or no CSV at all", "refused")
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -124,6 +126,7 @@ def test_faults(write, data, expected):
     assert "\n" not in message
 
 
+@pytest.mark.fault("data", "pixel 256 in line 4,323", "refused")
 def test_fault_line_is_right_in_a_later_block(write):
     rows = [b"3,0,9,10,99\n"] * 5000
     rows[4321] = b"3,0,9,10,256\n"
@@ -132,11 +135,13 @@ def test_fault_line_is_right_in_a_later_block(write):
         list(image_blocks(path, block_bytes=1 << 10))
 
 
+@pytest.mark.fault("data", "line of a million digits", "refused")
 def test_line_without_end_takes_no_memory_without_bound(write):
     with pytest.raises(UserError, match="line 2"):
         list(image_blocks(write(HEADER + b"1" * 1_000_000), block_bytes=1 << 12))
 
 
+@pytest.mark.fault("data", "CSV that is missing or a folder", "refused")
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_image_csv(tmp_path / "absent.csv")

@@ -21,6 +21,7 @@ def test_from_config():
     assert labels_of({0: "cat", 3: "dog"}).outputs == 4
 
 
+@pytest.mark.fault("data", "class names {id}", "refused")
 @pytest.mark.parametrize("classes", [[], {}, {"a": "b"}, {-1: "x"}, {256: "x"}, ["x", "x"], [None, None], 5])
 def test_faulty(classes):
     with pytest.raises(UserError):

@@ -74,6 +74,7 @@ def test_zip(tmp_path, csvs, fetch):
     assert fetch({"kind": "files", "zip": str(archive)})[:2] == (csvs["train"], csvs["test"])
 
 
+@pytest.mark.fault("data", "zip with path traversal", "right")
 def test_zip_path_traversal_writes_nothing_outside(tmp_path, csvs, fetch):
     archive = zip_of(
         tmp_path / "a.zip",
@@ -89,6 +90,7 @@ def test_zip_path_traversal_writes_nothing_outside(tmp_path, csvs, fetch):
     assert new == {"out", "out/train.csv", "out/test.csv"}
 
 
+@pytest.mark.fault("data", "zip empty, foreign, truncated, with zeroed bytes, without the files", "refused")
 def test_corrupt_zips(tmp_path, csvs, fetch):
     whole = zip_of(tmp_path / "a.zip", {f"sign_mnist_{p}.csv": csvs[p] * 40 for p in csvs}).read_bytes()
     flipped = bytearray(whole)
@@ -106,6 +108,7 @@ def test_corrupt_zips(tmp_path, csvs, fetch):
         fetch({"kind": "files", "zip": str(tmp_path / "absent.zip")})
 
 
+@pytest.mark.fault("data", "wrong label inside a zip", "refused")
 def test_fault_inside_a_zip_names_the_member(tmp_path, csvs, fetch):
     members = {"sign_mnist_train.csv": csvs["train"] + b"9,0,0,0,0\n", "sign_mnist_test.csv": csvs["test"]}
     archive = zip_of(tmp_path / "a.zip", members)
@@ -115,6 +118,7 @@ def test_fault_inside_a_zip_names_the_member(tmp_path, csvs, fetch):
         fetch({"kind": "files", "zip": str(archive)})
 
 
+@pytest.mark.fault("data", "CSV of another checksum", "refused")
 def test_checksum_of_the_config(tmp_path, csvs, fetch):
     for part in csvs:
         (tmp_path / f"{part}.csv").write_bytes(csvs[part])
@@ -131,6 +135,7 @@ def test_checksum_of_the_config(tmp_path, csvs, fetch):
     assert not (tmp_path / "out/train.csv").exists()
 
 
+@pytest.mark.fault("data", "folder with two training files", "refused")
 def test_several_candidates_are_refused(tmp_path, csvs, fetch):
     for name in ("a/train.csv", "b/train.csv", "test.csv"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +144,7 @@ def test_several_candidates_are_refused(tmp_path, csvs, fetch):
         fetch({"kind": "files", "folder": str(tmp_path / "in")})
 
 
+@pytest.mark.fault("data", "source that is incomplete or leads nowhere", "refused")
 @pytest.mark.parametrize(
     "source",
     [
@@ -173,6 +179,7 @@ def test_synthetic(tmp_path, fetch):
     assert len(read_image_csv(tmp_path / "out/test.csv")[1]) == 5
 
 
+@pytest.mark.fault("data", "Kaggle refuses the download, or its package is missing", "refused")
 def test_kaggle_download(tmp_path, csvs, fetch, monkeypatch):
     """The download itself is Kaggle's; what we do with its folder, and with its failure, is ours."""
     for part in csvs:

@@ -25,6 +25,7 @@ def test_random_fraction_is_seeded():
     assert sorted([*first[0], *first[1]]) == list(range(1000))
 
 
+@pytest.mark.fault("data", "impossible validation split", "refused")
 @pytest.mark.parametrize(
     "settings", [{}, {"rows": 5, "fraction": 0.1}, {"rows": 10}, {"rows": 0}, {"rows": 3, "take": "first"}]
 )

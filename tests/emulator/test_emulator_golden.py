@@ -69,6 +69,7 @@ def test_the_older_compilers_file_of_the_same_network_gives_the_same(shared):
     np.testing.assert_array_equal(result, vectors["dpu0_output"])
 
 
+@pytest.mark.fault("xmodel", "operation that the emulator does not know", "refused")
 def test_an_unknown_op_is_named(shared):
     emulator = Emulator(shared("golden/vendor/zcu102_mnist_3.0.xmodel"))
     with pytest.raises(UserError, match=r"custom_layer.*Mylayer"):

@@ -149,6 +149,7 @@ def test_quantize_input_uses_the_recorded_scaling():
         emulator.quantize_input(pixels[:, :5])
 
 
+@pytest.mark.fault("xmodel", "batch of another type or shape", "refused")
 def test_wrong_batches_are_refused():
     graph = small_graph()
     emulator, batch = Emulator(graph), batch_for(graph, 2)

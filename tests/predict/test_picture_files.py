@@ -106,6 +106,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path, content):
         read_picture(tmp_path / "bad.png", GREY)
 
 
+@pytest.mark.fault("results", "truncated picture {id}", "refused")
 @pytest.mark.parametrize("name", ["cut.png", "cut.jpg"])
 def test_a_truncated_picture_is_named(tmp_path, name):
     path = saved(noise(200, 200), tmp_path / name)
@@ -114,6 +115,7 @@ def test_a_truncated_picture_is_named(tmp_path, name):
         read_picture(path, GREY)
 
 
+@pytest.mark.fault("results", "picture of another format", "refused")
 def test_other_formats_are_refused(tmp_path):
     saved(noise(28, 28), tmp_path / "a.gif").rename(tmp_path / "a.png")
     with pytest.raises(UserError, match="not a whole PNG or JPG"):
@@ -146,6 +148,7 @@ def test_a_folder_without_pictures_is_explained(tmp_path):
         find_pictures(str(tmp_path))
 
 
+@pytest.mark.fault("results", "picture whose name Snakemake would expand", "refused")
 def test_names_with_braces_are_refused(tmp_path):
     (tmp_path / "a{0}.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"a\{0\}\.png: rename it"):

@@ -109,6 +109,7 @@ def test_calibration_is_recorded(tmp_path):
     assert sum(report["votes"]["images"].values()) == 4  # 16 + 16 + 16 + 2 images
 
 
+@pytest.mark.fault("data", "test image among the quantizer's images", "refused")
 def test_a_test_image_among_the_calibration_images_is_refused(tmp_path):
     pixels = images()
     test = np.concatenate([images(seed=8), pixels[41:42]])
@@ -119,6 +120,7 @@ def test_a_test_image_among_the_calibration_images_is_refused(tmp_path):
     quantize(path, pixels, {"calibration": {"images": 40}, **METHODS["plain"]}, SCALING, test_images=test)
 
 
+@pytest.mark.fault("data", "calibration images of another shape or type", "refused")
 @pytest.mark.parametrize(
     "bad",
     [
@@ -172,6 +174,7 @@ def test_a_spoilt_layer_is_named_first(tmp_path):
     assert worst["weights_sqnr_db"] < 15
 
 
+@pytest.mark.fault("configuration", "quantizer setting: {id}", "refused")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

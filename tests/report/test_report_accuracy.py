@@ -152,6 +152,7 @@ def test_a_board_that_stops_early_is_compared_on_what_it_saw(tmp_path):
     assert ": not run" in html
 
 
+@pytest.mark.fault("results", "board record of other images", "refused")
 def test_a_board_that_saw_other_images_is_refused(tmp_path):
     entry = make_run(tmp_path)
     cut_board(entry, 100)
@@ -211,6 +212,7 @@ def test_reports_are_byte_identical_and_free_of_paths(tmp_path, monkeypatch):
     assert checksums[0]["path"] == "toy/dataset.h5"
 
 
+@pytest.mark.fault("results", "report without {id}", "right")
 @pytest.mark.parametrize(
     ("absent", "gone"),
     [
@@ -247,6 +249,7 @@ def test_bare_records_of_other_tools_do_not_crash(tmp_path):
     assert "softmax on the CPU" in html
 
 
+@pytest.mark.fault("results", "stages measured on different images", "refused")
 def test_stages_on_other_images_are_refused(tmp_path):
     entry, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=5)
     record = read_json(other["files"]["board_accuracy"])
@@ -256,6 +259,7 @@ def test_stages_on_other_images_are_refused(tmp_path):
         load_run(entry)
 
 
+@pytest.mark.fault("results", "dataset.h5 with other labels than the records", "refused")
 def test_a_dataset_with_other_labels_is_refused(tmp_path):
     entry = make_run(tmp_path / "a")
     other = make_run(tmp_path / "b")
@@ -332,6 +336,7 @@ ODD = [
 ]
 
 
+@pytest.mark.fault("results", "odd JSON of other tools: {id}", "right")
 @pytest.mark.parametrize("key", ["quantization", "compile", "freeze", "gate"])
 def test_odd_json_of_other_tools_drops_sections_and_never_crashes(tmp_path, key):
     entry = make_run(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 pytestmark = pytest.mark.rules
 
 
+@pytest.mark.fault("configuration", "unknown key, through Snakemake", "message")
 def test_an_unknown_key_stops_before_anything_runs(fresh):
     config = copy.deepcopy(fresh.config)
     config["models"]["small"]["trainin"] = {}
@@ -16,6 +17,7 @@ def test_an_unknown_key_stops_before_anything_runs(fresh):
     assert "Traceback" not in result.stdout
 
 
+@pytest.mark.fault("data", "label 9 in a CSV, through Snakemake", "message")
 def test_a_broken_csv_is_named_with_its_row_and_leaves_nothing(fresh):
     header = "label," + ",".join(f"pixel{i}" for i in range(1, 785))
     good = ",".join(["3"] + ["7"] * 784)
@@ -31,6 +33,7 @@ def test_a_broken_csv_is_named_with_its_row_and_leaves_nothing(fresh):
     assert not (fresh.folder / "results/tiny/dataset.h5").exists()
 
 
+@pytest.mark.fault("data", "missing folder, through Snakemake", "message")
 def test_a_missing_folder_says_which_setting_to_change(fresh):
     config = copy.deepcopy(fresh.config)
     config["datasets"]["tiny"]["source"] = {"kind": "files", "folder": "no/such/place"}

@@ -62,6 +62,7 @@ def test_what_training_further_gained_stands_in_the_quantization_report(origins)
     assert "training_further" not in read_json(origins.path("results/tiny/small/reference/quantization.json"))
 
 
+@pytest.mark.fault("configuration", "model to start from that does not exist", "message")
 def test_a_start_that_does_not_exist_is_named(finished):
     config = copy.deepcopy(finished.config)
     config["models"]["further"] = {

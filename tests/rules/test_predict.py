@@ -32,6 +32,7 @@ def test_test_images_as_files_get_the_answers_of_the_emulated_board(finished, tm
     assert "big one's.jpg: " in result.stdout
 
 
+@pytest.mark.fault("results", "broken picture, through Snakemake", "message")
 def test_a_broken_picture_is_named_and_leaves_nothing(finished, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     result = finished.run("predict", "--config", f"images={tmp_path}", check=False)
@@ -40,6 +41,7 @@ def test_a_broken_picture_is_named_and_leaves_nothing(finished, tmp_path):
     assert not finished.path(f"{FOLDER}/predictions.csv").exists()
 
 
+@pytest.mark.fault("results", "pictures not given or missing", "message")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

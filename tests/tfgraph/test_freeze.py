@@ -98,6 +98,7 @@ def test_checkpoint_restores_with_the_exact_weights(chain):
     assert first == 'model_checkpoint_path: "tfchkpt.ckpt"'
 
 
+@pytest.mark.fault("models", "checkpoint missing, graph broken", "refused")
 def test_a_missing_checkpoint_or_a_broken_graph_is_named(tmp_path, chain):
     _, nodes, _ = chain
     with pytest.raises(UserError, match=r"tfchkpt\.ckpt: cannot be restored"):

@@ -210,6 +210,7 @@ def test_open_input_sizes_need_a_shape(tmp_path):
     assert read_network(tmp_path / "g.pb", input_shape=(2, 2, 1)).input.shape == (2, 2, 1)
 
 
+@pytest.mark.fault("models", "frozen graph that is none", "refused")
 @pytest.mark.parametrize("content", [b"node { name: 'x' }", b"", b"\x00\x01\x02"])
 def test_files_that_are_no_graph_are_refused(tmp_path, content):
     path = tmp_path / "g.pb"
@@ -220,6 +221,7 @@ def test_files_that_are_no_graph_are_refused(tmp_path, content):
         read_graph_def(tmp_path / "absent.pb")
 
 
+@pytest.mark.fault("models", "frozen graph incomplete or cyclic", "refused")
 def test_incomplete_and_cyclic_graphs_are_refused(tmp_path):
     graph = small_graph()
     graph.node[1].input[0] = "gone"

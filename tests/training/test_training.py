@@ -85,11 +85,13 @@ def test_h5_is_in_the_form_that_old_releases_read(model_and_history, tmp_path):
     assert (predictor(load_model(path))(x) == predictor(model_and_history[0])(x)).all()
 
 
+@pytest.mark.fault("models", "training that diverges", "refused")
 def test_diverging_training_says_what_to_change(data):
     with pytest.raises(UserError, match="learning_rate"):
         trained(data, optimizer="sgd", learning_rate=1e30, schedule="constant")
 
 
+@pytest.mark.fault("models", "H5 that is no model", "refused")
 @pytest.mark.parametrize("content", [b"", b"not hdf5", None])
 def test_load_refuses_what_is_no_model(tmp_path, content):
     path = tmp_path / "m.h5"
@@ -101,6 +103,7 @@ def test_load_refuses_what_is_no_model(tmp_path, content):
         load_model(path)
 
 
+@pytest.mark.fault("models", "H5 with a Lambda layer", "refused")
 def test_a_lambda_layer_is_refused_before_it_can_run(model_and_history, tmp_path):
     path = tmp_path / "evil.h5"
     save_model(model_and_history[0], path)
@@ -113,6 +116,7 @@ def test_a_lambda_layer_is_refused_before_it_can_run(model_and_history, tmp_path
         load_model(path)
 
 
+@pytest.mark.fault("models", "H5 truncated", "refused")
 def test_a_truncated_h5_is_refused(model_and_history, tmp_path):
     path = tmp_path / "t.h5"
     save_model(model_and_history[0], path)
@@ -121,6 +125,7 @@ def test_a_truncated_h5_is_refused(model_and_history, tmp_path):
         load_model(path)
 
 
+@pytest.mark.fault("models", "layers that do not fit each other", "refused")
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

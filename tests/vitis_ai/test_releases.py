@@ -95,6 +95,7 @@ def test_a_fitting_pair_passes(checked):
     assert checked(None, target("vai_c_xir", "3.5", compiler_options={"mode": "debug"})) is None
 
 
+@pytest.mark.fault("vendor", "options of a tool: {id}", "refused")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -166,6 +167,7 @@ def test_a_board_of_another_release_than_its_target(checked):
     )
 
 
+@pytest.mark.fault("vendor", "unknown release, tool, framework", "refused")
 def test_unknown_release_tool_and_framework(checked):
     assert 'write one of "2.5", "3.0", "3.5" (quoted)' in checked(quantizer(release="3.1"), target())
     assert "did you mean vai_q_tensorflow?" in checked(quantizer(tool="vai_q_tensorflo"), target())

@@ -41,6 +41,7 @@ def test_the_example_plans_every_tool_and_names_its_images(workflow, example):
     }
 
 
+@pytest.mark.fault("vendor", "containers of one release, board image of another", "message")
 @pytest.mark.rules
 def test_release_skew_stops_before_any_job(workflow, example):
     config = copy.deepcopy(example)
@@ -199,6 +200,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in result.stdout, result.stdout[-3000:]
 
 
+@pytest.mark.fault("vendor", "no container runtime", "message")
 @pytest.mark.slow
 @pytest.mark.rules
 def test_without_a_container_the_reason_is_in_the_log(finished):

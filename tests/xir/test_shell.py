@@ -105,6 +105,7 @@ def test_proto(capsys):
     assert "  map<string, AttrValue> op_attr = 3;" in capsys.readouterr().out
 
 
+@pytest.mark.fault("xmodel", "missing file", "refused")
 def test_a_missing_file_is_an_error(tmp_path, capsys):
     assert main(["show", str(tmp_path / "none.xmodel")]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.xmodel'}: no such file\n"
