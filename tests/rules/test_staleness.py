@@ -265,7 +265,7 @@ def test_a_default_that_is_written_out_means_nothing(pretended):
 
 
 def test_switching_containers_on_means_nothing(pretended):
-    """conda cannot be had here; --sdm conda takes the same way: the file is in a param, the trigger is off."""
+    """conda cannot be had here; --sdm conda takes the same way: file in a param, trigger off."""
     assert named(pretended[0].plan("--sdm", "apptainer")) == []
 
 
