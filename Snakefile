@@ -13,6 +13,7 @@ include: "rules/common.smk"
 
 
 validate(config, "config/config.schema.yaml")
+sort_keys(config)  # with the defaults filled in; Snakemake compares params as texts
 
 
 report: "report/workflow.rst"
@@ -40,6 +41,7 @@ rule all:
         "results/report/accuracy.html",
         "results/report/accuracy.md",
         "results/report/accuracy.json",
+        "results/provenance.json",
         # gates come last: a run that loses too much fails, and its report is there to be read
         gates=[f"results/{run.folder}/gate.json" for run in RUNS if config.get("gates")],
 
@@ -71,3 +73,7 @@ onsuccess:
             summary(read_json("results/report/accuracy.json"), "results/report/accuracy.html"),
             file=sys.stderr,
         )
+
+
+# last: it looks at all rules
+include: "rules/implementation.smk"

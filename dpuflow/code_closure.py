@@ -1,15 +1,18 @@
-"""Which source files a script depends on: the closure of its imports within dpuflow.
+"""Which source files a script depends on: the closure of what it imports and names within dpuflow.
 
-Snakemake sees an edit of a script but not of a module that it imports (facts
-snakemake.md, "What makes a rule stale"); a rule carries the digest of these files as a
-param. As inputs they would cost about 30 files for each job of a sweep.
+Snakemake sees that a script was written anew, by its time, but not an edit of a module
+that it imports (facts snakemake.md, "What makes a rule stale"); a rule carries the
+digest of all these files as a param. As inputs they would cost about 30 files for each
+job of a sweep.
 """
 
 import hashlib
 import os
 import re
+from collections import defaultdict
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 PACKAGE = "dpuflow"
 _IMPORT = re.compile(
@@ -19,85 +22,108 @@ _IMPORT = re.compile(
 )
 """Import statements of the package: read by pattern, because parsing a hundred files costs
 a second at each start of Snakemake."""
-DATA_SUFFIXES = {".yaml", ".j2", ".html", ".css", ".js", ".c", ".proto"}
-"""Files beside a module that it reads at run time (templates, tables, sources)."""
+_RUN = re.compile(rf"-m ({PACKAGE}[\w.]*)")
+"""A module that a program of the shell starts."""
+_NAMED = re.compile(r"""["']([\w.-]+)["']""")
+DATA_SUFFIXES = {".yaml", ".j2", ".css", ".js", ".c"}
+"""Files of the package that are no modules: templates, tables, sources."""
 
 
 def source_files(script, root):
-    """Sorted paths (relative to `root`) of the modules and their data that `script` needs.
+    """Sorted paths (relative to `root`) of the modules and data that `script` needs.
 
-    Imports inside functions count. A package counts with its `__init__` and the data
-    files in its folder; a name imported from a package counts as the module it is.
+    Imports inside functions count, and each package above a module with its `__init__`;
+    a name imported from a package counts as the module it is. What a file names in
+    quotes counts, too: a data file of the package by its file name, and a program or a
+    folder of programs beside it (what is sent to a board or run by a child process).
     """
+    root = str(root)
     found, queue = set(), [str(script)]
     while queue:
-        for module in _imports(f"{root}/{queue.pop()}"):
-            new = _files_of(module, str(root)) - found
-            found |= new
-            queue.extend(path for path in new if path.endswith(".py"))
+        for path in _needs(queue.pop(), root):
+            if path not in found:
+                found.add(path)
+                queue.append(path)
     return sorted(found)
 
 
 def code_digest(script, root):
-    """SHA-256 (hex) of the names and contents of `source_files(script, root)`.
-
-    The script itself does not count: Snakemake tracks it.
-    """
-    lines = [f"{_sha256(f'{root}/{path}')}  {path}" for path in source_files(script, root)]
+    """SHA-256 (hex) of the names and contents of `script` and of its `source_files`."""
+    root = str(root)
+    lines = [f"{_sha256(path, root)}  {path}" for path in [str(script), *source_files(script, root)]]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @cache
-def _sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _content(path, root):
+    return Path(root, path).read_bytes()
 
 
 @cache
-def _imports(path):
-    """Dotted names under the package that a file imports, as candidates for modules."""
+def _sha256(path, root):
+    return hashlib.sha256(_content(path, root)).hexdigest()
+
+
+@cache
+def _needs(path, root):
+    """The files that one file imports or names."""
+    text, package = _content(path, root).decode(), _package(root)
+    modules = _imports(text)
+    if not path.endswith(".py"):
+        modules |= set(_RUN.findall(text))
+    found = {file for module in modules for file in _files_of(module, package)}
+    if path in package.files:
+        folder = path.rpartition("/")[0]
+        for name in set(_NAMED.findall(text)):
+            found |= package.data.get(name, set()) | package.programs.get((folder, name), set())
+    return found
+
+
+def _imports(text):
+    """Dotted names under the package that a text imports, as candidates for modules."""
     names = set()
-    for module, imported, plain in _IMPORT.findall(Path(path).read_text(encoding="utf-8")):
+    for module, imported, plain in _IMPORT.findall(text):
         if plain:
             names.add(plain)
         else:
             names.add(module)
             names |= {f"{module}.{name}" for name in re.findall(r"\w+", imported)}
-    return sorted(names)
+    return names
+
+
+def _files_of(module, package):
+    """The files of a dotted name: the module, or the package's `__init__`, and the parents' `__init__`."""
+    parts = module.split(".")
+    bases = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return {path for base in bases for path in (f"{base}/__init__.py", f"{base}.py") if path in package.files}
+
+
+@dataclass(frozen=True)
+class _Package:
+    """The package's files: all; data by file name; programs beside a module by (folder, name)."""
+
+    files: set
+    data: dict
+    programs: dict
 
 
 @cache
 def _package(root):
-    """All files of the package, relative to `root`: listed once, for a look at each name would cost more."""
-    found = set()
-    for folder, _, names in os.walk(f"{root}/{PACKAGE}"):
-        inside = os.path.relpath(folder, root)
-        found |= {f"{inside}/{name}" for name in names}
-    return found
-
-
-@cache
-def _files_of(module, root):
-    """The files of a dotted name: module, package, parents' `__init__`, data beside them."""
-    package, parts, found = _package(root), module.split("."), set()
-    for depth in range(1, len(parts) + 1):
-        base, folder = "/".join(parts[:depth]), None
-        if f"{base}/__init__.py" in package:
-            found.add(f"{base}/__init__.py")
-            folder = base if depth == len(parts) else None
-        elif f"{base}.py" in package:
-            found.add(f"{base}.py")
-            found |= {base + suffix for suffix in DATA_SUFFIXES if base + suffix in package}
-            folder = base.rpartition("/")[0] if depth > 2 else None
-        if folder is not None:
-            found |= _data_files(folder, root)
-    return found
-
-
-@cache
-def _data_files(folder, root):
-    """Data files below a folder of the package."""
-    return {
-        path
-        for path in _package(root)
-        if path.startswith(f"{folder}/") and os.path.splitext(path)[1] in DATA_SUFFIXES
-    }
+    """What lies in the package, but for compiled files."""
+    files = set()
+    for folder, _, names in os.walk(Path(root, PACKAGE)):
+        if not folder.endswith("__pycache__"):
+            files |= {f"{Path(folder).relative_to(root).as_posix()}/{name}" for name in names}
+    data, programs = defaultdict(set), defaultdict(set)
+    for path in files:
+        folder, _, name = path.rpartition("/")
+        if PurePosixPath(name).suffix in DATA_SUFFIXES:
+            data[name].add(path)
+            continue
+        programs[folder, name].add(path)
+        while folder != PACKAGE:
+            above, _, name = folder.rpartition("/")
+            if f"{folder}/__init__.py" not in files:  # a folder that is no package
+                programs[above, name].add(path)
+            folder = above
+    return _Package(files, data, programs)

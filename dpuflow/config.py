@@ -101,6 +101,16 @@ def _shortened(message):
     return message if len(message) <= 300 else f"{message[:150]} ... {message[-120:]}"
 
 
+def sort_keys(config):
+    """Order the keys of every mapping in `config` by name, in place: their order means nothing."""
+    if isinstance(config, dict):
+        for key in sorted(config, key=str):
+            config[key] = config.pop(key)
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict | list):
+            sort_keys(value)
+
+
 def _key(path):
     text = ""
     for part in path:
@@ -264,6 +274,21 @@ class Settings:
             names = sorted({getattr(run, component).partition("-s")[0] for run in runs})
             used[section] = {name: self.config[section][name] for name in names}
         return used
+
+    def seeds(self, runs):
+        """Every seed that these runs depend on: {"training": by model, "datasets": by data set and use}."""
+        training = {run.model: self.seed(run.model) for run in runs if self.is_trained(run.model)}
+        datasets = {}
+        for name in sorted({run.dataset for run in runs}):
+            parts = {
+                part: self.dataset(name).get(part, {}) for part in ("source", "validation", "calibration")
+            }
+            datasets[name] = {part: entry["seed"] for part, entry in parts.items() if "seed" in entry}
+        return {"training": training, "datasets": datasets}
+
+    def is_trained(self, model):
+        """Whether a model is trained here, from the beginning or further."""
+        return self.origin(model) in ("layers", "starts_from")
 
     def origin(self, model):
         """Which of ORIGINS a model has."""

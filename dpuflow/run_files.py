@@ -4,6 +4,15 @@ A run is anything with the attributes dataset, model, quantizer, target and runn
 (`config.Run`, a rule's wildcards); settings is `config.Settings`.
 """
 
+CHECKPOINT_FILES = (
+    "checkpoint",
+    "tfchkpt.ckpt.data-00000-of-00001",
+    "tfchkpt.ckpt.index",
+    "tfchkpt.ckpt.meta",
+    "tf_complete_model.pb",
+)
+"""What `convert` writes beside nodes.json."""
+
 
 def stage_records(settings, run):
     """The accuracy records of a run, in the order of its stages."""
@@ -101,3 +110,33 @@ def sweep_entries(settings, runs):
 def all_result_files(settings, runs):
     """Every file that a report on these runs reads, sorted, each once."""
     return sorted({path for run in runs for path in result_files(settings, run).values()})
+
+
+def artifact_files(settings, run):
+    """Every file that the chain makes for a run, from its CSV files to the answers of the board.
+
+    Left out: the gates' verdicts (they come after all else, and fail), bundles and the
+    containers' working files.
+    """
+    model = f"results/{run.dataset}/{run.model}"
+    quantized = f"{model}/{run.quantizer}"
+    compiled = f"{quantized}/{run.target}"
+    found = {f"resources/{run.dataset}/{part}.csv" for part in ("train", "test")}
+    found |= set(result_files(settings, run).values())
+    found.add(f"{model}/tf/nodes.json")
+    if settings.origin(run.model) != "frozen_pb":
+        found |= {f"{model}/tf/{name}" for name in CHECKPOINT_FILES}
+    if settings.origin(run.model) == "starts_from":
+        found.add(f"{model}/finetune.json")
+    if (
+        settings.config["quantizers"][run.quantizer]["tool"] == "reference"
+    ):  # compilers of our own, or vai_c_xir
+        found.add(f"{compiled}/{run.model}.quantized.xmodel")
+    if settings.config["runners"][run.runner]["kind"] in ("virtual_board", "ssh"):
+        found.add(f"{compiled}/{run.runner}/board.json")
+    return found
+
+
+def all_artifact_files(settings, runs):
+    """`artifact_files` of all runs, sorted, each once."""
+    return sorted({path for run in runs for path in artifact_files(settings, run)})

@@ -15,7 +15,7 @@ import yaml
 
 from dpuflow.errors import UserError
 
-TARGETS_FILE = Path(__file__).with_suffix(".yaml")
+TARGETS_FILE = Path(__file__).with_name("targets.yaml")
 BOARD_KEYS = ("name", "cores", "clock_mhz")
 
 

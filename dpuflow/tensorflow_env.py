@@ -10,13 +10,18 @@ import sys
 import tempfile
 from contextlib import contextmanager
 
+THREADS = 2
+"""Least size of the intra-op pool. Kernels split their sums by it, which decides the last
+bits of a trained weight: with fewer cores the same threads take turns, and the bytes stay."""
+
 
 def tensorflow(threads=None):
     """Import TensorFlow, set up for legacy Keras, determinism and a quiet log.
 
-    threads : size of the intra-op pool (None: TensorFlow's default). Only the first
-        call in a process can set it; the inter-op pool stays at 1 for determinism.
+    threads : size of the intra-op pool, if more than THREADS. Only the first call in a
+        process can set it; the inter-op pool stays at 1 for determinism.
     """
+    threads = max(THREADS, threads or 0)
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     # level 2 would still print a CUDA error on every machine without a GPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,7 +32,7 @@ def tensorflow(threads=None):
     # the TensorFlow 1 calls that the conversion needs warn on each use
     tf.get_logger().setLevel("ERROR")
     tf.config.experimental.enable_op_determinism()
-    if threads is not None and tf.config.threading.get_intra_op_parallelism_threads() != threads:
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -19,8 +19,6 @@ rule run_emulator:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "emulator"),
-    params:
-        code=code("run_emulator.py"),
     group:
         "int8"
     threads: 2
@@ -49,8 +47,6 @@ rule run_isa_simulator:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "isa_simulator"),
-    params:
-        code=code("run_isa_simulator.py"),
     group:
         "int8"
     threads: 2
@@ -77,7 +73,6 @@ rule bundle:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/bundle.tsv"
     params:
-        code=code("bundle.py"),
         target=lambda w: SETTINGS.target(w.target),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
@@ -109,7 +104,6 @@ rule run_virtual_board:
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "virtual_board"),
     params:
-        code=code("run_virtual_board.py"),
         target=lambda w: SETTINGS.target(w.target),
         options=lambda w: config["runners"][w.runner].get("options", {}),
     group:
@@ -142,7 +136,6 @@ rule run_ssh:
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "ssh"),
     params:
-        code=code("run_ssh.py"),
         target=lambda w: SETTINGS.target(w.target),
         runner=lambda w: config["runners"][w.runner],
     resources:
@@ -169,7 +162,6 @@ rule gate:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/gate.tsv"
     params:
-        code=code("gate.py"),
         limits=config.get("gates", []),
     resources:
         mem_mb=growing(500),

@@ -1,4 +1,4 @@
-# What all rules share: the checked configuration, wildcard constraints, the code a rule depends on.
+# What all rules share: the checked configuration, wildcard constraints.
 
 import os
 import sys
@@ -15,8 +15,7 @@ if str(ROOT) not in sys.path:
 from snakemake.exceptions import WorkflowError
 
 from dpuflow import run_files
-from dpuflow.code_closure import code_digest
-from dpuflow.config import Settings, check, expand_runs
+from dpuflow.config import Settings, check, expand_runs, sort_keys
 from dpuflow.errors import UserError
 from dpuflow.importing import export_package
 from dpuflow.quantize.settings import steps
@@ -37,11 +36,6 @@ RUNS = expand_runs(config)
 def relative(path):
     """A file of the workflow as an input: relative where Snakemake was started in the workflow's folder."""
     return Path(path) if Path.cwd() == ROOT else ROOT / path
-
-
-def code(script):
-    """The code that a script runs on, as a param: an edit of a module that it imports makes its rule stale."""
-    return code_digest(f"scripts/{script}", ROOT)
 
 
 def growing(mem_mb):

@@ -17,7 +17,6 @@ rule compile_reference:
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "reference"),
     params:
-        code=code("compile_reference.py"),
         target=lambda w: SETTINGS.target(w.target),
     group:
         "int8"
@@ -46,7 +45,6 @@ rule compile_native:
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "native"),
     params:
-        code=code("compile_native.py"),
         target=lambda w: SETTINGS.target(w.target),
     group:
         "int8"

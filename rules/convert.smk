@@ -19,8 +19,6 @@ rule convert:
         "benchmarks/jobs/{dataset}/{model}/convert.tsv"
     wildcard_constraints:
         model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
-    params:
-        code=code("convert.py"),
     group:
         "graph"
     resources:
@@ -50,7 +48,6 @@ rule freeze:
     wildcard_constraints:
         model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
     params:
-        code=code("freeze.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         tolerance=1e-5,
     group:
@@ -81,9 +78,8 @@ rule import_frozen:
     wildcard_constraints:
         model=SETTINGS.models_from("frozen_pb"),
     params:
-        code=code("import_frozen.py"),
-        input_node=lambda w: SETTINGS.model(w.model).get("input_node"),
-        output_node=lambda w: SETTINGS.model(w.model).get("output_node"),
+        # one mapping: Snakemake compares the values of params without their names
+        nodes=lambda w: {end: SETTINGS.model(w.model).get(f"{end}_node") for end in ("input", "output")},
     group:
         "graph"
     resources:
@@ -109,7 +105,6 @@ rule evaluate_frozen:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/evaluate_frozen.tsv"
     params:
-        code=code("evaluate_frozen.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "graph"

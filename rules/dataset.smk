@@ -1,9 +1,13 @@
 # CSV files -> dataset.h5
 
+from dpuflow.datasets.locate import given_files
+
 
 rule obtain_dataset:
     message:
         "Obtain the data set {wildcards.dataset} and verify it."
+    input:
+        source=lambda w: given_files(SETTINGS.dataset(w.dataset)["source"]),
     output:
         train="resources/{dataset}/train.csv",
         test="resources/{dataset}/test.csv",
@@ -12,7 +16,6 @@ rule obtain_dataset:
     benchmark:
         "benchmarks/jobs/{dataset}/obtain_dataset.tsv"
     params:
-        code=code("obtain_dataset.py"),
         entry=lambda w: {
             k: v for k, v in SETTINGS.dataset(w.dataset).items() if k in ("source", "image", "class_names")
         },
@@ -41,7 +44,6 @@ rule build_dataset:
     benchmark:
         "benchmarks/jobs/{dataset}/build_dataset.tsv"
     params:
-        code=code("build_dataset.py"),
         entry=lambda w: {k: v for k, v in SETTINGS.dataset(w.dataset).items() if k != "source"},
     group:
         "data"

@@ -38,7 +38,6 @@ rule predict_pictures:
     benchmark:
         "benchmarks/jobs/predict/{dataset}/{model}/{quantizer}/{target}/predict.tsv"
     params:
-        code=code("predict.py"),
         run=lambda w: dict(w.items()),
         top=config.get("predict", {}).get("top", 3),
         invert=config.get("predict", {}).get("invert", False),

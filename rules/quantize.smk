@@ -25,7 +25,6 @@ rule quantize_reference:
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
-        code=code("quantize_reference.py"),
         model=lambda w: w.model,
         settings=lambda w: config["quantizers"][w.quantizer],
         steps=lambda w: steps(config["quantizers"][w.quantizer]),
@@ -58,7 +57,6 @@ rule evaluate_quantized:
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
-        code=code("evaluate_quantized.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "int8"

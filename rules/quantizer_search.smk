@@ -23,7 +23,6 @@ rule search_quantizer:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/quantizer_search.tsv"
     params:
-        code=code("quantizer_search.py"),
         dataset=lambda w: w.dataset,
         model=lambda w: w.model,
         settings=search_settings(config),

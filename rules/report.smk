@@ -1,5 +1,8 @@
 # All results -> one report
 
+SNAKEFILE = str(relative("Snakefile"))
+RULE_FILES = [str(relative(path.relative_to(ROOT))) for path in sorted(ROOT.glob("rules/*.smk"))]
+
 
 rule report:
     message:
@@ -15,11 +18,10 @@ rule report:
     benchmark:
         "benchmarks/jobs/report.tsv"
     params:
-        code=code("report.py"),
         runs=run_files.report_entries(SETTINGS, RUNS),
         config=SETTINGS.used_by(RUNS),
         commands=["snakemake all"],
-        repository=str(ROOT),
+        repository=os.path.relpath(ROOT),
     resources:
         mem_mb=growing(2000),
         runtime=15,
@@ -27,6 +29,32 @@ rule report:
         "../envs/report.yaml"
     script:
         "../scripts/report.py"
+
+
+rule provenance:
+    message:
+        "Record the checksum of every artifact, versions and seeds."
+    input:
+        artifacts=run_files.all_artifact_files(SETTINGS, RUNS),
+        report=rules.report.output,
+    output:
+        record="results/provenance.json",
+    log:
+        "logs/provenance.log",
+    benchmark:
+        "benchmarks/jobs/provenance.tsv"
+    params:
+        config=SETTINGS.used_by(RUNS),
+        seeds=SETTINGS.seeds(RUNS),
+        commands=["snakemake all"],
+        repository=os.path.relpath(ROOT),
+    resources:
+        mem_mb=growing(500),
+        runtime=15,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/provenance.py"
 
 
 rule sweep_report:
@@ -42,7 +70,6 @@ rule sweep_report:
     benchmark:
         "benchmarks/jobs/sweep_report.tsv"
     params:
-        code=code("sweep_report.py"),
         runs=run_files.sweep_entries(SETTINGS, RUNS),
     resources:
         mem_mb=growing(2000),
@@ -56,15 +83,16 @@ rule sweep_report:
 rule rulegraph:
     message:
         "Draw the rules of this configuration."
+    input:
+        snakefile=SNAKEFILE,
+        rules=RULE_FILES,
     output:
         picture="results/rulegraph.svg",
     log:
         "logs/rulegraph.log",
     params:
-        code=code("draw_workflow.py"),
         what="rulegraph",
         config=config,
-        snakefile=str(ROOT / "Snakefile"),
     resources:
         mem_mb=500,
         runtime=5,
@@ -77,15 +105,16 @@ rule rulegraph:
 rule dag_svg:
     message:
         "Draw the jobs of this configuration."
+    input:
+        snakefile=SNAKEFILE,
+        rules=RULE_FILES,
     output:
         picture="results/dag.svg",
     log:
         "logs/dag_svg.log",
     params:
-        code=code("draw_workflow.py"),
         what="dag",
         config=config,
-        snakefile=str(ROOT / "Snakefile"),
     resources:
         mem_mb=500,
         runtime=5,

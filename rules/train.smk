@@ -16,7 +16,6 @@ rule train:
     wildcard_constraints:
         model=SETTINGS.models_from("layers"),
     params:
-        code=code("train.py"),
         model=lambda w: w.model,
         layers=lambda w: SETTINGS.model(w.model)["layers"],
         training=lambda w: SETTINGS.model(w.model)["training"],
@@ -49,7 +48,6 @@ rule finetune:
     wildcard_constraints:
         model=SETTINGS.models_from("starts_from"),
     params:
-        code=code("finetune.py"),
         qat=lambda w: SETTINGS.model(w.model).get("qat", False),
         training=lambda w: SETTINGS.model(w.model)["training"],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
@@ -78,8 +76,6 @@ rule import_keras:
         "benchmarks/jobs/{dataset}/{model}/import_keras.tsv"
     wildcard_constraints:
         model=SETTINGS.models_from("keras_h5"),
-    params:
-        code=code("import_keras.py"),
     group:
         "graph"
     resources:
@@ -104,7 +100,6 @@ rule evaluate_keras:
     benchmark:
         "benchmarks/jobs/{dataset}/{model}/evaluate_keras.tsv"
     params:
-        code=code("evaluate_keras.py"),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "graph"

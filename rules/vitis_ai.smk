@@ -21,7 +21,6 @@ rule vitis_ai_bundle:
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
     params:
-        code=code("vitis_ai_bundle.py"),
         calibration=lambda w: config["quantizers"][w.quantizer].get("calibration", {}),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
@@ -44,8 +43,6 @@ rule vitis_ai_test_images:
         images="results/{dataset}/test_images.npy",
     log:
         "logs/{dataset}/vitis_ai_test_images.log",
-    params:
-        code=code("vitis_ai_test_images.py"),
     group:
         "data"
     resources:
@@ -156,7 +153,6 @@ rule record_vai_q:
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
     params:
-        code=code("record_vai_q.py"),
         entry=lambda w: config["quantizers"][w.quantizer],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
@@ -259,8 +255,6 @@ rule evaluate_vai_q:
         "logs/{dataset}/{model}/{quantizer}/evaluate_quantized.log",
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
-    params:
-        code=code("evaluate_outputs.py"),
     group:
         "int8"
     resources:

@@ -11,8 +11,7 @@ rule vitis_ai_arch:
     wildcard_constraints:
         target=VENDOR_COMPILERS,
     params:
-        code=code("vitis_ai_arch.py"),
-        target=lambda w: SETTINGS.target(w.target),
+        hardware=lambda w: SETTINGS.target(w.target)["hardware"],
     group:
         "int8"
     resources:
@@ -36,7 +35,6 @@ rule export_quantized:
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "vai_c_xir"),
     params:
-        code=code("export_quantized.py"),
         target=lambda w: SETTINGS.target(w.target),
     group:
         "int8"
@@ -189,7 +187,6 @@ rule record_vai_c:
     wildcard_constraints:
         target=VENDOR_COMPILERS,
     params:
-        code=code("record_vai_c.py"),
         target=lambda w: SETTINGS.target(w.target),
         arch=lambda w: container_arch(w) or "arch.json by dpuflow",
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),

@@ -18,7 +18,7 @@ def main(snakemake):
         config = Path(folder) / "config.json"
         write_json(config, params.config)
         command = [sys.executable, "-m", "snakemake", "all", f"--{params.what}", "mermaid-js", "--cores", "1"]
-        command += ["--snakefile", params.snakefile, "--configfile", str(config), "--nolock"]
+        command += ["--snakefile", snakemake.input.snakefile, "--configfile", str(config), "--nolock"]
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise UserError(f"snakemake --{params.what} failed:\n{result.stderr.strip()[-2000:]}")

@@ -13,9 +13,8 @@ def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     source = snakemake.input.source
     shape = dataset.images.shape[1:]
-    network, names = read_network_and_nodes(
-        source, snakemake.params.input_node, snakemake.params.output_node, input_shape=shape
-    )
+    wanted = snakemake.params.nodes
+    network, names = read_network_and_nodes(source, wanted["input"], wanted["output"], input_shape=shape)
     shapes = {"input": network.input.shape, "output": network.output.shape}
     check_fits(source, [shapes["input"]], [shapes["output"]], shape, len(dataset.class_names))
     nodes = {

@@ -1,6 +1,9 @@
+import importlib
+
 import pytest
 
-from dpuflow.code_closure import _sha256, code_digest, source_files
+from dpuflow import code_closure
+from dpuflow.code_closure import source_files
 
 
 @pytest.fixture
@@ -10,9 +13,15 @@ def tree(tmp_path):
         "dpuflow/a.py": "from dpuflow.sub import b\nimport numpy\n",
         "dpuflow/unused.py": "",
         "dpuflow/sub/__init__.py": "",
-        "dpuflow/sub/b.py": "def f():\n    import dpuflow.late\n",
+        "dpuflow/sub/b.py": "def f():\n    import dpuflow.late\n\n\nTABLE = 'table.yaml'\n",
         "dpuflow/sub/table.yaml": "",
-        "dpuflow/late.py": "",
+        "dpuflow/sub/unused.yaml": "",
+        "dpuflow/sub/page.j2": '{% extends "base.j2" %}',
+        "dpuflow/pages/base.j2": "",
+        "dpuflow/late.py": "AGENT, TOOLS, PAGE = 'agent.py', 'bin', 'page.j2'\n",
+        "dpuflow/agent.py": "",
+        "dpuflow/bin/tool": "exec python -m dpuflow.sub.tool\n",
+        "dpuflow/sub/tool.py": "",
         "scripts/s.py": "from dpuflow.a import x\n",
     }
     for name, text in files.items():
@@ -22,14 +31,19 @@ def tree(tmp_path):
     return tmp_path
 
 
-def test_closure_follows_imports_also_inside_functions_and_takes_data_files(tree):
+def test_closure_follows_imports_also_inside_functions_and_takes_what_is_named(tree):
     assert source_files("scripts/s.py", tree) == [
         "dpuflow/__init__.py",
         "dpuflow/a.py",
+        "dpuflow/agent.py",
+        "dpuflow/bin/tool",
         "dpuflow/late.py",
+        "dpuflow/pages/base.j2",
         "dpuflow/sub/__init__.py",
         "dpuflow/sub/b.py",
+        "dpuflow/sub/page.j2",
         "dpuflow/sub/table.yaml",
+        "dpuflow/sub/tool.py",
     ]
 
 
@@ -43,8 +57,8 @@ def test_real_scripts_depend_on_what_they_use_and_no_more(repo):
 
 def test_the_digest_tells_contents_and_names_apart_and_ignores_times(tree):
     def digest():
-        _sha256.cache_clear()
-        return code_digest("scripts/s.py", tree)
+        # as in another process: it keeps what it has read
+        return importlib.reload(code_closure).code_digest("scripts/s.py", tree)
 
     first = digest()
     (tree / "dpuflow/a.py").touch()
@@ -52,3 +66,7 @@ def test_the_digest_tells_contents_and_names_apart_and_ignores_times(tree):
     assert digest() == first and len(first) == 64
     (tree / "dpuflow/late.py").write_text("x = 1\n")
     assert digest() != first
+    late = digest()
+    with open(tree / "scripts/s.py", "a") as stream:
+        stream.write("# changed\n")
+    assert digest() != late

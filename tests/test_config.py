@@ -3,7 +3,7 @@ import copy
 import pytest
 import yaml
 
-from dpuflow.config import Run, Settings, check, expand_runs
+from dpuflow.config import Run, Settings, check, expand_runs, sort_keys
 from dpuflow.config_docs import document
 from dpuflow.errors import UserError
 from dpuflow.quantizer_search import search_networks, search_settings
@@ -171,3 +171,28 @@ def test_a_mistake_in_the_quantizer_search_is_named_by_its_key(default, schema, 
     with pytest.raises(UserError) as error:
         check(copy.deepcopy(default) | {"quantizer_search": search}, schema)
     assert message in str(error.value)
+
+
+def test_keys_are_sorted_in_place_at_every_depth_and_lists_keep_their_order():
+    inner = {"z": 1, "a": [{"d": 1, "c": 2}, 3]}
+    config = {"b": inner, "a": None}
+    sort_keys(config)
+    assert repr(config) == "{'a': None, 'b': {'a': [{'c': 2, 'd': 1}, 3], 'z': 1}}"
+    assert config["b"] is inner
+
+
+def test_seeds_are_those_that_runs_depend_on():
+    config = {
+        "seed": 7,
+        "datasets": {
+            "a": {"source": {"kind": "synthetic", "seed": 3}, "calibration": {"seed": 2, "images": 9}},
+            "b": {"source": {"kind": "files"}},
+        },
+        "models": {"net": {"layers": []}, "more": {"starts_from": "net"}, "own": {"keras_h5": "m.h5"}},
+    }
+    rest = ("q", "t", "r")
+    runs = [Run("b", "own", *rest), Run("a", "net-s4", *rest), Run("b", "more", *rest)]
+    seeds = Settings(config).seeds(runs)
+    assert seeds["training"] == {"net-s4": 4, "more": 7}
+    # in the order of the names, whatever Python's hash seed: the text of a param counts
+    assert list(seeds["datasets"].items()) == [("a", {"source": 3, "calibration": 2}), ("b", {})]

@@ -5,7 +5,9 @@ import pytest
 from dpuflow.config import Run, Settings
 from dpuflow.report.inputs import FILES
 from dpuflow.run_files import (
+    all_artifact_files,
     all_result_files,
+    artifact_files,
     benchmark_files,
     report_entries,
     result_files,
@@ -81,7 +83,7 @@ def test_entries_name_the_runner_and_files_are_listed_once():
     assert files == sorted(set(files)) and files.count("results/signs/dataset.h5") == 1
 
 
-ASIDE = ("bundle.tsv", "gate.tsv", "report.tsv", "sweep_report.tsv")
+ASIDE = ("bundle.tsv", "gate.tsv", "report.tsv", "sweep_report.tsv", "provenance.tsv")
 """Jobs that no run's accuracy waits for."""
 
 
@@ -104,3 +106,17 @@ def test_runs_of_a_sweep_share_the_seconds_of_their_stages():
         "benchmarks/jobs/signs/own/reference/quantize.tsv",
     } <= shared
     assert set(first["benchmarks"]) - shared == {"benchmarks/jobs/signs/own/reference/kv260/emulator/run.tsv"}
+
+
+def test_artifacts_are_what_the_report_reads_and_what_lies_between():
+    files = artifact_files(SETTINGS, run("own", runner="lab"))
+    assert set(result_files(SETTINGS, run("own", runner="lab")).values()) < files
+    assert {"resources/signs/test.csv", "results/signs/own/tf/tfchkpt.ckpt.meta"} <= files
+    assert {
+        f"results/signs/own/reference/kv260/{name}" for name in ("own.quantized.xmodel", "lab/board.json")
+    } <= files
+    frozen = artifact_files(SETTINGS, run("pb"))
+    assert {path for path in frozen if "/tf/" in path} == {"results/signs/pb/tf/nodes.json"}
+    assert not any("quantized.xmodel" in path for path in artifact_files(SETTINGS, run(quantizer="tf1")))
+    both = all_artifact_files(SETTINGS, [run(), run("pb")])
+    assert both == sorted({*artifact_files(SETTINGS, run()), *frozen})

@@ -5,15 +5,15 @@ import functools
 import hashlib
 import logging
 import lzma
-import os
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dpuflow.datasets import synthetic_signs
 from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
 from dpuflow.datasets.labels import labels_of
+from dpuflow.datasets.locate import PARTS, expand, find_in_folder, pick
 from dpuflow.errors import UserError
 from dpuflow.files import atomic_path
 
@@ -28,8 +28,6 @@ KNOWN_FILES = {
     "178c0dd21c4b0e86d58df12f14ea1e9efa795ad19d146802b3b28094a16d56ae": "Sign Language MNIST test, LF",
 }
 """SHA-256 of an uncompressed CSV -> what it is."""
-
-PARTS = ("train", "test")
 
 
 def obtain(entry, train_csv, test_csv, processes=None):
@@ -110,45 +108,6 @@ def _obtain_kaggle(entry, source, targets):
     }
 
 
-def expand(path):
-    """A path of the config with ~ and $VARIABLES expanded; UserError for one that is not set."""
-    text = os.path.expanduser(os.path.expandvars(str(path)))
-    if "$" in text:
-        raise UserError(f"{path}: the environment variable in this path is not set")
-    return Path(text)
-
-
-def _candidate_names(part):
-    return {f"{stem}{part}.csv{end}" for stem in ("sign_mnist_", "") for end in ("", ".gz")}
-
-
-def _pick(paths, part, place):
-    """The one path whose name is that of the `part`; the shallowest, plain before .gz."""
-    matches = [path for path in paths if PurePosixPath(path).name in _candidate_names(part)]
-    if not matches:
-        raise UserError(
-            f"{place}: found no {part} file at any depth; "
-            f"expected sign_mnist_{part}.csv or {part}.csv, plain or .gz"
-        )
-    depth = min(len(PurePosixPath(path).parts) for path in matches)
-    top = [path for path in matches if len(PurePosixPath(path).parts) == depth]
-    stems = {path.removesuffix(".gz") for path in top}
-    if len(stems) > 1:
-        raise UserError(
-            f"{place}: found several {part} files: {', '.join(sorted(top))}; name them in train and test"
-        )
-    return min(top, key=len)
-
-
-def find_in_folder(folder, part):
-    """Path of the `part` ("train" or "test") CSV below `folder`."""
-    if not folder.is_dir():
-        what = "a file; give it as zip, or as train and test" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {what} (datasets.*.source.folder)")
-    relative = (str(p.relative_to(folder)) for p in folder.rglob(f"*{part}.csv*") if p.is_file())
-    return folder / _pick(sorted(relative), part, folder)
-
-
 def _from_zip(entry, source, archive, targets):
     """Verify and copy both CSVs out of a zip.
 
@@ -160,7 +119,7 @@ def _from_zip(entry, source, archive, targets):
         with zipfile.ZipFile(archive) as bundle:
             members = [name for name in bundle.namelist() if name and not name.endswith("/")]
             for part in PARTS:
-                member = _pick(members, part, archive)
+                member = pick(members, part, archive)
                 opener = functools.partial(bundle.open, member)
                 digests[part] = _verified_copy(
                     entry, source, opener, part, targets[part], name=f"{archive} ({member})"

@@ -1,8 +1,11 @@
-"""Where the numbers come from: versions, commit, configuration, commands."""
+"""Where the numbers come from: versions, commit, configuration, commands, checksums."""
 
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
+
+from dpuflow.files import sha256
 
 PACKAGES = (
     "tensorflow",
@@ -41,3 +44,11 @@ def commit(folder="."):
 def provenance(config=None, commands=(), commit_id=None):
     """What the report says about its making. commands : list of strings, shown as given."""
     return {"commit": commit_id, "versions": versions(), "commands": list(commands), "config": config}
+
+
+def checksums(paths):
+    """{path: {"bytes", "sha256"}} of files, in the order of their paths."""
+    return {
+        Path(path).as_posix(): {"bytes": Path(path).stat().st_size, "sha256": sha256(path)}
+        for path in sorted(map(str, paths))
+    }

@@ -38,6 +38,7 @@ ARTIFACTS = [
     "results/report/accuracy.html",
     "results/report/accuracy.md",
     "results/report/accuracy.json",
+    "results/provenance.json",
 ]
 
 

@@ -1,0 +1,196 @@
+"""What reruns after an edit of which file: the second half of the matrix.
+
+Scripts, environments, programs and the user's files are listed by hand. What a module of
+dpuflow makes stale is derived here from the syntax trees of the scripts and modules, on
+another way than the rules take (dpuflow/code_closure.py reads by patterns); a few rows
+by hand hold both against a third opinion.
+"""
+
+import ast
+import functools
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+PICTURES = "rulegraph; dag_svg"
+SCRIPTS = {
+    "build_dataset": "build_dataset",
+    "bundle": "bundle",
+    "compile_native": "compile_native",
+    "compile_reference": "compile_reference",
+    "convert": "convert",
+    "draw_workflow": PICTURES,
+    "evaluate_frozen": "evaluate_frozen",
+    "evaluate_keras": "evaluate_keras",
+    "evaluate_outputs": "evaluate_vai_q",
+    "evaluate_quantized": "evaluate_quantized",
+    "export_quantized": "export_quantized",
+    "finetune": "finetune",
+    "freeze": "freeze",
+    "gate": "gate",
+    "import_frozen": "import_frozen",
+    "import_keras": "import_keras",
+    "obtain_dataset": "obtain_dataset",
+    "predict": "predict_pictures",
+    "provenance": "provenance",
+    "quantize_reference": "quantize_reference",
+    "record_vai_c": "record_vai_c",
+    "record_vai_q": "record_vai_q",
+    "report": "report",
+    "run_emulator": "run_emulator",
+    "run_isa_simulator": "run_isa_simulator",
+    "run_ssh": "run_ssh",
+    "run_virtual_board": "run_virtual_board",
+    "sweep_report": "sweep_report",
+    "train": "train",
+    "vitis_ai_arch": "vitis_ai_arch",
+    "vitis_ai_bundle": "vitis_ai_bundle",
+    "vitis_ai_test_images": "vitis_ai_test_images",
+}
+"""Stem of scripts/*.py -> rules that run it."""
+
+WITH_TENSORFLOW = (
+    "train; finetune; import_keras; convert; freeze; evaluate_keras; evaluate_frozen; "
+    "quantize_reference; evaluate_quantized; provenance"
+)
+ENVIRONMENTS = {
+    "tensorflow": WITH_TENSORFLOW,
+    "test": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
+    "record_vai_q; record_vai_c; evaluate_vai_q",
+    "report": "report; sweep_report",
+    "dpuflow": "obtain_dataset; build_dataset; import_frozen; compile_reference; compile_native; bundle; "
+    "gate; predict_pictures; rulegraph; dag_svg; "
+    "vitis_ai_bundle; vitis_ai_test_images; vitis_ai_arch; export_quantized",
+}
+"""Stem of envs/*.yaml -> rules that run in it, with or without --sdm conda."""
+
+OTHERS = {
+    "board/app.py": "bundle; run_virtual_board; run_ssh",
+    "board/board_info.py": "bundle; run_virtual_board; run_ssh",
+    "vitis_ai/quantize_keras.py": "vitis_ai_bundle",
+    "vitis_ai/predict_frozen.py": "vitis_ai_bundle",
+    "vitis_ai/predict_keras.py": "vitis_ai_bundle",
+    "own/train.csv": "obtain_dataset dataset=pair",
+    "own/test.csv.gz": "obtain_dataset dataset=pair",
+    "own/set.zip": "obtain_dataset dataset=packed",
+    "own/folder/deep/sign_mnist_train.csv": "obtain_dataset dataset=foldered",
+    "own/folder/deep/sign_mnist_test.csv": "obtain_dataset dataset=foldered",
+    "own/model.h5": "import_keras",
+    "own/model.pb": "import_frozen",
+    "own/pictures/a.png": "predict_pictures",
+    "own/pictures/added.png": "predict_pictures",
+    # rules count by what they ask for (inputs, params, commands); the pictures draw them
+    "Snakefile": PICTURES,
+    "rules/*.smk": PICTURES,
+}
+"""Path or pattern -> jobs that depend on it directly."""
+
+NOTHING = [
+    *("README.md", "LICENSE", "CITATION.cff", "Makefile", "pyproject.toml", "docs/architecture.md"),
+    *("config/README.md", "config/config.yaml", "config/config.schema.yaml", "config/sign_mnist.yaml"),
+    *("config/schemas/quantizer_reference.schema.yaml", "config/vitis_ai.yaml"),
+    *("report/accuracy.rst", "report/workflow.rst"),
+    *("profiles/default/config.yaml", "profiles/slurm/config.yaml"),
+    # versions count by the pins in envs/, which repeat these (a test compares them)
+    *("requirements.txt", "requirements-test.txt", "constraints.txt"),
+    *("tests/conftest.py", "benchmarks/emulator.py", "own/unused.csv"),
+]
+"""A comment or a sentence more in these makes nothing stale."""
+
+BY_HAND = {
+    "dpuflow/training/augmentation.py": "train; finetune",
+    "dpuflow/training/fake_quant.py": "finetune",
+    "dpuflow/datasets/synthetic_signs.py": "obtain_dataset; build_dataset",
+    "dpuflow/tfgraph/checkpoint.py": "convert; freeze; evaluate_frozen; evaluate_quantized",
+    "dpuflow/quantize/folding.py": "quantize_reference",
+    "dpuflow/compiler/cost_model.py": "compile_reference; compile_native",
+    "dpuflow/native/lowering.py": "compile_native",
+    "dpuflow/isa/machine.py": "run_isa_simulator; compile_native",
+    "dpuflow/board/agent.py": "run_ssh",
+    "dpuflow/virtual_board/vart_api.py": "run_virtual_board",
+    "dpuflow/virtual_board/bin/xdputil": "run_virtual_board",
+    "dpuflow/gate.py": "gate",
+    "dpuflow/report/page.py": "report; sweep_report; predict_pictures",
+    "dpuflow/report/templates/accuracy.html.j2": "report",
+    "dpuflow/report/templates/sweep.html.j2": "sweep_report",
+    "dpuflow/report/templates/predictions.html.j2": "predict_pictures",
+    "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures",
+    "dpuflow/emulator/native.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
+    "predict_pictures; compile_native",
+    "dpuflow/vitis_ai/tool_logs.py": "record_vai_q; record_vai_c",
+    "dpuflow/rulegraph.py": PICTURES,
+    "dpuflow/code_closure.py": "",
+    "dpuflow/run_files.py": "",
+    "dpuflow/config_docs.py": "",
+}
+"""Files of the package for which the derivation must say this."""
+
+DATA_OF = {
+    "dpuflow/emulator/native.c": "dpuflow/emulator/native.py",
+    "dpuflow/targets.yaml": "dpuflow/targets.py",
+    "dpuflow/vitis_ai/releases.yaml": "dpuflow/vitis_ai/releases.py",
+    "dpuflow/board/agent.py": "dpuflow/board/connection.py",
+    "dpuflow/virtual_board/bin/xdputil": "dpuflow/virtual_board/run.py",
+    "dpuflow/virtual_board/xdputil.py": "dpuflow/virtual_board/bin/xdputil",
+    "dpuflow/virtual_board/site/vart/__init__.py": "dpuflow/virtual_board/run.py",
+    "dpuflow/virtual_board/site/xir/__init__.py": "dpuflow/virtual_board/run.py",
+    "dpuflow/report/templates/accuracy.html.j2": "dpuflow/report/accuracy.py",
+    "dpuflow/report/templates/accuracy.md.j2": "dpuflow/report/accuracy.py",
+    "dpuflow/report/templates/run.html.j2": "dpuflow/report/accuracy.py",
+    "dpuflow/report/templates/sweep.html.j2": "dpuflow/report/sweep.py",
+    "dpuflow/report/templates/predictions.html.j2": "dpuflow/predict/answers.py",
+    "dpuflow/report/templates/base.html.j2": "dpuflow/report/page.py",
+    "dpuflow/report/templates/macros.html.j2": "dpuflow/report/page.py",
+    "dpuflow/report/templates/report.css": "dpuflow/report/page.py",
+    "dpuflow/report/templates/report.js": "dpuflow/report/page.py",
+}
+"""File that no import statement names -> file that reads or runs it."""
+
+
+def package_files(repo):
+    """Every file of the package, but compiled ones."""
+    files = (path for path in (repo / "dpuflow").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return sorted(path.relative_to(repo).as_posix() for path in files)
+
+
+def modules(repo):
+    """{file of the package: rules that depend on it directly, "" for none}."""
+    found = {path: [] for path in package_files(repo)}
+    for script, rules in SCRIPTS.items():
+        for path in needed(f"scripts/{script}.py", repo):
+            found[path].append(rules)
+    return {path: "; ".join(rules) for path, rules in found.items()}
+
+
+def needed(start, repo):
+    """Files of the package that the file `start` comes to, by import statements and DATA_OF."""
+    found, queue = set(), [start]
+    while queue:
+        path = queue.pop()
+        new = {file for file in imported(repo, path) if (repo / file).is_file()}
+        new |= {data for data, user in DATA_OF.items() if user == path}
+        queue.extend(new - found)
+        found |= new
+    return found
+
+
+@functools.cache
+def imported(repo, path):
+    """Files that the import statements of a Python file may mean, packages above them included."""
+    if not path.endswith(".py"):
+        return frozenset()
+    names = set()
+    for node in ast.walk(ast.parse(Path(repo, path).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = path.removesuffix(".py").split("/")[: -node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "dpuflow":
+            for depth in range(1, len(parts) + 1):
+                base = "/".join(parts[:depth])
+                found |= {f"{base}.py", f"{base}/__init__.py"}
+    return frozenset(found)

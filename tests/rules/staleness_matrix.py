@@ -1,0 +1,323 @@
+"""What reruns after which change: the table that test_staleness.py holds against real dry runs.
+
+A row names a change and the jobs that depend on it directly, written "rule wildcard=value":
+all jobs of that rule with these wildcards. What reads their output reruns with them (FLOW).
+The names of entries are those of every_rule.CONFIG.
+"""
+
+from typing import NamedTuple
+
+import staleness_files as files
+from every_rule import CONFIG, SMALL
+
+
+class Row(NamedTuple):
+    """A change of the configuration."""
+
+    key: str
+    """As config/README.md writes it."""
+    change: dict
+    """Dotted path in the configuration -> new value."""
+    reruns: str
+    """Jobs that depend on it directly, separated by "; "."""
+    shown: bool = True
+    """Whether the report shows the value, too (it shows what its runs use)."""
+    new_jobs: bool = False
+
+
+PICTURES = "rulegraph; dag_svg"
+"""They draw the whole configuration: every change of it makes them stale."""
+SHOWN = "report; provenance"
+
+OF_DRAWN, OF_PAIR = "obtain_dataset dataset=drawn", "obtain_dataset dataset=pair"
+BUILD_PAIR, TRAIN, FURTHER = "build_dataset dataset=pair", "train model=small", "finetune model=further"
+QUANTIZE, LAB, VIRTUAL = "quantize_reference quantizer=ours", "run_ssh runner=lab", "run_virtual_board"
+SCALE = ("evaluate_frozen", "quantize_reference", "evaluate_quantized", "bundle")
+COMPILE = "compile_reference target=plain"
+VENDOR = "quantize_vai_q_tensorflow; record_vai_q quantizer=tf1"
+IMAGE = {"height": 28, "width": 28, "channels": 1}
+RUNS = "report; provenance; sweep_report"
+A_SHA = "0" * 64
+OWN_BOARD = {"name": "mine", "cores": 2, "clock_mhz": 300}
+FIRST, POOL, FLATTEN = SMALL["layers"]
+CONV = FIRST["conv"]
+AT_48 = {"dpu": "DPUCZDX8G_ISA1_B2304", "release": "3.0"}
+
+
+def layers(name, *given):
+    """Row of the key of a layer: the network of `small` with other layers in front of its end."""
+    return Row(f"models.NAME.layers[].{name}", {"models.small.layers": [*given, POOL, FLATTEN]}, TRAIN)
+
+
+def new_jobs(key, change, reruns):
+    """Row of a change that makes other jobs, not only other values for the same ones."""
+    return Row(key, change, reruns, new_jobs=True)
+
+
+def of(model, *rules):
+    """The jobs of these rules for a model."""
+    return "; ".join(f"{rule} model={model}" for rule in rules)
+
+
+def options(section, name, reruns, values):
+    """Rows of keys below `section`.NAME, changed in the entry `name`: {key: new value}."""
+    return [Row(f"{section}.NAME.{k}", {f"{section}.{name}.{k}": v}, reruns) for k, v in values.items()]
+
+
+DATASETS = [
+    *options("datasets", "drawn", OF_DRAWN, {
+        "source.train_images": 500, "source.test_images": 100, "source.seed": 4,
+    }),
+    *options("datasets", "pair", OF_PAIR, {
+        "source.train": "own/other.csv", "source.test": "own/other.csv",
+        "source.train_sha256": A_SHA, "source.test_sha256": A_SHA,
+    }),
+    *(Row(f"datasets.NAME.source.{k}", {f"datasets.{d}.source": v}, f"obtain_dataset dataset={d}", False)
+      for k, d, v in (
+          ("kind", "packed", {"kind": "synthetic"}),
+          ("zip", "packed", {"kind": "files", "zip": "own/other.zip"}),
+          ("folder", "foldered", {"kind": "files", "folder": "own/folder/deep"}),
+          ("handle", "fetched", {"kind": "kaggle", "handle": "a/b"}),
+      )),
+    *options("datasets", "pair", f"{OF_PAIR}; {BUILD_PAIR}", {"class_names": ["a", "b"]}),
+    *(Row(f"datasets.NAME.image.{k}", {"datasets.pair.image": IMAGE | {k: v}}, f"{OF_PAIR}; {BUILD_PAIR}")
+      for k, v in {"height": 27, "width": 27, "channels": 3}.items()),
+    *options("datasets", "pair", BUILD_PAIR, {
+        "duplicates": "allow", "validation.rows": 20, "validation.fraction": 0.2, "validation.take": "last",
+        "validation.seed": 2, "calibration.images": 24, "calibration.seed": 2,
+    }),
+]  # fmt: skip
+
+LAYERS = [
+    *(layers(f"conv.{k}", {"conv": CONV | {k: v}}) for k, v in {
+        "filters": 4, "kernel": 5, "stride": 2, "padding": "valid",
+        "batch_norm": "none", "activation": "relu6",
+    }.items()),
+    *(layers(f"depthwise_conv.{k}", FIRST, {"depthwise_conv": {k: v}}) for k, v in {
+        "kernel": 5, "stride": 2, "padding": "valid",
+        "batch_norm": "before_activation", "activation": "relu",
+    }.items()),
+    layers("dense", FIRST, {"dense": 9}),
+    *(layers(f"dense.{k}", FIRST, {"dense": {"units": 9} | {k: v}}) for k, v in {
+        "units": 8, "batch_norm": "before_activation", "activation": "relu",
+    }.items()),
+    *(layers(f"{pool}_pool.{k}", FIRST, {f"{pool}_pool": {k: v}}) for pool in ("max", "avg") for k, v in {
+        "kernel": 3, "stride": 1, "padding": "same",
+    }.items()),
+    layers("max_pool", FIRST, {"max_pool": 2}),
+    layers("avg_pool", FIRST, {"avg_pool": 2}),
+    layers("dropout", FIRST, {"dropout": 0.1}),
+    layers("residual.layers", FIRST, {"residual": {"layers": [FIRST]}}),
+    layers("residual.layers[]", FIRST, {"residual": {"layers": [FIRST, FIRST]}}),
+    layers("residual.activation", FIRST, {"residual": {"layers": [FIRST], "activation": "none"}}),
+    layers("concat.branches", FIRST, {"concat": {"branches": [[FIRST], [FIRST]]}}),
+    layers("concat.branches[][]", FIRST, {"concat": {"branches": [[FIRST], [FIRST, FIRST]]}}),
+]  # fmt: skip
+
+MODELS = [
+    *options("models", "small", TRAIN, {
+        "input.subtract": 0, "input.divide": 255,
+        "training.optimizer": "sgd", "training.learning_rate": 0.1, "training.decay": 0.1,
+        "training.schedule": "cosine", "training.batch_size": 16, "training.epochs": 3,
+        "training.restore_best": False, "training.augmentation.rotation": 5,
+        "training.augmentation.zoom": 0.1, "training.augmentation.shift": 0.1,
+        "training.augmentation.shear": 0.1,
+        "training.augmentation.flip": True, "training.augmentation.brightness": 0.1,
+        "training.augmentation.contrast": 0.1, "training.augmentation.noise": 1,
+    }),
+    # an own H5 is only copied: its scaling counts where pixels are scaled
+    *options("models", "own_h5", of("own_h5", "evaluate_keras", "freeze", *SCALE), {"input.subtract": 0}),
+    *options("models", "own_pb", of("own_pb", *SCALE), {"input.divide": 255}),
+    *options("models", "own_h5", "import_keras", {"keras_h5": "own/other.h5"}),
+    *options("models", "own_pb", "import_frozen", {
+        "frozen_pb": "own/other.pb", "input_node": "in", "output_node": "out",
+    }),
+    Row(
+        "models.NAME.input_node",  # exchanged: Snakemake compares the set of a rule's params
+        {"models.own_pb.input_node": "y", "models.own_pb.output_node": "x"},
+        "import_frozen",
+    ),
+    *options("models", "further", FURTHER, {
+        "training.epochs": 2, "starts_from": "own_h5", "qat": False, "input": {"subtract": 0, "divide": 1},
+    }),
+]  # fmt: skip
+
+QUANTIZERS = [
+    new_jobs(
+        "quantizers.NAME.tool",
+        {
+            "quantizers.tf1": {"tool": "vai_q_tensorflow2", "release": "3.0"},
+            "targets.z_tf1.compiler": "vai_c_tensorflow2",
+        },
+        "quantize_vai_q_tensorflow2 quantizer=tf1; record_vai_q quantizer=tf1",
+    ),
+    *options("quantizers", "ours", QUANTIZE, {
+        "method": "non_overflow", "compat": "vai_q", "calibration.images": 24, "calibration.batch": 8,
+        "batch_norm_after_activation": "depthwise", "equalization": True, "equalization.sweeps": 3,
+        "position_search.criterion": None, "position_search.images": 24, "position_search.sweeps": 1,
+        "bias_correction": True, "fast_finetune": False, "fast_finetune.rows": 100, "fast_finetune.sweeps": 1,
+        "fast_finetune.reach": 2, "fast_finetune.ridge": 0.2, "diagnosis": False,
+    }),
+    *options("quantizers", "tf1", f"vitis_ai_bundle quantizer=tf1; {VENDOR}", {
+        "calibration.images": 24, "calibration.batch": 8,
+    }),
+    *options("quantizers", "tf1", VENDOR, {"options": {"method": 0}}),
+    Row(
+        "quantizers.NAME.release",
+        {"quantizers.tf1.release": "2.5", "targets.z_tf1.release": "2.5"},
+        f"{VENDOR}; vitis_ai_arch target=z_tf1",
+    ),
+]  # fmt: skip
+
+TARGETS = [
+    Row("targets.NAME.dpu", {"targets.plain": AT_48}, COMPILE),
+    *options("targets", "plain", COMPILE, {"release": "2.5", "board": "zcu102", "on_cpu": "allow"}),
+    *(Row(f"targets.NAME.board.{k}", {"targets.plain": AT_48 | {"board": OWN_BOARD | {k: v}}}, COMPILE)
+      for k, v in {"name": "yours", "cores": 1, "clock_mhz": 200}.items()),
+    *options("targets", "z_tf1", "record_vai_c target=z_tf1", {"on_cpu": "allow"}),
+    *options("targets", "z_tf1", "compile_vai_c_tensorflow", {"compiler_options": {"mode": "debug"}}),
+    *options("targets", "z_xir", "compile_vai_c_xir", {"compiler_options": {"mode": "debug"}}),
+    new_jobs("targets.NAME.compiler", {"targets.plain.compiler": "native"}, "compile_native target=plain"),
+]  # fmt: skip
+
+RUNNERS = [
+    new_jobs("runners.NAME.kind", {"runners.virtual.kind": "emulator"}, "run_emulator runner=virtual"),
+    *options("runners", "virtual", VIRTUAL, {
+        "options.threads": 2, "options.batch": 8, "options.limit": 9, "options.warmup": 1, "options.runs": 2,
+    }),
+    *options("runners", "lab", LAB, {
+        "options.threads": 2, "wait_s": 1, "timeout_s": 1, "restarts": 2, "poll_s": 1, "stale_after_s": 1,
+    }),
+    *(Row(f"runners.NAME.boards[].{k}", {f"runners.lab.boards.0.{k}": v}, LAB) for k, v in {
+        "host": "root@other", "port": 23, "identity": "key", "ssh_config": "file", "known_hosts": "file",
+        "python": "python", "folder": "there", "environment": {"A": "1"}, "lock": "/tmp/lock",
+        "fingerprint": "0x101000056010407", "connect_timeout_s": 1, "call_timeout_s": 1,
+        "transfer_timeout_s": 1, "retries": 1, "backoff_s": 2,
+    }.items()),
+    # what its kind does not read makes no job of it stale
+    *options("runners", "emulator", "", {"options.threads": 2}),
+]  # fmt: skip
+
+LAST = f"runs.{len(CONFIG['runs']) - 1}"
+OTHERS = [
+    Row("seed", {"seed": 9}, "train; finetune"),
+    new_jobs("runs[].dataset", {f"{LAST}.dataset": "packed"}, f"train dataset=packed; {RUNS}"),
+    new_jobs("runs[].model", {f"{LAST}.model": "own_pb"}, f"import_frozen dataset=pair; {RUNS}"),
+    new_jobs(
+        "runs[].quantizer",
+        {f"{LAST}.quantizer": "more", "quantizers.more": {"tool": "reference", "compat": "vai_q"}},
+        f"quantize_reference quantizer=more; {RUNS}",
+    ),
+    new_jobs("runs[].target", {f"{LAST}.target": "native"}, f"compile_native dataset=pair; {RUNS}"),
+    new_jobs("runs[].runner", {f"{LAST}.runner": "virtual"}, f"run_virtual_board dataset=pair; {RUNS}"),
+    new_jobs("runs[].seed", {f"{LAST}.seed": 5}, f"train model=small-s5; {RUNS}"),
+    Row(
+        "vitis_ai.images",
+        {"vitis_ai": {"images": {"3.0": {"tensorflow": "docker://own/image:1"}}}},
+        "quantize_vai_q_tensorflow; predict_vai_q_tensorflow; compile_vai_c_tensorflow",
+        shown=False,
+    ),
+    *(Row(f"gates[].{k}", {f"gates.0.{k}": v}, "gate", shown=False) for k, v in {
+        "from_stage": "keras", "to_stage": "quantized", "max_drop": 2, "min_agreement": 0.5,
+    }.items()),
+    *(Row(f"predict.{k}", {f"predict.{k}": v}, "predict_pictures", shown=False) for k, v in {
+        "images": "own/more", "invert": True, "top": 5,
+    }.items()),
+    Row("images", {"images": "own/more"}, "predict_pictures", shown=False),
+    # an entry that no run uses
+    Row("models", {"models.unused": {"frozen_pb": "own/other.pb"}}, "", shown=False),
+]  # fmt: skip
+
+ROWS = [*DATASETS, *LAYERS, *MODELS, *QUANTIZERS, *TARGETS, *RUNNERS, *OTHERS]
+
+FLOW = {
+    "build_dataset": "bundle evaluate_frozen evaluate_keras evaluate_quantized evaluate_vai_q finetune "
+    "freeze gate import_frozen import_keras predict_pictures quantize_reference "
+    "record_vai_q run_emulator run_isa_simulator train vitis_ai_bundle "
+    "vitis_ai_test_images RESULTS",
+    "bundle": "run_ssh run_virtual_board",
+    "compile_native": "bundle predict_pictures run_isa_simulator RESULTS",
+    "compile_reference": "bundle predict_pictures run_emulator RESULTS",
+    "compile_vai_c_tensorflow": "record_vai_c",
+    "compile_vai_c_tensorflow2": "record_vai_c",
+    "compile_vai_c_xir": "record_vai_c",
+    "convert": "evaluate_frozen evaluate_quantized freeze quantize_reference record_vai_q "
+    "vitis_ai_bundle provenance",
+    "evaluate_frozen": "gate RESULTS",
+    "evaluate_keras": "gate RESULTS",
+    "evaluate_quantized": "gate run_emulator run_isa_simulator run_ssh run_virtual_board RESULTS",
+    "evaluate_vai_q": "gate run_emulator RESULTS",
+    "export_quantized": "compile_vai_c_xir provenance",
+    "finetune": "convert evaluate_keras freeze quantize_reference RESULTS",
+    "freeze": "evaluate_frozen quantize_reference quantize_vai_q_tensorflow RESULTS",
+    "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
+    "import_keras": "convert evaluate_keras freeze RESULTS",
+    "obtain_dataset": "build_dataset provenance",
+    "predict_vai_q_tensorflow": "evaluate_vai_q",
+    "predict_vai_q_tensorflow2": "evaluate_vai_q",
+    "quantize_reference": "compile_native compile_reference evaluate_quantized export_quantized RESULTS",
+    "quantize_vai_q_tensorflow": "compile_vai_c_tensorflow predict_vai_q_tensorflow record_vai_q RESULTS",
+    "quantize_vai_q_tensorflow2": "compile_vai_c_tensorflow2 predict_vai_q_tensorflow2 record_vai_q RESULTS",
+    "record_vai_c": "bundle predict_pictures run_emulator RESULTS",
+    "record_vai_q": "RESULTS",
+    "report": "provenance",
+    "run_emulator": "gate RESULTS",
+    "run_isa_simulator": "gate RESULTS",
+    "run_ssh": "gate RESULTS",
+    "run_virtual_board": "gate RESULTS",
+    "train": "convert evaluate_keras finetune freeze quantize_vai_q_tensorflow2 RESULTS",
+    "vitis_ai_arch": "compile_vai_c_tensorflow compile_vai_c_tensorflow2 compile_vai_c_xir",
+    "vitis_ai_bundle": "compile_vai_c_tensorflow predict_vai_q_tensorflow predict_vai_q_tensorflow2 "
+    "quantize_vai_q_tensorflow quantize_vai_q_tensorflow2",
+    "vitis_ai_test_images": "predict_vai_q_tensorflow predict_vai_q_tensorflow2",
+}
+"""Rule -> rules that read what it writes; RESULTS: report, sweep_report and provenance."""
+
+
+def readers(rule):
+    """The rules that read what a rule writes."""
+    return set(FLOW.get(rule, "").replace("RESULTS", "report sweep_report provenance").split())
+
+
+def markdown():
+    """The matrix for people: what reruns after which change, and what follows from it."""
+    kinds = {}
+    for row in ROWS:
+        if row.key != "models":  # an entry that no run uses
+            kinds.setdefault(rules_of(row.reruns), []).append(f"`{row.key}`")
+    for place, table in (("scripts/", files.SCRIPTS), ("envs/", files.ENVIRONMENTS), ("", files.OTHERS)):
+        suffix = {"scripts/": ".py", "envs/": ".yaml"}.get(place, "")
+        for name, rules in table.items():
+            kinds.setdefault(rules_of(rules), []).append(f"`{place}{name}{suffix}`")
+    lines = ["| change | reruns |", "| --- | --- |"]
+    for rules, changes in sorted(kinds.items(), key=lambda entry: (not entry[0], entry[1])):
+        lines.append(f"| {', '.join(shortened(dict.fromkeys(changes)))} | {rules or 'nothing'} |")
+    lines.append(
+        f"| a comment or more text in {', '.join(f'`{name}`' for name in files.NOTHING)} | nothing |"
+    )
+    lines += ["", "| module or data of `dpuflow/` | reruns |", "| --- | --- |"]
+    kinds = {}
+    for path, rules in files.modules(files.REPO).items():
+        kinds.setdefault(rules_of(rules), []).append(f"`{path.removeprefix('dpuflow/')}`")
+    for rules, paths in sorted(kinds.items(), key=lambda entry: (not entry[0], entry[1])):
+        lines.append(f"| {', '.join(shortened(paths, '/'))} | {rules or 'nothing: no script needs it'} |")
+    lines += ["", "| when this reruns | so does this, and what follows from it |", "| --- | --- |"]
+    lines += [f"| `{rule}` | {rules_of('; '.join(readers(rule)))} |" for rule in FLOW]
+    return "\n".join(lines) + "\n"
+
+
+def rules_of(text):
+    """The rules of "rule wildcard=value; ..." in alphabetical order, as Markdown."""
+    return ", ".join(f"`{rule}`" for rule in sorted({part.split()[0] for part in text.split("; ") if part}))
+
+
+def shortened(names, mark="."):
+    """`a.b`, `a.c`, `a.d` as `a.{b, c, d}`."""
+    families = {}
+    for name in names:
+        family, dot, last = name.strip("`").rpartition(mark)
+        families.setdefault(family + dot, []).append(last)
+    return [
+        f"`{family}{{{', '.join(members)}}}`" if len(members) > 1 else f"`{family}{members[0]}`"
+        for family, members in families.items()
+    ]
