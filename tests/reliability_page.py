@@ -21,7 +21,7 @@ GROUPS = {
 }
 """Group of a fault marker -> its heading, in the page's order."""
 
-FURTHER = ()
+FURTHER = ("rules/staleness_matrix",)
 """Modules below tests/ whose markdown() is a further section, for instance "rules/staleness_matrix"."""
 
 FUZZING = "Generated and damaged input: it is read or refused with a message; no crash, no hang."

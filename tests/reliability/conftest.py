@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from every_rule import TARGETS, EveryRule, configuration, killing
+from killed_jobs import TARGETS, EveryRule, configuration, killing
 from ssh_server import Server, make_keys, what_is_missing
 from workflow_copy import copy_of
 

@@ -14,7 +14,7 @@ from dpuflow.config import check, load_schema
 from dpuflow.config_docs import document
 from dpuflow.errors import UserError
 
-from every_rule import REPO  # isort: skip
+from killed_jobs import REPO  # isort: skip
 
 SCHEMA = REPO / "config/config.schema.yaml"
 FULL = yaml.safe_load(

@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from every_rule import REPO
+from killed_jobs import REPO
 
 from dpuflow.files import sha256
 

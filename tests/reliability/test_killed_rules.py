@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from every_rule import rules
+from killed_jobs import rules
 from ssh_server import what_is_missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.rules]
@@ -22,7 +22,7 @@ def killed(campaign):
     def note(rule):
         if rule == "run_ssh" and what_is_missing():
             pytest.skip(what_is_missing())
-        assert rule in campaign.notes, f"{rule} never ran: every_rule.py needs a target for it"
+        assert rule in campaign.notes, f"{rule} never ran: killed_jobs.py needs a target for it"
         return campaign.notes[rule]
 
     return note

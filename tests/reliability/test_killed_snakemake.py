@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from every_rule import EveryRule, configuration, killing
+from killed_jobs import EveryRule, configuration, killing
 from workflow_copy import copy_of
 
 from dpuflow.files import sha256

@@ -54,6 +54,11 @@ CONFIG = {
     },
     "gates": [{"from_stage": "frozen", "to_stage": "board", "max_drop": 1}],
     "predict": {"images": "own/pictures"},
+    "quantizer_search": {
+        "dataset": "drawn",
+        "model": "small",
+        "grid": {"method": ["min_diffs", "non_overflow"]},
+    },
     "runs": [
         {"dataset": dataset, "model": model, "quantizer": quantizer, "target": target, "runner": runner}
         for dataset, model, quantizer, target, runner in (
@@ -69,11 +74,11 @@ CONFIG = {
 }
 
 TARGETS = [
-    *("all", "bundles", "sweep", "predict", "rulegraph", "dag_svg"),
+    *("all", "bundles", "sweep", "predict", "quantizer_search", "rulegraph", "dag_svg"),
     # no runs on these: the way to their images is what they add
     *(f"results/{name}/dataset.h5" for name in ("packed", "foldered", "fetched")),
 ]
-NO_JOBS_OF_THEIR_OWN = {"all", "bundles", "sweep", "predict"}
+NO_JOBS_OF_THEIR_OWN = {"all", "bundles", "sweep", "predict", "quantizer_search"}
 """Rules that only collect files."""
 
 OWN_FILES = [

@@ -33,6 +33,7 @@ SCRIPTS = {
     "predict": "predict_pictures",
     "provenance": "provenance",
     "quantize_reference": "quantize_reference",
+    "quantizer_search": "search_quantizer",
     "record_vai_c": "record_vai_c",
     "record_vai_q": "record_vai_q",
     "report": "report",
@@ -58,7 +59,7 @@ ENVIRONMENTS = {
     "record_vai_q; record_vai_c; evaluate_vai_q",
     "report": "report; sweep_report",
     "dpuflow": "obtain_dataset; build_dataset; import_frozen; compile_reference; compile_native; bundle; "
-    "gate; predict_pictures; rulegraph; dag_svg; "
+    "gate; predict_pictures; rulegraph; dag_svg; search_quantizer; "
     "vitis_ai_bundle; vitis_ai_test_images; vitis_ai_arch; export_quantized",
 }
 """Stem of envs/*.yaml -> rules that run in it, with or without --sdm conda."""
@@ -101,7 +102,7 @@ BY_HAND = {
     "dpuflow/training/fake_quant.py": "finetune",
     "dpuflow/datasets/synthetic_signs.py": "obtain_dataset; build_dataset",
     "dpuflow/tfgraph/checkpoint.py": "convert; freeze; evaluate_frozen; evaluate_quantized",
-    "dpuflow/quantize/folding.py": "quantize_reference",
+    "dpuflow/quantize/folding.py": "quantize_reference; search_quantizer",
     "dpuflow/compiler/cost_model.py": "compile_reference; compile_native",
     "dpuflow/native/lowering.py": "compile_native",
     "dpuflow/isa/machine.py": "run_isa_simulator; compile_native",
@@ -109,13 +110,13 @@ BY_HAND = {
     "dpuflow/virtual_board/vart_api.py": "run_virtual_board",
     "dpuflow/virtual_board/bin/xdputil": "run_virtual_board",
     "dpuflow/gate.py": "gate",
-    "dpuflow/report/page.py": "report; sweep_report; predict_pictures",
+    "dpuflow/report/page.py": "report; sweep_report; predict_pictures; search_quantizer",
     "dpuflow/report/templates/accuracy.html.j2": "report",
     "dpuflow/report/templates/sweep.html.j2": "sweep_report",
     "dpuflow/report/templates/predictions.html.j2": "predict_pictures",
-    "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures",
+    "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures; search_quantizer",
     "dpuflow/emulator/native.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
-    "predict_pictures; compile_native",
+    "predict_pictures; compile_native; search_quantizer",
     "dpuflow/vitis_ai/tool_logs.py": "record_vai_q; record_vai_c",
     "dpuflow/rulegraph.py": PICTURES,
     "dpuflow/code_closure.py": "",
@@ -138,6 +139,7 @@ DATA_OF = {
     "dpuflow/report/templates/run.html.j2": "dpuflow/report/accuracy.py",
     "dpuflow/report/templates/sweep.html.j2": "dpuflow/report/sweep.py",
     "dpuflow/report/templates/predictions.html.j2": "dpuflow/predict/answers.py",
+    "dpuflow/report/templates/quantizer_search.html.j2": "dpuflow/report/quantizer_search.py",
     "dpuflow/report/templates/base.html.j2": "dpuflow/report/page.py",
     "dpuflow/report/templates/macros.html.j2": "dpuflow/report/page.py",
     "dpuflow/report/templates/report.css": "dpuflow/report/page.py",

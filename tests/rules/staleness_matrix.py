@@ -223,6 +223,11 @@ OTHERS = [
     *(Row(f"predict.{k}", {f"predict.{k}": v}, "predict_pictures", shown=False) for k, v in {
         "images": "own/more", "invert": True, "top": 5,
     }.items()),
+    Row(
+        "quantizer_search.grid", {"quantizer_search.grid": {"method": "min_diffs"}}, "search_quantizer", False
+    ),
+    *(new_jobs(f"quantizer_search.{k}", {f"quantizer_search.{k}": v}, f"{reruns}search_quantizer")
+      for k, v, reruns in (("dataset", "pair", ""), ("model", "further", ""), ("seed", 5, "train model=small-s5; "))),
     Row("images", {"images": "own/more"}, "predict_pictures", shown=False),
     # an entry that no run uses
     Row("models", {"models.unused": {"frozen_pb": "own/other.pb"}}, "", shown=False),
@@ -233,7 +238,7 @@ ROWS = [*DATASETS, *LAYERS, *MODELS, *QUANTIZERS, *TARGETS, *RUNNERS, *OTHERS]
 FLOW = {
     "build_dataset": "bundle evaluate_frozen evaluate_keras evaluate_quantized evaluate_vai_q finetune "
     "freeze gate import_frozen import_keras predict_pictures quantize_reference "
-    "record_vai_q run_emulator run_isa_simulator train vitis_ai_bundle "
+    "record_vai_q run_emulator run_isa_simulator search_quantizer train vitis_ai_bundle "
     "vitis_ai_test_images RESULTS",
     "bundle": "run_ssh run_virtual_board",
     "compile_native": "bundle predict_pictures run_isa_simulator RESULTS",
@@ -242,15 +247,15 @@ FLOW = {
     "compile_vai_c_tensorflow2": "record_vai_c",
     "compile_vai_c_xir": "record_vai_c",
     "convert": "evaluate_frozen evaluate_quantized freeze quantize_reference record_vai_q "
-    "vitis_ai_bundle provenance",
+    "search_quantizer vitis_ai_bundle provenance",
     "evaluate_frozen": "gate RESULTS",
     "evaluate_keras": "gate RESULTS",
     "evaluate_quantized": "gate run_emulator run_isa_simulator run_ssh run_virtual_board RESULTS",
     "evaluate_vai_q": "gate run_emulator RESULTS",
     "export_quantized": "compile_vai_c_xir provenance",
     "finetune": "convert evaluate_keras freeze quantize_reference RESULTS",
-    "freeze": "evaluate_frozen quantize_reference quantize_vai_q_tensorflow RESULTS",
-    "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
+    "freeze": "evaluate_frozen quantize_reference search_quantizer quantize_vai_q_tensorflow RESULTS",
+    "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference search_quantizer RESULTS",
     "import_keras": "convert evaluate_keras freeze RESULTS",
     "obtain_dataset": "build_dataset provenance",
     "predict_vai_q_tensorflow": "evaluate_vai_q",
