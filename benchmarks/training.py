@@ -64,6 +64,7 @@ def plain(network, augmented, count):
 
     os.environ |= {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tf_keras
+    from tensorflow.python.framework.config import disable_op_determinism
 
     from dpuflow.training.model_builder import build_model
     from dpuflow.training.trainer import compile_model
@@ -77,6 +78,7 @@ def plain(network, augmented, count):
     if augmented:
         model = tf_keras.Sequential([*keras_augmentation(entry["training"]["augmentation"]), model])
     compile_model(model, entry["training"])
+    disable_op_determinism()  # dpuflow's builder asked for it; a user's script does not
 
     def fit(steps=None):
         rows = len(x) if steps is None else min(len(x), steps * batch)
