@@ -52,7 +52,7 @@ rule freeze:
         tolerance=1e-5,
     group:
         "graph"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=growing(3000),
         runtime=15,
@@ -108,7 +108,7 @@ rule evaluate_frozen:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "graph"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=growing(3000),
         runtime=30,

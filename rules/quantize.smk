@@ -31,6 +31,8 @@ rule quantize_reference:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "int8"
+    # before evaluate_frozen, which can then run beside evaluate_quantized
+    priority: 1
     threads: 2
     resources:
         mem_mb=growing(4000),
@@ -60,7 +62,7 @@ rule evaluate_quantized:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "int8"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=growing(3000),
         runtime=30,

@@ -103,7 +103,7 @@ rule evaluate_keras:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "graph"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=growing(3000),
         runtime=30,

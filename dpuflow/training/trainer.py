@@ -40,7 +40,7 @@ def train(model, train_data, validation_data, settings, input_scaling, seed):
         validation_loss, validation_accuracy, kept (the best epoch).
     """
     compile_model(model, settings)
-    loop = _Loop(model, train_data, settings, input_scaling, seed)
+    loop = Loop(model, train_data, settings, input_scaling, seed)
     x_validation = scale_pixels(validation_data[0], input_scaling)
     y_validation = validation_data[1].astype(np.int32)
     predict = predictor(model)
@@ -100,7 +100,7 @@ def _score(probabilities, labels):
     return loss, float((probabilities.argmax(1) == labels).mean())
 
 
-class _Loop:
+class Loop:
     """Training steps as one TensorFlow function over images that stay in memory."""
 
     def __init__(self, model, train_data, settings, input_scaling, seed):
@@ -145,21 +145,22 @@ class _Loop:
             return base * (step + 1) / warm
         return base * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
-    def run_epoch(self, epoch):
-        """One pass over the training images in an order drawn from (seed, epoch)."""
+    def run_epoch(self, epoch, steps=None):
+        """One pass over the training images in an order drawn from (seed, epoch), or its first `steps`."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count).astype(np.int32)
+        steps = min(steps or self.steps, self.steps)
         self.model.reset_metrics()
         start, shown = time.perf_counter(), 0.0
         first = epoch * self.steps
-        for begin in range(0, self.steps, CHUNK):
-            end = min(begin + CHUNK, self.steps)
+        for begin in range(0, steps, CHUNK):
+            end = min(begin + CHUNK, steps)
             rates = np.array([self.rate(first + s) for s in range(begin, end)], np.float32)
             rows = order[begin * self.batch : end * self.batch]
             self.run_chunk(self.tf.constant(rows), self.tf.constant(first + begin), self.tf.constant(rates))
             now = time.perf_counter() - start
             if sys.stderr.isatty() and now - shown > 0.2:
                 shown = now
-                print(f"\r  epoch {epoch + 1}: step {end}/{self.steps}", end="", file=sys.stderr, flush=True)
+                print(f"\r  epoch {epoch + 1}: step {end}/{steps}", end="", file=sys.stderr, flush=True)
         results = {metric.name: float(metric.result()) for metric in self.model.metrics}
         if sys.stderr.isatty():
             print("\r" + " " * 60 + "\r", end="", file=sys.stderr)

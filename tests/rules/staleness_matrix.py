@@ -226,8 +226,11 @@ OTHERS = [
     Row(
         "quantizer_search.grid", {"quantizer_search.grid": {"method": "min_diffs"}}, "search_quantizer", False
     ),
-    *(new_jobs(f"quantizer_search.{k}", {f"quantizer_search.{k}": v}, f"{reruns}search_quantizer")
-      for k, v, reruns in (("dataset", "pair", ""), ("model", "further", ""), ("seed", 5, "train model=small-s5; "))),
+    *(new_jobs(f"quantizer_search.{k}", {f"quantizer_search.{k}": v}, reruns) for k, v, reruns in (
+        ("dataset", "pair", "search_quantizer dataset=pair"),
+        ("model", "further", "search_quantizer model=further"),
+        ("seed", 5, "train model=small-s5; search_quantizer"),
+    )),
     Row("images", {"images": "own/more"}, "predict_pictures", shown=False),
     # an entry that no run uses
     Row("models", {"models.unused": {"frozen_pb": "own/other.pb"}}, "", shown=False),
