@@ -52,7 +52,6 @@ BENCHMARKS = (
     Benchmark(
         "emulator",
         lambda chosen: ["--xmodel", chosen.xmodel, "--frozen", chosen.model / "frozen_graph.pb"],
-        quick=False,
     ),
     Benchmark("quantizer_cost"),
     Benchmark("quantizer", quick=False),
