@@ -3,8 +3,8 @@
     python benchmarks/csv_reading.py [--csv FILE] [--scale 1 10 100] [--repeats 5] [--quick]
 
 Each reading runs in a process of its own, so its peak memory is its own. genfromtxt runs once and
-at scale 1 only: it needs minutes and gigabytes beyond. From 10 times the rows on, only what
-streams is read, and repeated less often. Without --csv and without results of a run, random
+at scale 1 only: it needs minutes and gigabytes beyond. Larger sizes are read once, and beyond 10
+times the rows only by what streams. Without --csv and without results of a run, random
 images are written to a temporary folder.
 """
 
@@ -142,9 +142,8 @@ def show(found, sizes, what, options):
     least, most = min(options.scale), max(options.scale)
     print(
         f"{what[0].upper() + what[1:]}, its rows repeated for the larger sizes. Each reading in a process "
-        f"of its own: median of {options.repeats} after a warm-up, of {min(options.repeats, 3)} at "
-        f"{COPIES_AT_MOST} x; genfromtxt and larger sizes once. Only dpuflow checks every field. Memory is "
-        "what came on top of the imports.\n"
+        f"of its own: median of {options.repeats} after a warm-up; genfromtxt and larger sizes once. Only "
+        "dpuflow checks every field. Memory is what came on top of the imports.\n"
     )
     goals = Goals(not options.quick)
     first = found["dpuflow, whole file", least].median
