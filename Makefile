@@ -51,12 +51,12 @@ rulegraph dag_svg: $(VENV)/run.stamp ## draw the rules (results/rulegraph.svg) o
 docs: $(VENV)/run.stamp ## write config/README.md anew from the schema
 	@$(VENV)/bin/python -m dpuflow.config_docs config/config.schema.yaml > config/README.md
 
-RESULT = results/synthetic_signs/signnet
-bench: $(VENV)/test.stamp run ## run the benchmarks on the results of `make run`; they print ratios
-	@PYTHONPATH=. $(VENV)/bin/python benchmarks/csv_reading.py
-	@PYTHONPATH=. $(VENV)/bin/python benchmarks/emulator.py --xmodel $(RESULT)/reference/kv260/signnet.xmodel --frozen $(RESULT)/frozen_graph.pb
-	@PYTHONPATH=. $(VENV)/bin/python benchmarks/isa.py $(RESULT)/reference/quantized_model.h5
-	@PYTHONPATH=. $(VENV)/bin/python benchmarks/dag_scaling.py
+$(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.txt
+	@$(PIP) install --quiet -c constraints.txt -r requirements-bench.txt
+	@touch $@
+
+bench: $(VENV)/bench.stamp ## run all benchmarks -> benchmarks/results.md (DATA=folder of the real data)
+	@$(VENV)/bin/python benchmarks/run_all.py $(if $(DATA),--data $(DATA))
 
 clean: ## remove everything that was computed
 	rm -rf results resources logs benchmarks/jobs deploy

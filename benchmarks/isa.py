@@ -1,20 +1,20 @@
 """Native compiler and instruction simulator: seconds to compile and check, images per second.
 
-    python benchmarks/isa.py quantized_model.h5 [--size B4096] [--images 256] [--rounds 3]
+    python benchmarks/isa.py quantized_model.h5 [--size B4096] [--images 256] [--repeats 3] [--quick]
 
 Compiles the model (with its own verification), then runs random images through the machine
-code and through the emulator, in turns; the best round of each counts, because the machine
-may be busy with other things. Exit status 1 if the two differ or a goal is missed.
+code and through the emulator, in turns. Exit status 1 if the two differ or a goal is missed.
+Without a model (--quick) a random network of two layers is used.
 """
 
-import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import subject
+from measuring import Goals, medians, parser_of, table
 
 GOAL_COMPILE = 20.0
 """Seconds to compile, check and verify a small network."""
@@ -29,55 +29,80 @@ def seconds(function):
     return result, time.perf_counter() - start
 
 
+def quantized_network(path):
+    """The model at `path`, or a random one for None."""
+    from dpuflow.quantize.reference import quantize
+    from dpuflow.quantized_file import read_quantized
+
+    if path:
+        return read_quantized(path)
+    with tempfile.TemporaryDirectory() as folder:
+        frozen = Path(folder) / "random.pb"
+        subject.random_frozen_graph(frozen)
+        return quantize(frozen, subject.random_images(8)[0], {"diagnosis": False})[0]
+
+
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", metavar="quantized_model.h5")
+    """Measure and print the section; returns the exit status."""
+    parser = parser_of(__doc__, repeats=3)
+    parser.add_argument("model", metavar="quantized_model.h5", nargs="?")
     parser.add_argument("--size", default="B4096", help="DPUCZDX8G size, B512 to B4096")
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        options.images, options.repeats = 4, 1
+    elif not options.model:
+        parser.error("give a quantized_model.h5, or --quick")
 
     from dpuflow.emulator import Emulator
     from dpuflow.isa.program import read_programs
     from dpuflow.isa.runner import IsaRunner
     from dpuflow.isa.simulator import Simulator
     from dpuflow.native.report import compile_native
-    from dpuflow.quantized_file import read_quantized
     from dpuflow.targets import get_target
 
-    quantized = read_quantized(arguments.model)
-    target = get_target(f"DPUCZDX8G_ISA1_{arguments.size}")
+    quantized = quantized_network(options.model)
+    target = get_target(f"DPUCZDX8G_ISA1_{options.size}")
     compiled, compile_seconds = seconds(lambda: compile_native(quantized, target))
     programs = read_programs(compiled.graph)
     _, check_seconds = seconds(lambda: [Simulator(program) for program in programs])
     runner, emulator = IsaRunner(compiled.graph), Emulator(compiled.graph)
     shape = tuple(emulator.input.tensor.shape[1:])
-    batch = np.random.default_rng(0).integers(-128, 128, (arguments.images, *shape), np.int8)
-    best = {}
-    for _ in range(arguments.rounds):
-        for name, run in (("machine code", runner.run), ("emulator", emulator.run)):
-            result, taken = seconds(lambda run=run: run(batch))
-            if name not in best or taken < best[name][1]:
-                best[name] = (result, taken)
-    equal = bool(np.array_equal(best["machine code"][0], best["emulator"][0]))
-    print(f"{quantized.network.name} on {arguments.size}, {arguments.images} random images")
-    print(f"compile and verify   {compile_seconds:8.2f} s")
-    print(f"check alone          {check_seconds:8.2f} s")
-    for name, (_, taken) in best.items():
-        print(f"{name:<20} {arguments.images / taken:8.0f} images/s")
-    for program in compiled.report["programs"]:
-        estimate = program["estimate"]
-        count = sum(program["instructions"].values())
-        print(
-            f"{program['name']}: {program['code_bytes']} bytes, {count} instructions;"
-            f" estimated {estimate['cycles']} cycles, {estimate['sequential']} without overlap"
+    batch = np.random.default_rng(0).integers(-128, 128, (options.images, *shape), np.int8)
+    equal = bool(np.array_equal(runner.run(batch), emulator.run(batch)))
+    ways = {"machine code": lambda: runner.run(batch), "emulator": lambda: emulator.run(batch)}
+    taken = medians(ways, options.repeats)
+
+    print("## Native compiler and instruction simulator\n")
+    rows = [(name, f"{options.images / value:,.0f}") for name, value in taken.items()]
+    print(table((f"{quantized.network.name} on {options.size}", "images/s"), rows))
+    rows = [
+        (
+            program["name"],
+            f"{program['code_bytes']:,}",
+            sum(program["instructions"].values()),
+            f"{program['estimate']['cycles']:,}",
+            f"{program['estimate']['sequential']:,}",
         )
-    missed = not equal or compile_seconds > GOAL_COMPILE
-    missed |= best["machine code"][1] * 100 / arguments.images > GOAL_100_IMAGES
-    print("equal" if equal else "DIFFERENT", "- goals missed" if missed else "- goals met")
-    return int(missed)
+        for program in compiled.report["programs"]
+    ]
+    print(table(("program", "bytes", "instructions", "cycles (estimate)", "without overlap"), rows))
+    print(
+        f"{options.images} random images, median of {options.repeats} rounds in turns after a warm-up; "
+        f"compiled and verified in {compile_seconds:.2f} s, checked alone in {check_seconds:.2f} s.\n"
+    )
+    goals = Goals(not options.quick)
+    hundred = taken["machine code"] * 100 / options.images
+    goals.add(
+        f"compiled and verified in {compile_seconds:.1f} s (goal {GOAL_COMPILE:.0f})",
+        compile_seconds <= GOAL_COMPILE,
+    )
+    goals.add(
+        f"100 images in {hundred:.1f} s on the simulator (goal {GOAL_100_IMAGES:.0f})",
+        hundred <= GOAL_100_IMAGES,
+    )
+    goals.add("machine code and emulator give equal bytes", equal)
+    return max(goals.finish(), int(not equal))
 
 
 if __name__ == "__main__":

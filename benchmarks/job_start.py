@@ -7,7 +7,7 @@ Runs the whole chain in a scratch folder, one job at a time. Nothing is simulate
 (benchmarks/probe) in the jobs' own processes notes when the interpreter has started and
 Snakemake has handed over the job, when the script's imports are done, what TensorFlow's
 import took, and when the script ends. Exit status 1 if a script imports what it does not
-need: TensorFlow outside of TENSORFLOW, or pandas.
+need: TensorFlow outside of TENSORFLOW.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def needless(rows):
     """Imports that a script does without, as messages."""
     for script, measured in rows.items():
         packages = set(measured[0]["packages"])
-        unwanted = {"pandas"} if script in TENSORFLOW else {"pandas", "tensorflow", "tf_keras"}
+        unwanted = set() if script in TENSORFLOW else {"tensorflow", "tf_keras"}
         if found := sorted(packages & unwanted):
             yield f"{script}.py imports {', '.join(found)}"
 

@@ -38,20 +38,25 @@ def progress(text):
 
 
 def medians(calls, repeats=REPEATS):
-    """{name: median seconds} of {name: function}.
+    """{name: median seconds} of {name: function}, see `median_times`."""
+    return {name: wall for name, (wall, _) in median_times(calls, repeats).items()}
+
+
+def median_times(calls, repeats=REPEATS):
+    """{name: (median seconds, median seconds of CPU time of all threads)} of {name: function}.
 
     One warm-up of each, then rounds in which each has its turn, so that a machine that
     slows down slows all of them.
     """
     for call in calls.values():
         call()
-    seconds = {name: [] for name in calls}
+    taken = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            taken[name].append((time.perf_counter() - start, time.process_time() - cpu_start))
+    return {name: tuple(map(statistics.median, zip(*rows, strict=True))) for name, rows in taken.items()}
 
 
 @dataclass(frozen=True)

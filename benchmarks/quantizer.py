@@ -1,22 +1,22 @@
 """Methods of the reference quantizer against accuracy, agreement and time, as a Markdown table.
 
-    python benchmarks/quantizer.py DATASET.h5 NETWORK=FOLDER[,FOLDER...] [...] [--methods a,b] [--images N]
+    python benchmarks/quantizer.py [DATASET.h5 NETWORK=FOLDER[,FOLDER...] ...] [--methods a,b] [--images N]
 
-DATASET.h5 is `results/{dataset}/dataset.h5`; each FOLDER holds frozen_graph.pb and
-scaling.json ({"subtract", "divide"}) of one training seed. Accuracy is that of the
-integer network on every test image; `agree` is the share of test images with the float
-network's class; a row is the mean over the folders of a network. Seconds are wall-clock of
-`quantize` on this machine, diagnosis off, the interpreter's start not included.
+DATASET.h5 is `results/{dataset}/dataset.h5`; each FOLDER is one training seed's: a model's folder
+of the workflow, or one with frozen_graph.pb and scaling.json ({"subtract", "divide"}). Without
+them, the network of the last run. Accuracy is that of the integer network on every test image;
+`agree` is the share of test images with the float network's class; a row is the mean over the
+folders of a network. Seconds are wall-clock of one `quantize` on this machine, diagnosis off, the
+interpreter's start not included. What time and memory depend on: quantizer_cost.py.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import subject
+from measuring import parser_of, progress, table
 
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.files import read_json
@@ -50,13 +50,21 @@ def float_classes(path, images, scaling):
         )
 
 
+def scaling_of(folder):
+    """{"subtract", "divide"} of a folder's network."""
+    own = folder / "scaling.json"
+    if own.exists():
+        return read_json(own)
+    return read_json(folder / "reference" / "quantization.json")["input_scaling"]
+
+
 def measure(folder, dataset, settings, count, float_answers):
     """(float accuracy, int8 accuracy, agreement, seconds) of one trained network.
 
     float_answers : {folder: classes}, filled here: they are the same for every method.
     """
     folder = Path(folder)
-    scaling = read_json(folder / "scaling.json")
+    scaling = scaling_of(folder)
     test, labels = dataset.subset("test")
     calibration, _ = dataset.subset("calibration")
     graph = folder / "frozen_graph.pb"
@@ -75,31 +83,46 @@ def measure(folder, dataset, settings, count, float_answers):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset")
-    parser.add_argument("networks", nargs="+", metavar="NETWORK=FOLDER,...")
+    """Measure and print the section; returns the exit status."""
+    parser = parser_of(__doc__, repeats=None)
+    parser.add_argument("dataset", nargs="?")
+    parser.add_argument("networks", nargs="*", metavar="NETWORK=FOLDER,...")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--images", type=int, help="calibration images (default: the whole split)")
     options = parser.parse_args()
-    dataset, float_answers = read_dataset(options.dataset), {}
-    print("| network | method | float % | int8 % | drop, points | agree | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    what = ""
+    if options.dataset is None:
+        chosen = subject.find()
+        options.dataset, options.networks = chosen.dataset_h5, [f"{subject.MODEL}={chosen.model}"]
+        what = f"{chosen.title}, one training. "
+    dataset, float_answers, lines = read_dataset(options.dataset), {}, []
     for entry in options.networks:
         name, _, folders = entry.partition("=")
         for method in options.methods.split(","):
+            progress(f"{name}, {method}")
             rows = [
                 measure(f, dataset, METHODS[method], options.images, float_answers)
                 for f in folders.split(",")
             ]
             real, integer, agree, seconds = np.mean(rows, axis=0)
-            print(
-                f"| {name} ({len(rows)}) | {method} | {100 * real:.3f} | {100 * integer:.3f} "
-                f"| {100 * (real - integer):+.3f} | {agree:.5f} | {seconds:.1f} |",
-                flush=True,
+            lines.append(
+                (
+                    f"{name} ({len(rows)})",
+                    method,
+                    f"{100 * real:.3f}",
+                    f"{100 * integer:.3f}",
+                    f"{100 * (real - integer):+.3f}",
+                    f"{agree:.5f}",
+                    f"{seconds:.1f}",
+                )
             )
+    print("## Methods of the quantizer\n")
+    print(
+        table(("network (seeds)", "method", "float %", "int8 %", "drop, points", "agree", "seconds"), lines)
+    )
+    print(f"{what}Every test image; seconds of one call each.")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -66,8 +66,8 @@ def find():
     sys.exit("nothing to measure: no results of a run; `make bench` makes them, or give --quick")
 
 
-def random_frozen_graph(path, widths=(8, 8), classes=25):
-    """Write a small frozen graph with random weights for 28 x 28 grey images."""
+def random_frozen_graph(path, widths=(8, 8), hidden=None, classes=25):
+    """Write a frozen graph with random weights for 28 x 28 grey images: convolutions, dense layers."""
     from dpuflow.tensorflow_env import keras, tensorflow
 
     tf = tensorflow()
@@ -78,7 +78,8 @@ def random_frozen_graph(path, widths=(8, 8), classes=25):
     stack = [layers.InputLayer((28, 28, 1), name="image")]
     for width in widths:
         stack += [layers.Conv2D(width, 3, padding="same", activation="relu"), layers.MaxPool2D()]
-    stack += [layers.Flatten(), layers.Dense(classes, activation="softmax")]
+    stack += [layers.Flatten()] + ([layers.Dense(hidden, activation="relu")] if hidden else [])
+    stack += [layers.Dense(classes, activation="softmax")]
     model = keras().Sequential(stack)
     function = tf.function(model).get_concrete_function(tf.TensorSpec((None, 28, 28, 1), tf.float32))
     graph = convert_variables_to_constants_v2(function).graph.as_graph_def()

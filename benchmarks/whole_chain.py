@@ -33,7 +33,7 @@ def plain(config, folder, *arguments):
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, REPO / "benchmarks" / "plain_chain.py", path, folder, *arguments]
     start = time.perf_counter()
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(REPO), capture_output=True, text=True)
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stderr[-4000:])

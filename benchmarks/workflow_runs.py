@@ -9,7 +9,7 @@ from pathlib import Path
 
 import subject
 import yaml
-from dag_scaling import DATASET, MODEL, copy_workflow, environment
+from dag_scaling import DATASET, MODEL, copy_of, environment
 from measuring import REPO
 
 CONFIG = "benchmark.yaml"
@@ -47,8 +47,7 @@ def make_folder(folder):
     """A copy of the workflow without any results, in `folder`; returns its path."""
     folder = Path(folder)
     folder.mkdir(parents=True)
-    copy_workflow(folder)
-    return folder
+    return copy_of(REPO, folder)
 
 
 def snakemake(folder, config, target="all"):
@@ -59,7 +58,7 @@ def snakemake(folder, config, target="all"):
     done = subprocess.run(
         command,
         cwd=folder,
-        env=environment(),
+        env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -126,6 +126,17 @@ def test_faults(write, data, expected):
     assert "\n" not in message
 
 
+def test_every_number_is_read_or_refused(write):
+    fields = [b"%d" % number for number in range(1100)] + [b"00", b"000", b"099", b"0255", b""]
+    for field in fields:
+        path = write(HEADER + b"1,0," + field + b",255,0\n")
+        if field and len(field) <= 3 and int(field) <= 255:
+            assert read_image_csv(path)[0].ravel().tolist() == [0, int(field), 255, 0]
+        else:
+            with pytest.raises(UserError, match=r"line 2, column 3 \(pixel2\)"):
+                read_image_csv(path)
+
+
 @pytest.mark.fault("data", "pixel 256 in line 4,323", "refused")
 def test_fault_line_is_right_in_a_later_block(write):
     rows = [b"3,0,9,10,99\n"] * 5000

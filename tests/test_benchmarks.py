@@ -1,0 +1,151 @@
+"""The benchmarks work: their harness on small things, and each script far enough that it cannot rot.
+
+Nothing here depends on how fast the machine is.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
+HELPERS = {"measuring", "subject", "contenders", "workflow_runs", "plain_chain"}
+sys.path.insert(0, str(FOLDER))
+
+measuring, run_all, subject = map(importlib.import_module, ("measuring", "run_all", "subject"))
+
+
+def run(repo, script, *arguments):
+    environment = os.environ | {"COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, FOLDER / f"{script}.py", *arguments],
+        cwd=repo,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def allocate(mebibytes):
+    """A function for a child process: what it holds is written, so it is resident."""
+    return np.ones(mebibytes << 20, np.uint8).sum() // (1 << 20)
+
+
+def test_medians_have_a_warm_up_and_take_turns(monkeypatch):
+    now, calls = [0.0], []
+    durations = {"a": iter([9, 1, 5, 2]), "b": iter([9, 7, 7, 8])}
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def call(name):
+        calls.append(name)
+        now[0] += next(durations[name])
+
+    monkeypatch.setattr(time, "process_time", lambda: 2 * now[0])
+    assert measuring.median_times({n: lambda n=n: call(n) for n in "ab"}, 3) == {"a": (2, 4), "b": (7, 14)}
+    assert calls == list("abababab")
+
+
+def test_a_child_process_has_a_peak_of_its_own():
+    held = np.ones(300 << 20, np.uint8)  # the child must not count what its parent holds
+    one = measuring.in_child(allocate, 64, repeats=3, warm_up=False, imports=("numpy",))
+    assert one.result == 64 and len(one.seconds) == 3 and min(one.seconds) > 0
+    assert 60 < one.grown < 140 and one.grown < one.peak < 300
+    assert one.median == sorted(one.seconds)[1]
+    assert held[-1] == 1
+
+
+def test_goals_decide_the_exit_status(capsys):
+    goals = measuring.Goals()
+    goals.add("3 x as fast (goal 2)", True)
+    assert goals.finish() == 0
+    goals.add("7 s (goal 5)", False)
+    assert goals.finish() == 1
+    text = capsys.readouterr().out
+    assert measuring.goal_lines(text)[-2:] == ["- met: 3 x as fast (goal 2)", "- MISSED: 7 s (goal 5)"]
+    quick = measuring.Goals(binding=False)
+    quick.add("7 s (goal 5)", False)
+    assert quick.finish() == 0 and capsys.readouterr().out == "- not judged: 7 s (goal 5)\n"
+
+
+def test_table():
+    assert measuring.table(("a", "b"), [("x", 1)]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
+
+
+def test_every_script_is_run_by_run_all_and_explains_itself(repo):
+    assert {benchmark.name for benchmark in run_all.BENCHMARKS} == set(SCRIPTS) - HELPERS - {"run_all"}
+    for script in set(SCRIPTS) - HELPERS:
+        done = run(repo, script, "--help")
+        assert done.returncode == 0 and done.stdout.startswith("usage: "), script + done.stderr
+
+
+def test_the_page_keeps_the_sections_that_are_not_measured_anew():
+    sections = {
+        "evaluation": "## Evaluation\n\n- met: fast (goal 1)",
+        "csv_reading": "## Reading CSV\n\n| a |\n| --- |\n\n- MISSED: slow (goal 2)",
+    }
+    page = run_all.page_of(sections)
+    assert run_all.sections_of(page) == sections
+    assert "1 of 2 met, 1 missed." in page
+    assert "- met: fast (goal 1) (evaluation)" in page and "- MISSED: slow (goal 2) (csv_reading)" in page
+    assert page.index("## Goals") < page.index("## Reading CSV") < page.index("## Evaluation")
+    assert "| processor | " in page and f"numpy {np.__version__}" in page
+
+
+def test_a_failing_benchmark_is_seen(monkeypatch, tmp_path):
+    (tmp_path / "broken.py").write_text("import sys\nprint('half a result')\nsys.exit(3)\n")
+    monkeypatch.setattr(run_all, "FOLDER", tmp_path)
+    section, failed = run_all.run(run_all.Benchmark("broken"), quick=True)
+    assert failed and "half a result" in section
+    assert measuring.goal_lines(section) == ["- MISSED: broken.py failed with exit status 3"]
+
+
+def test_a_folder_that_is_not_there(repo, tmp_path):
+    done = run(repo, "run_all", "--data", str(tmp_path / "none"), "--only", "csv_reading")
+    assert done.returncode == 1 and "no such folder" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_whole_page_in_small(repo, tmp_path):
+    output = tmp_path / "results.md"
+    done = run(repo, "run_all", "--quick", "--only", "csv_reading", "isa", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    page = output.read_text()
+    sections = run_all.sections_of(page)
+    assert list(sections) == ["csv_reading", "isa"]
+    rows = [
+        line.split(" | ") for line in sections["csv_reading"].splitlines() if line.startswith("| dpuflow")
+    ]
+    assert [row[1] for row in rows] == ["300", "300", "900", "900"]
+    assert len(measuring.goal_lines(page)) == 2 * 6 and "Not judged." in page
+
+
+@pytest.mark.slow
+def test_the_other_ways_to_quantize_and_run_the_same_network(tmp_path):
+    contenders = pytest.importorskip("contenders")
+    pytest.importorskip("onnxruntime", reason="needs requirements-bench.txt")
+    from dpuflow.numerics import scale_pixels
+    from dpuflow.quantize.folding import fold
+    from dpuflow.tfgraph.freeze import FrozenGraph
+    from dpuflow.tfgraph.graph_reader import read_network_and_nodes
+
+    frozen = tmp_path / "frozen.pb"
+    subject.random_frozen_graph(frozen)
+    x = scale_pixels(subject.random_images(40)[0], {"subtract": 128, "divide": 128})
+    network, nodes = read_network_and_nodes(frozen)
+    ends = nodes["input"], nodes["output"]
+    expected = FrozenGraph(frozen, *ends).run(x)
+    # the tail is a smaller batch
+    lite = contenders.TfLite(contenders.tflite_int8(frozen, ends, x), 32, 1)
+    answers = lite.run(lite.quantize(x))
+    assert answers.shape == expected.shape and answers.dtype == np.int8
+    assert np.abs((answers.astype(float) + 128) / 256 - expected).max() < 0.03
+    contenders.onnx_int8(fold(network)[0], x, tmp_path / "int8.onnx")
+    whole = contenders.OnnxRuntime(tmp_path / "int8.float.onnx", 32, 1)
+    assert np.abs(whole.run(whole.quantize(x)) - expected).max() < 1e-5
+    runtime = contenders.OnnxRuntime(tmp_path / "int8.onnx", 32, 1)
+    assert np.abs(runtime.run(runtime.quantize(x)) - expected).max() < 0.03
