@@ -46,8 +46,8 @@ def growing(mem_mb):
 # Groups: on a cluster the small stages of a run travel as one job (ignored where jobs run locally).
 # data -> (training, alone) -> graph -> int8; a rule between two of the same group belongs to it, too.
 
-# Threads: what only measures a network has one, because most of its time is the start of TensorFlow: two of
-# them side by side are faster than one after the other on two cores.
+# Threads: what only measures a network has one, because most of its time is the start of TensorFlow, which
+# uses one core: two such jobs run side by side on two cores.
 
 
 wildcard_constraints:
