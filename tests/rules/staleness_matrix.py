@@ -226,7 +226,7 @@ OTHERS = [
     Row(
         "quantizer_search.grid", {"quantizer_search.grid": {"method": "min_diffs"}}, "search_quantizer", False
     ),
-    *(new_jobs(f"quantizer_search.{k}", {f"quantizer_search.{k}": v}, reruns) for k, v, reruns in (
+    *(Row(f"quantizer_search.{k}", {f"quantizer_search.{k}": v}, reruns, False, True) for k, v, reruns in (
         ("dataset", "pair", "search_quantizer dataset=pair"),
         ("model", "further", "search_quantizer model=further"),
         ("seed", 5, "train model=small-s5; search_quantizer"),
@@ -258,7 +258,7 @@ FLOW = {
     "export_quantized": "compile_vai_c_xir provenance",
     "finetune": "convert evaluate_keras freeze quantize_reference RESULTS",
     "freeze": "evaluate_frozen quantize_reference search_quantizer quantize_vai_q_tensorflow RESULTS",
-    "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference search_quantizer RESULTS",
+    "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "import_keras": "convert evaluate_keras freeze RESULTS",
     "obtain_dataset": "build_dataset provenance",
     "predict_vai_q_tensorflow": "evaluate_vai_q",
