@@ -6,12 +6,13 @@ the run list into single runs; `Settings` answers what a rule's params ask.
 
 import difflib
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
@@ -34,6 +35,15 @@ ORIGINS = ("layers", "keras_h5", "frozen_pb", "starts_from")
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C loader where PyYAML has it: every start of Snakemake, so every cluster job, reads the schemas."""
+
+_TYPES = Draft202012Validator.TYPE_CHECKER
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=_TYPES.redefine(
+        "number", lambda _, value: _TYPES.is_type(value, "number") and math.isfinite(value)
+    ),
+)
+"""Takes YAML's .inf and .nan for no numbers."""
 
 MAX_VALUES, MAX_DEPTH = 100_000, 60
 """Of a configuration: a sweep over hundreds of runs has thousands of values."""
@@ -59,7 +69,7 @@ def check(config, schema_path):
     """Raise one UserError that lists every mistake of `config` by its key."""
     _check_extent(config)
     schema, registry = load_schema(schema_path)
-    validator = Draft202012Validator(schema, registry=registry)
+    validator = _Validator(schema, registry=registry)
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     messages = []

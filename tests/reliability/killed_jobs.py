@@ -13,7 +13,7 @@ from workflow_copy import TINY, Workflow
 REPO = Path(__file__).resolve().parents[2]
 KILLER = Path(__file__).with_name("killer")
 STAND_IN = REPO / "tests/vitis_ai/stand_in"
-COLLECTING = {"all", "bundles", "sweep", "predict"}
+COLLECTING = {"all", "bundles", "sweep", "predict", "quantizer_search"}
 """Rules without a job of their own."""
 
 MODEL = "results/tiny/small"
@@ -21,6 +21,7 @@ TARGETS = [
     "all",
     "sweep",
     "predict",
+    "quantizer_search",
     "rulegraph",
     "dag_svg",
     "results/tiny/own_h5/keras_trained_model.h5",
@@ -81,6 +82,7 @@ def configuration(server=None):
         config["runners"]["lab"] = {"kind": "ssh", "boards": [server.entry()], "options": options}
         config["runs"].append(run | {"target": "native", "runner": "lab"})
     config["predict"] = {"images": "pictures"}
+    config["quantizer_search"] = {"grid": {"bias_correction": [True, False]}}
     return config
 
 
