@@ -6,7 +6,7 @@ import warnings
 import h5py
 
 from dpuflow.errors import UserError
-from dpuflow.files import atomic_path
+from dpuflow.files import write_bytes
 from dpuflow.tensorflow_env import keras
 
 UNKNOWN_TO_OLD_KERAS = {
@@ -26,17 +26,19 @@ def save_model(model, path):
     The `model_config` is cleaned of keys that TensorFlow 2.3 to 2.12 does not know and
     kept as bytes, because TensorFlow 2.3 calls ``.decode`` on it.
     """
-    with atomic_path(path) as temporary:
+    # in memory: on a full disk the HDF5 library ends in a segmentation fault instead of an error
+    with h5py.File("model.h5", "w", driver="core", backing_store=False) as file:
         with warnings.catch_warnings():  # Keras recommends its newer format each time
             warnings.simplefilter("ignore")
-            model.save(temporary, save_format="h5")
-        with h5py.File(temporary, "r+") as file:
-            for attribute in ("model_config", "training_config"):
-                if attribute in file.attrs:
-                    value = json.loads(_text(file.attrs[attribute]))
-                    _strip_unknown(value)
-                    del file.attrs[attribute]
-                    file.attrs[attribute] = json.dumps(value).encode("utf-8")
+            model.save(file, save_format="h5")
+        for attribute in ("model_config", "training_config"):
+            if attribute in file.attrs:
+                value = json.loads(_text(file.attrs[attribute]))
+                _strip_unknown(value)
+                del file.attrs[attribute]
+                file.attrs[attribute] = json.dumps(value).encode("utf-8")
+        file.flush()
+        write_bytes(path, file.id.get_file_image())
 
 
 def load_model(path, *, compile=False):

@@ -11,8 +11,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.rules]
 VENDORS = ("compile_vai_c_tensorflow", "compile_vai_c_tensorflow2", "compile_vai_c_xir")
 """The vendor's compilers write under the final name themselves."""
 
-MEASURED = re.compile(r"/board\.json$|/report/sweep\.|/(quantize|compile)\.log$")
-"""Artifacts that hold times, and logs of the vendor's tools."""
+MEASURED = re.compile(
+    r"/board\.json$|/report/sweep\.|/quantizer_search\.|/(quantize|compile)\.log$|^results/provenance\.json$"
+)
+"""Artifacts that hold times, provenance.json with the checksum of one, and logs of the vendor's tools."""
 
 
 @pytest.fixture
