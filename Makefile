@@ -35,7 +35,7 @@ test: $(VENV)/test.stamp ## run all tests
 	@$(VENV)/bin/python -m pytest $(TESTS)
 
 reliability: $(VENV)/test.stamp ## run the tests that break things and write docs/reliability.md
-	@$(VENV)/bin/python -m pytest --reliability docs/reliability.md
+	@$(VENV)/bin/python -m pytest --reliability=docs/reliability.md
 
 lint: $(VENV)/test.stamp ## check style: ruff, snakefmt, snakemake --lint
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
