@@ -17,7 +17,7 @@ def listed(repo, session, folder):
         return lines(record.faults.values(), record.fuzzed.values())
     path = folder / "lines.json"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--reliability-list", str(path)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--reliability-list={path}"],
         cwd=repo, env=os.environ | {"PYTEST_ADDOPTS": ""}, capture_output=True,
     )  # fmt: skip
     return json.loads(path.read_text())
