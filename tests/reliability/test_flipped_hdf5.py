@@ -10,7 +10,6 @@ from dpuflow.datasets.labels import labels_of
 from dpuflow.errors import UserError
 from dpuflow.quantized_file import read_quantized, write_quantized
 
-pytest.importorskip("dpuflow.hdf5", reason="needs the checksums in HDF5 files")
 PLACES = 300
 
 
