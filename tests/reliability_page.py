@@ -21,8 +21,8 @@ GROUPS = {
 }
 """Group of a fault marker -> its heading, in the page's order."""
 
-FURTHER = ("rules/staleness_matrix",)
-"""Modules below tests/ whose markdown() is a further section, for instance "rules/staleness_matrix"."""
+FURTHER = {"rules/staleness_matrix": "What reruns after which change"}
+"""Module below tests/ whose markdown() is a further section -> its heading."""
 
 FUZZING = "Generated and damaged input: it is read or refused with a message; no crash, no hang."
 
@@ -149,8 +149,8 @@ def sentence(found):
 
 def further():
     """The other modules' sections."""
-    for name in FURTHER:
+    for name, heading in FURTHER.items():
         path = HERE / name
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
-        yield importlib.import_module(path.name).markdown()
+        yield f"## {heading}\n\n{importlib.import_module(path.name).markdown()}"

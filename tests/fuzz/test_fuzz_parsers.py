@@ -29,7 +29,11 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.fuzz(t.parser)) for name, t in TARGETS.items()]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.fuzz(target.parser, examples=EXAMPLES[name]))
+        for name, target in TARGETS.items()
+    ],
 )
 def test_a_malformed_file_is_refused_or_read_right(sandbox, name):
     box = sandbox(name)
