@@ -19,7 +19,6 @@ from dpuflow.config import Settings, check, expand_runs, sort_keys
 from dpuflow.errors import UserError
 from dpuflow.importing import export_package
 from dpuflow.quantize.settings import steps
-from dpuflow.quantizer_search import search_networks, search_settings
 from dpuflow.report.summary import summary
 
 export_package(ROOT)

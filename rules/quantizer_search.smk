@@ -1,6 +1,8 @@
 # frozen_graph.pb -> which settings of the reference quantizer suit it best, by validation images
 
-SEARCHES = search_networks(config)
+from dpuflow.quantizer_search import search_networks, search_settings
+
+SEARCHED_SETTINGS = search_settings(config)
 
 
 rule search_quantizer:
@@ -25,8 +27,8 @@ rule search_quantizer:
     params:
         dataset=lambda w: w.dataset,
         model=lambda w: w.model,
-        settings=search_settings(config),
-        compared=len(search_settings(config)),
+        settings=SEARCHED_SETTINGS,
+        compared=len(SEARCHED_SETTINGS),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     threads: 2
     resources:
@@ -44,6 +46,6 @@ rule quantizer_search:
     input:
         [
             f"results/{dataset}/{model}/quantizer_search.{kind}"
-            for dataset, model in SEARCHES
+            for dataset, model in search_networks(config)
             for kind in ("csv", "html")
         ],
