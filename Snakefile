@@ -21,7 +21,7 @@ report: "report/workflow.rst"
 
 include: "rules/dataset.smk"
 include: "rules/train.smk"
-include: "rules/convert.smk"
+include: "rules/freeze.smk"
 include: "rules/quantize.smk"
 include: "rules/quantizer_search.smk"
 include: "rules/compile.smk"

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from workflow_copy import TINY, Workflow, copy_of
 
 REPO = Path(__file__).resolve().parent.parent
-TENSORFLOW = ("train", "evaluate_keras", "convert", "freeze", "evaluate_frozen", "evaluate_quantized")
+TENSORFLOW = ("train", "evaluate_keras", "freeze", "evaluate_frozen", "evaluate_quantized")
 """Scripts whose work is TensorFlow's."""
 COLUMNS = ("start", "imports", "TensorFlow", "work", "all", "CPU", "memory")
 

@@ -115,17 +115,16 @@ class Chain:
         rows = [{"epoch": i + 1, "loss": loss} for i, loss in enumerate(fitted["loss"])]
         (self.model / "history.csv").write_text(history_csv(rows))
 
-    def convert(self):
+    def freeze(self):
         """keras_trained_model.h5 -> frozen_graph.pb, both measured on the test images."""
-        files = {"model": self.model / "keras_trained_model.h5", "dataset": self.data}
+        keras = {"model": self.model / "keras_trained_model.h5", "dataset": self.data}
         nodes = {"nodes": self.model / "tf" / "nodes.json"}
         frozen = {"graph": self.model / "frozen_graph.pb"}
-        self.evaluate("evaluate_keras", files, self.model / "keras_accuracy.json")
-        self.script("convert", files, nodes)
+        self.evaluate("evaluate_keras", keras, self.model / "keras_accuracy.json")
         report = {"report": self.model / "freeze.json"}
         tolerance = {"input_scaling": self.scaling, "tolerance": 1e-5}
-        self.script("freeze", files | nodes, frozen | report, **tolerance)
-        self.evaluate("evaluate_frozen", files | nodes | frozen, self.model / "frozen_accuracy.json")
+        self.script("freeze", keras, nodes | frozen | report, **tolerance)
+        self.evaluate("evaluate_frozen", keras | nodes | frozen, self.model / "frozen_accuracy.json")
 
     def evaluate(self, script, files, accuracy):
         self.script(script, files, {"accuracy": accuracy}, input_scaling=self.scaling)
@@ -184,7 +183,7 @@ def main():
         chain.stage("model.fit", chain.fit)
     else:
         chain.train()
-    chain.convert()
+    chain.freeze()
     chain.quantize()
     chain.report()
     print(json.dumps(chain.seconds))

@@ -22,7 +22,7 @@ CHARACTER, PADDING, HEIGHT, GAP, ROW_GAP, MARGIN, LEGEND = 7.6, 14, 32, 22, 30, 
 COLOURS = {
     "dataset": ("#d7ecd9", "#1f6f3d"),
     "train": ("#d8e7f6", "#1d5e96"),
-    "convert": ("#d8e7f6", "#1d5e96"),
+    "freeze": ("#d8e7f6", "#1d5e96"),
     "quantize": ("#e9dcf3", "#6b3a8f"),
     "compile": ("#fde4cf", "#a4480f"),
     "board": ("#fbdcdc", "#a12d2d"),

@@ -11,7 +11,7 @@ CHECKPOINT_FILES = (
     "tfchkpt.ckpt.meta",
     "tf_complete_model.pb",
 )
-"""What `convert` writes beside nodes.json."""
+"""What `freeze` writes beside nodes.json."""
 
 
 def stage_records(settings, run):
@@ -92,7 +92,7 @@ def benchmark_files(run):
         dataset: ("obtain_dataset", "build_dataset"),
         model: (
             *("train", "finetune", "import_keras", "evaluate_keras"),
-            *("convert", "freeze", "import_frozen", "evaluate_frozen"),
+            *("freeze", "import_frozen", "evaluate_frozen"),
         ),
         quantized: ("quantize", "evaluate_quantized", "predict"),
         compiled: ("compile",),

@@ -1,16 +1,20 @@
-"""Checkpoint -> frozen_graph.pb, proven against Keras -> freeze.json."""
+"""Keras H5 -> TensorFlow checkpoint, nodes.json -> frozen_graph.pb, proven against Keras -> freeze.json."""
 
 from pathlib import Path
 
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json, write_json
+from dpuflow.files import write_json
 from dpuflow.scripting import log, run
+from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import compare_with_keras, freeze
 
 
 def main(snakemake):
-    nodes = read_json(snakemake.input.nodes)
-    report = freeze(Path(snakemake.input.nodes).parent, nodes, snakemake.output.graph)
+    folder = Path(snakemake.output.nodes).parent
+    nodes = convert(snakemake.input.model, folder)
+    write_json(snakemake.output.nodes, nodes)
+    log.info("input node %s, output node %s", nodes["input"]["name"], nodes["output"]["name"])
+    report = freeze(folder, nodes, snakemake.output.graph)
     images, _ = read_dataset(snakemake.input.dataset).subset("validation")
     report |= compare_with_keras(
         snakemake.output.graph,

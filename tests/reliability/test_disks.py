@@ -20,9 +20,10 @@ WRITERS = {
     "obtain_dataset": ["resources/tiny/train.csv", "resources/tiny/test.csv"],
     "build_dataset": ["results/tiny/dataset.h5"],
     "train": ["results/tiny/small/keras_trained_model.h5", "results/tiny/small/history.csv"],
-    "convert": [
+    "freeze": [
         *(f"results/tiny/small/tf/tfchkpt.ckpt.{end}" for end in ("meta", "index", "data-00000-of-00001")),
         "results/tiny/small/tf/tf_complete_model.pb",
+        *(f"results/tiny/small/{name}" for name in ("tf/nodes.json", "frozen_graph.pb", "freeze.json")),
     ],
     "import_frozen": ["results/tiny/own_pb/frozen_graph.pb", "results/tiny/own_pb/tf/nodes.json"],
     "export_quantized": ["results/tiny/small/ours/z_xir/small.quantized.xmodel"],

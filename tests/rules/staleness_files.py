@@ -17,7 +17,6 @@ SCRIPTS = {
     "bundle": "bundle",
     "compile_native": "compile_native",
     "compile_reference": "compile_reference",
-    "convert": "convert",
     "draw_workflow": PICTURES,
     "evaluate_frozen": "evaluate_frozen",
     "evaluate_keras": "evaluate_keras",
@@ -50,7 +49,7 @@ SCRIPTS = {
 """Stem of scripts/*.py -> rules that run it."""
 
 WITH_TENSORFLOW = (
-    "train; finetune; import_keras; convert; freeze; evaluate_keras; evaluate_frozen; "
+    "train; finetune; import_keras; freeze; evaluate_keras; evaluate_frozen; "
     "quantize_reference; evaluate_quantized; provenance"
 )
 ENVIRONMENTS = {
@@ -101,7 +100,7 @@ BY_HAND = {
     "dpuflow/training/augmentation.py": "train; finetune",
     "dpuflow/training/fake_quant.py": "finetune",
     "dpuflow/datasets/synthetic_signs.py": "obtain_dataset; build_dataset",
-    "dpuflow/tfgraph/checkpoint.py": "convert; freeze; evaluate_frozen; evaluate_quantized",
+    "dpuflow/tfgraph/checkpoint.py": "freeze; evaluate_frozen; evaluate_quantized",
     "dpuflow/quantize/folding.py": "quantize_reference; search_quantizer",
     "dpuflow/compiler/cost_model.py": "compile_reference; compile_native",
     "dpuflow/native/lowering.py": "compile_native",

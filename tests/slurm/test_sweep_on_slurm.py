@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.rules]
 TRAIN = "rule_train_wildcards_tiny_small-s"
 KINDS = (
     "rule_data",
-    "rule_graph_convert",
-    "rule_graph_evaluate",
+    "rule_graph_evaluate_frozen",
+    "rule_graph_evaluate_keras",
     "rule_int8",
     "rule_train",
     "rule_sweep_report",
@@ -69,7 +69,7 @@ def resumed(sweep, cluster):
     sweep.call("--unlock")
     process = sweep.start([1, 2], "resumed.txt")
     try:
-        job, node = cluster.wait_for(running(cluster, "rule_graph_convert"), 400, "the frozen graph")
+        job, node = cluster.wait_for(running(cluster, "rule_graph_evaluate_frozen"), 400, "the frozen graph")
         cluster.wait_for(lambda: f"{job}.0" in cluster.steps(), 200, "its work")
         cluster.lose_node(node)
         cluster.wait_for(lambda: cluster.jobs("NODE_FAIL"), 400, "the loss of the node")
@@ -91,7 +91,8 @@ def test_a_sweep_completes_whatever_is_killed_and_repeats_no_finished_work(sweep
 
     # one data set and two trainings for all; a frozen graph per model, INT8 per quantizer for both targets
     shared = {"rule_data": 1, "rule_train": 2, "rule_sweep_report": 1}
-    assert completed(cluster) == shared | {"rule_graph_convert": 2, "rule_graph_evaluate": 2, "rule_int8": 8}
+    graphs = {"rule_graph_evaluate_frozen": 2, "rule_graph_evaluate_keras": 2}
+    assert completed(cluster) == shared | graphs | {"rule_int8": 8}
     assert len(cluster.jobs("CANCELLED")) == 1 and cluster.jobs("NODE_FAIL") and not cluster.jobs("FAILED")
 
     (part,) = json.loads((sweep.folder / "results/report/sweep.json").read_text())["datasets"]

@@ -67,9 +67,7 @@ def test_containers_and_environments_are_on_the_right_rules(workflow, example):
     for name, rule in rules.items():
         if rule["script"]:
             assert rule["conda"] and not rule["container"], name
-    assert {rules[name]["conda"] for name in ("train", "convert", "freeze", "evaluate_quantized")} == {
-        "tensorflow.yaml"
-    }
+    assert {rules[name]["conda"] for name in ("train", "freeze", "evaluate_quantized")} == {"tensorflow.yaml"}
     assert {rules[name]["conda"] for name in ("report", "sweep_report")} == {"report.yaml"}
     assert {rules[name]["conda"] for name in ("run_emulator", "evaluate_vai_q")} == {"test.yaml"}
 

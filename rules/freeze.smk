@@ -1,44 +1,19 @@
 # keras_trained_model.h5 -> TensorFlow checkpoint -> frozen_graph.pb
 
 
-rule convert:
+rule freeze:
     message:
-        "Save {wildcards.model} as a TensorFlow checkpoint and discover its node names."
+        "Save {wildcards.model} as a TensorFlow checkpoint and freeze it; prove that its output stays."
     input:
         model="results/{dataset}/{model}/keras_trained_model.h5",
+        dataset="results/{dataset}/dataset.h5",
     output:
         checkpoint=multiext(
             "results/{dataset}/{model}/tf/tfchkpt.ckpt", ".meta", ".index", ".data-00000-of-00001"
         ),
         latest="results/{dataset}/{model}/tf/checkpoint",
-        graph="results/{dataset}/{model}/tf/tf_complete_model.pb",
+        complete="results/{dataset}/{model}/tf/tf_complete_model.pb",
         nodes="results/{dataset}/{model}/tf/nodes.json",
-    log:
-        "logs/{dataset}/{model}/convert.log",
-    benchmark:
-        "benchmarks/jobs/{dataset}/{model}/convert.tsv"
-    wildcard_constraints:
-        model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
-    group:
-        "graph"
-    resources:
-        mem_mb=growing(3000),
-        runtime=15,
-    conda:
-        "../envs/tensorflow.yaml"
-    script:
-        "../scripts/convert.py"
-
-
-rule freeze:
-    message:
-        "Freeze {wildcards.model}: variables become constants; prove that its output stays."
-    input:
-        checkpoint=rules.convert.output.checkpoint,
-        nodes=rules.convert.output.nodes,
-        model="results/{dataset}/{model}/keras_trained_model.h5",
-        dataset="results/{dataset}/dataset.h5",
-    output:
         graph="results/{dataset}/{model}/frozen_graph.pb",
         report="results/{dataset}/{model}/freeze.json",
     log:
@@ -52,6 +27,7 @@ rule freeze:
         tolerance=1e-5,
     group:
         "graph"
+    # both steps in one job: a start of TensorFlow takes longer than the two together
     threads: 1
     resources:
         mem_mb=growing(3000),
