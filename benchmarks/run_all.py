@@ -175,12 +175,13 @@ def main():
     sections, failures = {}, 0
     if options.output.exists() and options.only != names:
         sections = sections_of(options.output.read_text())
+    note = " **Small sizes (--quick): the figures say nothing.**" if options.quick else ""
     for benchmark in BENCHMARKS:
         if benchmark.name in options.only and (benchmark.quick or not options.quick):
             sections[benchmark.name], failed = run(benchmark, options.quick)
             failures += failed
-    note = " **Small sizes (--quick): the figures say nothing.**" if options.quick else ""
-    options.output.write_text(page_of(sections, note))
+            # all take the better part of an hour: what is measured stays when the rest is stopped
+            options.output.write_text(page_of(sections, note))
     progress(f"{options.output} is written; {failures} of the benchmarks run failed or missed a goal")
     return 1 if failures else 0
 

@@ -4,7 +4,6 @@
 the run list into single runs; `Settings` answers what a rule's params ask.
 """
 
-import difflib
 import itertools
 import math
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from dpuflow.errors import UserError
+from dpuflow.hints import did_you_mean, nearest
 from dpuflow.quantizer_search import search_problems
 from dpuflow.targets import load_targets
 from dpuflow.vitis_ai import checks as vitis_ai
@@ -135,7 +135,7 @@ def _explain(error):
         valid = list(error.schema.get("properties", {}))
         for name in sorted(set(map(str, error.instance)) - set(valid)):
             key = name if where == "top level" else f"{where}.{name}"
-            yield f"{key}: unknown key{_nearest(name, valid)}"
+            yield f"{key}: unknown key; {did_you_mean(name, valid)}"
     elif error.validator in ("oneOf", "anyOf") and error.context:
         yield from _explain(_meant(error))
     elif error.validator == "required":
@@ -143,8 +143,7 @@ def _explain(error):
         yield f"{where}: misses the key{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
     elif error.validator == "enum":
         valid = [str(value) for value in error.validator_value]
-        match = difflib.get_close_matches(str(error.instance), valid, 1, 0.6)
-        hint = f"; did you mean {match[0]}?" if match else ""
+        hint = "".join(f"; did you mean {name}?" for name in nearest(error.instance, valid))
         yield f"{where}: {error.instance!r} is not one of {', '.join(valid)}{hint}"
     else:
         yield f"{where}: {_shortened(error.message)}"
@@ -165,11 +164,6 @@ def _meant(error):
     return max(error.context, key=rank)
 
 
-def _nearest(name, valid):
-    match = difflib.get_close_matches(name, valid, 1, 0.5)
-    return f"; did you mean {match[0]}?" if match else f"; expected one of {', '.join(valid)}"
-
-
 def _dangling_names(config):
     """Names that `runs` picks and no section defines."""
     messages = []
@@ -177,8 +171,8 @@ def _dangling_names(config):
         for component, section in COMPONENTS.items():
             for name in _as_list(run[component]):
                 if name not in config[section]:
-                    hint = _nearest(name, list(config[section]))
-                    messages.append(f"runs[{index}].{component}: {section} has no entry {name!r}{hint}")
+                    hint = did_you_mean(name, config[section])
+                    messages.append(f"runs[{index}].{component}: {section} has no entry {name!r}; {hint}")
     for name, model in config["models"].items():
         origins = [key for key in ORIGINS if key in model]
         if len(origins) != 1:
@@ -195,7 +189,7 @@ def _bad_start(name, start, models):
     """Why a model cannot be trained further from `start`, as a list of at most one message."""
     key = f"models.{name}.starts_from"
     if start not in models:
-        return [f"{key}: models has no entry {start!r}{_nearest(start, list(models))}"]
+        return [f"{key}: models has no entry {start!r}; {did_you_mean(start, models)}"]
     if not {"layers", "keras_h5"} & models[start].keys():
         return [f"{key}: {start!r} has no H5 of its own to start from; name a model with layers or keras_h5"]
     return []

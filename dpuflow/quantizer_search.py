@@ -1,9 +1,9 @@
 """The configuration's `quantizer_search`: which settings to compare, on which networks."""
 
-import difflib
 import itertools
 
 from dpuflow.errors import UserError
+from dpuflow.hints import did_you_mean
 from dpuflow.quantize.grid import DEFAULT_GRID, expand
 
 
@@ -34,13 +34,8 @@ def search_problems(config):
     for component, section in (("dataset", "datasets"), ("model", "models")):
         for name in _as_list(search.get(component, [])):
             if name not in config[section]:
-                near = difflib.get_close_matches(name, config[section], 1, 0.5)
-                hint = (
-                    f"; did you mean {near[0]}?"
-                    if near
-                    else f"; expected one of {', '.join(config[section])}"
-                )
-                messages.append(f"quantizer_search.{component}: {section} has no entry {name!r}{hint}")
+                hint = did_you_mean(name, config[section])
+                messages.append(f"quantizer_search.{component}: {section} has no entry {name!r}; {hint}")
     if "seed" in search and "model" not in search:
         messages.append("quantizer_search.seed: needs the key model, too")
     try:

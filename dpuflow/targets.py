@@ -6,7 +6,6 @@ is named by an entry under `targets` of the configuration, by a board ("zcu104")
 its DPU ("DPUCZDX8G_ISA1_B4096": newest release, no board).
 """
 
-import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from types import MappingProxyType
 import yaml
 
 from dpuflow.errors import UserError
+from dpuflow.hints import did_you_mean
 
 TARGETS_FILE = Path(__file__).with_name("targets.yaml")
 BOARD_KEYS = ("name", "cores", "clock_mhz")
@@ -151,7 +151,7 @@ def get_target(name, targets=None):
     targets = load_targets() if targets is None else targets
     if name in targets:
         return targets[name]
-    raise UserError(f"target {name!r} is unknown; {_nearest(name, targets)}")
+    raise UserError(f"target {name!r} is unknown; {did_you_mean(name, targets, 3)}")
 
 
 def describe_fingerprint(fingerprint, targets=None):
@@ -162,14 +162,6 @@ def describe_fingerprint(fingerprint, targets=None):
         if releases and target.name == target.dpu:
             return f"{target.dpu}, release {' or '.join(releases)}"
     return None
-
-
-def _nearest(name, names):
-    lower = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.4)
-    if close:
-        return "did you mean " + " or ".join(lower[candidate] for candidate in close) + "?"
-    return "known: " + ", ".join(sorted(names))
 
 
 def _dpu(family_name, family, size):
@@ -224,7 +216,7 @@ def _named(where, name, entry, dpus, boards):
     board = entry.get("board") if isinstance(entry, dict) else None
     if isinstance(board, str):
         if board not in boards:
-            raise UserError(f"{where}.board: {board!r} is unknown; {_nearest(board, boards)}")
+            raise UserError(f"{where}.board: {board!r} is unknown; {did_you_mean(board, boards, 3)}")
         entry = {**boards[board], **entry}
         board = {key: boards[board][key] for key in BOARD_KEYS}
     if not isinstance(entry, dict) or "dpu" not in entry:
@@ -233,7 +225,7 @@ def _named(where, name, entry, dpus, boards):
             f"got {entry!r}"
         )
     if entry["dpu"] not in dpus:
-        raise UserError(f"{where}.dpu: {entry['dpu']!r} is unknown; {_nearest(entry['dpu'], dpus)}")
+        raise UserError(f"{where}.dpu: {entry['dpu']!r} is unknown; {did_you_mean(entry['dpu'], dpus, 3)}")
     base = dpus[entry["dpu"]]
     release = entry.get("release", base.release)
     if release not in base.fingerprints:

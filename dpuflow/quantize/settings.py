@@ -1,9 +1,9 @@
 """Settings of the `reference` quantizer: defaults, names, checks."""
 
 import copy
-import difflib
 
 from dpuflow.errors import UserError
+from dpuflow.hints import did_you_mean
 
 DEFAULTS = {
     "method": "min_diffs",
@@ -115,9 +115,7 @@ def _merge(defaults, given, prefix):
     merged = copy.deepcopy(defaults)
     for key, value in given.items():
         if key not in defaults:
-            near = difflib.get_close_matches(str(key), defaults, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise UserError(f"quantizer setting {prefix}{key}: unknown{hint} Known: {', '.join(defaults)}")
+            raise UserError(f"quantizer setting {prefix}{key}: unknown; {did_you_mean(key, defaults)}")
         if key in SWITCHABLE and isinstance(value, bool):
             merged[key] = merged[key] if value else False
         elif isinstance(defaults[key], dict):

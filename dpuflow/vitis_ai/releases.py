@@ -4,13 +4,13 @@ Sources: facts seed-system.md ("Compatibility"), quantizers.md A1 and A2, target
 of the published images as far as they could be looked up (docs/vitis-ai.md says which could not).
 """
 
-import difflib
 from functools import cache
 from pathlib import Path
 
 import yaml
 
 from dpuflow.errors import UserError
+from dpuflow.hints import did_you_mean
 from dpuflow.targets import load_targets
 
 MATRIX_FILE = Path(__file__).with_name("releases.yaml")
@@ -85,9 +85,7 @@ def option_problems(tool, release_name, given):
     available = [name for name in table if _exists(table[name], release_name, order)]
     for name, value in given.items():
         if name not in table:
-            near = difflib.get_close_matches(str(name), available, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(available)}"
-            yield f"{name}: unknown option of {tool}; {hint}"
+            yield f"{name}: unknown option of {tool}; {did_you_mean(name, available)}"
         elif name not in available:
             since = table[name]["since"]
             yield f"{name}: {tool} has this option from release {since} on, not in {release_name}"

@@ -155,7 +155,7 @@ def test_lists_multiply_out_and_equal_settings_count_once():
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        ({"metod": ["min_diffs"]}, "metod: unknown; did you mean 'method'"),
+        ({"metod": ["min_diffs"]}, "metod: unknown; did you mean method"),
         ({"method": ["min_diffs", "best"]}, "method: 'best'; expected one of non_overflow, min_diffs"),
         ({"compat": ["vai_q"], "fast_finetune": [True]}, "fast_finetune: the vendor's tool has no such step"),
         ({"diagnosis": [True, False]}, "diagnosis: not a key of a grid"),

@@ -178,7 +178,7 @@ def test_a_spoilt_layer_is_named_first(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metod": "min_diffs"}, r"metod: unknown; did you mean 'method'\?"),
+        ({"metod": "min_diffs"}, r"metod: unknown; did you mean method\?"),
         ({"method": "min_kl"}, "method: 'min_kl'; expected one of non_overflow, min_diffs"),
         ({"calibration": {"batch": 0}}, r"calibration\.batch: 0; expected a whole number"),
         ({"calibration": 5}, "calibration: expected keys and values"),

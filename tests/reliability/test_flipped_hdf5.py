@@ -45,19 +45,20 @@ def flipped(path, seed=1):
         yield place, bytes(changed)
 
 
+def refused(name, read, original, tmp_path):
+    """Every flipped copy of the file `original` is refused by `read` with a message that names it."""
+    path = tmp_path / name
+    for place, data in flipped(original):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=f"{name}: "):
+            pytest.fail(f"byte {place}: {read(path)}")
+
+
 @pytest.mark.fault("data", "dataset.h5 with one bit flipped, at 300 places", "refused")
 def test_a_flipped_bit_in_a_dataset_is_refused(dataset, tmp_path):
-    path = tmp_path / "dataset.h5"
-    for place, data in flipped(dataset):
-        path.write_bytes(data)
-        with pytest.raises(UserError, match=r"dataset\.h5: "):
-            pytest.fail(f"byte {place}: {read_dataset(path)}")
+    refused("dataset.h5", read_dataset, dataset, tmp_path)
 
 
 @pytest.mark.fault("models", "quantized_model.h5 with one bit flipped, at 300 places", "refused")
 def test_a_flipped_bit_in_a_quantized_model_is_refused(quantized, tmp_path):
-    path = tmp_path / "quantized_model.h5"
-    for place, data in flipped(quantized):
-        path.write_bytes(data)
-        with pytest.raises(UserError, match=r"quantized_model\.h5: "):
-            pytest.fail(f"byte {place}: {read_quantized(path)}")
+    refused("quantized_model.h5", read_quantized, quantized, tmp_path)
