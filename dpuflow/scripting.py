@@ -1,9 +1,9 @@
 """How a script under `scripts/` runs: under Snakemake, or alone from a shell.
 
 A script defines ``main(snakemake)`` and ends with ``run(main, globals())``. Alone it
-takes dotted assignments instead of a rule::
+takes dotted assignments instead of a rule, in the folder that holds `scripts/`::
 
-    python scripts/freeze.py input.saved=results/d/m/tf output.graph=/tmp/f.pb params.tolerance=1e-5
+    python -m scripts.freeze input.model=m.h5 output.graph=/tmp/f.pb params.tolerance=1e-5 ...
 
 A user's mistake (UserError) ends in one line on the terminal and in the log, no
 traceback, exit status 1.
@@ -25,7 +25,7 @@ log = logging.getLogger("dpuflow")
 
 SECTIONS = ("input", "output", "params", "wildcards", "log", "resources")
 USAGE = """\
-usage: python {script} SECTION.KEY=VALUE ...
+usage: python -m scripts.{name} SECTION.KEY=VALUE ...
   SECTION is input, output, params, wildcards or resources; VALUE is YAML; log=FILE and threads=N go alone.
   keys this script reads: {keys}
 """
@@ -118,8 +118,28 @@ def _set_up_logging(log_file):
 def _stop(error):
     """End the process at once: HDF5 crashes when it closes a file after a write to it has failed."""
     log.error("error: %s", error)
+    _leave(1)
+
+
+def _leave(status):
+    """End the process without taking apart what it has built, after what it has printed is out."""
+    logging.shutdown()
     sys.stdout.flush()
-    os._exit(1)
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _from_command_line(script):
+    """What the words after the script's name say; with none, or asked for help, its usage."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE.format(name=Path(script).stem, keys=", ".join(keys_read(script))), end="")
+        sys.exit(0 if words else 2)
+    try:
+        return parse_assignments(words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run(main, namespace):
@@ -128,16 +148,7 @@ def run(main, namespace):
     if snakemake is None:
         if namespace.get("__name__") != "__main__":
             return
-        words = sys.argv[1:]
-        if not words or words[0] in ("-h", "--help"):
-            script = namespace["__file__"]
-            print(USAGE.format(script=script, keys=", ".join(keys_read(script))), end="")
-            sys.exit(0 if words else 2)
-        try:
-            snakemake = parse_assignments(words)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+        snakemake = _from_command_line(namespace["__file__"])
     try:
         _set_up_logging(next(iter(snakemake.log), None))
     except UserError as error:
@@ -162,3 +173,5 @@ def run(main, namespace):
             _stop(explained)
         log.exception("internal error (this is a defect of dpuflow, not of your data)")
         sys.exit(1)
+    if "tensorflow" in sys.modules:  # a million objects: half a second to a whole one for nothing
+        _leave(0)

@@ -1,3 +1,5 @@
+import json
+import os
 import subprocess
 import sys
 
@@ -7,14 +9,21 @@ from dpuflow.errors import UserError
 from dpuflow.scripting import parse_assignments
 
 SCRIPT = """
+import atexit
+import sys
+
 from dpuflow.errors import UserError
-from dpuflow.scripting import run
+from dpuflow.scripting import log, run
 
 def main(snakemake):
     if snakemake.params.fail == "user":
         raise UserError("data.csv: row 3 is wrong")
     if snakemake.params.fail == "defect":
         raise KeyError("oops")
+    if snakemake.params.fail == "not, but TensorFlow is there":
+        atexit.register(print, "taken apart")
+        sys.modules["tensorflow"] = sys
+        log.info("done")
     print(snakemake.input.a, snakemake.params.n + 1, snakemake.threads)
 
 run(main, globals())
@@ -72,3 +81,26 @@ def test_a_missing_value_and_help_name_the_keys(script):
     assert result.returncode == 2 and "fail" in result.stderr
     usage = script("--help")
     assert usage.returncode == 0 and "input.a" in usage.stdout and "params.n" in usage.stdout
+
+
+def test_what_tensorflow_built_is_not_taken_apart_and_all_output_is_there(script, tmp_path):
+    words = ("input.a=f", "params.n=4", "params.fail=not, but TensorFlow is there", "threads=2")
+    result = script(*words, f"log={tmp_path}/l.log")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "f 5 2\n", "done\n")
+    assert (tmp_path / "l.log").read_text() == "done\n"
+
+
+def test_a_rules_script_runs_alone_as_its_usage_says(repo, tmp_path):
+    def alone(*words):
+        command = [sys.executable, "-m", "scripts.vitis_ai_arch", *words]
+        clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        return subprocess.run(command, cwd=repo, env=clean, capture_output=True, text=True)
+
+    usage = alone()
+    assert usage.returncode == 2
+    assert usage.stdout.startswith("usage: python -m scripts.vitis_ai_arch SECTION.KEY=VALUE ...")
+    assert "output.arch" in usage.stdout and "params.hardware" in usage.stdout
+    target = ("wildcards.target=t", "params.hardware={dpu: DPUCZDX8G_ISA1_B4096, release: '3.0'}")
+    done = alone(f"output.arch={tmp_path}/arch.json", *target)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "arch.json").read_text()) == {"fingerprint": "0x101000056010407"}
