@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,9 @@ from workflow_copy import Workflow, copy_of
 REPO = Path(__file__).resolve().parent.parent
 SEEDS = (1, 12, 125, 1250)
 """Runs that differ in their seed share the data set only: 8 jobs each and 4 in all, so up to 10,004."""
+
+REPEATED, REPEATS = 200, 5
+"""Sweeps of at most so many runs are measured so often after a warm-up; the others take minutes."""
 
 GOALS = {1: 5, 1000: 60}
 """Runs -> most seconds of planning and of the check that nothing is to do, together, on 2 cores."""
@@ -110,16 +114,22 @@ def pretend_finished(folder):
     snakemake(folder, "--touch", "--quiet", "all", start=("-c", TOUCH))
 
 
-def measure(config):
+def medians(folder, repeats, *arguments):
+    """(output, wall seconds, CPU seconds) of calls of Snakemake: medians, after a warm-up if of several."""
+    calls = [snakemake(folder, *arguments) for _ in range(repeats + (repeats > 1))][repeats > 1 :]
+    return calls[-1][0], *(statistics.median(values) for values in list(zip(*calls, strict=True))[1:])
+
+
+def measure(config, repeats):
     """(jobs, plan wall, plan CPU, no-op wall, no-op CPU) of a sweep."""
     with tempfile.TemporaryDirectory(prefix="dag_scaling.") as name:
         folder = Path(name)
         copy_of(REPO, folder)
         (folder / "sweep.yaml").write_text(yaml.safe_dump(config))
-        text, *plan = snakemake(folder, "-n", "--quiet", "rules")
+        text, *plan = medians(folder, repeats, "-n", "--quiet", "rules")
         jobs = int(re.findall(r"^total\s+(\d+)", text, re.MULTILINE)[-1])
         pretend_finished(folder)
-        text, *check = snakemake(folder, "--quiet", "rules")
+        text, *check = medians(folder, repeats, "--quiet", "rules")
         if "Nothing to be done" not in text:
             sys.exit(f"the finished sweep is not finished:\n{text[-2000:]}")
     return jobs, *plan, *check
@@ -144,7 +154,7 @@ def main():
     goals = Goals()
     for runs, config, kind in sweeps:
         print(f"{runs} runs ...", file=sys.stderr, flush=True)
-        jobs, *seconds = measure(config)
+        jobs, *seconds = measure(config, REPEATS if runs <= REPEATED else 1)
         named = f"{runs:,} run{'s' if runs > 1 else ''}, {kind}" if runs > 1 else "1 run"
         print(f"| {named} | {jobs:,} | " + " | ".join(f"{value:.1f}" for value in seconds) + " |", flush=True)
         if runs in GOALS:
@@ -152,7 +162,8 @@ def main():
             text = f"{named}: planning and the check that nothing is to do take {both:.1f} s"
             goals.add(f"{text} (goal {GOALS[runs]} s)", both < GOALS[runs])
     print(
-        "\nOne call of Snakemake each, from the start of its process to its end (both build the DAG), on "
+        "\nOne call of Snakemake, from the start of its process to its end (both build the DAG); up to "
+        f"{REPEATED} runs the median of {REPEATS} calls after a warm-up, else one call; on "
         f"{os.cpu_count()} cores; the files of the finished sweep are empty.\n"
     )
     sys.exit(goals.finish())

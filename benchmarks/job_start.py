@@ -130,7 +130,7 @@ def main():
     print(
         f"\n{how} of `snakemake all sweep`, one job at a time on {os.cpu_count()} cores. *start*: the "
         "interpreter and Snakemake's preamble; *imports*: the script's modules; *TensorFlow*: its import; "
-        "*work*: the rest."
+        "*work*: the rest. Leaving the process is not in it."
     )
     problems = list(needless(rows))
     print("\n".join(f"error: {problem}, which it does not need" for problem in problems), file=sys.stderr)

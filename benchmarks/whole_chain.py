@@ -1,6 +1,6 @@
 """The whole chain, cold: the workflow against the same stages in one plain script.
 
-    python benchmarks/whole_chain.py [--networks baseline optimal] [--epochs N] [--repeats 1] [--tutorial]
+    python benchmarks/whole_chain.py [--networks baseline optimal] [--epochs N] [--repeats 3] [--tutorial]
                                      [--quick]
 
 Both make every artifact from the CSV files to the report, with the settings that the tutorial
@@ -53,7 +53,7 @@ def tutorial(config, folder):
 
 def main():
     """Parse the command line, measure, print Markdown; returns the exit status."""
-    parser = parser_of(__doc__, repeats=1)
+    parser = parser_of(__doc__, repeats=3)
     parser.add_argument(
         "--networks", nargs="+", default=["baseline", "optimal"], help="models of config.yaml"
     )

@@ -64,13 +64,16 @@ class Probe:
         run = module.run
 
         def watched(main, namespace):
-            self.mark("main")
-            try:
-                run(main, namespace)
-            finally:
-                self.mark("end")
-                with open(os.environ["DPUFLOW_PROBE"], "a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(self.record) + "\n")
+            def watched_main(snakemake):
+                self.mark("main")
+                try:
+                    main(snakemake)
+                finally:  # here, because `run` may leave the process
+                    self.mark("end")
+                    with open(os.environ["DPUFLOW_PROBE"], "a", encoding="utf-8") as stream:
+                        stream.write(json.dumps(self.record) + "\n")
+
+            run(watched_main, namespace)
 
         module.run = watched
 
