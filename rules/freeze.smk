@@ -1,4 +1,6 @@
 # keras_trained_model.h5 -> TensorFlow checkpoint -> frozen_graph.pb
+#
+# Both steps are one job, because a start of TensorFlow takes longer than the two together.
 
 
 rule freeze:
@@ -27,7 +29,6 @@ rule freeze:
         tolerance=1e-5,
     group:
         "graph"
-    # both steps in one job: a start of TensorFlow takes longer than the two together
     threads: 1
     resources:
         mem_mb=growing(3000),
