@@ -16,7 +16,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from dpuflow.errors import UserError
-from dpuflow.hints import did_you_mean, nearest
+from dpuflow.hints import did_you_mean, nearest, no_entry
 from dpuflow.quantizer_search import search_problems
 from dpuflow.targets import load_targets
 from dpuflow.vitis_ai import checks as vitis_ai
@@ -171,8 +171,7 @@ def _dangling_names(config):
         for component, section in COMPONENTS.items():
             for name in _as_list(run[component]):
                 if name not in config[section]:
-                    hint = did_you_mean(name, config[section])
-                    messages.append(f"runs[{index}].{component}: {section} has no entry {name!r}; {hint}")
+                    messages.append(f"runs[{index}].{component}: {no_entry(config, section, name)}")
     for name, model in config["models"].items():
         origins = [key for key in ORIGINS if key in model]
         if len(origins) != 1:
@@ -181,16 +180,16 @@ def _dangling_names(config):
         elif origins[0] in ("layers", "starts_from") and "training" not in model:
             messages.append(f"models.{name}: has {origins[0]}, so it needs the key training, too")
         elif "starts_from" in model:
-            messages += _bad_start(name, model["starts_from"], config["models"])
+            messages += _bad_start(name, model["starts_from"], config)
     return messages
 
 
-def _bad_start(name, start, models):
+def _bad_start(name, start, config):
     """Why a model cannot be trained further from `start`, as a list of at most one message."""
     key = f"models.{name}.starts_from"
-    if start not in models:
-        return [f"{key}: models has no entry {start!r}; {did_you_mean(start, models)}"]
-    if not {"layers", "keras_h5"} & models[start].keys():
+    if start not in config["models"]:
+        return [f"{key}: {no_entry(config, 'models', start)}"]
+    if not {"layers", "keras_h5"} & config["models"][start].keys():
         return [f"{key}: {start!r} has no H5 of its own to start from; name a model with layers or keras_h5"]
     return []
 

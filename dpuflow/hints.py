@@ -13,3 +13,8 @@ def did_you_mean(name, valid, most=1):
     """End of a message: "did you mean seed?", or all valid names in their order where none is near."""
     close = nearest(name, valid, most)
     return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(map(str, valid))}"
+
+
+def no_entry(config, section, name):
+    """Message about a name that a section of the configuration does not have."""
+    return f"{section} has no entry {name!r}; {did_you_mean(name, config[section])}"

@@ -3,7 +3,7 @@
 import itertools
 
 from dpuflow.errors import UserError
-from dpuflow.hints import did_you_mean
+from dpuflow.hints import no_entry
 from dpuflow.quantize.grid import DEFAULT_GRID, expand
 
 
@@ -34,8 +34,7 @@ def search_problems(config):
     for component, section in (("dataset", "datasets"), ("model", "models")):
         for name in _as_list(search.get(component, [])):
             if name not in config[section]:
-                hint = did_you_mean(name, config[section])
-                messages.append(f"quantizer_search.{component}: {section} has no entry {name!r}; {hint}")
+                messages.append(f"quantizer_search.{component}: {no_entry(config, section, name)}")
     if "seed" in search and "model" not in search:
         messages.append("quantizer_search.seed: needs the key model, too")
     try:
