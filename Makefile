@@ -6,10 +6,11 @@ CORES ?= 2
 CONFIG ?= config/config.yaml
 SNAKEMAKE = $(VENV)/bin/snakemake
 WITH_CONFIG = --cores $(CORES) --configfile $(CONFIG)
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test reliability lint format bench rulegraph dag_svg docs clean
+.PHONY: help install run test test-tools reliability lint format bench rulegraph dag_svg docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z_ -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_ -]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -33,6 +34,11 @@ run: $(VENV)/run.stamp ## data set to accuracy report on the embedded data (CONF
 
 test: $(VENV)/test.stamp ## run all tests
 	@$(VENV)/bin/python -m pytest $(TESTS)
+
+test-tools: ## install the programs that the full set of tests uses (Debian packages; root or sudo)
+	@$(SUDO) apt-get -qq update
+	@DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install --yes --no-install-recommends \
+		$$(grep -v '^#' requirements-test-debian.txt) > /dev/null
 
 reliability: $(VENV)/test.stamp ## run the tests that break things and write docs/reliability.md
 	@$(VENV)/bin/python -m pytest --reliability=docs/reliability.md

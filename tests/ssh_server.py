@@ -23,7 +23,7 @@ def what_is_missing():
     """Why there can be no server on this machine, or None."""
     if shutil.which("ssh-keygen") and _sshd():
         return None
-    return "needs OpenSSH's sshd and ssh-keygen (Debian: openssh-server), which are not installed"
+    return "needs OpenSSH's sshd and ssh-keygen (make test-tools installs openssh-server)"
 
 
 def make_keys(folder):

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 def page(tmp_path_factory):
     """(browser, path of a page with a wide, a tall and a small picture)."""
     if chromium.find() is None:
-        pytest.skip(f"needs a Chromium: none of {', '.join(chromium.NAMES)} is installed")
+        pytest.skip(f"needs a Chromium: none of {', '.join(chromium.NAMES)} is installed (make test-tools)")
     folder = tmp_path_factory.mktemp("pictures")
     names = ["wide.png", "tall with a rather long name, as cameras and people give them.jpg", "small.png"]
     random = np.random.default_rng(4)

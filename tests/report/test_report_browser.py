@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if chromium.find() is None:
-        pytest.skip(f"needs a Chromium: none of {', '.join(chromium.NAMES)} is installed")
+        pytest.skip(f"needs a Chromium: none of {', '.join(chromium.NAMES)} is installed (make test-tools)")
     with chromium.Chromium(tmp_path_factory.mktemp("profile")) as running:
         yield running
 

@@ -22,7 +22,7 @@ def netron(tmp_path_factory):
     """Function: path of a model -> what Netron lists of it."""
     node, package = shutil.which("node"), importlib.util.find_spec("netron")
     if node is None or package is None:
-        pytest.skip("needs node and the Python package netron")
+        pytest.skip("needs node (make test-tools) and the Python package netron")
     # modules only by a package.json, which the Python package leaves out
     folder = tmp_path_factory.mktemp("netron")
     for path in Path(package.origin).parent.glob("*.js*"):
