@@ -3,6 +3,9 @@
 from dpuflow.emulator.operations import NONLINEAR, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
 from dpuflow.errors import UserError
 
+HARDWARE_SHIFT_BIAS_MIN = -1
+"""The instruction holds shift_bias + 1 unsigned (facts xmodel.md section 4)."""
+
 CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
 
 
@@ -64,11 +67,23 @@ def convolution(op, graph, constants):
         dilation=tuple(op.attr("dilation")),
         pad=tuple(op.attr("pad")),
         shift_cut=op.attrs.get("shift_cut", scale - fix_out),
-        shift_bias=0 if bias_op is None else op.attrs.get("shift_bias", scale - fix_point(bias_op)),
+        shift_bias=0 if bias_op is None else bias_shift(op, scale - fix_point(bias_op)),
         fix_out=fix_out,
         group=1 if kind == "depthwise" else op.attr("group"),
         nonlinear=activation,
     )
+
+
+def bias_shift(op, shift):
+    """The shift_bias of a convolution whose fix points give `shift` (fix_in + fix_weights - fix_bias).
+
+    The instruction's field ends at -1. Where the fix points ask for less, the vendor's compiler stores
+    floor(bias * 2**(shift + 1)), leaves the bias's fix_point as it was and shifts by -1 (facts
+    vendor-code.md section 3); so does ours. Only what is compiled for the DPU is stored so.
+    """
+    if op.device == "DPU":
+        shift = max(shift, HARDWARE_SHIFT_BIAS_MIN)
+    return op.attrs.get("shift_bias", shift)
 
 
 def pooling(op, graph, constants):

@@ -1,6 +1,6 @@
 """A graph as text: its ops, its subgraph tree, its problems."""
 
-from dpuflow.xir.validate import validate
+from dpuflow.xir.validate import oddities, validate
 
 _SHOWN = (
     *("kernel", "stride", "pad", "dilation", "group", "nonlinear", "type", "axis", "shape", "alpha"),
@@ -17,7 +17,9 @@ def describe(graph):
     lines += [f"  {line}" for line in _tree(graph)] if graph.proto.HasField("subg_root") else ["  none"]
     problems = validate(graph)
     lines += ["", f"problems: {len(problems) or 'none'}"]
-    return "\n".join(lines + [f"  - {problem}" for problem in problems]) + "\n"
+    lines += [f"  - {problem}" for problem in problems]
+    lines += [f"odd, but it runs: {oddity}" for oddity in oddities(graph)]
+    return "\n".join(lines) + "\n"
 
 
 def element_type(tensor):

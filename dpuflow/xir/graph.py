@@ -126,6 +126,10 @@ class Op:
         data = self.attrs["data"]
         if not data:
             return None
+        if not isinstance(data, bytes):
+            raise UserError(
+                f"op {self.name!r}: attribute 'data' is {self.attrs.kind('data')}, XIR reads bytes"
+            )
         type_ = self.attrs["data_type"]
         dtype = _CONST_DTYPES.get(type_.lower())
         if dtype is None:

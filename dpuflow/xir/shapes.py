@@ -6,14 +6,22 @@ Rules of XIR 3.5 (facts xmodel.md section 2): kernel, stride, dilation are (w, h
 
 import math
 import re
+from functools import partial
+
+import numpy as np
+
+from dpuflow.errors import UserError
+from dpuflow.xir import opdefs
 
 _SAME_SHAPE = {
     *("relu", "relu6", "leaky-relu", "prelu", "sigmoid", "hard-sigmoid", "hard-sigmoid-fix", "hard-swish"),
     *("softmax", "hard-softmax", "batchnorm", "scale", "threshold", "upload", "download", "identity"),
     *("fix", "fix2float", "float2fix"),
 }
+_SOURCES = ("data", "const", "data-fix", "const-fix")
 _CONVOLUTIONS = ("conv2d", "conv2d-fix", "depthwise-conv2d", "depthwise-conv2d-fix")
 _POOLS = ("maxpool2d", "avgpool2d", "pool-fix")
+_RESHAPES = ("reshape", "reshape-fix")
 _BROADCAST = ("add", "sub", "mul", "div", "eltwise-fix", "depthwise-fix")
 
 
@@ -23,6 +31,12 @@ MAX_PAD = 255
 
 class ShapeError(ValueError):
     """The inputs and attributes of an op do not fit each other; the message says how."""
+
+
+UNCHECKED = opdefs.OTHER_TYPES | {
+    *("upsample-fix", "downsample-fix", "strided_slice", "strided_slice-fix", "argmax", "argmax-fix"),
+}
+"""Types of XIR without a rule here: their stored output is taken as it is, and none can be added."""
 
 
 def known(type_):
@@ -35,7 +49,8 @@ def infer(graph, op):
     if op.type not in _RULES:
         raise ShapeError(f"no shape rule for ops of type {op.type!r}")
     inputs = {name: [graph.op(feeder).tensor for feeder in feeders] for name, feeders in op.inputs.items()}
-    shape = tuple(_RULES[op.type](op, inputs))
+    rule = partial(_reshape, target=_target(graph, op)) if op.type in _RESHAPES else _RULES[op.type]
+    shape = tuple(rule(op, inputs))
     if any(n <= 0 for n in shape):
         raise ShapeError(f"output would be {list(shape)}: the kernel does not fit the padded input")
     data_type, bit_width = _element(op, inputs)
@@ -44,14 +59,14 @@ def infer(graph, op):
 
 def _element(op, inputs):
     """Data type and width: by attribute for sources, FLOAT for float ops, the input's for -fix ops."""
-    if op.type in ("data", "const", "data-fix", "const-fix"):
+    if op.type in _SOURCES:
         return parse_data_type(op.attrs["data_type"])
     if op.type == "float2fix":
         return "XINT", op.attrs["bit_width"]
-    if op.type.endswith("-fix") or op.type in ("upload", "download", "identity", "threshold"):
+    if op.type in _KEEPS_ELEMENT:
         first = inputs["input"][0]
         return first.data_type, first.bit_width
-    return "FLOAT", 32
+    return "FLOAT", 32  # of the types that `_RULES` has, all that is left computes floats
 
 
 def parse_data_type(text):
@@ -177,16 +192,54 @@ def _concat(op, inputs):
     return *shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :]
 
 
-def _reshape(op, inputs):
-    shape = _one(inputs, "input")
-    target = list(op.attr("shape"))
+def integers(graph, name):
+    """The integers that a const, or a stack of consts, holds as a shape; None when `name` is no such op.
+
+    vai_q_pytorch writes ``x.view(x.size(0), -1)`` as a reshape whose argument `shape` is one (facts
+    vendor-code.md section 1); its numbers are floats.
+    """
+    op, found = graph.op(name), []
+    for part in (graph.op(feeder) for feeder in op.input_names) if op.type == "stack" else (op,):
+        if part.type not in ("const", "const-fix") or "data" not in part.attrs:
+            return None
+        try:
+            values = part.array()
+        except UserError as error:
+            raise ShapeError(str(error)) from None
+        if values is None or not np.isfinite(values).all() or (values != np.rint(values)).any():
+            return None
+        found += [int(n) for n in values.reshape(-1)]
+    return found
+
+
+def _target(graph, op):
+    """What a reshape reshapes to: its argument `shape` where it has one, else the attribute."""
+    feeders = op.inputs.get("shape")
+    if not feeders:
+        return list(op.attr("shape"))
+    found = integers(graph, feeders[0])
+    if found is None:
+        raise ShapeError(f"its argument 'shape' ({feeders[0]!r}) is no constant shape")
+    return found
+
+
+def _reshape(op, inputs, target):
+    shape, asked = _one(inputs, "input"), target
     target = [shape[i] if n == 0 and i < len(shape) else n for i, n in enumerate(target)]
     if target.count(-1) == 1:
         rest = math.prod(n for n in target if n != -1)
         target[target.index(-1)] = math.prod(shape) // rest if rest > 0 else 0
     if math.prod(target) != math.prod(shape):
-        raise ShapeError(f"{list(shape)} cannot be reshaped to {op.attr('shape')}")
+        raise ShapeError(f"{list(shape)} cannot be reshaped to {asked}")
     return target
+
+
+def _stack(op, inputs):
+    shapes = [tensor.shape for tensor in inputs.get("input", [])]
+    if len(set(shapes)) != 1:
+        raise ShapeError(f"inputs {[list(shape) for shape in shapes]} are not of one shape")
+    axis = _axis(op.attr("axis"), len(shapes[0]) + 1)
+    return *shapes[0][:axis], len(shapes), *shapes[0][axis:]
 
 
 def _flatten(op, inputs):
@@ -255,7 +308,8 @@ _RULES = {
     **dict.fromkeys(_POOLS, _pool),
     **dict.fromkeys(_BROADCAST, _broadcast),
     **dict.fromkeys(("concat", "concat-fix"), _concat),
-    **dict.fromkeys(("reshape", "reshape-fix"), _reshape),
+    **dict.fromkeys(_RESHAPES, _reshape),
+    "stack": _stack,
     "flatten": _flatten,
     "squeeze": _squeeze,
     "inner-product": _inner_product,
@@ -263,4 +317,8 @@ _RULES = {
     "transpose": _transpose,
     **dict.fromkeys(("pad", "pad-fix"), _pad),
     **dict.fromkeys(("reduction_mean", "reduction_max", "reduction_max-fix"), _reduce),
+}
+
+_KEEPS_ELEMENT = {type_ for type_ in _RULES if type_.endswith("-fix")} - set(_SOURCES) | {
+    *("upload", "download", "identity", "threshold", "stack")
 }

@@ -133,6 +133,27 @@ def test_parameters_in_the_subgraph_instead_of_the_ops():
         Emulator(graph)
 
 
+@pytest.mark.parametrize("shift", [-2, -3, -5])
+def test_a_compiled_bias_below_the_instructions_range_is_stored_shifted(shift):
+    """The file holds floor(b * 2**(shift_bias + 1)), the bias's fix_point is the old one (vendor-code.md 3)."""
+    rng = np.random.default_rng(-shift)
+    build = random_cases.GraphBuilder(rng, (6, 6, 3), 4)
+    x = build.conv(build.last, 8, (3, 3), activation="NONE")
+    graph = build.finish(x)
+    bias = graph.op(x.inputs["bias"][0])
+    bias.tensor.attrs["fix_point"] = 4 + 7 - shift
+    batch = batch_for(graph, 20)
+    exact = Emulator(graph).run(batch, dump=True)[x.name]  # no device: nothing was compiled
+    for op in graph.ops:
+        op.attrs.set("device", "DPU", "string")
+    stored = np.floor(bias.array() * 2.0 ** (shift + 1)).astype(np.int8)
+    bias.attrs["data"] = stored.tobytes()
+    compiled = Emulator(graph).run(batch, dump=True)[x.name]
+    # what the floor loses lies below the half bit that counts, so the numbers are the same
+    np.testing.assert_array_equal(compiled, exact)
+    assert len(np.unique(exact)) > 20
+
+
 def test_quantize_input_uses_the_recorded_scaling():
     graph = random_cases.sign_network(np.random.default_rng(0), widths=(4,), hidden=8)
     emulator = Emulator(graph)

@@ -1,10 +1,11 @@
 """Shape inference against counting, and against every op of the vendor's files."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpuflow.xir import Graph, shapes
+from dpuflow.xir import Graph, opdefs, shapes
 
 
 @given(
@@ -87,6 +88,7 @@ WINDOW = {"kernel": [3, 2], "stride": [2, 1], "pad": [1, 1, 0, 0], "pad_mode": "
         ("add", {"input": [(1, 5, 7, 4), (4,)]}, {}, (1, 5, 7, 4)),
         ("concat", {"input": [(1, 5, 7, 4), (1, 5, 7, 2)]}, {"axis": -1}, (1, 5, 7, 6)),
         ("reshape", {"input": [(2, 3, 4)]}, {"shape": [0, -1]}, (2, 12)),
+        ("stack", {"input": [(3, 4), (3, 4)]}, {"axis": -1}, (3, 4, 2)),
         ("flatten", {"input": [(1, 5, 7, 4)]}, {"start_axis": 1, "end_axis": -1}, (1, 140)),
         ("matmul", {"input": [(1, 8), (3, 8)]}, {"transpose_a": False, "transpose_b": True}, (1, 3)),
         ("transpose", {"input": [(1, 5, 7, 4)]}, {"order": [0, 3, 1, 2]}, (1, 4, 5, 7)),
@@ -107,9 +109,39 @@ def test_rules(type_, inputs, attrs, expected):
         ("add", {"input": [(1, 5, 7, 4), (3,)]}, {}, "cannot be broadcast"),
         ("concat", {"input": [(1, 5, 7, 4), (1, 6, 7, 4)]}, {"axis": 3}, "differ outside axis 3"),
         ("reshape", {"input": [(2, 3, 4)]}, {"shape": [5, -1]}, "cannot be reshaped"),
+        ("stack", {"input": [(3, 4), (3, 5)]}, {"axis": 0}, "not of one shape"),
         ("transpose", {"input": [(1, 5)]}, {"order": [0, 0]}, "not a permutation"),
     ],
 )
 def test_what_does_not_fit_is_said(type_, inputs, attrs, message):
     with pytest.raises(shapes.ShapeError, match=message):
         built(type_, inputs, attrs)
+
+
+def reshape_by_argument(numbers, stacked=True):
+    """x.view as vai_q_pytorch writes it: attribute shape [0], the shape in a stack of float consts."""
+    graph = Graph("g")
+    graph.add_op("x", "data", attrs={"shape": [1, 5, 5, 16], "data_type": "FLOAT32"})
+    for i, number in enumerate(numbers):
+        data = np.array([number], np.float32).tobytes()
+        graph.add_op(f"n{i}", "const", attrs={"shape": [1], "data_type": "float32", "data": data})
+    names = [f"n{i}" for i in range(len(numbers))]
+    feeder = graph.add_op("s", "stack", {"input": names}, {"axis": 0}).name if stacked else names[0]
+    return graph.add_op("y", "reshape", {"input": ["x"], "shape": [feeder]}, {"shape": [0]})
+
+
+def test_the_shape_of_a_reshape_may_be_an_argument():
+    assert reshape_by_argument([1, 400]).tensor.shape == (1, 400)
+    assert reshape_by_argument([1, -1]).tensor.shape == (1, 400)
+    assert reshape_by_argument([400], stacked=False).tensor.shape == (400,)
+    with pytest.raises(shapes.ShapeError, match=r"cannot be reshaped to \[1, 401\]"):
+        reshape_by_argument([1, 401])
+    for number in (2.5, np.nan):
+        with pytest.raises(shapes.ShapeError, match=r"'s'.* is no constant shape"):
+            reshape_by_argument([1, number])
+
+
+def test_every_type_has_a_rule_or_is_listed_as_having_none():
+    ruled = {type_ for type_ in (*opdefs.OPDEFS, *opdefs.OTHER_TYPES) if shapes.known(type_)}
+    assert ruled.isdisjoint(shapes.UNCHECKED)
+    assert ruled | shapes.UNCHECKED == {*opdefs.OPDEFS, *opdefs.OTHER_TYPES}
