@@ -55,7 +55,7 @@ rulegraph dag_svg: $(VENV)/run.stamp ## draw the rules (results/rulegraph.svg) o
 	@$(SNAKEMAKE) $@ --quiet rules $(WITH_CONFIG)
 
 docs: $(VENV)/run.stamp ## write config/README.md anew from the schema
-	@$(VENV)/bin/python -m dpuflow.config_docs config/config.schema.yaml > config/README.md
+	@$(VENV)/bin/python -m dpuflow.workflow.config_docs config/config.schema.yaml > config/README.md
 
 $(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.txt
 	@$(PIP) install --quiet -c constraints.txt -r requirements-bench.txt

@@ -67,7 +67,7 @@ onsuccess:
         Path("results/report/accuracy.json").exists()
         and os.path.getmtime("results/report/accuracy.json") >= STARTED
     ):
-        from dpuflow.files import read_json  # here, because it costs a tenth of a second (NumPy)
+        from dpuflow.base.files import read_json  # here, because it costs a tenth of a second (NumPy)
 
         print(
             summary(read_json("results/report/accuracy.json"), "results/report/accuracy.html"),

@@ -16,7 +16,7 @@ import subject
 from measuring import Goals, parser_of, progress, table
 from workflow_runs import available, job_seconds, make_folder, settings_of, snakemake
 
-from dpuflow.files import read_json
+from dpuflow.base.files import read_json
 
 MODEL = "signnet"
 LIMITS = {"synthetic_signs": 180, "sign_mnist": 480}

@@ -18,7 +18,7 @@ def tflite_int8(frozen, ends, calibration):
 
     ends : names of its input and output nodes. calibration : float32 (N, H, W, C), network input.
     """
-    from dpuflow.tensorflow_env import tensorflow
+    from dpuflow.base.tensorflow_env import tensorflow
 
     tf = tensorflow()
     graph_def = tf.compat.v1.GraphDef()
@@ -41,7 +41,7 @@ class TfLite:
     """A TensorFlow Lite model in batches of one size; `run(x)` -> int8 (N, classes)."""
 
     def __init__(self, model, batch, threads):
-        from dpuflow.tensorflow_env import tensorflow
+        from dpuflow.base.tensorflow_env import tensorflow
 
         tf = tensorflow()
         self.interpreter = tf.lite.Interpreter(model_content=model, num_threads=threads)

@@ -18,12 +18,12 @@ import numpy as np
 import subject
 from measuring import Goals, medians, parser_of, progress, table
 
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import scale_pixels
 from dpuflow.quantize.folding import fold
-from dpuflow.tensorflow_env import tensorflow
 from dpuflow.tfgraph.freeze import FrozenGraph
 from dpuflow.tfgraph.graph_reader import read_network_and_nodes
 
@@ -41,9 +41,9 @@ def run_of(chosen, folder):
             chosen.xmodel,
         )
         return *graphs, *data.subset("test"), data.subset("calibration")[0]
-    from dpuflow.compiler.compile_report import compile_reference
+    from dpuflow.device.targets import get_target
+    from dpuflow.dpuczdx8g.compile_report import compile_reference
     from dpuflow.quantize.reference import quantize, write_artifacts
-    from dpuflow.targets import get_target
 
     frozen, model, graph, report, xmodel = (Path(folder) / n for n in ("f.pb", "q.h5", "e.pb", "r", "x"))
     subject.random_frozen_graph(frozen)

@@ -31,8 +31,8 @@ def seconds(function):
 
 def quantized_network(path):
     """The model at `path`, or a random one for None."""
+    from dpuflow.network.quantized_file import read_quantized
     from dpuflow.quantize.reference import quantize
-    from dpuflow.quantized_file import read_quantized
 
     if path:
         return read_quantized(path)
@@ -54,12 +54,12 @@ def main():
     elif not options.model:
         parser.error("give a quantized_model.h5, or --quick")
 
+    from dpuflow.device.targets import get_target
+    from dpuflow.dpuczdx8g.isa.program import read_programs
+    from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+    from dpuflow.dpuczdx8g.isa.simulator import Simulator
+    from dpuflow.dpuczdx8g.native.report import compile_native
     from dpuflow.emulator import Emulator
-    from dpuflow.isa.program import read_programs
-    from dpuflow.isa.runner import IsaRunner
-    from dpuflow.isa.simulator import Simulator
-    from dpuflow.native.report import compile_native
-    from dpuflow.targets import get_target
 
     quantized = quantized_network(options.model)
     target = get_target(f"DPUCZDX8G_ISA1_{options.size}")

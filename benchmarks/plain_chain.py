@@ -20,9 +20,9 @@ import numpy as np
 import yaml
 from measuring import REPO
 
-from dpuflow import run_files
-from dpuflow.config import Settings, expand_runs
-from dpuflow.scripting import Values
+from dpuflow.workflow import run_files
+from dpuflow.workflow.config import Settings, expand_runs
+from dpuflow.workflow.scripting import Values
 
 
 class Chain:
@@ -96,9 +96,9 @@ class Chain:
 
     def fit(self):
         """The network by `model.fit` on float32 NumPy arrays."""
+        from dpuflow.base.numerics import scale_pixels
         from dpuflow.datasets.dataset_file import read_dataset
-        from dpuflow.numerics import scale_pixels
-        from dpuflow.training.keras_file import save_model
+        from dpuflow.keras_models.keras_file import save_model
         from dpuflow.training.model_builder import build_model
         from dpuflow.training.trainer import compile_model, history_csv, seed_everything
 

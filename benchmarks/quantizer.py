@@ -18,12 +18,12 @@ import numpy as np
 import subject
 from measuring import parser_of, progress, table
 
+from dpuflow.base.files import read_json
+from dpuflow.base.numerics import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json
-from dpuflow.numerics import scale_pixels
 from dpuflow.quantize import engine
+from dpuflow.quantize.position_search import logits_name
 from dpuflow.quantize.reference import predict, quantize
-from dpuflow.quantize.search import logits_name
 from dpuflow.tfgraph.graph_reader import read_network
 
 PLAIN = {"equalization": False, "position_search": {"criterion": None}, "fast_finetune": False}

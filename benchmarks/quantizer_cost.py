@@ -37,7 +37,7 @@ def quantize_tflite(frozen, images_path, count, ends, scaling, test_path):
     """The same with TensorFlow Lite."""
     import contenders
 
-    from dpuflow.numerics import scale_pixels
+    from dpuflow.base.numerics import scale_pixels
 
     model = contenders.tflite_int8(frozen, ends, scale_pixels(np.load(images_path)[:count], scaling))
     if not test_path:
@@ -57,8 +57,8 @@ def data_of(chosen, most, folder):
         images, labels = subject.random_images(most)
         test = images
     else:
+        from dpuflow.base.files import read_json
         from dpuflow.datasets.dataset_file import read_dataset
-        from dpuflow.files import read_json
 
         frozen = chosen.model / "frozen_graph.pb"
         scaling = read_json(chosen.model / "reference" / "quantization.json")["input_scaling"]

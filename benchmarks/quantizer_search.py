@@ -20,7 +20,7 @@ from pathlib import Path
 
 from measuring import REPO, Goals
 
-from dpuflow.quantize.grid import DEFAULT_GRID, expand
+from dpuflow.quantizer_search.grid import DEFAULT_GRID, expand
 
 GOAL = 5
 

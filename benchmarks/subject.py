@@ -68,7 +68,7 @@ def find():
 
 def random_frozen_graph(path, widths=(8, 8), hidden=None, classes=25):
     """Write a frozen graph with random weights for 28 x 28 grey images: convolutions, dense layers."""
-    from dpuflow.tensorflow_env import keras, tensorflow
+    from dpuflow.base.tensorflow_env import keras, tensorflow
 
     tf = tensorflow()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

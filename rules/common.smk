@@ -14,10 +14,10 @@ if str(ROOT) not in sys.path:
 
 from snakemake.exceptions import WorkflowError
 
-from dpuflow import run_files
-from dpuflow.config import Settings, check, expand_runs, sort_keys
-from dpuflow.errors import UserError
-from dpuflow.importing import export_package
+from dpuflow.workflow import run_files
+from dpuflow.workflow.config import Settings, check, expand_runs, sort_keys
+from dpuflow.base.errors import UserError
+from dpuflow.base.importing import export_package
 from dpuflow.quantize.settings import steps
 from dpuflow.report.summary import summary
 

@@ -6,7 +6,7 @@
 import hashlib
 from functools import cache
 
-from dpuflow.code_closure import code_digest
+from dpuflow.workflow.code_closure import code_digest
 
 
 @cache

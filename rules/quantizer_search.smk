@@ -1,6 +1,6 @@
 # frozen_graph.pb -> which settings of the reference quantizer suit it best, by validation images
 
-from dpuflow.quantizer_search import search_networks, search_settings
+from dpuflow.quantizer_search.requests import search_networks, search_settings
 
 SEARCHED_SETTINGS = search_settings(config)
 

@@ -6,12 +6,12 @@ calibration, duplicates).
 
 import logging
 
+from dpuflow.base.files import sha256
 from dpuflow.datasets.dataset_file import build_dataset
 from dpuflow.datasets.image_csv import ImageShape
 from dpuflow.datasets.labels import labels_of
 from dpuflow.datasets.sources import known_as
-from dpuflow.files import sha256
-from dpuflow.scripting import run
+from dpuflow.workflow.scripting import run
 
 
 def main(snakemake):

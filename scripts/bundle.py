@@ -2,8 +2,8 @@
 
 from dpuflow.board.bundle import Bundle, build
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.scripting import log, run
-from dpuflow.targets import load_targets
+from dpuflow.device.targets import load_targets
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

@@ -1,11 +1,11 @@
 """Quantized model -> xmodel with machine code for a DPUCZDX8G, its uncompiled form, compile.json."""
 
-from dpuflow.errors import about
-from dpuflow.files import write_json
-from dpuflow.native.report import compile_native
-from dpuflow.quantized_file import read_quantized
-from dpuflow.scripting import log, run
-from dpuflow.targets import load_targets
+from dpuflow.base.errors import about
+from dpuflow.base.files import write_json
+from dpuflow.device.targets import load_targets
+from dpuflow.dpuczdx8g.native.report import compile_native
+from dpuflow.network.quantized_file import read_quantized
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

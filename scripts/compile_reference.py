@@ -1,11 +1,11 @@
 """Quantized model -> xmodel for a target (no instructions), its uncompiled form, compile.json."""
 
-from dpuflow.compiler.compile_report import compile_reference
-from dpuflow.errors import about
-from dpuflow.files import write_json
-from dpuflow.quantized_file import read_quantized
-from dpuflow.scripting import log, run
-from dpuflow.targets import load_targets
+from dpuflow.base.errors import about
+from dpuflow.base.files import write_json
+from dpuflow.device.targets import load_targets
+from dpuflow.dpuczdx8g.compile_report import compile_reference
+from dpuflow.network.quantized_file import read_quantized
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

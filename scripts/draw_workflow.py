@@ -5,10 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dpuflow.errors import UserError
-from dpuflow.files import write_json, write_text
-from dpuflow.rulegraph import draw
-from dpuflow.scripting import run
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_json, write_text
+from dpuflow.workflow.rulegraph import draw
+from dpuflow.workflow.scripting import run
 
 
 def main(snakemake):

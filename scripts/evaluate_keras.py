@@ -1,13 +1,13 @@
 """Accuracy of the trained H5 on every test image -> keras_accuracy.json."""
 
+from dpuflow.accuracy.evaluation import accuracy_record
+from dpuflow.base.files import write_json
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.evaluation import accuracy_record
-from dpuflow.files import write_json
-from dpuflow.numerics import scale_pixels
-from dpuflow.scripting import log_accuracy, run
-from dpuflow.tensorflow_env import tensorflow
-from dpuflow.training.keras_file import load_model
-from dpuflow.training.prediction import predictor
+from dpuflow.keras_models.keras_file import load_model
+from dpuflow.keras_models.prediction import predictor
+from dpuflow.workflow.scripting import log_accuracy, run
 
 
 def main(snakemake):

@@ -1,10 +1,10 @@
 """Outputs that a quantized model gave for every test image -> its accuracy record."""
 
+from dpuflow.accuracy.evaluation import accuracy_record
+from dpuflow.base.files import write_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.evaluation import accuracy_record
-from dpuflow.files import write_json
-from dpuflow.scripting import log_accuracy, run
 from dpuflow.vitis_ai.outputs import read_outputs
+from dpuflow.workflow.scripting import log_accuracy, run
 
 
 def main(snakemake):

@@ -1,9 +1,9 @@
 """Accuracy of quantize_eval_model.pb (fake-quantized, stock TensorFlow) on every test image."""
 
+from dpuflow.base.files import read_json, write_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json, write_json
-from dpuflow.scripting import log_accuracy, run
 from dpuflow.tfgraph.evaluate import evaluate_graph
+from dpuflow.workflow.scripting import log_accuracy, run
 
 
 def main(snakemake):

@@ -2,9 +2,9 @@
 
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.compiler.target_check import check, enforce
-from dpuflow.quantized_file import read_quantized
-from dpuflow.scripting import log, run
-from dpuflow.targets import load_targets
+from dpuflow.device.targets import load_targets
+from dpuflow.network.quantized_file import read_quantized
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

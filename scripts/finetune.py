@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from dpuflow.base.files import write_json, write_text
+from dpuflow.base.numerics import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import write_json, write_text
-from dpuflow.numerics import scale_pixels
-from dpuflow.scripting import run
+from dpuflow.keras_models.keras_file import load_model, save_model
 from dpuflow.training.fake_quant import fake_quantized
-from dpuflow.training.keras_file import load_model, save_model
 from dpuflow.training.trainer import compile_model, history_csv, loss_and_accuracy, seed_everything, train
+from dpuflow.workflow.scripting import run
 
 
 def main(snakemake):

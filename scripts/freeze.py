@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from dpuflow.base.files import write_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import write_json
-from dpuflow.scripting import log, run
 from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import compare_with_keras, freeze
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

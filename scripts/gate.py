@@ -1,10 +1,10 @@
 """Accuracy records of all stages + limits -> gate.json; fails with the table of stages if one is exceeded."""
 
+from dpuflow.accuracy.evaluation import read_record
+from dpuflow.accuracy.gate import evaluate, require, table
+from dpuflow.base.files import write_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.evaluation import read_record
-from dpuflow.files import write_json
-from dpuflow.gate import evaluate, require, table
-from dpuflow.scripting import log, run
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

@@ -2,11 +2,11 @@
 
 import shutil
 
+from dpuflow.base.files import atomic_path, write_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import atomic_path, write_json
-from dpuflow.scripting import log, run
+from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.tfgraph.graph_reader import read_network_and_nodes
-from dpuflow.training.foreign_model import check_fits
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

@@ -2,11 +2,11 @@
 
 import shutil
 
+from dpuflow.base.files import atomic_path
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import atomic_path
-from dpuflow.scripting import log, run
-from dpuflow.training.foreign_model import check_fits
-from dpuflow.training.keras_file import load_model
+from dpuflow.keras_models.foreign_model import check_fits
+from dpuflow.keras_models.keras_file import load_model
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

@@ -4,7 +4,7 @@ params.entry is the dataset's config entry (source, image, class_names).
 """
 
 from dpuflow.datasets.sources import obtain
-from dpuflow.scripting import run
+from dpuflow.workflow.scripting import run
 
 
 def main(snakemake):

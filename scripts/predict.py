@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dpuflow.base.files import sha256, write_text
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator
-from dpuflow.files import sha256, write_text
 from dpuflow.predict.answers import answers_csv, answers_page, best_classes
 from dpuflow.predict.find import find_pictures, short_names
 from dpuflow.predict.picture_files import read_picture
-from dpuflow.scripting import log, run
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

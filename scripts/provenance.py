@@ -3,9 +3,9 @@
 No times and no absolute paths: equal artifacts from equal versions give equal bytes.
 """
 
-from dpuflow.files import write_json
+from dpuflow.base.files import write_json
 from dpuflow.report.provenance import checksums, commit, provenance
-from dpuflow.scripting import log, run
+from dpuflow.workflow.scripting import log, run
 
 FORMAT = 1
 

@@ -1,9 +1,9 @@
 """frozen_graph.pb -> INT8 by the reference quantizer: model, evaluation graph, report."""
 
+from dpuflow.base.files import read_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json
 from dpuflow.quantize.reference import quantize, write_artifacts
-from dpuflow.scripting import log, run
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

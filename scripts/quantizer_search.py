@@ -1,11 +1,11 @@
 """Compare settings of the reference quantizer on one frozen graph -> quantizer_search.csv, .html."""
 
+from dpuflow.base.files import read_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json
-from dpuflow.quantize.comparison import Comparison
-from dpuflow.quantize.grid import as_entry, varied
+from dpuflow.quantizer_search.comparison import Comparison
+from dpuflow.quantizer_search.grid import as_entry, varied
 from dpuflow.report.quantizer_search import write_search
-from dpuflow.scripting import log, run
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

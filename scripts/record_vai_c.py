@@ -1,9 +1,9 @@
 """Log and xmodel of a vendor's compiler, checked against the target -> {model}.xmodel, compile.json."""
 
-from dpuflow.files import write_bytes, write_json
-from dpuflow.scripting import log, run
-from dpuflow.targets import load_targets
+from dpuflow.base.files import write_bytes, write_json
+from dpuflow.device.targets import load_targets
 from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu, with_input_scaling
+from dpuflow.workflow.scripting import log, run
 from dpuflow.xir import Graph
 
 

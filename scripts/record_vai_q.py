@@ -1,10 +1,10 @@
 """Log and output of a vendor's quantizer -> quantization.json."""
 
+from dpuflow.base.files import read_json, write_json
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json, write_json
-from dpuflow.scripting import log, run
 from dpuflow.vitis_ai.bundle import chosen_images
 from dpuflow.vitis_ai.records import quantization_record
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

@@ -2,7 +2,7 @@
 
 from dpuflow.report.accuracy import write_report
 from dpuflow.report.provenance import commit, provenance
-from dpuflow.scripting import log, run
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

@@ -1,11 +1,11 @@
 """Run the xmodel file on every test image in the emulator -> predictions.csv, board_accuracy.json."""
 
+from dpuflow.accuracy.evaluation import accuracy_record, agreement, read_record
+from dpuflow.accuracy.predictions import predictions_csv
+from dpuflow.base.files import write_json, write_text
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator
-from dpuflow.evaluation import accuracy_record, agreement, read_record
-from dpuflow.files import write_json, write_text
-from dpuflow.predictions import predictions_csv
-from dpuflow.scripting import log_accuracy, run
+from dpuflow.workflow.scripting import log_accuracy, run
 
 
 def main(snakemake):

@@ -2,14 +2,14 @@
 
 import numpy as np
 
+from dpuflow.accuracy.evaluation import accuracy_record, agreement, read_record
+from dpuflow.accuracy.predictions import predictions_csv
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_json, write_text
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
-from dpuflow.evaluation import accuracy_record, agreement, read_record
-from dpuflow.files import write_json, write_text
-from dpuflow.isa.runner import IsaRunner
-from dpuflow.predictions import predictions_csv
-from dpuflow.scripting import log, log_accuracy, run
+from dpuflow.workflow.scripting import log, log_accuracy, run
 
 
 def main(snakemake):

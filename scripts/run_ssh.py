@@ -4,13 +4,13 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 
+from dpuflow.accuracy.evaluation import read_record
+from dpuflow.base.files import write_json
 from dpuflow.board.compare import board_record
 from dpuflow.board.ssh import Patience, boards_from_config, run
-from dpuflow.evaluation import read_record
-from dpuflow.files import write_json
-from dpuflow.scripting import log, log_accuracy
-from dpuflow.scripting import run as run_script
-from dpuflow.targets import load_targets
+from dpuflow.device.targets import load_targets
+from dpuflow.workflow.scripting import log, log_accuracy
+from dpuflow.workflow.scripting import run as run_script
 
 
 def main(snakemake):

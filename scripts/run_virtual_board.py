@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from dpuflow.accuracy.evaluation import read_record
+from dpuflow.base.files import write_json
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.compare import board_record
-from dpuflow.evaluation import read_record
-from dpuflow.files import write_json
-from dpuflow.scripting import log_accuracy, run
-from dpuflow.targets import load_targets
+from dpuflow.device.targets import load_targets
 from dpuflow.virtual_board.run import run as run_on_virtual_board
+from dpuflow.workflow.scripting import log_accuracy, run
 
 
 def main(snakemake):

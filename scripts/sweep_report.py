@@ -1,7 +1,7 @@
 """All runs ranked, with trade-offs and means over seeds -> sweep.html, sweep.json."""
 
 from dpuflow.report.sweep import write_sweep
-from dpuflow.scripting import log, run
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

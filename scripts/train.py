@@ -1,11 +1,11 @@
 """Train a model of the configuration: dataset.h5 -> keras_trained_model.h5, history.csv."""
 
+from dpuflow.base.files import write_text
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import write_text
-from dpuflow.scripting import run
-from dpuflow.training.keras_file import save_model
+from dpuflow.keras_models.keras_file import save_model
 from dpuflow.training.model_builder import build_model
 from dpuflow.training.trainer import history_csv, seed_everything, train
+from dpuflow.workflow.scripting import run
 
 
 def main(snakemake):

@@ -1,8 +1,8 @@
 """arch.json of a target, for the vendor's compilers."""
 
-from dpuflow.files import write_json
-from dpuflow.scripting import log, run
-from dpuflow.targets import load_targets
+from dpuflow.base.files import write_json
+from dpuflow.device.targets import load_targets
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

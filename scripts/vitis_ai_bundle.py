@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from dpuflow.base.files import read_json, write_bytes
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.files import read_json, write_bytes
 from dpuflow.quantize.calibration_images import refuse_test_images
-from dpuflow.scripting import log, run
 from dpuflow.vitis_ai.bundle import DEFAULT_BATCH, chosen_images, write_bundle
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

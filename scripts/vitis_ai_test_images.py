@@ -1,8 +1,8 @@
 """The test split's images as a plain .npy file, for programs that run inside a container."""
 
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.scripting import log, run
 from dpuflow.vitis_ai.bundle import write_images
+from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):

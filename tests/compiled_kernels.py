@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from dpuflow.emulator import native
+from dpuflow.emulator import c_kernels
 
 
 def need_compiled_kernels():
     """Skip the test where there are none, with the reason that applies."""
-    if native.library() is not None:
+    if c_kernels.library() is not None:
         return
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         pytest.skip("needs a C compiler (make test-tools)")

@@ -2,8 +2,8 @@ import importlib
 
 import pytest
 
-from dpuflow import code_closure
-from dpuflow.code_closure import source_files
+from dpuflow.workflow import code_closure
+from dpuflow.workflow.code_closure import source_files
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import copy
 import pytest
 import yaml
 
-from dpuflow.config import Run, Settings, check, expand_runs, sort_keys
-from dpuflow.config_docs import document
-from dpuflow.errors import UserError
-from dpuflow.quantizer_search import search_networks, search_settings
+from dpuflow.base.errors import UserError
+from dpuflow.quantizer_search.requests import search_networks, search_settings
+from dpuflow.workflow.config import Run, Settings, check, expand_runs, sort_keys
+from dpuflow.workflow.config_docs import document
 
 
 @pytest.fixture(scope="module")

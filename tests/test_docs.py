@@ -8,9 +8,9 @@ import yaml
 from PIL import Image
 from snakemake.utils import update_config
 
-from dpuflow.config import Settings, check, expand_runs
 from dpuflow.datasets.image_csv import read_image_csv
 from dpuflow.datasets.labels import labels_of
+from dpuflow.workflow.config import Settings, check, expand_runs
 
 PAGES = ["README.md", "docs/adding-a-dataset.md", "docs/adding-a-model.md", "docs/adding-a-target.md"]
 COMPLETE = PAGES[1:]

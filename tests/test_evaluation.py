@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpuflow import evaluation
-from dpuflow.errors import UserError
-from dpuflow.files import write_json
+from dpuflow.accuracy import evaluation
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_json
 
 NAMES = ["A", "B", "C"]
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.files import atomic_path, read_json, sha256, write_json, write_text
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import atomic_path, read_json, sha256, write_json, write_text
 
 
 def test_atomic_path_renames_only_a_finished_file(tmp_path):

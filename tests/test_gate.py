@@ -2,9 +2,9 @@
 
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.evaluation import accuracy_record
-from dpuflow.gate import check_limits, evaluate, require, table
+from dpuflow.accuracy.evaluation import accuracy_record
+from dpuflow.accuracy.gate import check_limits, evaluate, require, table
+from dpuflow.base.errors import UserError
 
 LABELS = [0] * 500 + [1] * 500
 

@@ -1,4 +1,4 @@
-from dpuflow.hints import did_you_mean, nearest
+from dpuflow.base.hints import did_you_mean, nearest
 
 NAMES = ["seed", "runs", "ZCU104", "zcu102", "kv260"]
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpuflow.numerics import (
+from dpuflow.base.numerics import (
     average_pool_factor,
     dequantize,
     input_table,

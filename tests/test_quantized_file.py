@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.network import Layer, Network, QuantizedNetwork
-from dpuflow.quantized_file import read_quantized, write_quantized
+from dpuflow.network.quantized_file import read_quantized, write_quantized
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.rulegraph import draw, essential, groups, parse, rule_of
+from dpuflow.base.errors import UserError
+from dpuflow.workflow.rulegraph import draw, essential, groups, parse, rule_of
 
 CHART = """\
 ---

@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from dpuflow.config import Run, Settings
 from dpuflow.report.inputs import FILES
-from dpuflow.run_files import (
+from dpuflow.workflow.config import Run, Settings
+from dpuflow.workflow.run_files import (
     all_artifact_files,
     all_result_files,
     artifact_files,

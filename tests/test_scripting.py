@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.scripting import parse_assignments
+from dpuflow.base.errors import UserError
+from dpuflow.workflow.scripting import parse_assignments
 
 SCRIPT = """
 import atexit
 import sys
 
-from dpuflow.errors import UserError
-from dpuflow.scripting import log, run
+from dpuflow.base.errors import UserError
+from dpuflow.workflow.scripting import log, run
 
 def main(snakemake):
     if snakemake.params.fail == "user":

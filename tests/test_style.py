@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpuflow.rulegraph import draw
+from dpuflow.workflow.rulegraph import draw
 
 TOOLS = Path(sys.executable).parent
 

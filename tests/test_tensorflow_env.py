@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import gc, json, sys
-from dpuflow.tensorflow_env import keras, tensorflow
+from dpuflow.base.tensorflow_env import keras, tensorflow
 
 def loaded():
     return [name in sys.modules for name in ("tensorflow", "tf_keras", "pandas")]

@@ -39,7 +39,7 @@ class Probe:
     def find_spec(self, name, path=None, target=None):
         if name == "dpuflow":
             self.mark("first import of dpuflow")
-        if name not in (*PACKAGES, "dpuflow.scripting"):
+        if name not in (*PACKAGES, "dpuflow.workflow.scripting"):
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next((s for f in others if (s := f.find_spec(name, path, target))), None)
@@ -53,7 +53,7 @@ class Probe:
         def exec_module(module):
             before = now()
             load(module)
-            if name == "dpuflow.scripting":
+            if name == "dpuflow.workflow.scripting":
                 self.watch_run(module)
             else:
                 self.record["packages"][name] = [b - a for a, b in zip(before, now(), strict=True)]

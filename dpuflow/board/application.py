@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "board"
 FILES = ("app.py", "board_info.py")

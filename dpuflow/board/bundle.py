@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from dpuflow import __version__
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import atomic_path
 from dpuflow.board import application
-from dpuflow.errors import UserError
-from dpuflow.files import atomic_path
 from dpuflow.xir import Graph
 
 FORMAT = "dpuflow bundle 1"

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dpuflow.accuracy.evaluation import accuracy_record, agreement
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json
+from dpuflow.base.numerics import input_table
 from dpuflow.board.application import dump_name
 from dpuflow.board.bundle import Bundle
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
-from dpuflow.evaluation import accuracy_record, agreement
-from dpuflow.files import read_json
-from dpuflow.numerics import input_table
 
 PREFIX = "q_"
 """Columns of predictions.csv with the int8 output of each class."""

@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from dpuflow.errors import UserError
-from dpuflow.files import sha256
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import sha256
 
 log = logging.getLogger("dpuflow")
 

@@ -17,8 +17,8 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dpuflow.base.errors import UserError
 from dpuflow.board.connection import Connection
-from dpuflow.errors import UserError
 
 log = logging.getLogger("dpuflow")
 

@@ -17,12 +17,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import sha256, write_bytes
 from dpuflow.board import application, pool
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.connection import Board, DroppedError
-from dpuflow.errors import UserError
-from dpuflow.files import sha256, write_bytes
-from dpuflow.targets import describe_fingerprint
+from dpuflow.device.targets import describe_fingerprint
 
 log = logging.getLogger("dpuflow")
 

@@ -6,11 +6,11 @@ quantized activation, parameters as float32 values on the grid (facts xmodel.md 
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE, average_pool_factor, dequantize
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.workload import map_shape
-from dpuflow.errors import UserError
-from dpuflow.numerics import LEAKY_RELU_SLOPE, average_pool_factor, dequantize
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 

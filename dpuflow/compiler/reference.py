@@ -7,12 +7,12 @@ machine code and register maps: the constants keep their bytes in the const-fix 
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.target_check import check
 from dpuflow.compiler.workload import dense_kernel, layer_is_augmented, layer_workload, map_shape
-from dpuflow.errors import UserError
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 

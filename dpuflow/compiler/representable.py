@@ -5,10 +5,10 @@ What a particular DPU can run is another question: `target_check`.
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
 from dpuflow.compiler.workload import dense_kernel, map_shape
-from dpuflow.errors import UserError
 from dpuflow.network import ACTIVATIONS, WEIGHTED
-from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
 
 LOWERED = (
     *("input", "conv", "depthwise_conv", "dense", "max_pool", "avg_pool"),

@@ -8,10 +8,10 @@ the CPU by the vendor's compiler, which makes a second, slow device out of the b
 import logging
 from dataclasses import dataclass
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.compiler.workload import dense_kernel, map_shape
-from dpuflow.errors import UserError
 from dpuflow.network import QuantizedNetwork
-from dpuflow.numerics import LEAKY_RELU_SLOPE
 
 log = logging.getLogger("dpuflow")
 

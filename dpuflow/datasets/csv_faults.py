@@ -6,7 +6,7 @@ this module then walks the lines of that block and names the first fault.
 
 import re
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 WHOLE = re.compile(rb"[0-9]+\Z")
 NUMBER = re.compile(rb"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*\Z")

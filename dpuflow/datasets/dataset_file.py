@@ -16,12 +16,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.hdf5 import check_stored, new_hdf5, open_hdf5, stored_values
 from dpuflow.datasets import duplicates
 from dpuflow.datasets.image_csv import ImageShape, image_blocks
 from dpuflow.datasets.labels import Labels
 from dpuflow.datasets.splits import calibration_rows, validation_split
-from dpuflow.errors import UserError
-from dpuflow.hdf5 import check_stored, new_hdf5, open_hdf5, stored_values
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 log = logging.getLogger(__name__)
 

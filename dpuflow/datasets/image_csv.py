@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import atomic_path
 from dpuflow.datasets.csv_faults import raise_first_fault, shown
 from dpuflow.datasets.csv_parser import BlockParser
-from dpuflow.errors import UserError
-from dpuflow.files import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ here the names are a list indexed by label, with a name in every place.
 import string
 from dataclasses import dataclass
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 MAX_LABEL = 255
 """Labels are uint8 in the CSV reader and in dataset.h5."""

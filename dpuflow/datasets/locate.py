@@ -3,7 +3,7 @@
 import os
 from pathlib import Path, PurePosixPath
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 PARTS = ("train", "test")
 

@@ -10,12 +10,12 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import atomic_path
 from dpuflow.datasets import synthetic_signs
 from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
 from dpuflow.datasets.labels import labels_of
 from dpuflow.datasets.locate import PARTS, expand, find_in_folder, pick
-from dpuflow.errors import UserError
-from dpuflow.files import atomic_path
 
 log = logging.getLogger(__name__)
 

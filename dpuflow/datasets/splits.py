@@ -7,7 +7,7 @@ tutorial calibrated on test images (facts seed-system.md, "Defects", 2).
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 DEFAULT_VALIDATION = {"fraction": 0.1, "take": "random", "seed": 1}
 DEFAULT_CALIBRATION = {"images": 480, "seed": 1}

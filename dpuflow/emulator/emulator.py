@@ -6,12 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
-from dpuflow.emulator import native, plan
+from dpuflow.base.errors import UserError, about
+from dpuflow.base.numerics import dequantize, input_table
+from dpuflow.emulator import c_kernels, plan
 from dpuflow.emulator.execute import Executor, core_count
-from dpuflow.emulator.parameters import CONSTANT_TYPES, constants
-from dpuflow.errors import UserError, about
-from dpuflow.numerics import dequantize, input_table
 from dpuflow.xir import Graph, validate
+from dpuflow.xir.parameters import CONSTANT_TYPES, constants
 
 MAX_VALUES = 2**28
 """Values of all tensors, per image: bounds the emulator's memory; no network for a DPU comes near."""
@@ -55,7 +55,7 @@ class Emulator:
                 f"{self.source}: its tensors hold {values} values; the emulator takes up to {MAX_VALUES}"
             )
         self.threads = threads or core_count()
-        self.native = use_native and native.library() is not None
+        self.native = use_native and c_kernels.library() is not None
         with about(self.source):
             self._constants = constants(self.graph)
         self._executors = {}
@@ -74,7 +74,7 @@ class Emulator:
 
     @property
     def backend(self):
-        """ "native" (compiled kernels, `native.py`) or "numpy"."""
+        """ "native" (compiled kernels, `c_kernels.py`) or "numpy"."""
         return "native" if self.native else "numpy"
 
     @cached_property

@@ -8,9 +8,9 @@ Every function takes arrays with the batch first and keyword attributes in XIR's
 
 import numpy as np
 
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, ROUNDING
 from dpuflow.emulator.kernels import window_view
 from dpuflow.emulator.operations import window_output
-from dpuflow.numerics import INT8_MAX, INT8_MIN, ROUNDING
 
 REAL = np.dtype(np.float64)
 

@@ -9,6 +9,7 @@ of images: ``kernel([x, ...], workspace) -> y``.
 
 import numpy as np
 
+from dpuflow.base.numerics import average_pool_factor
 from dpuflow.emulator import oracle
 from dpuflow.emulator.operations import (
     GUARD_BITS,
@@ -20,7 +21,6 @@ from dpuflow.emulator.operations import (
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
-from dpuflow.numerics import average_pool_factor
 
 VALUE = np.dtype(np.float32)
 
@@ -266,26 +266,8 @@ class OracleKernel:
         return oracle.apply(self.op, *(x.astype(np.int8) for x in inputs)).astype(VALUE)
 
 
-def prepare(op, shapes, native=False):
-    """Kernel of `op` for inputs of `shapes` (batch first, its size is free).
-
-    It takes and returns float32 arrays; with `native`, int8 arrays (see `native.library`).
-    """
-    if not native:
-        return _numpy_kernel(op, shapes)
-    from dpuflow.emulator import native as fast
-
-    try:
-        if isinstance(op, Conv):
-            return fast.NativeConv(op, shapes[0])
-        if isinstance(op, Pool):
-            return fast.NativeMaxPool(op, shapes[0])
-    except OutOfRangeError:
-        pass
-    return fast.ThroughFloat(_numpy_kernel(op, shapes))
-
-
-def _numpy_kernel(op, shapes):
+def numpy_kernel(op, shapes):
+    """NumPy kernel of `op` for inputs of `shapes` (batch first, its size is free): float32 in and out."""
     try:
         if isinstance(op, Conv):
             return (DepthwiseConv if op.kind == "depthwise" else DenseConv)(op, shapes[0])

@@ -6,6 +6,7 @@ shares no arithmetic with them. Activations come in and go out as int8.
 
 import numpy as np
 
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator.operations import (
     GUARD_BITS,
     Conv,
@@ -14,7 +15,6 @@ from dpuflow.emulator.operations import (
     Pool,
     window_output,
 )
-from dpuflow.numerics import LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 
 
 class Exact:

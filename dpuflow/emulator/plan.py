@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
 from dpuflow.emulator import float_ops, kernels
+from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.translate import INTEGER_OPS, fix_point
-from dpuflow.errors import UserError
 
 SOURCES = ("data", "data-fix")
 
@@ -66,7 +67,7 @@ def _function(op, graph, constants, native):
     if op.type in INTEGER_OPS:
         operation = INTEGER_OPS[op.type](op, graph, constants)
         names = op.inputs["input"]
-        return _Chosen(kernels.prepare(operation, [graph.op(n).tensor.shape for n in names], native), names)
+        return _Chosen(prepare(operation, [graph.op(n).tensor.shape for n in names], native), names)
     maker = _MAKERS.get(op.type)
     if maker is None:
         known = sorted({*INTEGER_OPS, *_MAKERS, *SOURCES, "const", "const-fix"})

@@ -9,8 +9,8 @@ which is checked here from bounds on |acc|, not hoped for.
 
 import numpy as np
 
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT
 from dpuflow.emulator import oracle
-from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT
 
 MANTISSA = {np.dtype(np.float32): 24, np.dtype(np.float64): 53}
 _LARGEST_SHIFT = {np.dtype(np.float32): 60, np.dtype(np.float64): 500}

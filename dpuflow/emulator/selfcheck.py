@@ -13,18 +13,19 @@ from collections import Counter
 
 import numpy as np
 
-from dpuflow.emulator import Emulator, native, oracle, random_cases
-from dpuflow.emulator.kernels import Workspace, prepare
-from dpuflow.emulator.parameters import constants
+from dpuflow.emulator import Emulator, c_kernels, oracle, random_cases
+from dpuflow.emulator.implementations import prepare
+from dpuflow.emulator.kernels import Workspace
 from dpuflow.emulator.plan import SOURCES
 from dpuflow.emulator.translate import INTEGER_OPS
+from dpuflow.xir.parameters import constants
 
 GRAPH_EVERY = 5
 
 
 def backends():
     """The fast implementations on this machine: names."""
-    return ["numpy"] if native.library() is None else ["numpy", "native"]
+    return ["numpy"] if c_kernels.library() is None else ["numpy", "native"]
 
 
 def operation_differences(op, inputs):

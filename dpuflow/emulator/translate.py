@@ -1,7 +1,7 @@
 """XIR integer ops -> the operations of `operations`: attributes and fix points to shifts."""
 
+from dpuflow.base.errors import UserError
 from dpuflow.emulator.operations import NONLINEAR, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
-from dpuflow.errors import UserError
 
 HARDWARE_SHIFT_BIAS_MIN = -1
 """The instruction holds shift_bias + 1 unsigned (facts xmodel.md section 4)."""

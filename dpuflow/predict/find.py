@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 FORMATS = ("PNG", "JPEG")
 MAX_PIXELS = 2**25

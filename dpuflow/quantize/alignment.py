@@ -8,8 +8,8 @@ the vendor's TF2 tool leaves it out of the alignment, too).
 
 import numpy as np
 
+from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.quantize.positions import ANY_POSITION
 
 SHARED = ("max_pool", "concat", "flatten")

@@ -9,8 +9,8 @@ from collections import Counter
 
 import numpy as np
 
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.quantize import engine
 from dpuflow.quantize.positions import ANY_POSITION, choose_activation, choose_weights
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 
 def _hashes(images):

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import INT8_MAX, INT8_MIN, dequantize
 from dpuflow.quantize import engine
 from dpuflow.quantize.calibration import to_grid
 from dpuflow.quantize.distance import LogitDistance, agreement
-from dpuflow.quantize.search import logits_name
+from dpuflow.quantize.position_search import logits_name
 
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
 DIGITS = 6

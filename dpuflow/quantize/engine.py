@@ -10,8 +10,8 @@ machine and for any number of threads.
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 
 IM2COL_BYTES = 4 << 20
 """Size of one patch matrix: about the second-level cache."""

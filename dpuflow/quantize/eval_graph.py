@@ -9,8 +9,8 @@ that equal their default are left out.
 
 import numpy as np
 
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 from dpuflow.quantize.engine import EXACT_FLOAT32, needs_float64
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.node_translation import window

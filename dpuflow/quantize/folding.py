@@ -14,9 +14,9 @@ import copy
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.network import WEIGHTED, Layer, Network
-from dpuflow.numerics import LEAKY_RELU_SLOPE
 from dpuflow.tfgraph.graph_reader import bypass
 
 FUSABLE = {"relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from dpuflow.numerics import INT8_MAX, INT8_MIN, quantize
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 
 METHODS = ("non_overflow", "min_diffs")
 CANDIDATES = 5

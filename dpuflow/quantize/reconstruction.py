@@ -6,8 +6,8 @@
 
 import numpy as np
 
+from dpuflow.base.numerics import quantize
 from dpuflow.network import WEIGHTED
-from dpuflow.numerics import quantize
 from dpuflow.quantize import engine, rounding
 from dpuflow.quantize.calibration import to_grid
 

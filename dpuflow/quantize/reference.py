@@ -10,11 +10,12 @@ import json
 
 import numpy as np
 
-from dpuflow.errors import UserError, about
-from dpuflow.files import write_json
+from dpuflow.base.errors import UserError, about
+from dpuflow.base.files import write_json
+from dpuflow.base.numerics import input_table, scale_pixels
 from dpuflow.network import QuantizedNetwork
-from dpuflow.numerics import input_table, scale_pixels
-from dpuflow.quantize import alignment, calibration, engine, equalization, reconstruction, search
+from dpuflow.network.quantized_file import write_quantized
+from dpuflow.quantize import alignment, calibration, engine, equalization, position_search, reconstruction
 from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_positions
 from dpuflow.quantize.diagnosis import diagnose
@@ -23,7 +24,6 @@ from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.settings import complete
-from dpuflow.quantized_file import write_quantized
 from dpuflow.tfgraph.graph_reader import read_network_and_nodes
 
 DIAGNOSIS_IMAGES = 500
@@ -134,7 +134,7 @@ class Run:
         self.steps, self.votes, self.adjustments = [], {}, []
         mode = settings["batch_norm_after_activation"]
         self.network, self.folding = self.memo(("fold", mode), lambda: fold(network, mode))
-        self.logits = search.logits_name(self.network)
+        self.logits = position_search.logits_name(self.network)
         self.x = self.memo(("input", len(images)), lambda: scale_pixels(images, input_scaling))
         self.reference, self.distance = self._once("reference", self.network, self._float_logits)
 
@@ -232,20 +232,20 @@ class Run:
 
     def _search(self, quantized, options, method):
         images, network = self.x[: options["images"]], quantized.network
-        candidate = search.Candidate(quantized, method)
+        candidate = position_search.Candidate(quantized, method)
         if options["criterion"] == "output_error":
             outputs = self._once(
-                "outputs", network, lambda: search.float_outputs(network, images), len(images)
+                "outputs", network, lambda: position_search.float_outputs(network, images), len(images)
             )
-            moves = search.search_by_output_error(candidate, images, outputs)
+            moves = position_search.search_by_output_error(candidate, images, outputs)
         else:
             distance = LogitDistance(self.reference[: len(images)])
-            moves = search.LogitSearch(candidate, images, distance).run(options["sweeps"])
+            moves = position_search.LogitSearch(candidate, images, distance).run(options["sweeps"])
         return self._better("position_search", quantized, candidate.quantized, {"moves": moves})
 
     def _place_logits(self, quantized, method):
-        candidate = search.Candidate(quantized, method)
-        moves = search.place_logits(candidate, self.x)
+        candidate = position_search.Candidate(quantized, method)
+        moves = position_search.place_logits(candidate, self.x)
         record = {"step": "logits_position", **self.measure(candidate.quantized), "moves": moves}
         return candidate.quantized, record
 
@@ -286,7 +286,7 @@ def quantize_input(quantized, images):
 
 def predict(quantized, images, batch=64):
     """Integer logits of uint8 images: float32 (N, classes) of int8 values."""
-    logits = search.logits_name(quantized.network)
+    logits = position_search.logits_name(quantized.network)
     with engine.single_threaded_blas():
         return np.concatenate(
             [

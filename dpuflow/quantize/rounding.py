@@ -10,7 +10,7 @@ no relaxation and no learning rate, and is deterministic.
 
 import numpy as np
 
-from dpuflow.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.quantize import engine
 
 RARE = 0.02

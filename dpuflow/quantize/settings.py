@@ -2,8 +2,8 @@
 
 import copy
 
-from dpuflow.errors import UserError
-from dpuflow.hints import did_you_mean
+from dpuflow.base.errors import UserError
+from dpuflow.base.hints import did_you_mean
 
 DEFAULTS = {
     "method": "min_diffs",

@@ -1,7 +1,7 @@
 """The accuracy report: accuracy.html, accuracy.md and accuracy.json of a list of runs."""
 
-from dpuflow.errors import UserError
-from dpuflow.files import write_json, write_text
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_json, write_text
 from dpuflow.report import details, diagnosis, hardware
 from dpuflow.report.inputs import load_run
 from dpuflow.report.overview import page_values

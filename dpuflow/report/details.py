@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpuflow.evaluation import confusion_matrix, per_class_accuracy
+from dpuflow.accuracy.evaluation import confusion_matrix, per_class_accuracy
 from dpuflow.report import figures
 from dpuflow.report.images import data_uri
 

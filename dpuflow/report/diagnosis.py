@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from dpuflow.errors import UserError
-from dpuflow.numerics import INT8_MAX, INT8_MIN, dequantize
-from dpuflow.quantized_file import read_quantized
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
+from dpuflow.network.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
 from dpuflow.report.tolerant import entries, mapping, number, text
 

@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from dpuflow.accuracy.evaluation import check_same_images, labels_digest, read_record
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json, sha256
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.errors import UserError
-from dpuflow.evaluation import check_same_images, labels_digest, read_record
-from dpuflow.files import read_json, sha256
 
 STAGES = {
     "keras": ("keras_accuracy", "Keras"),

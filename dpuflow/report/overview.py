@@ -1,6 +1,6 @@
 """What stands above the details of the runs: stage table, costs, how numbers came about, data sets."""
 
-from dpuflow.evaluation import RECORD_KEYS
+from dpuflow.accuracy.evaluation import RECORD_KEYS
 from dpuflow.report import hardware, wording
 from dpuflow.report.hardware import flatten
 from dpuflow.report.inputs import RUNNERS, STAGES

@@ -5,7 +5,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from dpuflow.files import sha256
+from dpuflow.base.files import sha256
 
 PACKAGES = (
     "tensorflow",

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from dpuflow.evaluation import wilson_interval
-from dpuflow.files import write_text
-from dpuflow.quantize.grid import as_entry, varied
+from dpuflow.accuracy.evaluation import wilson_interval
+from dpuflow.base.files import write_text
+from dpuflow.quantizer_search.grid import as_entry, varied
 from dpuflow.report import figures, wording
 from dpuflow.report.page import render
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from dpuflow.evaluation import accuracy_change, agreement
+from dpuflow.accuracy.evaluation import accuracy_change, agreement
 
 FORMAT = "dpuflow accuracy report 1"
 

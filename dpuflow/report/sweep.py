@@ -4,9 +4,9 @@ import csv
 import re
 from pathlib import Path
 
-from dpuflow.errors import UserError
-from dpuflow.evaluation import mean_interval, read_record, wilson_interval
-from dpuflow.files import write_json, write_text
+from dpuflow.accuracy.evaluation import mean_interval, read_record, wilson_interval
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_json, write_text
 from dpuflow.report import figures, wording
 from dpuflow.report.hardware import latency_us
 from dpuflow.report.inputs import STAGES, board_name, read_mapping

@@ -4,9 +4,9 @@ import os
 import warnings
 from pathlib import Path
 
-from dpuflow.tensorflow_env import keras, tensorflow
-from dpuflow.training.keras_file import load_model
-from dpuflow.writing import explained_writing, scratch_folder
+from dpuflow.base.tensorflow_env import keras, tensorflow
+from dpuflow.base.writing import explained_writing, scratch_folder
+from dpuflow.keras_models.keras_file import load_model
 
 CHECKPOINT = "tfchkpt.ckpt"
 CHECKPOINT_FILES = (

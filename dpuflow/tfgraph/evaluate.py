@@ -1,7 +1,7 @@
 """Accuracy of a GraphDef on a split, every image counted."""
 
-from dpuflow.evaluation import accuracy_record
-from dpuflow.numerics import scale_pixels
+from dpuflow.accuracy.evaluation import accuracy_record
+from dpuflow.base.numerics import scale_pixels
 from dpuflow.tfgraph.freeze import FrozenGraph
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dpuflow.errors import UserError
-from dpuflow.numerics import scale_pixels
-from dpuflow.tensorflow_env import tensorflow
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.tensorflow_env import tensorflow
+from dpuflow.keras_models.keras_file import load_model
+from dpuflow.keras_models.prediction import predictor
 from dpuflow.tfgraph.checkpoint import CHECKPOINT
 from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
-from dpuflow.training.keras_file import load_model
-from dpuflow.training.prediction import predictor
 
 BATCH = 256
 

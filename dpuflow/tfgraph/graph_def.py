@@ -14,8 +14,8 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from dpuflow.errors import UserError
-from dpuflow.files import write_bytes
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_bytes
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _TYPES = {

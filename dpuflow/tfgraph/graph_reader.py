@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpuflow.errors import UserError, about
+from dpuflow.base.errors import UserError, about
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.tfgraph.graph_def import read_graph_def
 from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS

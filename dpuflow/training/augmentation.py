@@ -18,7 +18,7 @@ def augmenter(options, seed, image_shape):
     active = {key: value for key, value in options.items() if value}
     if not active:
         return None
-    from dpuflow.tensorflow_env import tensorflow
+    from dpuflow.base.tensorflow_env import tensorflow
 
     tf = tensorflow()
     height, width, _ = image_shape

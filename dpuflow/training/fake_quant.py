@@ -9,10 +9,10 @@ whose architecture stays as it is.
 
 import numpy as np
 
-from dpuflow.errors import UserError
-from dpuflow.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.quantize.positions import choose_activation, choose_weights
-from dpuflow.tensorflow_env import keras, tensorflow
 
 WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")
 ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU")

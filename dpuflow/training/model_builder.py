@@ -7,8 +7,8 @@ listed: its width is the dataset's.
 
 import re
 
-from dpuflow.errors import UserError
-from dpuflow.tensorflow_env import keras
+from dpuflow.base.errors import UserError
+from dpuflow.base.tensorflow_env import keras
 
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu")
 BATCH_NORM = ("none", "before_activation", "after_activation")

@@ -9,11 +9,11 @@ import time
 
 import numpy as np
 
-from dpuflow.errors import UserError
-from dpuflow.numerics import scale_pixels
-from dpuflow.tensorflow_env import keras, tensorflow
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.tensorflow_env import keras, tensorflow
+from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter
-from dpuflow.training.prediction import predictor
 
 log = logging.getLogger("dpuflow")
 

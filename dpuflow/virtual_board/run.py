@@ -6,10 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json, write_bytes
 from dpuflow.board.application import arguments
 from dpuflow.board.bundle import Bundle
-from dpuflow.errors import UserError
-from dpuflow.files import read_json, write_bytes
 
 HERE = Path(__file__).resolve().parent
 PACKAGE_PARENT = HERE.parent.parent

@@ -4,7 +4,7 @@ Names and behaviour follow the binding's published source (Vitis AI 3.5); where 
 binding aborts the process, a RuntimeError is raised here.
 """
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 
 class _Attributed:

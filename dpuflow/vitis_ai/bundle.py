@@ -10,8 +10,8 @@ import shlex
 
 import numpy as np
 
-from dpuflow.errors import UserError
-from dpuflow.files import write_bytes, write_text
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_bytes, write_text
 
 IMAGES = "calibration_images.npy"
 DEFAULT_BATCH = 32

@@ -1,7 +1,7 @@
 """Does the configuration fit together: tools, releases, targets? Asked before any job starts."""
 
-from dpuflow.errors import UserError
-from dpuflow.targets import describe_fingerprint, load_targets
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import describe_fingerprint, load_targets
 from dpuflow.vitis_ai import releases
 
 OWN = "reference"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dpuflow.errors import UserError
-from dpuflow.files import read_array
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_array
 
 
 def read_outputs(path, images):

@@ -7,7 +7,7 @@ vai_q_tensorflow2 keeps each position in a variable whose name ends in `_pos`, i
 
 import h5py
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.tfgraph.graph_def import read_graph_def
 from dpuflow.tfgraph.graph_reader import split_reference
 from dpuflow.vitis_ai.tool_logs import layer_name

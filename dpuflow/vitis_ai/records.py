@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import describe_fingerprint
 from dpuflow.quantize.calibration_images import calibration_record
-from dpuflow.targets import describe_fingerprint
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 from dpuflow.vitis_ai.tool_logs import compiler_log, quantizer_log
 from dpuflow.xir import Graph

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from dpuflow.errors import UserError
-from dpuflow.hints import did_you_mean
-from dpuflow.targets import load_targets
+from dpuflow.base.errors import UserError
+from dpuflow.base.hints import did_you_mean
+from dpuflow.device.targets import load_targets
 
 MATRIX_FILE = Path(__file__).with_name("releases.yaml")
 

@@ -7,7 +7,7 @@ print "[UNILOG][LEVEL] ..." lines, from 3.0 on behind a glog prefix.
 
 import re
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 _ADJUSTMENT = re.compile(
     r"Shift (?P<shift>cut|bias)(?: leakyrelu)? of (?:node|layer) (?P<name>\S+) is (?P<value>-?\d+)\. "

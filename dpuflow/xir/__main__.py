@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dpuflow.errors import UserError
-from dpuflow.files import write_text
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_text
 from dpuflow.xir.graph import Graph
 from dpuflow.xir.schema import proto_text
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 
-from dpuflow.errors import UserError
-from dpuflow.files import write_bytes
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_bytes
 from dpuflow.xir import opdefs, schema, shapes
 from dpuflow.xir.attributes import Attributes
 from dpuflow.xir.seal import sealed, unsealed

@@ -7,7 +7,7 @@ without a seal (the vendor's, for instance) is taken as it is.
 
 import hashlib
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 
 _LABEL = b"dpuflow sha256: "
 _DIGEST = hashlib.sha256().digest_size

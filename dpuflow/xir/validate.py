@@ -7,8 +7,8 @@ problems as sentences that name the op, tensor or subgraph; an empty list means 
 
 import math
 
-from dpuflow.errors import UserError
-from dpuflow.numerics import ROUNDING
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import ROUNDING
 from dpuflow.xir import opdefs, shapes
 from dpuflow.xir.schema import DATA_TYPES
 from dpuflow.xir.tree import check_devices, check_tree

@@ -6,8 +6,8 @@ from ssh_server import Server, make_keys, what_is_missing
 
 from dpuflow.board import bundle
 from dpuflow.compiler.reference import lower
+from dpuflow.device.targets import get_target
 from dpuflow.network import Layer, Network, QuantizedNetwork
-from dpuflow.targets import get_target
 
 CLASSES = ["A", "B", "C, quoted", "D", "E"]
 

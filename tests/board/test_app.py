@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from dpuflow.numerics import input_table
-from dpuflow.predictions import COLUMNS
+from dpuflow.accuracy.predictions import COLUMNS
+from dpuflow.base.numerics import input_table
 from dpuflow.virtual_board.run import environment
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import CLASSES, small_images
 
+from dpuflow.base.errors import UserError
 from dpuflow.board import bundle
 from dpuflow.board.bundle import Bundle
-from dpuflow.errors import UserError
-from dpuflow.targets import get_target, load_targets
+from dpuflow.device.targets import get_target, load_targets
 from dpuflow.virtual_board.run import environment
 from dpuflow.virtual_board.run import run as run_on_virtual_board
 from dpuflow.xir import Graph

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from conftest import CLASSES, small_images, small_network
 
+from dpuflow.base.errors import UserError
 from dpuflow.board import bundle
 from dpuflow.board.compare import board_record, compare_outputs, read_board_predictions
-from dpuflow.errors import UserError
-from dpuflow.native.report import compile_native
-from dpuflow.targets import get_target
+from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.virtual_board.run import run
 
 

@@ -11,13 +11,13 @@ import pytest
 from conftest import CLASSES, small_images
 from ssh_server import Server
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import sha256
 from dpuflow.board import application, bundle, pool, ssh
 from dpuflow.board.compare import board_record, dpu_outputs, read_board_predictions
 from dpuflow.board.connection import Board, Connection, DroppedError
+from dpuflow.device.targets import get_target, load_targets
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
-from dpuflow.files import sha256
-from dpuflow.targets import get_target, load_targets
 
 pytestmark = pytest.mark.slow
 

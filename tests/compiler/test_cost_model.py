@@ -2,9 +2,9 @@
 
 import pytest
 
-from dpuflow.compiler.cost_model import Assumptions, activation_memory, estimate, layer_cycles
+from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.cost_model import Assumptions, activation_memory, estimate, layer_cycles
 from dpuflow.network import Layer, Network
-from dpuflow.targets import get_target
 
 B4096 = get_target("DPUCZDX8G_ISA1_B4096")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hand_network import INPUT_SHAPE, hand_network
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE, dequantize
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.emulator.emulator import Emulator
-from dpuflow.errors import UserError
-from dpuflow.numerics import LEAKY_RELU_SLOPE, dequantize
 from dpuflow.quantize.engine import run_integer
 from dpuflow.xir import Graph, validate
 

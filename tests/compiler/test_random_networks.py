@@ -5,13 +5,13 @@ from hand_network import window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpuflow.base.numerics import dequantize
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.compiler.reference import lower
+from dpuflow.device.targets import get_target
 from dpuflow.emulator.emulator import Emulator
 from dpuflow.network import Layer, Network, QuantizedNetwork
-from dpuflow.numerics import dequantize
 from dpuflow.quantize.engine import run_integer
-from dpuflow.targets import get_target
 from dpuflow.xir import Graph, validate
 
 

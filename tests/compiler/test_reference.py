@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hand_network import INPUT_SHAPE, hand_network, window
 
+from dpuflow.base.errors import UserError
 from dpuflow.compiler.reference import lower
+from dpuflow.device.targets import get_target
 from dpuflow.emulator.emulator import Emulator
-from dpuflow.errors import UserError
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.quantize.engine import run_integer
-from dpuflow.targets import get_target
 from dpuflow.xir import Graph, validate
 
 

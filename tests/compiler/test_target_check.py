@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
+from dpuflow.base.errors import UserError
 from dpuflow.compiler.target_check import check, enforce
-from dpuflow.errors import UserError
+from dpuflow.device.targets import get_target
 from dpuflow.network import Layer, Network, QuantizedNetwork
-from dpuflow.targets import get_target
 
 B4096 = get_target("DPUCZDX8G_ISA1_B4096")
 B512 = get_target("DPUCZDX8G_ISA1_B512")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.targets import describe_fingerprint, get_target, load_targets
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import describe_fingerprint, get_target, load_targets
 
 SIZES = ("B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096")
 ACTIVATIONS = {"relu": "RELU", "leaky_relu": "LEAKYRELU", "relu_six": "RELU6"}

@@ -3,8 +3,8 @@
 import pytest
 
 from dpuflow.compiler import workload
+from dpuflow.device.targets import get_target
 from dpuflow.network import Layer, Network
-from dpuflow.targets import get_target
 from dpuflow.xir import Graph
 
 B4096 = get_target("DPUCZDX8G_ISA1_B4096")

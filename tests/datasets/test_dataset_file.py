@@ -6,12 +6,12 @@ import h5py
 import numpy as np
 import pytest
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.hdf5 import seal
 from dpuflow.datasets.dataset_file import build_dataset, read_dataset
 from dpuflow.datasets.duplicates import content_hashes, repeated
 from dpuflow.datasets.image_csv import write_image_csv
 from dpuflow.datasets.labels import labels_of, sign_mnist_labels
-from dpuflow.errors import UserError
-from dpuflow.hdf5 import seal
 
 
 @pytest.fixture

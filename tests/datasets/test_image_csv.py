@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import sha256
 from dpuflow.datasets.image_csv import (
     ImageShape,
     count_rows,
@@ -19,8 +21,6 @@ from dpuflow.datasets.image_csv import (
 )
 from dpuflow.datasets.labels import sign_mnist_labels
 from dpuflow.datasets.sources import known_as
-from dpuflow.errors import UserError
-from dpuflow.files import sha256
 
 HEADER = b"label,pixel1,pixel2,pixel3,pixel4\n"
 GOOD = HEADER + b"3,0,9,10,99\n24,100,199,200,255\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dpuflow.base.errors import UserError
 from dpuflow.datasets.labels import Labels, labels_of, sign_mnist_labels
-from dpuflow.errors import UserError
 
 
 def test_letters():

@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from dpuflow.base.errors import UserError
 from dpuflow.datasets.image_csv import csv_text, read_image_csv
 from dpuflow.datasets.sources import known_as, obtain
-from dpuflow.errors import UserError
 
 HEADER = b"label,pixel1,pixel2,pixel3,pixel4\n"
 

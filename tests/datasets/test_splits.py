@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpuflow.base.errors import UserError
 from dpuflow.datasets.splits import calibration_rows, validation_split
-from dpuflow.errors import UserError
 
 
 def test_tutorial_split():

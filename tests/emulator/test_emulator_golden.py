@@ -7,9 +7,10 @@ import pytest
 from compiled_kernels import need_compiled_kernels
 from golden_cases import operation
 
+from dpuflow.base.errors import UserError
 from dpuflow.emulator import Emulator, oracle
-from dpuflow.emulator.kernels import Workspace, prepare
-from dpuflow.errors import UserError
+from dpuflow.emulator.implementations import prepare
+from dpuflow.emulator.kernels import Workspace
 
 BACKENDS = ["oracle", "numpy", "native"]
 

@@ -6,10 +6,10 @@ from compiled_kernels import need_compiled_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpuflow.emulator import Emulator, float_ops, native, oracle, random_cases, selfcheck
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import input_table
+from dpuflow.emulator import Emulator, c_kernels, float_ops, oracle, random_cases, selfcheck
 from dpuflow.emulator.operations import Pool
-from dpuflow.errors import UserError
-from dpuflow.numerics import input_table
 from dpuflow.xir import Graph
 
 
@@ -273,21 +273,21 @@ def test_float_pools_and_padding_modes():
 
 def test_numpy_can_be_forced_by_the_environment(monkeypatch):
     monkeypatch.setenv("DPUFLOW_EMULATOR", "numpy")
-    native.library.cache_clear()
+    c_kernels.library.cache_clear()
     try:
         assert Emulator(small_graph()).backend == "numpy"
     finally:
-        native.library.cache_clear()
+        c_kernels.library.cache_clear()
 
 
 def test_a_machine_without_compiler_falls_back(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.library.cache_clear()
+    c_kernels.library.cache_clear()
     try:
         assert Emulator(small_graph()).backend == "numpy"
     finally:
-        native.library.cache_clear()
+        c_kernels.library.cache_clear()
 
 
 def test_a_read_only_home_costs_the_cache_only(monkeypatch, tmp_path):
@@ -295,12 +295,12 @@ def test_a_read_only_home_costs_the_cache_only(monkeypatch, tmp_path):
     occupied = tmp_path / "file"
     occupied.write_text("a file where the cache folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(occupied))
-    native.library.cache_clear()
+    c_kernels.library.cache_clear()
     try:
         assert Emulator(small_graph()).backend == "native"
         assert selfcheck.main(["--cases", "10"]) == 0
     finally:
-        native.library.cache_clear()
+        c_kernels.library.cache_clear()
 
 
 def test_the_oracle_refuses_what_it_does_not_know():

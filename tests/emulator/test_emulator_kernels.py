@@ -6,7 +6,8 @@ from compiled_kernels import need_compiled_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpuflow.emulator import kernels, native, oracle, random_cases, requantise, selfcheck
+from dpuflow.emulator import c_kernels, kernels, oracle, random_cases, requantise, selfcheck
+from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.operations import Conv, Eltwise, HardSigmoid, Nonlinear, Pool
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -38,7 +39,7 @@ def results(op, *inputs):
     """{backend: result} of every implementation here."""
     found = {"oracle": oracle.apply(op, *inputs)}
     for backend in selfcheck.backends():
-        kernel = kernels.prepare(op, [x.shape for x in inputs], native=backend == "native")
+        kernel = prepare(op, [x.shape for x in inputs], native=backend == "native")
         found[backend] = kernel(list(inputs), kernels.Workspace()).astype(np.int64)
     return found
 
@@ -148,7 +149,7 @@ def test_the_extreme_sum_chooses_a_type_that_holds_it(channels, dtype):
     # 128 * 128 per channel, the rounding half 2**17 and the bias: 2**24 is reached at 1016 channels
     op = dense(np.full((2, channels), -128), [1, -1], shift_cut=18, shift_bias=0)
     shape = (1, 1, 1, channels)
-    assert kernels.prepare(op, [shape]).dtype == np.dtype(dtype)
+    assert prepare(op, [shape]).dtype == np.dtype(dtype)
     x = np.full(shape, -128, np.int8)
     assert_all(op, [x], [(channels * 2**14 + b + 2**17) >> 18 for b in (1, -1)])
 
@@ -185,15 +186,15 @@ SMALLER_PROCESSORS = {"AVX-VNNI": ["-mno-avx512f"], "AVX2": ["-mno-avx512f", "-m
 @pytest.fixture(params=SMALLER_PROCESSORS)
 def smaller_processor(request, monkeypatch, tmp_path):
     """The native kernels as compiled on a processor without this one's widest instructions."""
-    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, *SMALLER_PROCESSORS[request.param]))
+    monkeypatch.setattr(c_kernels, "FLAGS", (*c_kernels.FLAGS, *SMALLER_PROCESSORS[request.param]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.library.cache_clear()
+    c_kernels.library.cache_clear()
     need_compiled_kernels()
-    if native.instructions() != request.param:
-        native.library.cache_clear()
+    if c_kernels.instructions() != request.param:
+        c_kernels.library.cache_clear()
         pytest.skip(f"this processor has no {request.param}")
     yield request.param
-    native.library.cache_clear()
+    c_kernels.library.cache_clear()
 
 
 def test_kernels_of_smaller_processors_equal_the_oracle(smaller_processor):
@@ -201,7 +202,7 @@ def test_kernels_of_smaller_processors_equal_the_oracle(smaller_processor):
     for seed in range(150):
         for kind in ("conv2d", "MAX"):
             _, op, inputs = random_cases.operation(np.random.default_rng(seed), kind)
-            used.add(type(kernels.prepare(op, [x.shape for x in inputs], native=True)).__name__)
+            used.add(type(prepare(op, [x.shape for x in inputs], native=True)).__name__)
             assert selfcheck.operation_differences(op, inputs) == [], seed
     assert used >= {"NativeConv", "NativeMaxPool"}
 
@@ -218,7 +219,7 @@ def test_native_refuses_sums_beyond_32_bits():
     need_compiled_kernels()
     op = dense(np.full((1, 70000), -128), shift_cut=20)
     with pytest.raises(requantise.OutOfRangeError):
-        native.NativeConv(op, (1, 1, 1, 70000))
+        c_kernels.NativeConv(op, (1, 1, 1, 70000))
     assert_all(op, [np.full((1, 1, 1, 70000), 127, np.int8)], [-128])
 
 

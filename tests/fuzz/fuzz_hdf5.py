@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from fuzz_values import NUMBERS
 
-from dpuflow.hdf5 import seal
+from dpuflow.base.hdf5 import seal
 
 
 def edit_hdf5(data, edits):

@@ -105,8 +105,8 @@ def xmodel_seeds():
     from hand_network import hand_network
     from small_graph import small_graph
 
-    from dpuflow.compiler.compile_report import compile_reference
-    from dpuflow.targets import load_targets
+    from dpuflow.device.targets import load_targets
+    from dpuflow.dpuczdx8g.compile_report import compile_reference
 
     small = small_graph()
     small.attrs.update({"input_subtract": 127.5, "input_divide": 127.5})
@@ -118,9 +118,9 @@ def xmodel_seeds():
 def code_seeds():
     from hand_network import hand_network
 
-    from dpuflow.compiler.compile_report import compile_reference
-    from dpuflow.native.compile import compile_graph
-    from dpuflow.targets import load_targets
+    from dpuflow.device.targets import load_targets
+    from dpuflow.dpuczdx8g.compile_report import compile_reference
+    from dpuflow.dpuczdx8g.native.compile import compile_graph
 
     target = load_targets()["kv260"]
     graph = compile_reference(hand_network(), target, on_cpu="allow").graph
@@ -130,7 +130,7 @@ def code_seeds():
 
 @functools.cache
 def listing_seeds():
-    from dpuflow.isa.__main__ import listing
+    from dpuflow.dpuczdx8g.isa.shell import listing
     from dpuflow.xir import Graph
 
     text = listing(Graph.from_bytes(code_seeds()[0]), "x").splitlines()
@@ -142,7 +142,7 @@ def listing_seeds():
 def quantized_seeds():
     from hand_network import hand_network
 
-    from dpuflow.quantized_file import write_quantized
+    from dpuflow.network.quantized_file import write_quantized
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "q.h5"
@@ -185,7 +185,7 @@ def config_seeds():
 
 
 def predictions_seeds():
-    from dpuflow.predictions import predictions_csv
+    from dpuflow.accuracy.predictions import predictions_csv
 
     labels, answers = np.array([0, 1, 2, 1]), np.array([0, 1, 1, 2])
     text = predictions_csv(labels, answers, np.eye(3)[answers], ["A", 'B "b", c', "Ü"])
@@ -193,7 +193,7 @@ def predictions_seeds():
 
 
 def record_seeds():
-    from dpuflow.evaluation import accuracy_record
+    from dpuflow.accuracy.evaluation import accuracy_record
 
     labels = np.array([0, 1, 2, 1])
     record = accuracy_record("board", "test", labels, np.array([0, 1, 1, 1]), ["a", "b", "c"])

@@ -74,8 +74,8 @@ def plain_csv(data):
 
 
 def read_csv(path):
+    from dpuflow.base.errors import UserError
     from dpuflow.datasets.image_csv import read_image_csv
-    from dpuflow.errors import UserError
 
     data = path.read_bytes()
     expected = plain_csv(data)
@@ -118,7 +118,7 @@ def read_zip(path):
 
 
 def read_graph(path):
-    from dpuflow.errors import about
+    from dpuflow.base.errors import about
     from dpuflow.quantize.engine import run_float
     from dpuflow.quantize.folding import fold
     from dpuflow.tfgraph.graph_reader import read_network
@@ -175,11 +175,11 @@ def same(a, b):
 
 def read_code(path):
     """An xmodel with machine code: list it, check it, run it."""
-    from dpuflow.isa.__main__ import listing
-    from dpuflow.isa.assembly import parse_listing
-    from dpuflow.isa.code import encode
-    from dpuflow.isa.program import read_programs
-    from dpuflow.isa.runner import IsaRunner
+    from dpuflow.dpuczdx8g.isa.assembly import parse_listing
+    from dpuflow.dpuczdx8g.isa.code import encode
+    from dpuflow.dpuczdx8g.isa.program import read_programs
+    from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+    from dpuflow.dpuczdx8g.isa.shell import listing
     from dpuflow.xir import Graph
 
     graph = Graph.load(path)
@@ -195,8 +195,8 @@ def read_code(path):
 
 
 def read_listing(path):
-    from dpuflow.isa.assembly import read_listing
-    from dpuflow.isa.code import decode, encode
+    from dpuflow.dpuczdx8g.isa.assembly import read_listing
+    from dpuflow.dpuczdx8g.isa.code import decode, encode
 
     for _, instructions in read_listing(path):
         assert decode(encode(instructions)) == instructions
@@ -206,10 +206,10 @@ def read_listing(path):
 
 
 def read_quantized_model(path):
-    from dpuflow.compiler.compile_report import compile_reference
-    from dpuflow.errors import about
-    from dpuflow.quantized_file import read_quantized, write_quantized
-    from dpuflow.targets import load_targets
+    from dpuflow.base.errors import about
+    from dpuflow.device.targets import load_targets
+    from dpuflow.dpuczdx8g.compile_report import compile_reference
+    from dpuflow.network.quantized_file import read_quantized, write_quantized
 
     quantized = read_quantized(path)
     again = path.parent / "again.h5"
@@ -222,8 +222,8 @@ def read_quantized_model(path):
 
 
 def read_dataset_file(path):
+    from dpuflow.accuracy.evaluation import accuracy_record
     from dpuflow.datasets.dataset_file import SPLITS, read_dataset
-    from dpuflow.evaluation import accuracy_record
 
     dataset = read_dataset(path)
     for name in SPLITS:
@@ -243,11 +243,11 @@ def read_dataset_file(path):
 def read_config(path):
     import yaml
 
-    from dpuflow.config import Settings, check, expand_runs
+    from dpuflow.base.errors import UserError
     from dpuflow.datasets.image_csv import ImageShape
     from dpuflow.datasets.labels import labels_of
-    from dpuflow.errors import UserError
-    from dpuflow.run_files import all_result_files
+    from dpuflow.workflow.config import Settings, check, expand_runs
+    from dpuflow.workflow.run_files import all_result_files
 
     try:
         config = yaml.load(path.read_bytes(), yaml.CSafeLoader)
@@ -274,7 +274,7 @@ def read_config(path):
 
 
 def read_predictions_file(path):
-    from dpuflow.predictions import read_predictions
+    from dpuflow.accuracy.predictions import read_predictions
 
     labels, predictions = read_predictions(path)
     assert labels.dtype == predictions.dtype == np.int64
@@ -284,7 +284,7 @@ def read_predictions_file(path):
 
 
 def read_accuracy_record(path):
-    from dpuflow.evaluation import agreement, check_same_images, read_record
+    from dpuflow.accuracy.evaluation import agreement, check_same_images, read_record
 
     record = read_record(path)
     check_same_images([record, record])

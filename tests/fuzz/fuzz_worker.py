@@ -21,7 +21,7 @@ HEADROOM = 1 << 30
 
 def attempt(target, data, folder):
     """Feed one file: ("accepted" | "refused" | "finding", text, exception or None)."""
-    from dpuflow.errors import UserError
+    from dpuflow.base.errors import UserError
 
     path = Path(folder) / target.file
     path.write_bytes(data)

@@ -130,7 +130,7 @@ def hdf5_claim():
 
     import h5py
 
-    from dpuflow.hdf5 import seal
+    from dpuflow.base.hdf5 import seal
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "q.h5"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dpuflow.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
-from dpuflow.numerics import average_pool_factor
+from dpuflow.base.numerics import average_pool_factor
+from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
 
 
 def _round_shift(values, shift):

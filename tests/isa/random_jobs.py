@@ -3,11 +3,11 @@
 import numpy as np
 from integer_reference import JobBuilder, run_job
 
-from dpuflow.isa.code import encode
-from dpuflow.isa.machine import machine_for
-from dpuflow.isa.program import DpuProgram, Port
-from dpuflow.isa.simulator import Simulator
-from dpuflow.native.compile import generate_code
+from dpuflow.dpuczdx8g.isa.code import encode
+from dpuflow.dpuczdx8g.isa.machine import machine_for
+from dpuflow.dpuczdx8g.isa.program import DpuProgram, Port
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.native.compile import generate_code
 
 FINGERPRINTS = {
     "B512": 0x101000056010200,

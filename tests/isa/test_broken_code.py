@@ -7,8 +7,8 @@ import pytest
 from integer_reference import JobBuilder, run_job
 from random_jobs import FINGERPRINTS, chain, program
 
-from dpuflow.errors import UserError
-from dpuflow.isa.simulator import Simulator
+from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
 
 
 @pytest.fixture(scope="module")

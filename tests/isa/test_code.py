@@ -4,10 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpuflow.errors import UserError
-from dpuflow.isa.assembly import format_instruction, format_program, parse_instruction, parse_listing
-from dpuflow.isa.code import Instruction, decode, encode, encode_instruction, make
-from dpuflow.isa.formats import BY_OPCODE, FORMATS
+from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.isa.assembly import (
+    format_instruction,
+    format_program,
+    parse_instruction,
+    parse_listing,
+)
+from dpuflow.dpuczdx8g.isa.code import Instruction, decode, encode, encode_instruction, make
+from dpuflow.dpuczdx8g.isa.formats import BY_OPCODE, FORMATS
 
 
 @st.composite

@@ -7,11 +7,11 @@ import pytest
 from integer_reference import JobBuilder, run_job
 from random_jobs import FINGERPRINTS, assert_equal, chain, program, random_job
 
-from dpuflow.errors import UserError
-from dpuflow.isa.code import encode
-from dpuflow.isa.ordering import clocks
-from dpuflow.isa.plan import MachineCodeError
-from dpuflow.isa.simulator import Simulator
+from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.isa.code import encode
+from dpuflow.dpuczdx8g.isa.ordering import clocks
+from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
 
 B4096 = FINGERPRINTS["B4096"]
 
@@ -81,7 +81,7 @@ def test_batches_are_cut_without_changing_results(monkeypatch):
     simulator = Simulator(program(job, FINGERPRINTS["B512"])[0])
     images = builder.images(10)
     (whole,) = simulator.run([images])
-    monkeypatch.setattr("dpuflow.isa.simulator.IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr("dpuflow.dpuczdx8g.isa.simulator.IMAGES_AT_ONCE", 4)
     (parts,) = simulator.run([images])
     np.testing.assert_array_equal(whole, parts)
 

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.isa.program import read_programs
-from dpuflow.isa.simulator import Simulator
-from dpuflow.native.compile import compile_graph
+from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.isa.program import read_programs
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.native.compile import compile_graph
 from dpuflow.xir import Graph
 
 SIZES = (0x101000056010407, 0x101000056010404, 0x101000056010200)

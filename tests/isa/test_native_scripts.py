@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from test_native_xmodel import signs
 
+from dpuflow.accuracy.evaluation import accuracy_record
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json, write_json
 from dpuflow.datasets.dataset_file import build_dataset, read_dataset
 from dpuflow.datasets.labels import Labels
+from dpuflow.dpuczdx8g.isa.code import decode, encode
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
-from dpuflow.evaluation import accuracy_record
-from dpuflow.files import read_json, write_json
-from dpuflow.isa.code import decode, encode
-from dpuflow.quantized_file import write_quantized
-from dpuflow.scripting import parse_assignments
+from dpuflow.network.quantized_file import write_quantized
+from dpuflow.workflow.scripting import parse_assignments
 from dpuflow.xir import Graph
 
 TARGET = "{hardware: {dpu: DPUCZDX8G_ISA1_B1600, release: '2.5'}, on_cpu: error}"

@@ -6,19 +6,19 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from dpuflow.base.errors import UserError
 from dpuflow.compiler.reference import lower
+from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.isa import shell as cli
+from dpuflow.dpuczdx8g.isa.assembly import format_instruction
+from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
+from dpuflow.dpuczdx8g.isa.program import read_programs
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner, run_xmodel
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
+from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
-from dpuflow.isa import __main__ as cli
-from dpuflow.isa.assembly import format_instruction
-from dpuflow.isa.cycles import estimate_cycles
-from dpuflow.isa.program import read_programs
-from dpuflow.isa.runner import IsaRunner, run_xmodel
-from dpuflow.isa.simulator import Simulator
-from dpuflow.native.compile import STATUS, compile_graph
-from dpuflow.native.report import compile_native
 from dpuflow.network import Layer, Network, QuantizedNetwork
-from dpuflow.targets import get_target
 from dpuflow.xir import Graph
 
 SIZES = ("B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.predict.find import find_pictures, short_names
 from dpuflow.predict.picture_files import centred_crop, read_picture
 

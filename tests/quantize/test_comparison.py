@@ -6,16 +6,16 @@ import io
 import numpy as np
 import pytest
 
-from dpuflow.compiler.compile_report import compile_reference
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import load_targets
+from dpuflow.dpuczdx8g.compile_report import compile_reference
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
 from dpuflow.quantize import memo as memo_module
-from dpuflow.quantize.comparison import Comparison
-from dpuflow.quantize.grid import DEFAULT_GRID, as_entry, expand, varied
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.reference import predict, quantize
+from dpuflow.quantizer_search.comparison import Comparison
+from dpuflow.quantizer_search.grid import DEFAULT_GRID, as_entry, expand, varied
 from dpuflow.report.quantizer_search import search_csv, write_search
-from dpuflow.targets import load_targets
 from tests.quantize.frozen_networks import images, plain_network, residual_network
 
 SCALING = {"subtract": 128, "divide": 128}

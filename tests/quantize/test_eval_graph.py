@@ -68,7 +68,7 @@ KINDS = (
 
 @pytest.fixture(scope="module")
 def tf():
-    from dpuflow.tensorflow_env import tensorflow
+    from dpuflow.base.tensorflow_env import tensorflow
 
     return tensorflow()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.quantize.engine import run_float
 from dpuflow.quantize.folding import fold
 from dpuflow.tfgraph.graph_reader import read_network

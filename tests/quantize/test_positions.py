@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dpuflow.base.numerics import quantize
 from dpuflow.network import Layer, Network
-from dpuflow.numerics import quantize
 from dpuflow.quantize.alignment import position_groups, repair_shifts, share_positions
 from dpuflow.quantize.calibration import quantize_parameters, to_grid, vote
 from dpuflow.quantize.positions import (

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import yaml
 
-from dpuflow.errors import UserError
-from dpuflow.files import read_json
-from dpuflow.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, scale_pixels
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json
+from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, scale_pixels
+from dpuflow.network.quantized_file import read_quantized
 from dpuflow.quantize.engine import run_float
 from dpuflow.quantize.reference import predict, quantize, write_artifacts
 from dpuflow.quantize.settings import CHOICES, DEFAULTS, complete
-from dpuflow.quantized_file import read_quantized
 from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import images, plain_network, residual_network
 

@@ -8,7 +8,7 @@ from killed_jobs import TARGETS, EveryRule, configuration, killing
 from ssh_server import Server, make_keys, what_is_missing
 from workflow_copy import copy_of
 
-from dpuflow.files import sha256
+from dpuflow.base.files import sha256
 
 ATTEMPTS = 25
 """More plain reruns than the graph of jobs is deep."""

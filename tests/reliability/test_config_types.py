@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpuflow import config as configuration
-from dpuflow.config import check, load_schema
-from dpuflow.config_docs import document
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
+from dpuflow.workflow import config as configuration
+from dpuflow.workflow.config import check, load_schema
+from dpuflow.workflow.config_docs import document
 
 from killed_jobs import REPO  # isort: skip
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from killed_jobs import REPO
 
-from dpuflow.files import sha256
+from dpuflow.base.files import sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.rules]
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hand_network import hand_network
 
+from dpuflow.base.errors import UserError
 from dpuflow.datasets.dataset_file import build_dataset, read_dataset
 from dpuflow.datasets.image_csv import write_image_csv
 from dpuflow.datasets.labels import labels_of
-from dpuflow.errors import UserError
-from dpuflow.quantized_file import read_quantized, write_quantized
+from dpuflow.network.quantized_file import read_quantized, write_quantized
 
 PLACES = 300
 

@@ -10,7 +10,7 @@ import pytest
 from killed_jobs import EveryRule, configuration, killing
 from workflow_copy import copy_of
 
-from dpuflow.files import sha256
+from dpuflow.base.files import sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.rules]
 

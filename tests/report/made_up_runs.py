@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from dpuflow.accuracy.evaluation import accuracy_record
+from dpuflow.base.files import write_json
+from dpuflow.base.hdf5 import new_hdf5
 from dpuflow.datasets.dataset_file import FORMAT
-from dpuflow.evaluation import accuracy_record
-from dpuflow.files import write_json
-from dpuflow.hdf5 import new_hdf5
 
 LETTERS = [chr(ord("A") + i) for i in range(25)]
 PRESENT = [i for i in range(25) if i != 9]

@@ -9,11 +9,11 @@ import h5py
 import pytest
 from made_up_runs import LETTERS, make_run, write_toy_report
 
-from dpuflow import gate
-from dpuflow.errors import UserError
-from dpuflow.evaluation import accuracy_record, wilson_interval
-from dpuflow.files import read_json, write_json
-from dpuflow.hdf5 import seal
+from dpuflow.accuracy import gate
+from dpuflow.accuracy.evaluation import accuracy_record, wilson_interval
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json, write_json
+from dpuflow.base.hdf5 import seal
 from dpuflow.report.accuracy import detail_views, write_report
 from dpuflow.report.diagnosis import COLUMNS
 from dpuflow.report.inputs import load_run

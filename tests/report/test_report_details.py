@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from made_up_runs import LETTERS, make_run
 from PIL import Image
 
-from dpuflow.errors import UserError
-from dpuflow.files import write_json
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import write_json
 from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.network.quantized_file import write_quantized
 from dpuflow.quantize.diagnosis import diagnose
-from dpuflow.quantized_file import write_quantized
 from dpuflow.report import details, diagnosis, figures, hardware, wording
 from dpuflow.report.images import data_uri
 from dpuflow.report.inputs import load_run

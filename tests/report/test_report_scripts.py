@@ -7,7 +7,7 @@ import sys
 import pytest
 from made_up_runs import make_run
 
-from dpuflow.files import read_json
+from dpuflow.base.files import read_json
 
 
 def run_script(repo, name, folder, runs):

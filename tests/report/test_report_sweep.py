@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up_runs import make_run, make_sweep
 
-from dpuflow.errors import UserError
-from dpuflow.evaluation import mean_interval
-from dpuflow.files import read_json, write_json
+from dpuflow.accuracy.evaluation import mean_interval
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json, write_json
 from dpuflow.report import sweep
 
 

@@ -2,7 +2,7 @@
 
 Scripts, environments, programs and the user's files are listed by hand. What a module of
 dpuflow makes stale is derived here from the syntax trees of the scripts and modules, on
-another way than the rules take (dpuflow/code_closure.py reads by patterns); a few rows
+another way than the rules take (dpuflow/workflow/code_closure.py reads by patterns); a few rows
 by hand hold both against a third opinion.
 """
 
@@ -102,31 +102,31 @@ BY_HAND = {
     "dpuflow/datasets/synthetic_signs.py": "obtain_dataset; build_dataset",
     "dpuflow/tfgraph/checkpoint.py": "freeze; evaluate_frozen; evaluate_quantized",
     "dpuflow/quantize/folding.py": "quantize_reference; search_quantizer",
-    "dpuflow/compiler/cost_model.py": "compile_reference; compile_native",
-    "dpuflow/native/lowering.py": "compile_native",
-    "dpuflow/isa/machine.py": "run_isa_simulator; compile_native",
+    "dpuflow/dpuczdx8g/cost_model.py": "compile_reference; compile_native",
+    "dpuflow/dpuczdx8g/native/lowering.py": "compile_native",
+    "dpuflow/dpuczdx8g/isa/machine.py": "run_isa_simulator; compile_native",
     "dpuflow/board/agent.py": "run_ssh",
     "dpuflow/virtual_board/vart_api.py": "run_virtual_board",
     "dpuflow/virtual_board/bin/xdputil": "run_virtual_board",
-    "dpuflow/gate.py": "gate",
+    "dpuflow/accuracy/gate.py": "gate",
     "dpuflow/report/page.py": "report; sweep_report; predict_pictures; search_quantizer",
     "dpuflow/report/templates/accuracy.html.j2": "report",
     "dpuflow/report/templates/sweep.html.j2": "sweep_report",
     "dpuflow/report/templates/predictions.html.j2": "predict_pictures",
     "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures; search_quantizer",
-    "dpuflow/emulator/native.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
+    "dpuflow/emulator/c_kernels.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
     "predict_pictures; compile_native; search_quantizer",
     "dpuflow/vitis_ai/tool_logs.py": "record_vai_q; record_vai_c",
-    "dpuflow/rulegraph.py": PICTURES,
-    "dpuflow/code_closure.py": "",
-    "dpuflow/run_files.py": "",
-    "dpuflow/config_docs.py": "",
+    "dpuflow/workflow/rulegraph.py": PICTURES,
+    "dpuflow/workflow/code_closure.py": "",
+    "dpuflow/workflow/run_files.py": "",
+    "dpuflow/workflow/config_docs.py": "",
 }
 """Files of the package for which the derivation must say this."""
 
 DATA_OF = {
-    "dpuflow/emulator/native.c": "dpuflow/emulator/native.py",
-    "dpuflow/targets.yaml": "dpuflow/targets.py",
+    "dpuflow/emulator/c_kernels.c": "dpuflow/emulator/c_kernels.py",
+    "dpuflow/device/targets.yaml": "dpuflow/device/targets.py",
     "dpuflow/vitis_ai/releases.yaml": "dpuflow/vitis_ai/releases.py",
     "dpuflow/board/agent.py": "dpuflow/board/connection.py",
     "dpuflow/virtual_board/bin/xdputil": "dpuflow/virtual_board/run.py",

@@ -4,9 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from dpuflow.evaluation import read_record
-from dpuflow.files import read_json
-from dpuflow.predictions import read_predictions
+from dpuflow.accuracy.evaluation import read_record
+from dpuflow.accuracy.predictions import read_predictions
+from dpuflow.base.files import read_json
 
 pytestmark = pytest.mark.rules
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from dpuflow.evaluation import read_record
-from dpuflow.files import read_json
+from dpuflow.accuracy.evaluation import read_record
+from dpuflow.base.files import read_json
 
 pytestmark = pytest.mark.rules
 

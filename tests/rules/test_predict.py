@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpuflow.accuracy.evaluation import read_record
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.evaluation import read_record
 
 pytestmark = pytest.mark.rules
 

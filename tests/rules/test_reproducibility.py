@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 from workflow_copy import TINY, Workflow, copy_of
 
-from dpuflow.code_closure import source_files
-from dpuflow.config import expand_runs
-from dpuflow.files import read_json, sha256
+from dpuflow.base.files import read_json, sha256
+from dpuflow.workflow.code_closure import source_files
+from dpuflow.workflow.config import expand_runs
 
 pytestmark = [pytest.mark.rules, pytest.mark.slow]
 
@@ -181,6 +181,6 @@ def test_jobs_open_no_source_file_that_their_rule_does_not_declare(twins):
     for script, opened in traces.items():
         declared = {*source_files(f"scripts/{script}.py", workflow.folder), *inputs.get(script, ())}
         assert opened - declared <= {f"scripts/{script}.py"}, script
-        assert "dpuflow/scripting.py" in opened, script
+        assert "dpuflow/workflow/scripting.py" in opened, script
     assert "dpuflow/virtual_board/vart_api.py" in traces["run_virtual_board"]
-    assert "dpuflow/emulator/native.c" in traces["run_emulator"]
+    assert "dpuflow/emulator/c_kernels.c" in traces["run_emulator"]

@@ -20,7 +20,7 @@ import yaml
 from planner import Planner, with_all_below
 from workflow_copy import TINY, Workflow, copy_of
 
-from dpuflow.files import sha256
+from dpuflow.base.files import sha256
 
 pytestmark = pytest.mark.rules
 REPO = files.REPO

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
+from dpuflow.keras_models.keras_file import save_model
 from dpuflow.tfgraph.checkpoint import CHECKPOINT_FILES, convert
 from dpuflow.tfgraph.freeze import FrozenGraph, compare_with_keras, freeze
 from dpuflow.tfgraph.graph_def import read_graph_def
-from dpuflow.training.keras_file import save_model
 from dpuflow.training.model_builder import build_model
 from dpuflow.training.trainer import compile_model, seed_everything
 
@@ -89,7 +89,7 @@ def test_conversion_and_freezing_repeat_to_the_byte(chain, tmp_path):
 
 
 def test_checkpoint_restores_with_the_exact_weights(chain):
-    from dpuflow.tensorflow_env import tensorflow
+    from dpuflow.base.tensorflow_env import tensorflow
 
     folder, nodes, _ = chain
     reader = tensorflow().train.load_checkpoint(str(folder / "tf" / "tfchkpt.ckpt"))

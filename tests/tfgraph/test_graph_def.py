@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.tfgraph.graph_def import (
     add_constant,
     add_node,
@@ -29,7 +29,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_tensors_of_tensorflow_read_back(name):
-    from dpuflow.tensorflow_env import tensorflow
+    from dpuflow.base.tensorflow_env import tensorflow
 
     tf = tensorflow()
     value = ARRAYS[name]
@@ -51,7 +51,7 @@ def test_repeated_tail_is_filled_in():
 
 
 def test_what_is_written_tensorflow_reads(tmp_path):
-    from dpuflow.tensorflow_env import tensorflow
+    from dpuflow.base.tensorflow_env import tensorflow
 
     tf = tensorflow()
     graph = new_graph()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.quantize.engine import run_float
 from dpuflow.quantize.folding import fold
 from dpuflow.tfgraph.graph_def import add_constant, add_node, new_graph, read_graph_def, write_graph_def
@@ -110,7 +110,7 @@ BUILDERS = {
 
 @pytest.fixture(scope="module")
 def tf():
-    from dpuflow.tensorflow_env import tensorflow
+    from dpuflow.base.tensorflow_env import tensorflow
 
     return tensorflow()
 

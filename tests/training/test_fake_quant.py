@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.tensorflow_env import keras, tensorflow
+from dpuflow.base.errors import UserError
+from dpuflow.base.tensorflow_env import keras, tensorflow
+from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.fake_quant import fake_quantized
 from dpuflow.training.model_builder import build_model
-from dpuflow.training.prediction import predictor
 from dpuflow.training.trainer import seed_everything, train
 
 POINTWISE = {"conv": {"filters": 6, "kernel": 1, "batch_norm": "before_activation"}}

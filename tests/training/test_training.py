@@ -4,12 +4,12 @@ import h5py
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.numerics import scale_pixels
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.keras_models.keras_file import load_model, read_config, save_model
+from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter
-from dpuflow.training.keras_file import load_model, read_config, save_model
 from dpuflow.training.model_builder import build_model
-from dpuflow.training.prediction import predictor
 from dpuflow.training.trainer import history_csv, seed_everything, train
 
 SCALING = {"subtract": 128, "divide": 128}

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from old_tensorflow import run
 
-from dpuflow.numerics import scale_pixels
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.keras_models.keras_file import load_model, save_model
+from dpuflow.keras_models.prediction import predictor
 from dpuflow.quantize.reference import quantize, write_artifacts
 from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import FrozenGraph, freeze
-from dpuflow.training.keras_file import load_model, save_model
 from dpuflow.training.model_builder import build_model
-from dpuflow.training.prediction import predictor
 from dpuflow.training.trainer import compile_model, seed_everything
 from dpuflow.vitis_ai.bundle import write_bundle
 

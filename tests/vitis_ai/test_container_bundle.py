@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.numerics import scale_pixels
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import scale_pixels
 from dpuflow.vitis_ai.bundle import arguments_text, batches, chosen_images, module_text, write_images
 from dpuflow.vitis_ai.outputs import read_outputs
 

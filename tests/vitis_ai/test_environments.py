@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from dpuflow.code_closure import source_files
+from dpuflow.workflow.code_closure import source_files
 
 ENVIRONMENTS = ("tensorflow", "test", "report", "dpuflow")
 PACKAGE_OF = {"google": "protobuf", "yaml": "PyYAML", "jinja2": "Jinja2", "PIL": "pillow"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import load_targets
 from dpuflow.report import hardware
 from dpuflow.report.inputs import Run
-from dpuflow.targets import load_targets
 from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu, with_input_scaling
 from dpuflow.xir import Graph, seal
 

@@ -5,11 +5,11 @@ import copy
 import pytest
 import yaml
 
-from dpuflow.config import check
-from dpuflow.errors import UserError
-from dpuflow.targets import load_targets
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import load_targets
 from dpuflow.vitis_ai import releases
 from dpuflow.vitis_ai.shell_words import option_words
+from dpuflow.workflow.config import check
 
 B4096 = "DPUCZDX8G_ISA1_B4096"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.vitis_ai.tool_logs import compiler_log, layer_name, quantizer_log, read_log
 
 LOGS = Path(__file__).with_name("logs")

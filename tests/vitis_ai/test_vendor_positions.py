@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.tfgraph.graph_def import DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graph import small_graph
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.xir import Graph, schema, seal, validate
 from dpuflow.xir.describe import describe
 from dpuflow.xir.difference import differences

@@ -11,7 +11,7 @@ from hand_network import hand_network
 
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.compiler.reference import lower
-from dpuflow.targets import get_target
+from dpuflow.device.targets import get_target
 
 HIDDEN = {"device", "workload"}
 """Attributes that Netron keeps to itself or shows elsewhere."""

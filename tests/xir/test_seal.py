@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hand_network import hand_network
 
+from dpuflow.base.errors import UserError
 from dpuflow.compiler.reference import lower
+from dpuflow.device.targets import get_target
 from dpuflow.emulator import Emulator
-from dpuflow.errors import UserError
-from dpuflow.targets import get_target
 from dpuflow.xir import Graph, schema, seal
 
 FLIPS = 2000

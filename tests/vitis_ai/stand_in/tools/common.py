@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dpuflow.quantized_file import read_quantized, write_quantized
+from dpuflow.network.quantized_file import read_quantized, write_quantized
 
 BANNER = "dpuflow stand-in for {}: not the vendor's program, results by dpuflow's reference code"
 

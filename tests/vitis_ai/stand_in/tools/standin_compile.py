@@ -8,7 +8,7 @@ from pathlib import Path
 from common import BANNER
 
 from dpuflow.compiler.reference import lower
-from dpuflow.targets import load_targets
+from dpuflow.device.targets import load_targets
 
 
 def read_arch(parser, path):

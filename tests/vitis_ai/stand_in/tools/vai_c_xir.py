@@ -5,7 +5,7 @@ from pathlib import Path
 import standin_compile
 from common import Strict
 
-from dpuflow.quantized_file import read_quantized
+from dpuflow.network.quantized_file import read_quantized
 from dpuflow.xir import Graph
 
 

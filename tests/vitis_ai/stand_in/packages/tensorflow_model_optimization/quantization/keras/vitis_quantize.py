@@ -54,13 +54,13 @@ class VitisQuantizer:
 
 def quantize(model, images, batch):
     """A QuantizedNetwork of a Keras model, by the chain's own steps."""
+    from dpuflow.keras_models.keras_file import save_model
     from dpuflow.network import QuantizedNetwork
     from dpuflow.quantize.compat_vai_q import choose_positions
     from dpuflow.quantize.folding import fold
     from dpuflow.tfgraph.checkpoint import convert
     from dpuflow.tfgraph.freeze import freeze
     from dpuflow.tfgraph.graph_reader import read_network
-    from dpuflow.training.keras_file import save_model
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

@@ -1,0 +1,324 @@
+"""Accuracy of a stage, its uncertainty, and the agreement of stages image by image.
+
+Every stage writes one accuracy record (`accuracy_record`) over the same images, so
+that stages compare per image and not only by their means.
+"""
+
+import functools
+import hashlib
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import read_json
+
+CONFIDENCE = 0.95
+
+RECORD_KEYS = (
+    "stage",
+    "split",
+    "images",
+    "correct",
+    "accuracy",
+    "interval95",
+    "labels_sha256",
+    "per_class",
+    "predictions",
+)
+
+
+def wilson_interval(correct, total, confidence=CONFIDENCE):
+    """Wilson score interval (low, high) of the proportion correct / total.
+
+    Chosen over the normal approximation because accuracies sit near 1, where that one
+    leaves [0, 1] or collapses to zero width (E. B. Wilson, JASA 22, 1927).
+    """
+    if total <= 0 or not 0 <= correct <= total:
+        raise ValueError(f"need 0 <= correct <= total and total > 0, got {correct} of {total}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p = correct / total
+    centre = p + z * z / (2 * total)
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    # the bounds are exact at the ends, where rounding would leave 0.9999999
+    low = 0.0 if correct == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if correct == total else min(1.0, (centre + half) / scale)
+    return low, high
+
+
+def mean_interval(values, confidence=CONFIDENCE):
+    """Mean of repeated measurements (seeds) and its Student t interval.
+
+    Returns (mean, [low, high]); the interval is None for a single value, whose spread is unknown.
+    """
+    values = np.asarray(values, np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, None
+    half = student_t(confidence, len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return mean, [mean - half, mean + half]
+
+
+@functools.cache
+def student_t(confidence, freedom):
+    """t with P(|T| < t) = confidence for `freedom` (a whole number) degrees of freedom.
+
+    Bisection on the finite sums of Abramowitz and Stegun 26.7.3 and 26.7.4, so that
+    one quantile does not cost an import of SciPy.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):
+        angle = (low + high) / 2
+        if _student_probability(angle, freedom) < confidence:
+            low = angle
+        else:
+            high = angle
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _student_probability(angle, freedom):
+    """P(|T| < sqrt(freedom) tan(angle))."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term = total = (cosine if freedom > 1 else 0.0) if odd else 1.0
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= (k - 1) / k * cosine * cosine
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def labels_digest(labels):
+    """SHA-256 of the labels as little-endian int64: tells whether two stages saw the same images."""
+    return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
+
+
+def accuracy_record(stage, split, labels, predictions, class_names):
+    """The accuracy of one stage on one split, as a dict for JSON.
+
+    Parameters
+    ----------
+    stage : "keras", "frozen", "quantized", "board", ...
+    split : name of the split that the images are from ("test", "validation", ...).
+    labels, predictions : (N,) integers, indices into `class_names`.
+    class_names : name of every label value, by index.
+
+    Returns
+    -------
+    dict with the keys of RECORD_KEYS; `interval95` is the Wilson interval,
+    `per_class` counts the images and the right answers of every class.
+    """
+    labels, predictions = _as_classes(labels, "labels"), _as_classes(predictions, "predictions")
+    if len(labels) != len(predictions):
+        raise UserError(
+            f"{stage}: {len(predictions)} predictions for {len(labels)} images of split {split!r}"
+        )
+    if not len(labels):
+        raise UserError(f"{stage}: split {split!r} holds no images, so there is no accuracy to measure")
+    for what, values in (("label", labels), ("prediction", predictions)):
+        if values.min() < 0 or values.max() >= len(class_names):
+            bad = int(np.flatnonzero((values < 0) | (values >= len(class_names)))[0])
+            raise UserError(
+                f"{stage}: image {bad} of split {split!r} has {what} {values[bad]}, but there are only "
+                f"{len(class_names)} class names (0 to {len(class_names) - 1})"
+            )
+    right = labels == predictions
+    correct = int(right.sum())
+    images_of = np.bincount(labels, minlength=len(class_names))
+    correct_of = np.bincount(labels[right], minlength=len(class_names))
+    return {
+        "stage": stage,
+        "split": split,
+        "images": len(labels),
+        "correct": correct,
+        "accuracy": correct / len(labels),
+        "interval95": list(wilson_interval(correct, len(labels))),
+        "labels_sha256": labels_digest(labels),
+        "per_class": [
+            {"class": str(name), "images": int(n), "correct": int(c)}
+            for name, n, c in zip(class_names, images_of, correct_of, strict=True)
+        ],
+        "predictions": predictions.tolist(),
+    }
+
+
+def _as_classes(values, what):
+    values = np.asarray(values)
+    if values.ndim != 1 or (values.size and not np.issubdtype(values.dtype, np.integer)):
+        raise ValueError(f"{what} must be a vector of integers, got shape {values.shape} {values.dtype}")
+    return values.astype(np.int64)
+
+
+def read_record(path):
+    """Read an accuracy record; UserError when it is not one or contradicts itself."""
+    record = read_json(path)
+    missing = [key for key in RECORD_KEYS if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise UserError(
+            f"{path}: not an accuracy record: {', '.join(missing)} missing; remove it and run again"
+        )
+    predictions = record["predictions"]
+    if not isinstance(predictions, list) or not all(type(p) is int for p in predictions):
+        raise UserError(f"{path}: predictions must be a list of integers")
+    if len(predictions) != record["images"]:
+        raise UserError(f"{path}: {len(predictions)} predictions, but images says {record['images']}")
+    problem = _contradiction(record)
+    if problem:
+        raise UserError(f"{path}: contradicts itself: {problem}; remove it and run again")
+    return record
+
+
+def _contradiction(record):
+    """What in an accuracy record cannot be, or None."""
+    images, correct, classes = record["images"], record["correct"], record["per_class"]
+    if not all(isinstance(record[key], str) for key in ("stage", "split", "labels_sha256")):
+        return "stage, split and labels_sha256 must be texts"
+    if type(correct) is not int or not 0 <= correct <= images or not images:
+        return f"{correct!r} of {images} images right"
+    if record["accuracy"] != correct / images:
+        return f"{correct} of {images} right is no accuracy of {record['accuracy']!r}"
+    if record["interval95"] != list(wilson_interval(correct, images)):
+        return f"the interval {record['interval95']!r} is not that of {correct} of {images}"
+    if not isinstance(classes, list) or not all(
+        isinstance(row, dict)
+        and isinstance(row.get("class"), str)
+        and all(type(row.get(key)) is int for key in ("images", "correct"))
+        and 0 <= row["correct"] <= row["images"]
+        for row in classes
+    ):
+        return "per_class is not a list of classes with their images and right answers"
+    for key in ("images", "correct"):
+        if sum(row[key] for row in classes) != record[key]:
+            return f"{key} of all classes are not the {record[key]} in all"
+    if not 0 <= min(record["predictions"]) <= max(record["predictions"]) < len(classes):
+        return f"predictions outside the {len(classes)} classes"
+    return None
+
+
+def check_same_images(records, names=None):
+    """UserError unless all records are of the same split, image count and labels.
+
+    names : what to call each record in the message (paths); its stage by default.
+    """
+    names = [record["stage"] for record in records] if names is None else [str(name) for name in names]
+    for record, name in zip(records[1:], names[1:], strict=True):
+        for key in ("split", "images", "labels_sha256"):
+            if record[key] != records[0][key]:
+                raise UserError(
+                    f"{names[0]} and {name} were not measured on the same images: {key} is "
+                    f"{records[0][key]!r} in the first and {record[key]!r} in the second; "
+                    "remove the older one and run again"
+                )
+
+
+def agreement(a, b):
+    """How many images two stages answer alike, right or wrong.
+
+    a, b : (N,) predicted classes, or accuracy records. Returns images, equal, agreement
+    (fraction), interval95 (Wilson) and first_difference (index of an image, or None).
+    """
+    a, b = _paired(a, b)
+    different = np.flatnonzero(a != b)
+    equal = len(a) - len(different)
+    return {
+        "images": len(a),
+        "equal": equal,
+        "agreement": equal / len(a),
+        "interval95": list(wilson_interval(equal, len(a))),
+        "first_difference": int(different[0]) if len(different) else None,
+    }
+
+
+def _paired(a, b):
+    if isinstance(a, dict) and isinstance(b, dict):
+        check_same_images([a, b])
+    a, b = (_as_classes(x["predictions"] if isinstance(x, dict) else x, "predictions") for x in (a, b))
+    if len(a) != len(b):
+        raise UserError(
+            f"stages to compare have {len(a)} and {len(b)} predictions; they must see the same images"
+        )
+    return a, b
+
+
+def accuracy_change(labels, before, after, confidence=CONFIDENCE):
+    """Change of accuracy from stage `before` to stage `after` on the same images.
+
+    Both stages answer the same images, so their errors are correlated and the two
+    Wilson intervals would overstate the uncertainty of the change. The interval is
+    Newcombe's for paired proportions (Statistics in Medicine 17, 1998, method 10);
+    p_value is McNemar's exact two-sided test of "no change".
+
+    Returns
+    -------
+    dict: change (after - before, a fraction), interval95, lost (right only before),
+    gained (right only after), p_value.
+    """
+    before, after = _paired(before, after)
+    labels = _as_classes(labels, "labels")
+    if len(labels) != len(before):
+        raise UserError(f"{len(labels)} labels for {len(before)} predictions")
+    was, now = before == labels, after == labels
+    both, gained = int((was & now).sum()), int((~was & now).sum())
+    lost, neither = int((was & ~now).sum()), int((~was & ~now).sum())
+    return {
+        "change": (gained - lost) / len(labels),
+        "interval95": list(_newcombe_paired(both, gained, lost, neither, confidence)),
+        "lost": lost,
+        "gained": gained,
+        "p_value": mcnemar_exact(gained, lost),
+    }
+
+
+def _newcombe_paired(a, b, c, d, confidence):
+    """Interval of p1 - p2 with p1 = (a + b) / n, p2 = (a + c) / n of a 2 x 2 table of pairs."""
+    n = a + b + c + d
+    p1, p2 = (a + b) / n, (a + c) / n
+    low1, high1 = wilson_interval(a + b, n, confidence)
+    low2, high2 = wilson_interval(a + c, n, confidence)
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    numerator = a * d - b * c
+    if numerator > 0:
+        numerator = max(numerator - n / 2, 0)
+    phi = numerator / math.sqrt(margins) if margins else 0.0
+
+    def width(x, y):
+        return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
+
+    change = p1 - p2
+    low = change - width(p1 - low1, high2 - p2)
+    high = change + width(high1 - p1, p2 - low2)
+    return max(low, -1.0), min(high, 1.0)
+
+
+def mcnemar_exact(gained, lost):
+    """Two-sided exact McNemar p-value: a binomial test with 1/2 on the images that changed."""
+    n = gained + lost
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def confusion_matrix(labels, predictions, classes):
+    """Counts (classes, classes) int64: row = true class, column = predicted class."""
+    # one count of the cell numbers; scikit-learn's function would cost a second of imports for this
+    cells = np.asarray(labels, np.int64) * classes + np.asarray(predictions, np.int64)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def per_class_accuracy(matrix):
+    """Per class of a confusion matrix: list of dicts images, correct, accuracy, interval95.
+
+    accuracy (recall) and interval95 are None for a class without images.
+    """
+    rows = []
+    for index, row in enumerate(np.asarray(matrix)):
+        images, correct = int(row.sum()), int(row[index])
+        rows.append(
+            {
+                "images": images,
+                "correct": correct,
+                "accuracy": correct / images if images else None,
+                "interval95": list(wilson_interval(correct, images)) if images else None,
+            }
+        )
+    return rows

@@ -1,0 +1,109 @@
+"""HDF5 files of our own: sealed with a checksum, and every fault of one is a UserError.
+
+The HDF5 library trusts what it reads: a flipped bit can send it into an endless loop, and one in
+the data is not noticed at all. So a file ends with a line (behind what HDF5 calls the end of the
+file, where every reader ignores it) that holds the SHA-256 of all bytes before it; who opens the
+file compares first.
+"""
+
+import hashlib
+import os
+from contextlib import contextmanager
+
+import h5py
+
+from dpuflow.base.errors import UserError, about
+from dpuflow.base.files import atomic_path
+
+SEAL = b"\ndpuflow sha256 "
+SEAL_BYTES = len(SEAL) + 64 + 1
+
+
+@contextmanager
+def new_hdf5(path):
+    """A new h5py.File that gets its name and its seal when the block succeeds."""
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            yield file
+        seal(temporary)
+
+
+@contextmanager
+def open_hdf5(path, what, sealed=True):
+    """An h5py.File to read; UserError for whatever is wrong with it, here or in the block.
+
+    what : "a dataset file of dpuflow", for messages. sealed : whether the file must hold its
+        seal (False: somebody else's file, or one that was checked before).
+    """
+    try:
+        if sealed:
+            check_seal(path, what)
+        with about(path), h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: damaged or not an HDF5 file ({error}); remove it and run again") from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # h5py has no exceptions of its own: damage shows as any of these
+        raise UserError(f"{path}: not {what} ({error}); remove it and run again") from None
+
+
+def seal(path):
+    """Append the seal to a closed file (in place of the one it has)."""
+    digest, length = _digest(path)
+    with open(path, "r+b") as stream:
+        stream.truncate(length)
+        stream.seek(length)
+        stream.write(SEAL + digest + b"\n")
+
+
+def check_seal(path, what):
+    """UserError unless the file is, byte for byte, as it was when it was sealed."""
+    digest, length = _digest(path)
+    with open(path, "rb") as stream:
+        stream.seek(length)
+        found = stream.read()
+    if found != SEAL + digest + b"\n":
+        raise UserError(
+            f"{path}: damaged or not an HDF5 file that dpuflow wrote, so not {what}: the checksum at its end "
+            "is missing or does not fit; remove it and run again"
+        )
+
+
+def _digest(path):
+    """(hexadecimal SHA-256 of everything before the seal, how many bytes that is)."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as stream:
+        stream.seek(max(0, size - SEAL_BYTES))
+        length = size - SEAL_BYTES if stream.read().startswith(SEAL) else size
+        stream.seek(0)
+        digest, left = hashlib.sha256(), length
+        while left and (chunk := stream.read(min(left, 1 << 20))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest().encode(), length
+
+
+def stored_values(group, name, dtype=None, axes=None):
+    """The whole content of a dataset, or None when there is none of this name.
+
+    ValueError unless it lies in this very file in full, has the dtype and so many axes.
+    """
+    if name not in group:
+        return None
+    item = group[name]
+    check_stored(item, dtype, axes)
+    return item[()]
+
+
+def check_stored(item, dtype=None, axes=None):
+    """ValueError unless a dataset is wholly in this file: not a claim of a size, not a link elsewhere."""
+    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external or item.shape is None:
+        raise ValueError(f"{item.name} holds no values in this file")
+    if dtype is not None and item.dtype != dtype:
+        raise ValueError(f"{item.name} holds {item.dtype}, expected {dtype}")
+    if axes is not None and item.ndim != axes:
+        raise ValueError(f"{item.name} has {item.ndim} axes, expected {axes}")
+    if item.id.get_storage_size() < item.size * item.dtype.itemsize:
+        raise ValueError(f"{item.name} of shape {item.shape} is not stored in full")

@@ -1,0 +1,1 @@
+"""DPU targets as data: sizes, boards, fingerprints, limits."""

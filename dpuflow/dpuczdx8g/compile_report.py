@@ -1,0 +1,46 @@
+"""One compilation from check to report: what `compile.json` says and which graphs there are."""
+
+from dataclasses import asdict, dataclass
+
+from dpuflow.compiler.quantized_graph import quantized_graph
+from dpuflow.compiler.reference import lower
+from dpuflow.compiler.target_check import check, enforce
+from dpuflow.dpuczdx8g.cost_model import estimate
+from dpuflow.xir import Graph
+
+NO_INSTRUCTIONS = (
+    "A DPU-level graph without machine code: the emulator executes it, a board does not. "
+    "For a board hand the quantized graph beside it to the vendor's vai_c_xir."
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Result of a compilation: the DPU-level graph, the uncompiled one, the report for JSON."""
+
+    graph: Graph
+    quantized_graph: Graph
+    report: dict
+
+
+def compile_reference(quantized, target, on_cpu="error"):
+    """Check a QuantizedNetwork against a Target, lower it and estimate its cost.
+
+    on_cpu : what to do about layers that leave the DPU: "error", "warn" or "allow".
+    Raises UserError that lists those layers when on_cpu is "error".
+    """
+    findings = check(quantized, target)
+    enforce(findings, on_cpu, target)
+    report = {
+        "compiler": "reference",
+        "machine_code": False,
+        "note": NO_INSTRUCTIONS,
+        "target": target.name,
+        "dpu": target.dpu,
+        "release": target.release,
+        "fingerprint": f"{target.fingerprint:#x}",
+        "board": asdict(target.board) if target.board else None,
+        "findings": [asdict(finding) for finding in findings],
+        "estimate": estimate(quantized, target),
+    }
+    return Compiled(lower(quantized, target), quantized_graph(quantized), report)

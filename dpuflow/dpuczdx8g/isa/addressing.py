@@ -1,0 +1,117 @@
+"""Which bank entries an instruction reads and writes, as index arrays.
+
+Indices are *flat*: bank * BANK_DEPTH + address (`machine.Machine`). Source of every rule:
+facts isa.md section 3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
+
+PASSES = 4
+"""Input base addresses an instruction carries: before and after up to three bank wraps."""
+
+PADDING = -1
+"""In index arrays: the position is padding, nothing is read."""
+
+
+@dataclass
+class Window:
+    """Input of a CONV or ALU: `index[row, column, channel group]` flat entries or PADDING."""
+
+    index: np.ndarray
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+    @property
+    def reads(self):
+        """The flat entries read, each once."""
+        return np.unique(self.index[self.index != PADDING])
+
+
+def flat(bank, address):
+    """Flat index of `address` (wrapping) in `bank`; both may be arrays."""
+    return bank * BANK_DEPTH + address % BANK_DEPTH
+
+
+def run_of_entries(bank, address, jump, length, groups):
+    """Entries of LOAD and SAVE: [length, groups], `groups` consecutive ones per pixel."""
+    addresses = address + jump * np.arange(length)[:, None] + np.arange(groups)
+    return flat(bank, addresses)
+
+
+def input_window(machine, init, op, rows_out, length, groups):
+    """The Window that `rows_out` x `length` outputs of a CONV or ALU read.
+
+    ValueError when the walk over the rows needs a fifth base address, or the window is
+    larger than an image group.
+    """
+    kernel, stride = (init["kernel_h"], init["kernel_w"]), (init["stride_h"], init["stride_w"])
+    n = np.arange((rows_out - 1) * stride[0] + kernel[0])
+    x = np.arange((length - 1) * stride[1] + kernel[1])
+    real_row = (n >= op["pad_top"]) & (n <= (rows_out - 1) * stride[0] + op["pad_bottom"])
+    real_column = (x >= op["pad_left"]) & (x <= (length - 1) * stride[1] + op["pad_right"])
+    entries = int(real_row.sum()) * int(real_column.sum()) * groups
+    if entries > machine.pixels * BANK_DEPTH:
+        raise ValueError(f"reads {entries} entries, more than an image group holds")
+    position = init["stride_offset_in"] + n
+    local = op["bank_id_in"] % machine.pixels + position // stride[0]
+    passes = local // machine.pixels
+    if (passes[real_row] >= PASSES).any():
+        raise ValueError(
+            f"reads {len(n)} rows from bank {op['bank_id_in']}: more than {PASSES} passes over the banks"
+        )
+    bases = np.array([op[f"bank_addr_in{suffix}"] for suffix in ("", "_1", "_2", "_3")])
+    first = op["bank_id_in"] // machine.pixels * machine.pixels
+    row_address = bases[np.minimum(passes, PASSES - 1)] + position % stride[0] * init["jump_read_endl"]
+    address = (
+        row_address[:, None, None] + (x * init["jump_read"])[None, :, None] + np.arange(groups)[None, None, :]
+    )
+    index = flat((first + local % machine.pixels)[:, None, None], address)
+    index[~real_row] = PADDING
+    index[:, ~real_column] = PADDING
+    return Window(index.astype(np.int32), kernel, stride)
+
+
+def output_entries(machine, init, op, rows_out, length, groups=1):
+    """Flat entries that a CONV or ALU writes: [rows_out, length, groups]."""
+    position = init["stride_offset_out"] + np.arange(rows_out)
+    local = op["bank_id_out"] % machine.pixels + position // init["stride_out"]
+    first = op["bank_id_out"] // machine.pixels * machine.pixels
+    wraps = local // machine.pixels
+    row_address = (
+        op["bank_addr_out"]
+        + wraps * init["stride_out"] * init["jump_write_endl"]
+        + position % init["stride_out"] * init["jump_write_endl"]
+    )
+    address = row_address[:, None, None] + (np.arange(length) * init["jump_write"])[None, :, None]
+    return flat((first + local % machine.pixels)[:, None, None], address + np.arange(groups)).astype(np.int32)
+
+
+def elementwise_input(machine, operand, rows_out, length, groups):
+    """Flat entries that an ELEW reads for one operand: [rows_out, length, groups]."""
+    rows = np.zeros(rows_out, int) if operand["share_pp"] else np.arange(rows_out)
+    local = operand["bank_id_in"] % machine.pixels + rows * operand["jump_bank"]
+    return _elementwise(
+        machine, operand["bank_id_in"], local, operand["bank_addr_in"], operand["jump_read_endl"],
+        operand["jump_read"], length, groups,
+    )  # fmt: skip
+
+
+def elementwise_output(machine, op, rows_out, length, groups):
+    """Flat entries that an ELEW writes: [rows_out, length, groups]."""
+    local = op["bank_id_out"] % machine.pixels + np.arange(rows_out)
+    return _elementwise(
+        machine, op["bank_id_out"], local, op["bank_addr_out"], op["jump_write_endl"],
+        op["jump_write"], length, groups,
+    )  # fmt: skip
+
+
+def _elementwise(machine, bank_id, local, address, jump_endl, jump, length, groups):
+    first = bank_id // machine.pixels * machine.pixels
+    row_address = address + local // machine.pixels * jump_endl
+    columns = (np.arange(length) * jump)[None, :, None]
+    addresses = row_address[:, None, None] + columns + np.arange(groups)
+    return flat((first + local % machine.pixels)[:, None, None], addresses).astype(np.int32)

@@ -1,0 +1,250 @@
+"""What each instruction does to memory, for a batch of images at once.
+
+Memory holds int8. Image banks are [entry, image, byte], so that gathering entries copies
+long runs; weight and bias banks are the same for every image: [entry, byte]. DDR regions
+are [image, byte], REG_0 (parameters) is [byte]. Source of every formula: facts isa.md
+section 3.
+"""
+
+import numpy as np
+
+from dpuflow.dpuczdx8g.isa.addressing import PADDING
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
+from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, FILL, HARD_SIGMOID, MAX_POOL
+
+FLOAT32_EXACT = 2**24
+"""Integers below this are exact in float32."""
+
+NOISE_BYTES = 1_000_003
+RELU, LEAKY_RELU, RELU6 = 1, 3, 4
+RELU6_LIMIT = 96
+LEAKY_FACTOR, LEAKY_SHIFT = 26, 8
+CODED_RIGHT = 8
+"""ALU shift codes from here on mean a shift to the right by code - 8."""
+
+
+class Memory:
+    """Banks and DDR regions for `images` images; banks start out as noise.
+
+    Noise, because a DPU's banks hold what the last program left: code that relies on
+    anything else must fail here too.
+    """
+
+    def __init__(self, machine, images, regions, parameters, seed=0):
+        # an odd length, so that the repeated block lies differently in every bank and image
+        block = np.random.default_rng(seed).integers(-128, 128, NOISE_BYTES, np.int8)
+        self.machine, self.images = machine, images
+        self.image = np.resize(block, (machine.image_banks * BANK_DEPTH, images, machine.channels))
+        others = (machine.banks - machine.image_banks) * BANK_DEPTH
+        self.constant = np.resize(block, (others, machine.channels))
+        self.first_constant = machine.image_banks * BANK_DEPTH
+        self.regions = {
+            name: np.resize(block, (images, region.size))
+            for name, region in regions.items()
+            if name != "REG_0"
+        }
+        self.parameters = np.frombuffer(parameters, np.int8)
+        self.conv_input = None
+
+    def constants(self, index):
+        """Entries of the weight or bias banks: index.shape + [byte]."""
+        return self.constant[index - self.first_constant]
+
+
+def execute(step, memory):
+    """Execute one step on `memory`."""
+    engine = _ENGINES.get(step.instruction.name)
+    if engine is not None:
+        engine(step, memory)
+
+
+def saturate(values):
+    """Clamp to int8."""
+    return np.clip(values, -128, 127).astype(np.int8)
+
+
+def shift_right_rounding(values, shift):
+    """floor(values / 2**shift + 1/2) for integers and shift of any sign."""
+    if shift <= 0:
+        return values << -shift
+    return (values + (1 << (shift - 1))) >> shift
+
+
+def _load(step, memory):
+    op, machine = step.instruction, memory.machine
+    length, groups = step.outputs.shape
+    width = groups * machine.channels
+    if op["broadcast"] == FILL:
+        constant = np.array(op["const_value"], np.uint8).astype(np.int8)
+        data = np.full((1, length, op["channel"]), constant)
+    elif step.transfer.region == "REG_0":
+        data = memory.parameters[step.transfer.index][None]
+    else:
+        data = memory.regions[step.transfer.region][:, step.transfer.index]
+    padded = np.zeros((len(data), length, width), np.int8)
+    padded[..., : op["channel"]] = data
+    padded[:, _load_padding(op, width)] = 0
+    entries = padded.reshape(len(data), length, groups, machine.channels)
+    if op["bank_id"] < machine.image_banks:
+        memory.image[step.outputs] = entries.transpose(1, 2, 0, 3)
+    elif len(entries) == 1:
+        memory.constant[step.outputs - memory.first_constant] = entries[0]
+    else:
+        raise step.error("loads weights from a data region, which this simulator keeps per image")
+
+
+def _load_padding(op, width):
+    """[length, width] bytes that channel augmentation's padding sets to zero (isa.md 3.1)."""
+    mask = np.zeros((op["length"], width), bool)
+    if not (op["pad_start"] or op["pad_end"]) or not op["jump_read"] <= op["channel"] <= 64:
+        return mask
+    for pixel in range(op["length"]):
+        mask[pixel, : max(0, op["pad_start"] - pixel * op["jump_read"])] = True
+        behind = pixel - (op["length"] - op["pad_idx"])
+        if behind >= 0:
+            mask[pixel, max(0, width - (op["pad_end"] + op["jump_read"] * behind)) :] = True
+    return mask
+
+
+def _save(step, memory):
+    op = step.instruction
+    region = memory.regions[step.transfer.region]
+    index = step.transfer.index
+    if op["const_en"]:
+        region[:, index] = np.array(op["const_value"], np.uint8).astype(np.int8)
+        return
+    data = memory.image[step.outputs]  # [length, groups, image, byte]
+    length, _, images, _ = data.shape
+    data = data.transpose(2, 0, 1, 3).reshape(images, length, -1)[..., : op["channel"]]
+    if op["argmax"] == 2:
+        data = data.argmax(axis=-1)[..., None].astype(np.uint8).astype(np.int8)
+    elif op["argmax"] == 3:
+        data = data.max(axis=-1)[..., None]
+    region[:, index] = data
+
+
+def _gather(memory, window, padding):
+    """Input of a window: [row, column, channel group, image, byte], `padding` outside."""
+    masked = window.index == PADDING
+    data = memory.image[np.where(masked, 0, window.index)]
+    data[masked] = padding
+    return data
+
+
+def _taps(window, rows, columns):
+    """(tap number, row slice, column slice) of every kernel position for `rows` x `columns` outputs."""
+    (kernel_h, kernel_w), (stride_h, stride_w) = window.kernel, window.stride
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            yield (
+                i * kernel_w + j,
+                slice(i, i + (rows - 1) * stride_h + 1, stride_h),
+                slice(j, j + (columns - 1) * stride_w + 1, stride_w),
+            )
+
+
+def _finish(twice, shift_cut, activation):
+    """round(act(twice / 2**(shift_cut + 1))) saturated; `twice` is an int64 array (isa.md 3.4)."""
+    if activation == RELU:
+        twice = np.maximum(twice, 0)
+    elif activation == RELU6:
+        twice = np.clip(twice, 0, RELU6_LIMIT << (shift_cut + 1))
+    elif activation == LEAKY_RELU:
+        leaky = shift_right_rounding(twice * LEAKY_FACTOR, shift_cut + 1 + LEAKY_SHIFT)
+        return saturate(np.where(twice < 0, leaky, shift_right_rounding(twice, shift_cut + 1)))
+    return saturate(shift_right_rounding(twice, shift_cut + 1))
+
+
+def _conv_input(step, memory):
+    """float32 [row, column, image, channels of all groups]: the layout of one matrix product per tap."""
+    data = _gather(memory, step.window, 0)
+    unused = step.instruction["channel_offset"]
+    if unused:
+        data[:, :, -1, :, memory.machine.channels - unused :] = 0
+    height, width, groups, images, channels = data.shape
+    data = data.transpose(0, 1, 3, 2, 4).reshape(height, width, images, groups * channels)
+    return data.astype(np.float32)
+
+
+def _conv(step, memory):
+    init, window = step.init, step.window
+    machine = memory.machine
+    rows, columns, _ = step.outputs.shape
+    if not step.same_input:
+        memory.conv_input = _conv_input(step, memory)
+    data = memory.conv_input
+    weights = memory.constants(step.weights)  # [tap * group, output channel, byte]
+    # sums of int8 products are exact in float32 while every partial sum stays below 2**24
+    bound = 128 * int(np.abs(weights.astype(np.int32)).sum(axis=(0, 2)).max())
+    real = np.float32 if bound < FLOAT32_EXACT else np.float64
+    images, channels = data.shape[2:]
+    weights = weights.transpose(0, 2, 1).astype(real)  # [tap * group, byte, output channel]
+    weights = weights.reshape(-1, channels, machine.channels)
+    sums = np.zeros((rows * columns * images, machine.channels), real)
+    for tap, i, j in _taps(window, rows, columns):
+        sums += data[i, j].reshape(-1, channels).astype(real, copy=False) @ weights[tap]
+    bias = memory.constants(step.bias)[0].astype(np.int64) << init["shift_bias"]
+    twice = 2 * sums.astype(np.int64) + bias
+    result = _finish(twice, init["shift_cut"], init["act_type"])
+    memory.image[step.outputs[..., 0]] = result.reshape(rows, columns, images, machine.channels)
+
+
+def _alu(step, memory):
+    init, window = step.init, step.window
+    mode = init["exec_mode"]
+    padding = -128 if mode == MAX_POOL else 0
+    data = _gather(memory, window, padding)
+    if init["channel_offset"]:
+        data[:, :, -1, :, memory.machine.channels - init["channel_offset"] :] = padding
+    rows, columns, _ = step.outputs.shape
+    pieces = ((tap, data[i, j]) for tap, i, j in _taps(window, rows, columns))
+    if mode == MAX_POOL:
+        largest = None
+        for _, piece in pieces:
+            largest = piece if largest is None else np.maximum(largest, piece)
+        result = _scaled(largest.astype(np.int64), init["shift_cut"])
+    elif mode == AVERAGE_POOL:
+        total = sum(piece.astype(np.int64) for _, piece in pieces)
+        factor = int(np.array(init["multi_factor"], np.uint8).astype(np.int8))
+        result = _scaled(total * factor, init["shift_cut"])
+    elif mode == HARD_SIGMOID:
+        (_, piece) = next(pieces)
+        line = 2731 * piece.astype(np.int64) + (3 * 2731 << init["shift_bias"])
+        result = saturate(shift_right_rounding(np.clip(line, 0, 2**32), init["shift_cut"]))
+    else:
+        result = _depthwise(step, memory, pieces)
+    memory.image[step.outputs] = result
+
+
+def _scaled(values, code):
+    """values * 2**s rounded, with the ALU's code for s (isa.md 3.5)."""
+    shift = code - CODED_RIGHT if code >= CODED_RIGHT else -code
+    return saturate(shift_right_rounding(values, shift))
+
+
+def _depthwise(step, memory, pieces):
+    init = step.init
+    weights = memory.constants(step.weights).astype(np.int64)  # [tap, group, byte]
+    sums = sum(piece * weights[tap][:, None, :] for tap, piece in pieces)
+    if init["exec_mode"] == DEPTHWISE:
+        bias = memory.constants(step.bias).astype(np.int64) << init["shift_bias"]  # [group, byte]
+        return _finish(2 * sums + bias[:, None, :], init["shift_cut"], init["act_type"])
+    return _finish(2 * sums, init["shift_cut"], init["act_type"])
+
+
+def _elew(step, memory):
+    op, operands = step.instruction, step.init
+    multiply = op["elew_type"] == 1
+    total = None
+    for operand, index in zip(operands, step.inputs, strict=True):
+        value = (memory.image[index].astype(np.int64) * 4) >> operand["shift_read"]
+        total = value if total is None else (total * value if multiply else total + value)
+    guard = 4 if multiply else 2
+    code = op["shift_write"]
+    shift = guard + (code - 16 if code >= 16 else -code)
+    if op["act_type"]:
+        total = np.maximum(total, 0)
+    memory.image[step.outputs] = saturate(shift_right_rounding(total, shift))
+
+
+_ENGINES = {"LOAD": _load, "SAVE": _save, "CONV": _conv, "ALU": _alu, "ELEW": _elew}

@@ -1,0 +1,86 @@
+"""The DPUCZDX8G as its machine code sees it: parallelism and on-chip banks (facts isa.md section 1)."""
+
+from dataclasses import dataclass
+
+from dpuflow.base.errors import UserError
+
+BANK_DEPTH = 2048
+"""Entries per bank; every bank address wraps modulo this."""
+
+_ARCHITECTURES = {
+    0: ("B512", 4, 8),
+    1: ("B800", 4, 10),
+    2: ("B1024", 8, 8),
+    3: ("B1152", 4, 12),
+    4: ("B1600", 8, 10),
+    5: ("B2304", 8, 12),
+    6: ("B3136", 8, 14),
+    7: ("B4096", 8, 16),
+}
+"""fingerprint bits 3:0 -> name, pixel parallelism, input = output channel parallelism."""
+
+DPUCZDX8G = 1
+ISA1 = 1
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One DPU size.
+
+    Attributes
+    ----------
+    pixels : pixel parallelism, also banks per image group (PP).
+    channels : input and output channel parallelism, also bytes per bank entry (ICP = OCP).
+    alu_pixels : rows one ALU or ELEW instruction handles at most.
+    image_groups : groups of `pixels` banks for feature maps.
+
+    Banks are numbered image groups first, then `channels` weight banks, one depthwise
+    weight bank, one bias bank. A *flat* entry index is bank * BANK_DEPTH + address.
+    """
+
+    name: str
+    pixels: int
+    channels: int
+    alu_pixels: int
+    image_groups: int = 2
+
+    @property
+    def image_banks(self):
+        """Number of feature-map banks; also the first weight bank's id."""
+        return self.pixels * self.image_groups
+
+    @property
+    def weight_bank(self):
+        """Id of the weight bank of output channel 0."""
+        return self.image_banks
+
+    @property
+    def depthwise_bank(self):
+        """Id of the depthwise weight bank."""
+        return self.image_banks + self.channels
+
+    @property
+    def bias_bank(self):
+        """Id of the bias bank."""
+        return self.depthwise_bank + 1
+
+    @property
+    def banks(self):
+        """Number of all banks."""
+        return self.bias_bank + 1
+
+    def groups(self, channels):
+        """Entries that `channels` bytes of one pixel take: ceil(channels / parallelism)."""
+        return -(-channels // self.channels)
+
+
+def machine_for(fingerprint, where="fingerprint"):
+    """The Machine that a 64-bit DPU fingerprint describes; UserError when it is no DPUCZDX8G ISA1."""
+    kind, isa = fingerprint >> 56, fingerprint >> 48 & 0xFF
+    if (kind, isa) != (DPUCZDX8G, ISA1) or fingerprint & 0xF not in _ARCHITECTURES:
+        raise UserError(
+            f"{where}: {fingerprint:#x} is not a DPUCZDX8G of instruction set ISA1"
+            f" (type {kind}, ISA {isa}, architecture {fingerprint & 0xF}); its machine code cannot be read"
+        )
+    name, pixels, channels = _ARCHITECTURES[fingerprint & 0xF]
+    return Machine(name, pixels, channels, fingerprint >> 8 & 0xF, fingerprint >> 24 & 3)

@@ -1,0 +1,93 @@
+"""Machine code -> steps: every instruction with its engine state and what it reads and writes.
+
+The code of this instruction set is independent of the data, so all of this is worked out
+once per program: `planning` follows the instructions, `ordering` checks the dependency masks
+on the steps, `engines` executes them.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.isa.addressing import Window
+from dpuflow.dpuczdx8g.isa.code import Instruction
+
+EMPTY = np.zeros(0, np.int32)
+
+
+class MachineCodeError(UserError):
+    """Machine code that a DPU could not execute as meant; names instruction and offset."""
+
+
+@dataclass
+class Transfer:
+    """DDR side of a LOAD or SAVE: `pixels` runs of `channel` bytes, `jump` bytes apart."""
+
+    region: str
+    address: int
+    jump: int
+    pixels: int
+    channel: int
+
+    @property
+    def stop(self):
+        """First byte after the last one touched."""
+        return self.address + (self.pixels - 1) * self.jump + self.channel
+
+    @property
+    def index(self):
+        """Byte indices into the region: [pixels, channel]."""
+        return self.address + self.jump * np.arange(self.pixels)[:, None] + np.arange(self.channel)
+
+
+@dataclass
+class Step:
+    """One instruction as the engines execute it.
+
+    Attributes
+    ----------
+    index, offset : position in the program, byte offset in the code.
+    init : the INIT instruction in force (CONV, ALU), for ELEW the list of its operands.
+    reads, writes : flat bank entries, each once.
+    transfer : DDR side of LOAD (read) and SAVE (written), else None.
+    window, inputs, outputs, weights, bias : index arrays that the engine needs.
+    same_input : a CONV reads just what the CONV before it read, and nothing wrote there since.
+    """
+
+    index: int
+    offset: int
+    instruction: Instruction
+    init: Instruction | list | None = None
+    reads: np.ndarray = field(default_factory=lambda: EMPTY)
+    writes: np.ndarray = field(default_factory=lambda: EMPTY)
+    transfer: Transfer | None = None
+    window: Window | None = None
+    inputs: list | None = None
+    outputs: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    same_input: bool = False
+
+    @property
+    def where(self):
+        """ "instruction 33 (CONV at offset 640)" for messages."""
+        return f"instruction {self.index} ({self.instruction.name} at offset {self.offset})"
+
+    def error(self, message):
+        """A MachineCodeError about this step."""
+        return MachineCodeError(f"{self.where}: {message}")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A DDR region that a base register REG_n points to.
+
+    Attributes
+    ----------
+    size : bytes.
+    filled : (start, stop) byte ranges that hold data before the program starts.
+    """
+
+    size: int
+    filled: tuple[tuple[int, int], ...] = ()

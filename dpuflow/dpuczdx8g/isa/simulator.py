@@ -1,0 +1,129 @@
+"""Executes the machine code of DPU programs, image batch by image batch, and checks it first.
+
+Functional and bit-exact, in program order or in a random one that the dependency masks
+allow; `ordering.check` proves that every such order gives the same result. Not a timing model
+(`cycles` estimates that).
+"""
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.isa import engines, ordering
+from dpuflow.dpuczdx8g.isa.code import decode
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
+from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region
+from dpuflow.dpuczdx8g.isa.planning import plan
+
+MAX_REGION_BYTES = 2**27
+"""Of DDR besides the parameters; the checks take about twenty bytes for each (`ordering.Accesses`)."""
+IMAGES_AT_ONCE = 128
+BATCH_BYTES = 2**28
+"""Bounds of a batch: images, and bytes of their simulated banks and DDR regions."""
+
+
+class Simulator:
+    """One DPU subgraph's program, planned and checked, ready to run any number of images.
+
+    Attributes
+    ----------
+    program : program.DpuProgram.
+    machine : the Machine its fingerprint names.
+    steps : list of plan.Step.
+    clocks : ordering.Clocks of the program.
+    """
+
+    def __init__(self, program):
+        self.program = program
+        self.machine = machine_for(program.fingerprint, program.name)
+        self.regions = _regions(program)
+        data = sum(region.size for name, region in self.regions.items() if name != "REG_0")
+        if data > MAX_REGION_BYTES:
+            raise UserError(
+                f"{program.name}: its registers point to {data} bytes;"
+                f" the simulator takes up to {MAX_REGION_BYTES}"
+            )
+        try:
+            self.steps, written = plan(decode(program.code, program.name), self.machine, self.regions)
+            self.clocks = ordering.check(self.steps, self.machine, self.regions)
+        except UserError as error:
+            raise type(error)(f"{program.name}: {error}") from None
+        for port in program.outputs:
+            if not written[port.region][port.address : port.stop].all():
+                raise MachineCodeError(f"{program.name}: the code never writes all of output {port.name}")
+
+    def run(self, inputs, seed=0, interleave=None):
+        """Execute the program.
+
+        Parameters
+        ----------
+        inputs : one int8 array per input port of the program, [images, ...] with the
+            port's shape (without its batch dimension) behind.
+        seed : of the noise that banks and regions hold at the start.
+        interleave : None for program order; a seed for a random order among those the
+            dependency masks allow.
+
+        Returns
+        -------
+        One int8 array per output port, [images, ...].
+        """
+        ports = self.program.inputs
+        if len(inputs) != len(ports):
+            raise UserError(f"{self.program.name}: got {len(inputs)} inputs, it has {len(ports)}")
+        inputs = [self._checked(array, port) for array, port in zip(inputs, ports, strict=True)]
+        steps = self.steps
+        if interleave is not None:
+            steps = [
+                self.steps[i]
+                for i in ordering.interleaving([step.instruction for step in self.steps], interleave)
+            ]
+        parts, memory, size = [], None, self._images_at_once()
+        for start in range(0, len(inputs[0]), size):
+            batch = [array[start : start + size] for array in inputs]
+            if memory is None or memory.images != len(batch[0]):
+                memory = engines.Memory(
+                    self.machine, len(batch[0]), self.regions, self.program.parameters, seed
+                )
+            parts.append(self._run_batch(batch, memory, steps))
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _images_at_once(self):
+        banks = self.machine.image_banks * BANK_DEPTH * self.machine.channels
+        regions = sum(region.size for name, region in self.regions.items() if name != "REG_0")
+        return max(1, min(IMAGES_AT_ONCE, BATCH_BYTES // (banks + regions)))
+
+    def _checked(self, array, port):
+        array = np.asarray(array)
+        if array.dtype != np.int8 or array.ndim < 1 or not len(array):
+            raise UserError(f"{self.program.name}: input {port.name} must be int8 with at least one image")
+        if array.shape[1:] != port.shape:
+            raise UserError(
+                f"{self.program.name}: input {port.name} has the shape {array.shape[1:]},"
+                f" expected {port.shape}"
+            )
+        return array.reshape(len(array), -1)
+
+    def _run_batch(self, inputs, memory, steps):
+        # banks and workspace keep what the batch before left in them, as on a DPU
+        for array, port in zip(inputs, self.program.inputs, strict=True):
+            memory.regions[port.region][:, port.address : port.stop] = array
+        for step in steps:
+            engines.execute(step, memory)
+        return [
+            memory.regions[port.region][:, port.address : port.stop].reshape(-1, *port.shape).copy()
+            for port in self.program.outputs
+        ]
+
+
+def _regions(program):
+    filled = {name: [] for name in program.region_sizes}
+    for port in (*program.inputs, *program.outputs):
+        if port.region not in filled or port.stop > program.region_sizes[port.region]:
+            raise UserError(f"{program.name}: tensor {port.name} lies outside its region {port.region}")
+    for port in program.inputs:
+        filled[port.region].append((port.address, port.stop))
+    if "REG_0" in filled:
+        filled["REG_0"].append((0, len(program.parameters)))
+    sizes = dict(program.region_sizes)
+    if "REG_0" in sizes:
+        sizes["REG_0"] = len(program.parameters)
+    return {name: Region(size, tuple(filled[name])) for name, size in sizes.items()}

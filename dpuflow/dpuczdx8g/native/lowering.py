@@ -1,0 +1,351 @@
+"""A DPU subgraph of a compiled graph -> the Job the code generator takes.
+
+Which ops, attributes and layouts there are: facts xmodel.md sections 2 and 2.2. UserError
+names the op when this compiler has no code for it.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import average_pool_factor
+from dpuflow.dpuczdx8g.isa.planning import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
+from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
+from dpuflow.xir.parameters import constants
+
+SLOT = 4096
+"""Alignment of every parameter tensor in REG_0, as the vendor's compiler 3.0 does."""
+ALIGNMENT = 16
+"""DDR regions are rounded up to this (facts isa.md section 5)."""
+CONV_KERNEL_MAX, CONV_STRIDE_MAX = 16, 8
+ALU_MAX = 256
+PAD_MAX = 15
+
+
+@dataclass
+class Lowered:
+    """A Job and where each op's tensor ended up.
+
+    Attributes
+    ----------
+    maps : op name -> FeatureMap of its output tensor.
+    slots : const-fix op name -> byte address in REG_0.
+    augmented : names of convolutions whose kernel columns are folded into the channels.
+    """
+
+    job: Job
+    maps: dict[str, FeatureMap] = field(default_factory=dict)
+    slots: dict[str, int] = field(default_factory=dict)
+    augmented: set[str] = field(default_factory=set)
+
+
+def lower_subgraph(graph, subgraph):
+    """Read one DPU subgraph.
+
+    Its weights may lie in the const-fix ops, or, if the file has been compiled before, in
+    the subgraph's parameters.
+    """
+    names = set(subgraph.op_names)
+    reader = _Reader(graph, subgraph.name)
+    for op in graph.ops:
+        if op.name in names:
+            reader.read(op)
+    return reader.finish()
+
+
+def align(size, unit=ALIGNMENT):
+    """`size` rounded up to a multiple of `unit`."""
+    return -(-size // unit) * unit
+
+
+class _Reader:
+    def __init__(self, graph, name):
+        self.graph = graph
+        self.constants = constants(graph)
+        self.lowered = Lowered(Job(name, [], [], [], b""))
+        self.blob = bytearray()
+        self.zero_bias = {}
+        self.views = []
+
+    @property
+    def job(self):
+        return self.lowered.job
+
+    def read(self, op):
+        handler = _HANDLERS.get(op.type)
+        if handler is None:
+            raise UserError(f"op {op.name!r}: the native compiler has no machine code for {op.type}")
+        handler(self, op)
+
+    def finish(self):
+        job = self.job
+        for maps in (job.inputs, job.outputs):
+            address = 0
+            for feature_map in maps:
+                feature_map.address = address
+                address += align(feature_map.size)
+        for view, source in self.views:
+            view.address = source.address
+        sizes = {INPUT: job.inputs, OUTPUT: job.outputs}
+        job.parameters = bytes(self.blob)
+        job.region_sizes = {
+            "REG_0": len(self.blob),
+            **{name: align(sum(align(m.size) for m in maps)) for name, maps in sizes.items()},
+        }
+        return self.lowered
+
+    def map_of(self, name):
+        """Feature map that the op `name` produced."""
+        if name not in self.lowered.maps:
+            raise UserError(f"op {name!r}: expected a feature map inside DPU subgraph {self.job.name!r}")
+        return self.lowered.maps[name]
+
+    def new_map(self, op, region=None):
+        feature_map = FeatureMap(op.name, _hwc(op.tensor.shape))
+        if region:
+            feature_map.region = region
+        self.lowered.maps[op.name] = feature_map
+        return feature_map
+
+    # parameters
+
+    def place(self, data):
+        """Bytes into the next slot of REG_0; returns their address."""
+        address = len(self.blob)
+        self.blob += data
+        self.blob += bytes(align(len(self.blob), SLOT) - len(self.blob))
+        return address
+
+    def constant(self, name):
+        """Address in REG_0 of a const-fix op's data."""
+        if name not in self.lowered.slots:
+            data = np.ascontiguousarray(self.constants[name], np.int8)
+            self.lowered.slots[name] = self.place(data.tobytes())
+        return self.lowered.slots[name]
+
+    def bias(self, op, channels):
+        """Address of an op's bias, of zeros when it has none."""
+        if "bias" in op.inputs:
+            return self.constant(op.inputs["bias"][0])
+        if channels not in self.zero_bias:
+            self.zero_bias[channels] = self.place(bytes(channels))
+        return self.zero_bias[channels]
+
+    # ops
+
+    def upload(self, op):
+        self.job.inputs.append(self.new_map(op, INPUT))
+
+    def download(self, op):
+        feature_map = self.map_of(op.input_names[0])
+        if feature_map.region == INPUT:
+            raise UserError(f"op {op.name!r}: downloads an input, there is nothing to compute")
+        feature_map.region = OUTPUT
+        if feature_map not in self.job.outputs:
+            self.job.outputs.append(feature_map)
+
+    def nothing(self, op):
+        pass
+
+    def reshape(self, op):
+        source = self.map_of(op.input_names[0])
+        readers = {reader.type for reader in self.graph.consumers(op.name)}
+        if _hwc(op.tensor.shape) != source.shape and readers - {"download"}:
+            raise UserError(f"op {op.name!r}: a reshape between DPU ops is not supported")
+        self.lowered.maps[op.name] = source
+
+    def conv(self, op):
+        self._weighted(op, "conv")
+
+    def depthwise(self, op):
+        self._weighted(op, "depthwise")
+
+    def _weighted(self, op, kind):
+        (source,) = op.inputs["input"]
+        (weights,) = op.inputs["weights"]
+        if list(op.attr("dilation")) != [1, 1]:
+            raise UserError(f"op {op.name!r}: dilation {op.attr('dilation')} is not supported, only [1, 1]")
+        shape = self.graph.op(weights).tensor.shape
+        if kind == "depthwise" and shape[0] != 1:
+            raise UserError(f"op {op.name!r}: channel multiplier {shape[0]} is not supported, only 1")
+        if kind == "conv" and op.attr("group") != 1:
+            raise UserError(f"op {op.name!r}: group {op.attr('group')} is not supported, only 1")
+        fix_in = self._fix_point(source) + self._fix_point(weights)
+        shift_bias = 1
+        if "bias" in op.inputs:
+            shift_bias = fix_in - self._fix_point(op.inputs["bias"][0]) + 1
+        self._limits(op, "shift_bias + 1", shift_bias, 0, SHIFT_BIAS_MAX)
+        shift_cut = fix_in - op.tensor.fix_point
+        self._limits(op, "shift_cut", shift_cut, 0, SHIFT_CUT_MAX)
+        feature_map, geometry = self.map_of(source), self._geometry(op, kind)
+        if self._can_augment(op, feature_map):
+            feature_map, geometry = self._augment(op, feature_map, geometry)
+        activations = ("NONE", "RELU", "RELU6", "LEAKYRELU") if kind == "conv" else ("NONE", "RELU", "RELU6")
+        self.job.operations.append(
+            Operation(
+                op.name,
+                kind,
+                [feature_map],
+                self.new_map(op),
+                **geometry,
+                activation=_activation(op, activations),
+                # bias before weights, the vendor's order in REG_0
+                bias=self.bias(op, op.tensor.shape[-1]),
+                weights=self.constant(weights),
+                shift_cut=shift_cut,
+                shift_bias=shift_bias,
+            )
+        )
+
+    def _can_augment(self, op, feature_map):
+        """Marked by the reference compiler, and without padding beside the map.
+
+        With padding the first row would start before the input's first byte; what the vendor
+        does then is not known (facts isa.md 4.3).
+        """
+        left, right, _, _ = op.attr("pad")
+        marked = op.attrs.get("channel_augmentation") == 1
+        return marked and feature_map.region == INPUT and left == right == 0
+
+    def _augment(self, op, feature_map, geometry):
+        """The convolution on a view of its input with one kernel column."""
+        view = feature_map.overlapping(geometry["kernel"][1], geometry["stride"][1])
+        self.views.append((view, feature_map))
+        self.lowered.augmented.add(op.name)
+        kernel, stride = (geometry["kernel"][0], 1), (geometry["stride"][0], 1)
+        return view, {**geometry, "kernel": kernel, "stride": stride}
+
+    def pool(self, op):
+        (source,) = op.inputs["input"]
+        kind = {"MAX": "max_pool", "AVG": "avg_pool"}.get(op.attr("type"))
+        if kind is None:
+            raise UserError(
+                f"op {op.name!r}: pool type {op.attr('type')!r} is not supported, only MAX and AVG"
+            )
+        geometry = self._geometry(op, kind)
+        factor = average_pool_factor(*geometry["kernel"]) if kind == "avg_pool" else (1, 0)
+        shift = self._fix_point(source) - op.tensor.fix_point
+        self._limits(op, "fix_point of the input less that of the output", shift, -7, SHIFT_CUT_MAX - 8)
+        if kind == "avg_pool":
+            self._limits(op, "shift", shift + factor[1], -7, SHIFT_CUT_MAX - 8)
+        self.job.operations.append(
+            Operation(
+                op.name,
+                kind,
+                [self.map_of(source)],
+                self.new_map(op),
+                **geometry,
+                shift_cut=shift,
+                multiplier=factor,
+            )
+        )
+
+    def hard_sigmoid(self, op):
+        (source,) = op.inputs["input"]
+        shift_bias, shift_cut = op.attr("hsigmoid_in"), op.attr("shift_hsigmoid")
+        self._limits(op, "hsigmoid_in", shift_bias, 0, 15)
+        self._limits(op, "shift_hsigmoid", shift_cut, 0, 31)
+        self.job.operations.append(
+            Operation(
+                op.name,
+                "hard_sigmoid",
+                [self.map_of(source)],
+                self.new_map(op),
+                shift_cut=shift_cut,
+                shift_bias=shift_bias,
+            )
+        )
+
+    def add(self, op):
+        if op.attr("type") != "ADD":
+            raise UserError(f"op {op.name!r}: eltwise type {op.attr('type')!r} is not supported, only ADD")
+        sources = op.inputs["input"]
+        if not 2 <= len(sources) <= 4:
+            raise UserError(f"op {op.name!r}: adds {len(sources)} maps, the DPU adds 2 to 4")
+        fix_points = [self._fix_point(name) for name in sources]
+        least = min(fix_points)
+        shift_read = tuple(fix - least for fix in fix_points)
+        self._limits(op, "shift_read", max(shift_read), 0, 15)
+        shift_write = least - op.tensor.fix_point
+        self._limits(op, "shift_write", shift_write, -15, 15)
+        maps = [self.map_of(name) for name in sources]
+        if any(m.shape != maps[0].shape for m in maps):
+            raise UserError(f"op {op.name!r}: adds maps of different shapes, which is not supported")
+        self.job.operations.append(
+            Operation(
+                op.name,
+                "add",
+                maps,
+                self.new_map(op),
+                activation=_activation(op, ("NONE", "RELU")),
+                shift_cut=shift_write,
+                shift_read=shift_read,
+            )
+        )
+
+    def concat(self, op):
+        if op.attr("axis") not in (3, -1):
+            raise UserError(
+                f"op {op.name!r}: concat on axis {op.attr('axis')}; the DPU joins channels (axis 3)"
+            )
+        sources = op.inputs["input"]
+        for name in sources:
+            if self._fix_point(name) != op.tensor.fix_point:
+                raise UserError(
+                    f"op {op.name!r}: input {name!r} has fix_point {self._fix_point(name)}, the output"
+                    f" {op.tensor.fix_point}; concat cannot shift"
+                )
+        maps = [self.map_of(name) for name in sources]
+        self.job.operations.append(Operation(op.name, "concat", maps, self.new_map(op)))
+
+    def _geometry(self, op, kind):
+        kernel_w, kernel_h = op.attr("kernel")
+        stride_w, stride_h = op.attr("stride")
+        left, _, top, _ = op.attr("pad")
+        for number in (kernel_w, kernel_h):
+            self._limits(op, "kernel", number, 1, CONV_KERNEL_MAX if kind == "conv" else ALU_MAX)
+        for number in (stride_w, stride_h):
+            self._limits(op, "stride", number, 1, CONV_STRIDE_MAX if kind == "conv" else ALU_MAX)
+        self._limits(op, "pad left", left, 0, PAD_MAX)
+        self._limits(op, "pad top", top, 0, PAD_MAX)
+        return {"kernel": (kernel_h, kernel_w), "stride": (stride_h, stride_w), "pad": (top, left)}
+
+    def _fix_point(self, name):
+        fix_point = self.graph.op(name).tensor.fix_point
+        if fix_point is None:
+            raise UserError(f"op {name!r}: its tensor has no fix_point")
+        return fix_point
+
+    def _limits(self, op, name, value, least, greatest):
+        if not least <= value <= greatest:
+            raise UserError(f"op {op.name!r}: {name} is {value}; the DPU takes {least} to {greatest}")
+
+
+def _hwc(shape):
+    """(height, width, channels) of a tensor shape [1, H, W, C] or [1, N]."""
+    shape = tuple(shape)[1:]
+    if len(shape) > 3:
+        raise UserError(f"a tensor of shape {shape} is not a feature map")
+    return (1,) * (3 - len(shape)) + shape
+
+
+def _activation(op, allowed):
+    name = op.attr("nonlinear") or "NONE"
+    if name not in allowed:
+        raise UserError(f"op {op.name!r}: activation {name} is not supported, only {', '.join(allowed)}")
+    return name
+
+
+_HANDLERS = {
+    "upload": _Reader.upload,
+    "download": _Reader.download,
+    "const-fix": _Reader.nothing,
+    "conv2d-fix": _Reader.conv,
+    "depthwise-conv2d-fix": _Reader.depthwise,
+    "pool-fix": _Reader.pool,
+    "hard-sigmoid-fix": _Reader.hard_sigmoid,
+    "eltwise-fix": _Reader.add,
+    "concat-fix": _Reader.concat,
+    "reshape-fix": _Reader.reshape,
+}

@@ -1,0 +1,88 @@
+"""One compilation with machine code, verified before anybody gets to see it."""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
+from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
+from dpuflow.dpuczdx8g.isa.machine import machine_for
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
+from dpuflow.emulator import Emulator
+
+VERIFIED_IMAGES = 4
+"""Images of random pixels that every compilation runs through its own machine code."""
+ADD_GUARD_BITS = 2
+
+
+def compile_native(quantized, target, on_cpu="error"):
+    """Check, lower and compile a QuantizedNetwork to machine code for a DPUCZDX8G Target.
+
+    The code is checked (addresses, banks, dependencies) and run on the instruction
+    simulator; its output must equal the emulator's on the reference compiler's graph, bit
+    for bit, or there is no result.
+
+    Returns a compile_report.Compiled whose report has `machine_code` True and a list
+    `programs` (instructions, register sizes, estimated cycles per DPU subgraph);
+    `estimate.machine_code` sums those up as a latency.
+    UserError names the layer that leaves the DPU (unless `on_cpu` allows it) or for which
+    this compiler has no code.
+    """
+    machine_for(target.fingerprint, f"target {target.name}")
+    compiled = compile_reference(quantized, target, on_cpu)
+    graph = compiled.graph
+    _require_exact_adds(graph)
+    reference = Emulator(type(graph).from_bytes(graph.to_bytes()))
+    programs = compile_graph(graph)
+    runner = IsaRunner(graph)
+    shape = tuple(reference.input.tensor.shape[1:])
+    batch = np.random.default_rng(0).integers(-128, 128, (VERIFIED_IMAGES, *shape), np.int8)
+    expected = reference.run(batch)
+    if not all(np.array_equal(runner.run(batch, interleave=order), expected) for order in (None, 0)):
+        raise RuntimeError(
+            f"{quantized.network.name} for {target.name}: machine code and emulator disagree;"
+            " a defect of the native compiler, use the `reference` compiler"
+        )
+    estimate = dict(compiled.report["estimate"])
+    bandwidth = estimate["assumptions"]["bandwidth_gb_s"] * 1e3 / estimate["clock_mhz"]
+    cycles = {
+        program.name: estimate_cycles(runner.simulators[program.name].steps, bandwidth)
+        for program in programs
+    }
+    dpu_us = sum(row["cycles"] for row in cycles.values()) / estimate["clock_mhz"]
+    estimate["machine_code"] = {
+        "kind": "estimate",
+        "cycles": sum(row["cycles"] for row in cycles.values()),
+        "dpu_us": round(dpu_us, 2),
+        "latency_us": round(dpu_us + estimate["overhead_us"], 1),
+    }
+    report = {
+        **compiled.report,
+        "estimate": estimate,
+        "compiler": "native",
+        "machine_code": True,
+        "note": STATUS,
+        "verification": {
+            "how": "machine code on the instruction simulator, equal to the emulator bit for bit",
+            "orders": "program order and another one that the dependency masks allow",
+            "random_images": VERIFIED_IMAGES,
+        },
+        "programs": [{**asdict(program), "estimate": cycles[program.name]} for program in programs],
+    }
+    return Compiled(graph, compiled.quantized_graph, report)
+
+
+def _require_exact_adds(graph):
+    """The DPU's add keeps 2 guard bits, the reference semantics 7 (isa.md 3.6): refuse where it shows."""
+    for op in graph.ops:
+        if op.type == "eltwise-fix" and op.device == "DPU":
+            fix_points = [graph.op(name).tensor.fix_point for name in op.inputs["input"]]
+            apart = max(fix_points) - min(fix_points)
+            if apart > ADD_GUARD_BITS:
+                raise UserError(
+                    f"layer {op.name!r} adds maps whose fix_points differ by {apart}; beyond {ADD_GUARD_BITS}"
+                    " the DPU's instruction rounds coarser than the emulator, so their results would differ."
+                    " Use the `reference` compiler, or a quantizer that keeps the two closer"
+                )

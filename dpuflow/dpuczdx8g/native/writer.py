@@ -1,0 +1,266 @@
+"""Instructions for pieces of work on placed feature maps, masks still empty.
+
+Field rules: facts isa.md sections 3 and 4. Everything here is arithmetic on positions; what
+goes where and in which order is the generator's business.
+"""
+
+from dpuflow.dpuczdx8g.isa.addressing import PASSES
+from dpuflow.dpuczdx8g.isa.code import make
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
+from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
+from dpuflow.dpuczdx8g.native.placement import ceil_div
+
+ACTIVATIONS = {"NONE": 0, "RELU": 1, "LEAKYRELU": 3, "RELU6": 4}
+EXEC_MODES = {
+    "depthwise": DEPTHWISE,
+    "max_pool": MAX_POOL,
+    "avg_pool": AVERAGE_POOL,
+    "hard_sigmoid": HARD_SIGMOID,
+}
+
+
+VALID_MAX = 15
+"""Greatest pad_bottom and pad_right of CONV; a kernel has at most one row (column) more."""
+
+
+def right_shift_code(shift, coded_right):
+    """ALU and ELEW code of a shift to the right (to the left when negative)."""
+    return coded_right + shift if shift > 0 else -shift
+
+
+class Writer:
+    """Appends instructions; remembers the engine state so that INITs come only when it changes."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.instructions = []
+        self._state = {}
+
+    def add(self, name, **fields):
+        """Append one instruction."""
+        self.instructions.append(make(name, **fields))
+
+    def _set(self, name, **fields):
+        if self._state.get(name) != fields:
+            self._state[name] = fields
+            self.add(name, **fields)
+
+    # DDR
+
+    def load_row(self, feature_map, placement, row):
+        """DDR -> one row of a placement."""
+        bank, address = placement.address(row, placement.column)
+        start = row * feature_map.row_bytes + placement.column * feature_map.pixel_bytes
+        self.add(
+            "LOAD",
+            bank_id=bank,
+            bank_addr=address,
+            jump_write=placement.entries,
+            jump_read=feature_map.pixel_bytes,
+            length=placement.columns,
+            channel=feature_map.shape[2],
+            reg_id=region_number(feature_map.region),
+            ddr_addr=feature_map.address + start,
+        )
+
+    def save_row(self, placement, row, target, channels, channel=0):
+        """One row of a placement -> channels `channel`... of `target` in DDR."""
+        bank, address = placement.address(row, placement.column)
+        _, width, all_channels = target.shape
+        self.add(
+            "SAVE",
+            bank_id=bank,
+            bank_addr=address,
+            jump_read=placement.entries,
+            jump_write=all_channels,
+            length=placement.columns,
+            channel=channels,
+            reg_id=region_number(target.region),
+            ddr_addr=target.address + (row * width + placement.column) * all_channels + channel,
+        )
+
+    def load_parameters(self, bank, address, ddr, length, channels, jump_read=None):
+        """REG_0 -> a weight or bias bank: `length` runs of `channels` bytes."""
+        self.add(
+            "LOAD",
+            bank_id=bank,
+            bank_addr=address % BANK_DEPTH,
+            jump_write=self.machine.groups(channels),
+            jump_read=jump_read or channels,
+            length=length,
+            channel=channels,
+            reg_id=0,
+            ddr_addr=ddr,
+        )
+
+    # computing
+
+    def conv(self, op, source, target, rows, columns, group, weights, bias):
+        """One CONV: output channel group `group` of output rows and columns [start, end)."""
+        count, length = rows[1] - rows[0], columns[1] - columns[0]
+        window, walk = self._window(op, source, rows, columns, count, 0)
+        bank_out, sub_out, address_out = self._output(target, rows[0], columns[0], group)
+        channels = op.inputs[0].shape[2]
+        groups = self.machine.groups(channels)
+        self._set(
+            "CONVINIT",
+            **walk,
+            shift_cut=op.shift_cut,
+            shift_bias=op.shift_bias,
+            act_type=ACTIVATIONS[op.activation],
+            kernel_h=op.kernel[0],
+            kernel_w=op.kernel[1],
+            stride_w=op.stride[1],
+            valid_pixel_parallel=count,
+            stride_out=target.sub_rows,
+            stride_offset_out=sub_out,
+            jump_write=target.entries,
+            jump_write_endl=_end_of_line(target, bank_out, sub_out + count),
+        )
+        self.add(
+            "CONV",
+            **window,
+            channel_group=groups,
+            channel_offset=groups * self.machine.channels - channels,
+            length=length,
+            bank_id_out=bank_out,
+            bank_addr_out=address_out,
+            bank_addr_weights=weights % BANK_DEPTH,
+            bank_addr_bias=bias % BANK_DEPTH,
+        )
+
+    def alu(self, op, source, target, rows, columns, chunk, weights=0, bias=0, jump_weights=0):
+        """One ALU: channel groups `chunk` = [start, end) of output rows and columns [start, end)."""
+        count, length = rows[1] - rows[0], columns[1] - columns[0]
+        window, walk = self._window(op, source, rows, columns, count, chunk[0])
+        bank_out, sub_out, address_out = self._output(target, rows[0], columns[0], chunk[0])
+        channels = min(chunk[1] * self.machine.channels, op.inputs[0].shape[2])
+        shift = op.shift_cut
+        if op.kind == "avg_pool":
+            shift += op.multiplier[1]
+        if op.kind in ("max_pool", "avg_pool"):
+            shift = right_shift_code(shift, 8)
+        self._set(
+            "ALUINIT",
+            **walk,
+            exec_mode=EXEC_MODES[op.kind],
+            act_type=ACTIVATIONS[op.activation],
+            kernel_h=op.kernel[0],
+            kernel_w=op.kernel[1],
+            stride_w=op.stride[1],
+            length=length,
+            channel_group=chunk[1] - chunk[0],
+            channel_offset=chunk[1] * self.machine.channels - channels,
+            shift_cut=shift,
+            shift_bias=op.shift_bias,
+            multi_factor=op.multiplier[0] if op.kind == "avg_pool" else 0,
+            stride_out=target.sub_rows,
+            stride_offset_out=sub_out,
+            jump_write=target.entries,
+            jump_write_endl=_end_of_line(target, bank_out, sub_out + count),
+            jump_read_weights=jump_weights,
+        )
+        self.add(
+            "ALU",
+            **window,
+            valid_pixel_parallel=count,
+            bank_id_out=bank_out,
+            bank_addr_out=address_out,
+            bank_addr_weights=weights % BANK_DEPTH,
+            bank_addr_bias=bias % BANK_DEPTH,
+        )
+
+    def elementwise(self, op, sources, target, rows, columns):
+        """ELEWINITs and the ELEW that adds rows and columns [start, end) of all sources."""
+        for number, (source, shift_read) in enumerate(zip(sources, op.shift_read, strict=True)):
+            bank, address = source.address(rows[0], columns[0])
+            self.add(
+                "ELEWINIT",
+                id=number,
+                bank_id_in=bank,
+                bank_addr_in=address,
+                jump_read=source.entries,
+                jump_read_endl=source.row_entries,
+                jump_bank=1,
+                shift_read=shift_read,
+            )
+        bank, address = target.address(rows[0], columns[0])
+        self.add(
+            "ELEW",
+            num=len(sources),
+            elew_type=0,
+            act_type=ACTIVATIONS[op.activation],
+            length=columns[1] - columns[0],
+            valid_pixel_parallel=rows[1] - rows[0],
+            channel_group=target.entries,
+            bank_id_out=bank,
+            bank_addr_out=address,
+            jump_write=target.entries,
+            jump_write_endl=target.row_entries,
+            shift_write=right_shift_code(op.shift_cut, 16),
+        )
+
+    def _window(self, op, source, rows, columns, count, first_entry):
+        """Input fields of CONV and ALU, and the walk fields of their INIT."""
+        height, width, _ = op.inputs[0].shape
+        (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
+        top, left = rows[0] * stride_h - op.pad[0], columns[0] * stride_w - op.pad[1]
+        last_top, last_left = (rows[1] - 1) * stride_h - op.pad[0], (columns[1] - 1) * stride_w - op.pad[1]
+        bank, sub, block = source.locate(top)
+        start = block + source.offset(left) + first_entry
+        window_rows = (count - 1) * stride_h + kernel_h
+        last_bank = bank % self.machine.pixels + (sub + window_rows - 1) // source.sub_rows
+        bases = {
+            "bank_addr_in" + ("" if number == 0 else f"_{number}"): (start + number * source.block_entries)
+            % BANK_DEPTH
+            for number in range(min(PASSES, last_bank // self.machine.pixels + 1))
+        }
+        window = {
+            **bases,
+            "bank_id_in": bank,
+            "pad_top": max(0, -top),
+            "pad_left": max(0, -left),
+            # valid rows (columns) after the first one of the last window, not a padding count;
+            # beyond the window any number does, CONV gets the one the vendor's compiler gives
+            "pad_bottom": min(VALID_MAX if op.kind == "conv" else kernel_h - 1, height - 1 - last_top),
+            "pad_right": min(VALID_MAX if op.kind == "conv" else kernel_w - 1, width - 1 - last_left),
+        }
+        walk = {
+            "jump_read": source.entries,
+            "jump_read_endl": source.row_entries if source.sub_rows > 1 else 1,
+            "stride_offset_in": sub,
+            # with one output row the stride only says how many rows share a bank
+            "stride_h": stride_h if count > 1 else source.sub_rows,
+        }
+        return window, walk
+
+    def _output(self, target, row, column, first_entry):
+        bank, sub, block = target.locate(row)
+        return bank, sub, (block + target.offset(column) + first_entry) % BANK_DEPTH
+
+
+def _end_of_line(target, bank, rows):
+    """jump_write_endl: entries between rows that share a bank, 1 (unused) where none do."""
+    wraps = bank % target.machine.pixels * target.sub_rows + rows > target.machine.pixels * target.sub_rows
+    return target.row_entries if target.sub_rows > 1 or wraps else 1
+
+
+def region_number(region):
+    """ "REG_2" -> 2."""
+    return int(region.removeprefix("REG_"))
+
+
+def band_rows(op, source, row, row_end, limit):
+    """How many output rows from `row` on one instruction can compute, at most `limit`.
+
+    0 when even one row needs more passes over the banks than an instruction has.
+    """
+    pixels = source.machine.pixels
+    for count in range(min(limit, row_end - row), 0, -1):
+        if count > 1 and source.sub_rows != op.stride[0]:
+            continue
+        bank, sub, _ = source.locate(row * op.stride[0] - op.pad[0])
+        rows = (count - 1) * op.stride[0] + op.kernel[0]
+        if bank % pixels + ceil_div(sub + rows, source.sub_rows) <= PASSES * pixels:
+            return count
+    return 0

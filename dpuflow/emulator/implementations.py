@@ -1,0 +1,23 @@
+"""Which implementation executes an operation: the compiled kernels where they can, else NumPy."""
+
+from dpuflow.emulator import c_kernels
+from dpuflow.emulator.kernels import numpy_kernel
+from dpuflow.emulator.operations import Conv, Pool
+from dpuflow.emulator.requantise import OutOfRangeError
+
+
+def prepare(op, shapes, native=False):
+    """Kernel of `op` for inputs of `shapes` (batch first, its size is free).
+
+    It takes and returns float32 arrays; with `native`, int8 arrays (see `c_kernels.library`).
+    """
+    if not native:
+        return numpy_kernel(op, shapes)
+    try:
+        if isinstance(op, Conv):
+            return c_kernels.NativeConv(op, shapes[0])
+        if isinstance(op, Pool):
+            return c_kernels.NativeMaxPool(op, shapes[0])
+    except OutOfRangeError:
+        pass
+    return c_kernels.ThroughFloat(numpy_kernel(op, shapes))

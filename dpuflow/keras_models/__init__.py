@@ -1,0 +1,1 @@
+"""Trained Keras models: files, foreign files, predictions."""

@@ -1,0 +1,309 @@
+"""Position searches beyond the vendor's: by the error of each layer's output, or of the network's logits.
+
+Tensors between which the DPU only moves or compares bytes (max pooling, concatenation,
+flatten) form a group with one position (`alignment.position_groups`).
+"""
+
+import math
+
+import numpy as np
+
+from dpuflow.base.numerics import INT8_MAX, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
+from dpuflow.network import WEIGHTED, QuantizedNetwork
+from dpuflow.quantize import engine
+from dpuflow.quantize.alignment import position_groups
+from dpuflow.quantize.calibration import real_output, to_grid
+from dpuflow.quantize.positions import ANY_POSITION, CANDIDATES, choose_weights, non_overflow, squared_error
+
+RESERVE = 1.15
+"""How much larger than on the calibration images a runner-up may be and still fit."""
+RELU6_LEAST = 4
+"""Below this position the DPU's fixed clamp at 96 no longer means 6 (facts xmodel.md section 4)."""
+
+
+class Candidate:
+    """A QuantizedNetwork in the making: positions are free, parameters follow.
+
+    Biases take the position that the method chooses, lowered where shift_bias would leave
+    its range; weights and outputs are kept inside shift_cut's range by `allowed`.
+    """
+
+    def __init__(self, quantized, method):
+        network = quantized.network
+        self.quantized = QuantizedNetwork(
+            network,
+            dict(quantized.fix_points),
+            dict(quantized.weights),
+            dict(quantized.biases),
+            quantized.input_scaling,
+        )
+        self.free_bias = {
+            layer.name: choose_weights(layer.bias, method)
+            for layer in network.layers
+            if layer.op in WEIGHTED and layer.bias is not None
+        }
+        self.refresh()
+
+    def refresh(self, names=None):
+        """Requantize the biases of layers whose unit (fix_in + fix_w) may have changed."""
+        quantized = self.quantized
+        for name, free in self.free_bias.items():
+            if names is not None and name not in names:
+                continue
+            layer = quantized.network[name]
+            unit = quantized.fix_points[layer.inputs[0]] + quantized.weights[name][1]
+            low, high = unit - SHIFT_BIAS_RANGE[1], unit - SHIFT_BIAS_RANGE[0]
+            position = high if free == ANY_POSITION else min(max(free, low), high)
+            if name not in quantized.biases or quantized.biases[name][1] != position:
+                quantized.biases[name] = (quantize(layer.bias, position, "STD_ROUND"), position)
+
+    def set_group(self, members, position):
+        """Move a group of activations to `position`."""
+        for name in members:
+            self.quantized.fix_points[name] = position
+        network = self.quantized.network
+        self.refresh({layer.name for name in members for layer in network.consumers(name)})
+
+    def set_weights(self, name, position):
+        """Requantize one layer's weights at `position`."""
+        layer = self.quantized.network[name]
+        self.quantized.weights[name] = (quantize(layer.weights, position, "STD_ROUND"), position)
+        self.refresh({name})
+
+    def fits(self, name):
+        """Whether a layer's shift_cut is in range and its ReLU6 keeps its meaning."""
+        quantized = self.quantized
+        relu6 = quantized.network[name].attrs.get("activation") == "RELU6"
+        if relu6 and quantized.fix_points[name] < RELU6_LEAST:
+            return False
+        return name not in quantized.weights or (
+            SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]
+        )
+
+    def allowed(self):
+        """Whether every layer fits."""
+        return all(self.fits(layer.name) for layer in self.quantized.network.layers)
+
+
+class LogitSearch:
+    """Coordinate descent over all positions on the divergence of the logits.
+
+    images : float32 network input; distance : `distance.LogitDistance` of the float logits.
+    """
+
+    def __init__(self, candidate, images, distance):
+        self.candidate = candidate
+        self.network = candidate.quantized.network
+        self.images = images
+        self.distance = distance
+        self.logits = logits_name(self.network)
+        self.order = {layer.name: i for i, layer in enumerate(self.network.layers)}
+        self.values = {}
+        # decided by the pixels alone: with few images the logits would trade its exactness for luck
+        self.groups = [
+            members
+            for members in position_groups(self.network)
+            if not {self.network.input.name, self.logits} & set(members)
+        ]
+        if [self.network.input.name] in position_groups(self.network):
+            candidate.set_group([self.network.input.name], best_input_position(images))
+        self.error = self._evaluate(0, keep=True)
+
+    def _evaluate(self, start, keep=False):
+        """Divergence with layers from index `start` on computed anew; stores the values if `keep`."""
+        quantized = self.candidate.quantized
+        values = dict(self.values)
+        for layer in self.network.layers[start:]:
+            if layer.op == "softmax":
+                continue
+            if layer.op == "input":
+                values[layer.name] = to_grid(self.images, quantized.fix_points[layer.name])
+            else:
+                values[layer.name] = engine.integer_layer(quantized, layer, [values[n] for n in layer.inputs])
+        if keep:
+            self.values = values
+        return self.distance(values[self.logits] * np.float32(2.0 ** -quantized.fix_points[self.logits]))
+
+    def run(self, sweeps):
+        """Walk every group and every layer's weights up to `sweeps` times; returns the moves made."""
+        moves = []
+        for _ in range(sweeps):
+            before = len(moves)
+            for members in self.groups:
+                moves += self._walk(members[0], self.order[members[0]], members)
+            for name in self.candidate.quantized.weights:
+                moves += self._walk(f"{name}/weights", self.order[name], name)
+            if len(moves) == before:
+                break
+        return moves
+
+    def _walk(self, label, start, target):
+        """Move one coordinate (a group's members or a layer's name) up or down while that helps."""
+        quantized = self.candidate.quantized
+        if isinstance(target, str):
+            now, move = quantized.weights[target][1], self.candidate.set_weights
+        else:
+            now, move = quantized.fix_points[target[0]], self.candidate.set_group
+        first = now
+        for direction in (1, -1):
+            while True:
+                move(target, now + direction)
+                error = self._evaluate(start) if self.candidate.allowed() else np.inf
+                if error >= self.error:
+                    move(target, now)
+                    break
+                self.error = error
+                now += direction
+            if now != first:
+                break
+        if now == first:
+            return []
+        self._evaluate(start, keep=True)
+        return [{"tensor": label, "from": first, "to": now, "why": "less divergence of the logits"}]
+
+
+def logits_name(network):
+    """Name of the last quantized layer: what the softmax reads, or the output."""
+    last = network.output
+    return last.inputs[0] if last.op == "softmax" else last.name
+
+
+def place_logits(candidate, images):
+    """Give the logits the finest position at which only first places saturate; returns the move made.
+
+    The class is decided among the first two, and a saturated first stays first: so the runner-up's
+    largest value over `images` must fit, with some reserve (nor may a first fall below the range),
+    and the steps in between, where ties arise, are as small as they can be. Only for networks that
+    end in softmax.
+    """
+    quantized, network = candidate.quantized, candidate.quantized.network
+    name = logits_name(network)
+    if network.output.op != "softmax" or len(network.consumers(name)) != 1 or network[name].shape[0] < 2:
+        return []
+    grid = to_grid(images, quantized.fix_points[network.input.name])
+    layer = network[name]
+    inputs = engine.run_integer(quantized, grid, layer.inputs)
+    real = _real(candidate, layer, [inputs[source] for source in layer.inputs])
+    first_two = np.partition(real, -2, axis=1)[:, -2:]  # second, first
+    needed = RESERVE * float(max(first_two[:, 0].max(), -first_two[:, 1].min()))
+    if needed <= 0:
+        return []
+    before = quantized.fix_points[name]
+    groups = next(members for members in position_groups(network) if name in members)
+    for position in range(math.floor(math.log2(INT8_MAX / needed)), before - 1, -1):
+        candidate.set_group(groups, position)
+        if candidate.fits(name):
+            break
+    else:
+        candidate.set_group(groups, before)
+    after = quantized.fix_points[name]
+    why = "finest position that holds every runner-up"
+    return [] if after == before else [{"tensor": name, "from": before, "to": after, "why": why}]
+
+
+def best_input_position(x):
+    """Position of the network input with the least squared error (ties: the smaller)."""
+    base = non_overflow(x.min(), x.max())
+    return min(range(base, base + CANDIDATES), key=lambda p: squared_error(x, p))
+
+
+def float_outputs(network, images):
+    """Outputs of all layers but the softmax in float: layer name -> array (N, ...)."""
+    return engine.run_float(
+        network, images, [layer.name for layer in network.layers if layer.op != "softmax"]
+    )
+
+
+def search_by_output_error(candidate, images, reference=None):
+    """Choose each layer's weight and output position by the error of its output, front to back.
+
+    The error is taken against the float network, on the quantized network's own inputs,
+    where the next layer reads it: behind pooling if pooling follows. Returns the moves made.
+    reference : `float_outputs` of the network on these images, if they are known.
+    """
+    quantized, network = candidate.quantized, candidate.quantized.network
+    groups = {name: members for members in position_groups(network) for name in members}
+    reference = reference or float_outputs(network, images)
+    values, moves = {}, []
+    before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
+    decided = set()
+    for layer in network.layers:
+        if layer.op == "softmax":
+            continue
+        if layer.op == "input":
+            decided.add(id(groups[layer.name]))
+            if len(groups[layer.name]) == 1:
+                candidate.set_group([layer.name], best_input_position(images))
+            values[layer.name] = to_grid(images, quantized.fix_points[layer.name])
+            continue
+        inputs = [values[name] for name in layer.inputs]
+        if layer.op in WEIGHTED:
+            _choose_weight_position(candidate, layer, inputs, reference[layer.name])
+        key = id(groups[layer.name])
+        if key not in decided:
+            decided.add(key)
+            _choose_output_position(candidate, layer, inputs, groups[layer.name], reference)
+        values[layer.name] = engine.integer_layer(quantized, layer, inputs)
+    for old, new, suffix in (
+        (before[0], quantized.fix_points, ""),
+        (before[1], {name: fix for name, (_, fix) in quantized.weights.items()}, "/weights"),
+    ):
+        moves += [
+            {
+                "tensor": name + suffix,
+                "from": old[name],
+                "to": new[name],
+                "why": "less error of the layer's output",
+            }
+            for name in old
+            if old[name] != new[name]
+        ]
+    return moves
+
+
+def _real(candidate, layer, inputs):
+    quantized = candidate.quantized
+    fixes = [quantized.fix_points[name] for name in layer.inputs]
+    return real_output(
+        layer, inputs, fixes, quantized.weights.get(layer.name), quantized.biases.get(layer.name)
+    )
+
+
+def _choose_weight_position(candidate, layer, inputs, reference):
+    """Of non-overflow and the finer positions, the one whose real-valued output errs least."""
+    base = non_overflow(layer.weights.min(), layer.weights.max())
+    if base == ANY_POSITION:
+        return
+    errors = {}
+    for position in range(base, base + 3):
+        candidate.set_weights(layer.name, position)
+        errors[position] = float(np.square(_real(candidate, layer, inputs) - reference).sum(dtype=np.float64))
+    best = min(errors, key=errors.get)
+    fix_in, fix_out = (candidate.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
+    low, high = (limit + fix_out - fix_in for limit in SHIFT_CUT_RANGE)
+    candidate.set_weights(layer.name, min(max(best, low), high))
+
+
+def _choose_output_position(candidate, layer, inputs, members, reference):
+    """Position of a group from the output of its first layer, judged behind the group's pooling."""
+    network = candidate.quantized.network
+    real, last = _real(candidate, layer, inputs), layer
+    while True:
+        readers = [reader for reader in network.consumers(last.name) if reader.name in members]
+        if len(readers) != 1 or readers[0].op != "max_pool" or len(network.consumers(last.name)) != 1:
+            break
+        last = readers[0]
+        real = engine.max_pool(last, real)
+    wanted = reference[last.name]
+    base = non_overflow(wanted.min(), wanted.max())
+    if base == ANY_POSITION:
+        return
+    start = candidate.quantized.fix_points[layer.name]
+    errors = {}
+    for position in range(base, base + CANDIDATES):
+        candidate.set_group(members, position)
+        if candidate.fits(layer.name):
+            errors[position] = float(
+                np.square(to_grid(real, position) * np.float32(2.0**-position) - wanted).sum(dtype=np.float64)
+            )
+    candidate.set_group(members, min(errors, key=errors.get) if errors else start)

@@ -1,0 +1,1 @@
+"""Many settings of the quantizer on one network, ranked."""

@@ -1,0 +1,141 @@
+"""Many settings of the quantizer on one network: loaded once, common steps done once, exact answers.
+
+Each setting gives the network that `reference.quantize` would give, and answers the validation
+images in the emulator, which computes what the board computes. Test images are not looked at.
+"""
+
+import numpy as np
+
+from dpuflow.accuracy.evaluation import mcnemar_exact, wilson_interval
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.compiler.reference import lower
+from dpuflow.device.targets import load_targets
+from dpuflow.emulator import Emulator
+from dpuflow.quantize import engine, position_search
+from dpuflow.quantize.diagnosis import sqnr
+from dpuflow.quantize.distance import LogitDistance, agreement
+from dpuflow.quantize.memo import Memo
+from dpuflow.quantize.reference import Run, checked_images
+from dpuflow.quantize.settings import complete
+from dpuflow.tfgraph.graph_reader import read_network
+
+EXECUTED_FOR = "zcu104"
+"""The emulator takes compiled graphs; the integers are the same for every DPU."""
+BATCH = 64
+
+
+class Comparison:
+    """One frozen graph and its images, ready to measure settings.
+
+    Parameters
+    ----------
+    frozen_path : frozen GraphDef; nodes : content of nodes.json.
+    calibration : uint8 (N, H, W, C), as many as there are: a setting may take fewer.
+    validation : (uint8 images, labels) that the settings are judged by.
+    input_scaling : {"subtract", "divide"}.
+    """
+
+    def __init__(self, frozen_path, nodes, calibration, validation, input_scaling, threads=1):
+        self.network = read_network(frozen_path, nodes["input"]["name"], nodes["output"]["name"])
+        self.calibration = checked_images(calibration, self.network.input.shape)
+        self.images, self.labels = validation[0], np.asarray(validation[1])
+        if not len(self.images):
+            raise UserError(
+                "quantizer search: the data set has no validation images to judge settings by; "
+                "give it a validation split (datasets.NAME.validation)"
+            )
+        self.input_scaling, self.threads = input_scaling, threads
+        self.memo = Memo()
+        self.target = load_targets()[EXECUTED_FOR]
+        x = scale_pixels(self.images, input_scaling)
+        name = position_search.logits_name(self.network)
+        with engine.single_threaded_blas():
+            self.float_logits = np.concatenate(
+                [
+                    engine.run_float(self.network, x[i : i + BATCH], [name])[name]
+                    for i in range(0, len(x), BATCH)
+                ]
+            )
+        self.distance = LogitDistance(self.float_logits)
+        self.float_correct = int((self.float_logits.argmax(axis=1) == self.labels).sum())
+
+    def quantize(self, setting):
+        """The QuantizedNetwork of a setting, as `reference.quantize` makes it."""
+        settings = complete(setting)
+        images = self.calibration[: settings["calibration"]["images"]]
+        with engine.single_threaded_blas():
+            return Run(self.network, images, settings, self.input_scaling, self.memo).quantize()
+
+    def logits(self, quantized):
+        """Logits of every validation image in the emulator: float32 (N, classes), and their int8 values.
+
+        UserError when the network cannot be compiled.
+        """
+        name = position_search.logits_name(quantized.network)
+        graph = lower(quantized, self.target)
+        graph.attrs["return_ops"] = [name]
+        with Emulator(graph, threads=self.threads) as emulator:
+            values = emulator.run(emulator.quantize_input(self.images)).reshape(len(self.images), -1)
+        return values * np.float32(2.0 ** -quantized.fix_points[name]), values
+
+    def measure(self, setting):
+        """One row: what the setting does on the validation images.
+
+        correct, accuracy, interval95 (Wilson), agreement (share of images with the float
+        network's class), divergence (`distance.LogitDistance`) and sqnr_db of the logits, seconds
+        (of quantizing with this setting alone: shared steps count in full), predictions.
+        A setting whose network cannot be compiled has the key error instead.
+        """
+        begun = self.memo.alone()
+        quantized = self.quantize(setting)
+        seconds = self.memo.alone() - begun
+        # the memo keeps the network, so that its id stays its own; different settings may end in one
+        answers = self.memo(("answers", id(quantized)), lambda: self.answers(quantized))
+        return {"setting": setting, "seconds": seconds, **answers}
+
+    def answers(self, quantized):
+        """The part of a row that the network decides."""
+        try:
+            logits, values = self.logits(quantized)
+        except UserError as error:
+            return {"error": str(error)}
+        # of the integers: equal ones stay equal
+        predictions = values.argmax(axis=1)
+        correct = int((predictions == self.labels).sum())
+        return {
+            "correct": correct,
+            "accuracy": correct / len(self.labels),
+            "interval95": list(wilson_interval(correct, len(self.labels))),
+            "agreement": agreement(logits, self.float_logits),
+            "divergence": float(f"{self.distance(logits):.6g}"),
+            "sqnr_db": sqnr(self.float_logits, logits),
+            "predictions": predictions,
+        }
+
+    def ranked(self, rows):
+        """The rows, best first, with rank and p_value (McNemar's, of "as good as the first").
+
+        By right answers, then agreement with the float network, then divergence; settings that
+        cannot be compiled come last.
+        """
+        order = sorted(
+            rows,
+            key=lambda r: (
+                "error" in r,
+                -r.get("correct", 0),
+                -r.get("agreement", 0),
+                r.get("divergence", 0),
+            ),
+        )
+        first = order[0].get("predictions")
+        ranked = []
+        for rank, row in enumerate(order, 1):
+            own = row.get("predictions")
+            p_value = None
+            if own is not None:
+                right, best = own == self.labels, first == self.labels
+                p_value = mcnemar_exact(int((right & ~best).sum()), int((best & ~right).sum()))
+            kept = {key: value for key, value in row.items() if key != "predictions"}
+            ranked.append({"rank": rank, **kept, "p_value": p_value})
+        return ranked

@@ -1,0 +1,1 @@
+"""What knows of Snakemake and of the configuration: scripts, run files, staleness, pictures of the rules."""

@@ -1,0 +1,312 @@
+"""The configuration: checked as a whole, then asked for entries and runs.
+
+`check` reports every mistake by its key with the nearest valid one; `expand_runs` turns
+the run list into single runs; `Settings` answers what a rule's params ask.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator, validators
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.hints import did_you_mean, nearest, no_entry
+from dpuflow.device.targets import load_targets
+from dpuflow.quantizer_search.requests import search_problems
+from dpuflow.vitis_ai import checks as vitis_ai
+
+COMPONENTS = {
+    "dataset": "datasets",
+    "model": "models",
+    "quantizer": "quantizers",
+    "target": "targets",
+    "runner": "runners",
+}
+"""Component of a run -> config section that defines it."""
+
+ORIGINS = ("layers", "keras_h5", "frozen_pb", "starts_from")
+"""Where a model comes from: trained here, a user's own H5 or frozen graph, another model trained further."""
+
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C loader where PyYAML has it: every start of Snakemake, so every cluster job, reads the schemas."""
+
+_TYPES = Draft202012Validator.TYPE_CHECKER
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=_TYPES.redefine(
+        "number", lambda _, value: _TYPES.is_type(value, "number") and math.isfinite(value)
+    ),
+)
+"""Takes YAML's .inf and .nan for no numbers."""
+
+MAX_VALUES, MAX_DEPTH = 100_000, 60
+"""Of a configuration: a sweep over hundreds of runs has thousands of values."""
+
+DEFAULT_INPUT = {"subtract": 0, "divide": 255}
+
+
+@cache
+def load_schema(path):
+    """(schema, registry): the schema file and the fragments beside it, ready to use."""
+    path = Path(path)
+
+    def retrieve(uri):
+        return Resource.from_contents(
+            yaml.load((path.parent / uri).read_text(encoding="utf-8"), _YAML),
+            default_specification=DRAFT202012,
+        )
+
+    return yaml.load(path.read_text(encoding="utf-8"), _YAML), Registry(retrieve=retrieve)
+
+
+def check(config, schema_path):
+    """Raise one UserError that lists every mistake of `config` by its key."""
+    _check_extent(config)
+    schema, registry = load_schema(schema_path)
+    validator = _Validator(schema, registry=registry)
+    errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
+    messages = []
+    for error in errors:
+        # what else is wrong with a value of the wrong type (its range, its pattern) helps nobody
+        if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
+            messages.extend(_explain(error))
+    if not messages:
+        messages = _dangling_names(config) or vitis_ai.problems(config) or search_problems(config)
+    if messages:
+        raise UserError("config: " + "\n        ".join(dict.fromkeys(messages)))
+
+
+def _check_extent(config):
+    """Refuse what YAML's aliases can make of a small file: a value within itself, or without number."""
+    sizes = {}
+
+    def size(value, depth):
+        if not isinstance(value, dict | list):
+            return 1
+        if (
+            depth > MAX_DEPTH or sizes.get(id(value), 0) is None
+        ):  # None: still being counted, so it holds itself
+            raise UserError(f"config: values nested more than {MAX_DEPTH} deep, or an alias within itself")
+        if id(value) not in sizes:
+            sizes[id(value)] = None
+            children = value.values() if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(size(child, depth + 1) for child in children)
+        return sizes[id(value)]
+
+    if size(config, 0) > MAX_VALUES:
+        raise UserError(
+            f"config: more than {MAX_VALUES} values; aliases (*name) multiply what they stand for"
+        )
+
+
+def _shortened(message):
+    """jsonschema's messages quote the whole value."""
+    return message if len(message) <= 300 else f"{message[:150]} ... {message[-120:]}"
+
+
+def sort_keys(config):
+    """Order the keys of every mapping in `config` by name, in place: their order means nothing."""
+    if isinstance(config, dict):
+        for key in sorted(config, key=str):
+            config[key] = config.pop(key)
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict | list):
+            sort_keys(value)
+
+
+def _key(path):
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text or "top level"
+
+
+def _explain(error):
+    """Sentences for one schema error: key, what was found, what is expected."""
+    where = _key(error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        valid = list(error.schema.get("properties", {}))
+        for name in sorted(set(map(str, error.instance)) - set(valid)):
+            key = name if where == "top level" else f"{where}.{name}"
+            yield f"{key}: unknown key; {did_you_mean(name, valid)}"
+    elif error.validator in ("oneOf", "anyOf") and error.context:
+        yield from _explain(_meant(error))
+    elif error.validator == "required":
+        missing = [k for k in error.validator_value if k not in error.instance]
+        yield f"{where}: misses the key{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+    elif error.validator == "enum":
+        valid = [str(value) for value in error.validator_value]
+        hint = "".join(f"; did you mean {name}?" for name in nearest(error.instance, valid))
+        yield f"{where}: {error.instance!r} is not one of {', '.join(valid)}{hint}"
+    else:
+        yield f"{where}: {_shortened(error.message)}"
+
+
+def _meant(error):
+    """Of the alternatives that failed, the error of the one that the value was meant to be.
+
+    That is the alternative of the value's own type; of several the one that got furthest.
+    """
+    scalar = not isinstance(error.instance, dict | list)
+
+    def rank(sub):
+        wrong_type = sub.validator == "type" or (sub.validator == "enum" and not scalar)
+        at_top = len(sub.absolute_path) == len(error.absolute_path)
+        return (not (wrong_type and at_top), len(sub.absolute_path))
+
+    return max(error.context, key=rank)
+
+
+def _dangling_names(config):
+    """Names that `runs` picks and no section defines."""
+    messages = []
+    for index, run in enumerate(config["runs"]):
+        for component, section in COMPONENTS.items():
+            for name in _as_list(run[component]):
+                if name not in config[section]:
+                    messages.append(f"runs[{index}].{component}: {no_entry(config, section, name)}")
+    for name, model in config["models"].items():
+        origins = [key for key in ORIGINS if key in model]
+        if len(origins) != 1:
+            found = " and ".join(origins) or "none of them"
+            messages.append(f"models.{name}: needs one of {', '.join(ORIGINS)}; found {found}")
+        elif origins[0] in ("layers", "starts_from") and "training" not in model:
+            messages.append(f"models.{name}: has {origins[0]}, so it needs the key training, too")
+        elif "starts_from" in model:
+            messages += _bad_start(name, model["starts_from"], config)
+    return messages
+
+
+def _bad_start(name, start, config):
+    """Why a model cannot be trained further from `start`, as a list of at most one message."""
+    key = f"models.{name}.starts_from"
+    if start not in config["models"]:
+        return [f"{key}: {no_entry(config, 'models', start)}"]
+    if not {"layers", "keras_h5"} & config["models"][start].keys():
+        return [f"{key}: {start!r} has no H5 of its own to start from; name a model with layers or keras_h5"]
+    return []
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One path through the chain; each field is a wildcard's value."""
+
+    dataset: str
+    model: str
+    quantizer: str
+    target: str
+    runner: str
+
+    @property
+    def folder(self):
+        """Folder of the run's last artifacts below `results/`."""
+        return f"{self.dataset}/{self.model}/{self.quantizer}/{self.target}/{self.runner}"
+
+
+def expand_runs(config):
+    """The run list with lists multiplied out, in order and without repetition."""
+    runs = {}
+    for entry in config["runs"]:
+        seeds = _as_list(entry.get("seed", None))
+        parts = [_as_list(entry[component]) for component in COMPONENTS]
+        for dataset, model, quantizer, target, runner in itertools.product(*parts):
+            for seed in seeds:
+                name = model if seed is None else f"{model}-s{seed}"
+                runs[Run(dataset, name, quantizer, target, runner)] = None
+    return list(runs)
+
+
+class Settings:
+    """Answers what the rules' params ask of the configuration, by wildcard value."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def dataset(self, name):
+        """Entry of a data set."""
+        return self.config["datasets"][name]
+
+    def model(self, name):
+        """Entry of a model; `name` may carry a seed ("signnet-s3")."""
+        return self.config["models"][name.partition("-s")[0]]
+
+    def seed(self, model):
+        """Training seed of a model's name: its own, else the configuration's."""
+        own = model.partition("-s")[2]
+        return int(own) if own else self.config.get("seed", 1)
+
+    def input_scaling(self, model):
+        """{"subtract", "divide"} of a model."""
+        entry = self.model(model)
+        if "starts_from" in entry and "input" not in entry:
+            entry = self.model(entry["starts_from"])
+        return entry.get("input", DEFAULT_INPUT)
+
+    def start_of(self, model):
+        """The model that `model` is trained further from, with the same seed."""
+        return self.model(model)["starts_from"] + "".join(model.partition("-s")[1:])
+
+    def target(self, name):
+        """{"hardware": entry for `targets.load_targets`, "on_cpu", "compiler"} of a target."""
+        entry = self.config["targets"][name]
+        return {
+            "hardware": {k: v for k, v in entry.items() if k in ("dpu", "release", "board")},
+            "on_cpu": entry.get("on_cpu", "error"),
+            "compiler": entry.get("compiler", "reference"),
+        }
+
+    def hardware(self, name):
+        """`targets.Target` of a target."""
+        return load_targets(extra={name: self.target(name)["hardware"]})[name]
+
+    def used_by(self, runs):
+        """The part of the configuration that these runs depend on."""
+        used = {"seed": self.config.get("seed", 1)}
+        for component, section in COMPONENTS.items():
+            names = sorted({getattr(run, component).partition("-s")[0] for run in runs})
+            used[section] = {name: self.config[section][name] for name in names}
+        return used
+
+    def seeds(self, runs):
+        """Every seed that these runs depend on: {"training": by model, "datasets": by data set and use}."""
+        training = {run.model: self.seed(run.model) for run in runs if self.is_trained(run.model)}
+        datasets = {}
+        for name in sorted({run.dataset for run in runs}):
+            parts = {
+                part: self.dataset(name).get(part, {}) for part in ("source", "validation", "calibration")
+            }
+            datasets[name] = {part: entry["seed"] for part, entry in parts.items() if "seed" in entry}
+        return {"training": training, "datasets": datasets}
+
+    def is_trained(self, model):
+        """Whether a model is trained here, from the beginning or further."""
+        return self.origin(model) in ("layers", "starts_from")
+
+    def origin(self, model):
+        """Which of ORIGINS a model has."""
+        return next(key for key in ORIGINS if key in self.model(model))
+
+    def models_from(self, *origins):
+        """Regular expression of the model wildcard for models of these origins."""
+        names = [name for name in self.config["models"] if self.origin(name) in origins]
+        return f"({'|'.join(names)})(-s[0-9]+)?" if names else "(?!)"
+
+    def named(self, section, key, *values):
+        """Regular expression of the entries of `section` whose `key` is one of `values`, or of nothing."""
+        default = _DEFAULTS.get((section, key))
+        names = [name for name, entry in self.config[section].items() if entry.get(key, default) in values]
+        return "|".join(names) or "(?!)"
+
+
+_DEFAULTS = {("targets", "compiler"): "reference"}

@@ -1,0 +1,52 @@
+"""Constants of an xmodel, wherever the file keeps them.
+
+An uncompiled or self-made file holds them in the `data` of const and const-fix ops; a
+file of the vendor's compiler leaves `data` empty and puts the bytes into the DPU
+subgraph's reg_id_to_parameter_value, each tensor contiguous at its ddr_addr in plain
+OHWI order (facts xmodel.md section 1.2).
+"""
+
+import math
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+
+CONSTANT_TYPES = ("const", "const-fix")
+
+
+def constants(graph):
+    """{op name: array} of all const (float) and const-fix (int8) ops of a graph."""
+    regions = _parameter_regions(graph)
+    return {op.name: _constant(op, regions) for op in graph.ops if op.type in CONSTANT_TYPES}
+
+
+def _parameter_regions(graph):
+    """{op name: {"REG_0": bytes, ...}} for the ops of each DPU subgraph."""
+    regions = {}
+    for subgraph in graph.subgraphs("DPU"):
+        values = subgraph.attrs.get("reg_id_to_parameter_value") or {}
+        for name in subgraph.op_names:
+            regions[name] = values
+    return regions
+
+
+def _constant(op, regions):
+    stored = op.array()
+    if stored is not None:
+        return stored
+    attrs = op.tensor.attrs
+    register = f"REG_{attrs.get('reg_id', 0)}"
+    data, address = regions.get(op.name, {}).get(register), attrs.get("ddr_addr")
+    if data is None or address is None:
+        raise UserError(
+            f"op {op.name!r} ({op.type}) holds no data, and its DPU subgraph has no parameters for it "
+            f"in {register}; give a model compiled with its weights"
+        )
+    size = math.prod(op.tensor.shape)
+    if address < 0 or address + size > len(data):
+        raise UserError(
+            f"op {op.name!r}: its {size} bytes at address {address} reach beyond the {len(data)} bytes "
+            f"of {register}; the file is damaged, compile the model again"
+        )
+    return np.frombuffer(data, np.int8, size, address).reshape(op.tensor.shape)
