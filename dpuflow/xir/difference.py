@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.xir.describe import abridged
 
 

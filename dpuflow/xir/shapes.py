@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from dpuflow.errors import UserError
+from dpuflow.base.errors import UserError
 from dpuflow.xir import opdefs
 
 _SAME_SHAPE = {
