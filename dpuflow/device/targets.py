@@ -74,6 +74,7 @@ class Target:
     dpu : "DPUCZDX8G_ISA1_B4096", as in `dpu_name` of an xmodel and in arch.json.
     release : Vitis AI release of the board image, a key of `fingerprints`.
     fingerprints : release -> 64-bit fingerprint.
+    other_fingerprints : release -> fingerprint of the same size built with another `alu_pixel_parallel`.
     pixel_parallel, input_channel_parallel, output_channel_parallel : the convolution array.
     alu_pixel_parallel : pixels per cycle of pooling, depthwise and elementwise work.
     channel_augmentation : greatest kernel_w * input channels that the first layer may
@@ -89,6 +90,7 @@ class Target:
     size: str
     release: str
     fingerprints: MappingProxyType
+    other_fingerprints: MappingProxyType
     pixel_parallel: int
     input_channel_parallel: int
     output_channel_parallel: int
@@ -155,13 +157,28 @@ def get_target(name, targets=None):
 
 
 def describe_fingerprint(fingerprint, targets=None):
-    """Which DPU and releases a fingerprint belongs to, in words; None for an unknown one."""
+    """Which DPU and releases a fingerprint belongs to, in words; None for an unknown one.
+
+    DPUs that are no target are named by type and instruction set: "DPUCVDX8G, instruction set ISA3".
+    """
     targets = load_targets() if targets is None else targets
     for target in targets.values():
         releases = [release for release, value in target.fingerprints.items() if value == fingerprint]
         if releases and target.name == target.dpu:
             return f"{target.dpu}, release {' or '.join(releases)}"
-    return None
+        releases = [release for release, value in target.other_fingerprints.items() if value == fingerprint]
+        if releases and target.name == target.dpu:
+            parallel = fingerprint >> 8 & 0xF
+            return f"{target.dpu}, release {' or '.join(releases)}, built with {parallel} ALU pixels"
+    name = _type_names().get(fingerprint >> 56)
+    return name and f"{name}, instruction set ISA{fingerprint >> 48 & 0xFF}"
+
+
+def _type_names():
+    """Type number of a fingerprint -> name of the DPU's type."""
+    data = yaml.safe_load(TARGETS_FILE.read_text(encoding="utf-8"))
+    own = {family["type"]["id"]: family["type"]["name"] for family in data["families"].values()}
+    return own | data["other_types"]
 
 
 def _dpu(family_name, family, size):
@@ -169,10 +186,12 @@ def _dpu(family_name, family, size):
     row, conv, alu = family["sizes"][size], family["conv"], family["alu"]
     channel, depth = row["channel"], family["bank_depth"]
     prefix = family["type"]["id"] << 56 | family["isa"] << 48
-    fingerprints = {
-        release: prefix | features | row["alu_pixel"] << 8 | row["code"]
-        for release, features in family["releases"].items()
-    }
+
+    def fingerprint(release, alu_pixel):
+        return prefix | family["releases"][release] | alu_pixel << 8 | row["code"]
+
+    fingerprints = {release: fingerprint(release, row["alu_pixel"]) for release in family["releases"]}
+    others = {release: fingerprint(release, pixel) for release, pixel in row.get("built_as", {}).items()}
     name = f"{family_name}_{size}"
     return Target(
         name=name,
@@ -182,6 +201,7 @@ def _dpu(family_name, family, size):
         size=size,
         release=list(fingerprints)[-1],
         fingerprints=MappingProxyType(fingerprints),
+        other_fingerprints=MappingProxyType(others),
         pixel_parallel=row["pixel"],
         input_channel_parallel=channel,
         output_channel_parallel=channel,

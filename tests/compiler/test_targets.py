@@ -6,6 +6,7 @@ import pytest
 
 from dpuflow.base.errors import UserError
 from dpuflow.device.targets import describe_fingerprint, get_target, load_targets
+from dpuflow.dpuczdx8g.isa.machine import machine_for
 
 SIZES = ("B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096")
 ACTIVATIONS = {"relu": "RELU", "leaky_relu": "LEAKYRELU", "relu_six": "RELU6"}
@@ -129,3 +130,21 @@ def test_a_fingerprint_in_words():
     assert describe_fingerprint(0x101000016010407) == "DPUCZDX8G_ISA1_B4096, release 2.5"
     assert describe_fingerprint(0x101000056010404) == "DPUCZDX8G_ISA1_B1600, release 3.0 or 3.5"
     assert describe_fingerprint(7) is None
+
+
+@pytest.mark.parametrize(("size", "code"), [("B512", 0), ("B800", 1), ("B1152", 3)])
+def test_small_sizes_of_2_5_were_built_with_four_alu_pixels(size, code):
+    """A file carries the DPU's own fingerprint, the target keeps the release's usual one."""
+    target, built = get_target(f"DPUCZDX8G_ISA1_{size}"), 0x101000016010400 + code
+    assert target.fingerprints["2.5"] == built - 0x200
+    assert target.other_fingerprints == {"2.5": built}
+    words = f"DPUCZDX8G_ISA1_{size}, release 2.5, built with 4 ALU pixels"
+    assert describe_fingerprint(built) == words
+    assert machine_for(built).alu_pixels == 4
+    assert machine_for(target.fingerprints["2.5"]).alu_pixels == 2
+
+
+def test_other_dpus_are_named_by_type_and_instruction_set():
+    assert describe_fingerprint(0x1000020F6014407) == "DPUCZDX8G, instruction set ISA0"
+    assert describe_fingerprint(0x603000B16013831) == "DPUCVDX8G, instruction set ISA3"
+    assert describe_fingerprint(0x901400044000144) == "DPUCV2DX8G, instruction set ISA1"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dpuflow.base.errors import UserError
+from dpuflow.device.targets import describe_fingerprint
 
 BANK_DEPTH = 2048
 """Entries per bank; every bank address wraps modulo this."""
@@ -79,8 +80,9 @@ def machine_for(fingerprint, where="fingerprint"):
     kind, isa = fingerprint >> 56, fingerprint >> 48 & 0xFF
     if (kind, isa) != (DPUCZDX8G, ISA1) or fingerprint & 0xF not in _ARCHITECTURES:
         raise UserError(
-            f"{where}: {fingerprint:#x} is not a DPUCZDX8G of instruction set ISA1"
-            f" (type {kind}, ISA {isa}, architecture {fingerprint & 0xF}); its machine code cannot be read"
+            f"{where}: compiled for {describe_fingerprint(fingerprint) or 'an unknown DPU'} (fingerprint"
+            f" {fingerprint:#x}), which is not a DPUCZDX8G of instruction set ISA1 (sizes B512 to B4096);"
+            " dpuflow supports the machine code of no other"
         )
     name, pixels, channels = _ARCHITECTURES[fingerprint & 0xF]
     return Machine(name, pixels, channels, fingerprint >> 8 & 0xF, fingerprint >> 24 & 3)
