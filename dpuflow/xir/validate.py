@@ -111,7 +111,7 @@ def validate(graph, strict=False, devices=True):
     definitions = _definitions(graph)
     for op in graph.ops:
         problems += _check_definition(op, definitions)
-    problems += _check_kinds(graph)
+    problems += kinds(graph)
     if problems:
         return problems
     for op in graph.ops:
@@ -253,8 +253,8 @@ def _check_tensor_names(graph):
     return problems
 
 
-def _check_kinds(graph):
-    """Kinds of the attributes beyond the op definitions: the readers expect exactly these."""
+def kinds(graph):
+    """Problems with the kinds of attributes beyond the op definitions: the readers expect exactly these."""
     places = [("graph", graph.attrs, opdefs.GRAPH_ATTRS)]
     for op in graph.ops:
         defined = opdefs.OPDEFS[op.type].attrs if op.type in opdefs.OPDEFS else ()

@@ -142,7 +142,7 @@ def set_masks(*masks):
         (set_field(182, ddr_addr=256 - 127), "bytes 129..256 are outside REG_3"),
         (set_field(182, reg_id=0), "writes to REG_0"),
         (set_field(182, bank_id=16), "bank 16 is none of the 16 image banks"),
-        (set_field(33, bank_id_out=9), "bank hazard: reads and writes image group 1"),
+        (set_field(33, bank_id_out=9), "instruction 33 .*overwrites entries of its own input"),
         (set_field(33, bank_addr_in=1), "instruction 33 .*hold no data"),
         (set_field(33, bank_addr_bias=3), "instruction 33 .*no output channel has both"),
         (set_field(106, bank_addr_in=300), "instruction 106 .*hold no data"),

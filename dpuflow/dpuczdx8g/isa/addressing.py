@@ -13,6 +13,9 @@ from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
 PASSES = 4
 """Input base addresses an instruction carries: before and after up to three bank wraps."""
 
+AUGMENTED_MAX = 64
+"""Greatest LOAD.channel with which a LOAD pads."""
+
 PADDING = -1
 """In index arrays: the position is padding, nothing is read."""
 
@@ -28,7 +31,26 @@ class Window:
     @property
     def reads(self):
         """The flat entries read, each once."""
-        return np.unique(self.index[self.index != PADDING])
+        return distinct(self.index[self.index != PADDING])
+
+    def taps(self, rows, columns):
+        """(tap number, row slice, column slice) of every kernel position for `rows` x `columns` outputs."""
+        (kernel_h, kernel_w), (stride_h, stride_w) = self.kernel, self.stride
+        for i in range(kernel_h):
+            for j in range(kernel_w):
+                yield (
+                    i * kernel_w + j,
+                    slice(i, i + (rows - 1) * stride_h + 1, stride_h),
+                    slice(j, j + (columns - 1) * stride_w + 1, stride_w),
+                )
+
+
+def distinct(index):
+    """The values of an index array, sorted, each once; for these a lot faster than np.unique."""
+    index = np.sort(index, axis=None)
+    first = np.ones(len(index), bool)
+    np.not_equal(index[1:], index[:-1], out=first[1:])
+    return index[first]
 
 
 def flat(bank, address):
@@ -40,6 +62,23 @@ def run_of_entries(bank, address, jump, length, groups):
     """Entries of LOAD and SAVE: [length, groups], `groups` consecutive ones per pixel."""
     addresses = address + jump * np.arange(length)[:, None] + np.arange(groups)
     return flat(bank, addresses)
+
+
+def load_padding(machine, op):
+    """[length, channel] bytes that the padding of a LOAD sets to zero, None where it has none.
+
+    Channel augmentation's padding (isa.md 3.1): bytes before `pad_start`, and in the last
+    `pad_idx` pixels those from `pad_end` before the end of the pixel's entries on, each pixel
+    `jump_read` bytes further. Only for overlapping reads of at most 64 bytes.
+    """
+    if not (op["pad_start"] or op["pad_end"]) or not op["jump_read"] <= op["channel"] <= AUGMENTED_MAX:
+        return None
+    pixel, byte = np.arange(op["length"])[:, None], np.arange(op["channel"])
+    behind = pixel - (op["length"] - op["pad_idx"])
+    width = machine.groups(op["channel"]) * machine.channels
+    valid_end = np.maximum(0, width - (op["pad_end"] + op["jump_read"] * behind))
+    mask = (byte < op["pad_start"] - pixel * op["jump_read"]) | ((behind >= 0) & (byte >= valid_end))
+    return mask if mask.any() else None
 
 
 def input_window(machine, init, op, rows_out, length, groups):

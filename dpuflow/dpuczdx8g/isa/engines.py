@@ -1,8 +1,9 @@
 """What each instruction does to memory, for a batch of images at once.
 
 Memory holds int8. Image banks are [entry, image, byte], so that gathering entries copies
-long runs; weight and bias banks are the same for every image: [entry, byte]. DDR regions
-are [image, byte], REG_0 (parameters) is [byte]. Source of every formula: facts isa.md
+long runs. Weight and bias banks are [entry, image, byte], with one "image" for all where the
+program loads them from the parameters only. DDR regions are [image, byte], REG_0
+(parameters) is [byte]. Source of every formula: facts isa.md
 section 3.
 """
 
@@ -30,13 +31,13 @@ class Memory:
     anything else must fail here too.
     """
 
-    def __init__(self, machine, images, regions, parameters, seed=0):
+    def __init__(self, machine, images, regions, parameters, seed=0, weights_per_image=False):
         # an odd length, so that the repeated block lies differently in every bank and image
         block = np.random.default_rng(seed).integers(-128, 128, NOISE_BYTES, np.int8)
         self.machine, self.images = machine, images
         self.image = np.resize(block, (machine.image_banks * BANK_DEPTH, images, machine.channels))
         others = (machine.banks - machine.image_banks) * BANK_DEPTH
-        self.constant = np.resize(block, (others, machine.channels))
+        self.constant = np.resize(block, (others, images if weights_per_image else 1, machine.channels))
         self.first_constant = machine.image_banks * BANK_DEPTH
         self.regions = {
             name: np.resize(block, (images, region.size))
@@ -46,9 +47,10 @@ class Memory:
         self.parameters = np.frombuffer(parameters, np.int8)
         self.conv_input = None
 
-    def constants(self, index):
-        """Entries of the weight or bias banks: index.shape + [byte]."""
-        return self.constant[index - self.first_constant]
+    def constants(self, index, per_image):
+        """Entries of the weight or bias banks: index.shape + [image, byte], one image if not `per_image`."""
+        entries = self.constant[index - self.first_constant]
+        return entries if per_image else entries[..., :1, :]
 
 
 def execute(step, memory):
@@ -73,37 +75,27 @@ def shift_right_rounding(values, shift):
 def _load(step, memory):
     op, machine = step.instruction, memory.machine
     length, groups = step.outputs.shape
-    width = groups * machine.channels
     if op["broadcast"] == FILL:
-        constant = np.array(op["const_value"], np.uint8).astype(np.int8)
-        data = np.full((1, length, op["channel"]), constant)
+        source = None
     elif step.transfer.region == "REG_0":
-        data = memory.parameters[step.transfer.index][None]
+        source = memory.parameters[None]
     else:
-        data = memory.regions[step.transfer.region][:, step.transfer.index]
-    padded = np.zeros((len(data), length, width), np.int8)
-    padded[..., : op["channel"]] = data
-    padded[:, _load_padding(op, width)] = 0
-    entries = padded.reshape(len(data), length, groups, machine.channels)
+        source = memory.regions[step.transfer.region]
+    padded = np.zeros((1 if source is None else len(source), length, groups * machine.channels), np.int8)
+    pixels = padded[..., : op["channel"]]
+    if source is None:
+        pixels[:] = np.array(op["const_value"], np.uint8).astype(np.int8)
+    elif step.masked is None:
+        pixels[:] = source[:, step.transfer.index]
+    else:
+        pixels[:, ~step.masked] = source[:, step.transfer.touched]
+    if step.masked is not None:
+        pixels[:, step.masked] = 0
+    entries = padded.reshape(-1, length, groups, machine.channels).transpose(1, 2, 0, 3)
     if op["bank_id"] < machine.image_banks:
-        memory.image[step.outputs] = entries.transpose(1, 2, 0, 3)
-    elif len(entries) == 1:
-        memory.constant[step.outputs - memory.first_constant] = entries[0]
+        memory.image[step.outputs] = entries
     else:
-        raise step.error("loads weights from a data region, which this simulator keeps per image")
-
-
-def _load_padding(op, width):
-    """[length, width] bytes that channel augmentation's padding sets to zero (isa.md 3.1)."""
-    mask = np.zeros((op["length"], width), bool)
-    if not (op["pad_start"] or op["pad_end"]) or not op["jump_read"] <= op["channel"] <= 64:
-        return mask
-    for pixel in range(op["length"]):
-        mask[pixel, : max(0, op["pad_start"] - pixel * op["jump_read"])] = True
-        behind = pixel - (op["length"] - op["pad_idx"])
-        if behind >= 0:
-            mask[pixel, max(0, width - (op["pad_end"] + op["jump_read"] * behind)) :] = True
-    return mask
+        memory.constant[step.outputs - memory.first_constant] = entries
 
 
 def _save(step, memory):
@@ -131,18 +123,6 @@ def _gather(memory, window, padding):
     return data
 
 
-def _taps(window, rows, columns):
-    """(tap number, row slice, column slice) of every kernel position for `rows` x `columns` outputs."""
-    (kernel_h, kernel_w), (stride_h, stride_w) = window.kernel, window.stride
-    for i in range(kernel_h):
-        for j in range(kernel_w):
-            yield (
-                i * kernel_w + j,
-                slice(i, i + (rows - 1) * stride_h + 1, stride_h),
-                slice(j, j + (columns - 1) * stride_w + 1, stride_w),
-            )
-
-
 def _finish(twice, shift_cut, activation):
     """round(act(twice / 2**(shift_cut + 1))) saturated; `twice` is an int64 array (isa.md 3.4)."""
     if activation == RELU:
@@ -168,25 +148,37 @@ def _conv_input(step, memory):
 
 def _conv(step, memory):
     init, window = step.init, step.window
-    machine = memory.machine
     rows, columns, _ = step.outputs.shape
     if not step.same_input:
         memory.conv_input = _conv_input(step, memory)
     data = memory.conv_input
-    weights = memory.constants(step.weights)  # [tap * group, output channel, byte]
+    # [tap * group, output channel, image (one, or all where they differ), byte]
+    weights = memory.constants(step.weights, step.per_image)
     # sums of int8 products are exact in float32 while every partial sum stays below 2**24
-    bound = 128 * int(np.abs(weights.astype(np.int32)).sum(axis=(0, 2)).max())
+    bound = 128 * int(np.abs(weights.astype(np.int32)).sum(axis=(0, 3)).max())
     real = np.float32 if bound < FLOAT32_EXACT else np.float64
-    images, channels = data.shape[2:]
-    weights = weights.transpose(0, 2, 1).astype(real)  # [tap * group, byte, output channel]
-    weights = weights.reshape(-1, channels, machine.channels)
-    sums = np.zeros((rows * columns * images, machine.channels), real)
-    for tap, i, j in _taps(window, rows, columns):
-        sums += data[i, j].reshape(-1, channels).astype(real, copy=False) @ weights[tap]
-    bias = memory.constants(step.bias)[0].astype(np.int64) << init["shift_bias"]
+    weights = weights.astype(real).transpose(2, 0, 3, 1)  # [image, tap * group, byte, output channel]
+    sums = _products(window, data, weights, rows, columns)
+    bias = memory.constants(step.bias, step.per_image)[0].astype(np.int64) << init["shift_bias"]
     twice = 2 * sums.astype(np.int64) + bias
     result = _finish(twice, init["shift_cut"], init["act_type"])
-    memory.image[step.outputs[..., 0]] = result.reshape(rows, columns, images, machine.channels)
+    memory.image[step.outputs[..., 0]] = result
+
+
+def _products(window, data, weights, rows, columns):
+    """Sums over the window: [rows, columns, image, output channel], of the weights' type.
+
+    data : [row, column, image, channel]; weights : [image (one, or all where they differ),
+    tap * group, byte, output channel].
+    """
+    images, channels = data.shape[2:]
+    sets, outputs = len(weights), weights.shape[-1]
+    weights = weights.reshape(sets, -1, channels, outputs)
+    sums = np.zeros((sets, rows * columns * images // sets, outputs), weights.dtype)
+    for tap, i, j in window.taps(rows, columns):
+        piece = data[i, j].astype(weights.dtype, copy=False).reshape(-1, sets, channels)
+        sums += piece.swapaxes(0, 1) @ weights[:, tap]
+    return sums.swapaxes(0, 1).reshape(rows, columns, images, outputs)
 
 
 def _alu(step, memory):
@@ -197,7 +189,7 @@ def _alu(step, memory):
     if init["channel_offset"]:
         data[:, :, -1, :, memory.machine.channels - init["channel_offset"] :] = padding
     rows, columns, _ = step.outputs.shape
-    pieces = ((tap, data[i, j]) for tap, i, j in _taps(window, rows, columns))
+    pieces = ((tap, data[i, j]) for tap, i, j in window.taps(rows, columns))
     if mode == MAX_POOL:
         largest = None
         for _, piece in pieces:
@@ -224,11 +216,12 @@ def _scaled(values, code):
 
 def _depthwise(step, memory, pieces):
     init = step.init
-    weights = memory.constants(step.weights).astype(np.int64)  # [tap, group, byte]
-    sums = sum(piece * weights[tap][:, None, :] for tap, piece in pieces)
+    weights = memory.constants(step.weights, step.per_image).astype(np.int64)  # [tap, group, image, byte]
+    sums = sum(piece * weights[tap] for tap, piece in pieces)
     if init["exec_mode"] == DEPTHWISE:
-        bias = memory.constants(step.bias).astype(np.int64) << init["shift_bias"]  # [group, byte]
-        return _finish(2 * sums + bias[:, None, :], init["shift_cut"], init["act_type"])
+        # [group, image, byte]
+        bias = memory.constants(step.bias, step.per_image).astype(np.int64) << init["shift_bias"]
+        return _finish(2 * sums + bias, init["shift_cut"], init["act_type"])
     return _finish(2 * sums, init["shift_cut"], init["act_type"])
 
 

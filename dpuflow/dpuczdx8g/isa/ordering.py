@@ -18,6 +18,7 @@ import numpy as np
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
 from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
+from dpuflow.dpuczdx8g.isa.addressing import distinct
 
 NEVER = -1
 
@@ -131,9 +132,13 @@ class Accesses:
     def needed_by(self, index, writing):
         """[engines] last instruction of each engine that must be finished first; NEVER for none.
 
-        Entries are *instruction* indices; the caller knows each one's engine.
+        Entries are *instruction* indices; the caller knows each one's engine. `index` [n], n > 0,
+        may repeat a location.
         """
-        needed = [int(i) for i in np.unique(self.writer[index]) if i != NEVER]
+        writers = self.writer[index]
+        # nearly always one instruction wrote all of it, and sorting takes most of the check's time
+        writers = writers[:1] if writers.min() == writers.max() else distinct(writers)
+        needed = [int(i) for i in writers if i != NEVER]
         if writing:
             needed += [int(i) for i in self.readers[:, index].max(axis=1) if i != NEVER]
         return needed
@@ -161,7 +166,7 @@ class Conflicts:
         accesses = [(self.banks, step.reads, False), (self.banks, step.writes, True)]
         if step.transfer is not None and step.transfer.region in self.ddr:
             memory = self.ddr[step.transfer.region]
-            accesses.append((memory, np.unique(step.transfer.index), step.instruction.name == "SAVE"))
+            accesses.append((memory, step.transfer.touched, step.instruction.name == "SAVE"))
         for memory, index, writing in accesses:
             if len(index):
                 needed.update(memory.needed_by(index, writing))

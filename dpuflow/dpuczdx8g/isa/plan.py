@@ -22,23 +22,29 @@ class MachineCodeError(UserError):
 
 @dataclass
 class Transfer:
-    """DDR side of a LOAD or SAVE: `pixels` runs of `channel` bytes, `jump` bytes apart."""
+    """DDR side of a LOAD or SAVE: `pixels` runs of `channel` bytes, `jump` bytes apart.
+
+    `masked` [pixels, channel], if not None, marks bytes that padding replaces by zero: the
+    DPU uses nothing of them, so they need neither hold data nor lie within the region.
+    """
 
     region: str
     address: int
     jump: int
     pixels: int
     channel: int
-
-    @property
-    def stop(self):
-        """First byte after the last one touched."""
-        return self.address + (self.pixels - 1) * self.jump + self.channel
+    masked: np.ndarray | None = None
 
     @property
     def index(self):
-        """Byte indices into the region: [pixels, channel]."""
+        """Byte indices into the region: [pixels, channel], those of masked bytes included."""
         return self.address + self.jump * np.arange(self.pixels)[:, None] + np.arange(self.channel)
+
+    @property
+    def touched(self):
+        """The byte indices that are really used, in order; runs that overlap repeat them."""
+        index = self.index
+        return index.ravel() if self.masked is None else index[~self.masked]
 
 
 @dataclass
@@ -52,6 +58,8 @@ class Step:
     reads, writes : flat bank entries, each once.
     transfer : DDR side of LOAD (read) and SAVE (written), else None.
     window, inputs, outputs, weights, bias : index arrays that the engine needs.
+    masked : of a LOAD, [pixels, channel] bytes that padding replaces by zero; None for none.
+    per_image : a LOAD of weights or bias from a data region, or a CONV or ALU that uses such.
     same_input : a CONV reads just what the CONV before it read, and nothing wrote there since.
     """
 
@@ -67,6 +75,8 @@ class Step:
     outputs: np.ndarray | None = None
     weights: np.ndarray | None = None
     bias: np.ndarray | None = None
+    masked: np.ndarray | None = None
+    per_image: bool = False
     same_input: bool = False
 
     @property

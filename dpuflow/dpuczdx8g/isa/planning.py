@@ -1,8 +1,9 @@
 """Follows a program instruction by instruction and works out its steps.
 
 Raises MachineCodeError for what the DPU could not execute or would execute on rubbish:
-unsupported or reserved settings, banks and DDR addresses out of range, a CONV within one
-image group, an operand that nothing has written. Rules: facts isa.md sections 1 to 4.
+unsupported or reserved settings, banks and DDR addresses out of range, input overwritten
+while it is read, an operand that nothing has written. Rules: facts isa.md sections 1 to 4,
+and vendor-code.md section 1 on what the vendor's compiler does.
 """
 
 import numpy as np
@@ -51,7 +52,8 @@ class _Planner:
     """State of the walk: engine registers, and which bytes hold data.
 
     `valid[entry]` has bit b set when byte b of a bank entry has been written with a
-    meaningful value; `written[region]` does the same per byte of DDR.
+    meaningful value; `written[region]` does the same per byte of DDR. `from_data` marks
+    entries of the weight and bias banks that came from a data region: they differ per image.
     """
 
     def __init__(self, machine, regions):
@@ -66,6 +68,7 @@ class _Planner:
                 self.written[name][start:stop] = True
         self.state = {"CONVINIT": None, "ALUINIT": None}
         self.operands = []
+        self.from_data = np.zeros(machine.banks * BANK_DEPTH, bool)
         self.last_conv = None
         self.read_by_last = np.zeros(machine.banks * BANK_DEPTH, bool)
 
@@ -95,13 +98,17 @@ class _Planner:
         step.outputs = addressing.run_of_entries(
             op["bank_id"], op["bank_addr"], op["jump_write"], op["length"], groups
         )
+        step.masked = addressing.load_padding(machine, op)
         if op["broadcast"] == 0:
+            region = f"REG_{op['reg_id']}"
             step.transfer = Transfer(
-                f"REG_{op['reg_id']}", op["ddr_addr"], op["jump_read"], op["length"], op["channel"]
+                region, op["ddr_addr"], op["jump_read"], op["length"], op["channel"], step.masked
             )
             self._check_range(step)
-            if not self.written[step.transfer.region][step.transfer.index].all():
+            if not self.written[step.transfer.region][step.transfer.touched].all():
                 raise step.error(f"reads bytes of {step.transfer.region} that hold no data yet")
+            step.per_image = op["bank_id"] >= machine.image_banks and op["reg_id"] != 0
+        self.from_data[step.outputs] = step.per_image
         self._write(step, np.full(step.outputs.shape, self.whole_entry, np.uint32))
 
     def _save(self, step, op):
@@ -119,8 +126,9 @@ class _Planner:
             op["bank_id"], op["bank_addr"], op["jump_read"], op["length"], groups
         )
         if not op["const_en"]:
-            self._need(step, step.outputs, groups * machine.channels - op["channel"], "saves")
-            step.reads = np.unique(step.outputs)
+            unused = groups * machine.channels - op["channel"]
+            self._need(step, step.outputs, "saves", unused, step.outputs[..., -1])
+            step.reads = addressing.distinct(step.outputs)
         self.written[step.transfer.region][step.transfer.index] = True
 
     def _check_range(self, step):
@@ -128,10 +136,10 @@ class _Planner:
         region = self.regions.get(transfer.region)
         if region is None:
             raise step.error(f"{transfer.region} is not among the registers {', '.join(self.regions)}")
-        if transfer.stop > region.size:
+        touched = transfer.touched
+        if len(touched) and touched.max() >= region.size:
             raise step.error(
-                f"bytes {transfer.address}..{transfer.stop - 1} are outside {transfer.region}"
-                f" ({region.size} bytes)"
+                f"bytes {touched.min()}..{touched.max()} are outside {transfer.region} ({region.size} bytes)"
             )
 
     # CONV
@@ -150,16 +158,18 @@ class _Planner:
         machine = self.machine
         init = step.init = self._need_init(step, "CONVINIT")
         groups, rows, length = op["channel_group"], init["valid_pixel_parallel"], op["length"]
-        self._check_groups(step, op["bank_id_in"], op["bank_id_out"])
+        self._check_image_bank(step, op["bank_id_in"])
+        self._check_image_bank(step, op["bank_id_out"])
         step.window = addressing.input_window(machine, init, op, rows, length, groups)
         step.outputs = addressing.output_entries(machine, init, op, rows, length)
+        self._check_overwriting(step, step.window.index, in_place=False)
         taps = init["kernel_h"] * init["kernel_w"] * groups
         if taps > BANK_DEPTH:
             raise step.error(f"{taps} weight entries per output channel exceed the bank's {BANK_DEPTH}")
         banks = machine.weight_bank + np.arange(machine.channels)
         step.weights = addressing.flat(banks, op["bank_addr_weights"] + np.arange(taps)[:, None])
         step.bias = addressing.flat(machine.bias_bank, np.array([op["bank_addr_bias"]]))
-        self._need(step, step.window.reads, 0, "reads", op["channel_offset"], step.window.index[..., -1])
+        self._need(step, step.window.reads, "reads", op["channel_offset"], step.window.index[..., -1])
         # An output channel counts only if all its weights and its bias were loaded: code
         # for 10 channels leaves the other 6 weight banks as they are (isa.md 3.4).
         loaded = (self.valid[step.weights] == self.whole_entry).all(axis=0)
@@ -167,6 +177,7 @@ class _Planner:
         if not bits:
             raise step.error("no output channel has both weights and bias")
         step.reads = np.concatenate([step.window.reads, step.weights[:, loaded].ravel(), step.bias])
+        step.per_image = bool(self.from_data[step.weights].any() or self.from_data[step.bias].any())
         self._compare_input(step)
         self._write(step, np.full(step.outputs.shape, bits, np.uint32))
 
@@ -200,24 +211,47 @@ class _Planner:
             raise step.error(f"{rows} rows exceed the ALU's {machine.alu_pixels}")
         if op["kernel_d"] != 1:
             raise step.error("kernel_d must be 1")
-        self._check_groups(step, op["bank_id_in"], op["bank_id_out"])
+        self._check_image_bank(step, op["bank_id_in"])
+        self._check_image_bank(step, op["bank_id_out"])
         step.window = addressing.input_window(machine, init, op, rows, length, groups)
         step.outputs = addressing.output_entries(machine, init, op, rows, length, groups)
-        self._need(step, step.window.reads, 0, "reads", init["channel_offset"], step.window.index[..., -1])
-        reads, valid = [step.window.reads], np.full(groups, self.whole_entry, np.uint32)
+        self._check_overwriting(step, step.window.index, in_place=init["kernel_h"] * init["kernel_w"] == 1)
+        reads, valid = [step.window.reads], self._window_validity(step, init["channel_offset"])
         if mode in (DEPTHWISE, DEPTHWISE_NO_BIAS):
             taps = np.arange(init["kernel_h"] * init["kernel_w"])[:, None] * init["jump_read_weights"]
             step.weights = addressing.flat(
                 machine.depthwise_bank, op["bank_addr_weights"] + taps + np.arange(groups)
             )
-            valid &= np.bitwise_and.reduce(self.valid[step.weights], axis=0)
+            valid = valid & np.bitwise_and.reduce(self.valid[step.weights], axis=0)
             reads.append(step.weights.ravel())
+            step.per_image = bool(self.from_data[step.weights].any())
         if mode == DEPTHWISE:
             step.bias = addressing.flat(machine.bias_bank, op["bank_addr_bias"] + np.arange(groups))
-            valid &= self.valid[step.bias]
+            valid = valid & self.valid[step.bias]
             reads.append(step.bias)
-        step.reads = np.unique(np.concatenate(reads))
+            step.per_image |= bool(self.from_data[step.bias].any())
+        step.reads = addressing.distinct(np.concatenate(reads))
         self._write(step, np.broadcast_to(valid, step.outputs.shape))
+
+    def _window_validity(self, step, offset):
+        """Which bytes of every output entry come from data alone: uint32, like `step.outputs`.
+
+        Each byte of an output depends on the same byte of the entries in its window, so that an
+        entry of which only some bytes hold data may be read; one without any may not. The last
+        `offset` channels are replaced by the padding value.
+        """
+        index = step.window.index
+        valid = self.valid[index]
+        valid[index == addressing.PADDING] = self.whole_entry
+        self._check_offset(step, offset)
+        valid[..., -1] |= self.whole_entry & ~(self.whole_entry >> offset)
+        if (valid == self.whole_entry).all():
+            return np.full(step.outputs.shape, self.whole_entry, np.uint32)
+        self._none_empty(step, index, valid)
+        result = np.full(step.outputs.shape, self.whole_entry, np.uint32)
+        for _, rows, columns in step.window.taps(*step.outputs.shape[:2]):
+            result &= valid[rows, columns]
+        return result
 
     # ELEW
 
@@ -236,17 +270,17 @@ class _Planner:
         if op["elew_type"] > 1 or (op["elew_type"] == 1 and op["num"] != 2):
             raise step.error("elew_type must be 0 (add) or 1 (multiply, two operands)")
         step.init, self.operands = self.operands, []
-        for operand in step.init:
-            self._check_groups(step, operand["bank_id_in"], op["bank_id_out"])
+        self._check_image_bank(step, op["bank_id_out"])
         step.inputs = [
             addressing.elementwise_input(machine, operand, rows, op["length"], groups)
             for operand in step.init
         ]
         step.outputs = addressing.elementwise_output(machine, op, rows, op["length"], groups)
-        step.reads = np.unique(np.concatenate([index.ravel() for index in step.inputs]))
+        step.reads = addressing.distinct(np.concatenate([index.ravel() for index in step.inputs]))
+        for index in step.inputs:
+            self._none_empty(step, index, self.valid[index])
+            self._check_overwriting(step, index, in_place=True)
         valid = np.bitwise_and.reduce([self.valid[index] for index in step.inputs])
-        if not valid.all():
-            raise step.error("reads bank entries that hold no data")
         self._write(step, valid)
 
     def _end(self, step, op):
@@ -269,43 +303,68 @@ class _Planner:
         if bank >= self.machine.image_banks:
             raise step.error(f"bank {bank} is none of the {self.machine.image_banks} image banks")
 
-    def _check_groups(self, step, bank_in, bank_out):
-        self._check_image_bank(step, bank_in)
-        self._check_image_bank(step, bank_out)
-        if bank_in // self.machine.pixels == bank_out // self.machine.pixels:
-            raise step.error(
-                f"bank hazard: reads and writes image group {bank_in // self.machine.pixels};"
-                " input and output must lie in different groups"
-            )
+    def _check_overwriting(self, step, index, in_place):
+        """No entry of the input `index` is overwritten, unless `in_place` by its own output.
 
-    def _need(self, step, entries, unused, verb, offset=0, last_groups=None):
-        """Every byte read must hold data.
-
-        `unused` bytes at the end of the last column of `entries`, or `offset` channels of
-        the entries `last_groups` (the last channel group of a pixel), may hold anything.
+        Reading and writing one image group is common in the vendor's code, overwriting
+        entries that are yet to be read would make the result depend on the hardware's timing.
+        In place, pixel by pixel, only ELEW (and an ALU without a window) works.
         """
-        if last_groups is None:
-            last_groups, offset = entries[..., -1], unused
+        if not self._same_group(index, step.outputs):
+            return
+        overwritten = np.isin(index, step.outputs)
+        if not overwritten.any():
+            return
+        same_shape = in_place and index.shape == step.outputs.shape
+        if same_shape and np.array_equal(index[overwritten], step.outputs[overwritten]):
+            return
+        bank, address = divmod(int(index[overwritten][0]), BANK_DEPTH)
+        raise step.error(
+            f"bank hazard: overwrites entries of its own input ({int(overwritten.sum())},"
+            f" the first in bank {bank} at {address})"
+        )
+
+    def _same_group(self, index, outputs):
+        group = self.machine.pixels * BANK_DEPTH
+        # one instruction stays within one group on either side; the greatest index is no padding
+        return len(outputs.ravel()) and int(index.max()) // group == int(outputs.max()) // group
+
+    def _check_offset(self, step, offset):
         if offset >= self.machine.channels:
             raise step.error(f"{offset} unused channels leave nothing of an entry of {self.machine.channels}")
+
+    def _none_empty(self, step, index, valid):
+        """Every entry of `index` holds data in at least one byte of `valid`, of the same shape."""
+        if not valid.all():
+            self._no_data(step, "reads", index[valid == 0])
+
+    def _no_data(self, step, verb, bad):
+        bank, address = divmod(int(bad.ravel()[0]), BANK_DEPTH)
+        raise step.error(
+            f"{verb} bank entries that hold no data ({bad.size}, the first in bank {bank} at {address})"
+        )
+
+    def _need(self, step, entries, verb, offset, last_groups):
+        """Every byte read must hold data.
+
+        `offset` channels of the entries `last_groups` (the last channel group of a pixel) may
+        hold anything.
+        """
+        self._check_offset(step, offset)
         missing = (self.valid[entries.ravel()] & self.whole_entry) != self.whole_entry
         if missing.any():
-            partly = np.unique(last_groups)
+            partly = addressing.distinct(last_groups)
             partly = partly[partly >= 0]
             allowed = self.whole_entry >> offset
             bad = entries.ravel()[missing]
             bad = bad[~np.isin(bad, partly) | ((self.valid[bad] & allowed) != allowed)]
             if len(bad):
-                bank, address = divmod(int(bad[0]), BANK_DEPTH)
-                raise step.error(
-                    f"{verb} bank entries that hold no data"
-                    f" ({len(bad)}, the first in bank {bank} at {address})"
-                )
+                self._no_data(step, verb, bad)
 
     def _write(self, step, valid):
         self.valid[step.outputs] = valid
         if self.read_by_last[step.outputs].any():
             self.last_conv = None
-        step.writes = np.unique(step.outputs)
+        step.writes = addressing.distinct(step.outputs)
         if len(step.writes) != step.outputs.size:
             raise step.error("writes a bank entry twice")

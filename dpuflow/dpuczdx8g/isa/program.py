@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.dpuczdx8g.isa.machine import machine_for
 from dpuflow.xir import validate
+
+IN_DDR = 1
+"""Value of a tensor's attribute `location`: it lies in the region and at the address given."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Port:
     region, address : base register ("REG_2") and byte offset.
     shape : without the batch dimension.
     fix_point : of its int8 values, None when the tensor has none.
+    strides : bytes from one index to the next per dimension, by default those of a plain array;
+        others where the tensor is a slice of another's (an input of a concat).
     """
 
     name: str
@@ -27,11 +33,36 @@ class Port:
     address: int
     shape: tuple[int, ...]
     fix_point: int | None
+    strides: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if self.strides is None:
+            plain = np.cumprod((1, *self.shape[:0:-1]))[::-1] if self.shape else ()
+            object.__setattr__(self, "strides", tuple(int(step) for step in plain))
 
     @property
     def stop(self):
         """First byte behind the tensor."""
-        return self.address + int(np.prod(self.shape))
+        last = sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
+        return self.address + last + 1
+
+    @property
+    def runs(self):
+        """The (start, stop) byte ranges that the tensor covers."""
+        shape, strides, length = list(self.shape), list(self.strides), 1
+        while shape and strides[-1] == length:
+            length *= shape.pop()
+            strides.pop()
+        starts = np.array([self.address])
+        for count, step in zip(shape, strides, strict=True):
+            starts = (starts[:, None] + step * np.arange(count)).ravel()
+        return [(start, start + length) for start in starts.tolist()]
+
+    def view(self, region):
+        """The tensor within the bytes of its region, [images, bytes] -> [images, *shape], no copy."""
+        tail = region[:, self.address : self.stop]
+        strides = (region.strides[0], *(step * region.strides[1] for step in self.strides))
+        return np.lib.stride_tricks.as_strided(tail, (len(region), *self.shape), strides)
 
 
 @dataclass(frozen=True)
@@ -59,20 +90,35 @@ class DpuProgram:
 def read_programs(graph, source="xmodel"):
     """The DpuPrograms of an `xir.Graph`, in execution order.
 
-    UserError when it has no DPU subgraph, one without machine code, or tensors without an
-    address.
+    UserError when it has no DPU subgraph, one for another DPU or without machine code, or
+    tensors without an address. What its ops compute is of no interest: only the structure of the
+    file is checked, so that code of ops that dpuflow does not know can be read as well.
     """
     if graph.source:
-        validate.require(validate.validate(graph, devices=False), source)
+        validate.require(validate.structure(graph) or validate.kinds(graph), source)
     subgraphs = graph.subgraphs("DPU")
     if not subgraphs:
         raise UserError(f"{source}: no DPU subgraph; a compiled xmodel is needed, not the quantized graph")
     return [_read(graph, subgraph, source) for subgraph in subgraphs]
 
 
+def feature_maps(graph, program):
+    """Ports of all tensors that a DpuProgram computes and leaves in DDR, op name -> Port."""
+    (subgraph,) = (subgraph for subgraph in graph.subgraphs("DPU") if subgraph.name == program.name)
+    ops = [graph.op(name) for name in subgraph.op_names]
+    computed = [op for op in ops if op.type not in ("upload", "download", "const", "const-fix")]
+    return {
+        op.name: _port(op.tensor, op.name, program.name)
+        for op in computed
+        if op.tensor.attrs.get("location") == IN_DDR and op.tensor.attrs.get("reg_id")
+    }
+
+
 def _read(graph, subgraph, source):
     where = f"{source}: {subgraph.name}"
     attrs = subgraph.attrs
+    fingerprint = attrs.get("dpu_fingerprint", 0)
+    machine_for(fingerprint, where)  # other DPUs' files differ in more than the code: refuse them first
     if not attrs.get("mc_code"):
         raise UserError(
             f"{where} has no machine code (mc_code is empty): compile it with the vendor's compiler"
@@ -95,7 +141,7 @@ def _read(graph, subgraph, source):
         raise UserError(f"{where}: expected upload and download ops, found {len(inputs)} and {len(outputs)}")
     return DpuProgram(
         subgraph.name,
-        attrs.get("dpu_fingerprint", 0),
+        fingerprint,
         attrs["mc_code"],
         parameters,
         sizes,
@@ -114,4 +160,16 @@ def _port(tensor, op, where):
         tensor.attrs["ddr_addr"],
         tuple(tensor.shape[1:]),
         tensor.fix_point,
+        _strides(tensor, where),
     )
+
+
+def _strides(tensor, where):
+    """Bytes between neighbours per dimension, without the batch's; None when the file does not say."""
+    stored = tensor.attrs.get("stride")
+    if stored is None:
+        return None
+    if len(stored) != len(tensor.shape) or min(stored) < 0:
+        shape = list(tensor.shape)
+        raise UserError(f"{where}: tensor {tensor.name} of shape {shape} has the strides {stored}")
+    return tuple(stored[1:])

@@ -30,6 +30,7 @@ class Simulator:
     machine : the Machine its fingerprint names.
     steps : list of plan.Step.
     clocks : ordering.Clocks of the program.
+    weights_per_image : whether it computes weights (squeeze and excitation).
     """
 
     def __init__(self, program):
@@ -47,11 +48,12 @@ class Simulator:
             self.clocks = ordering.check(self.steps, self.machine, self.regions)
         except UserError as error:
             raise type(error)(f"{program.name}: {error}") from None
+        self.weights_per_image = any(step.per_image for step in self.steps)
         for port in program.outputs:
-            if not written[port.region][port.address : port.stop].all():
+            if not port.view(written[port.region][None]).all():
                 raise MachineCodeError(f"{program.name}: the code never writes all of output {port.name}")
 
-    def run(self, inputs, seed=0, interleave=None):
+    def run(self, inputs, seed=0, interleave=None, maps=()):
         """Execute the program.
 
         Parameters
@@ -61,10 +63,12 @@ class Simulator:
         seed : of the noise that banks and regions hold at the start.
         interleave : None for program order; a seed for a random order among those the
             dependency masks allow.
+        maps : further Ports (`program.feature_maps`) to read when the program has ended.
 
         Returns
         -------
-        One int8 array per output port, [images, ...].
+        One int8 array per output port, then one per map, [images, ...]. A map whose bytes
+        the program uses for another one later on holds that.
         """
         ports = self.program.inputs
         if len(inputs) != len(ports):
@@ -81,13 +85,20 @@ class Simulator:
             batch = [array[start : start + size] for array in inputs]
             if memory is None or memory.images != len(batch[0]):
                 memory = engines.Memory(
-                    self.machine, len(batch[0]), self.regions, self.program.parameters, seed
+                    self.machine,
+                    len(batch[0]),
+                    self.regions,
+                    self.program.parameters,
+                    seed,
+                    self.weights_per_image,
                 )
-            parts.append(self._run_batch(batch, memory, steps))
+            parts.append(self._run_batch(batch, memory, steps, (*self.program.outputs, *maps)))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _images_at_once(self):
-        banks = self.machine.image_banks * BANK_DEPTH * self.machine.channels
+        machine = self.machine
+        banks = machine.banks if self.weights_per_image else machine.image_banks
+        banks *= BANK_DEPTH * machine.channels
         regions = sum(region.size for name, region in self.regions.items() if name != "REG_0")
         return max(1, min(IMAGES_AT_ONCE, BATCH_BYTES // (banks + regions)))
 
@@ -100,18 +111,15 @@ class Simulator:
                 f"{self.program.name}: input {port.name} has the shape {array.shape[1:]},"
                 f" expected {port.shape}"
             )
-        return array.reshape(len(array), -1)
+        return array
 
-    def _run_batch(self, inputs, memory, steps):
+    def _run_batch(self, inputs, memory, steps, wanted):
         # banks and workspace keep what the batch before left in them, as on a DPU
         for array, port in zip(inputs, self.program.inputs, strict=True):
-            memory.regions[port.region][:, port.address : port.stop] = array
+            port.view(memory.regions[port.region])[:] = array
         for step in steps:
             engines.execute(step, memory)
-        return [
-            memory.regions[port.region][:, port.address : port.stop].reshape(-1, *port.shape).copy()
-            for port in self.program.outputs
-        ]
+        return [port.view(memory.regions[port.region]).copy() for port in wanted]
 
 
 def _regions(program):
@@ -120,7 +128,7 @@ def _regions(program):
         if port.region not in filled or port.stop > program.region_sizes[port.region]:
             raise UserError(f"{program.name}: tensor {port.name} lies outside its region {port.region}")
     for port in program.inputs:
-        filled[port.region].append((port.address, port.stop))
+        filled[port.region] += port.runs
     if "REG_0" in filled:
         filled["REG_0"].append((0, len(program.parameters)))
     sizes = dict(program.region_sizes)
