@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpuflow.errors import UserError
-from dpuflow.isa import __main__ as cli
-from dpuflow.isa.assembly import parse_listing
-from dpuflow.isa.code import decode, encode
-from dpuflow.isa.plan import MachineCodeError
-from dpuflow.isa.program import feature_maps, read_programs
-from dpuflow.isa.simulator import Simulator
-from dpuflow.targets import describe_fingerprint
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import describe_fingerprint
+from dpuflow.dpuczdx8g.isa import shell as cli
+from dpuflow.dpuczdx8g.isa.assembly import parse_listing
+from dpuflow.dpuczdx8g.isa.code import decode, encode
+from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
+from dpuflow.dpuczdx8g.isa.program import feature_maps, read_programs
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.xir import Graph
 
 WILD = Path(__file__).resolve().parents[3] / "shared" / "golden" / "wild"
@@ -37,9 +37,7 @@ def load(shared, name):
 def test_every_program_is_accepted_and_bit_equal(shared, name):
     path, graph, kinds = load(shared, name)
     if kinds != {0x0101}:
-        with pytest.raises(
-            UserError, match=r"no DPU subgraph|instruction set ISA[03] .* no other"
-        ):
+        with pytest.raises(UserError, match=r"no DPU subgraph|instruction set ISA[03] .* no other"):
             read_programs(graph, path.name)
         return
     vectors = np.load(path.with_suffix(".npz"))

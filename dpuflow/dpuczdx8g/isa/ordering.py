@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpuflow.dpuczdx8g.isa.addressing import distinct
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
 from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
-from dpuflow.dpuczdx8g.isa.addressing import distinct
 
 NEVER = -1
 
