@@ -7,16 +7,16 @@ rule run_emulator:
     message:
         "Run {wildcards.model}.xmodel on every test image in the bit-exact emulator ({wildcards.target})."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
-        quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+        dataset=made.DATASET,
+        xmodel=made.XMODEL,
+        quantized=made.QUANTIZED_ACCURACY,
     output:
-        predictions="results/{dataset}/{model}/{quantizer}/{target}/{runner}/predictions.csv",
-        accuracy="results/{dataset}/{model}/{quantizer}/{target}/{runner}/board_accuracy.json",
+        predictions=made.PREDICTIONS,
+        accuracy=made.BOARD_ACCURACY,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.log",
+        made.log(made.RUN, "run"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
+        made.times(made.RUN, "run")
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "emulator"),
     group:
@@ -35,16 +35,16 @@ rule run_isa_simulator:
     message:
         "Run the machine code of {wildcards.model}.xmodel in the instruction simulator ({wildcards.target})."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
-        quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+        dataset=made.DATASET,
+        xmodel=made.XMODEL,
+        quantized=made.QUANTIZED_ACCURACY,
     output:
-        predictions="results/{dataset}/{model}/{quantizer}/{target}/{runner}/predictions.csv",
-        accuracy="results/{dataset}/{model}/{quantizer}/{target}/{runner}/board_accuracy.json",
+        predictions=made.PREDICTIONS,
+        accuracy=made.BOARD_ACCURACY,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.log",
+        made.log(made.RUN, "run"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
+        made.times(made.RUN, "run")
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "isa_simulator"),
     group:
@@ -64,14 +64,14 @@ rule bundle:
         "Pack {wildcards.model}.xmodel, the test images and the application for {wildcards.target}."
     input:
         application=APPLICATION,
-        dataset="results/{dataset}/dataset.h5",
-        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
+        dataset=made.DATASET,
+        xmodel=made.XMODEL,
     output:
         bundle="deploy/{target}/{dataset}.{model}.{quantizer}.tar",
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/bundle.log",
+        made.log(made.COMPILED, "bundle"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/bundle.tsv"
+        made.times(made.COMPILED, "bundle")
     params:
         target=lambda w: SETTINGS.target(w.target),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
@@ -92,15 +92,15 @@ rule run_virtual_board:
     input:
         application=APPLICATION,
         bundle=rules.bundle.output.bundle,
-        quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+        quantized=made.QUANTIZED_ACCURACY,
     output:
-        predictions="results/{dataset}/{model}/{quantizer}/{target}/{runner}/predictions.csv",
-        report="results/{dataset}/{model}/{quantizer}/{target}/{runner}/board.json",
-        accuracy="results/{dataset}/{model}/{quantizer}/{target}/{runner}/board_accuracy.json",
+        predictions=made.PREDICTIONS,
+        report=made.BOARD_RECORD,
+        accuracy=made.BOARD_ACCURACY,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.log",
+        made.log(made.RUN, "run"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
+        made.times(made.RUN, "run")
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "virtual_board"),
     params:
@@ -124,15 +124,15 @@ rule run_ssh:
     input:
         application=APPLICATION,
         bundle=rules.bundle.output.bundle,
-        quantized="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+        quantized=made.QUANTIZED_ACCURACY,
     output:
-        predictions="results/{dataset}/{model}/{quantizer}/{target}/{runner}/predictions.csv",
-        report="results/{dataset}/{model}/{quantizer}/{target}/{runner}/board.json",
-        accuracy="results/{dataset}/{model}/{quantizer}/{target}/{runner}/board_accuracy.json",
+        predictions=made.PREDICTIONS,
+        report=made.BOARD_RECORD,
+        accuracy=made.BOARD_ACCURACY,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.log",
+        made.log(made.RUN, "run"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/run.tsv"
+        made.times(made.RUN, "run")
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "ssh"),
     params:
@@ -153,14 +153,14 @@ rule gate:
     message:
         "Judge the stages of {wildcards.model} on {wildcards.runner} by the allowed changes."
     input:
-        dataset="results/{dataset}/dataset.h5",
+        dataset=made.DATASET,
         records=lambda w: run_files.stage_records(SETTINGS, w),
     output:
-        gate="results/{dataset}/{model}/{quantizer}/{target}/{runner}/gate.json",
+        gate=made.GATE,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/{runner}/gate.log",
+        made.log(made.RUN, "gate"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/{runner}/gate.tsv"
+        made.times(made.RUN, "gate")
     params:
         limits=config.get("gates", []),
     resources:

@@ -14,6 +14,7 @@ if str(ROOT) not in sys.path:
 
 from snakemake.exceptions import WorkflowError
 
+from dpuflow.workflow import artifacts as made  # where every artifact lies
 from dpuflow.workflow import run_files
 from dpuflow.workflow.config import Settings, check, expand_runs, sort_keys
 from dpuflow.base.errors import UserError

@@ -5,15 +5,15 @@ rule compile_reference:
     message:
         "Compile {wildcards.model} for {wildcards.target} (a DPU graph without instructions)."
     input:
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        model=made.QUANTIZED_MODEL,
     output:
-        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
-        quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
-        report="results/{dataset}/{model}/{quantizer}/{target}/compile.json",
+        xmodel=made.XMODEL,
+        quantized=made.QUANTIZED_XMODEL,
+        report=made.COMPILE_REPORT,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/compile.log",
+        made.log(made.COMPILED, "compile"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/compile.tsv"
+        made.times(made.COMPILED, "compile")
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "reference"),
     params:
@@ -33,15 +33,15 @@ rule compile_native:
     message:
         "Compile {wildcards.model} for {wildcards.target} to machine code of our own."
     input:
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        model=made.QUANTIZED_MODEL,
     output:
-        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
-        quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
-        report="results/{dataset}/{model}/{quantizer}/{target}/compile.json",
+        xmodel=made.XMODEL,
+        quantized=made.QUANTIZED_XMODEL,
+        report=made.COMPILE_REPORT,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/compile.log",
+        made.log(made.COMPILED, "compile"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/compile.tsv"
+        made.times(made.COMPILED, "compile")
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "native"),
     params:

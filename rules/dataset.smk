@@ -9,12 +9,12 @@ rule obtain_dataset:
     input:
         source=lambda w: given_files(SETTINGS.dataset(w.dataset)["source"]),
     output:
-        train="resources/{dataset}/train.csv",
-        test="resources/{dataset}/test.csv",
+        train=made.TRAIN_CSV,
+        test=made.TEST_CSV,
     log:
-        "logs/{dataset}/obtain_dataset.log",
+        made.log(made.DATA, "obtain_dataset"),
     benchmark:
-        "benchmarks/jobs/{dataset}/obtain_dataset.tsv"
+        made.times(made.DATA, "obtain_dataset")
     params:
         entry=lambda w: {
             k: v for k, v in SETTINGS.dataset(w.dataset).items() if k in ("source", "image", "class_names")
@@ -35,14 +35,14 @@ rule build_dataset:
     message:
         "Read the CSV files of {wildcards.dataset} and divide the training rows."
     input:
-        train="resources/{dataset}/train.csv",
-        test="resources/{dataset}/test.csv",
+        train=made.TRAIN_CSV,
+        test=made.TEST_CSV,
     output:
-        dataset="results/{dataset}/dataset.h5",
+        dataset=made.DATASET,
     log:
-        "logs/{dataset}/build_dataset.log",
+        made.log(made.DATA, "build_dataset"),
     benchmark:
-        "benchmarks/jobs/{dataset}/build_dataset.tsv"
+        made.times(made.DATA, "build_dataset")
     params:
         entry=lambda w: {k: v for k, v in SETTINGS.dataset(w.dataset).items() if k != "source"},
     group:

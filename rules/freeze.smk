@@ -7,21 +7,19 @@ rule freeze:
     message:
         "Save {wildcards.model} as a TensorFlow checkpoint and freeze it; prove that its output stays."
     input:
-        model="results/{dataset}/{model}/keras_trained_model.h5",
-        dataset="results/{dataset}/dataset.h5",
+        model=made.KERAS_MODEL,
+        dataset=made.DATASET,
     output:
-        checkpoint=multiext(
-            "results/{dataset}/{model}/tf/tfchkpt.ckpt", ".meta", ".index", ".data-00000-of-00001"
-        ),
-        latest="results/{dataset}/{model}/tf/checkpoint",
-        complete="results/{dataset}/{model}/tf/tf_complete_model.pb",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
-        graph="results/{dataset}/{model}/frozen_graph.pb",
-        report="results/{dataset}/{model}/freeze.json",
+        checkpoint=multiext(made.CHECKPOINT, ".meta", ".index", ".data-00000-of-00001"),
+        latest=made.CHECKPOINT_STATE,
+        complete=made.COMPLETE_GRAPH,
+        nodes=made.NODES,
+        graph=made.FROZEN_GRAPH,
+        report=made.FREEZE_REPORT,
     log:
-        "logs/{dataset}/{model}/freeze.log",
+        made.log(made.TRAINED, "freeze"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/freeze.tsv"
+        made.times(made.TRAINED, "freeze")
     wildcard_constraints:
         model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
     params:
@@ -43,15 +41,15 @@ rule import_frozen:
     message:
         "Take the frozen graph of {wildcards.model} from {input.source}."
     input:
-        dataset="results/{dataset}/dataset.h5",
+        dataset=made.DATASET,
         source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["frozen_pb"]),
     output:
-        graph="results/{dataset}/{model}/frozen_graph.pb",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
+        graph=made.FROZEN_GRAPH,
+        nodes=made.NODES,
     log:
-        "logs/{dataset}/{model}/import_frozen.log",
+        made.log(made.TRAINED, "import_frozen"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/import_frozen.tsv"
+        made.times(made.TRAINED, "import_frozen")
     wildcard_constraints:
         model=SETTINGS.models_from("frozen_pb"),
     params:
@@ -72,15 +70,15 @@ rule evaluate_frozen:
     message:
         "Measure the frozen graph of {wildcards.model} on every test image."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        graph="results/{dataset}/{model}/frozen_graph.pb",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
+        dataset=made.DATASET,
+        graph=made.FROZEN_GRAPH,
+        nodes=made.NODES,
     output:
-        accuracy="results/{dataset}/{model}/frozen_accuracy.json",
+        accuracy=made.FROZEN_ACCURACY,
     log:
-        "logs/{dataset}/{model}/evaluate_frozen.log",
+        made.log(made.TRAINED, "evaluate_frozen"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/evaluate_frozen.tsv"
+        made.times(made.TRAINED, "evaluate_frozen")
     params:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:

@@ -17,13 +17,13 @@ rule predict_pictures:
     message:
         "Run your pictures through {wildcards.model}.xmodel in the emulator ({wildcards.target})."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        xmodel="results/{dataset}/{model}/{quantizer}/{target}/{model}.xmodel",
+        dataset=made.DATASET,
+        xmodel=made.XMODEL,
         images=lambda w: PICTURES or NOT_GIVEN,
     output:
-        predictions="results/predict/{dataset}/{model}/{quantizer}/{target}/predictions.csv",
+        predictions=made.PREDICTED,
         page=report(
-            "results/predict/{dataset}/{model}/{quantizer}/{target}/predictions.html",
+            made.PREDICTED_PAGE,
             caption="../report/predictions.rst",
             category="Own pictures",
             labels={
@@ -34,9 +34,9 @@ rule predict_pictures:
             },
         ),
     log:
-        "logs/predict/{dataset}/{model}/{quantizer}/{target}/predict.log",
+        made.log(f"predict/{made.COMPILED}", "predict"),
     benchmark:
-        "benchmarks/jobs/predict/{dataset}/{model}/{quantizer}/{target}/predict.tsv"
+        made.times(f"predict/{made.COMPILED}", "predict")
     params:
         run=lambda w: dict(w.items()),
         top=config.get("predict", {}).get("top", 3),
@@ -55,9 +55,4 @@ rule predict:
     message:
         "The answers for your pictures are in results/predict/."
     input:
-        sorted(
-            {
-                f"results/predict/{run.dataset}/{run.model}/{run.quantizer}/{run.target}/predictions.html"
-                for run in RUNS
-            }
-        ),
+        sorted({made.of(made.PREDICTED_PAGE, run) for run in RUNS}),

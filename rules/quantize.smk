@@ -5,23 +5,19 @@ rule quantize_reference:
     message:
         "Quantize {wildcards.model} to INT8 with {wildcards.quantizer}: {params.steps}; calibrated on training images."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        graph="results/{dataset}/{model}/frozen_graph.pb",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
+        dataset=made.DATASET,
+        graph=made.FROZEN_GRAPH,
+        nodes=made.NODES,
         # a model that was trained further: what that gained goes into quantization.json
-        finetune=lambda w: (
-            f"results/{w.dataset}/{w.model}/finetune.json"
-            if SETTINGS.origin(w.model) == "starts_from"
-            else []
-        ),
+        finetune=lambda w: (made.of(made.FINETUNE, w) if SETTINGS.origin(w.model) == "starts_from" else []),
     output:
-        eval_graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
-        report="results/{dataset}/{model}/{quantizer}/quantization.json",
+        eval_graph=made.EVAL_GRAPH,
+        model=made.QUANTIZED_MODEL,
+        report=made.QUANTIZATION,
     log:
-        "logs/{dataset}/{model}/{quantizer}/quantize.log",
+        made.log(made.QUANTIZED, "quantize"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/quantize.tsv"
+        made.times(made.QUANTIZED, "quantize")
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
@@ -47,15 +43,15 @@ rule evaluate_quantized:
     message:
         "Measure the quantized graph of {wildcards.model} ({wildcards.quantizer}) on every test image."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
+        dataset=made.DATASET,
+        graph=made.EVAL_GRAPH,
+        nodes=made.NODES,
     output:
-        accuracy="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+        accuracy=made.QUANTIZED_ACCURACY,
     log:
-        "logs/{dataset}/{model}/{quantizer}/evaluate_quantized.log",
+        made.log(made.QUANTIZED, "evaluate_quantized"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/evaluate_quantized.tsv"
+        made.times(made.QUANTIZED, "evaluate_quantized")
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:

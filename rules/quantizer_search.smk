@@ -9,21 +9,21 @@ rule search_quantizer:
     message:
         "Compare {params.compared} settings of the quantizer on {wildcards.model} by validation images."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        graph="results/{dataset}/{model}/frozen_graph.pb",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
+        dataset=made.DATASET,
+        graph=made.FROZEN_GRAPH,
+        nodes=made.NODES,
     output:
-        table="results/{dataset}/{model}/quantizer_search.csv",
+        table=made.SEARCH_TABLE,
         page=report(
-            "results/{dataset}/{model}/quantizer_search.html",
+            made.SEARCH_PAGE,
             caption="../report/quantizer_search.rst",
             category="Quantizer search",
             labels={"data set": "{dataset}", "model": "{model}"},
         ),
     log:
-        "logs/{dataset}/{model}/quantizer_search.log",
+        made.log(made.TRAINED, "quantizer_search"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/quantizer_search.tsv"
+        made.times(made.TRAINED, "quantizer_search")
     params:
         dataset=lambda w: w.dataset,
         model=lambda w: w.model,
@@ -45,7 +45,7 @@ rule quantizer_search:
         "The settings are ranked in quantizer_search.html of each model."
     input:
         [
-            f"results/{dataset}/{model}/quantizer_search.{kind}"
+            pattern.format(dataset=dataset, model=model)
             for dataset, model in search_networks(config)
-            for kind in ("csv", "html")
+            for pattern in (made.SEARCH_TABLE, made.SEARCH_PAGE)
         ],

@@ -5,14 +5,14 @@ rule train:
     message:
         "Train {wildcards.model} on {wildcards.dataset}."
     input:
-        dataset="results/{dataset}/dataset.h5",
+        dataset=made.DATASET,
     output:
-        model="results/{dataset}/{model}/keras_trained_model.h5",
-        history="results/{dataset}/{model}/history.csv",
+        model=made.KERAS_MODEL,
+        history=made.HISTORY,
     log:
-        "logs/{dataset}/{model}/train.log",
+        made.log(made.TRAINED, "train"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/train.tsv"
+        made.times(made.TRAINED, "train")
     wildcard_constraints:
         model=SETTINGS.models_from("layers"),
     params:
@@ -35,16 +35,16 @@ rule finetune:
     message:
         "Train {wildcards.model} further from {input.start}."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        start=lambda w: f"results/{w.dataset}/{SETTINGS.start_of(w.model)}/keras_trained_model.h5",
+        dataset=made.DATASET,
+        start=lambda w: made.KERAS_MODEL.format(dataset=w.dataset, model=SETTINGS.start_of(w.model)),
     output:
-        model="results/{dataset}/{model}/keras_trained_model.h5",
-        history="results/{dataset}/{model}/history.csv",
-        gain="results/{dataset}/{model}/finetune.json",
+        model=made.KERAS_MODEL,
+        history=made.HISTORY,
+        gain=made.FINETUNE,
     log:
-        "logs/{dataset}/{model}/finetune.log",
+        made.log(made.TRAINED, "finetune"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/finetune.tsv"
+        made.times(made.TRAINED, "finetune")
     wildcard_constraints:
         model=SETTINGS.models_from("starts_from"),
     params:
@@ -66,14 +66,14 @@ rule import_keras:
     message:
         "Take the trained model {wildcards.model} from {input.source}."
     input:
-        dataset="results/{dataset}/dataset.h5",
+        dataset=made.DATASET,
         source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["keras_h5"]),
     output:
-        model="results/{dataset}/{model}/keras_trained_model.h5",
+        model=made.KERAS_MODEL,
     log:
-        "logs/{dataset}/{model}/import_keras.log",
+        made.log(made.TRAINED, "import_keras"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/import_keras.tsv"
+        made.times(made.TRAINED, "import_keras")
     wildcard_constraints:
         model=SETTINGS.models_from("keras_h5"),
     group:
@@ -91,14 +91,14 @@ rule evaluate_keras:
     message:
         "Measure {wildcards.model} on every test image of {wildcards.dataset}, as trained."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        model="results/{dataset}/{model}/keras_trained_model.h5",
+        dataset=made.DATASET,
+        model=made.KERAS_MODEL,
     output:
-        accuracy="results/{dataset}/{model}/keras_accuracy.json",
+        accuracy=made.KERAS_ACCURACY,
     log:
-        "logs/{dataset}/{model}/evaluate_keras.log",
+        made.log(made.TRAINED, "evaluate_keras"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/evaluate_keras.tsv"
+        made.times(made.TRAINED, "evaluate_keras")
     params:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:

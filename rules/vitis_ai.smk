@@ -8,8 +8,8 @@ rule vitis_ai_bundle:
     message:
         "Write the calibration images of {wildcards.model} and the module that reads them ({wildcards.quantizer})."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
+        dataset=made.DATASET,
+        nodes=made.NODES,
         programs=[program(name) for name in PROGRAMS],
     output:
         images=f"{BUNDLE}/calibration_images.npy",
@@ -17,7 +17,7 @@ rule vitis_ai_bundle:
         arguments=f"{BUNDLE}/arguments.sh",
         programs=[f"{BUNDLE}/{name}" for name in PROGRAMS],
     log:
-        "logs/{dataset}/{model}/{quantizer}/vitis_ai_bundle.log",
+        made.log(made.QUANTIZED, "vitis_ai_bundle"),
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
     params:
@@ -38,11 +38,11 @@ rule vitis_ai_test_images:
     message:
         "Write the test images of {wildcards.dataset} for programs inside containers."
     input:
-        dataset="results/{dataset}/dataset.h5",
+        dataset=made.DATASET,
     output:
-        images="results/{dataset}/test_images.npy",
+        images=made.TEST_IMAGES,
     log:
-        "logs/{dataset}/vitis_ai_test_images.log",
+        made.log(made.DATA, "vitis_ai_test_images"),
     group:
         "data"
     resources:
@@ -58,17 +58,17 @@ rule quantize_vai_q_tensorflow:
     message:
         "Quantize {wildcards.model} with the vendor's vai_q_tensorflow ({wildcards.quantizer})."
     input:
-        graph="results/{dataset}/{model}/frozen_graph.pb",
+        graph=made.FROZEN_GRAPH,
         images=rules.vitis_ai_bundle.output.images,
         module=rules.vitis_ai_bundle.output.module,
         arguments=rules.vitis_ai_bundle.output.arguments,
     output:
-        eval_graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        eval_graph=made.EVAL_GRAPH,
         log=f"{BUNDLE}/quantize.log",
     log:
-        "logs/{dataset}/{model}/{quantizer}/quantize.log",
+        made.log(made.QUANTIZED, "quantize"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/quantize.tsv"
+        made.times(made.QUANTIZED, "quantize")
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow"),
     params:
@@ -103,16 +103,16 @@ rule quantize_vai_q_tensorflow2:
         "Quantize {wildcards.model} with the vendor's vai_q_tensorflow2 ({wildcards.quantizer})."
     input:
         program=f"{BUNDLE}/quantize_keras.py",
-        model="results/{dataset}/{model}/keras_trained_model.h5",
+        model=made.KERAS_MODEL,
         images=rules.vitis_ai_bundle.output.images,
         module=rules.vitis_ai_bundle.output.module,
     output:
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        model=made.QUANTIZED_MODEL,
         log=f"{BUNDLE}/quantize.log",
     log:
-        "logs/{dataset}/{model}/{quantizer}/quantize.log",
+        made.log(made.QUANTIZED, "quantize"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/quantize.tsv"
+        made.times(made.QUANTIZED, "quantize")
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow2"),
         model=SETTINGS.models_from("layers", "keras_h5"),
@@ -142,14 +142,14 @@ rule record_vai_q:
     message:
         "Read the positions and the log of {wildcards.quantizer} for {wildcards.model}."
     input:
-        dataset="results/{dataset}/dataset.h5",
-        nodes="results/{dataset}/{model}/tf/nodes.json",
+        dataset=made.DATASET,
+        nodes=made.NODES,
         model=quantized_by_vendor,
         log=f"{BUNDLE}/quantize.log",
     output:
-        report="results/{dataset}/{model}/{quantizer}/quantization.json",
+        report=made.QUANTIZATION,
     log:
-        "logs/{dataset}/{model}/{quantizer}/record_vai_q.log",
+        made.log(made.QUANTIZED, "record_vai_q"),
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
     params:
@@ -171,15 +171,15 @@ rule predict_vai_q_tensorflow:
         "Run the graph of vai_q_tensorflow on every test image ({wildcards.model}, {wildcards.quantizer})."
     input:
         program=f"{BUNDLE}/predict_frozen.py",
-        graph="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        graph=made.EVAL_GRAPH,
         arguments=rules.vitis_ai_bundle.output.arguments,
-        images="results/{dataset}/test_images.npy",
+        images=made.TEST_IMAGES,
     output:
         outputs=f"{BUNDLE}/test_outputs.npy",
     log:
-        "logs/{dataset}/{model}/{quantizer}/predict.log",
+        made.log(made.QUANTIZED, "predict"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/predict.tsv"
+        made.times(made.QUANTIZED, "predict")
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow"),
     params:
@@ -211,14 +211,14 @@ rule predict_vai_q_tensorflow2:
         "Run the model of vai_q_tensorflow2 on every test image ({wildcards.model}, {wildcards.quantizer})."
     input:
         program=f"{BUNDLE}/predict_keras.py",
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
-        images="results/{dataset}/test_images.npy",
+        model=made.QUANTIZED_MODEL,
+        images=made.TEST_IMAGES,
     output:
         outputs=f"{BUNDLE}/test_outputs.npy",
     log:
-        "logs/{dataset}/{model}/{quantizer}/predict.log",
+        made.log(made.QUANTIZED, "predict"),
     benchmark:
-        "benchmarks/jobs/{dataset}/{model}/{quantizer}/predict.tsv"
+        made.times(made.QUANTIZED, "predict")
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow2"),
     params:
@@ -247,12 +247,12 @@ rule evaluate_vai_q:
     message:
         "Measure what {wildcards.quantizer} made of {wildcards.model} on every test image."
     input:
-        dataset="results/{dataset}/dataset.h5",
+        dataset=made.DATASET,
         outputs=f"{BUNDLE}/test_outputs.npy",
     output:
-        accuracy="results/{dataset}/{model}/{quantizer}/quantized_accuracy.json",
+        accuracy=made.QUANTIZED_ACCURACY,
     log:
-        "logs/{dataset}/{model}/{quantizer}/evaluate_quantized.log",
+        made.log(made.QUANTIZED, "evaluate_quantized"),
     wildcard_constraints:
         quantizer=VENDOR_QUANTIZERS,
     group:

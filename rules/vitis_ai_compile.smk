@@ -5,9 +5,9 @@ rule vitis_ai_arch:
     message:
         "Write arch.json for {wildcards.target}."
     output:
-        arch="results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json",
+        arch=made.ARCH,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/vitis_ai_arch.log",
+        made.log(made.COMPILED, "vitis_ai_arch"),
     wildcard_constraints:
         target=VENDOR_COMPILERS,
     params:
@@ -27,11 +27,11 @@ rule export_quantized:
     message:
         "Write the quantized, not yet compiled xmodel of {wildcards.model} for vai_c_xir."
     input:
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        model=made.QUANTIZED_MODEL,
     output:
-        quantized="results/{dataset}/{model}/{quantizer}/{target}/{model}.quantized.xmodel",
+        quantized=made.QUANTIZED_XMODEL,
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/export_quantized.log",
+        made.log(made.COMPILED, "export_quantized"),
     wildcard_constraints:
         target=SETTINGS.named("targets", "compiler", "vai_c_xir"),
     params:
@@ -47,16 +47,16 @@ rule export_quantized:
         "../scripts/export_quantized.py"
 
 
-COMPILED = "results/{dataset}/{model}/{quantizer}/{target}"
-COMPILE_LOG = "logs/{dataset}/{model}/{quantizer}/{target}/compile.log"
-COMPILE_BENCHMARK = "benchmarks/jobs/{dataset}/{model}/{quantizer}/{target}/compile.tsv"
+COMPILED = f"results/{made.COMPILED}"
+COMPILE_LOG = made.log(made.COMPILED, "compile")
+COMPILE_BENCHMARK = made.times(made.COMPILED, "compile")
 
 
 rule compile_vai_c_tensorflow:
     message:
         "Compile {wildcards.model} for {wildcards.target} with the vendor's vai_c_tensorflow."
     input:
-        model="results/{dataset}/{model}/{quantizer}/quantize_eval_model.pb",
+        model=made.EVAL_GRAPH,
         arguments=rules.vitis_ai_bundle.output.arguments,
         arch=written_arch,
     output:
@@ -99,7 +99,7 @@ rule compile_vai_c_tensorflow2:
     message:
         "Compile {wildcards.model} for {wildcards.target} with the vendor's vai_c_tensorflow2."
     input:
-        model="results/{dataset}/{model}/{quantizer}/quantized_model.h5",
+        model=made.QUANTIZED_MODEL,
         arch=written_arch,
     output:
         xmodel=f"{COMPILED}/vitis_ai/{{model}}.xmodel",
@@ -183,7 +183,7 @@ rule record_vai_c:
         xmodel=f"{COMPILED}/{{model}}.xmodel",
         report=f"{COMPILED}/compile.json",
     log:
-        "logs/{dataset}/{model}/{quantizer}/{target}/record_vai_c.log",
+        made.log(made.COMPILED, "record_vai_c"),
     wildcard_constraints:
         target=VENDOR_COMPILERS,
     params:

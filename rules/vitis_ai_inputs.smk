@@ -6,7 +6,7 @@ import shlex
 from dpuflow.vitis_ai import releases
 from dpuflow.vitis_ai.shell_words import option_words
 
-BUNDLE = "results/{dataset}/{model}/{quantizer}/vitis_ai"
+BUNDLE = f"results/{made.QUANTIZED}/vitis_ai"
 
 
 PROGRAMS = ("quantize_keras.py", "predict_frozen.py", "predict_keras.py")
@@ -37,7 +37,7 @@ def container_arch(w):
 
 def written_arch(w):
     """Our arch.json, as an input of the rules that need it."""
-    path = "results/{dataset}/{model}/{quantizer}/{target}/vitis_ai/arch.json"
+    path = made.ARCH
     return [] if container_arch(w) else path.format(**w)
 
 
@@ -58,7 +58,7 @@ def tool_of(w):
 def quantized_by_vendor(w):
     """What the vendor's quantizer wrote."""
     name = "quantize_eval_model.pb" if tool_of(w) == "vai_q_tensorflow" else "quantized_model.h5"
-    return f"results/{w.dataset}/{w.model}/{w.quantizer}/{name}"
+    return made.of(f"results/{made.QUANTIZED}/{name}", w)
 
 
 VENDOR_QUANTIZERS = SETTINGS.named("quantizers", "tool", *releases.tools("vai_q"))

@@ -4,63 +4,49 @@ A run is anything with the attributes dataset, model, quantizer, target and runn
 (`config.Run`, a rule's wildcards); settings is `config.Settings`.
 """
 
-CHECKPOINT_FILES = (
-    "checkpoint",
-    "tfchkpt.ckpt.data-00000-of-00001",
-    "tfchkpt.ckpt.index",
-    "tfchkpt.ckpt.meta",
-    "tf_complete_model.pb",
-)
-"""What `freeze` writes beside nodes.json."""
+from dpuflow.workflow import artifacts as made
 
 
 def stage_records(settings, run):
     """The accuracy records of a run, in the order of its stages."""
-    model = f"results/{run.dataset}/{run.model}"
-    stages = [] if settings.origin(run.model) == "frozen_pb" else [f"{model}/keras_accuracy.json"]
-    return stages + [
-        f"{model}/frozen_accuracy.json",
-        f"{model}/{run.quantizer}/quantized_accuracy.json",
-        f"{model}/{run.quantizer}/{run.target}/{run.runner}/board_accuracy.json",
-    ]
+    stages = (made.FROZEN_ACCURACY, made.QUANTIZED_ACCURACY, made.BOARD_ACCURACY)
+    if settings.origin(run.model) != "frozen_pb":
+        stages = (made.KERAS_ACCURACY, *stages)
+    return [made.of(pattern, run) for pattern in stages]
 
 
 def result_files(settings, run):
     """What the report reads of a run: key of `dpuflow.report.inputs.FILES` -> path."""
-    model = f"results/{run.dataset}/{run.model}"
-    quantized = f"{model}/{run.quantizer}"
-    compiled = f"{quantized}/{run.target}"
-    board = f"{compiled}/{run.runner}"
     origin = settings.origin(run.model)
-    files = {"dataset": f"results/{run.dataset}/dataset.h5"}
+    files = {"dataset": made.DATASET}
     if origin in ("layers", "starts_from"):
-        files["history"] = f"{model}/history.csv"
+        files["history"] = made.HISTORY
     if origin != "frozen_pb":
         files |= {
-            "keras_model": f"{model}/keras_trained_model.h5",
-            "keras_accuracy": f"{model}/keras_accuracy.json",
-            "freeze": f"{model}/freeze.json",
+            "keras_model": made.KERAS_MODEL,
+            "keras_accuracy": made.KERAS_ACCURACY,
+            "freeze": made.FREEZE_REPORT,
         }
-    return files | {
-        "frozen_graph": f"{model}/frozen_graph.pb",
-        "frozen_accuracy": f"{model}/frozen_accuracy.json",
-        **quantized_files(settings, run, quantized),
-        "quantization": f"{quantized}/quantization.json",
-        "quantized_accuracy": f"{quantized}/quantized_accuracy.json",
-        "xmodel": f"{compiled}/{run.model}.xmodel",
-        "compile": f"{compiled}/compile.json",
-        "predictions": f"{board}/predictions.csv",
-        "board_accuracy": f"{board}/board_accuracy.json",
+    files |= {
+        "frozen_graph": made.FROZEN_GRAPH,
+        "frozen_accuracy": made.FROZEN_ACCURACY,
+        **_quantized_files(settings, run),
+        "quantization": made.QUANTIZATION,
+        "quantized_accuracy": made.QUANTIZED_ACCURACY,
+        "xmodel": made.XMODEL,
+        "compile": made.COMPILE_REPORT,
+        "predictions": made.PREDICTIONS,
+        "board_accuracy": made.BOARD_ACCURACY,
     }
+    return {key: made.of(pattern, run) for key, pattern in files.items()}
 
 
-def quantized_files(settings, run, folder):
+def _quantized_files(settings, run):
     """The quantized network: our quantizer writes it twice, each of the vendor's in its own form."""
-    graph, model = f"{folder}/quantize_eval_model.pb", f"{folder}/quantized_model.h5"
     tool = settings.config["quantizers"][run.quantizer]["tool"]
     if tool == "reference":
-        return {"quantized_graph": graph, "quantized_model": model}
-    return {"quantized_graph": graph if tool == "vai_q_tensorflow" else model}
+        return {"quantized_graph": made.EVAL_GRAPH, "quantized_model": made.QUANTIZED_MODEL}
+    return {"quantized_graph": made.EVAL_GRAPH if tool == "vai_q_tensorflow" else made.QUANTIZED_MODEL}
 
 
 def report_entries(settings, runs):
@@ -84,21 +70,17 @@ def benchmark_files(run):
 
     Not every run has all of them: which stages there are depends on the model and the tools.
     """
-    dataset = f"benchmarks/jobs/{run.dataset}"
-    model = f"{dataset}/{run.model}"
-    quantized = f"{model}/{run.quantizer}"
-    compiled = f"{quantized}/{run.target}"
     stages = {
-        dataset: ("obtain_dataset", "build_dataset"),
-        model: (
+        made.DATA: ("obtain_dataset", "build_dataset"),
+        made.TRAINED: (
             *("train", "finetune", "import_keras", "evaluate_keras"),
             *("freeze", "import_frozen", "evaluate_frozen"),
         ),
-        quantized: ("quantize", "evaluate_quantized", "predict"),
-        compiled: ("compile",),
-        f"{compiled}/{run.runner}": ("run",),
+        made.QUANTIZED: ("quantize", "evaluate_quantized", "predict"),
+        made.COMPILED: ("compile",),
+        made.RUN: ("run",),
     }
-    return [f"{folder}/{name}.tsv" for folder, names in stages.items() for name in names]
+    return [made.of(made.times(folder, job), run) for folder, jobs in stages.items() for job in jobs]
 
 
 def sweep_entries(settings, runs):
@@ -118,23 +100,18 @@ def artifact_files(settings, run):
     Left out: the gates' verdicts (they come after all else, and fail), bundles and the
     containers' working files.
     """
-    model = f"results/{run.dataset}/{run.model}"
-    quantized = f"{model}/{run.quantizer}"
-    compiled = f"{quantized}/{run.target}"
-    found = {f"resources/{run.dataset}/{part}.csv" for part in ("train", "test")}
-    found |= set(result_files(settings, run).values())
-    found.add(f"{model}/tf/nodes.json")
+    patterns = {made.TRAIN_CSV, made.TEST_CSV, made.NODES}
     if settings.origin(run.model) != "frozen_pb":
-        found |= {f"{model}/tf/{name}" for name in CHECKPOINT_FILES}
+        patterns.update(made.CHECKPOINT_FILES)
     if settings.origin(run.model) == "starts_from":
-        found.add(f"{model}/finetune.json")
+        patterns.add(made.FINETUNE)
     if (
         settings.config["quantizers"][run.quantizer]["tool"] == "reference"
     ):  # compilers of our own, or vai_c_xir
-        found.add(f"{compiled}/{run.model}.quantized.xmodel")
+        patterns.add(made.QUANTIZED_XMODEL)
     if settings.config["runners"][run.runner]["kind"] in ("virtual_board", "ssh"):
-        found.add(f"{compiled}/{run.runner}/board.json")
-    return found
+        patterns.add(made.BOARD_RECORD)
+    return {made.of(pattern, run) for pattern in patterns} | set(result_files(settings, run).values())
 
 
 def all_artifact_files(settings, runs):
