@@ -8,13 +8,24 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE, average_pool_factor, dequantize
+from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.workload import map_shape
+from dpuflow.network import ACTIVATIONS, folded_ops
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 
-_ACTIVATIONS = {"RELU": "relu", "RELU6": "relu6", "LEAKYRELU": "leaky-relu"}
+_ACTIVATIONS = Total(
+    "compiler.quantized_graph: type and attributes of the op of an activation (None: no op)",
+    ACTIVATIONS,
+    {
+        "NONE": None,
+        "RELU": ("relu", {}),
+        "RELU6": ("relu6", {}),
+        "LEAKYRELU": ("leaky-relu", {"alpha": LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]}),
+    },
+)
 
 
 def quantized_graph(quantized):
@@ -39,7 +50,7 @@ class _Builder:
     def build(self):
         for layer in self.network.layers:
             try:
-                self.value[layer.name] = getattr(self, f"_{layer.op}")(layer)
+                self.value[layer.name] = _LAYERS[layer.op](self, layer)
             except ShapeError as error:
                 raise UserError(f"layer {layer.name!r} ({layer.op}): {error}") from None
         self.graph.attrs["return_ops"] = [self.value[self.network.output.name]]
@@ -59,12 +70,9 @@ class _Builder:
 
     def _finish(self, layer, op):
         """Activation, then `fix`: never between the op and its activation."""
-        activation = layer.attrs.get("activation", "NONE")
-        if activation != "NONE":
-            attrs = {}
-            if activation == "LEAKYRELU":
-                attrs = {"alpha": LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]}
-            type_ = _ACTIVATIONS[activation]
+        activation = _ACTIVATIONS[layer.attrs.get("activation", "NONE")]
+        if activation:
+            type_, attrs = activation
             op = self.graph.add_op(self.names.unique(f"{op}_{type_}"), type_, {"input": op}, attrs).name
         return self._fix(op, self.quantized.fix_points[layer.name])
 
@@ -153,3 +161,21 @@ class _Builder:
     def _softmax(self, layer):
         inputs, attrs = {"input": self._sources(layer)}, {"axis": len(layer.shape)}
         return self.graph.add_op(layer.name, "softmax", inputs, attrs).name
+
+
+_LAYERS = Total(
+    "compiler.quantized_graph: ops of a layer",
+    folded_ops,
+    {
+        "input": _Builder._input,
+        "conv": _Builder._conv,
+        "depthwise_conv": _Builder._depthwise_conv,
+        "dense": _Builder._dense,
+        "max_pool": _Builder._max_pool,
+        "avg_pool": _Builder._avg_pool,
+        "add": _Builder._add,
+        "concat": _Builder._concat,
+        "flatten": _Builder._flatten,
+        "softmax": _Builder._softmax,
+    },
+)

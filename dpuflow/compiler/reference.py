@@ -8,17 +8,24 @@ machine code and register maps: the constants keep their bytes in the const-fix 
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.target_check import check
 from dpuflow.compiler.workload import dense_kernel, layer_is_augmented, layer_workload, map_shape
+from dpuflow.network import ACTIVATIONS, folded_ops
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 
 NOTE = (
     "no mc_code: not executable on a board; hand {}.quantized.xmodel to vai_c_xir. "
     "Executable by a CPU reference runner or the emulator."
+)
+_NONLINEAR = Total(
+    "compiler.reference: attribute `nonlinear` of an activation",
+    ACTIVATIONS,
+    {"NONE": "NONE", "RELU": "RELU", "RELU6": "RELU6", "LEAKYRELU": "LEAKYRELU"},
 )
 UNUSED = {"hsigmoid_in": -128, "shift_hsigmoid": -128, "shift_hswish": -128}
 
@@ -64,7 +71,7 @@ class _Lowering:
         return self.graph
 
     def _lower_layer(self, layer):
-        op = getattr(self, f"_{layer.op}")(layer)
+        op = _LAYERS[layer.op](self, layer)
         if op is None:
             return
         expected = (1, *map_shape(layer.shape))
@@ -211,7 +218,7 @@ class _Lowering:
         return self._weighted(layer, "conv2d-fix", attrs, (layer.shape[-1], height, width, channels))
 
     def _weighted(self, layer, type_, attrs, weights_shape=None):
-        attrs.update(UNUSED, pad_mode="FLOOR", nonlinear=layer.attrs["activation"])
+        attrs.update(UNUSED, pad_mode="FLOOR", nonlinear=_NONLINEAR[layer.attrs["activation"]])
         if type_ == "conv2d-fix":
             attrs["group"] = 1
             if self.segments[-1].device == "DPU" and layer_is_augmented(self.network, layer, self.target):
@@ -243,7 +250,7 @@ class _Lowering:
     def _add(self, layer):
         self._enter(layer)
         inputs = {"input": [self._read(name) for name in layer.inputs]}
-        attrs = {"nonlinear": layer.attrs["activation"], "type": "ADD"}
+        attrs = {"nonlinear": _NONLINEAR[layer.attrs["activation"]], "type": "ADD"}
         return self._compute(layer, "eltwise-fix", inputs, attrs)
 
     def _concat(self, layer):
@@ -291,3 +298,21 @@ class _Lowering:
         }
         name = self.names.unique(f"{source}_fix2float")
         return self._place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name
+
+
+_LAYERS = Total(
+    "compiler.reference: ops of a layer",
+    folded_ops,
+    {
+        "input": _Lowering._input,
+        "conv": _Lowering._conv,
+        "depthwise_conv": _Lowering._depthwise_conv,
+        "dense": _Lowering._dense,
+        "max_pool": _Lowering._max_pool,
+        "avg_pool": _Lowering._avg_pool,
+        "add": _Lowering._add,
+        "concat": _Lowering._concat,
+        "flatten": _Lowering._flatten,
+        "softmax": _Lowering._softmax,
+    },
+)

@@ -7,14 +7,9 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
+from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_kernel, map_shape
-from dpuflow.network import ACTIVATIONS, WEIGHTED
-
-LOWERED = (
-    *("input", "conv", "depthwise_conv", "dense", "max_pool", "avg_pool"),
-    *("add", "concat", "flatten", "softmax"),
-)
-"""Ops of a folded network; relu, batch_norm and the like are gone by then."""
+from dpuflow.network import ACTIVATIONS, OUTPUT, WEIGHTED, folded_ops
 
 HARDWARE_SHIFT_BIAS_MIN = -1
 """The instruction field holds shift_bias + 1 unsigned (facts xmodel.md section 4)."""
@@ -32,20 +27,18 @@ def require_representable(quantized):
         raise UserError(f"network {network.name!r}: exactly one input layer is needed")
     known = set()
     for layer in network.layers:
-        if layer.op not in LOWERED:
+        if layer.op not in folded_ops():
             raise _error(layer, "this op cannot be written as xmodel", "fold and quantize the network first")
         for name in layer.inputs:
             if name not in known:
                 raise _error(layer, f"it reads {name!r}, which is not defined before it", "order the layers")
         known.add(layer.name)
-        if layer.op != "softmax" and layer.name not in quantized.fix_points:
+        if OUTPUT[layer.op] != "reals" and layer.name not in quantized.fix_points:
             raise _error(layer, "it has no fix_point", REQUANTIZE)
         if layer.attrs.get("activation", "NONE") not in ACTIVATIONS:
             problem = f"activation {layer.attrs['activation']!r} is unknown"
             raise _error(layer, problem, f"write one of {', '.join(ACTIVATIONS)}")
-        rule = _RULES.get(layer.op)
-        if rule:
-            rule(quantized, layer)
+        _RULES[layer.op](quantized, layer)
     unread = [layer.name for layer in network.layers if not network.consumers(layer.name)]
     if len(unread) != 1:
         raise UserError(f"network {network.name!r}: one output is needed, found {', '.join(unread)}")
@@ -60,21 +53,34 @@ def _in_range(layer, what, value, limits):
         raise _error(layer, f"{what} is {value}, allowed {limits[0]} to {limits[1]}", REQUANTIZE)
 
 
+def _conv_weights(network, layer):
+    width, height = layer.attrs["kernel"]
+    return map_shape(layer.shape)[2], height, width, map_shape(network[layer.inputs[0]].shape)[2]
+
+
+def _depthwise_weights(network, layer):
+    return 1, *_conv_weights(network, layer)[1:]
+
+
+def _dense_weights(network, layer):
+    (width, height), in_channels = dense_kernel(network, layer)
+    return map_shape(layer.shape)[2], width * height * in_channels
+
+
+_WEIGHTS = Total(
+    "compiler.representable: shape of the weights",
+    WEIGHTED,
+    {"conv": _conv_weights, "depthwise_conv": _depthwise_weights, "dense": _dense_weights},
+)
+
+
 def _weighted(quantized, layer):
     network = quantized.network
     if layer.name not in quantized.weights:
         raise _error(layer, "it has no int8 weights", REQUANTIZE)
     weights = quantized.weights[layer.name][0]
     channels = map_shape(layer.shape)[2]
-    in_channels = map_shape(network[layer.inputs[0]].shape)[2]
-    if layer.op == "dense":
-        (width, height), in_channels = dense_kernel(network, layer)
-        expected = (channels, width * height * in_channels)
-    else:
-        width, height = layer.attrs["kernel"]
-        expected = (channels, height, width, in_channels)
-        if layer.op == "depthwise_conv":
-            expected = (1, height, width, in_channels)
+    expected = _WEIGHTS[layer.op](network, layer)
     if weights.dtype != np.int8 or weights.shape != expected:
         found = f"{weights.dtype} {list(weights.shape)}"
         raise _error(layer, f"weights are {found}, expected int8 {list(expected)}", REQUANTIZE)
@@ -121,10 +127,15 @@ def _softmax(quantized, layer):
         raise _error(layer, "a softmax inside the network cannot be quantized", "keep it at the end only")
 
 
-_RULES = {
-    **dict.fromkeys(WEIGHTED, _weighted),
-    **dict.fromkeys(("max_pool", "concat", "flatten"), _same_fix_point),
-    "avg_pool": _average,
-    "add": _add,
-    "softmax": _softmax,
-}
+_RULES = Total(
+    "compiler.representable: conditions of a layer",
+    folded_ops,
+    {
+        "input": lambda quantized, layer: None,
+        **dict.fromkeys(WEIGHTED, _weighted),
+        **dict.fromkeys(("max_pool", "concat", "flatten"), _same_fix_point),
+        "avg_pool": _average,
+        "add": _add,
+        "softmax": _softmax,
+    },
+)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
+from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_kernel, map_shape
-from dpuflow.network import QuantizedNetwork
+from dpuflow.network import OPS, QuantizedNetwork
 
 log = logging.getLogger("dpuflow")
 
@@ -51,9 +52,7 @@ def check(network, target):
         network = network.network
     findings = []
     for layer in network.layers:
-        rules = _RULES.get(layer.op)
-        if rules:
-            findings.extend(rules(_Subject(layer, target), network))
+        findings.extend(_RULES[layer.op](_Subject(layer, target), network))
     return findings
 
 
@@ -282,13 +281,23 @@ def _softmax(subject, network):
         )
 
 
-_RULES = {
-    "conv": _conv,
-    "dense": _dense,
-    "depthwise_conv": _depthwise,
-    "max_pool": _pool,
-    "avg_pool": _pool,
-    "add": _add,
-    "leaky_relu": _leaky,
-    "softmax": _softmax,
-}
+def _free(subject, network):
+    """No limit of its own: it moves bytes, or folding makes something else of it."""
+    return ()
+
+
+_RULES = Total(
+    "compiler.target_check: limits of a layer",
+    OPS,
+    {
+        "conv": _conv,
+        "dense": _dense,
+        "depthwise_conv": _depthwise,
+        "max_pool": _pool,
+        "avg_pool": _pool,
+        "add": _add,
+        "leaky_relu": _leaky,
+        "softmax": _softmax,
+        **dict.fromkeys(("input", "concat", "flatten", "relu", "relu6", "batch_norm"), _free),
+    },
+)

@@ -9,7 +9,8 @@ no eltwise op: those two formulas are the same counting applied to the ALU engin
 
 from math import ceil, prod
 
-ALU_OPS = ("depthwise_conv", "max_pool", "avg_pool", "add")
+from dpuflow.base.totality import Total
+from dpuflow.network import FOLDED_AWAY, OPS, WEIGHTED
 
 
 def round_up(value, multiple):
@@ -124,26 +125,65 @@ def layer_is_augmented(network, layer, target):
 def layer_workload(network, layer, target):
     """(workload, workload_on_arch) of one layer of a folded Network; (0, 0) if it computes nothing.
 
-    input, flatten, concat and softmax count zero, as in the vendor's files.
+    input, flatten, concat and softmax count zero, as in the vendor's files, and so does what folding
+    removes.
     """
-    shape = map_shape(layer.shape)
-    if layer.op in ("conv", "dense"):
-        if layer.op == "dense":
-            kernel, channels = dense_kernel(network, layer)
-        else:
-            kernel, channels = layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
-        augmented = layer_is_augmented(network, layer, target)
-        return (
-            conv_workload(shape, kernel, channels),
-            conv_workload_on_arch(shape, kernel, channels, target, augmented),
-        )
-    if layer.op in ("max_pool", "avg_pool"):
-        kernel = layer.attrs["kernel"]
-        return pool_workload(shape, kernel), pool_workload_on_arch(shape, kernel, target)
-    if layer.op == "depthwise_conv":
-        kernel = layer.attrs["kernel"]
-        return depthwise_workload(shape, kernel), depthwise_workload_on_arch(shape, kernel, target)
-    if layer.op == "add":
-        count = len(layer.inputs)
-        return eltwise_workload(shape, count), eltwise_workload_on_arch(shape, target, count)
+    return _WORKLOAD[layer.op](network, layer, target, map_shape(layer.shape))
+
+
+def layer_window(network, layer):
+    """((KW, KH), IC) that one output of a weighted layer reads."""
+    return _WINDOW[layer.op](network, layer)
+
+
+def _own_window(network, layer):
+    return layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
+
+
+_WINDOW = Total(
+    "compiler.workload: window of a weighted layer",
+    WEIGHTED,
+    {"conv": _own_window, "depthwise_conv": _own_window, "dense": dense_kernel},
+)
+
+
+def _array(network, layer, target, shape):
+    kernel, channels = layer_window(network, layer)
+    augmented = layer_is_augmented(network, layer, target)
+    return (
+        conv_workload(shape, kernel, channels),
+        conv_workload_on_arch(shape, kernel, channels, target, augmented),
+    )
+
+
+def _pool(network, layer, target, shape):
+    kernel = layer.attrs["kernel"]
+    return pool_workload(shape, kernel), pool_workload_on_arch(shape, kernel, target)
+
+
+def _depthwise(network, layer, target, shape):
+    kernel = layer.attrs["kernel"]
+    return depthwise_workload(shape, kernel), depthwise_workload_on_arch(shape, kernel, target)
+
+
+def _add(network, layer, target, shape):
+    count = len(layer.inputs)
+    return eltwise_workload(shape, count), eltwise_workload_on_arch(shape, target, count)
+
+
+def _none(network, layer, target, shape):
     return 0, 0
+
+
+_WORKLOAD = Total(
+    "compiler.workload: operations of a layer",
+    OPS,
+    {
+        **dict.fromkeys(("conv", "dense"), _array),
+        **dict.fromkeys(("max_pool", "avg_pool"), _pool),
+        "depthwise_conv": _depthwise,
+        "add": _add,
+        **dict.fromkeys(("input", "concat", "flatten", "softmax"), _none),
+        **dict.fromkeys(FOLDED_AWAY, _none),
+    },
+)

@@ -13,23 +13,29 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import ceil, prod
 
+from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import (
-    dense_kernel,
     layer_is_augmented,
+    layer_window,
     layer_workload,
     map_shape,
     round_up,
 )
-from dpuflow.network import QuantizedNetwork
+from dpuflow.network import FOLDED_AWAY, OPS, OUTPUT, WEIGHTED, QuantizedNetwork
 
-ENGINES = {
-    "conv": "convolution",
-    "dense": "convolution",
-    "depthwise_conv": "alu",
-    "max_pool": "alu",
-    "avg_pool": "alu",
-    "add": "alu",
-}
+ENGINES = Total(
+    "dpuczdx8g.cost_model: engine that works on a layer (None: none does)",
+    OPS,
+    {
+        "conv": "convolution",
+        "dense": "convolution",
+        "depthwise_conv": "alu",
+        "max_pool": "alu",
+        "avg_pool": "alu",
+        "add": "alu",
+        **dict.fromkeys(("input", "concat", "flatten", "softmax", *FOLDED_AWAY)),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def estimate(network, target, assumptions=None):
     layers = [
         _layer(network, layer, target, clock, assumptions, on_chip)
         for layer in network.layers
-        if layer.op in ENGINES
+        if ENGINES[layer.op]
     ]
     dpu_us = sum(row["time_us"] for row in layers)
     compute_us = sum(row["compute_us"] for row in layers)
@@ -111,14 +117,19 @@ def estimate(network, target, assumptions=None):
 
 def layer_cycles(network, layer, target):
     """Cycles that the engine of `layer` works on one frame (0 for ops that compute nothing)."""
+    return _CYCLES[ENGINES[layer.op]](network, layer, target)
+
+
+def _alu_cycles(network, layer, target):
     height, width, channels = map_shape(layer.shape)
     groups = ceil(channels / target.input_channel_parallel)
-    if ENGINES.get(layer.op) == "alu":
-        taps = len(layer.inputs) if layer.op == "add" else prod(layer.attrs["kernel"])
-        return ceil(height / target.alu_pixel_parallel) * width * groups * taps
-    if layer.op not in ENGINES:
-        return 0
-    kernel, in_channels = _window(network, layer)
+    taps = prod(layer.attrs["kernel"]) if "kernel" in OPS[layer.op] else len(layer.inputs)
+    return ceil(height / target.alu_pixel_parallel) * width * groups * taps
+
+
+def _convolution_cycles(network, layer, target):
+    height, width, channels = map_shape(layer.shape)
+    kernel, in_channels = layer_window(network, layer)
     parallel = target.input_channel_parallel
     if layer_is_augmented(network, layer, target):
         steps = kernel[1] * ceil(kernel[0] * in_channels / parallel)
@@ -128,20 +139,34 @@ def layer_cycles(network, layer, target):
     return rows * width * ceil(channels / target.output_channel_parallel) * steps
 
 
+_CYCLES = Total(
+    "dpuczdx8g.cost_model: cycles of an engine",
+    lambda: set(ENGINES.values()),
+    {"convolution": _convolution_cycles, "alu": _alu_cycles, None: lambda *_: 0},
+)
+
+
 def parameter_bytes(network, layer):
     """Bytes of int8 weights and bias of a layer."""
-    if layer.op not in ("conv", "dense", "depthwise_conv"):
+    if layer.op not in WEIGHTED:
         return 0
-    kernel, in_channels = _window(network, layer)
+    kernel, in_channels = layer_window(network, layer)
     out_channels = map_shape(layer.shape)[2]
-    inputs = 1 if layer.op == "depthwise_conv" else in_channels
+    inputs = _CHANNELS_READ[layer.op](in_channels)
     return out_channels * (prod(kernel) * inputs + 1)
+
+
+_CHANNELS_READ = Total(
+    "dpuczdx8g.cost_model: channels of which one output channel has weights",
+    WEIGHTED,
+    {"conv": lambda channels: channels, "dense": lambda channels: channels, "depthwise_conv": lambda _: 1},
+)
 
 
 def activation_memory(network):
     """Greatest number of bytes of int8 feature maps alive at once (no layer fused into another)."""
     order = {layer.name: index for index, layer in enumerate(network.layers)}
-    maps = [layer for layer in network.layers if layer.op not in ("flatten", "softmax")]
+    maps = [layer for layer in network.layers if layer.op in FOLDED_AWAY or OUTPUT[layer.op] == "integers"]
     spans = {layer.name: (order[layer.name], _last_read(network, layer.name, order)) for layer in maps}
     sizes = {layer.name: prod(layer.shape) for layer in maps}
     return max(
@@ -157,12 +182,6 @@ def _last_read(network, name, order):
         through = _last_read(network, reader.name, order) if reader.op == "flatten" else order[reader.name]
         last = max(last, through)
     return last
-
-
-def _window(network, layer):
-    if layer.op == "dense":
-        return dense_kernel(network, layer)
-    return layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
 
 
 def _stored(shape, target):
@@ -185,7 +204,7 @@ def _kept_on_chip(network, target):
         while len(readers) == 1 and readers[0].op == "flatten":
             readers = network.consumers(readers[0].name)
         fits = max(_stored(layer.shape, target), _stored(following.shape, target)) <= room
-        if layer.op != "input" and following.op in ENGINES and readers == [following] and fits:
+        if layer.op != "input" and ENGINES[following.op] and readers == [following] and fits:
             kept.add(layer.name)
     return kept
 

@@ -6,10 +6,8 @@ what goes wrong: saturation, halves, negative shifts, extreme values, odd sizes.
 
 import numpy as np
 
-from dpuflow.emulator.operations import Conv, Eltwise, HardSigmoid, Nonlinear, Pool
+from dpuflow.emulator.operations import NONLINEAR, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
 from dpuflow.xir import Graph
-
-ACTIVATIONS = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
 
 
 def values(rng, shape):
@@ -24,7 +22,7 @@ def values(rng, shape):
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
-def nonlinear(rng, kinds=ACTIVATIONS):
+def nonlinear(rng, kinds=NONLINEAR):
     """Random Nonlinear; half of them none or ReLU."""
     kind = str(rng.choice(kinds[:2] if rng.random() < 0.5 else kinds))
     hsigmoid_in = int(rng.integers(0, 8))

@@ -10,7 +10,18 @@ which is checked here from bounds on |acc|, not hoped for.
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT
+from dpuflow.base.totality import Total
 from dpuflow.emulator import oracle
+from dpuflow.emulator.operations import NONLINEAR
+
+LOWEST = Total(
+    "emulator.requantise: least int8 behind the first rounding",
+    NONLINEAR,
+    {
+        **dict.fromkeys(("RELU", "RELU6"), 0),
+        **dict.fromkeys(("NONE", "LEAKYRELU", "HSIGMOID", "HSWISH"), INT8_MIN),
+    },
+)
 
 MANTISSA = {np.dtype(np.float32): 24, np.dtype(np.float64): 53}
 _LARGEST_SHIFT = {np.dtype(np.float32): 60, np.dtype(np.float64): 500}
@@ -50,7 +61,7 @@ class Requantise:
     def __init__(self, largest, shift_cut, nonlinear, fix_out, bias=None, shift_bias=0):
         largest = [int(v) for v in largest]
         biases = [0] * len(largest) if bias is None else [int(b) for b in bias]
-        self.low = 0 if nonlinear.kind in ("RELU", "RELU6") else INT8_MIN
+        self.low = LOWEST[nonlinear.kind]
         self.high = RELU6_LIMIT if nonlinear.kind == "RELU6" and fix_out <= 4 else INT8_MAX
         self.table = _second_stage(nonlinear)
         self.leaky = nonlinear.kind == "LEAKYRELU"

@@ -8,12 +8,17 @@ import math
 
 import numpy as np
 
-from dpuflow.network import ACTIVATIONS, OPS, WEIGHTED
+from dpuflow.base.totality import Total
+from dpuflow.network import ACTIVATIONS, OPS, OUTPUT, WEIGHTED, folded_ops, output_axis
 
-FOLDED = ("input", *WEIGHTED, "max_pool", "avg_pool", "add", "concat", "flatten", "softmax")
-"""Ops that are left after folding."""
-INPUTS = {"input": (0, 0), "add": (2, 2), "concat": (1, 2**31)}
-"""op -> (fewest, most) inputs; one for the others."""
+INPUTS = Total(
+    "network.check: (fewest, most) inputs",
+    folded_ops,
+    {
+        **{"input": (0, 0), "add": (2, 2), "concat": (1, 2**31)},
+        **dict.fromkeys((*WEIGHTED, "max_pool", "avg_pool", "flatten", "softmax"), (1, 1)),
+    },
+)
 MAX_PAD, MAX_FIX_POINT, MAX_ELEMENTS = 255, 64, 2**31
 """Far beyond what a quantizer chooses; they bound memory and shifts."""
 
@@ -57,14 +62,14 @@ def _check_scaling(scaling):
 
 
 def _check_form(layer, before):
-    if layer.op not in FOLDED:
+    if layer.op not in folded_ops():
         raise ValueError("unknown op")
     if not layer.name or not isinstance(layer.inputs, list):
         raise ValueError("no name, or inputs that are no list")
     for name in layer.inputs:
         if name not in before:
             raise ValueError(f"it reads {name!r}, which is not defined before it")
-    least, most = INPUTS.get(layer.op, (1, 1))
+    least, most = INPUTS[layer.op]
     if not least <= len(layer.inputs) <= most:
         raise ValueError(f"it has {len(layer.inputs)} inputs")
     if layer.attrs.keys() != set(OPS[layer.op]):
@@ -89,7 +94,7 @@ def _check_form(layer, before):
 def _check_parameters(layer, quantized):
     name, weighted = layer.name, layer.op in WEIGHTED
     positions = [quantized.fix_points.get(name)]
-    if (positions[0] is None) != (layer.op == "softmax"):
+    if (positions[0] is None) != (OUTPUT[layer.op] == "reals"):
         raise ValueError("a fix_point is missing, or one too many")
     for kind, table, real in (
         ("weights", quantized.weights, layer.weights),
@@ -108,37 +113,43 @@ def _check_parameters(layer, quantized):
     if any(abs(n) > MAX_FIX_POINT for n in positions if n is not None):
         raise ValueError(f"fix_points {positions} beyond {MAX_FIX_POINT}")
     if name in quantized.biases:
-        outputs = quantized.weights[name][0].shape[-1 if layer.op == "depthwise_conv" else 0]
+        outputs = quantized.weights[name][0].shape[output_axis(layer)]
         if quantized.biases[name][0].shape != (outputs,):
             raise ValueError("the bias does not have one number for each output channel")
 
 
 def _shape(layer, inputs, weights):
     """Output shape from the inputs' shapes; ValueError when they do not fit."""
-    if layer.op == "input":
-        return layer.shape
+    return _SHAPES[layer.op](layer, inputs, weights.get(layer.name, (None,))[0])
+
+
+def _dense_shape(layer, inputs, data):
+    if data.ndim != 2 or inputs[0] != data.shape[1:]:
+        raise ValueError(f"weights {data.shape} on an input {inputs[0]}")
+    return data.shape[:1]
+
+
+def _concat_shape(layer, inputs, data):
     first = inputs[0]
-    if layer.op in ("conv", "depthwise_conv", "max_pool", "avg_pool"):
-        return _window_shape(layer, first, weights.get(layer.name, (None,))[0])
-    if layer.op == "dense":
-        data = weights[layer.name][0]
-        if data.ndim != 2 or first != data.shape[1:]:
-            raise ValueError(f"weights {data.shape} on an input {first}")
-        return data.shape[:1]
-    if layer.op == "flatten":
-        return (math.prod(first),)
-    if layer.op == "concat":
-        if layer.attrs["axis"] != len(first) or len({shape[:-1] for shape in inputs}) != 1:
-            raise ValueError(f"inputs {inputs} along axis {layer.attrs['axis']!r}")
-        return (*first[:-1], sum(shape[-1] for shape in inputs))
-    if layer.op == "softmax" and len(first) != 1:
-        raise ValueError(f"over an input {first}")
-    if any(shape != first for shape in inputs):
+    if layer.attrs["axis"] != len(first) or len({shape[:-1] for shape in inputs}) != 1:
+        raise ValueError(f"inputs {inputs} along axis {layer.attrs['axis']!r}")
+    return (*first[:-1], sum(shape[-1] for shape in inputs))
+
+
+def _add_shape(layer, inputs, data):
+    if any(shape != inputs[0] for shape in inputs):
         raise ValueError(f"of different inputs {inputs}")
-    return first
+    return inputs[0]
 
 
-def _window_shape(layer, shape, data):
+def _softmax_shape(layer, inputs, data):
+    if len(inputs[0]) != 1:
+        raise ValueError(f"over an input {inputs[0]}")
+    return inputs[0]
+
+
+def _window_shape(layer, inputs, data):
+    shape = inputs[0]
     if len(shape) != 3:
         raise ValueError(f"on an input {shape}")
     (kernel_w, kernel_h), (stride_w, stride_h) = layer.attrs["kernel"], layer.attrs["stride"]
@@ -155,3 +166,18 @@ def _window_shape(layer, shape, data):
     height = (shape[0] + top + bottom - (kernel_h - 1) * dilation_h - 1) // stride_h + 1
     width = (shape[1] + left + right - (kernel_w - 1) * dilation_w - 1) // stride_w + 1
     return height, width, channels
+
+
+_SHAPES = Total(
+    "network.check: output shape",
+    folded_ops,
+    {
+        "input": lambda layer, inputs, data: layer.shape,
+        **dict.fromkeys(("conv", "depthwise_conv", "max_pool", "avg_pool"), _window_shape),
+        "dense": _dense_shape,
+        "add": _add_shape,
+        "concat": _concat_shape,
+        "flatten": lambda layer, inputs, data: (math.prod(inputs[0]),),
+        "softmax": _softmax_shape,
+    },
+)

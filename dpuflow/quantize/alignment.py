@@ -9,18 +9,31 @@ the vendor's TF2 tool leaves it out of the alignment, too).
 import numpy as np
 
 from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
-from dpuflow.network import WEIGHTED
+from dpuflow.base.totality import Total
+from dpuflow.network import OUTPUT, WEIGHTED, folded_ops
 from dpuflow.quantize.positions import ANY_POSITION
 
-SHARED = ("max_pool", "concat", "flatten")
+
+def _is_partial(network, layer):
+    """Whether an average pooling's window is less than the map."""
+    height, width, _ = network[layer.inputs[0]].shape
+    return tuple(layer.attrs["kernel"]) != (width, height)
 
 
-def _shares(network, layer):
+_SHARES = Total(
+    "quantize.alignment: whether a layer's output must have its inputs' position",
+    folded_ops,
+    {
+        **dict.fromkeys(("max_pool", "concat", "flatten"), lambda network, layer: True),
+        **dict.fromkeys(("input", *WEIGHTED, "add", "softmax"), lambda network, layer: False),
+        "avg_pool": _is_partial,
+    },
+)
+
+
+def shares(network, layer):
     """Whether a layer's output must have its inputs' position."""
-    if layer.op == "avg_pool":
-        height, width, _ = network[layer.inputs[0]].shape
-        return tuple(layer.attrs["kernel"]) != (width, height)
-    return layer.op in SHARED
+    return _SHARES[layer.op](network, layer)
 
 
 def _set(positions, name, position, report, why):
@@ -35,10 +48,10 @@ def position_groups(network):
     """Lists of layer names that must share a position, in topological order."""
     group = {}
     for layer in network.layers:
-        if layer.op == "softmax":
+        if OUTPUT[layer.op] == "reals":
             continue
         group[layer.name] = [layer.name]
-        if _shares(network, layer):
+        if shares(network, layer):
             for name in layer.inputs:
                 if group[name] is not group[layer.name]:
                     merged = group[name] + group[layer.name]
@@ -71,17 +84,26 @@ def align_as_vendor(network, positions):
     costs range in front of a global average). Returns the changes {"tensor", "from", "to", "why"}.
     """
     report = []
+    for kind, name in (("concat", "concatenation"), ("pool", "pooling")):
+        for layer in network.layers:
+            if _VENDOR_ALIGNS[layer.op] == kind:
+                for source in layer.inputs:
+                    why = f"input of {name} {layer.name}"
+                    _set(positions, source, positions[layer.name], report, why)
     for layer in network.layers:
-        if layer.op == "concat":
-            for name in layer.inputs:
-                _set(positions, name, positions[layer.name], report, f"input of concatenation {layer.name}")
-    for layer in network.layers:
-        if layer.op in ("max_pool", "avg_pool"):
-            _set(positions, layer.inputs[0], positions[layer.name], report, f"input of pooling {layer.name}")
-    for layer in network.layers:
-        if layer.op == "flatten":
+        if OUTPUT[layer.op] == "its input's integers":
             positions[layer.name] = positions[layer.inputs[0]]
     return report
+
+
+_VENDOR_ALIGNS = Total(
+    "quantize.alignment: pass in which the vendor aligns a layer's inputs (None: in none)",
+    folded_ops,
+    {
+        **{"concat": "concat", "max_pool": "pool", "avg_pool": "pool"},
+        **dict.fromkeys(("input", *WEIGHTED, "add", "flatten", "softmax")),
+    },
+)
 
 
 def repair_shifts(

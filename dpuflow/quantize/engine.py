@@ -11,7 +11,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
-from dpuflow.network import WEIGHTED
+from dpuflow.base.totality import Total
+from dpuflow.network import ACTIVATIONS, OPS, WEIGHTED, folded_ops, output_axis
 
 IM2COL_BYTES = 4 << 20
 """Size of one patch matrix: about the second-level cache."""
@@ -52,10 +53,7 @@ def weight_matrix(layer, weights):
 
 
 def patches(layer, x):
-    """Yield (slice of images, patch matrix (rows, K)) of a conv or dense layer, in cache-sized pieces."""
-    if layer.op == "dense":
-        yield slice(0, len(x)), x
-        return
+    """Yield (slice of images, patch matrix (rows, K)) of a conv layer, in cache-sized pieces."""
     padded = pad_map(x, layer.attrs["pad"])
     view = windows(padded, layer.attrs["kernel"], layer.attrs["stride"], layer.attrs["dilation"])
     per_image = int(np.prod(view.shape[1:])) * x.itemsize
@@ -67,8 +65,14 @@ def patches(layer, x):
 
 def linear(layer, x, weights):
     """Weighted sums without bias: (N, *layer.shape) of x's dtype."""
-    if layer.op == "depthwise_conv":
-        return _depthwise(layer, x, weights)
+    return _LINEAR[layer.op](layer, x, weights)
+
+
+def _dense(layer, x, weights):
+    return np.matmul(x, weight_matrix(layer, weights).astype(x.dtype, copy=False))
+
+
+def _conv(layer, x, weights):
     matrix = weight_matrix(layer, weights).astype(x.dtype, copy=False)
     out = np.empty((len(x), *layer.shape), x.dtype)
     for images, rows in patches(layer, x):
@@ -89,6 +93,13 @@ def _depthwise(layer, x, weights):
             for j in range(kw):
                 out[images] += view[images, :, :, i, j] * weights[0, i, j].astype(x.dtype)
     return out
+
+
+_LINEAR = Total(
+    "quantize.engine: weighted sums",
+    WEIGHTED,
+    {"conv": _conv, "depthwise_conv": _depthwise, "dense": _dense},
+)
 
 
 def max_pool(layer, x):
@@ -118,13 +129,19 @@ SLOPE = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
 
 def activate(x, activation):
     """Apply an activation of `network.ACTIVATIONS` in real numbers (may work in place)."""
-    if activation == "RELU":
-        return np.maximum(x, 0, out=x)
-    if activation == "RELU6":
-        return np.clip(x, 0, 6, out=x)
-    if activation == "LEAKYRELU":
-        return np.where(x < 0, x * x.dtype.type(SLOPE), x)
-    return x
+    return _ACTIVATE[activation](x)
+
+
+_ACTIVATE = Total(
+    "quantize.engine: activation in real numbers",
+    ACTIVATIONS,
+    {
+        "NONE": lambda x: x,
+        "RELU": lambda x: np.maximum(x, 0, out=x),
+        "RELU6": lambda x: np.clip(x, 0, 6, out=x),
+        "LEAKYRELU": lambda x: np.where(x < 0, x * x.dtype.type(SLOPE), x),
+    },
+)
 
 
 def softmax(x):
@@ -136,27 +153,54 @@ def softmax(x):
 def float_layer(layer, inputs):
     """One layer in float32. inputs: arrays (N, ...). Average pooling divides exactly; a fused
     LEAKYRELU has the DPU's slope."""
-    op, x = layer.op, inputs[0]
-    if op in WEIGHTED:
-        out = linear(layer, x, layer.weights)
-        if layer.bias is not None:
-            out += layer.bias
-        return activate(out, layer.attrs["activation"])
-    if op == "add":
-        return activate(sum(inputs[1:], start=inputs[0].copy()), layer.attrs["activation"])
-    if op == "avg_pool":
-        return window_sum(layer, x) / np.float32(layer.attrs["kernel"][0] * layer.attrs["kernel"][1])
-    simple = {
-        "max_pool": lambda: max_pool(layer, x),
-        "concat": lambda: np.concatenate(inputs, axis=-1),
-        "flatten": lambda: x.reshape(len(x), -1),
-        "softmax": lambda: softmax(x),
-        "batch_norm": lambda: x * layer.weights + layer.bias,
-        "relu": lambda: np.maximum(x, 0),
-        "relu6": lambda: np.clip(x, 0, 6),
-        "leaky_relu": lambda: np.where(x < 0, x * np.float32(layer.attrs["alpha"]), x),
-    }
-    return simple[op]()
+    return _FLOAT[layer.op](layer, inputs)
+
+
+def _float_weighted(layer, inputs):
+    out = linear(layer, inputs[0], layer.weights)
+    if layer.bias is not None:
+        out += layer.bias
+    return activate(out, layer.attrs["activation"])
+
+
+def _float_add(layer, inputs):
+    return activate(sum(inputs[1:], start=inputs[0].copy()), layer.attrs["activation"])
+
+
+def _float_average(layer, inputs):
+    area = layer.attrs["kernel"][0] * layer.attrs["kernel"][1]
+    return window_sum(layer, inputs[0]) / np.float32(area)
+
+
+def _input(layer, inputs):
+    raise ValueError(f"layer {layer.name!r} is an input: it is given, not computed")
+
+
+_MOVED = {
+    "max_pool": lambda layer, inputs: max_pool(layer, inputs[0]),
+    "concat": lambda layer, inputs: np.concatenate(inputs, axis=-1),
+    "flatten": lambda layer, inputs: inputs[0].reshape(len(inputs[0]), -1),
+}
+"""What moves or compares values, the same on reals and integers."""
+
+_FLOAT = Total(
+    "quantize.engine: a layer in float32",
+    OPS,
+    {
+        **_MOVED,
+        **dict.fromkeys(WEIGHTED, _float_weighted),
+        "input": _input,
+        "add": _float_add,
+        "avg_pool": _float_average,
+        "softmax": lambda layer, inputs: softmax(inputs[0]),
+        "batch_norm": lambda layer, inputs: inputs[0] * layer.weights + layer.bias,
+        "relu": lambda layer, inputs: np.maximum(inputs[0], 0),
+        "relu6": lambda layer, inputs: np.clip(inputs[0], 0, 6),
+        "leaky_relu": lambda layer, inputs: np.where(
+            inputs[0] < 0, inputs[0] * np.float32(layer.attrs["alpha"]), inputs[0]
+        ),
+    },
+)
 
 
 def run_float(network, x, keep=None):
@@ -197,12 +241,19 @@ def round_half_up(x):
 
 def saturate(x, activation="NONE"):
     """Clamp to int8 in place; RELU folds into the lower bound."""
-    return np.clip(x, 0 if activation in ("RELU", "RELU6") else INT8_MIN, INT8_MAX, out=x)
+    return np.clip(x, LOWEST[activation], INT8_MAX, out=x)
+
+
+LOWEST = Total(
+    "quantize.engine: least int8 behind an activation",
+    ACTIVATIONS,
+    {"NONE": INT8_MIN, "RELU": 0, "RELU6": 0, "LEAKYRELU": INT8_MIN},
+)
 
 
 def needs_float64(layer, weights, bias=None, shift_bias=0):
     """True when float32 cannot hold every possible accumulator of these int8 parameters exactly."""
-    axes = (0, 1, 2) if layer.op == "depthwise_conv" else tuple(range(1, weights.ndim))
+    axes = tuple(np.delete(np.arange(weights.ndim), output_axis(layer)))
     total = 128 * np.abs(weights.astype(np.int64)).sum(axis=axes).max(initial=0)
     if bias is not None:
         total = total + np.abs(bias.astype(np.int64)).max(initial=0) * 2.0 ** max(shift_bias, 0)
@@ -213,7 +264,7 @@ def needs_float64(layer, weights, bias=None, shift_bias=0):
 def finish(accumulated, shift_cut, activation, fix_point):
     """Accumulator (bias included) -> int8 grid: activation, /2**shift_cut, DPU_ROUND, saturate."""
     x = accumulated
-    if activation == "LEAKYRELU":
+    if activation == "LEAKYRELU":  # the others act by the clamps below; `saturate` refuses unknown ones
         numerator, shift = LEAKY_RELU_SLOPE
         x = np.where(x < 0, x.astype(np.float64) * (numerator / 2**shift), x)
     x = round_half_up(x * x.dtype.type(2.0**-shift_cut))
@@ -255,22 +306,47 @@ def add_guarded(inputs, fix_points, fix_out):
 
 def integer_layer(quantized, layer, inputs):
     """One layer of a QuantizedNetwork on int8-valued float32 arrays; softmax gets real numbers."""
-    op, name = layer.op, layer.name
     fixes = [quantized.fix_points[i] for i in layer.inputs]
-    if op == "softmax":
-        return softmax(inputs[0].astype(np.float32) * np.float32(2.0 ** -fixes[0]))
-    fix = quantized.fix_points[name]
-    if op in WEIGHTED:
-        bias = quantized.biases[name][0] if name in quantized.biases else None
-        shift_bias = quantized.shift_bias(name) if bias is not None else 0
-        total = accumulate(layer, inputs[0], quantized.weights[name][0], bias, shift_bias)
-        return finish(total, quantized.shift_cut(name), layer.attrs["activation"], fix)
-    if op == "add":
-        return finish(add_guarded(inputs, fixes, fix), 0, layer.attrs["activation"], fix)
-    if op == "avg_pool":
-        return finish(average(layer, inputs[0], fix - fixes[0]), 0, "NONE", fix)
+    return _INTEGER[layer.op](quantized, layer, inputs, fixes, quantized.fix_points.get(layer.name))
+
+
+def _integer_softmax(quantized, layer, inputs, fixes, fix):
+    return softmax(inputs[0].astype(np.float32) * np.float32(2.0 ** -fixes[0]))
+
+
+def _integer_weighted(quantized, layer, inputs, fixes, fix):
+    name = layer.name
+    bias = quantized.biases[name][0] if name in quantized.biases else None
+    shift_bias = quantized.shift_bias(name) if bias is not None else 0
+    total = accumulate(layer, inputs[0], quantized.weights[name][0], bias, shift_bias)
+    return finish(total, quantized.shift_cut(name), layer.attrs["activation"], fix)
+
+
+def _integer_add(quantized, layer, inputs, fixes, fix):
+    return finish(add_guarded(inputs, fixes, fix), 0, layer.attrs["activation"], fix)
+
+
+def _integer_average(quantized, layer, inputs, fixes, fix):
+    return finish(average(layer, inputs[0], fix - fixes[0]), 0, "NONE", fix)
+
+
+def _integer_moved(quantized, layer, inputs, fixes, fix):
     moved = float_layer(layer, [_requantize(x, f, fix) for x, f in zip(inputs, fixes, strict=True)])
     return moved.astype(np.float32, copy=False)
+
+
+_INTEGER = Total(
+    "quantize.engine: a layer in the DPU's integers",
+    folded_ops,
+    {
+        **dict.fromkeys(_MOVED, _integer_moved),
+        **dict.fromkeys(WEIGHTED, _integer_weighted),
+        "input": lambda quantized, layer, *_: _input(layer, []),
+        "add": _integer_add,
+        "avg_pool": _integer_average,
+        "softmax": _integer_softmax,
+    },
+)
 
 
 def _requantize(x, fix_from, fix_to):

@@ -8,17 +8,34 @@ tool step by step (facts quantizers.md A3, "CLE").
 
 import numpy as np
 
+from dpuflow.base.totality import Total
+from dpuflow.network import ACTIVATIONS, WEIGHTED, folded_ops, output_axis, per_output_channel
+
 SWEEPS = 10
 LIMITS = (0.01, 100.0)
 THRESHOLD = 0.5
-TRANSPARENT = ("max_pool", "avg_pool")
+PASSES_SCALE = Total(
+    "quantize.equalization: whether a positive factor per channel passes through unchanged",
+    folded_ops,
+    {
+        **dict.fromkeys(("max_pool", "avg_pool", "flatten"), True),
+        **dict.fromkeys(("input", *WEIGHTED, "add", "concat", "softmax"), False),
+    },
+)
+COMMUTES = Total(
+    "quantize.equalization: whether f(s x) = s f(x) for every s > 0",
+    ACTIVATIONS,
+    {"NONE": True, "RELU": True, "RELU6": False, "LEAKYRELU": True},
+)
+VENDORS_ENDS, VENDORS_WAY = ("conv", "depthwise_conv"), ("max_pool", "avg_pool")
+"""Layers that the vendor's tool equalizes, and what may lie between them."""
 
 
-def chains(network, heads=("conv", "depthwise_conv"), tails=("conv", "depthwise_conv"), through=TRANSPARENT):
-    """Pairs (head, tail) of weighted layers joined by single-reader, channel-wise positive steps."""
+def chains(network, ends, through):
+    """Pairs (head, tail) of layers `ends` joined by single-reader steps `through`."""
     pairs = []
     for head in network.layers:
-        if head.op not in heads or head.attrs["activation"] == "RELU6":
+        if head.op not in ends or not COMMUTES[head.attrs["activation"]]:
             continue
         layer = head
         while True:
@@ -26,9 +43,9 @@ def chains(network, heads=("conv", "depthwise_conv"), tails=("conv", "depthwise_
             if len(readers) != 1:
                 break
             layer = readers[0]
-            if layer.op in tails:
+            if layer.op in ends:
                 pairs.append((head, layer))
-            if layer.op not in through:
+            if not PASSES_SCALE[layer.op] or layer.op not in through:
                 break
     return pairs
 
@@ -43,45 +60,33 @@ def relu6_to_relu(network):
 
 def output_range(layer):
     """Largest |weight|, bias included, per output channel."""
-    weights = np.abs(layer.weights)
-    largest = (
-        weights.max(axis=(0, 1, 2))
-        if layer.op == "depthwise_conv"
-        else weights.reshape(len(weights), -1).max(1)
-    )
+    weights = np.moveaxis(np.abs(layer.weights), output_axis(layer), 0)
+    largest = weights.reshape(len(weights), -1).max(axis=1)
     return largest if layer.bias is None else np.maximum(largest, np.abs(layer.bias))
 
 
 def input_range(layer, channels):
-    """Largest |weight| per input channel of the map in front (dense behind flatten: channel fastest)."""
-    weights = np.abs(layer.weights)
-    if layer.op == "dense":
-        return weights.reshape(-1, channels).max(axis=0)
-    return weights.max(axis=(0, 1, 2))
+    """Largest |weight| per input channel of the map in front: the last axis, channel fastest."""
+    return np.abs(layer.weights).reshape(-1, channels).max(axis=0)
 
 
 def scale_output(layer, factors):
     """Multiply the output channels of a weighted layer."""
-    shape = [1] * layer.weights.ndim
-    shape[-1 if layer.op == "depthwise_conv" else 0] = -1
-    layer.weights = (layer.weights * factors.reshape(shape)).astype(np.float32)
+    layer.weights = (layer.weights * per_output_channel(layer, factors)).astype(np.float32)
     if layer.bias is not None:
         layer.bias = (layer.bias * factors).astype(np.float32)
 
 
 def scale_input(layer, factors):
-    """Multiply the weights that read each channel of the map in front."""
-    if layer.op == "dense":
-        times = layer.weights.shape[1] // len(factors)
-        layer.weights = (layer.weights * np.tile(factors, times)).astype(np.float32)
-    else:
-        layer.weights = (layer.weights * factors).astype(np.float32)
+    """Multiply the weights that read each channel of the map in front: the last axis, channel fastest."""
+    times = layer.weights.shape[-1] // len(factors)
+    layer.weights = (layer.weights * np.tile(factors, times)).astype(np.float32)
 
 
 def vendor_equalize(network, sweeps=SWEEPS):
     """The vendor's CLE, in place: conv to conv only, 10 sweeps, factors in [0.01, 100]."""
     relu6_to_relu(network)
-    pairs = chains(network)
+    pairs = chains(network, VENDORS_ENDS, VENDORS_WAY)
     for _ in range(sweeps):
         for head, tail in pairs:
             out = output_range(head)
@@ -103,8 +108,7 @@ def equalize(network, sweeps=SWEEPS):
     on either side keeps its scale. Returns [{"head", "tail", "smallest", "largest"}]: the pairs
     and the range of their channels' total factors.
     """
-    kinds = ("conv", "depthwise_conv", "dense")
-    pairs = chains(network, kinds, kinds, (*TRANSPARENT, "flatten"))
+    pairs = chains(network, WEIGHTED, PASSES_SCALE.where_true())
     total = {}
     for _ in range(sweeps):
         for head, tail in pairs:

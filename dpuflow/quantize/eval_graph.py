@@ -10,8 +10,9 @@ that equal their default are left out.
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
-from dpuflow.network import WEIGHTED
-from dpuflow.quantize.engine import EXACT_FLOAT32, needs_float64
+from dpuflow.base.totality import Total
+from dpuflow.network import WEIGHTED, folded_ops
+from dpuflow.quantize.engine import EXACT_FLOAT32, LOWEST, needs_float64
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.node_translation import window
 
@@ -46,8 +47,7 @@ class GraphWriter:
         """Emit every layer; returns the names of input and outputs."""
         network = self.quantized.network
         for layer in network.layers:
-            if layer.op != "softmax":
-                self.tensors[layer.name] = self._layer(layer)
+            self.tensors[layer.name] = _LAYERS[layer.op](self, layer, f"{SCOPE}/{layer.name}")
         last = network.output
         logits = network[last.inputs[0]] if last.op == "softmax" else last
         add_node(self.graph, "Identity", LOGITS_INT8, [self.tensors[logits.name]], T=("type", DT_FLOAT))
@@ -92,9 +92,8 @@ class GraphWriter:
             x = add_node(self.graph, "Add", f"{scope}/leaky", [negative, positive], T=("type", dtype))
         if scale != 1:
             x = self._binary("Mul", f"{scope}/shift", x, scale, dtype)
-        low = 0 if activation in ("RELU", "RELU6") else INT8_MIN
         high = RELU6_LIMIT if activation == "RELU6" and fix_point <= 4 else INT8_MAX
-        return self._round_and_saturate(scope, x, dtype, low, high)
+        return self._round_and_saturate(scope, x, dtype, LOWEST[activation], high)
 
     def _padded(self, scope, layer, x, dtype, in_shape, value=None):
         """Padding as TensorFlow's SAME where that is the same, else an explicit Pad; (tensor, padding)."""
@@ -116,11 +115,6 @@ class GraphWriter:
 
     # -- layers ------------------------------------------------------------------------------
 
-    def _layer(self, layer):
-        return getattr(self, f"_{'weighted' if layer.op in WEIGHTED else layer.op}")(
-            layer, f"{SCOPE}/{layer.name}"
-        )
-
     def _input(self, layer, scope):
         shape = ("shape", [-1, *layer.shape])
         add_node(self.graph, "Placeholder", layer.name, dtype=("type", DT_FLOAT), shape=shape)
@@ -137,19 +131,24 @@ class GraphWriter:
         double = needs_float64(layer, weights, bias, shift_bias) or layer.attrs["activation"] == "LEAKYRELU"
         dtype, real = (DT_DOUBLE, np.float64) if double else (DT_FLOAT, np.float32)
         x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
-        if layer.op == "dense":
-            constant = add_constant(self.graph, f"{scope}/weights", weights.T.astype(real))
-            x = add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
-        else:
-            x = self._convolution(layer, scope, x, weights.astype(real), dtype)
+        x = _LINEAR[layer.op](self, layer, scope, x, weights.astype(real), dtype)
         if bias is not None:
             x = self._binary("Add", f"{scope}/bias", x, bias * 2.0**shift_bias, dtype)
         scale = 2.0 ** -quantized.shift_cut(name)
         return self._finish(scope, x, dtype, scale, layer.attrs["activation"], quantized.fix_points[name])
 
-    def _convolution(self, layer, scope, x, weights, dtype):
+    def _matrix(self, layer, scope, x, weights, dtype):
+        constant = add_constant(self.graph, f"{scope}/weights", weights.T)
+        return add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
+
+    def _conv(self, layer, scope, x, weights, dtype):
+        return self._convolution("Conv2D", layer, scope, x, weights, dtype)
+
+    def _depthwise(self, layer, scope, x, weights, dtype):
+        return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
+
+    def _convolution(self, op, layer, scope, x, weights, dtype):
         """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
-        op = "DepthwiseConv2dNative" if layer.op == "depthwise_conv" else "Conv2D"
         constant = add_constant(self.graph, f"{scope}/weights", weights.transpose(1, 2, 3, 0))
         in_shape = self.quantized.network[layer.inputs[0]].shape
         x, padding = self._padded(scope, layer, x, dtype, in_shape)
@@ -188,8 +187,9 @@ class GraphWriter:
                 ones = np.broadcast_to(
                     np.eye(channels, dtype=real)[:, None, None], (channels, kh, kw, channels)
                 )
-            convolution = _Window("depthwise_conv" if equal else "conv", layer)
-            x = self._convolution(convolution, scope, x, ones, dtype)
+            x = self._convolution(
+                "DepthwiseConv2dNative" if equal else "Conv2D", layer, scope, x, ones, dtype
+            )
         exponent = self.quantized.fix_points[layer.name] - self.quantized.fix_points[layer.inputs[0]] - shift
         x = self._binary("Mul", f"{scope}/factor", x, multiplier * 2.0**exponent, dtype)
         return self._round_and_saturate(scope, x, dtype)
@@ -220,6 +220,9 @@ class GraphWriter:
             self.graph, "ConcatV2", f"{scope}/concat", [*parts, axis], N=len(parts), T=("type", DT_FLOAT)
         )
 
+    def _softmax(self, layer, scope):
+        """Nothing yet: `build` writes the output under the name that the frozen graph gives it."""
+
     def _flatten(self, layer, scope):
         shape = add_constant(self.graph, f"{scope}/shape", np.array([-1, layer.shape[0]], np.int32))
         return add_node(
@@ -238,8 +241,22 @@ class GraphWriter:
         return self._round_and_saturate(f"{scope}/requantize", x, DT_FLOAT)
 
 
-class _Window:
-    """An average pooling's window in the shape of a convolution layer."""
-
-    def __init__(self, op, layer):
-        self.op, self.inputs, self.attrs = op, layer.inputs, layer.attrs
+_LINEAR = Total(
+    "quantize.eval_graph: node of a weighted layer",
+    WEIGHTED,
+    {"conv": GraphWriter._conv, "depthwise_conv": GraphWriter._depthwise, "dense": GraphWriter._matrix},
+)
+_LAYERS = Total(
+    "quantize.eval_graph: nodes of a layer",
+    folded_ops,
+    {
+        **dict.fromkeys(WEIGHTED, GraphWriter._weighted),
+        "input": GraphWriter._input,
+        "max_pool": GraphWriter._max_pool,
+        "avg_pool": GraphWriter._avg_pool,
+        "add": GraphWriter._add,
+        "concat": GraphWriter._concat,
+        "flatten": GraphWriter._flatten,
+        "softmax": GraphWriter._softmax,
+    },
+)

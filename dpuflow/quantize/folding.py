@@ -16,10 +16,28 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
-from dpuflow.network import WEIGHTED, Layer, Network
+from dpuflow.base.totality import Total
+from dpuflow.network import OPS, WEIGHTED, Layer, Network, output_axis, per_output_channel
 from dpuflow.tfgraph.graph_reader import bypass
 
-FUSABLE = {"relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}
+_WINDOWED = ("conv", "depthwise_conv", "dense", "max_pool", "avg_pool")
+BECOMES = Total(
+    "quantize.folding: activation that an op becomes (None: it is none)",
+    OPS,
+    {
+        **{"relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"},
+        **dict.fromkeys((*_WINDOWED, "input", "add", "concat", "flatten", "softmax", "batch_norm")),
+    },
+)
+MOVES_UP = Total(
+    "quantize.folding: whether an activation behind it may as well stand in front",
+    OPS,
+    {
+        **dict.fromkeys(("max_pool", "concat"), True),
+        **dict.fromkeys((*WEIGHTED, "input", "avg_pool", "add", "flatten", "softmax", "batch_norm"), False),
+        **dict.fromkeys(("relu", "relu6", "leaky_relu"), False),
+    },
+)
 MAX_SLOPE_DIFFERENCE = 0.005
 """Accepted |alpha - 26/256|; Keras networks made for the DPU use 0.1."""
 
@@ -66,8 +84,11 @@ class Folder:
     def note(self, layer, into, how):
         self.notes.append({"layer": layer, "into": into, "how": how})
 
-    def _of_op(self, *ops):
-        return [layer for layer in self.layers if layer.op in ops]
+    def _of_op(self, op):
+        return [layer for layer in self.layers if layer.op == op]
+
+    def _activations(self):
+        return [layer for layer in self.layers if BECOMES[layer.op]]
 
     # -- before the activation ---------------------------------------------------------------
 
@@ -78,10 +99,7 @@ class Folder:
             if before.op not in WEIGHTED or len(self.readers(before.name)) != 1:
                 continue
             scale = norm.weights.astype(np.float64)
-            axis = -1 if before.op == "depthwise_conv" else 0
-            shape = [1] * before.weights.ndim
-            shape[axis] = -1
-            before.weights = (before.weights * scale.reshape(shape)).astype(np.float32)
+            before.weights = (before.weights * per_output_channel(before, scale)).astype(np.float32)
             bias = 0 if before.bias is None else before.bias
             before.bias = (bias * scale + norm.bias).astype(np.float32)
             self.layers = bypass(self.layers, norm.name, before.name)
@@ -105,9 +123,9 @@ class Folder:
         moved = True
         while moved:
             moved = False
-            for act in self._of_op(*FUSABLE):
+            for act in self._activations():
                 before = self.layer(act.inputs[0])
-                if before.op not in ("max_pool", "concat") or len(self.readers(before.name)) != 1:
+                if not MOVES_UP[before.op] or len(self.readers(before.name)) != 1:
                     continue
                 self.layers = bypass(self.layers, act.name, before.name)
                 for k, source in enumerate(list(before.inputs)):
@@ -120,7 +138,7 @@ class Folder:
 
     def fuse_activations(self):
         """ReLU behind a weighted layer or an add becomes its activation attribute."""
-        for act in self._of_op(*FUSABLE):
+        for act in self._activations():
             before = self.layer(act.inputs[0])
             if "activation" not in before.attrs or len(self.readers(before.name)) != 1:
                 continue
@@ -128,7 +146,7 @@ class Folder:
                 if act.op == "relu" and before.attrs["activation"] in ("RELU", "RELU6"):
                     self.layers = bypass(self.layers, act.name, before.name)
                 continue
-            before.attrs["activation"] = FUSABLE[act.op]
+            before.attrs["activation"] = BECOMES[act.op]
             self.layers = bypass(self.layers, act.name, before.name)
             self.note(act.name, before.name, "activation fused")
 
@@ -166,16 +184,9 @@ class Folder:
 
     def _absorb_or_swap(self, norm, reader, pending):
         """`reader` already reads what norm reads; fold norm into it or put norm behind it."""
-        scale, offset = norm.weights, norm.bias
         if reader.op in WEIGHTED:
             return self._absorb_into_weights(norm, reader)
-        if reader.op == "flatten":
-            times = int(np.prod(reader.shape)) // len(scale)
-            norm.weights, norm.bias = np.tile(scale, times), np.tile(offset, times)
-        elif reader.op == "max_pool":
-            if np.any(scale <= 0):  # a negative scale would turn the maximum into a minimum
-                return False
-        elif reader.op != "avg_pool":
+        if not _BEHIND[reader.op](norm, reader):
             return False
         for layer in self.readers(reader.name):
             layer.inputs = [norm.name + "/moved" if i == reader.name else i for i in layer.inputs]
@@ -187,12 +198,12 @@ class Folder:
     def _absorb_into_weights(self, norm, reader):
         scale, offset = norm.weights.astype(np.float64), norm.bias.astype(np.float64)
         weights = reader.weights.astype(np.float64)
-        depthwise = reader.op == "depthwise_conv"
         # bias that the offset makes, per output channel, and as kernel over one constant channel
         kernel = weights * offset
-        total = kernel.sum(axis=(0, 1, 2)) if depthwise else kernel.reshape(len(weights), -1).sum(axis=1)
+        rows = np.moveaxis(kernel, output_axis(reader), 0)
+        total = rows.reshape(len(rows), -1).sum(axis=1)
         reader.weights = (weights * scale).astype(np.float32)
-        padded = reader.op != "dense" and any(reader.attrs["pad"])
+        padded = any(reader.attrs.get("pad", ()))
         if not padded or not offset.any():
             bias = 0 if reader.bias is None else reader.bias
             reader.bias = (bias + total).astype(np.float32)
@@ -202,7 +213,7 @@ class Folder:
                 "batch normalisation folded forwards: scale and offset",
             )
             return True
-        if depthwise:
+        if reader.op != "conv":
             return False
         return self._absorb_by_constant_channel(norm, reader, kernel.sum(axis=-1))
 
@@ -243,13 +254,16 @@ class Folder:
 
     def replace_leftovers(self):
         """BN and activations that found no partner become 1x1 depthwise (on vectors: dense) layers."""
-        for layer in self._of_op("batch_norm", *FUSABLE):
-            if layer.op != "batch_norm" and self._will_fuse(layer):
+        for layer in self.layers:
+            activation = BECOMES[layer.op]
+            if not activation and layer.op != "batch_norm":
+                continue
+            if activation and self._will_fuse(layer):
                 continue
             channels = layer.shape[-1]
-            scale = layer.weights if layer.op == "batch_norm" else np.ones(channels, np.float32)
-            bias = layer.bias if layer.op == "batch_norm" else np.zeros(channels, np.float32)
-            activation = FUSABLE.get(layer.op, "NONE")
+            scale = np.ones(channels, np.float32) if activation else layer.weights
+            bias = np.zeros(channels, np.float32) if activation else layer.bias
+            activation = activation or "NONE"
             self.note(layer.name, layer.name, f"{layer.op} becomes a 1x1 depthwise convolution")
             layer.bias = bias.astype(np.float32)
             if len(layer.shape) == 1:
@@ -270,3 +284,36 @@ class Folder:
         before = self.layer(act.inputs[0])
         alone = len(self.readers(before.name)) == 1
         return alone and (before.op == "batch_norm" or before.attrs.get("activation") == "NONE")
+
+
+def _never(norm, reader):
+    return False
+
+
+def _behind_flatten(norm, reader):
+    times = int(np.prod(reader.shape)) // len(norm.weights)
+    norm.weights, norm.bias = np.tile(norm.weights, times), np.tile(norm.bias, times)
+    return True
+
+
+def _behind_maximum(norm, reader):
+    """Not with a negative scale, which would turn the maximum into a minimum."""
+    return not np.any(norm.weights <= 0)
+
+
+def _behind_average(norm, reader):
+    """Not with padding, which counts as zero behind the norm and not in front of it."""
+    return not any(reader.attrs["pad"])
+
+
+_BEHIND = Total(
+    "quantize.folding: makes a batch norm fit behind its reader; whether it could",
+    OPS,
+    {
+        **dict.fromkeys((*WEIGHTED, "input", "add", "concat", "softmax", "batch_norm"), _never),
+        **dict.fromkeys(("relu", "relu6", "leaky_relu"), _never),
+        "flatten": _behind_flatten,
+        "max_pool": _behind_maximum,
+        "avg_pool": _behind_average,
+    },
+)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
-from dpuflow.network import WEIGHTED, QuantizedNetwork
+from dpuflow.network import OUTPUT, WEIGHTED, QuantizedNetwork
 from dpuflow.quantize import engine
 from dpuflow.quantize.alignment import position_groups
 from dpuflow.quantize.calibration import real_output, to_grid
@@ -114,7 +114,7 @@ class LogitSearch:
         quantized = self.candidate.quantized
         values = dict(self.values)
         for layer in self.network.layers[start:]:
-            if layer.op == "softmax":
+            if OUTPUT[layer.op] == "reals":
                 continue
             if layer.op == "input":
                 values[layer.name] = to_grid(self.images, quantized.fix_points[layer.name])
@@ -210,7 +210,7 @@ def best_input_position(x):
 def float_outputs(network, images):
     """Outputs of all layers but the softmax in float: layer name -> array (N, ...)."""
     return engine.run_float(
-        network, images, [layer.name for layer in network.layers if layer.op != "softmax"]
+        network, images, [layer.name for layer in network.layers if OUTPUT[layer.op] != "reals"]
     )
 
 
@@ -228,7 +228,7 @@ def search_by_output_error(candidate, images, reference=None):
     before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
     decided = set()
     for layer in network.layers:
-        if layer.op == "softmax":
+        if OUTPUT[layer.op] == "reals":
             continue
         if layer.op == "input":
             decided.add(id(groups[layer.name]))

@@ -11,6 +11,8 @@ no relaxation and no learning rate, and is deterministic.
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.totality import Total
+from dpuflow.network import ACTIVATIONS, WEIGHTED
 from dpuflow.quantize import engine
 
 RARE = 0.02
@@ -18,9 +20,15 @@ RARE = 0.02
 
 
 def sample_rows(layer, x, rows, seed):
-    """Up to `rows` rows of the patch matrix of a conv or dense layer, and their flat positions."""
-    if layer.op == "dense":
-        return np.arange(len(x))[:rows], x[:rows]
+    """Up to `rows` rows of the patch matrix of a weighted layer, and their flat positions."""
+    return _SAMPLE[layer.op](layer, x, rows, seed)
+
+
+def _sample_vectors(layer, x, rows, seed):
+    return np.arange(len(x))[:rows], x[:rows]
+
+
+def _sample_windows(layer, x, rows, seed):
     height, width, _ = layer.shape
     total = len(x) * height * width
     # one generator per layer, so that adding a layer does not change another's sample
@@ -33,6 +41,13 @@ def sample_rows(layer, x, rows, seed):
     )
     row, column = np.divmod(position, width)
     return chosen, view[image, row, column].reshape(len(chosen), -1)
+
+
+_SAMPLE = Total(
+    "quantize.rounding: rows of the patch matrix",
+    WEIGHTED,
+    {"conv": _sample_windows, "depthwise_conv": _sample_windows, "dense": _sample_vectors},
+)
 
 
 class Problem:
@@ -134,8 +149,11 @@ def refine_layer(layer, x, fix_in, weights, bias, fix_out, target, settings, see
 
     Returns (weights, bias, loss before, loss after); losses in units of the output step squared.
     """
-    if layer.op == "depthwise_conv":
-        return _refine_depthwise(layer, x, fix_in, weights, bias, fix_out, target, settings, seed)
+    return _REFINE[layer.op](layer, x, fix_in, weights, bias, fix_out, target, settings, seed)
+
+
+def _refine_matrix(layer, x, fix_in, weights, bias, fix_out, target, settings, seed):
+    """All output channels at once: they have the same inputs."""
     chosen, rows = sample_rows(layer, x, settings["rows"], seed)
     real = engine.weight_matrix(layer, layer.weights).astype(np.float64)
     start = engine.weight_matrix(layer, weights[0])
@@ -148,13 +166,19 @@ def refine_layer(layer, x, fix_in, weights, bias, fix_out, target, settings, see
     return weights, new_bias, before, after
 
 
+_LOW = Total(
+    "quantize.rounding: output step below which nothing counts",
+    ACTIVATIONS,
+    # leaky: the output goes on falling far below, a tenth as fast
+    {"NONE": INT8_MIN, "RELU": 0, "RELU6": 0, "LEAKYRELU": -np.inf},
+)
+
+
 def _solve(layer, rows, fix_in, weights, bias, fix_out, target, real, settings):
     unit = fix_in + weights[1]
     scale = 2.0**unit
-    low = 0.0 if layer.attrs["activation"] in ("RELU", "RELU6") else INT8_MIN * 2.0 ** (unit - fix_out)
+    low = _LOW[layer.attrs["activation"]] * 2.0 ** (unit - fix_out)
     high = INT8_MAX * 2.0 ** (unit - fix_out)
-    if layer.attrs["activation"] == "LEAKYRELU":
-        low = -np.inf
     problem = Problem(
         np.ascontiguousarray(rows, np.float32),
         (target * np.float32(scale)).astype(np.float32),
@@ -201,3 +225,10 @@ def _refine_depthwise(layer, x, fix_in, weights, bias, fix_out, target, settings
     if bias is not None:
         bias = (np.concatenate([b[0] for b in new_biases]), bias[1])
     return (values, weights[1]), bias, before, after
+
+
+_REFINE = Total(
+    "quantize.rounding: refining one layer",
+    WEIGHTED,
+    {"conv": _refine_matrix, "depthwise_conv": _refine_depthwise, "dense": _refine_matrix},
+)

@@ -6,6 +6,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
+from dpuflow.network import OUTPUT
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
 from dpuflow.report.tolerant import entries, mapping, number, text
@@ -38,9 +39,6 @@ ALIASES = {
     "saturated": "saturation_rate",
 }
 """What `quantize.diagnosis` calls them -> the key above."""
-
-SILENT = ("flatten", "softmax")
-"""Ops that keep their input's integers or run in float: nothing to diagnose."""
 
 
 def diagnosis(run):
@@ -116,7 +114,7 @@ def model_layers(quantized):
     """Rows of a QuantizedNetwork: fix_points, shifts, float weight ranges and SQNR of the weights."""
     rows = []
     for layer in quantized.network.layers:
-        if layer.op in SILENT:
+        if OUTPUT[layer.op] != "integers":
             continue
         name = layer.name
         row = {"name": name, "op": layer.op, "fix_point_out": quantized.fix_points.get(name)}

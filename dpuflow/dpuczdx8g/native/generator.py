@@ -10,8 +10,9 @@ one to be used up; `synchronise` finds out where it must.
 from dataclasses import dataclass
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.totality import Total
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.native.operations import OUTPUT, WORKSPACE, FeatureMap
+from dpuflow.dpuczdx8g.native.operations import KINDS, OUTPUT, WORKSPACE, FeatureMap
 from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import (
     STRIDE_OUT,
@@ -155,12 +156,7 @@ class Generator:
     # computing
 
     def _compute(self, op, tile, sources, target, parameters):
-        if op.kind == "conv":
-            self._conv(op, tile, sources[0], target, parameters)
-        elif op.kind == "add":
-            self._add(op, tile, sources, target)
-        else:
-            self._alu(op, tile, sources[0], target, parameters)
+        _COMPUTE[op.kind](self, op, tile, sources, target, parameters)
 
     def _bands(self, op, tile, source, limit):
         """(row, row_end) of the output rows that one instruction each computes."""
@@ -196,8 +192,8 @@ class Generator:
     def _weight_entries(self, op):
         return op.kernel[0] * op.kernel[1] * self.machine.groups(op.inputs[0].shape[2])
 
-    def _conv(self, op, tile, source, target, parameters):
-        bias, loaded = parameters
+    def _conv(self, op, tile, sources, target, parameters):
+        (source,), (bias, loaded) = sources, parameters
         groups = self.machine.groups(op.output.shape[2])
         stay = groups * self._weight_entries(op) <= BANK_DEPTH
         bands = list(self._bands(op, tile, source, self.machine.pixels))
@@ -232,7 +228,8 @@ class Generator:
             )
         return address
 
-    def _alu(self, op, tile, source, target, parameters):
+    def _alu(self, op, tile, sources, target, parameters):
+        (source,) = sources
         columns = (tile.column, tile.column_end)
         for chunk in self._chunks(op):
             weights = bias = jump = 0
@@ -268,7 +265,7 @@ class Generator:
             )
         return loaded[chunk]
 
-    def _add(self, op, tile, sources, target):
+    def _add(self, op, tile, sources, target, parameters):
         limit = self.machine.alu_pixels if target.sub_rows == 1 else 1
         for row in range(tile.row, tile.row_end, limit):
             row_end = min(row + limit, tile.row_end)
@@ -277,6 +274,10 @@ class Generator:
             self.writer.elementwise(
                 op, [s.placement for s in sources], target, (row, row_end), (tile.column, tile.column_end)
             )
+
+    def _nothing(self, op, tile, sources, target, parameters):
+        """A concat only saves (`_concat`)."""
+        raise ValueError(f"{op.name}: a {op.kind} computes nothing")
 
     def _concat(self, op, resident, group):
         """Every input goes to its channels of the output in DDR."""
@@ -292,6 +293,18 @@ class Generator:
                 for row in range(tile.row, tile.row_end):
                     self.writer.save_row(source.placement, row, op.output, feature_map.shape[2], channel)
             channel += feature_map.shape[2]
+
+
+_COMPUTE = Total(
+    "dpuczdx8g.native.generator: instructions of an operation",
+    KINDS,
+    {
+        "conv": Generator._conv,
+        **dict.fromkeys(("depthwise", "max_pool", "avg_pool", "hard_sigmoid"), Generator._alu),
+        "add": Generator._add,
+        "concat": Generator._nothing,
+    },
+)
 
 
 class _Part:

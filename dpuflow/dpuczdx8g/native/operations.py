@@ -2,9 +2,19 @@
 
 from dataclasses import dataclass, field
 
+from dpuflow.base.totality import Total
+
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
 
 KINDS = ("conv", "depthwise", "max_pool", "avg_pool", "hard_sigmoid", "add", "concat")
+WINDOWED = Total(
+    "dpuczdx8g.native.operations: whether an operation reads through a sliding window",
+    KINDS,
+    {
+        **dict.fromkeys(("conv", "depthwise", "max_pool", "avg_pool", "hard_sigmoid"), True),
+        **dict.fromkeys(("add", "concat"), False),
+    },
+)
 
 
 @dataclass(eq=False)
@@ -90,7 +100,7 @@ class Operation:
     @property
     def windowed(self):
         """Reads through a sliding window (all but add and concat)."""
-        return self.kind not in ("add", "concat")
+        return WINDOWED[self.kind]
 
 
 @dataclass
