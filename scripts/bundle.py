@@ -2,13 +2,13 @@
 
 from dpuflow.board.bundle import Bundle, build
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.device.targets import load_targets
+from dpuflow.device.targets import configured_target
 from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):
     name = snakemake.wildcards.target
-    target = load_targets(extra={name: snakemake.params.target["hardware"]})[name]
+    target = configured_target(name, snakemake.params.target["hardware"])
     dataset = read_dataset(snakemake.input.dataset)
     images, labels = dataset.subset("test")
     build(

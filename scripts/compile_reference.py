@@ -2,7 +2,7 @@
 
 from dpuflow.base.errors import about
 from dpuflow.base.files import write_json
-from dpuflow.device.targets import load_targets
+from dpuflow.device.targets import configured_target
 from dpuflow.dpuczdx8g.compile_report import compile_reference
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.workflow.scripting import log, run
@@ -10,7 +10,7 @@ from dpuflow.workflow.scripting import log, run
 
 def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
-    target = load_targets(extra={name: entry["hardware"]})[name]
+    target = configured_target(name, entry["hardware"])
     quantized = read_quantized(snakemake.input.model)
     with about(snakemake.input.model):
         compiled = compile_reference(quantized, target, on_cpu=entry["on_cpu"])

@@ -2,14 +2,14 @@
 
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.compiler.target_check import check, enforce
-from dpuflow.device.targets import load_targets
+from dpuflow.device.targets import configured_target
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
-    target = load_targets(extra={name: entry["hardware"]})[name]
+    target = configured_target(name, entry["hardware"])
     quantized = read_quantized(snakemake.input.model)
     enforce(check(quantized, target), entry["on_cpu"], target)
     quantized_graph(quantized).save(snakemake.output.quantized)

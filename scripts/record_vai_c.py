@@ -1,7 +1,7 @@
 """Log and xmodel of a vendor's compiler, checked against the target -> {model}.xmodel, compile.json."""
 
 from dpuflow.base.files import write_bytes, write_json
-from dpuflow.device.targets import load_targets
+from dpuflow.device.targets import configured_target
 from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu, with_input_scaling
 from dpuflow.workflow.scripting import log, run
 from dpuflow.xir import Graph
@@ -9,7 +9,7 @@ from dpuflow.xir import Graph
 
 def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
-    target = load_targets(extra={name: entry["hardware"]})[name]
+    target = configured_target(name, entry["hardware"])
     record = compile_record(
         entry["compiler"],
         target.release,

@@ -6,7 +6,7 @@ from dpuflow.accuracy.evaluation import read_record
 from dpuflow.base.files import write_json
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.compare import board_record
-from dpuflow.device.targets import load_targets
+from dpuflow.device.targets import configured_target
 from dpuflow.virtual_board.run import run as run_on_virtual_board
 from dpuflow.workflow.scripting import log_accuracy, run
 
@@ -14,7 +14,7 @@ from dpuflow.workflow.scripting import log_accuracy, run
 def main(snakemake):
     bundle = Bundle.open(snakemake.input.bundle)
     name = snakemake.wildcards.target
-    target = load_targets(extra={name: snakemake.params.target["hardware"]})[name]
+    target = configured_target(name, snakemake.params.target["hardware"])
     options = {"threads": snakemake.threads, "runs": 1, "warmup": 0, **snakemake.params.get("options", {})}
     out = Path(snakemake.output.report).parent
     run_on_virtual_board(bundle.path, out, options, target, batch=snakemake.params.get("batch", 64))

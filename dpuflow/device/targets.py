@@ -7,6 +7,7 @@ its DPU ("DPUCZDX8G_ISA1_B4096": newest release, no board).
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -124,15 +125,7 @@ def load_targets(path=TARGETS_FILE, extra=None):
     (other keys, such as `compiler`, are not this module's); its entries win over boards
     of the same name. Raises UserError for one that names an unknown DPU, release or board.
     """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({error})") from None
-    if not isinstance(data, dict) or not isinstance(data.get("families"), dict):
-        raise UserError(f"{path}: expected the keys `families` and `boards`")
+    data = _published() if path == TARGETS_FILE else _read(Path(path))
     dpus = {}
     for family_name, family in data["families"].items():
         for size in family["sizes"]:
@@ -146,6 +139,25 @@ def load_targets(path=TARGETS_FILE, extra=None):
     for name, entry in (extra or {}).items():
         targets[name] = _named(f"targets.{name}", name, entry, dpus, boards)
     return targets
+
+
+def configured_target(name, hardware):
+    """The Target of an entry {dpu, release, board} under `targets` of the configuration."""
+    return load_targets(extra={name: hardware})[name]
+
+
+def size_of(family, fingerprint):
+    """(name, row) of the size in the family `family` of targets.yaml that a fingerprint means, or None."""
+    data = _published()["families"][family]
+    if (fingerprint >> 56, fingerprint >> 48 & 0xFF) != (data["type"]["id"], data["isa"]):
+        return None
+    rows = data["sizes"].items()
+    return next(((name, row) for name, row in rows if row["code"] == fingerprint & 0xF), None)
+
+
+def bank_depth(family):
+    """Entries of one on-chip bank of the family's DPUs."""
+    return _published()["families"][family]["bank_depth"]
 
 
 def get_target(name, targets=None):
@@ -176,9 +188,28 @@ def describe_fingerprint(fingerprint, targets=None):
 
 def _type_names():
     """Type number of a fingerprint -> name of the DPU's type."""
-    data = yaml.safe_load(TARGETS_FILE.read_text(encoding="utf-8"))
+    data = _published()
     own = {family["type"]["id"]: family["type"]["name"] for family in data["families"].values()}
     return own | data["other_types"]
+
+
+@cache
+def _published():
+    """Content of our own targets file; not to be changed."""
+    return _read(TARGETS_FILE)
+
+
+def _read(path):
+    """Content of a targets file."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({error})") from None
+    if not isinstance(data, dict) or not isinstance(data.get("families"), dict):
+        raise UserError(f"{path}: expected the keys `families` and `boards`")
+    return data
 
 
 def _dpu(family_name, family, size):

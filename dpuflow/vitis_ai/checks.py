@@ -1,7 +1,7 @@
 """Does the configuration fit together: tools, releases, targets? Asked before any job starts."""
 
 from dpuflow.base.errors import UserError
-from dpuflow.device.targets import describe_fingerprint, load_targets
+from dpuflow.device.targets import describe_fingerprint
 from dpuflow.vitis_ai import releases
 
 OWN = "reference"
@@ -51,7 +51,7 @@ def _targets(targets):
                 yield f"targets.{name}.compiler_options: {compiler} has none, only vendor compilers have"
             continue
         try:
-            target = load_targets(extra={name: _hardware(entry)})[name]
+            target = configured_target(name, _hardware(entry))
             releases.release(target.release)
         except UserError as error:
             yield str(error)
@@ -86,7 +86,7 @@ def _runs(config):
 
 
 def _skew(where, container, name, entry):
-    target = load_targets(extra={name: _hardware(entry)})[name]
+    target = configured_target(name, _hardware(entry))
     if container != target.release:
         same = target.fingerprints.get(container) == target.fingerprint
         why = (
@@ -108,7 +108,7 @@ def _boards(config, index, run):
             if "fingerprint" not in board:
                 continue  # it is asked when the job starts
             for name in _as_list(run["target"]):
-                target = load_targets(extra={name: _hardware(config["targets"][name])})[name]
+                target = configured_target(name, _hardware(config["targets"][name]))
                 stated = int(board["fingerprint"], 16)
                 if stated != target.fingerprint:
                     known = describe_fingerprint(stated) or "no DPU that dpuflow knows"

@@ -17,7 +17,7 @@ from referencing.jsonschema import DRAFT202012
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import did_you_mean, nearest, no_entry
-from dpuflow.device.targets import load_targets
+from dpuflow.device.targets import configured_target
 from dpuflow.quantizer_search.requests import search_problems
 from dpuflow.vitis_ai import checks as vitis_ai
 
@@ -268,7 +268,7 @@ class Settings:
 
     def hardware(self, name):
         """`targets.Target` of a target."""
-        return load_targets(extra={name: self.target(name)["hardware"]})[name]
+        return configured_target(name, self.target(name)["hardware"])
 
     def used_by(self, runs):
         """The part of the configuration that these runs depend on."""

@@ -3,25 +3,11 @@
 from dataclasses import dataclass
 
 from dpuflow.base.errors import UserError
-from dpuflow.device.targets import describe_fingerprint
+from dpuflow.device.targets import bank_depth, describe_fingerprint, size_of
 
-BANK_DEPTH = 2048
+FAMILY = "DPUCZDX8G_ISA1"
+BANK_DEPTH = bank_depth(FAMILY)
 """Entries per bank; every bank address wraps modulo this."""
-
-_ARCHITECTURES = {
-    0: ("B512", 4, 8),
-    1: ("B800", 4, 10),
-    2: ("B1024", 8, 8),
-    3: ("B1152", 4, 12),
-    4: ("B1600", 8, 10),
-    5: ("B2304", 8, 12),
-    6: ("B3136", 8, 14),
-    7: ("B4096", 8, 16),
-}
-"""fingerprint bits 3:0 -> name, pixel parallelism, input = output channel parallelism."""
-
-DPUCZDX8G = 1
-ISA1 = 1
 
 
 @dataclass(frozen=True)
@@ -77,12 +63,12 @@ class Machine:
 
 def machine_for(fingerprint, where="fingerprint"):
     """The Machine that a 64-bit DPU fingerprint describes; UserError when it is no DPUCZDX8G ISA1."""
-    kind, isa = fingerprint >> 56, fingerprint >> 48 & 0xFF
-    if (kind, isa) != (DPUCZDX8G, ISA1) or fingerprint & 0xF not in _ARCHITECTURES:
+    found = size_of(FAMILY, fingerprint)
+    if found is None:
         raise UserError(
             f"{where}: compiled for {describe_fingerprint(fingerprint) or 'an unknown DPU'} (fingerprint"
             f" {fingerprint:#x}), which is not a DPUCZDX8G of instruction set ISA1 (sizes B512 to B4096);"
             " dpuflow supports the machine code of no other"
         )
-    name, pixels, channels = _ARCHITECTURES[fingerprint & 0xF]
-    return Machine(name, pixels, channels, fingerprint >> 8 & 0xF, fingerprint >> 24 & 3)
+    name, row = found
+    return Machine(name, row["pixel"], row["channel"], fingerprint >> 8 & 0xF, fingerprint >> 24 & 3)
