@@ -1,7 +1,7 @@
 """Does the configuration fit together: tools, releases, targets? Asked before any job starts."""
 
 from dpuflow.base.errors import UserError
-from dpuflow.device.targets import describe_fingerprint
+from dpuflow.device.targets import configured_target, describe_fingerprint
 from dpuflow.vitis_ai import releases
 
 OWN = "reference"
