@@ -1,5 +1,6 @@
 """The Emulator: a graph, its constants and its plans."""
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,10 +9,12 @@ import numpy as np
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.base.numerics import dequantize, input_table
-from dpuflow.emulator import c_kernels, plan
+from dpuflow.emulator import c_kernels, plan, support
 from dpuflow.emulator.execute import Executor, core_count
 from dpuflow.xir import Graph, validate
 from dpuflow.xir.parameters import CONSTANT_TYPES, constants
+
+log = logging.getLogger("dpuflow")
 
 MAX_VALUES = 2**28
 """Values of all tensors, per image: bounds the emulator's memory; no network for a DPU comes near."""
@@ -39,12 +42,16 @@ class Emulator:
     graph : dpuflow.xir.Graph, or the path of a file.
     threads : worker threads; by default one per core this process may use.
     use_native : False forces the NumPy kernels; the results are the same.
+    subgraphs : names (or numbers) of the top-level subgraphs that will be run, or "DPU" or "CPU" for
+        all of that device; by default the whole graph. For a file of which another program runs the
+        rest: a CPU op of the user's own, machine code.
 
-    UserError when the file is unreadable or lacks its weights; an op that the emulator
-    does not know is reported by `run` (and by `run_subgraph` of the part that holds it).
+    UserError when the file is unreadable or lacks its weights, is compiled for another family of
+    DPUs, or holds ops (in `subgraphs`, if given) that the emulator cannot execute: all of them are
+    listed. What is odd in a foreign file but runs is logged as a warning.
     """
 
-    def __init__(self, graph, threads=None, use_native=True):
+    def __init__(self, graph, threads=None, use_native=True, subgraphs=None):
         self.graph = graph if isinstance(graph, Graph) else Graph.load(graph)
         self.source = str(self.graph.source or f"graph {self.graph.name!r}")
         if self.graph.source:  # `add_op` checked what was built here; a file may say anything
@@ -56,9 +63,24 @@ class Emulator:
             )
         self.threads = threads or core_count()
         self.native = use_native and c_kernels.library() is not None
-        with about(self.source):
-            self._constants = constants(self.graph)
+        for oddity in validate.oddities(self.graph):
+            log.warning("warning: %s: %s", self.source, oddity)
         self._executors = {}
+        with about(self.source):
+            support.require_family(self.graph)
+            support.require_ops(self._wanted(subgraphs), plan.known_types())
+            self._constants = constants(self.graph)
+        if subgraphs is None:
+            self._whole()
+
+    def _wanted(self, subgraphs):
+        """The ops that the parameter `subgraphs` asks for."""
+        if subgraphs is None:
+            return self.graph.ops
+        if isinstance(subgraphs, str):
+            subgraphs = [subgraph.name for subgraph in self.graph.subgraphs(subgraphs)]
+        names = {name for given in subgraphs for name in self._subgraph(self.part(given).name)}
+        return [op for op in self.graph.ops if op.name in names]
 
     def close(self):
         """Stop the worker threads; the emulator can still be used, and starts new ones."""
@@ -78,19 +100,25 @@ class Emulator:
         return "native" if self.native else "numpy"
 
     @cached_property
+    def inputs(self):
+        """The ops whose values `run` takes."""
+        return [op for op in self.graph.ops if op.type in plan.SOURCES]
+
+    @property
     def input(self):
         """The op whose value `run` takes; UserError when there is not exactly one."""
-        sources = [op for op in self.graph.ops if op.type in plan.SOURCES]
-        if len(sources) != 1:
-            names = ", ".join(op.name for op in sources) or "none"
-            raise UserError(f"{self.source}: has {len(sources)} inputs ({names}); run takes one")
-        return sources[0]
+        if len(self.inputs) != 1:
+            names = ", ".join(op.name for op in self.inputs) or "none"
+            raise UserError(
+                f"{self.source}: has {len(self.inputs)} inputs ({names}); give them by name, {{name: array}}"
+            )
+        return self.inputs[0]
 
     @cached_property
     def outputs(self):
-        """Ops whose values `run` returns: those that nobody reads, or the graph's return_ops."""
+        """Ops whose values `run` returns: the graph's return_ops if all are there, or what nobody reads."""
         named = self.graph.attrs.get("return_ops")
-        if named:
+        if named and all(name in self.graph for name in named):
             return [self.graph.op(name) for name in named]
         return self._ends(self.graph.ops)
 
@@ -107,18 +135,26 @@ class Emulator:
             if op.type not in fixed and not (readers[op.name] and inside.issuperset(readers[op.name]))
         ]
 
-    @cached_property
+    @property
     def input_fix_point(self):
         """fix_point of the model's int8 input."""
-        source = self.input
+        return self._source_fix_point(self.input)
+
+    def _source_fix_point(self, source):
         if source.tensor.fix_point is not None:
             return source.tensor.fix_point
         fixes = [op for op in self.graph.consumers(source.name) if op.type in ("fix", "float2fix")]
-        if len(fixes) != 1:
+        points = {op.attr("fix_point") for op in fixes}
+        if len(points) != 1:
             raise UserError(
-                f"{self.source}: input {source.name!r} has no fix_point, and no `fix` op follows it"
+                f"{self.source}: input {source.name!r} has no fix_point, and "
+                + (
+                    f"`fix` ops of different ones follow it: {sorted(points)}"
+                    if points
+                    else "no `fix` op follows it"
+                )
             )
-        return fixes[0].attr("fix_point")
+        return points.pop()
 
     def quantize_input(self, images):
         """uint8 images (N, H, W) or (N, H, W, C) -> int8 (N, H, W, C), as the board's host code does.
@@ -142,22 +178,29 @@ class Emulator:
         return input_table(subtract, divide, self.input_fix_point)[images].reshape(shape)
 
     def run(self, batch, dump=False):
-        """Execute the whole graph on int8 images (N, H, W, C).
+        """Execute the whole graph on int8 images (N, H, W, C); {input name: array} if it has several inputs.
 
         Returns the output as an array (N, ...), float32 behind softmax or fix2float; a
         dict {op name: array} if the graph has several outputs. With `dump`, a dict of
         every op's tensor (constants left out): int8 for integer ops.
         """
-        source = self.input
-        batch = self._checked(batch, source)
-        if source.tensor.data_type == "FLOAT" and batch.dtype == np.int8:
-            batch = dequantize(batch, self.input_fix_point)
-        outputs = [op.name for op in self.outputs]
-        executor = self._executor("", self.graph.ops, [source.name], outputs)
-        results = executor({source.name: batch}, dump)
+        given = batch if isinstance(batch, dict) else {self.input.name: batch}
+        batches = {op.name: self._checked(self._given(op, [op], given), op) for op in self.inputs}
+        for op in self.inputs:
+            if op.tensor.data_type == "FLOAT" and batches[op.name].dtype == np.int8:
+                batches[op.name] = dequantize(batches[op.name], self._source_fix_point(op))
+        if len({len(array) for array in batches.values()}) > 1:
+            counts = {name: len(array) for name, array in batches.items()}
+            raise UserError(f"{self.source}: as many images for every input expected, got {counts}")
+        results = self._whole()(batches, dump)
         if dump:
-            return {source.name: batch, **results}
-        return results[outputs[0]] if len(outputs) == 1 else results
+            return {**batches, **results}
+        return results[self.outputs[0].name] if len(self.outputs) == 1 else results
+
+    def _whole(self):
+        """The executor of the whole graph."""
+        names = ([op.name for op in ops] for ops in (self.inputs, self.outputs))
+        return self._executor("", self.graph.ops, *names)
 
     @cached_property
     def parts(self):
@@ -192,20 +235,29 @@ class Emulator:
         or of the upload op (or its tensor) that takes it in.
         """
         part = self.part(name_or_index)
-        given = {op.name: self._checked(self._find(op, inputs, part), op) for op in part.inputs}
-        names = next(s for s in self.graph.subgraphs() if s.name == part.name).op_names
-        members = set(names)
+        if not part.inputs:
+            raise UserError(f"subgraph {part.name!r} computes nothing: it holds the graph's inputs")
+        members = set(self._subgraph(part.name))
         ops = [op for op in self.graph.ops if op.name in members]
-        executor = self._executor(part.name, ops, list(given), [op.name for op in part.outputs])
+        names = ([op.name for op in ends] for ends in (part.inputs, part.outputs))
+        executor, given = self._executor(part.name, ops, *names), {}
+        for op in part.inputs:
+            uploads = [o for o in self.graph.consumers(op.name) if o.type == "upload" and o.name in members]
+            given[op.name] = self._checked(self._given(op, [op, *uploads], inputs, part), op)
         return executor(given, dump)
 
-    def _find(self, op, inputs, part):
-        uploads = [reader for reader in self.graph.consumers(op.name) if reader.type == "upload"]
-        accepted = [name for o in (op, *uploads) for name in (o.name, o.tensor.name)]
+    def _subgraph(self, name):
+        """Names of the ops of the top-level subgraph called so."""
+        return next(s for s in self.graph.subgraphs() if s.name == name).op_names
+
+    def _given(self, op, aliases, inputs, part=None):
+        """The array for `op` among `inputs`: by the name of one of `aliases` or of its tensor."""
+        accepted = [name for o in aliases for name in (o.name, o.tensor.name)]
         for name in accepted:
             if name in inputs:
                 return inputs[name]
-        raise UserError(f"subgraph {part.name!r} needs an input called {accepted[0]!r}; got {sorted(inputs)}")
+        reader = f"subgraph {part.name!r}" if part else self.source
+        raise UserError(f"{reader} needs an input called {accepted[0]!r}; got {sorted(inputs)}")
 
     def _checked(self, batch, op):
         """The batch as an array of the op's type; UserError when its shape or dtype differs."""
@@ -221,6 +273,7 @@ class Emulator:
     def _executor(self, key, ops, sources, outputs):
         if key not in self._executors:
             with about(self.source):
+                support.require_ops(ops, plan.known_types())
                 built = plan.build(self.graph, ops, sources, outputs, self._constants, self.native)
             self._executors[key] = Executor(built, self.threads, bytes_per_value=1 if self.native else 4)
         return self._executors[key]

@@ -54,10 +54,12 @@ def output_size(size, kernel, stride, dilation, before, after, pad_mode):
         out = -(-(size + before + after - extent) // stride) + 1
     elif pad_mode == "VALID":
         out = -(-(size + before + after - extent + 1) // stride)
-    else:
+    elif pad_mode == "SAME":
         out = -(-(size + before + after) // stride)
         missing = max(0, (out - 1) * stride + extent - size - before - after)
         before, after = before + missing // 2, after + missing - missing // 2
+    else:
+        raise ValueError(f"pad_mode {pad_mode!r}")
     after += max(0, (out - 1) * stride + extent - size - before - after)
     return out, before, after
 
@@ -121,3 +123,14 @@ def matmul(x, weight, bias=None, *, transpose_a=False, transpose_b=False):
 def leaky_relu(x, alpha):
     """x where positive, alpha * x elsewhere."""
     return np.where(x < 0, x * alpha, x)
+
+
+def shifted_relu6(x):
+    """relu6(x + 3), six times the hard sigmoid."""
+    return np.clip(np.asarray(x, dtype=REAL) + 3, 0, 6)
+
+
+def length(x, axis, keepdims):
+    """Euclidean norm along an axis, in float32 as PyTorch gives it."""
+    squares = np.square(np.asarray(x, dtype=REAL)).sum(axis=axis, keepdims=keepdims)
+    return np.sqrt(squares).astype(np.float32)

@@ -1,8 +1,10 @@
 """Which implementation executes an operation: the compiled kernels where they can, else NumPy."""
 
+import numpy as np
+
 from dpuflow.emulator import c_kernels
-from dpuflow.emulator.kernels import numpy_kernel
-from dpuflow.emulator.operations import Conv, Pool
+from dpuflow.emulator.kernels import ConcatKernel, numpy_kernel
+from dpuflow.emulator.operations import Concat, Conv, Pool
 from dpuflow.emulator.requantise import OutOfRangeError
 
 
@@ -18,6 +20,8 @@ def prepare(op, shapes, native=False):
             return c_kernels.NativeConv(op, shapes[0])
         if isinstance(op, Pool):
             return c_kernels.NativeMaxPool(op, shapes[0])
+        if isinstance(op, Concat):
+            return ConcatKernel(op, np.int8)
     except OutOfRangeError:
         pass
     return c_kernels.ThroughFloat(numpy_kernel(op, shapes))

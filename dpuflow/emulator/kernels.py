@@ -13,6 +13,7 @@ from dpuflow.base.numerics import average_pool_factor
 from dpuflow.emulator import oracle
 from dpuflow.emulator.operations import (
     GUARD_BITS,
+    Concat,
     Conv,
     Eltwise,
     HardSigmoid,
@@ -179,15 +180,14 @@ class PoolKernel:
         kernel_w, kernel_h = op.kernel
         self.out_h = window_output(h, kernel_h, op.stride[1], 1, op.pad[2], op.pad[3])
         self.out_w = window_output(w, kernel_w, op.stride[0], 1, op.pad[0], op.pad[1])
-        if op.kind == "MAX":
-            self.combine, self.fill, factor, shift, largest = np.maximum, -128, 1, op.shift, 128
-            self.requantise = None
-            if shift == 0:
-                return
-        else:
-            self.combine, self.fill = np.add, 0
+        self.combine, self.fill = {"MAX": (np.maximum, -128), "AVG": (np.add, 0)}[op.kind]
+        factor, shift, largest = 1, op.shift, 128
+        if op.kind == "AVG":
             factor, bits = average_pool_factor(kernel_h, kernel_w)
             shift, largest = bits + op.shift, 128 * kernel_h * kernel_w * factor
+        elif shift == 0:
+            self.requantise = None
+            return
         self.requantise = Requantise([largest], shift, Nonlinear(), 0)
         self.factor = factor * self.requantise.scale
 
@@ -246,6 +246,25 @@ class EltwiseKernel:
         return self.requantise(sums, workspace.take(self, "out", sums.shape))
 
 
+class ConcatKernel:
+    """Inputs side by side, each through a table where its fix_point is not the output's."""
+
+    def __init__(self, op, dtype):
+        self.axis = op.axis
+        every = np.arange(-128, 128, dtype=np.int8)
+        rounded = [oracle.concat(Concat(0, (shift,)), every).astype(dtype) for shift in op.shifts]
+        self.tables = [table if shift else None for table, shift in zip(rounded, op.shifts, strict=True)]
+
+    def __call__(self, inputs, workspace):
+        parts = [
+            x if table is None else table[x.astype(np.int16) + 128]
+            for x, table in zip(inputs, self.tables, strict=True)
+        ]
+        # a constant among the inputs is one image for all
+        images = np.broadcast_shapes(*(part.shape[:1] for part in parts))
+        return np.concatenate([np.broadcast_to(p, (*images, *p.shape[1:])) for p in parts], axis=self.axis)
+
+
 class TableKernel:
     """Any function of one int8 value: a table of 256 entries."""
 
@@ -267,16 +286,25 @@ class OracleKernel:
 
 
 def numpy_kernel(op, shapes):
-    """NumPy kernel of `op` for inputs of `shapes` (batch first, its size is free): float32 in and out."""
+    """NumPy kernel of `op` for inputs of `shapes` (batch first, its size is free): float32 in and out.
+
+    The slow kernel where no floating-point type holds the numbers.
+    """
+    maker = _MAKERS.get(type(op))
+    if maker is None:
+        raise TypeError(f"no integer operation: {op!r}")
     try:
-        if isinstance(op, Conv):
-            return (DepthwiseConv if op.kind == "depthwise" else DenseConv)(op, shapes[0])
-        if isinstance(op, Pool):
-            return PoolKernel(op, shapes[0])
-        if isinstance(op, Eltwise):
-            return EltwiseKernel(op, shapes)
-        if isinstance(op, HardSigmoid):
-            return TableKernel(oracle.apply(op, np.arange(-128, 128, dtype=np.int8)))
+        return maker(op, shapes)
     except OutOfRangeError:
         return OracleKernel(op)
-    raise TypeError(f"no integer operation: {op!r}")
+
+
+_CONVOLUTIONS = {"conv2d": DenseConv, "depthwise": DepthwiseConv}
+_MAKERS = {
+    Conv: lambda op, shapes: _CONVOLUTIONS[op.kind](op, shapes[0]),
+    Pool: lambda op, shapes: PoolKernel(op, shapes[0]),
+    Eltwise: EltwiseKernel,
+    Concat: lambda op, shapes: ConcatKernel(op, VALUE),
+    HardSigmoid: lambda op, shapes: TableKernel(oracle.apply(op, np.arange(-128, 128, dtype=np.int8))),
+}
+"""Operation -> its NumPy kernel, for all of `operations`."""

@@ -12,8 +12,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 NONLINEAR = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
+CONV_KINDS = ("conv2d", "depthwise")
+POOL_KINDS = ("MAX", "AVG")
+ELTWISE_KINDS = ("ADD", "MUL")
 GUARD_BITS = 7
 """Extra bits that eltwise ADD keeps below its inputs' common step (xmodel.md section 4)."""
+
+
+def _require(kind, known):
+    """ValueError for a kind that no implementation has, so that none takes it for another one."""
+    if kind not in known:
+        raise ValueError(f"kind {kind!r}; known are {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,9 @@ class Nonlinear:
     hsigmoid_in: int = 0
     shift_hsigmoid: int = 0
     shift_hswish: int = 0
+
+    def __post_init__(self):
+        _require(self.kind, NONLINEAR)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,9 @@ class Conv:
     group: int = 1
     nonlinear: Nonlinear = field(default_factory=Nonlinear)
 
+    def __post_init__(self):
+        _require(self.kind, CONV_KINDS)
+
     @property
     def kernel(self):
         """(w, h)."""
@@ -71,6 +86,9 @@ class Pool:
     pad: tuple[int, int, int, int]
     shift: int
 
+    def __post_init__(self):
+        _require(self.kind, POOL_KINDS)
+
 
 @dataclass(frozen=True)
 class Eltwise:
@@ -80,6 +98,17 @@ class Eltwise:
     fix_in: tuple[int, ...]
     fix_out: int
     nonlinear: Nonlinear = field(default_factory=Nonlinear)
+
+    def __post_init__(self):
+        _require(self.kind, ELTWISE_KINDS)
+
+
+@dataclass(frozen=True)
+class Concat:
+    """concat-fix: each input is rounded to the output's fix_point, its shift = fix_in - fix_out."""
+
+    axis: int
+    shifts: tuple[int, ...]
 
 
 @dataclass(frozen=True)

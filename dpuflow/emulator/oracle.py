@@ -9,6 +9,7 @@ import numpy as np
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator.operations import (
     GUARD_BITS,
+    Concat,
     Conv,
     Eltwise,
     HardSigmoid,
@@ -162,14 +163,24 @@ def conv(op, x):
 
     y = sat8(floor((2 acc + b 2**(shift_bias + 1)) / 2**(shift_cut + 1) + 1/2)).
     """
-    if op.kind == "depthwise":
-        acc = accumulate_depthwise(x, op.weights, op.stride, op.dilation, op.pad)
-    else:
-        acc = accumulate_grouped(x, op.weights, op.stride, op.dilation, op.pad, op.group)
+    window = (x, op.weights, op.stride, op.dilation, op.pad)
+    acc = {
+        "depthwise": lambda: accumulate_depthwise(*window),
+        "conv2d": lambda: accumulate_grouped(*window, op.group),
+    }[op.kind]()
     value = Exact(acc)
     if op.bias is not None:
         value = value.plus(Exact(op.bias.astype(np.int64)).scaled(op.shift_bias))
     return activate(value.scaled(-op.shift_cut), op.nonlinear, op.fix_out)
+
+
+def concat(op, *inputs):
+    """concat-fix: round(x / 2**shift) of each int8 input, saturated, side by side along the axis."""
+    parts = [
+        saturate(Exact(x.astype(np.int64)).scaled(-shift).round_half_up())
+        for x, shift in zip(inputs, op.shifts, strict=True)
+    ]
+    return np.concatenate(parts, axis=op.axis)
 
 
 def windows(x, op, fill):
@@ -192,11 +203,11 @@ def pool(op, x):
     MAX: padding counts as the lowest value. AVG: padding is 0, and M / 2**S stands for
     the division by the window's area.
     """
-    found, shape = windows(x, op, -128 if op.kind == "MAX" else 0)
+    fill, reduce = {"MAX": (-128, np.max), "AVG": (0, np.sum)}[op.kind]
+    found, shape = windows(x, op, fill)
     result = np.empty(shape, np.int64)
     for row, column, window in found:
-        reduced = window.max(axis=(1, 2)) if op.kind == "MAX" else window.sum(axis=(1, 2))
-        result[:, row, column] = reduced
+        result[:, row, column] = reduce(window, axis=(1, 2))
     value = Exact(result)
     if op.kind == "AVG":
         multiplier, shift = average_pool_factor(op.kernel[1], op.kernel[0])
@@ -230,6 +241,8 @@ def apply(op, *inputs):
         return pool(op, *inputs)
     if isinstance(op, Eltwise):
         return eltwise(op, *inputs)
+    if isinstance(op, Concat):
+        return concat(op, *inputs)
     if isinstance(op, HardSigmoid):
         return hard_sigmoid(inputs[0], op.hsigmoid_in, op.shift_hsigmoid)
     raise TypeError(f"no integer operation: {op!r}")

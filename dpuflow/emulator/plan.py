@@ -12,7 +12,8 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.emulator import float_ops, kernels
 from dpuflow.emulator.implementations import prepare
-from dpuflow.emulator.translate import INTEGER_OPS, fix_point
+from dpuflow.emulator.translate import INTEGER_OPS, check_signed, inner_axis
+from dpuflow.xir.parameters import CONSTANT_TYPES
 
 SOURCES = ("data", "data-fix")
 
@@ -62,19 +63,18 @@ def build(graph, ops, sources, outputs, constants, native):
     return Plan(tuple(sources), tuple(steps), known, tuple(outputs))
 
 
+def known_types():
+    """Op types that can be executed."""
+    return {*INTEGER_OPS, *_MAKERS, *SOURCES, *CONSTANT_TYPES}
+
+
 def _function(op, graph, constants, native):
-    """The callable of one op; UserError when the op is unknown."""
+    """The callable of one op of `known_types`."""
     if op.type in INTEGER_OPS:
         operation = INTEGER_OPS[op.type](op, graph, constants)
         names = op.inputs["input"]
         return _Chosen(prepare(operation, [graph.op(n).tensor.shape for n in names], native), names)
-    maker = _MAKERS.get(op.type)
-    if maker is None:
-        known = sorted({*INTEGER_OPS, *_MAKERS, *SOURCES, "const", "const-fix"})
-        raise UserError(
-            f"op {op.name!r}: the emulator cannot execute type {op.type!r}; it knows {', '.join(known)}"
-        )
-    return maker(op, graph, constants)
+    return _MAKERS[op.type](op, graph, constants)
 
 
 class _Chosen:
@@ -99,20 +99,29 @@ def _move(op, graph, constants):
 
 
 def _reshape(op, graph, constants):
-    """New shape of each image; a leading 1 in the op's shape is the batch."""
-    tail = tuple(op.tensor.shape[1:])
-    if op.input_names[0] in constants:
-        return _one(lambda x: x.reshape(op.tensor.shape))
-    return _one(lambda x: x.reshape(x.shape[0], *tail))
+    """New shape of each image; the first dimension of the op's shape is the batch."""
+    source, tail = op.inputs["input"][0], tuple(op.tensor.shape[1:])
+    if source in constants:
+        return _Chosen(_one(lambda x: x.reshape(op.tensor.shape)), [source])
+    if graph.op(source).tensor.shape[:1] != op.tensor.shape[:1]:
+        raise UserError(
+            f"op {op.name!r} ({op.type}): joins or splits images, {graph.op(source).tensor.shape} becomes "
+            f"{op.tensor.shape}; the emulator keeps the first dimension as the batch"
+        )
+    return _Chosen(_one(lambda x: x.reshape(x.shape[0], *tail)), [source])
 
 
 def _concatenate(op, graph, constants):
-    axis = op.attr("axis")
-    if op.type == "concat-fix":
-        fixes = {name: fix_point(graph.op(name)) for name in op.input_names}
-        if len({*fixes.values(), fix_point(op)}) > 1:
-            raise UserError(f"op {op.name!r} ({op.type}): fix points of inputs {fixes} and output differ")
+    axis = inner_axis(op, op.attr("axis"))
     return lambda inputs, workspace: np.concatenate(inputs, axis=axis)
+
+
+def _stack(op, graph, constants):
+    """Constants only: the shape of a reshape (facts vendor-code.md section 1)."""
+    if not all(name in constants for name in op.input_names):
+        raise UserError(f"op {op.name!r} ({op.type}): only constants can be stacked")
+    axis = op.attr("axis")
+    return lambda inputs, workspace: np.stack(inputs, axis=axis)
 
 
 def _pad(op, graph, constants):
@@ -170,20 +179,32 @@ def _float_pool(op, graph, constants):
 
 
 def _multiply(op, graph, constants):
-    """mul; the constant that follows an average pool is joined with the pool's division.
+    """mul; the constant that follows an average pool or a hard sigmoid is joined with its division.
 
-    The pool's mean times KH * KW * M / 2**S stands for the DPU's sum * M / 2**S (facts
-    xmodel.md section 4); computing it that way keeps a division out of the exact numbers.
+    The pool's mean times KH * KW * M / 2**S stands for the DPU's sum * M / 2**S, the hard sigmoid
+    relu6(x + 3) / 6 times 6 * 2731 / 2**14 for relu6(x + 3) * 2731 / 2**14 (facts xmodel.md section
+    4); computing it that way keeps a division out of the exact numbers.
     """
     factors = [constants[name] for name in op.input_names if name in constants]
-    pools = [graph.op(name) for name in op.input_names if graph.op(name).type == "avgpool2d"]
-    if len(factors) == len(pools) == 1 and factors[0].size == 1 and pools[0].attr("count_include_pad"):
-        attributes = _global_window(pools[0], graph)
-        area = attributes["kernel"][0] * attributes["kernel"][1]
-        scale = float(factors[0].reshape(-1)[0]) / area
-        sums = _one(lambda x: float_ops.window_sum(x, **attributes) * scale)
-        return _Chosen(sums, pools[0].inputs["input"])
+    others = [graph.op(name) for name in op.input_names if name not in constants]
+    if len(factors) == len(others) == 1 and factors[0].size == 1:
+        divided = _undivided(others[0], graph)
+        if divided:
+            function, divisor = divided
+            scale = float(factors[0].reshape(-1)[0]) / divisor
+            return _Chosen(_one(lambda x: function(x) * scale), others[0].inputs["input"])
     return lambda inputs, workspace: _fold(np.multiply, inputs)
+
+
+def _undivided(op, graph):
+    """(what a dividing op computes before its division, divisor), or None for any other op."""
+    if op.type == "hard-sigmoid":
+        return float_ops.shifted_relu6, 6
+    if op.type == "avgpool2d" and op.attr("count_include_pad"):
+        attributes = _global_window(op, graph)
+        area = attributes["kernel"][0] * attributes["kernel"][1]
+        return lambda x: float_ops.window_sum(x, **attributes), area
+    return None
 
 
 def _fold(function, inputs):
@@ -206,7 +227,49 @@ def _matmul(op, graph, constants):
 
 def _transpose(op, graph, constants):
     order = tuple(op.attr("order"))
+    if order[0] != 0 and op.input_names[0] not in constants:
+        raise UserError(f"op {op.name!r} ({op.type}): order {list(order)} moves the batch")
     return _one(lambda x: x.transpose(order))
+
+
+def _to_fix(op, graph, constants):
+    check_signed(op)
+    return _one(lambda x: float_ops.float2fix(x, op.attr("fix_point"), op.attr("round_mode")))
+
+
+def _softmax(op, graph, constants):
+    axis = inner_axis(op, op.attr("axis"))
+    return _one(lambda x: float_ops.softmax(x, axis))
+
+
+def _norm(op, graph, constants):
+    """nndct_normalize, what vai_q_pytorch makes of torch.norm: the Euclidean length along `dim`.
+
+    Attributes of an op that XIR does not define vary with the tool's version, so they are held against
+    the stored shape: `dim` may be missing where the shape tells it, `p` where it is 2.
+    """
+    shape, result = graph.op(op.input_names[0]).tensor.shape, op.tensor.shape
+    length = op.attrs.get("p", 2)
+    if str(length).strip("'\"") not in ("2", "2.0", "fro"):
+        raise UserError(f"op {op.name!r} ({op.type}): p is {length!r}; only the Euclidean norm is known")
+    given = op.attrs.get("dim")
+    axes = range(1, len(shape)) if given is None else given if isinstance(given, list) else [given]
+    fitting = {
+        axis % len(shape)
+        for axis in axes
+        if result in (_without(shape, axis % len(shape)), _without(shape, axis % len(shape), [1]))
+    } - {0}
+    if len(fitting) != 1:
+        raise UserError(
+            f"op {op.name!r} ({op.type}): dim {given} does not say how {shape} becomes {result}; "
+            "one axis behind the batch is expected"
+        )
+    axis, keep = fitting.pop(), len(result) == len(shape)
+    return _one(lambda x: float_ops.length(x, axis, keep))
+
+
+def _without(shape, axis, instead=()):
+    return (*shape[:axis], *instead, *shape[axis + 1 :])
 
 
 def _leaky_relu(op, graph, constants):
@@ -217,16 +280,17 @@ def _leaky_relu(op, graph, constants):
 _MAKERS = {
     **dict.fromkeys(("upload", "download", "identity"), _move),
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _reshape),
-    **dict.fromkeys(("concat-fix", "concat"), _concatenate),
+    "concat": _concatenate,
+    "stack": _stack,
     **dict.fromkeys(("pad-fix", "pad"), _pad),
     **dict.fromkeys(("conv2d", "depthwise-conv2d"), _float_convolution),
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
     "fix": lambda op, graph, constants: _one(lambda x: float_ops.fake_quantize(x, **_grid(op))),
     "fix2float": lambda op, graph, constants: _one(lambda x: float_ops.fix2float(x, op.attr("fix_point"))),
-    "float2fix": lambda op, graph, constants: _one(
-        lambda x: float_ops.float2fix(x, op.attr("fix_point"), op.attr("round_mode"))
-    ),
-    "softmax": lambda op, graph, constants: _one(lambda x: float_ops.softmax(x, op.attr("axis"))),
+    "float2fix": _to_fix,
+    "softmax": _softmax,
+    "nndct_normalize": _norm,
+    "hard-sigmoid": lambda op, graph, constants: _one(lambda x: float_ops.shifted_relu6(x) / 6),
     "relu": lambda op, graph, constants: _one(lambda x: np.maximum(x, 0)),
     "relu6": lambda op, graph, constants: _one(lambda x: np.clip(x, 0, 6)),
     "leaky-relu": _leaky_relu,

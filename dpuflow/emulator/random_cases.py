@@ -6,7 +6,7 @@ what goes wrong: saturation, halves, negative shifts, extreme values, odd sizes.
 
 import numpy as np
 
-from dpuflow.emulator.operations import NONLINEAR, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
+from dpuflow.emulator.operations import NONLINEAR, Concat, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
 from dpuflow.xir import Graph
 
 
@@ -86,6 +86,12 @@ def _eltwise(rng, kind):
     return op, [values(rng, shape) for _ in range(count)]
 
 
+def _concat(rng, kind):
+    shape = (int(rng.integers(1, 4)), *_pair(rng, 1, 5))
+    shifts = tuple(int(s) for s in rng.integers(-9, 10, int(rng.integers(1, 4))))
+    return Concat(3, shifts), [values(rng, (*shape, int(rng.integers(1, 20)))) for _ in shifts]
+
+
 def _hard_sigmoid(rng, kind):
     op = HardSigmoid(int(rng.integers(0, 16)), int(rng.integers(0, 32)))
     return op, [values(rng, (2, 3, 3, int(rng.integers(1, 9))))]
@@ -99,6 +105,7 @@ _KINDS = {
     "AVG": (_pool, 2),
     "ADD": (_eltwise, 2),
     "MUL": (_eltwise, 1),
+    "concat": (_concat, 1),
     "hard-sigmoid": (_hard_sigmoid, 1),
 }
 KINDS = tuple(_KINDS)
@@ -175,9 +182,10 @@ class GraphBuilder:
         return self._op(self._name("add"), "eltwise-fix", {"input": [s.name for s in sources]}, attrs, fix)
 
     def concat(self, sources):
-        """Channels side by side; the sources' fix points must agree."""
+        """Channels side by side, at the fix point of one of them or near it."""
         inputs = {"input": [s.name for s in sources]}
-        return self._op(self._name("concat"), "concat-fix", inputs, {"axis": 3}, sources[0].tensor.fix_point)
+        fix_point = sources[0].tensor.fix_point + int(self.rng.integers(-1, 2))
+        return self._op(self._name("concat"), "concat-fix", inputs, {"axis": 3}, fix_point)
 
     def dense(self, source, outputs, activation="NONE"):
         """Convolution whose kernel is the whole map."""

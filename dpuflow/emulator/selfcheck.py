@@ -50,8 +50,6 @@ def oracle_tensors(graph, batch):
             tensors[op.name] = batch
         elif op.type in INTEGER_OPS:
             tensors[op.name] = oracle.apply(INTEGER_OPS[op.type](op, graph, known), *inputs)
-        elif op.type == "concat-fix":
-            tensors[op.name] = np.concatenate(inputs, axis=op.attr("axis"))
         elif op.type in ("upload", "download", "reshape-fix"):
             tensors[op.name] = inputs[0].reshape(len(batch), *op.tensor.shape[1:])
     return tensors

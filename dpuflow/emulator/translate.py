@@ -1,7 +1,17 @@
 """XIR integer ops -> the operations of `operations`: attributes and fix points to shifts."""
 
 from dpuflow.base.errors import UserError
-from dpuflow.emulator.operations import NONLINEAR, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
+from dpuflow.emulator.operations import (
+    ELTWISE_KINDS,
+    NONLINEAR,
+    POOL_KINDS,
+    Concat,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Nonlinear,
+    Pool,
+)
 
 HARDWARE_SHIFT_BIAS_MIN = -1
 """The instruction holds shift_bias + 1 unsigned (facts xmodel.md section 4)."""
@@ -19,11 +29,19 @@ def fix_point(op):
 
 def check_output(op):
     """UserError unless the output is signed 8-bit and rounded as the DPU rounds."""
-    width, mode = op.tensor.bit_width, op.tensor.attrs.get("round_mode", "DPU_ROUND")
-    if width != 8:
-        raise UserError(f"op {op.name!r} ({op.type}): {width}-bit output; the emulator executes 8-bit models")
+    check_signed(op)
+    mode = op.tensor.attrs.get("round_mode", "DPU_ROUND")
     if mode != "DPU_ROUND":
         raise UserError(f"op {op.name!r} ({op.type}): round_mode {mode}; the DPU only knows DPU_ROUND")
+
+
+def check_signed(op):
+    """UserError unless the output is signed 8-bit."""
+    width = op.tensor.bit_width
+    if width != 8:
+        raise UserError(f"op {op.name!r} ({op.type}): {width}-bit output; the emulator executes 8-bit models")
+    if not op.tensor.attrs.get("if_signed", True):
+        raise UserError(f"op {op.name!r} ({op.type}): unsigned output; the emulator executes signed models")
 
 
 def nonlinear(op):
@@ -86,12 +104,18 @@ def bias_shift(op, shift):
     return op.attrs.get("shift_bias", shift)
 
 
+def _kind(op, known):
+    """The op's attribute `type`; UserError when the emulator has no such kind."""
+    kind = op.attr("type")
+    if kind not in known:
+        raise UserError(f"op {op.name!r} ({op.type}): type {kind!r}; {' or '.join(known)} expected")
+    return kind
+
+
 def pooling(op, graph, constants):
     """Pool of a pool-fix op."""
     check_output(op)
-    kind = op.attrs["type"]
-    if kind not in ("MAX", "AVG"):
-        raise UserError(f"op {op.name!r} ({op.type}): type {kind!r}; MAX or AVG expected")
+    kind = _kind(op, POOL_KINDS)
     shift = fix_point(only_input(op, graph)) - fix_point(op)
     return Pool(kind, tuple(op.attr("kernel")), tuple(op.attr("stride")), tuple(op.attr("pad")), shift)
 
@@ -99,9 +123,7 @@ def pooling(op, graph, constants):
 def elementwise(op, graph, constants):
     """Eltwise of an eltwise-fix op."""
     check_output(op)
-    kind = op.attrs["type"]
-    if kind not in ("ADD", "MUL"):
-        raise UserError(f"op {op.name!r} ({op.type}): type {kind!r}; ADD or MUL expected")
+    kind = _kind(op, ELTWISE_KINDS)
     fixes = tuple(fix_point(graph.op(name)) for name in op.inputs["input"])
     activation = nonlinear(op)
     fix_out = activation.hsigmoid_in if activation.kind in ("HSIGMOID", "HSWISH") else fix_point(op)
@@ -116,7 +138,23 @@ def sigmoid(op, graph, constants):
     return HardSigmoid(op.attrs.get("hsigmoid_in", fix_in), shift)
 
 
+def concatenation(op, graph, constants):
+    """Concat of a concat-fix op: its inputs may have other fix_points (facts vendor-code.md section 1)."""
+    check_output(op)
+    shifts = tuple(fix_point(graph.op(name)) - fix_point(op) for name in op.inputs["input"])
+    return Concat(inner_axis(op, op.attr("axis")), shifts)
+
+
+def inner_axis(op, axis):
+    """`axis` of the op's output, counted from the front; UserError when it is the batch's."""
+    axis %= len(op.tensor.shape)
+    if axis == 0:
+        raise UserError(f"op {op.name!r} ({op.type}): axis 0 is the batch; images are executed one by one")
+    return axis
+
+
 INTEGER_OPS = {
+    "concat-fix": concatenation,
     "conv2d-fix": convolution,
     "depthwise-conv2d-fix": convolution,
     "pool-fix": pooling,

@@ -30,7 +30,7 @@ class Runner:
         from dpuflow.emulator import Emulator  # here, so that asking the board what it is stays quick
 
         # one thread: an application runs several runners at a time, like the cores of a board
-        self._emulator = Emulator(graph, threads=1)
+        self._emulator = Emulator(graph, threads=1, subgraphs=[subgraph.get_name()])
         part = self._emulator.part(subgraph.get_name())
         self._part = part
         batch = device.batch()

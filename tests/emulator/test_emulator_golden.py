@@ -53,7 +53,7 @@ def test_vendor_compiled_network_equals_its_machine_code(shared, backend):
         need_compiled_kernels()
     vectors = np.load(shared("golden/vendor/zcu102_mnist_vectors.npz"))
     path = shared("golden/vendor/zcu102_mnist_3.0.xmodel")
-    emulator = Emulator(path, threads=2, use_native=backend == "native")
+    emulator = Emulator(path, threads=2, use_native=backend == "native", subgraphs="DPU")
     dpu = [part for part in emulator.parts if part.device == "DPU"]
     assert len(dpu) == 2
     for number, part in enumerate(dpu):
@@ -65,14 +65,19 @@ def test_vendor_compiled_network_equals_its_machine_code(shared, backend):
 
 def test_the_older_compilers_file_of_the_same_network_gives_the_same(shared):
     vectors = np.load(shared("golden/vendor/zcu102_mnist_vectors.npz"))
-    emulator = Emulator(shared("golden/vendor/zcu102_mnist_2.5.xmodel"))
+    emulator = Emulator(shared("golden/vendor/zcu102_mnist_2.5.xmodel"), subgraphs=["subgraph_quant_conv2d"])
     part = next(part for part in emulator.parts if part.device == "DPU")
     (result,) = emulator.run_subgraph(part.name, {part.inputs[0].name: vectors["dpu0_input"]}).values()
     np.testing.assert_array_equal(result, vectors["dpu0_output"])
 
 
 @pytest.mark.fault("xmodel", "operation that the emulator does not know", "refused")
-def test_an_unknown_op_is_named(shared):
-    emulator = Emulator(shared("golden/vendor/zcu102_mnist_3.0.xmodel"))
-    with pytest.raises(UserError, match=r"custom_layer.*Mylayer"):
+def test_an_unknown_op_is_named_when_the_file_is_opened(shared):
+    path = shared("golden/vendor/zcu102_mnist_3.0.xmodel")
+    with pytest.raises(UserError, match=r"cannot execute 1 of its ops: Mylayer \('custom_layer'\)"):
+        Emulator(path)
+    emulator = Emulator(path, subgraphs="DPU")  # what a user's own op lies between can be run
+    with pytest.raises(UserError, match=r"Mylayer \('custom_layer'\)"):
+        emulator.run_subgraph("subgraph_custom_layer", {"x": np.zeros((1, 1), np.int8)})
+    with pytest.raises(UserError, match=r"Mylayer \('custom_layer'\)"):
         emulator.run(np.zeros((1, 28, 28, 1), np.int8))

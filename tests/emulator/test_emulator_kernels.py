@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dpuflow.emulator import c_kernels, kernels, oracle, random_cases, requantise, selfcheck
 from dpuflow.emulator.implementations import prepare
-from dpuflow.emulator.operations import Conv, Eltwise, HardSigmoid, Nonlinear, Pool
+from dpuflow.emulator.operations import Concat, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -249,3 +249,32 @@ def test_a_wrong_kernel_is_found(monkeypatch):
     )
     op = Pool("AVG", (3, 3), (1, 1), (0, 0, 0, 0), 0)
     assert selfcheck.operation_differences(op, [np.full((1, 3, 3, 1), 100, np.int8)]) == selfcheck.backends()
+
+
+def test_a_concat_rounds_halves_up_and_saturates():
+    """Two inputs at fix_points 5 and 3, joined at 4: the first is halved, the second doubled."""
+    op = Concat(3, (1, -1))
+    first, second = image([-3, -1, 1, 3]), image([-128, -63, 63, 64])
+    assert_all(op, [first, second], [-1, 0, 1, 2, -128, -126, 126, 127])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Nonlinear("TANH"),
+        lambda: dense([[1]], kind="relu"),
+        lambda: Pool("MIN", (1, 1), (1, 1), (0,) * 4, 0),
+        lambda: Eltwise("SUB", (0, 0), 0),
+        lambda: Conv("transposed", np.ones((1, 1, 1, 1), np.int8), None, (1, 1), (1, 1), (0,) * 4, 0, 0, 0),
+    ],
+)
+def test_a_kind_that_is_not_implemented_cannot_be_described(make):
+    """So no implementation's last branch takes it for another one."""
+    with pytest.raises(ValueError, match="known are"):
+        make()
+
+
+def test_what_is_no_operation_has_no_kernel():
+    for native_ in (False, True):
+        with pytest.raises(TypeError, match="no integer operation"):
+            prepare("conv", [(1, 1, 1, 1)], native_)

@@ -273,7 +273,7 @@ def test_files_without_usable_code_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="2 stray bytes at offset"):
         IsaRunner(graph)
     dpu.attrs["mc_code"], dpu.attrs["dpu_fingerprint"] = code, 0x603000B56011861
-    with pytest.raises(UserError, match="is not a DPUCZDX8G"):
+    with pytest.raises(UserError, match="is compiled for another DPU, DPUCVDX8G"):
         IsaRunner(graph)
     with pytest.raises(UserError, match="int8 with at least one image"):
         IsaRunner(compile_native(signs(), target).graph).run(np.zeros((1, 28, 28, 1), np.float32))

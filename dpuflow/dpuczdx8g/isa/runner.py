@@ -21,7 +21,7 @@ class IsaRunner:
     """
 
     def __init__(self, graph, source="xmodel"):
-        self.emulator = Emulator(graph)
+        self.emulator = Emulator(graph, subgraphs="CPU")
         self.graph = self.emulator.graph
         self.programs = {program.name: program for program in read_programs(self.graph, source)}
         with about(self.emulator.source):

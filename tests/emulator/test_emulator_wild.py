@@ -1,0 +1,176 @@
+"""Files of other people's projects against vectors of the vendor's simulator and CPU runner, bit by bit.
+
+What each file holds: ../shared/golden/wild/README.md. Files that need operators which the emulator does
+not have are listed in `WAITING`; the list may only shrink.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from dpuflow.base.errors import UserError
+from dpuflow.emulator import Emulator, plan, translate
+from dpuflow.xir import Graph
+
+SE, MEAN = {"depthwise-fix": 1}, {"aten::mean": 2}
+WAITING = {
+    "efficientnetv2_136x14_136_k3_hswish_se_mean_pt_b2304_3.5": SE | MEAN,
+    "efficientnetv2_136x14_136_k3_hswish_se_pt_b2304_3.5": SE,
+    "efficientnetv2_136x14_136_k3_hswish_se_pt_int": MEAN,
+    "efficientnetv2_32x56_48_k3_relu_se_pt_b2304_3.5": SE,
+    "efficientnetv2_48x28_48_k5_relu_se_pt_b2304_3.5": SE,
+    "yolov5n_640_pt_b4096_2.5": {"upsample-fix": 2},
+    "yolov8n_640_pt_b4096_3.5": {"upsample-fix": 2},
+    "zerodce_512_pt_b4096_3.0": {"downsample-fix": 1, "upsample-fix": 1},
+}
+"""Stem of the file -> op types that the emulator lacks, and how many ops each."""
+
+VERSAL = "lenet_32_pt_vdx8g_3.5"
+SHIFTED_BIAS = ("mlp_63_pt_isa0_b4096_1.4", "mnist_28_tf_isa0_b4096_1.4")
+"""Compiled with a shift_bias below -1, so their biases are stored shifted; the vendor's CPU runner, which
+made their vectors, shifts them a second time (facts vendor-code.md section 3)."""
+
+
+@pytest.fixture(scope="module")
+def wild(shared):
+    """stem -> path of every file."""
+    return {path.stem: path for path in sorted(shared("golden/wild").glob("*.xmodel"))}
+
+
+def lacking(graph):
+    """{op type: number of ops} that the emulator does not know."""
+    types = [op.type for op in graph.ops if op.type not in plan.known_types()]
+    return {type_: types.count(type_) for type_ in types}
+
+
+def vectors(path):
+    arrays = np.load(path.with_suffix(".npz"))
+    return arrays, json.loads(str(arrays["meta"]))
+
+
+def assert_equal(found, expected, what):
+    """Same values: codes exactly; softmax, float arithmetic of another library, to the last bits."""
+    assert found.shape == expected.shape, what
+    if expected.dtype == np.float32:
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=what)
+    else:
+        np.testing.assert_array_equal(found, expected, err_msg=what)
+
+
+def check_subgraph(emulator, arrays, entry):
+    """One DPU subgraph: outputs and the maps that the simulator left in memory; their number."""
+    number = entry["index"]
+    given = {name: arrays[f"sub{number}_input_{i}"] for i, name in enumerate(entry["inputs"])}
+    found = emulator.run_subgraph(entry["name"], given, dump=True)
+    for i, name in enumerate(entry["outputs"]):
+        assert_equal(found[name], arrays[f"sub{number}_output_{i}"], name)
+    for name in entry["ddr"]:
+        assert_equal(found[name], arrays[f"sub{number}_ddr_{name}"], name)
+    return len(entry["outputs"]) + len(entry["ddr"])
+
+
+def check_whole(emulator, arrays, meta):
+    """The whole graph from its input, every map that the CPU runner left; their number."""
+    given = arrays["cpu_input"] if "cpu_input" in arrays else arrays[meta["cpu_input"]]
+    found = emulator.run(given, dump=True)
+    for entry in meta["cpu"]:
+        name = entry["op"]
+        value = found[name]
+        if "fix_point" in entry:  # an uncompiled graph: floats on the grid
+            value = np.ldexp(value, entry["fix_point"])
+        assert_equal(value, arrays[entry.get("same_as", f"cpu_output_{name}")], name)
+    return len(meta["cpu"])
+
+
+def test_the_files_that_wait_for_operators(wild):
+    found = {stem: lacking(Graph.load(path)) for stem, path in wild.items()}
+    assert {stem: types for stem, types in found.items() if types} == WAITING
+
+
+def test_every_other_file_is_bit_equal_to_its_vectors(wild):
+    compared = {}
+    for stem, path in wild.items():
+        if stem in WAITING or stem in SHIFTED_BIAS or stem == VERSAL:
+            continue
+        arrays, meta = vectors(path)
+        with Emulator(path, threads=1) as emulator:
+            count = sum(check_subgraph(emulator, arrays, entry) for entry in meta["subgraphs"])
+            compared[stem] = count + check_whole(emulator, arrays, meta)
+    assert len(compared) >= 14
+    assert sum(compared.values()) >= 79, compared
+
+
+def test_subgraphs_without_missing_operators_run_alone(wild):
+    """Among them the concat of unequal fix_points, 10 and 12, of Zero-DCE: 1 x 512 x 512 x 32 codes."""
+    ran = []
+    for stem in WAITING:
+        arrays, meta = vectors(wild[stem])
+        for entry in meta["subgraphs"]:
+            members = next(s for s in Graph.load(wild[stem]).subgraphs() if s.name == entry["name"]).op_names
+            graph = Graph.load(wild[stem])
+            if all(graph.op(name).type in plan.known_types() for name in members):
+                with Emulator(graph, threads=2, subgraphs=[entry["name"]]) as emulator:
+                    check_subgraph(emulator, arrays, entry)
+                ran.append((stem, entry["index"]))
+    assert ran == [
+        ("efficientnetv2_136x14_136_k3_hswish_se_mean_pt_b2304_3.5", 0),
+        ("zerodce_512_pt_b4096_3.0", 1),
+    ]
+
+
+def test_a_quantized_graph_up_to_the_operator_that_is_missing(wild):
+    """Hard swish as float ops: exact, because the division by 6 is joined with its scale."""
+    stem = "efficientnetv2_136x14_136_k3_hswish_se_pt_int"
+    graph, (arrays, meta) = Graph.load(wild[stem]), vectors(wild[stem])
+    (last,) = [entry["op"] for entry in meta["cpu"]]
+    names = [op.name for op in graph.ops]
+    kept = names[: names.index(last) + 1]
+    del graph.proto.op_node[len(kept) :]
+    graph.root.proto.op_name[:] = [name for name in graph.root.proto.op_name if name in kept]
+    with Emulator(Graph.from_bytes(graph.to_bytes()), threads=1) as emulator:
+        assert emulator.outputs[-1].name == last
+        assert check_whole(emulator, arrays, meta) == 1
+
+
+def test_missing_operators_are_all_listed_when_a_file_is_opened(wild):
+    for stem, types in WAITING.items():
+        graph = Graph.load(wild[stem])
+        with pytest.raises(UserError) as caught:
+            Emulator(wild[stem])
+        message = str(caught.value)
+        assert f"cannot execute {sum(types.values())} of its ops" in message
+        for op in graph.ops:
+            assert (repr(op.name) in message) == (op.type in types)
+
+
+def test_a_file_for_another_dpu_is_refused_by_fingerprint_and_by_name(wild):
+    with pytest.raises(
+        UserError, match=r"another DPU, DPUCVDX8G, instruction set ISA3 .*0x603000b16013831"
+    ) as caught:
+        Emulator(wild[VERSAL])
+    assert str(wild[VERSAL]) in str(caught.value)
+    for kept in ("dpu_name", "dpu_fingerprint"):
+        graph = Graph.load(wild[VERSAL])
+        for subgraph in graph.subgraphs("DPU"):
+            del subgraph.attrs["dpu_name" if kept == "dpu_fingerprint" else "dpu_fingerprint"]
+        with pytest.raises(UserError, match="another DPU, DPUCVDX8G"):
+            Emulator(graph)
+
+
+@pytest.mark.parametrize("stem", SHIFTED_BIAS)
+def test_biases_that_the_runner_shifts_twice(wild, monkeypatch, stem):
+    """Read as the runner does they equal its vectors; read as they are stored, the layers before them do."""
+    arrays, meta = vectors(wild[stem])
+    graph = Graph.load(wild[stem])
+    with Emulator(graph, threads=1) as emulator:
+        right = emulator.run(arrays["cpu_input"], dump=True)
+    monkeypatch.setattr(translate, "HARDWARE_SHIFT_BIAS_MIN", -128)
+    with Emulator(graph, threads=1) as emulator:
+        check_whole(emulator, arrays, meta)
+    different = [e["op"] for e in meta["cpu"] if (right[e["op"]] != arrays[f"cpu_output_{e['op']}"]).any()]
+    assert different
+    monkeypatch.undo()
+    for op in graph.ops:
+        if op.type == "conv2d-fix" and translate.convolution(op, graph, emulator._constants).shift_bias > -1:
+            assert op.name not in different
