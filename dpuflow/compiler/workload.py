@@ -18,18 +18,18 @@ def round_up(value, multiple):
     return ceil(value / multiple) * multiple
 
 
-def augments_channels(kernel, in_channels, pad, dilation, target):
+def augments_channels(kernel, stride, in_channels, pad, dilation, target):
     """Whether a first-layer convolution folds kernel columns and channels together.
 
     Channel augmentation reads KW * IC bytes as one pixel's channels, so it must fit
-    `target.channel_augmentation` and gain something. Layers padded left or right are
-    left alone: how the vendor's compiler augments those is not known (facts isa.md 4.3).
+    `target.channel_augmentation` and gain something. Padding beside the map is masked while
+    loading, which works on windows that touch or overlap (facts isa.md 3.1, 4.3).
     """
     folded = kernel[0] * in_channels
     parallel = target.input_channel_parallel
     return (
         tuple(dilation) == (1, 1)
-        and tuple(pad[:2]) == (0, 0)
+        and (tuple(pad[:2]) == (0, 0) or stride[0] <= kernel[0])
         and folded <= target.channel_augmentation
         and round_up(folded, parallel) < kernel[0] * round_up(in_channels, parallel)
     )
@@ -47,12 +47,13 @@ def conv_workload(out_shape, kernel, in_channels):
 def conv_workload_on_arch(out_shape, kernel, in_channels, target, augmented=False):
     """`conv_workload` with OH, OC and IC rounded up to the array of `target`.
 
-    `augmented`: a first layer with channel augmentation rounds KW * IC as one number.
+    `augmented`: a first layer with channel augmentation counts as one of kernel width 1, also
+    where KW * IC takes two entries (as the vendor's files do: 6x6x3 on B4096, 3x3x3 on B1024).
     """
     height, width, channels = out_shape
     parallel = target.input_channel_parallel
     if augmented:
-        depth = kernel[1] * round_up(kernel[0] * in_channels, parallel)
+        depth = kernel[1] * round_up(in_channels, parallel)
     else:
         depth = prod(kernel) * round_up(in_channels, parallel)
     rows = round_up(height, target.pixel_parallel)
@@ -119,7 +120,9 @@ def layer_is_augmented(network, layer, target):
         return False
     attrs = layer.attrs
     channels = map_shape(network[layer.inputs[0]].shape)[2]
-    return augments_channels(attrs["kernel"], channels, attrs["pad"], attrs["dilation"], target)
+    return augments_channels(
+        attrs["kernel"], attrs["stride"], channels, attrs["pad"], attrs["dilation"], target
+    )
 
 
 def layer_workload(network, layer, target):

@@ -218,6 +218,8 @@ def _source(network, name):
 def _layer(network, layer, target, clock, assumptions, on_chip):
     workload, on_arch = layer_workload(network, layer, target)
     cycles = layer_cycles(network, layer, target)
+    # the vendor's count leaves out the second entry per pixel that some augmented layers take
+    busy = max(on_arch, cycles * target.peak_operations) if ENGINES[layer.op] == "convolution" else on_arch
     weights = parameter_bytes(network, layer)
     sources = {_source(network, name) for name in layer.inputs}
     loaded = sum(prod(network[name].shape) for name in sources if name not in on_chip)
@@ -232,7 +234,7 @@ def _layer(network, layer, target, clock, assumptions, on_chip):
         "workload": workload,
         "workload_on_arch": on_arch,
         "cycles": cycles,
-        "utilisation": workload / on_arch if on_arch else 0.0,
+        "utilisation": workload / busy if busy else 0.0,
         "weight_bytes": weights,
         "ddr_bytes": ddr,
         "compute_us": compute_us,

@@ -68,7 +68,8 @@ def test_attributes_of_ops_and_tensors(graph):
         **{"kernel": [3, 3], "stride": [1, 1], "dilation": [1, 1], "pad": [1, 1, 1, 1]},
         **{"pad_mode": "FLOOR", "group": 1, "nonlinear": "RELU", "device": "DPU"},
         **{"hsigmoid_in": -128, "shift_hsigmoid": -128, "shift_hswish": -128},
-        **{"workload": 13 * 11 * 8 * (2 * 9 * 3 + 1), "workload_on_arch": 16 * 11 * 16 * (2 * 9 * 16 + 1)},
+        **{"channel_augmentation": 1, "workload": 13 * 11 * 8 * (2 * 9 * 3 + 1)},
+        **{"workload_on_arch": 16 * 11 * 16 * (2 * 3 * 16 + 1)},
     }
     assert conv.tensor.name == "conv1_fix"
     expected = {"fix_point": 4, "bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}

@@ -70,7 +70,8 @@ def test_every_workload_attribute_of_the_vendor_files(shared, release):
             source = graph.op(op.inputs["input"][0])
             channels = source.tensor.shape[3]
             augmented = "channel_augmentation" in op.attrs
-            fits = workload.augments_channels(kernel, channels, op.attrs["pad"], op.attrs["dilation"], B4096)
+            geometry = (op.attrs[name] for name in ("pad", "dilation"))
+            fits = workload.augments_channels(kernel, op.attrs["stride"], channels, *geometry, B4096)
             assert augmented == (fits and source.name == "input_1_upload_0")
             ours = (
                 workload.conv_workload(shape, kernel, channels),
@@ -108,14 +109,34 @@ def test_sizes_round_up_to_the_parallelism_of_the_target():
         ((7, 7), 1, (0, 0, 0, 0), (1, 1), True),
         ((7, 7), 3, (0, 0, 3, 3), (1, 1), True),  # 21 of 32
         ((7, 7), 5, (0, 0, 0, 0), (1, 1), False),  # 35 > 32
-        ((3, 3), 1, (1, 1, 1, 1), (1, 1), False),  # padded left and right
+        ((3, 3), 1, (1, 1, 1, 1), (1, 1), True),  # padded left and right
         ((3, 3), 1, (0, 0, 0, 0), (2, 1), False),
         ((1, 1), 3, (0, 0, 0, 0), (1, 1), False),  # nothing to gain
         ((2, 2), 16, (0, 0, 0, 0), (1, 1), False),
     ],
 )
 def test_when_channels_are_augmented(kernel, channels, pad, dilation, expected):
-    assert workload.augments_channels(kernel, channels, pad, dilation, B4096) is expected
+    assert workload.augments_channels(kernel, (1, 1), channels, pad, dilation, B4096) is expected
+
+
+@pytest.mark.parametrize(("stride", "pad", "expected"), [(3, 1, True), (4, 0, True), (4, 1, False)])
+def test_windows_apart_are_augmented_only_without_padding(stride, pad, expected):
+    found = workload.augments_channels((3, 3), (stride, 1), 1, (pad, 0, 0, 0), (1, 1), B4096)
+    assert found is expected
+
+
+@pytest.mark.parametrize(
+    ("size", "out_shape", "kernel", "on_arch"),
+    [
+        ("B4096", (28, 28, 6), (5, 5), 2_308_096),  # LeNet, one channel
+        ("B4096", (112, 112, 32), (3, 3), 38_936_576),  # MobileNetV2
+        ("B4096", (320, 320, 16), (6, 6), 316_211_200),  # YOLOv5n: 18 of 16 channels, two entries
+    ],
+)
+def test_augmented_layers_of_vendor_files(size, out_shape, kernel, on_arch):
+    target = get_target(f"DPUCZDX8G_ISA1_{size}")
+    channels = 1 if kernel == (5, 5) else 3
+    assert workload.conv_workload_on_arch(out_shape, kernel, channels, target, augmented=True) == on_arch
 
 
 def test_only_the_layer_at_the_input_is_augmented(vendor_network):

@@ -177,21 +177,22 @@ def test_attributes_of_the_file():
     assert dpu.attrs["reg_id_to_hw_segment"] == {"REG_0": "W0", "REG_1": "D0", "REG_2": "D0", "REG_3": "D0"}
     assert dpu.attrs.kind("reg_id_to_size") == "map_string_2_int32"
     sizes = dpu.attrs["reg_id_to_size"]
-    assert sizes["REG_2"] == 784 and sizes["REG_3"] == 32
+    # behind a margin: the padding above and on the left, and below and on the right behind it
+    assert sizes["REG_2"] == 48 + 784 + 32 and sizes["REG_3"] == 32
     assert sizes["REG_0"] == len(dpu.attrs["reg_id_to_parameter_value"]["REG_0"])
     assert dpu.attrs["children_topological_sort"] == [
         "subgraph_conv1", "subgraph_conv3", "subgraph_dense6", "subgraph_dense7", "subgraph_dense7_reshaped",
     ]  # fmt: skip
     upload = next(op for op in graph.ops if op.type == "upload").tensor
-    assert (upload.attrs["reg_id"], upload.attrs["ddr_addr"], upload.attrs["location"]) == (2, 0, 1)
+    assert (upload.attrs["reg_id"], upload.attrs["ddr_addr"], upload.attrs["location"]) == (2, 48, 1)
     assert upload.attrs["stride"] == [784, 28, 1, 1]
     saved = graph.op("dense7").tensor
     assert (saved.attrs["reg_id"], saved.attrs["location"], saved.attrs["stride"]) == (3, 1, [25, 25, 25, 1])
     assert graph.op("conv1").tensor.attrs["location"] == 0
     weights = graph.op("conv1_weights")
     assert weights.attrs["data"] == b"" and weights.tensor.attrs["ddr_addr"] % 4096 == 0
-    assert "channel_augmentation" not in graph.op("conv1").attrs
-    assert graph.op("conv1").attrs["workload_on_arch"] == 32 * 28 * 24 * (2 * 9 * 12 + 1)
+    assert graph.op("conv1").attrs["channel_augmentation"] == 1
+    assert graph.op("conv1").attrs["workload_on_arch"] == 32 * 28 * 24 * (2 * 3 * 12 + 1)
     total = sum(op.attrs.get("workload_on_arch", 0) for op in graph.ops)
     assert dpu.attrs["workload_on_arch"] == graph.root.attrs["workload_on_arch"] == total
     assert graph.attrs["dpuflow_note"] == STATUS
@@ -207,8 +208,9 @@ def test_report_and_determinism():
     (program,) = first.report["programs"]
     estimate = program["estimate"]
     assert estimate["kind"] == "estimate"
-    # bands x groups x columns x taps: two convolutions, a 7x7x32 and a 1x1x64 dense layer
-    assert estimate["busy"]["CONV"] == 4 * 28 * 9 + 4 * 14 * 9 + 4 * 49 * 2 + 2 * 4
+    # bands x groups x columns x taps: two convolutions (the first one with its kernel's columns as
+    # channels), a 7x7x32 and a 1x1x64 dense layer
+    assert estimate["busy"]["CONV"] == 4 * 28 * 3 + 4 * 14 * 9 + 4 * 49 * 2 + 2 * 4
     assert max(estimate["busy"].values()) <= estimate["cycles"] <= estimate["sequential"]
     total = first.report["estimate"]["machine_code"]
     assert total["cycles"] == estimate["cycles"] and estimate["bytes_per_cycle"] == 20.0

@@ -80,19 +80,18 @@ class _Reader:
 
     def finish(self):
         job = self.job
-        for maps in (job.inputs, job.outputs):
+        ends = {}
+        for region, maps in ((INPUT, job.inputs), (OUTPUT, job.outputs)):
             address = 0
             for feature_map in maps:
-                feature_map.address = address
-                address += align(feature_map.size)
+                before, behind = feature_map.margins
+                feature_map.address = address + before
+                address = align(feature_map.address + feature_map.size + behind)
+            ends[region] = address
         for view, source in self.views:
             view.address = source.address
-        sizes = {INPUT: job.inputs, OUTPUT: job.outputs}
         job.parameters = bytes(self.blob)
-        job.region_sizes = {
-            "REG_0": len(self.blob),
-            **{name: align(sum(align(m.size) for m in maps)) for name, maps in sizes.items()},
-        }
+        job.region_sizes = {"REG_0": len(self.blob), **ends}
         return self.lowered
 
     def map_of(self, name):
@@ -199,22 +198,27 @@ class _Reader:
         )
 
     def _can_augment(self, op, feature_map):
-        """Marked by the reference compiler, and without padding beside the map.
-
-        With padding the first row would start before the input's first byte; what the vendor
-        does then is not known (facts isa.md 4.3).
-        """
-        left, right, _, _ = op.attr("pad")
-        marked = op.attrs.get("channel_augmentation") == 1
-        return marked and feature_map.region == INPUT and left == right == 0
+        """Marked by the reference compiler, and on an input of the subgraph."""
+        return op.attrs.get("channel_augmentation") == 1 and feature_map.region == INPUT
 
     def _augment(self, op, feature_map, geometry):
-        """The convolution on a view of its input with one kernel column."""
-        view = feature_map.overlapping(geometry["kernel"][1], geometry["stride"][1])
+        """The convolution on a view of its input with one kernel column.
+
+        A row's first LOAD begins `left` pixels before the row, for row 0 before the input: it
+        stands behind a margin in its region, of the size that the vendor's compiler 3.5 gives
+        it (all three padded files at hand): the padding above and, rounded up on its own,
+        that on the left; behind it the padding below and on the right.
+        """
+        left, right, top, bottom = op.attr("pad")
+        row, pixel = feature_map.row_bytes, feature_map.pixel_bytes
+        margins = (align(top * row) + align(left * pixel), bottom * row + right * pixel)
+        feature_map.margins = tuple(map(max, feature_map.margins, margins))
+        width = op.tensor.shape[2]
+        view = feature_map.overlapping(geometry["kernel"][1], geometry["stride"][1], left, width)
         self.views.append((view, feature_map))
         self.lowered.augmented.add(op.name)
         kernel, stride = (geometry["kernel"][0], 1), (geometry["stride"][0], 1)
-        return view, {**geometry, "kernel": kernel, "stride": stride}
+        return view, {"kernel": kernel, "stride": stride, "pad": (geometry["pad"][0], 0)}
 
     def pool(self, op):
         (source,) = op.inputs["input"]

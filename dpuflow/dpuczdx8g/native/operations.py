@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from dpuflow.base.totality import Total
 
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
@@ -27,6 +29,9 @@ class FeatureMap:
     region, address : base register and byte offset of its HWC image, rows without gaps.
     strides : bytes from row to row and from pixel to pixel, when it is a view of another
         map (`overlapping`); None for (width * channels, channels).
+    shift : bytes that a row's first pixel begins before the row, padding on the left (views).
+    margins : bytes that must lie before and behind the map in its region, for views that
+        begin before it or end behind it.
     spilled : the code moves it through DDR (set by the generator).
     """
 
@@ -35,6 +40,8 @@ class FeatureMap:
     region: str = WORKSPACE
     address: int = 0
     strides: tuple[int, int] | None = None
+    shift: int = 0
+    margins: tuple[int, int] = (0, 0)
     spilled: bool = False
 
     @property
@@ -52,16 +59,36 @@ class FeatureMap:
         """Bytes from one pixel of a row to the next."""
         return self.strides[1] if self.strides else self.shape[2]
 
-    def overlapping(self, kernel_w, stride_w):
-        """A view whose pixels are windows of `kernel_w` pixels, all their channels together.
+    def overlapping(self, kernel_w, stride_w, left, width):
+        """A view of `width` pixels, windows of `kernel_w` pixels, all their channels together.
 
         Channel augmentation (facts isa.md 4.3): a kernel of one column on this view is one
-        of kernel_w columns on the map, and its weights are the same bytes.
+        of kernel_w columns on the map, and its weights are the same bytes. The first window
+        begins `left` pixels before the row; `load_padding` masks what is not of the row.
         """
-        height, width, channels = self.shape
-        shape = (height, (width - kernel_w) // stride_w + 1, kernel_w * channels)
+        shape = (self.shape[0], width, kernel_w * self.shape[2])
         strides = (self.row_bytes, stride_w * self.pixel_bytes)
-        return FeatureMap(f"{self.name} by {kernel_w} columns", shape, self.region, self.address, strides)
+        name, shift = f"{self.name} by {kernel_w} columns", left * self.pixel_bytes
+        return FeatureMap(name, shape, self.region, self.address, strides, shift)
+
+    def load_padding(self, machine, column, columns):
+        """Fields pad_start, pad_end and pad_idx of a LOAD of `columns` pixels from `column` on.
+
+        Zero, zero and one where all bytes are of the row. Rule: isa.md 3.1; that all three fit
+        their fields follows from channels <= 32 and a stride within the window.
+        """
+        if not self.strides:
+            return {}
+        channels, step = self.shape[2], self.pixel_bytes
+        start = np.arange(column, column + columns) * step - self.shift
+        over = np.maximum(0, start + channels - self.row_bytes)
+        affected = int((over > 0).sum())
+        unused = machine.groups(channels) * machine.channels - channels
+        return {
+            "pad_start": max(0, -int(start[0])),
+            "pad_end": unused + int(over[columns - affected]) if affected else 0,
+            "pad_idx": max(1, affected),
+        }
 
 
 @dataclass(eq=False)

@@ -50,7 +50,7 @@ class Writer:
     def load_row(self, feature_map, placement, row):
         """DDR -> one row of a placement."""
         bank, address = placement.address(row, placement.column)
-        start = row * feature_map.row_bytes + placement.column * feature_map.pixel_bytes
+        start = row * feature_map.row_bytes + placement.column * feature_map.pixel_bytes - feature_map.shift
         self.add(
             "LOAD",
             bank_id=bank,
@@ -61,6 +61,7 @@ class Writer:
             channel=feature_map.shape[2],
             reg_id=region_number(feature_map.region),
             ddr_addr=feature_map.address + start,
+            **feature_map.load_padding(self.machine, placement.column, placement.columns),
         )
 
     def save_row(self, placement, row, target, channels, channel=0):
