@@ -23,6 +23,10 @@ LEAKY_RELU_SLOPE = (26, 8)
 RELU6_LIMIT = 96
 """RELU6 clamps at integer 6 * 2**4 whatever the fix_point, while fix_out <= 4
 (a quirk of the reference semantics, xmodel.md 4)."""
+RELU6_FIX_POINT = 4
+"""The one fix_point at which that clamp means 6.0. Above it 6.0 lies beyond 127, so that saturation
+alone is exact and RELU6 is RELU (vendor-code.md 4); below it the clamp lies above 6.0, so that no
+network may have one there: the quantizer raises it, the compilers refuse it."""
 
 
 def round_half_up(x):

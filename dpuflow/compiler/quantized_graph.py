@@ -31,8 +31,7 @@ _ACTIVATIONS = Total(
 def quantized_graph(quantized):
     """xir.Graph with one op per layer, named after it, plus constants, activations and `fix` ops.
 
-    Exact against the integer form, but for one case: relu6 limits at 6.0, the DPU's RELU6 at
-    integer 96 whatever the fix_point, which differ below a fix_point of 4 (xmodel.md section 4).
+    Exact against the integer form.
     UserError names the layer that cannot be represented.
     """
     require_representable(quantized)

@@ -6,7 +6,7 @@ What a particular DPU can run is another question: `target_check`.
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
+from dpuflow.base.numerics import RELU6_FIX_POINT, RELU6_LIMIT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_kernel, map_shape
 from dpuflow.network import ACTIVATIONS, OUTPUT, WEIGHTED, folded_ops
@@ -38,6 +38,7 @@ def require_representable(quantized):
         if layer.attrs.get("activation", "NONE") not in ACTIVATIONS:
             problem = f"activation {layer.attrs['activation']!r} is unknown"
             raise _error(layer, problem, f"write one of {', '.join(ACTIVATIONS)}")
+        _relu6(quantized, layer)
         _RULES[layer.op](quantized, layer)
     unread = [layer.name for layer in network.layers if not network.consumers(layer.name)]
     if len(unread) != 1:
@@ -51,6 +52,15 @@ def _error(layer, problem, remedy):
 def _in_range(layer, what, value, limits):
     if not limits[0] <= value <= limits[1]:
         raise _error(layer, f"{what} is {value}, allowed {limits[0]} to {limits[1]}", REQUANTIZE)
+
+
+def _relu6(quantized, layer):
+    """Below its fix_point the DPU's clamp (integer 96) would lie above 6.0: another function."""
+    fix_point = quantized.fix_points.get(layer.name)
+    if layer.attrs.get("activation") == "RELU6" and fix_point < RELU6_FIX_POINT:
+        clamp = RELU6_LIMIT / 2**fix_point
+        problem = f"its ReLU6 has fix_point {fix_point}, where the DPU's clamp means {clamp:g}"
+        raise _error(layer, problem, f"{REQUANTIZE}, or keep it out of a concatenation with larger values")
 
 
 def _conv_weights(network, layer):

@@ -8,7 +8,7 @@ the vendor's TF2 tool leaves it out of the alignment, too).
 
 import numpy as np
 
-from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
+from dpuflow.base.numerics import RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.base.totality import Total
 from dpuflow.network import OUTPUT, WEIGHTED, folded_ops
 from dpuflow.quantize.positions import ANY_POSITION
@@ -74,6 +74,22 @@ def share_positions(network, positions):
         position = min(positions[name] for name in members) if joined else positions[members[-1]]
         for name in members:
             _set(positions, name, position, report, f"shares its position with {members[-1]}")
+    return report
+
+
+def raise_relu6(network, positions):
+    """Give every group with a ReLU6 in it at least the position at which the DPU's clamp means 6.0.
+
+    In place; returns the changes. A ReLU6's own choice is never below (6.0 fits there), but a
+    concatenation may ask for less range than that.
+    """
+    report = []
+    for members in position_groups(network):
+        clamped = [name for name in members if network[name].attrs.get("activation") == "RELU6"]
+        if clamped and positions[clamped[0]] < RELU6_FIX_POINT:
+            why = f"below {RELU6_FIX_POINT} the DPU's ReLU6 ({clamped[0]}) clamps above 6"
+            for name in members:
+                _set(positions, name, RELU6_FIX_POINT, report, why)
     return report
 
 

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
+from dpuflow.base.numerics import INT8_MAX, RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
 from dpuflow.network import OUTPUT, WEIGHTED, QuantizedNetwork
 from dpuflow.quantize import engine
 from dpuflow.quantize.alignment import position_groups
@@ -17,8 +17,6 @@ from dpuflow.quantize.positions import ANY_POSITION, CANDIDATES, choose_weights,
 
 RESERVE = 1.15
 """How much larger than on the calibration images a runner-up may be and still fit."""
-RELU6_LEAST = 4
-"""Below this position the DPU's fixed clamp at 96 no longer means 6 (facts xmodel.md section 4)."""
 
 
 class Candidate:
@@ -74,7 +72,7 @@ class Candidate:
         """Whether a layer's shift_cut is in range and its ReLU6 keeps its meaning."""
         quantized = self.quantized
         relu6 = quantized.network[name].attrs.get("activation") == "RELU6"
-        if relu6 and quantized.fix_points[name] < RELU6_LEAST:
+        if relu6 and quantized.fix_points[name] < RELU6_FIX_POINT:
             return False
         return name not in quantized.weights or (
             SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]

@@ -208,6 +208,7 @@ class Run:
         weights, biases = calibration.quantize_parameters(network, method)
         positions, votes = calibration.vote(network, weights, biases, self.x, method, batch)
         adjustments = alignment.share_positions(network, positions)
+        adjustments += alignment.raise_relu6(network, positions)
         adjustments += alignment.repair_shifts(network, positions, weights, biases)
         return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
 

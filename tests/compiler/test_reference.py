@@ -283,6 +283,10 @@ def _weights(name, array):
         (_fix("pool1", 3), "layer 'pool1' .* fix_point is 3 but that of its input 'conv1' is 4"),
         (_fix("avg", 2), "layer 'avg' .* fix_point is 2 but that of its input 'cat' is 3"),
         (_fix("add", 2), "layer 'cat' .* fix_point is 3 but that of its input 'add' is 2"),
+        (
+            _layer("add", attrs={"activation": "RELU6"}),
+            "layer 'add' .* ReLU6 has fix_point 3, where the DPU's clamp means 12; quantize",
+        ),
         (lambda n: n.fix_points.pop("dw"), "layer 'dw' .* has no fix_point"),
         (lambda n: n.weights.pop("fc1"), "layer 'fc1' .* has no int8 weights"),
         (_weights("fc1", np.zeros((12, 63), np.int8)), r"'fc1' .* int8 \[12, 63\], expected int8 \[12, 64\]"),

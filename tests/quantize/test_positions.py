@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from dpuflow.base.numerics import quantize
 from dpuflow.network import Layer, Network
-from dpuflow.quantize.alignment import position_groups, repair_shifts, share_positions
+from dpuflow.quantize.alignment import position_groups, raise_relu6, repair_shifts, share_positions
 from dpuflow.quantize.calibration import quantize_parameters, to_grid, vote
 from dpuflow.quantize.positions import (
     ANY_POSITION,
@@ -104,6 +104,20 @@ def test_groups_share_one_position():
     changes = share_positions(network, positions)
     assert positions == {"x": 7, "a": 3, "b": 3, "cat": 3, "max": 3, "gap": 6, "flat": 6}
     assert {change["tensor"] for change in changes} == {"a", "cat", "max"}
+
+
+def test_relu6_never_lies_below_the_position_where_its_clamp_means_6():
+    layers = [
+        Layer("x", "input", [], (4, 4, 1)),
+        Layer("a", "conv", ["x"], (4, 4, 1), {"activation": "RELU6"}),
+        Layer("b", "conv", ["x"], (4, 4, 1), {"activation": "NONE"}),
+        Layer("cat", "concat", ["a", "b"], (4, 4, 2), {"axis": 3}),
+        Layer("c", "conv", ["cat"], (4, 4, 1), {"activation": "RELU6"}),
+    ]
+    positions = {"x": 1, "a": 2, "b": 2, "cat": 2, "c": 6}
+    changes = raise_relu6(Network("n", layers), positions)
+    assert positions == {"x": 1, "a": 4, "b": 4, "cat": 4, "c": 6}
+    assert [(c["tensor"], c["from"], c["to"]) for c in changes] == [("a", 2, 4), ("b", 2, 4), ("cat", 2, 4)]
 
 
 def test_shifts_are_brought_into_range_and_reported():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import average_pool_factor
+from dpuflow.base.numerics import RELU6_FIX_POINT, average_pool_factor
 from dpuflow.dpuczdx8g.isa.planning import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
 from dpuflow.xir.parameters import constants
@@ -188,7 +188,7 @@ class _Reader:
                 [feature_map],
                 self.new_map(op),
                 **geometry,
-                activation=_activation(op, activations),
+                activation=_engine_activation(op, activations),
                 # bias before weights, the vendor's order in REG_0
                 bias=self.bias(op, op.tensor.shape[-1]),
                 weights=self.constant(weights),
@@ -339,6 +339,16 @@ def _activation(op, allowed):
     if name not in allowed:
         raise UserError(f"op {op.name!r}: activation {name} is not supported, only {', '.join(allowed)}")
     return name
+
+
+def _engine_activation(op, allowed):
+    """The activation that the engine must have: its RELU6 clamps at integer 96 whatever the fix_point.
+
+    Above fix_point 4 the value 6.0 lies beyond int8, so RELU and saturation are exact (facts
+    vendor-code.md section 4).
+    """
+    name = _activation(op, allowed)
+    return "RELU" if name == "RELU6" and op.tensor.fix_point > RELU6_FIX_POINT else name
 
 
 _HANDLERS = {
