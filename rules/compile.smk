@@ -33,6 +33,7 @@ rule compile_native:
     message:
         "Compile {wildcards.model} for {wildcards.target} to machine code of our own."
     input:
+        dataset=made.DATASET,
         model=made.QUANTIZED_MODEL,
     output:
         xmodel=made.XMODEL,

@@ -2,6 +2,7 @@
 
 from dpuflow.base.errors import about
 from dpuflow.base.files import write_json
+from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.device.targets import configured_target
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.network.quantized_file import read_quantized
@@ -12,8 +13,9 @@ def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
     target = configured_target(name, entry["hardware"])
     quantized = read_quantized(snakemake.input.model)
+    calibration, _ = read_dataset(snakemake.input.dataset).subset("calibration")
     with about(snakemake.input.model):
-        compiled = compile_native(quantized, target, on_cpu=entry["on_cpu"])
+        compiled = compile_native(quantized, target, on_cpu=entry["on_cpu"], calibration=calibration)
     compiled.quantized_graph.save(snakemake.output.quantized)
     compiled.graph.save(snakemake.output.xmodel)
     write_json(snakemake.output.report, compiled.report)
@@ -26,6 +28,7 @@ def main(snakemake):
             program["code_bytes"],
             program["estimate"]["cycles"],
         )
+    log.info("verified: %s", compiled.report["verification"]["how"])
     log.info("%s", compiled.report["note"])
 
 

@@ -246,6 +246,22 @@ class Emulator:
             given[op.name] = self._checked(self._given(op, [op, *uploads], inputs, part), op)
         return executor(given, dump)
 
+    def run_op(self, name, inputs):
+        """Execute one op on its inputs' tensors, constants left out; the op's tensor (N, ...)."""
+        op = self.graph.op(name)
+        sources = [source for source in op.input_names if source not in self._constants]
+        given = {
+            source: self._checked(array, self.graph.op(source))
+            for source, array in zip(sources, inputs, strict=True)
+        }
+        with about(self.source):
+            built = plan.build(self.graph, [op], list(given), [name], self._constants, self.native)
+        executor = Executor(built, self.threads, bytes_per_value=1 if self.native else 4)
+        try:
+            return executor(given)[name]
+        finally:
+            executor.close()
+
     def _subgraph(self, name):
         """Names of the ops of the top-level subgraph called so."""
         return next(s for s in self.graph.subgraphs() if s.name == name).op_names

@@ -47,6 +47,7 @@ def folder(repo, tmp_path_factory):
     run_script(
         repo,
         "compile_native",
+        f"input.dataset={folder}/dataset.h5",
         f"input.model={folder}/quantized_model.h5",
         f"output.xmodel={folder}/signs.xmodel",
         f"output.quantized={folder}/signs.quantized.xmodel",
@@ -69,6 +70,7 @@ def run_words(folder, xmodel="signs.xmodel"):
 
 def test_compile_native(folder):
     report = read_json(folder / "compile.json")
+    assert report["verification"]["images"]["from_calibration"] >= 2
     assert report["compiler"] == "native" and report["machine_code"] and report["release"] == "2.5"
     (dpu,) = Graph.load(folder / "signs.xmodel").subgraphs("DPU")
     assert dpu.attrs["dpu_fingerprint"] == 0x101000016010404

@@ -239,8 +239,8 @@ OTHERS = [
 ROWS = [*DATASETS, *LAYERS, *MODELS, *QUANTIZERS, *TARGETS, *RUNNERS, *OTHERS]
 
 FLOW = {
-    "build_dataset": "bundle evaluate_frozen evaluate_keras evaluate_quantized evaluate_vai_q finetune "
-    "freeze gate import_frozen import_keras predict_pictures quantize_reference "
+    "build_dataset": "bundle compile_native evaluate_frozen evaluate_keras evaluate_quantized evaluate_vai_q "
+    "finetune freeze gate import_frozen import_keras predict_pictures quantize_reference "
     "record_vai_q run_emulator run_isa_simulator search_quantizer train vitis_ai_bundle "
     "vitis_ai_test_images RESULTS",
     "bundle": "run_ssh run_virtual_board",

@@ -53,7 +53,7 @@ class Simulator:
             if not port.view(written[port.region][None]).all():
                 raise MachineCodeError(f"{program.name}: the code never writes all of output {port.name}")
 
-    def run(self, inputs, seed=0, interleave=None, maps=()):
+    def run(self, inputs, seed=0, interleave=None, maps=(), watch=None):
         """Execute the program.
 
         Parameters
@@ -64,6 +64,8 @@ class Simulator:
         interleave : None for program order; a seed for a random order among those the
             dependency masks allow.
         maps : further Ports (`program.feature_maps`) to read when the program has ended.
+        watch : called as watch(step, memory, first) behind every step of every batch, `first`
+            being the number of the batch's first image; it may change memory.
 
         Returns
         -------
@@ -92,7 +94,8 @@ class Simulator:
                     seed,
                     self.weights_per_image,
                 )
-            parts.append(self._run_batch(batch, memory, steps, (*self.program.outputs, *maps)))
+            wanted = (*self.program.outputs, *maps)
+            parts.append(self._run_batch(batch, memory, steps, wanted, watch, start))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _images_at_once(self):
@@ -113,12 +116,14 @@ class Simulator:
             )
         return array
 
-    def _run_batch(self, inputs, memory, steps, wanted):
+    def _run_batch(self, inputs, memory, steps, wanted, watch, first):
         # banks and workspace keep what the batch before left in them, as on a DPU
         for array, port in zip(inputs, self.program.inputs, strict=True):
             port.view(memory.regions[port.region])[:] = array
         for step in steps:
             engines.execute(step, memory)
+            if watch is not None:
+                watch(step, memory, first)
         return [port.view(memory.regions[port.region]).copy() for port in wanted]
 
 

@@ -4,14 +4,14 @@ Attribute names, kinds and conventions: facts xmodel.md sections 2.2 and 3, isa.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.code import encode
 from dpuflow.dpuczdx8g.isa.machine import machine_for
 from dpuflow.dpuczdx8g.isa.plan import Region
 from dpuflow.dpuczdx8g.native.generator import Generator
-from dpuflow.dpuczdx8g.native.lowering import align, lower_subgraph
+from dpuflow.dpuczdx8g.native.lowering import Lowered, align, lower_subgraph
 from dpuflow.dpuczdx8g.native.operations import PARAMETERS, WORKSPACE
 from dpuflow.dpuczdx8g.native.synchronise import synchronise
 
@@ -25,7 +25,7 @@ HW_SEGMENT = {"REG_0": "W0", "REG_1": "D0", "REG_2": "D0", "REG_3": "D0"}
 
 @dataclass(frozen=True)
 class CompiledSubgraph:
-    """What was made for one DPU subgraph, for reports.
+    """What was made for one DPU subgraph.
 
     Attributes
     ----------
@@ -33,6 +33,7 @@ class CompiledSubgraph:
     instructions : instruction name -> how many.
     region_sizes : "REG_n" -> bytes.
     on_chip, spilled : names of the feature maps that stay in the banks, that go through DDR.
+    lowered : the subgraph as it was compiled.
     """
 
     name: str
@@ -42,12 +43,18 @@ class CompiledSubgraph:
     region_sizes: dict[str, int]
     on_chip: list[str]
     spilled: list[str]
+    lowered: Lowered = field(repr=False)
+
+    def summary(self):
+        """All but `lowered`, as a dict for reports."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lowered"}
 
 
 def generate_code(job, machine):
-    """Instructions of a Job with their dependency masks; completes job.region_sizes."""
+    """Instructions of a Job with their dependency masks; completes job.region_sizes and job.pieces."""
     generator = Generator(machine, job)
     instructions = generator.generate()
+    job.pieces = generator.writer.pieces
     job.region_sizes[WORKSPACE] = max(align(1), generator.workspace)
     job.region_sizes = dict(sorted(job.region_sizes.items()))
     synchronise(instructions, machine, job_regions(job))
@@ -112,6 +119,7 @@ def _compile_subgraph(graph, subgraph):
         job.region_sizes,
         [m.name for m in maps if m.region == WORKSPACE and not m.spilled],
         [m.name for m in maps if m.region == WORKSPACE and m.spilled],
+        lowered,
     )
 
 

@@ -130,6 +130,16 @@ class Operation:
         return WINDOWED[self.kind]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What one computing instruction writes: [start, end) rows, columns, channel groups of an output."""
+
+    op: str
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    groups: tuple[int, int]
+
+
 @dataclass
 class Job:
     """Everything the generator needs for one DPU subgraph.
@@ -140,6 +150,8 @@ class Job:
     inputs, outputs : the feature maps in REG_2 and REG_3.
     parameters : bytes of REG_0.
     region_sizes : "REG_n" -> bytes.
+    pieces : index of an instruction -> the Piece that it computes, filled by the generator; by it
+        the verification finds every map, on chip or not.
     """
 
     name: str
@@ -148,6 +160,7 @@ class Job:
     outputs: list[FeatureMap]
     parameters: bytes
     region_sizes: dict[str, int] = field(default_factory=dict)
+    pieces: dict[int, Piece] = field(default_factory=dict)
 
     def consumers(self, feature_map):
         """Operations that read it."""

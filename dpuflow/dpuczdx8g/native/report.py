@@ -1,28 +1,25 @@
 """One compilation with machine code, verified before anybody gets to see it."""
 
-from dataclasses import asdict
-
-import numpy as np
-
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
 from dpuflow.dpuczdx8g.isa.machine import machine_for
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
+from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
 from dpuflow.emulator import Emulator
 
-VERIFIED_IMAGES = 4
-"""Images of random pixels that every compilation runs through its own machine code."""
 ADD_GUARD_BITS = 2
 
 
-def compile_native(quantized, target, on_cpu="error"):
+def compile_native(quantized, target, on_cpu="error", calibration=None):
     """Check, lower and compile a QuantizedNetwork to machine code for a DPUCZDX8G Target.
 
     The code is checked (addresses, banks, dependencies) and run on the instruction
-    simulator; its output must equal the emulator's on the reference compiler's graph, bit
-    for bit, or there is no result.
+    simulator; every feature map must equal the emulator's on the reference compiler's graph,
+    bit for bit, or there is no result (`verification.verify`).
+
+    calibration : uint8 images (N, H, W, C) to verify on, besides made ones; None: made ones only.
 
     Returns a compile_report.Compiled whose report has `machine_code` True and a list
     `programs` (instructions, register sizes, estimated cycles per DPU subgraph);
@@ -37,14 +34,13 @@ def compile_native(quantized, target, on_cpu="error"):
     reference = Emulator(type(graph).from_bytes(graph.to_bytes()))
     programs = compile_graph(graph)
     runner = IsaRunner(graph)
-    shape = tuple(reference.input.tensor.shape[1:])
-    batch = np.random.default_rng(0).integers(-128, 128, (VERIFIED_IMAGES, *shape), np.int8)
-    expected = reference.run(batch)
-    if not all(np.array_equal(runner.run(batch, interleave=order), expected) for order in (None, 0)):
+    try:
+        verification = verify(quantized, reference, runner.simulators, programs, calibration)
+    except DisagreementError as error:
         raise RuntimeError(
-            f"{quantized.network.name} for {target.name}: machine code and emulator disagree;"
+            f"{quantized.network.name} for {target.name}: {error};"
             " a defect of the native compiler, use the `reference` compiler"
-        )
+        ) from None
     estimate = dict(compiled.report["estimate"])
     bandwidth = estimate["assumptions"]["bandwidth_gb_s"] * 1e3 / estimate["clock_mhz"]
     cycles = {
@@ -64,12 +60,8 @@ def compile_native(quantized, target, on_cpu="error"):
         "compiler": "native",
         "machine_code": True,
         "note": STATUS,
-        "verification": {
-            "how": "machine code on the instruction simulator, equal to the emulator bit for bit",
-            "orders": "program order and another one that the dependency masks allow",
-            "random_images": VERIFIED_IMAGES,
-        },
-        "programs": [{**asdict(program), "estimate": cycles[program.name]} for program in programs],
+        "verification": verification,
+        "programs": [{**program.summary(), "estimate": cycles[program.name]} for program in programs],
     }
     return Compiled(graph, compiled.quantized_graph, report)
 

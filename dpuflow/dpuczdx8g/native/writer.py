@@ -8,6 +8,7 @@ from dpuflow.dpuczdx8g.isa.addressing import PASSES
 from dpuflow.dpuczdx8g.isa.code import make
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
 from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
+from dpuflow.dpuczdx8g.native.operations import Piece
 from dpuflow.dpuczdx8g.native.placement import ceil_div
 
 ACTIVATIONS = {"NONE": 0, "RELU": 1, "LEAKYRELU": 3, "RELU6": 4}
@@ -29,16 +30,24 @@ def right_shift_code(shift, coded_right):
 
 
 class Writer:
-    """Appends instructions; remembers the engine state so that INITs come only when it changes."""
+    """Appends instructions; remembers the engine state so that INITs come only when it changes.
+
+    `pieces` tells what each computing instruction computes (`Job.pieces`).
+    """
 
     def __init__(self, machine):
         self.machine = machine
         self.instructions = []
+        self.pieces = {}
         self._state = {}
 
     def add(self, name, **fields):
         """Append one instruction."""
         self.instructions.append(make(name, **fields))
+
+    def _compute(self, name, op, rows, columns, groups, **fields):
+        self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups)
+        self.add(name, **fields)
 
     def _set(self, name, **fields):
         if self._state.get(name) != fields:
@@ -118,8 +127,12 @@ class Writer:
             jump_write=target.entries,
             jump_write_endl=_end_of_line(target, bank_out, sub_out + count),
         )
-        self.add(
+        self._compute(
             "CONV",
+            op,
+            rows,
+            columns,
+            (group, group + 1),
             **window,
             channel_group=groups,
             channel_offset=groups * self.machine.channels - channels,
@@ -161,8 +174,12 @@ class Writer:
             jump_write_endl=_end_of_line(target, bank_out, sub_out + count),
             jump_read_weights=jump_weights,
         )
-        self.add(
+        self._compute(
             "ALU",
+            op,
+            rows,
+            columns,
+            chunk,
             **window,
             valid_pixel_parallel=count,
             bank_id_out=bank_out,
@@ -186,8 +203,12 @@ class Writer:
                 shift_read=shift_read,
             )
         bank, address = target.address(rows[0], columns[0])
-        self.add(
+        self._compute(
             "ELEW",
+            op,
+            rows,
+            columns,
+            (0, target.entries),
             num=len(sources),
             elew_type=0,
             act_type=ACTIVATIONS[op.activation],

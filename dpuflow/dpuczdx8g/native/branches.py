@@ -1,0 +1,142 @@
+"""Which ways through its arithmetic a layer can take, and which ones given inputs do take.
+
+A way is a place where a wrong lowering shows: a clamp, ReLU's cut at zero, a half that is
+rounded, padding beside negative values. Sums come from the quantizer's integer engine, so
+they are known before they are rounded.
+"""
+
+import numpy as np
+
+from dpuflow.network import WEIGHTED
+from dpuflow.numerics import (
+    INT8_MAX,
+    INT8_MIN,
+    LEAKY_RELU_SLOPE,
+    RELU6_FIX_POINT,
+    RELU6_LIMIT,
+    average_pool_factor,
+)
+from dpuflow.quantize import engine
+
+HIGH, SIX, LOW, ZERO = "saturates high", "clamps at 6", "saturates low", "cuts below zero"
+HALF, LEAK, PADDING = "rounds a half", "leaks below zero", "has negative values beside padding"
+
+
+def possible(quantized, layer):
+    """Names of the branches that int8 inputs can take at all, by the layer's parameters."""
+    if layer.op == "max_pool":
+        return {PADDING} if any(layer.attrs["pad"]) else set()
+    bounds = _bounds(quantized, layer)
+    if bounds is None:
+        return set()
+    least, greatest = bounds
+    ways = _ways(quantized, layer, np.array([least, greatest], np.float64))
+    return ways | {HALF} if _halves(quantized, layer) else ways - {HALF}
+
+
+def reached(quantized, layer, inputs):
+    """Names of the branches that these inputs take.
+
+    inputs : int8 arrays (N, ...), one per input of the layer.
+    """
+    if layer.op == "max_pool":
+        most = engine.max_pool(layer, inputs[0].astype(np.float32))
+        edges = [most[:, 0], most[:, -1], most[:, :, 0], most[:, :, -1]]
+        return {PADDING} if any(layer.attrs["pad"]) and any((e < 0).any() for e in edges) else set()
+    real = unrounded(quantized, layer, inputs)
+    return set() if real is None else _ways(quantized, layer, real)
+
+
+def unrounded(quantized, layer, inputs):
+    """Results in units of the output's step before activation, rounding, saturation; None for moves."""
+    inputs = [
+        np.asarray(x, np.float32).reshape(len(x), *quantized.network[name].shape)
+        for x, name in zip(inputs, layer.inputs, strict=True)
+    ]
+    name = layer.name
+    if layer.op in WEIGHTED:
+        if layer.op == "dense":
+            inputs = [inputs[0].reshape(len(inputs[0]), -1)]
+        bias = quantized.biases[name][0] if name in quantized.biases else None
+        shift_bias = quantized.shift_bias(name) if bias is not None else 0
+        total = engine.accumulate(layer, inputs[0], quantized.weights[name][0], bias, shift_bias)
+        return np.ldexp(total.astype(np.float64), -quantized.shift_cut(name))
+    if layer.op not in ("add", "avg_pool"):
+        return None
+    fixes, fix = [quantized.fix_points[i] for i in layer.inputs], quantized.fix_points[name]
+    if layer.op == "add":
+        return engine.add_guarded(inputs, fixes, fix).astype(np.float64)
+    return engine.average(layer, inputs[0], fix - fixes[0]).astype(np.float64)
+
+
+def halves(quantized, layer, real):
+    """Where a half inside the range is rounded: boolean array like `real` (see `unrounded`)."""
+    activation = layer.attrs.get("activation", "NONE")
+    if activation == "LEAKYRELU":
+        real = np.where(real < 0, real * (LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]), real)
+    low = -0.5 if activation in ("RELU", "RELU6") else INT8_MIN
+    return (real - np.floor(real) == 0.5) & (real >= low) & (real < INT8_MAX)
+
+
+def average_halves(quantized, layer):
+    """Sums of one window of an avg_pool that are rounded at a half inside the range."""
+    width, height = layer.attrs["kernel"]
+    sums = np.arange(INT8_MIN * width * height, INT8_MAX * width * height + 1)
+    multiplier, shift = average_pool_factor(height, width)
+    exponent = quantized.fix_points[layer.name] - quantized.fix_points[layer.inputs[0]] - shift
+    return sums[halves(quantized, layer, np.ldexp(sums * float(multiplier), exponent))]
+
+
+def _ways(quantized, layer, real):
+    activation = layer.attrs.get("activation", "NONE")
+    found = {HALF: halves(quantized, layer, real)}
+    if activation == "RELU6" and quantized.fix_points[layer.name] == RELU6_FIX_POINT:
+        found[SIX] = real > RELU6_LIMIT
+    else:
+        found[HIGH] = real >= INT8_MAX + 0.5
+    if activation in ("RELU", "RELU6"):
+        found[ZERO] = real < -0.5
+    elif activation == "LEAKYRELU":
+        found[LEAK] = real < -0.5
+        found[LOW] = real * (LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]) < INT8_MIN - 0.5
+    else:
+        found[LOW] = real < INT8_MIN - 0.5
+    return {name for name, where in found.items() if where.any()}
+
+
+def _bounds(quantized, layer):
+    """Least and greatest `unrounded` result of any int8 inputs; None for moves."""
+    name, fix = layer.name, quantized.fix_points.get(layer.name)
+    if layer.op in WEIGHTED:
+        weights, shift_bias = quantized.weights[name][0].astype(np.float64), 0
+        axes = (0, 1, 2) if layer.op == "depthwise_conv" else tuple(range(1, weights.ndim))
+        bias = 0.0
+        if name in quantized.biases:
+            shift_bias = quantized.shift_bias(name)
+            bias = np.ldexp(quantized.biases[name][0].astype(np.float64), shift_bias)
+        step = 2.0 ** -quantized.shift_cut(name)
+        positive, negative = np.maximum(weights, 0).sum(axis=axes), np.minimum(weights, 0).sum(axis=axes)
+        least = INT8_MIN * positive + INT8_MAX * negative + bias
+        greatest = INT8_MAX * positive + INT8_MIN * negative + bias
+        return least.min() * step, greatest.max() * step
+    fixes = [quantized.fix_points[i] for i in layer.inputs]
+    if layer.op == "add":
+        share = sum(2.0 ** (fix - f) for f in fixes)
+    elif layer.op == "avg_pool":
+        width, height = layer.attrs["kernel"]
+        multiplier, shift = average_pool_factor(height, width)
+        share = width * height * multiplier * 2.0 ** (fix - fixes[0] - shift)
+    else:
+        return None
+    return INT8_MIN * share, INT8_MAX * share
+
+
+def _halves(quantized, layer):
+    """Whether results lie on a finer grid than the output's, so that there is something to round."""
+    name = layer.name
+    if layer.op in WEIGHTED:
+        finer_bias = name in quantized.biases and quantized.shift_bias(name) < 0
+        return quantized.shift_cut(name) > 0 or finer_bias or layer.attrs["activation"] == "LEAKYRELU"
+    if layer.op == "avg_pool":
+        return len(average_halves(quantized, layer)) > 0
+    return max(quantized.fix_points[i] for i in layer.inputs) > quantized.fix_points[name]

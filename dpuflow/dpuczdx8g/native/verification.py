@@ -1,0 +1,228 @@
+"""Verifies machine code against the emulator on every feature map, before anybody gets to see it.
+
+Two runs on the instruction simulator. *Images*: the network as it is, every map compared with
+the emulator's. *Layer by layer*: whenever an instruction has written its piece of a map, the
+piece is compared and then overwritten by one of a made map (`probes`), so that each layer
+works on inputs that take it to its limits, whatever the layers before it can give.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from dpuflow.native import branches, probes
+from dpuflow.numerics import input_table
+
+SEED = 0
+
+
+class DisagreementError(RuntimeError):
+    """Machine code that computes something else than the emulator: a defect of the compiler."""
+
+
+def verify(quantized, reference, simulators, programs, calibration=None):
+    """Compare machine code with the emulator; DisagreementError names the first layer that differs.
+
+    Parameters
+    ----------
+    quantized : the QuantizedNetwork that was compiled.
+    reference : Emulator of the reference compiler's graph.
+    simulators : DPU subgraph's name -> isa.Simulator of its code.
+    programs : the CompiledSubgraphs.
+    calibration : uint8 images (N, H, W, C) that the network was calibrated on, or None.
+
+    Returns
+    -------
+    The record for compile.json: what was compared, on what, and which branches each layer took.
+    """
+    random = np.random.default_rng(SEED)
+    images, taken = _images(quantized, reference, programs, calibration, random)
+    maps = reference.run(images, dump=True)
+    layers, values, inputs = {}, 0, {}
+    for program in programs:
+        simulator = simulators[program.name]
+        watch = _Watch(program, maps)
+        ports = [maps[port.op] for port in simulator.program.inputs]
+        outputs = simulator.run(ports, watch=watch)
+        watch.finish(simulator.program.outputs, outputs)
+        made = _LayerRun(quantized, reference, program, random)
+        watch = _Watch(program, made.expected, made.inputs)
+        outputs = simulator.run(made.ports, interleave=SEED, watch=watch)
+        watch.finish(simulator.program.outputs, outputs)
+        inputs |= made.given
+        values += watch.values
+        for op in made.ops:
+            given = [maps[name] for name in op.inputs["input"]], made.given[op.name]
+            layers[op.name] = _branches(quantized, quantized.network[op.name], given)
+    return _record(layers, values, len(images), taken)
+
+
+def _images(quantized, reference, programs, calibration, random):
+    """Images of the network that reach the most, and how many of them are from the calibration."""
+    shape = tuple(reference.input.tensor.shape[1:])
+    if calibration is not None:
+        scaling = quantized.input_scaling
+        table = input_table(scaling["subtract"], scaling["divide"], reference.input_fix_point)
+        calibration = table[np.asarray(calibration)].reshape(-1, *shape)
+    graph = reference.graph
+    work = sum(int(np.prod(op.tensor.shape)) for op in graph.ops)
+    work += sum(op.attrs.get("workload", 0) // 2 for op in graph.ops)
+    pool, first = probes.candidates(work, calibration, shape, random)
+    maps = reference.run(pool, dump=True)
+    names = {operation.name for program in programs for operation in program.lowered.job.operations}
+    chosen = probes.choose({name: maps[name] for name in names}, first)
+    return pool[chosen], sum(i < first for i in chosen)
+
+
+class _LayerRun:
+    """Made inputs for every layer of a subgraph and what the emulator makes of them.
+
+    Attributes
+    ----------
+    ops : the computing ops in order; given : op name -> its inputs.
+    ports : arrays for the program's inputs.
+    expected : op name -> what the layer must compute from its inputs.
+    inputs : op name -> the map that the layers behind it get instead.
+    """
+
+    def __init__(self, quantized, reference, program, random):
+        self.quantized, self.graph, self.random = quantized, reference.graph, random
+        self.maps = program.lowered.maps
+        job = program.lowered.job
+        self.ops = [self.graph.op(operation.name) for operation in job.operations]
+        self.values, self.given, self.expected, self.inputs = {}, {}, {}, {}
+        for feature_map in job.inputs:
+            self.values[id(feature_map)] = self._made(feature_map)
+        self.ports = [self._value(feature_map.name) for feature_map in job.inputs]
+        for op in self.ops:
+            given = [self._value(name) for name in op.inputs["input"]]
+            self.given[op.name] = given
+            self.expected[op.name] = reference.run_op(op.name, given)
+            output = self.maps[op.name]
+            # a concatenation only moves: there is no instruction behind which to change its output
+            made = self.expected[op.name] if op.type == "concat-fix" else self._made(output)
+            self.values[id(output)] = self.inputs[op.name] = made
+
+    def _value(self, name):
+        value = self.values[id(self.maps[name])]
+        return value.reshape(len(value), *self.graph.op(name).tensor.shape[1:])
+
+    def _made(self, feature_map):
+        consumers = [
+            op for op in self.ops if any(self.maps[name] is feature_map for name in op.inputs["input"])
+        ]
+        readers = probes.readers_of(self.graph, self.quantized, consumers)
+        return probes.layer_maps(self.quantized, feature_map.shape, readers, self.random)
+
+
+class _Watch:
+    """Compares every piece of every map as it is computed, and the maps in DDR at the end.
+
+    expected : op name -> int8 (N, H, W, C); replaced : the same, what is put in its place, or None.
+    """
+
+    def __init__(self, program, expected, replaced=None):
+        self.job = program.lowered.job
+        self.order = [operation.name for operation in self.job.operations]
+        self.maps = {name: program.lowered.maps[name] for name in self.order}
+        self.expected = {name: self._hwc(name, expected[name]) for name in self.order}
+        self.final = self.expected
+        if replaced is not None:
+            self.final = {name: self._hwc(name, replaced[name]) for name in self.order}
+        self.replace = replaced is not None
+        self.seen = {name: np.zeros(self.maps[name].shape, bool) for name in self.order}
+        self.wrong = Counter()
+        self.first = {}
+
+    def _hwc(self, name, array):
+        return np.asarray(array, np.int8).reshape(len(array), *self.maps[name].shape)
+
+    @property
+    def values(self):
+        """How many values of maps there are."""
+        return sum(array.size for array in self.seen.values())
+
+    def __call__(self, step, memory, first):
+        piece = self.job.pieces.get(step.index)
+        if piece is not None:
+            self._piece(piece, step, memory, first)
+        elif step.instruction.name == "END":
+            for name, feature_map in self.maps.items():
+                if feature_map.spilled:
+                    region = memory.regions[feature_map.region]
+                    data = region[:, feature_map.address : feature_map.address + feature_map.size]
+                    expected = self.final[name][first : first + memory.images]
+                    self._compare(name, data.reshape(expected.shape), expected)
+                    self.seen[name][:] = True
+
+    def _piece(self, piece, step, memory, first):
+        per_group, channels = memory.machine.channels, self.maps[piece.op].shape[2]
+        start, end = piece.groups[0] * per_group, min(piece.groups[1] * per_group, channels)
+        where = (slice(*piece.rows), slice(*piece.columns), slice(start, end))
+        images = slice(first, first + memory.images)
+        block = memory.image[step.outputs]  # [row, column, group, image, byte]
+        rows, columns, groups, count, _ = block.shape
+        data = block.transpose(3, 0, 1, 2, 4).reshape(count, rows, columns, groups * per_group)
+        self._compare(piece.op, data[..., : end - start], self.expected[piece.op][(images, *where)])
+        self.seen[piece.op][where] = True
+        if self.replace:
+            data[..., : end - start] = self.final[piece.op][(images, *where)]
+            block = data.reshape(count, rows, columns, groups, per_group)
+            memory.image[step.outputs] = block.transpose(1, 2, 3, 0, 4)
+
+    def _compare(self, name, found, expected):
+        differ = found != expected
+        if differ.any():
+            self.wrong[name] += int(differ.sum())
+            place = np.argwhere(differ)[0]
+            self.first.setdefault(name, (found[tuple(place)], expected[tuple(place)]))
+
+    def finish(self, ports, outputs):
+        """DisagreementError at the first layer in order that differs or was not seen whole."""
+        for name in self.order:
+            if self.wrong[name]:
+                found, expected = self.first[name]
+                raise DisagreementError(
+                    f"layer {name!r}: machine code and emulator differ on {self.wrong[name]} of"
+                    f" {self.expected[name].size} values (the first is {found} instead of {expected})"
+                )
+            if not self.seen[name].all():
+                raise DisagreementError(f"layer {name!r}: no instruction computes all of its output")
+        for port, output in zip(ports, outputs, strict=True):
+            source = next(m for m in self.job.outputs if m.address == port.address)
+            name = next(name for name in self.order if self.maps[name] is source)
+            if not np.array_equal(output.reshape(self.final[name].shape), self.final[name]):
+                raise DisagreementError(
+                    f"output {port.name!r}: the program does not write what {name!r} computed"
+                )
+
+
+def _branches(quantized, layer, inputs):
+    """{"op", "reached", "not_reached"} of a layer over several batches of inputs."""
+    possible = branches.possible(quantized, layer)
+    reached = set().union(*(branches.reached(quantized, layer, given) for given in inputs)) & possible
+    return {"op": layer.op, "reached": sorted(reached), "not_reached": sorted(possible - reached)}
+
+
+def _record(layers, values, images, taken):
+    reached = sum(len(layer["reached"]) for layer in layers.values())
+    missed = {name: layer["not_reached"] for name, layer in layers.items() if layer["not_reached"]}
+    total = reached + sum(map(len, missed.values()))
+    how = (
+        f"machine code on the instruction simulator, equal to the emulator bit for bit in all {len(layers)}"
+        f" feature maps ({values} values each): on {images} images ({taken} of the calibration,"
+        f" {images - taken} made), and layer by layer on {len(probes.MAP_KINDS)} made inputs each;"
+        f" {reached} of {total} branches of the layers reached"
+    )
+    if missed:
+        how += "; not reached: " + ", ".join(f"{name} {' and '.join(what)}" for name, what in missed.items())
+    return {
+        "how": how,
+        "maps": len(layers),
+        "values_per_image": values,
+        "images": {"compared": images, "from_calibration": taken, "made": images - taken},
+        "layer_inputs": list(probes.MAP_KINDS),
+        "orders": "images in program order, layer by layer in another that the dependency masks allow",
+        "branches": {"reached": reached, "possible": total},
+        "layers": [{"layer": name, **layer} for name, layer in layers.items()],
+    }
