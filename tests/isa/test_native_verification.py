@@ -7,19 +7,19 @@ import pytest
 from test_native_xmodel import Builder, signs
 
 from dpuflow.compiler.reference import lower
+from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.isa import engines
+from dpuflow.dpuczdx8g.isa.code import decode, encode
+from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
+from dpuflow.dpuczdx8g.isa.program import read_programs
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.native import lowering, writer
+from dpuflow.dpuczdx8g.native.compile import compile_graph
+from dpuflow.dpuczdx8g.native.report import compile_native
+from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
 from dpuflow.emulator import Emulator
-from dpuflow.isa import engines
-from dpuflow.isa.code import decode, encode
-from dpuflow.isa.plan import MachineCodeError
-from dpuflow.isa.program import read_programs
-from dpuflow.isa.runner import IsaRunner
-from dpuflow.isa.simulator import Simulator
-from dpuflow.native import lowering, writer
-from dpuflow.native.compile import compile_graph
-from dpuflow.native.report import compile_native
-from dpuflow.native.verification import DisagreementError, verify
 from dpuflow.quantize.engine import run_integer
-from dpuflow.targets import get_target
 
 TARGET = get_target("DPUCZDX8G_ISA1_B1600")
 SAME = {"kernel": (3, 3), "stride": (1, 1), "dilation": (1, 1), "pad": (1, 1, 1, 1)}

@@ -7,8 +7,7 @@ they are known before they are rounded.
 
 import numpy as np
 
-from dpuflow.network import WEIGHTED
-from dpuflow.numerics import (
+from dpuflow.base.numerics import (
     INT8_MAX,
     INT8_MIN,
     LEAKY_RELU_SLOPE,
@@ -16,6 +15,7 @@ from dpuflow.numerics import (
     RELU6_LIMIT,
     average_pool_factor,
 )
+from dpuflow.network import WEIGHTED
 from dpuflow.quantize import engine
 
 HIGH, SIX, LOW, ZERO = "saturates high", "clamps at 6", "saturates low", "cuts below zero"

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from dpuflow.native import branches
+from dpuflow.dpuczdx8g.native import branches
 from dpuflow.network import WEIGHTED
 
 MAP_KINDS = (

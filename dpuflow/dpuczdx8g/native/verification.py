@@ -10,8 +10,8 @@ from collections import Counter
 
 import numpy as np
 
-from dpuflow.native import branches, probes
-from dpuflow.numerics import input_table
+from dpuflow.base.numerics import input_table
+from dpuflow.dpuczdx8g.native import branches, probes
 
 SEED = 0
 
