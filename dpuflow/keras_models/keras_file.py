@@ -1,13 +1,19 @@
 """`keras_trained_model.h5`: legacy Keras H5 that old TensorFlow releases read, too."""
 
+import io
 import json
+import re
 import warnings
+from contextlib import contextmanager
+from pathlib import Path
 
 import h5py
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_bytes
 from dpuflow.base.tensorflow_env import keras
+from dpuflow.keras_models.foreign_file import check_is_hdf5
+from dpuflow.keras_models.keras_config import check_code, layer_configs
 
 UNKNOWN_TO_OLD_KERAS = {
     "InputLayer": {"optional": False},  # refused up to TensorFlow 2.12
@@ -15,9 +21,6 @@ UNKNOWN_TO_OLD_KERAS = {
 }
 """Config keys per layer class, with their default, that the Keras of an old TensorFlow refuses
 (measured; facts seed-system.md, "Compatibility"). At its default a key says nothing and is left out."""
-
-CODE_CARRIERS = ("Lambda", "TFOpLambda", "SlicingOpLambda")
-"""Layer classes whose config can carry Python code."""
 
 
 def save_model(model, path):
@@ -45,55 +48,84 @@ def load_model(path, *, compile=False):
     """Load an H5 model; UserError for anything that is not a safe Keras H5 model.
 
     A Lambda layer is refused before Keras sees the file: its config holds Python
-    bytecode that loading would execute.
+    bytecode that loading would execute (`keras_config.check_code`).
     """
-    for layer in _layer_configs(read_config(path)["config"]):
-        if layer.get("class_name") in CODE_CARRIERS:
-            raise UserError(
-                f"{path}: layer {layer.get('config', {}).get('name')!r} is a {layer['class_name']}, which "
-                "carries Python code and has no place on a DPU; rebuild the model without it"
-            )
+    check_code(path, read_config(path))
+    return built_by_keras(path, path, compile=compile)
+
+
+def built_by_keras(path, source, *, compile=False):
+    """The model that Keras builds from `source` (a path or an open h5py.File); UserError about `path`."""
     try:
-        return keras().models.load_model(path, compile=compile)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise UserError(f"{path}: Keras cannot load this model ({reason})") from None
+        return keras().models.load_model(source, compile=compile)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise UserError(f"{path}: Keras cannot load this model ({_reason(error)})") from None
+
+
+def _reason(error):
+    """The line of a message of Keras that says what went wrong; the first may be a whole configuration."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    cause = next((line for line in lines if line.startswith("Exception encountered")), lines[0])
+    where = re.search(r"'name': '([^']+)'", lines[0])
+    return f"layer {where[1]!r}: {cause[:300]}" if where else cause[:300]
 
 
 def read_config(path):
-    """The `model_config` of an H5 model as a dict, without importing Keras."""
+    """The `model_config` of an H5 model as a dict, without importing Keras.
+
+    UserError for another kind of file, which the message names with what to do about it, and for weights
+    without an architecture.
+    """
+    return read_description(path)[0]
+
+
+def read_description(path):
+    """(`model_config`, {"keras_version", "backend"}: None where the file does not say)."""
+    check_is_hdf5(path)
     try:
         with h5py.File(path, "r") as file:
             if "model_config" not in file.attrs:
-                raise UserError(
-                    f"{path}: holds no model_config, so it is weights only or no Keras model; "
-                    "save the whole model (model.save) in the H5 format"
-                )
-            return json.loads(_text(file.attrs["model_config"]))
+                raise UserError(f"{path}: {_without_model(file)}")
+            config = json.loads(_text(file.attrs["model_config"]))
+            versions = {}
+            for key in ("keras_version", "backend"):
+                places = (place.attrs for place in (file, file.get("model_weights")) if place is not None)
+                found = next((attrs[key] for attrs in places if key in attrs), None)
+                versions[key] = None if found is None else str(_text(found))
     except OSError as error:
         raise UserError(f"{path}: not a readable HDF5 file ({error})") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: model_config is not JSON ({error})") from None
+    if not isinstance(config, dict) or "class_name" not in config or "config" not in config:
+        raise UserError(f"{path}: model_config describes no Keras model (class_name or config is missing)")
+    return config, versions
+
+
+def _without_model(file):
+    """What an HDF5 file without model_config is."""
+    if "layer_names" in file.attrs or "model_weights" in file:
+        return (
+            "holds weights only, no architecture (save_weights, save_weights_only, or a model class of its "
+            "own); build the model, load_weights, and save the whole: model.save('model.h5')"
+        )
+    return "is an HDF5 file without model_config, so no Keras model; save the whole: model.save('model.h5')"
+
+
+@contextmanager
+def changed_copy(path, config):
+    """The H5 file in memory, open, with another `model_config`; the file itself stays as it is."""
+    with h5py.File(io.BytesIO(Path(path).read_bytes()), "r+") as file:
+        del file.attrs["model_config"]
+        file.attrs["model_config"] = json.dumps(config)
+        yield file
 
 
 def _text(value):
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def _layer_configs(value):
-    """Every {"class_name": ..., "config": ...} mapping, however deep."""
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        for child in value.values():
-            yield from _layer_configs(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _layer_configs(child)
-
-
 def _strip_unknown(config):
-    for layer in _layer_configs(config):
+    for layer in layer_configs(config):
         for key, default in UNKNOWN_TO_OLD_KERAS.get(layer["class_name"], {}).items():
             if layer["config"].get(key) == default:
                 del layer["config"][key]

@@ -1,0 +1,80 @@
+"""Somebody's trained Keras H5 -> the same network as a plain model for the data set at hand."""
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.keras_models.copies import FLIPPED
+from dpuflow.keras_models.keras_config import check_foreign, plain_config
+from dpuflow.keras_models.keras_file import built_by_keras, changed_copy, read_description
+from dpuflow.keras_models.prediction import predictor
+from dpuflow.keras_models.rebuild import rebuild
+
+TOLERANCE = 1e-4
+"""Allowed difference between a model and its copy, as a share of the largest output: float32 sums in
+another order stay far below, a layer that means something else far above."""
+PROOF_IMAGES = 8
+
+
+def import_model(path, image_shape, classes):
+    """Read a foreign H5 file; returns (plain Keras model, notes on what was changed).
+
+    Parameters
+    ----------
+    path : H5 file of Keras 2, trained with TensorFlow or Theano.
+    image_shape : (H, W, C) of the data set's images.
+    classes : number of classes of the data set.
+
+    Raises
+    ------
+    UserError : another kind of file, a layer that cannot be taken over (by name), shapes that do not fit
+        the data set, or a copy that does not give the original's values (`rebuild` says what it changes).
+    """
+    config, versions = read_description(path)
+    check_foreign(path, config, versions)
+    config, turned = plain_config(path, config, image_shape)
+    with changed_copy(path, config) as file:
+        original = built_by_keras(path, file)
+    theano = versions["backend"] == "theano"
+    notes = []
+    if theano:
+        count = turn_kernels(original)
+        notes.append(f"trained with Theano: {count} convolution kernels turned by 180 degrees")
+    if turned is not None:
+        notes.append("trained with channels first: rebuilt with channels last")
+    copied = rebuild(
+        path, original, image_shape, classes, theano=theano, turned=turned, channels_first=turned is not None
+    )
+    if not theano and turned is None:  # of the others TensorFlow cannot run the original
+        prove_equal(path, original, copied, image_shape)
+    return copied, notes
+
+
+def turn_kernels(model):
+    """Turn the kernels of all convolutions by 180 degrees in place; returns how many."""
+    count = 0
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            count += turn_kernels(layer)
+        elif type(layer).__name__ in FLIPPED:
+            kernel, *bias = layer.get_weights()
+            layer.set_weights([kernel[::-1, ::-1], *bias])
+            count += 1
+    return count
+
+
+def prove_equal(path, original, copied, image_shape):
+    """UserError unless both give the same values on noise of the size of scaled and of raw pixels."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (PROOF_IMAGES, *image_shape)).astype(np.float32)
+    shape = getattr(original, "input_shape", None) or (None, *image_shape)
+    for x in (noise, np.float32(255) * np.abs(noise)):
+        taken = x if len(shape) == 4 else x.reshape(len(x), *shape[1:])
+        expected, found = predictor(original)(taken), predictor(copied)(x)
+        if expected.shape[1:] == (1,) and found.shape[1:] == (2,):
+            expected = np.concatenate([1 - expected, expected], axis=1)
+        expected = expected.reshape(found.shape)
+        difference = float(np.abs(expected - found).max())
+        if not difference <= TOLERANCE * float(np.abs(expected).max()):
+            raise UserError(
+                f"{path}: the model rebuilt for inference differs from the original by {difference:.1e}; "
+                "this is a defect of dpuflow: please report it with the model's layers"
+            )

@@ -1,0 +1,317 @@
+"""A plain copy of a foreign Keras model: what its inference computes, in layers that a DPU's tools know.
+
+The copy has one input of the data set's shape with a free batch, float32, no nested models, no layers that
+act in training only (augmentation), and gives the same values:
+
+- Rescaling, Normalization and arithmetic with constants (`x / 127.5 - 1`, `preprocess_input`) gather into
+  one BatchNormalization with moving mean 0, variance 1 and epsilon 0, which is y = gamma * x + beta.
+- A reversal of the channels (BGR) and a Flatten that reads channels first move into the weights of the
+  layers that follow.
+- Kernels that Theano trained are turned by 180 degrees: its convolutions are true ones, TensorFlow's are
+  correlations (its depthwise kernels are stored the other way and stay); where its 'same' padding puts
+  other zeros than TensorFlow's (even kernels, strides), a ZeroPadding2D puts Theano's.
+- One sigmoid output for two classes becomes softmax over (-z/2, z/2), which is (1 - sigmoid(z), sigmoid(z)).
+"""
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.tensorflow_env import keras
+from dpuflow.keras_models.copies import HANDLERS
+from dpuflow.keras_models.foreign_model import input_mismatch, output_mismatch
+from dpuflow.keras_models.operations import OPERATIONS
+from dpuflow.keras_models.tracked import Tracked, leaves
+
+NOTHING_AT_INFERENCE = (
+    *(
+        "RandomFlip",
+        "RandomRotation",
+        "RandomZoom",
+        "RandomTranslation",
+        "RandomContrast",
+        "RandomBrightness",
+    ),
+    *(
+        "RandomHeight",
+        "RandomWidth",
+        "GaussianNoise",
+        "GaussianDropout",
+        "AlphaDropout",
+        "ActivityRegularization",
+    ),
+)
+ORDER_PASSES = (
+    *("Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "SpatialDropout2D", "ThresholdedReLU"),
+    *("MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D", "GlobalAveragePooling2D"),
+    *("ZeroPadding2D", "Cropping2D", "UpSampling2D"),
+)
+"""Layers that treat all channels alike."""
+SAME_ORDER = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+"""Layers of several inputs that combine equal channels."""
+SAME_POOLS = ("MaxPooling2D", "AveragePooling2D")
+
+
+def rebuild(path, model, image_shape, classes, *, theano=False, turned=(), channels_first=False):
+    """Return the plain copy of `model`, as a functional Keras model.
+
+    Parameters
+    ----------
+    path : the file, for messages.
+    model : Keras model built from `keras_config.plain_config`, weights loaded.
+    image_shape : (H, W, C) of the data set. The model may take that, a vector of H * W * C, or (H, W)
+        where there is one channel.
+    classes : number of classes; the output has that many values.
+    theano, turned, channels_first : what the file says about its kernels and layout.
+
+    Raises
+    ------
+    UserError : several inputs or outputs, shapes that do not fit, a layer that cannot be copied exactly.
+    """
+    builder = Rebuilder(path, model, theano, turned, channels_first)
+    builder.binary = builder.sigmoid_output() if classes == 2 else None
+    K = keras()
+    images = K.Input(tuple(image_shape), name=builder.unique(_input_name(model)))
+    value = builder.run(model, builder.enter(model, images))
+    output = builder.leave(value, classes)
+    copied = K.Model(images, output, name=model.name)
+    for clone, weights in builder.weights:
+        clone.set_weights(weights)
+    return copied
+
+
+def _input_name(model):
+    return model.input_names[0] if getattr(model, "input_names", None) else "input"
+
+
+class Rebuilder:
+    """State of one copy: the clones by layer, the names in use, the weights to set at the end."""
+
+    def __init__(self, path, model, theano, turned, channels_first):
+        self.path = path
+        self.original = model
+        self.theano = theano
+        self.turned = turned or ()
+        self.channels_first = channels_first
+        self.clones = {}
+        self.names = set()
+        self.weights = []
+        self.binary = None
+
+    def fail(self, layer, problem):
+        """Raise the UserError that names the file, the Keras layer and its class."""
+        raise UserError(f"{self.path}: layer {layer.name!r} ({type(layer).__name__}): {problem}")
+
+    def unique(self, name):
+        """`name`, or with a number where another model inside brought the same."""
+        number, wanted = 1, name.replace("tf.__operators__.", "").replace("/", "_")
+        while (unique := wanted if number == 1 else f"{wanted}_{number}") in self.names:
+            number += 1
+        self.names.add(unique)
+        return unique
+
+    # -- the ends --------------------------------------------------------------------------
+
+    def enter(self, model, images):
+        """The data set's images in the shape that the model takes."""
+        image_shape = tuple(images.shape[1:])
+        wanted = self._one(model, "input")
+        if wanted is None:
+            return Tracked(images)
+        height, width, channels = image_shape
+        if len(wanted) == 3 and all(a in (None, b) for a, b in zip(wanted, image_shape, strict=True)):
+            return Tracked(images)
+        if wanted == (height * width * channels,) or (wanted == (height, width) and channels == 1):
+            layer = keras().layers.Reshape(wanted, name=self.unique("image_as_trained"))
+            return Tracked(layer(images), forms=(images,))
+        raise UserError(f"{self.path}: {input_mismatch(wanted, image_shape)}")
+
+    def leave(self, value, classes):
+        """The output tensor: one value per class."""
+        value = self.settle(value)
+        shape = value.shape
+        layer = getattr(self.original, "layers", [None])[-1]
+        if value.order is not None:
+            self.fail(layer, "the reversed channels reach the output; rebuild the model without the reversal")
+        if len(shape) == 3 and shape == (1, 1, classes):
+            return keras().layers.Flatten(name=self.unique("classes"))(value.tensor)
+        if shape != (classes,):
+            raise UserError(f"{self.path}: {output_mismatch(shape, classes)}")
+        return value.tensor
+
+    def _one(self, model, what):
+        """Shape without the batch of the one input or output; None where the model was never told."""
+        tensors = getattr(model, f"{what}s") or []
+        if len(tensors) > 1:
+            names = ", ".join(repr(tensor.name.split("/")[0].split(":")[0]) for tensor in tensors)
+            raise UserError(
+                f"{self.path}: has {len(tensors)} {what}s ({names}); dpuflow takes models with one"
+            )
+        return tuple(tensors[0].shape[1:]) if tensors else None
+
+    def sigmoid_output(self):
+        """The layer that makes the one value z of a model that ends in sigmoid(z), or None."""
+        layer, model = self.original, None
+        while hasattr(layer, "layers"):
+            if not layer.layers:
+                return None
+            model, layer = layer, layer.layers[-1]
+        kind = type(layer).__name__
+        function = getattr(getattr(layer, "activation", None), "__name__", None)
+        if function != "sigmoid":
+            return None
+        if kind == "Dense" and layer.units == 1:
+            return layer
+        before = model.layers[-2] if len(model.layers) > 1 else None
+        if kind == "Activation" and type(before).__name__ == "Dense" and before.units == 1:
+            return layer if before.activation.__name__ == "linear" else None
+        return None
+
+    # -- walking ---------------------------------------------------------------------------
+
+    def run(self, model, value):
+        """What `model` makes of `value`; nested models are taken apart."""
+        K = keras()
+        self._one(model, "input")
+        self._one(model, "output")
+        if isinstance(model, K.Sequential):
+            for layer in model.layers:
+                value = self.call(layer, [value], {})
+            return value
+        values = {id(model.inputs[0]): value}
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                args, kwargs = node.map_arguments(_Lookup(values))
+                result = self.call(node.layer, args, kwargs)
+                for tensor in leaves(node.outputs):
+                    values[id(tensor)] = result
+        return values[id(model.outputs[0])]
+
+    def call(self, layer, args, kwargs):
+        """The value of one call of `layer`."""
+        kind = type(layer).__name__
+        kwargs = dict(kwargs)
+        for key in ("training", "mask"):
+            kwargs.pop(key, None)
+        values = [value for value in leaves([args, list(kwargs.values())]) if isinstance(value, Tracked)]
+        try:
+            if isinstance(layer, keras().Model):
+                if len(values) != 1:
+                    self.fail(
+                        layer, f"a model with {len(values)} inputs inside; dpuflow takes models with one"
+                    )
+                return self.run(layer, values[0])
+            if kind in OPERATIONS:
+                return OPERATIONS[kind](self, layer, list(args), kwargs)
+            return self._layer(layer, kind, values)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            self.fail(layer, f"cannot be rebuilt for images of this data set ({reason})")
+
+    def _layer(self, layer, kind, values):
+        if kind in NOTHING_AT_INFERENCE:
+            return values[0]
+        if self.channels_first:
+            self._check_layout(layer, kind, values)
+        handler = HANDLERS.get(kind)
+        if handler is not None:
+            return handler(self, layer, *values)
+        values = [self.settle(value) for value in values]
+        orders = {None if value.order is None else tuple(value.order) for value in values}
+        if orders != {None} and (kind not in (*ORDER_PASSES, *SAME_ORDER) or len(orders) > 1):
+            self.fail(layer, "stands behind a change of the channels' order that it cannot take over")
+        if kind == "Activation" and layer is self.binary:
+            return self._two_classes(layer, values[0])
+        if self.theano and kind in SAME_POOLS and layer.padding == "same" and max(layer.pool_size) > 1:
+            self.fail(
+                layer, "pools with padding 'same' under Theano, whose windows lie elsewhere; use 'valid'"
+            )
+        tensors = [value.tensor for value in values]
+        result = self.apply(layer, tensors if len(tensors) > 1 else tensors[0])
+        return Tracked(result, values[0].order)
+
+    def _check_layout(self, layer, kind, values):
+        maps = any(len(value.shape) == 3 for value in values)
+        softmax = getattr(getattr(layer, "activation", None), "__name__", "") == "softmax"
+        axis = kind in ("BatchNormalization", "Concatenate") and layer.name in self.turned
+        if maps and (axis or kind in ("Dense", "Softmax") or softmax):
+            self.fail(
+                layer, "works along the width of a channels_first map; rebuild the model with channels_last"
+            )
+
+    # -- clones ----------------------------------------------------------------------------
+
+    def apply(self, layer, tensors, change=None, weights=None, order=None):
+        """Call the copy of `layer`; made at its first call, shared by the later ones.
+
+        change : config entries that differ. weights : values of the copy (None: the original's).
+        order : of the input, which must be the same at each call because the weights took it over.
+        """
+        key = None if order is None else tuple(order)
+        if id(layer) not in self.clones:
+            config = layer.get_config() | (change or {})
+            config.pop("batch_input_shape", None)
+            config["name"] = self.unique(layer.name)
+            clone = type(layer).from_config(config)
+            self.clones[id(layer)] = clone, key
+            result = clone(tensors)
+            weights = layer.get_weights() if weights is None else weights
+            if weights:
+                self.weights.append((clone, weights))
+            return result
+        clone, known = self.clones[id(layer)]
+        if known != key:
+            self.fail(layer, "is shared by inputs whose channels come in different orders")
+        return clone(tensors)
+
+    def settle(self, value):
+        """`value` with its pending arithmetic done (once, whoever reads it)."""
+        if value.scale is None:
+            return value
+        if value.settled is None:
+            channels = value.channels
+            gamma, beta = (
+                np.broadcast_to(v, (channels,)).astype(np.float32) for v in (value.scale, value.offset)
+            )
+            layer = keras().layers.BatchNormalization(
+                epsilon=0.0, trainable=False, name=self.unique(value.name)
+            )
+            tensor = layer(value.tensor)
+            self.weights.append((layer, [gamma, beta, np.zeros_like(gamma), np.ones_like(gamma)]))
+            value.settled = Tracked(tensor, value.order)
+        return value.settled
+
+    def reshape_to(self, layer, value, target):
+        """The value in another shape: one that it had before, else by a Reshape."""
+        value = self.settle(value)
+        count = int(np.prod(value.shape))
+        if -1 in target:
+            known = int(np.prod([n for n in target if n != -1]))
+            target = tuple(count // known if n == -1 else n for n in target)
+        if value.order is not None and target != value.shape:
+            self.fail(layer, "reshapes what stands in another order of channels")
+        for form in (value.tensor, *value.forms):
+            if tuple(form.shape[1:]) == target:
+                forms = tuple(f for f in (value.tensor, *value.forms) if f is not form)
+                return Tracked(form, value.order, forms=forms)
+        new = keras().layers.Reshape(target, name=self.unique(layer.name))
+        source = value.forms[0] if value.forms and len(value.shape) != 3 else value.tensor
+        return Tracked(new(source), forms=(*value.forms, value.tensor))
+
+    def _two_classes(self, layer, value):
+        """softmax(-z/2, z/2) of the one value z."""
+        new = keras().layers.Dense(2, activation="softmax", use_bias=False, name=self.unique(layer.name))
+        tensor = new(value.tensor)
+        self.weights.append((new, [np.array([[-0.5, 0.5]], np.float32)]))
+        return Tracked(tensor)
+
+
+class _Lookup:
+    """What `Node.map_arguments` takes: a list to pop from, for each tensor's id."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __getitem__(self, key):
+        return [self.values[int(key)]]

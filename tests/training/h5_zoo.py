@@ -1,0 +1,566 @@
+"""Small Keras H5 files of many kinds, as other people's tools write them.
+
+Each maker writes a file and returns what the network computes: a function of float32 images
+(N, 8, 8, C). Makers of files that must be refused return nothing.
+"""
+
+import json
+
+import h5py
+import numpy as np
+
+from dpuflow.base.tensorflow_env import keras, tensorflow
+
+CLASSES = 3
+GREY, COLOUR = (8, 8, 1), (8, 8, 3)
+RNG = np.random.default_rng(5)
+
+
+def randomized(model):
+    """Weights of every kind, so that a mistake with one of them shows."""
+    model.set_weights([RNG.uniform(0.1, 0.9, w.shape) - 0.4 * (w.ndim > 1) for w in model.get_weights()])
+    return model
+
+
+def write(model, path, change=None, **attrs):
+    """Save as H5; change(config) edits its model_config, attrs its attributes (None: taken out)."""
+    model.save(path, save_format="h5")
+    edit(path, change, **attrs)
+    return as_keras(model)
+
+
+def edit(path, change=None, **attrs):
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        config = (change(config) if change else None) or config
+        del file.attrs["model_config"]
+        file.attrs["model_config"] = json.dumps(config)
+        for key, value in attrs.items():
+            for place in (file, file["model_weights"]):
+                place.attrs.pop(key, None)
+                if value is not None:
+                    place.attrs[key] = value
+
+
+def as_keras(model, shape=None):
+    """What Keras says, images reshaped to what the model takes."""
+
+    def compute(x):
+        x = x if shape is None else x.reshape(len(x), *shape)
+        return np.asarray(model(x, training=False), np.float32)
+
+    return compute
+
+
+def layers(config, kind):
+    """The configs of the layers of a class, at the top level."""
+    listed = config["config"]["layers"] if isinstance(config["config"], dict) else config["config"]
+    return [layer["config"] for layer in listed if layer["class_name"] == kind]
+
+
+def head(*middle, shape=GREY, name=None):
+    """Sequential: the given layers, then global pooling and softmax."""
+    K = keras()
+    tail = [K.layers.GlobalAveragePooling2D(), K.layers.Dense(CLASSES, activation="softmax")]
+    first = [] if shape is None else [K.Input(shape)]
+    return randomized(K.Sequential([*first, *middle, *tail], name=name))
+
+
+def conv(filters=4, **options):
+    return keras().layers.Conv2D(filters, 3, **({"padding": "same", "activation": "relu"} | options))
+
+
+def functional(build, shape=GREY):
+    """build(x) on an Input of the shape."""
+    K = keras()
+    images = K.Input(shape)
+    return randomized(K.Model(images, build(images)))
+
+
+def top(x):
+    """Convolution, pooling, softmax behind x."""
+    L = keras().layers
+    return L.Dense(CLASSES, activation="softmax")(L.GlobalAveragePooling2D()(conv()(x)))
+
+
+# -- files that are read: what they compute ---------------------------------------------------
+
+
+def sequential(path):
+    return write(head(conv()), path)
+
+
+def fixed_batch(path):
+    K = keras()
+    model = randomized(
+        K.Sequential([K.Input(batch_shape=(4, *GREY)), conv(), K.layers.Flatten(), K.layers.Dense(3)])
+    )
+    model.save(path)
+    free = K.Sequential([K.Input(GREY), *[type(x).from_config(x.get_config()) for x in model.layers]])
+    free.set_weights(model.get_weights())
+    return as_keras(free)
+
+
+def vector_input(path):
+    L = keras().layers
+    model = keras().Sequential([keras().Input((64,)), L.Dense(5, activation="relu"), L.Dense(CLASSES)])
+    write(randomized(model), path)
+    return as_keras(model, (64,))
+
+
+def vector_input_reshaped(path):
+    L = keras().layers
+    model = keras().Sequential(
+        [keras().Input((64,)), L.Reshape((8, 8, 1)), conv(), L.Flatten(), L.Dense(CLASSES)]
+    )
+    write(randomized(model), path)
+    return as_keras(model, (64,))
+
+
+def matrix_input(path):
+    L = keras().layers
+    model = keras().Sequential(
+        [L.Flatten(input_shape=(8, 8)), L.Dense(5, activation="relu"), L.Dense(CLASSES)]
+    )
+    write(randomized(model), path)
+    return as_keras(model, (8, 8))
+
+
+def matrix_input_expanded(path):
+    tf = tensorflow()
+    model = functional(lambda x: top(tf.expand_dims(x, -1)), (8, 8))
+    write(model, path)
+    return as_keras(model, (8, 8))
+
+
+def matrix_input_newaxis(path):
+    tf = tensorflow()
+    model = functional(lambda x: top(x[..., tf.newaxis]), (8, 8))
+    write(model, path)
+    return as_keras(model, (8, 8))
+
+
+def open_size(path):
+    return write(head(conv(), shape=(None, None, 1)), path)
+
+
+def open_size_colour(path):
+    return write(head(conv(), shape=(None, None, 3)), path)
+
+
+def never_built(path):
+    model = keras().Sequential([conv(), keras().layers.Flatten()])
+    model.add(keras().layers.Dense(CLASSES))
+    model(np.zeros((2, *GREY), np.float32))
+    return write(randomized(model), path)
+
+
+def augmentation(path):
+    L = keras().layers
+    layers = [L.RandomFlip(), L.RandomRotation(0.2), L.RandomZoom(0.2), L.RandomTranslation(0.1, 0.1)]
+    layers += [L.RandomContrast(0.2), L.RandomBrightness(0.1), L.GaussianNoise(0.3)]
+    return write(head(*layers, L.Rescaling(1 / 255), conv(), L.Dropout(0.5)), path)
+
+
+def augmentation_as_a_model(path):
+    L = keras().layers
+    inner = keras().Sequential([L.RandomFlip("horizontal"), L.RandomRotation(0.1)], name="augmentation")
+    return write(head(inner, conv()), path)
+
+
+def rescaling(path):
+    L = keras().layers
+    return write(head(L.Rescaling(1 / 127.5, offset=-1), conv()), path)
+
+
+def normalization(path):
+    L = keras().layers
+    layer = L.Normalization(axis=-1)
+    layer.adapt(RNG.uniform(0, 255, (20, *COLOUR)))
+    model = keras().Sequential(
+        [keras().Input(COLOUR), layer, conv(), L.GlobalMaxPooling2D(), L.Dense(CLASSES, activation="softmax")]
+    )
+    return write(model, path)
+
+
+def preprocess_tf(path):
+    K = keras()
+    return write(functional(lambda x: top(K.applications.mobilenet_v2.preprocess_input(x)), COLOUR), path)
+
+
+def preprocess_caffe(path):
+    K = keras()
+    return write(functional(lambda x: top(K.applications.resnet.preprocess_input(x)), COLOUR), path)
+
+
+def reversal_through_layers(path):
+    """BGR through padding, depthwise, batch norm, a branch and a Flatten."""
+    L = keras().layers
+
+    def build(x):
+        x = L.ZeroPadding2D(1)(x[..., ::-1] * 2.0 + [1.0, 2.0, 3.0])
+        x = L.BatchNormalization()(L.DepthwiseConv2D(3, depth_multiplier=2)(x))
+        x = L.Concatenate()([x, L.ReLU()(x)])
+        return L.Dense(CLASSES, activation="softmax")(L.Flatten()(L.MaxPooling2D()(x)))
+
+    return write(functional(build, COLOUR), path)
+
+
+def operators(path):
+    tf, L = tensorflow(), keras().layers
+
+    def build(x):
+        x = tf.cast(x, tf.float32) / 255.0
+        x = conv()(1.0 - x)
+        y = tf.nn.relu6(-x + [0.1, 0.2, 0.3, 0.4])
+        return L.Dense(CLASSES)(tf.reduce_mean(tf.nn.relu(x) + y, [1, 2]))
+
+    return write(functional(build), path)
+
+
+def mixed_float16(path):
+    K = keras()
+    K.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = head(conv())
+        model.save(path)
+    finally:
+        K.mixed_precision.set_global_policy("float32")
+    full = head(conv())
+    full.set_weights(model.get_weights())
+    return as_keras(full)
+
+
+def uint8_input(path):
+    K = keras()
+    images = K.Input(GREY, dtype="uint8")
+    model = randomized(K.Model(images, top(K.layers.Rescaling(1 / 255)(images))))
+    write(model, path)
+
+    def compute(x):  # the file is meant for whole numbers; in float32 they are the same
+        full = functional(lambda x: top(K.layers.Rescaling(1 / 255)(x)))
+        full.set_weights(model.get_weights())
+        return as_keras(full)(x)
+
+    return compute
+
+
+def nested(path):
+    """Transfer learning: an application without its top inside a Sequential, behind augmentation."""
+    L = keras().layers
+    base = functional(lambda x: L.MaxPooling2D()(L.BatchNormalization()(conv()(x))), COLOUR)
+    base.trainable = False
+    return write(head(L.RandomFlip(), base, conv(), shape=COLOUR), path)
+
+
+def nested_functional(path):
+    """The tutorial: base_model(x, training=False) behind preprocess_input; names that occur twice."""
+    K, L = keras(), keras().layers
+    base = functional(lambda x: L.BatchNormalization(name="bn")(conv(name="conv")(x)), COLOUR)
+
+    def build(x):
+        x = K.applications.mobilenet_v2.preprocess_input(L.RandomFlip()(x))
+        x = L.Dropout(0.2)(base(x, training=False))
+        return L.Dense(CLASSES)(L.GlobalAveragePooling2D()(conv(name="conv")(x)))
+
+    return write(functional(build, COLOUR), path)
+
+
+def shared_layer(path):
+    L = keras().layers
+    twice = conv(4)
+
+    def build(x):
+        x = conv(4)(x)
+        return L.Dense(CLASSES)(L.Flatten()(L.Add()([twice(x), twice(twice(x))])))
+
+    return write(functional(build), path)
+
+
+def dense_on_a_map(path):
+    L = keras().layers
+    model = keras().Sequential(
+        [keras().Input(GREY), conv(), L.Dense(6, "relu"), L.GlobalMaxPooling2D(), L.Dense(3)]
+    )
+    return write(randomized(model), path)
+
+
+def dilated(path):
+    return write(head(conv(dilation_rate=2)), path)
+
+
+def ends_in_one_by_one(path):
+    L = keras().layers
+    return write(
+        functional(lambda x: L.Softmax()(L.Conv2D(CLASSES, 1)(L.AveragePooling2D(8)(conv()(x))))), path
+    )
+
+
+def relu6_by_name(path):
+    """MobileNet of Keras 2.1: Activation with the custom object relu6, classes of keras.applications."""
+    L = keras().layers
+    model = head(conv(activation=None), L.Activation("relu"))
+    full = head(conv(activation=None), L.ReLU(6.0))
+    full.set_weights(model.get_weights())
+
+    def change(config):
+        layers(config, "Activation")[0]["activation"] = "relu6"
+
+    write(model, path, change, keras_version="2.1.6")
+    return as_keras(full)
+
+
+def keras_2_0_list(path):
+    """A Sequential of Keras 2.0: its config is the list of layers; few keys."""
+
+    def change(config):
+        kept = []
+        for layer in config["config"]["layers"][1:]:
+            for key in ("dtype", "groups", "keepdims"):
+                layer["config"].pop(key, None)
+            kept.append({"class_name": layer["class_name"], "config": layer["config"]})
+        kept[0]["config"]["batch_input_shape"] = [None, *GREY]
+        config["config"] = kept
+
+    return write(head(conv()), path, change, keras_version="2.0.4")
+
+
+def turn(model, path, data_format, flatten=False, **options):
+    """Write a model as Theano would have, `model` being what it computes: kernels turned; channels first."""
+    turned = keras().models.clone_model(model)
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    for layer in turned.layers:
+        values = weights[layer.name]
+        if type(layer).__name__ == "Conv2D":
+            values[0] = values[0][::-1, ::-1]
+        layer.set_weights(values)
+
+    def change(config):
+        for layer in config["config"]["layers"]:
+            options = layer["config"]
+            if data_format == "channels_first":
+                if "batch_input_shape" in options:
+                    shape = options["batch_input_shape"]
+                    options["batch_input_shape"] = [shape[0], shape[3], shape[1], shape[2]]
+                if "data_format" in options:
+                    options["data_format"] = data_format
+                if layer["class_name"] == "BatchNormalization":
+                    options["axis"] = [1]
+
+    write(turned, path, change, backend="theano", keras_version="2.0.8")
+    return as_keras(model)
+
+
+def theano(path):
+    L = keras().layers
+    model = head(conv(), L.DepthwiseConv2D(3, padding="same"), conv())
+    return turn(model, path, "channels_last")
+
+
+def theano_channels_first(path):
+    L = keras().layers
+    model = keras().Sequential(
+        [
+            keras().Input(COLOUR),
+            conv(),
+            L.BatchNormalization(),
+            L.MaxPooling2D(),
+            L.Flatten(),
+            L.Dense(CLASSES),
+        ]
+    )
+    return turn(randomized(model), path, "channels_first")
+
+
+def theano_flatten_of_old(path):
+    """Before Keras 2.2 Flatten took channels first as they lay: the Dense's rows are in that order."""
+    L = keras().layers
+    model = keras().Sequential(
+        [keras().Input(COLOUR), conv(4), L.MaxPooling2D(), L.Flatten(), L.Dense(CLASSES)]
+    )
+    turn(randomized(model), path, "channels_first")
+    rows = np.arange(4 * 4 * 4).reshape(4, 4, 4).transpose(2, 0, 1).reshape(-1)
+
+    def change(config):
+        layers(config, "Flatten")[0].pop("data_format")
+
+    edit(path, change)
+    with h5py.File(path, "r+") as file:
+        kernel = next(v for v in _datasets(file["model_weights"]) if v.shape == (64, CLASSES))
+        kernel[...] = kernel[...][rows]
+    return as_keras(model)
+
+
+def _datasets(group):
+    for item in group.values():
+        if isinstance(item, h5py.Dataset):
+            yield item
+        else:
+            yield from _datasets(item)
+
+
+def theano_strided(path):
+    """Theano pads the half kernel on both sides, here one row more in front than TensorFlow."""
+    L = keras().layers
+    meant = [L.ZeroPadding2D(1), conv(strides=2, padding="valid"), L.ZeroPadding2D(((1, 0), (1, 0)))]
+    model = head(*meant, L.Conv2D(4, 2))
+    written = head(conv(strides=2), L.Conv2D(4, 2, padding="same"))
+    weights = model.get_weights()
+    written.set_weights([w[::-1, ::-1] if w.ndim == 4 else w for w in weights])
+    write(written, path, backend="theano", keras_version="2.1.2")
+    return as_keras(model)
+
+
+def one_sigmoid(path):
+    L = keras().layers
+    model = keras().Sequential([keras().Input(GREY), conv(), L.Flatten(), L.Dense(1, activation="sigmoid")])
+    write(randomized(model), path)
+    return lambda x: np.concatenate([1 - (p := as_keras(model)(x)), p], 1)
+
+
+def sigmoid_apart(path):
+    L = keras().layers
+    model = keras().Sequential(
+        [keras().Input(GREY), conv(), L.Flatten(), L.Dense(1), L.Activation("sigmoid")]
+    )
+    write(randomized(model), path)
+    return lambda x: np.concatenate([1 - (p := as_keras(model)(x)), p], 1)
+
+
+def graph_op_layer(path):
+    """x / 127.5 - 1 as TensorFlow 2.0 to 2.3 wrote it."""
+    model = functional(lambda x: top(x / 127.5 - 1.0))
+    values = {"tf.math.truediv": ("RealDiv", 127.5), "tf.math.subtract": ("Sub", 1.0)}
+
+    def change(config):
+        renamed = []
+        for layer in config["config"]["layers"]:
+            old = next((v for k, v in values.items() if layer["name"].startswith(k)), None)
+            if old is None:
+                continue
+            op, constant = old
+            node = {"name": op, "op": op, "input": ["x", f"{op}/y"], "attr": {"T": {"type": "DT_FLOAT"}}}
+            layer["class_name"] = "TensorFlowOpLayer"
+            layer["config"] = {"name": layer["name"], "trainable": True, "dtype": "float32"}
+            layer["config"] |= {"node_def": node, "constants": {"1": constant}}
+            layer["inbound_nodes"] = [[[*layer["inbound_nodes"][0][:3], {}]]]
+            renamed.append(layer["name"])
+        text = json.dumps(config)
+        for name in renamed:  # the layer's name has a prefix, its config's has not
+            text = text.replace(f'[["{name}",', f'[["tf_op_layer_{name}",').replace(
+                f'"name": "{name}", "inbound', f'"name": "tf_op_layer_{name}", "inbound'
+            )
+        return json.loads(text)
+
+    return write(model, path, change, keras_version="2.4.0")
+
+
+# -- files that are refused ----------------------------------------------------------------------
+
+
+def other_size(path):
+    write(head(conv(), shape=(9, 8, 1)), path)
+
+
+def colour_on_grey(path):
+    write(head(conv(), shape=COLOUR), path)
+
+
+def other_classes(path):
+    write(
+        randomized(
+            keras().Sequential([keras().Input(GREY), keras().layers.Flatten(), keras().layers.Dense(4)])
+        ),
+        path,
+    )
+
+
+def two_inputs(path):
+    K, L = keras(), keras().layers
+    a, b = K.Input(GREY, name="left"), K.Input(GREY, name="right")
+    write(K.Model([a, b], top(L.Add()([a, b]))), path)
+
+
+def two_outputs(path):
+    K, L = keras(), keras().layers
+    a = K.Input(GREY)
+    x = L.Flatten()(a)
+    write(K.Model(a, [L.Dense(CLASSES, name="letter")(x), L.Dense(2, name="hand")(x)]), path)
+
+
+def renamed(kind, new, extra=None):
+    """A file whose first layer of class `kind` is called `new`."""
+
+    def maker(path):
+        def change(config):
+            layer = next(x for x in config["config"]["layers"] if x["class_name"] == kind)
+            layer["class_name"] = new
+            layer["config"] |= extra or {}
+
+        write(head(conv(name="first"), keras().layers.Dropout(0.1, name="drop")), path, change)
+
+    return maker
+
+
+def attribute(**attrs):
+    def maker(path):
+        write(head(conv()), path, **attrs)
+
+    return maker
+
+
+def keras_1(path):
+    def change(config):
+        layer = config["config"]["layers"][1]["config"]
+        layer |= {"nb_filter": 4, "nb_row": 3, "nb_col": 3, "border_mode": "same"}
+        for key in ("filters", "kernel_size", "padding"):
+            layer.pop(key)
+
+    write(head(conv(name="first")), path, change, keras_version="1.2.2")
+
+
+def recurrent(path):
+    L = keras().layers
+    write(keras().Sequential([keras().Input((8, 8)), L.LSTM(4, name="memory"), L.Dense(CLASSES)]), path)
+
+
+def calls_a_function(path):
+    tf = tensorflow()
+    write(functional(lambda x: top(tf.image.rot90(x))), path)
+
+
+def cuts_a_part(path):
+    write(functional(lambda x: top(x[:, 1:5])), path)
+
+
+def resizes(path):
+    write(head(keras().layers.Resizing(16, 16, name="bigger"), conv()), path)
+
+
+def dropout_at_inference(path):
+    keras().utils.set_random_seed(1)
+    L = keras().layers
+    write(functional(lambda x: top(L.Dropout(0.5, name="drop")(x, training=True))), path)
+
+
+def theano_same_pool(path):
+    L = keras().layers
+    write(head(conv(), L.MaxPooling2D(2, padding="same", name="pool")), path, backend="theano")
+
+
+def channels_first_permute(path):
+    L = keras().layers
+
+    def change(config):
+        layers(config, "Conv2D")[0]["data_format"] = "channels_first"
+
+    write(head(conv(), L.Permute((2, 1, 3), name="turned")), path, change)
+
+
+def weights_only(path):
+    head(conv()).save_weights(path)
+
+
+def other_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = [1]

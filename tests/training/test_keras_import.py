@@ -1,0 +1,156 @@
+"""Other people's H5 files: each gives Keras's values up to the frozen graph, or is refused in one line."""
+
+import zipfile
+
+import h5_zoo as zoo
+import numpy as np
+import pytest
+
+from dpuflow.base.errors import UserError
+from dpuflow.keras_models.keras_file import read_config, save_model
+from dpuflow.keras_models.keras_import import import_model
+from dpuflow.tfgraph.checkpoint import convert
+from dpuflow.tfgraph.freeze import FrozenGraph, freeze
+from dpuflow.tfgraph.graph_def import read_graph_def
+
+READ = {
+    "grey": (
+        *(zoo.sequential, zoo.fixed_batch, zoo.vector_input, zoo.vector_input_reshaped, zoo.matrix_input),
+        *(zoo.matrix_input_expanded, zoo.matrix_input_newaxis, zoo.open_size, zoo.never_built),
+        *(zoo.augmentation, zoo.augmentation_as_a_model, zoo.rescaling, zoo.operators, zoo.mixed_float16),
+        *(zoo.uint8_input, zoo.shared_layer, zoo.dense_on_a_map, zoo.dilated, zoo.ends_in_one_by_one),
+        *(zoo.relu6_by_name, zoo.keras_2_0_list, zoo.theano, zoo.theano_strided, zoo.graph_op_layer),
+    ),
+    "colour": (
+        *(zoo.open_size_colour, zoo.normalization, zoo.preprocess_tf, zoo.preprocess_caffe),
+        *(zoo.reversal_through_layers, zoo.nested, zoo.nested_functional),
+        *(zoo.theano_channels_first, zoo.theano_flatten_of_old),
+    ),
+    "two classes": (zoo.one_sigmoid, zoo.sigmoid_apart),
+}
+SHAPES = {"grey": zoo.GREY, "colour": zoo.COLOUR, "two classes": zoo.GREY}
+CASES = [(kind, maker) for kind, makers in READ.items() for maker in makers]
+TRAINING_OPS = {
+    "RandomUniform",
+    "ImageProjectiveTransformV3",
+    "Cast",
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+}
+
+REFUSED = {
+    zoo.other_size: r"takes 9x8 images with 1 channel .*, the data set's images are 8x8 with 1 channel",
+    zoo.colour_on_grey: r"8x8 images with 3 channels .* 8x8 with 1 channel \(grey\); .*datasets\.NAME",
+    zoo.other_classes: r"output has the shape \(4,\), the data set has 3 classes \(datasets\.NAME\.cl",
+    zoo.two_inputs: r"has 2 inputs \('left', 'right'\); dpuflow takes models with one",
+    zoo.two_outputs: r"has 2 outputs \('letter', 'hand'\)",
+    zoo.one_sigmoid: "one output value, not one per class; one sigmoid is read for two classes, the .* 3",
+    zoo.renamed("Dropout", "Lambda"): "layer 'drop' is a Lambda, which carries Python code",
+    zoo.renamed("Dropout", "FixNeuron"): r"layer 'drop' \(FixNeuron\): the model is already quantized",
+    zoo.renamed("Dropout", "Vitis>VitisQuantize"): "layer 'drop' .*already quantized",
+    zoo.renamed(
+        "Dropout", "TensorFlowModelOptimization>QuantizeWrapperV2"
+    ): "layer 'drop' .*already quantized",
+    zoo.renamed("Dropout", "QActivation"): "layer 'drop' .*already quantized",
+    zoo.renamed("Dropout", "PruneLowMagnitude"): "layer 'drop' .*strip_pruning",
+    zoo.renamed("Dropout", "Addons>Mish"): r"layer 'drop' \(Addons>Mish\): its class is not one of Keras",
+    zoo.renamed("Conv2D", "Conv2D", {"activation": "my_mish"}): "layer 'first' .*its activation 'my_mish'",
+    zoo.attribute(backend="cntk"): "backend 'cntk', whose convolutions may mean something else",
+    zoo.attribute(
+        keras_version="3.3.2"
+    ): r"written by Keras 3\.3\.2; dpuflow reads Keras 2 files\. .*tf_keras",
+    zoo.keras_1: r"written by Keras 1 \(layer 'first' has 'nb_filter'\).*Keras 2\.0 to 2\.2",
+    zoo.recurrent: r"layer 'memory' \(LSTM\): recurrent",
+    zoo.calls_a_function: "calls tf.image.rot90, which is not among the functions",
+    zoo.cuts_a_part: r"\(SlicingOpLambda\): cuts out a part of the map",
+    zoo.resizes: r"layer 'bigger' \(Resizing\): resizes 8x8 images to 16x16",
+    zoo.dropout_at_inference: r"layer 'drop' \(Dropout\): is called with training=True",
+    zoo.theano_same_pool: r"layer 'pool' \(MaxPooling2D\): pools with padding 'same' under Theano",
+    zoo.channels_first_permute: r"layer 'turned' \(Permute\) in a channels_first model",
+    zoo.weights_only: "holds weights only, no architecture",
+    zoo.other_hdf5: "HDF5 file without model_config, so no Keras model",
+}
+
+
+@pytest.mark.parametrize(("kind", "maker"), CASES, ids=[maker.__name__ for _, maker in CASES])
+def test_a_foreign_h5_gives_its_values_up_to_the_frozen_graph(kind, maker, tmp_path):
+    compute = maker(tmp_path / "foreign.h5")
+    shape, classes = SHAPES[kind], 2 if kind == "two classes" else zoo.CLASSES
+    rng = np.random.default_rng(2)
+    inputs = [rng.uniform(0, 1, (5, *shape)), rng.integers(0, 256, (5, *shape))]
+    # before the conversion, which leaves eager mode
+    expected = [compute(x.astype(np.float32)).reshape(5, classes) for x in inputs]
+    model, _ = import_model(tmp_path / "foreign.h5", shape, classes)
+    assert model.input_shape == (None, *shape) and model.output_shape == (None, classes)
+    save_model(model, tmp_path / "m.h5")
+    nodes = convert(tmp_path / "m.h5", tmp_path / "tf")
+    freeze(tmp_path / "tf", nodes, tmp_path / "f.pb")
+    assert not {node.op for node in read_graph_def(tmp_path / "f.pb").node} & TRAINING_OPS
+    assert nodes["input"]["dtype"] == "float32"
+    graph = FrozenGraph(tmp_path / "f.pb", nodes["input"]["name"], nodes["output"]["name"])
+    for x, values in zip(inputs, expected, strict=True):
+        assert np.ptp(values) > 1e-6
+        np.testing.assert_allclose(
+            graph.run(x.astype(np.float32)), values, rtol=0, atol=2e-5 * np.abs(values).max()
+        )
+
+
+@pytest.mark.fault("models", "H5 that the chain cannot take over", "refused")
+@pytest.mark.parametrize(("maker", "message"), REFUSED.items(), ids=range(len(REFUSED)))
+def test_what_cannot_be_taken_over_is_refused_by_name(maker, message, tmp_path):
+    maker(tmp_path / "foreign.h5")
+    with pytest.raises(UserError, match=message) as raised:
+        import_model(tmp_path / "foreign.h5", zoo.GREY, zoo.CLASSES)
+    assert "foreign.h5" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def zipped(*names):
+    def make(path):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, "{}")
+
+    return make
+
+
+def holding(content):
+    return lambda path: path.write_bytes(content)
+
+
+def saved_model(path):
+    path.mkdir()
+    (path / "saved_model.pb").write_bytes(b"\x08\x01")
+
+
+@pytest.mark.fault("models", "another kind of file where an H5 is expected", "refused")
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("m.keras", zipped("config.json", "metadata.json", "model.weights.h5"), r"is a \.keras file"),
+        ("m.h5", zipped("archive/data.pkl"), "is a PyTorch file"),
+        ("m.zip", zipped("deep/m.h5"), r"zip archive; unpack it first \(it holds deep/m\.h5\)"),
+        ("m.h5", holding(b"PK\x03\x04broken"), "damaged zip archive"),
+        ("model", saved_model, "is a SavedModel folder"),
+        ("model", lambda path: path.mkdir(), "is a folder; name the H5 file"),
+        (
+            "m.h5",
+            holding(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+            "Git LFS pointer.*git lfs pull",
+        ),
+        ("m.h5", holding(b"\n<!DOCTYPE html><html>"), "is a web page"),
+        ("m.tflite", holding(b"\x1c\0\0\0TFL3\0\0"), "TensorFlow Lite"),
+        ("m.h5", holding(b"\x08\x07\x12\x07pytorch"), "ONNX"),
+        ("m.pkl", holding(b"\x80\x04\x95\x10"), "Python pickle, which dpuflow never opens"),
+        ("m.pb", holding(b"\n\x0a\n\x05input"), "TensorFlow graph, .* frozen_pb"),
+        ("m.json", holding(b'{"class_name": "Sequential"}'), "JSON"),
+        ("m.index", holding(b"\0\0"), "part of a TensorFlow checkpoint"),
+        ("m.h5", holding(b""), "is empty"),
+        ("m.h5", holding(b"something"), "is not an HDF5 file"),
+        ("m.h5", lambda path: None, "no such file"),
+    ],
+)
+def test_another_kind_of_file_is_called_what_it_is(tmp_path, name, make, message):
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=message) as raised:
+        read_config(tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)
