@@ -8,6 +8,7 @@ machine code and register maps: the constants keep their bytes in the const-fix 
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
@@ -219,6 +220,9 @@ class _Lowering:
 
     def _weighted(self, layer, type_, attrs, weights_shape=None):
         attrs.update(UNUSED, pad_mode="FLOOR", nonlinear=_NONLINEAR[layer.attrs["activation"]])
+        if attrs["nonlinear"] == "LEAKYRELU":
+            # the vendor's CPU runner dies without it (facts vendor-code.md section 7)
+            attrs["LEAKYRELU_alpha"] = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
         if type_ == "conv2d-fix":
             attrs["group"] = 1
             if self.segments[-1].device == "DPU" and layer_is_augmented(self.network, layer, self.target):

@@ -2,11 +2,12 @@
 
 `workload` counts operations (a multiply and an add are two, the bias one);
 `workload_on_arch` counts what the DPU's array is busy with, where sizes are rounded
-up to the parallelism. Formulas: facts xmodel.md section 5.1, exact for convolution
-and pooling against the vendor's files. Those files hold no depthwise convolution and
-no eltwise op: those two formulas are the same counting applied to the ALU engine.
+up to the parallelism. Formulas: facts xmodel.md section 5.1 and vendor-code.md section 6,
+exact against every op of the vendor-compiled files (compilers 2.5 to 3.5; those up to 2.0,
+for instruction set ISA0, leave out the bias).
 """
 
+from functools import partial
 from math import ceil, prod
 
 from dpuflow.base.totality import Total
@@ -66,14 +67,14 @@ def _alu_shape(out_shape, target):
     return rows, width, round_up(channels, target.input_channel_parallel)
 
 
-def pool_workload(out_shape, kernel):
-    """Operations of a max or average pool: OH OW C KH KW."""
-    return prod(out_shape) * prod(kernel)
+def pool_workload(out_shape, kernel, average=False):
+    """Operations of a pool: OH OW C KH KW for the greatest value, twice that for the average."""
+    return prod(out_shape) * prod(kernel) * (2 if average else 1)
 
 
-def pool_workload_on_arch(out_shape, kernel, target):
+def pool_workload_on_arch(out_shape, kernel, target, average=False):
     """`pool_workload` with OH rounded up to the ALU's pixels and C to the channels."""
-    return pool_workload(_alu_shape(out_shape, target), kernel)
+    return pool_workload(_alu_shape(out_shape, target), kernel, average)
 
 
 def depthwise_workload(out_shape, kernel):
@@ -87,8 +88,8 @@ def depthwise_workload_on_arch(out_shape, kernel, target):
 
 
 def eltwise_workload(out_shape, inputs=2):
-    """Operations of an elementwise addition of `inputs` tensors: OH OW C (inputs - 1)."""
-    return prod(out_shape) * (inputs - 1)
+    """Operations of an elementwise sum or product of `inputs` tensors: OH OW C inputs."""
+    return prod(out_shape) * inputs
 
 
 def eltwise_workload_on_arch(out_shape, target, inputs=2):
@@ -159,9 +160,12 @@ def _array(network, layer, target, shape):
     )
 
 
-def _pool(network, layer, target, shape):
+def _pool(network, layer, target, shape, average=False):
     kernel = layer.attrs["kernel"]
-    return pool_workload(shape, kernel), pool_workload_on_arch(shape, kernel, target)
+    return (
+        pool_workload(shape, kernel, average),
+        pool_workload_on_arch(shape, kernel, target, average),
+    )
 
 
 def _depthwise(network, layer, target, shape):
@@ -183,7 +187,8 @@ _WORKLOAD = Total(
     OPS,
     {
         **dict.fromkeys(("conv", "dense"), _array),
-        **dict.fromkeys(("max_pool", "avg_pool"), _pool),
+        "max_pool": _pool,
+        "avg_pool": partial(_pool, average=True),
         "depthwise_conv": _depthwise,
         "add": _add,
         **dict.fromkeys(("input", "concat", "flatten", "softmax"), _none),

@@ -1,6 +1,7 @@
 """XIR integer ops -> the operations of `operations`: attributes and fix points to shifts."""
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.emulator.operations import (
     ELTWISE_KINDS,
     NONLINEAR,
@@ -49,6 +50,10 @@ def nonlinear(op):
     kind = op.attrs.get("nonlinear") or "NONE"
     if kind not in NONLINEAR:
         raise UserError(f"op {op.name!r} ({op.type}): nonlinear {kind!r}; known are {', '.join(NONLINEAR)}")
+    slope = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
+    if kind == "LEAKYRELU" and op.attrs.get("LEAKYRELU_alpha", slope) != slope:
+        alpha = op.attrs["LEAKYRELU_alpha"]
+        raise UserError(f"op {op.name!r} ({op.type}): LEAKYRELU_alpha {alpha}; the DPU only knows {slope}")
     if kind not in ("HSIGMOID", "HSWISH"):
         return Nonlinear(kind)
     keys = ("hsigmoid_in", "shift_hsigmoid", "shift_hswish")

@@ -77,6 +77,13 @@ def test_attributes_of_ops_and_tensors(graph):
     weights = graph.op("conv1_weights").tensor
     assert dict(weights.attrs) == {**expected, "fix_point": 8, "round_mode": "PY3_ROUND"}
     assert weights.attrs.kind("fix_point") == "int32"
+    leaky = graph.op("fc1").attrs
+    assert (leaky["nonlinear"], leaky["LEAKYRELU_alpha"]) == ("LEAKYRELU", 0.1015625)
+    assert leaky.kind("LEAKYRELU_alpha") == "float"  # as on all 98 leaky convolutions of YOLOv5n and v8n
+    average = 2 * 2 * 2 * 16 * np.prod(graph.op("avg").attrs["kernel"])
+    assert graph.op("avg").attrs["workload"] == average
+    added = graph.op("add")
+    assert added.attrs["workload"] == len(added.input_names) * np.prod(added.tensor.shape)
     assert graph.op("avg").attrs["type"] == "AVG"
     assert graph.op("avg").attrs["stride"] == [2, 3]
     # what is downloaded keeps the name, the tensor in DDR gets one of its own

@@ -1,9 +1,12 @@
 """Workload figures against the vendor's compiler."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from dpuflow.compiler import workload
-from dpuflow.device.targets import get_target
+from dpuflow.device.targets import get_target, load_targets
 from dpuflow.network import Layer, Network
 from dpuflow.xir import Graph
 
@@ -58,39 +61,84 @@ def test_the_published_table(vendor_network):
     assert sum(pair[1] for pair in found.values()) == 32_854_656
 
 
+def figures(graph, op, target):
+    """(workload, workload_on_arch) by our formulas of an op of a compiled file."""
+    shape, kernel = op.tensor.shape[1:], op.attrs.get("kernel")
+    if op.type == "conv2d-fix":
+        channels = graph.op(op.inputs["weights"][0]).tensor.shape[3]
+        augmented = "channel_augmentation" in op.attrs
+        return (
+            workload.conv_workload(shape, kernel, channels),
+            workload.conv_workload_on_arch(shape, kernel, channels, target, augmented),
+        )
+    if op.type == "depthwise-conv2d-fix":
+        return (
+            workload.depthwise_workload(shape, kernel),
+            workload.depthwise_workload_on_arch(shape, kernel, target),
+        )
+    if op.type == "pool-fix":
+        average = op.attrs["type"] == "AVG"
+        return (
+            workload.pool_workload(shape, kernel, average),
+            workload.pool_workload_on_arch(shape, kernel, target, average),
+        )
+    assert op.type == "eltwise-fix", op.type
+    count = len(op.input_names)
+    return (
+        workload.eltwise_workload(shape, count),
+        workload.eltwise_workload_on_arch(shape, target, count),
+    )
+
+
+def compiled_files(shared):
+    """Graph of every vendor-compiled file of this instruction set, with the target of each subgraph."""
+    targets = [target for name, target in load_targets().items() if name == target.dpu]
+    paths = [*shared("golden/vendor").glob("*.xmodel"), *shared("golden/wild").glob("*.xmodel")]
+    for path in sorted(paths):
+        graph = Graph.load(path)
+        for subgraph in graph.subgraphs("DPU"):
+            number = subgraph.attrs["dpu_fingerprint"]
+            if number >> 48 == 0x101:
+                target = next(t for t in targets if (t.fingerprint ^ number) & 0xF == 0)
+                # the sizes of release 2.5 that were built with more ALU pixels
+                yield graph, subgraph, replace(target, alu_pixel_parallel=number >> 8 & 0xF)
+
+
+def test_every_workload_attribute_of_the_vendors_files(shared):
+    """Compilers 2.5 to 3.5, five sizes: 290 ops and the sums of 25 subgraphs."""
+    counted, subgraphs = Counter(), 0
+    for graph, subgraph, target in compiled_files(shared):
+        totals = {}
+        for name in subgraph.op_names:
+            op = graph.op(name)
+            if "workload" in op.attrs:
+                totals[name] = figures(graph, op, target)
+                assert totals[name] == (op.attrs["workload"], op.attrs["workload_on_arch"]), name
+                counted[op.type] += 1
+        sums = tuple(map(sum, zip(*totals.values(), strict=True)))
+        assert sums == (subgraph.attrs["workload"], subgraph.attrs["workload_on_arch"])
+        subgraphs += 1
+    assert subgraphs >= 25
+    least = {"conv2d-fix": 195, "depthwise-conv2d-fix": 31, "pool-fix": 19, "eltwise-fix": 44}
+    assert counted.keys() == least.keys() and all(counted[name] >= n for name, n in least.items()), counted
+
+
 @pytest.mark.parametrize("release", ["3.0", "2.5"])
-def test_every_workload_attribute_of_the_vendor_files(shared, release):
+def test_the_root_counts_the_whole_file(shared, release):
     graph = Graph.load(shared(f"golden/vendor/zcu102_mnist_{release}.xmodel"))
-    totals = {}
-    for op in graph.ops:
-        if op.type not in ("conv2d-fix", "pool-fix"):
-            continue
-        shape, kernel = op.tensor.shape[1:], op.attrs["kernel"]
+    computed = [op for op in graph.ops if "workload" in op.attrs and op.type in ("conv2d-fix", "pool-fix")]
+    for op in computed:
         if op.type == "conv2d-fix":
             source = graph.op(op.inputs["input"][0])
+            kernel, stride, pad, dilation = (
+                op.attrs[name] for name in ("kernel", "stride", "pad", "dilation")
+            )
             channels = source.tensor.shape[3]
-            augmented = "channel_augmentation" in op.attrs
-            geometry = (op.attrs[name] for name in ("pad", "dilation"))
-            fits = workload.augments_channels(kernel, op.attrs["stride"], channels, *geometry, B4096)
-            assert augmented == (fits and source.name == "input_1_upload_0")
-            ours = (
-                workload.conv_workload(shape, kernel, channels),
-                workload.conv_workload_on_arch(shape, kernel, channels, B4096, augmented),
-            )
-        else:
-            ours = (
-                workload.pool_workload(shape, kernel),
-                workload.pool_workload_on_arch(shape, kernel, B4096),
-            )
-        assert ours == (op.attrs["workload"], op.attrs["workload_on_arch"]), op.name
-        totals[op.name] = ours
-    assert len(totals) == 6
-    for subgraph in graph.subgraphs("DPU"):
-        inside = [totals[name] for name in subgraph.op_names if name in totals]
-        sums = tuple(sum(pair[i] for pair in inside) for i in range(2))
-        assert sums == (subgraph.attrs["workload"], subgraph.attrs["workload_on_arch"])
+            fits = workload.augments_channels(kernel, stride, channels, pad, dilation, B4096)
+            assert ("channel_augmentation" in op.attrs) == (fits and source.name == "input_1_upload_0")
+    totals = [figures(graph, op, B4096) for op in computed]
     root = graph.root.attrs
-    assert (root["workload"], root["workload_on_arch"]) == tuple(map(sum, zip(*totals.values(), strict=True)))
+    assert (root["workload"], root["workload_on_arch"]) == tuple(map(sum, zip(*totals, strict=True)))
 
 
 def test_sizes_round_up_to_the_parallelism_of_the_target():
@@ -99,8 +147,8 @@ def test_sizes_round_up_to_the_parallelism_of_the_target():
     assert workload.pool_workload_on_arch((5, 7, 11), (3, 2), B1600) == 8 * 7 * 20 * 6
     assert workload.depthwise_workload((5, 7, 11), (3, 3)) == 5 * 7 * 11 * 19
     assert workload.depthwise_workload_on_arch((5, 7, 11), (3, 3), B1600) == 8 * 7 * 20 * 19
-    assert workload.eltwise_workload((5, 7, 11)) == 5 * 7 * 11
-    assert workload.eltwise_workload_on_arch((5, 7, 11), B1600, inputs=3) == 8 * 7 * 20 * 2
+    assert workload.eltwise_workload((5, 7, 11)) == 5 * 7 * 11 * 2
+    assert workload.eltwise_workload_on_arch((5, 7, 11), B1600, inputs=3) == 8 * 7 * 20 * 3
 
 
 @pytest.mark.parametrize(
@@ -163,5 +211,5 @@ def test_depthwise_add_and_average_pool_of_a_network():
             pool("gap", "add", (1, 1, 16), (8, 8), "avg_pool"),
         ],
     )
-    figures = [workload.layer_workload(network, layer, B4096) for layer in network.layers[1:]]
-    assert figures == [(8 * 8 * 16 * 19,) * 2, (1024, 1024), (16 * 64, 4 * 16 * 64)]
+    found = [workload.layer_workload(network, layer, B4096) for layer in network.layers[1:]]
+    assert found == [(8 * 8 * 16 * 19,) * 2, (2048, 2048), (2 * 16 * 64, 2 * 4 * 16 * 64)]

@@ -198,6 +198,21 @@ def test_what_the_dpu_cannot_do_is_named(change, message):
         Emulator(graph).run(batch_for(graph, 1))
 
 
+def test_another_leaky_slope_is_refused():
+    """The attribute of compiled files says what the hardware does, 26 / 256, or the file is not for it."""
+    build = random_cases.GraphBuilder(np.random.default_rng(0), (4, 4, 3), 4)
+    conv = build.conv(build.last, 8, (1, 1), activation="LEAKYRELU")
+    graph = build.finish(conv)
+    batch = batch_for(graph, 2)
+    expected = Emulator(graph).run(batch)
+    conv.attrs["LEAKYRELU_alpha"] = 0.1015625
+    assert conv.attrs.kind("LEAKYRELU_alpha") == "float"
+    np.testing.assert_array_equal(Emulator(graph).run(batch), expected)
+    conv.attrs["LEAKYRELU_alpha"] = 0.125
+    with pytest.raises(UserError, match=r"LEAKYRELU_alpha 0.125; the DPU only knows 0.1015625"):
+        Emulator(graph)
+
+
 def quantized_pair(rng):
     """The same small network as an uncompiled graph (float with fix) and as integer ops."""
     fake, real = Graph("fake"), random_cases.GraphBuilder(rng, (8, 8, 3), 5)
