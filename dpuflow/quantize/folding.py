@@ -17,7 +17,9 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.base.totality import Total
-from dpuflow.network import OPS, WEIGHTED, Layer, Network, output_axis, per_output_channel
+from dpuflow.network import OPS, WEIGHTED, Layer, Network, output_axis
+from dpuflow.quantize import folding_arithmetic as arithmetic
+from dpuflow.quantize.folding_arithmetic import Parameters, Step
 from dpuflow.tfgraph.graph_reader import bypass
 
 _WINDOWED = ("conv", "depthwise_conv", "dense", "max_pool", "avg_pool")
@@ -56,6 +58,11 @@ def fold(network, batch_norm_after_activation="fold"):
     (Network, notes): layers of input, conv, depthwise_conv, dense, pooling, add, concat,
     flatten, softmax only; notes is a list of {"layer", "into", "how"} for the report.
     """
+    return fold_with_recipe(network, batch_norm_after_activation)[:2]
+
+
+def fold_with_recipe(network, batch_norm_after_activation="fold"):
+    """As `fold`; also returns the recipe (`folding_arithmetic.Step`s) that made its weights and biases."""
     work = Folder(copy.deepcopy(network))
     work.fold_batch_norm_upwards()
     work.check_leaky()
@@ -65,15 +72,38 @@ def fold(network, batch_norm_after_activation="fold"):
         work.fold_batch_norm_downwards()
     work.replace_leftovers()
     work.fuse_activations()
-    return Network(network.name, work.layers), work.notes
+    return Network(network.name, work.finished()), work.notes, work.recipe
 
 
 class Folder:
-    """A network under folding: the layer list and the notes on what vanished where."""
+    """A network under folding.
+
+    Attributes
+    ----------
+    layers : what is left; their weights and biases are those of `table` in the end.
+    table : layer name -> Parameters; recipe : the steps that made them.
+    notes : what vanished where.
+    """
 
     def __init__(self, network):
         self.layers = network.layers
+        self.table = {layer.name: Parameters(layer.weights, layer.bias) for layer in network.layers}
+        for layer in self.layers:
+            layer.weights = layer.bias = None
+        self.recipe = []
         self.notes = []
+
+    def take(self, function, *arguments):
+        """Take a step of `folding_arithmetic` and write it down."""
+        function(np, self.table, *arguments)
+        self.recipe.append(Step(function, arguments))
+
+    def finished(self):
+        """The layers with their weights and biases."""
+        for layer in self.layers:
+            found = self.table.get(layer.name, Parameters(None, None))
+            layer.weights, layer.bias = found.weights, found.bias
+        return self.layers
 
     def layer(self, name):
         return next(layer for layer in self.layers if layer.name == name)
@@ -98,10 +128,7 @@ class Folder:
             before = self.layer(norm.inputs[0])
             if before.op not in WEIGHTED or len(self.readers(before.name)) != 1:
                 continue
-            scale = norm.weights.astype(np.float64)
-            before.weights = (before.weights * per_output_channel(before, scale)).astype(np.float32)
-            bias = 0 if before.bias is None else before.bias
-            before.bias = (bias * scale + norm.bias).astype(np.float32)
+            self.take(arithmetic.norm_into_producer, norm.name, before.name, output_axis(before))
             self.layers = bypass(self.layers, norm.name, before.name)
             self.note(norm.name, before.name, "batch normalisation folded into weights and bias")
 
@@ -163,7 +190,7 @@ class Folder:
             done.add(name)
             trial = copy.deepcopy(self)
             if trial.push_down(name):
-                self.layers, self.notes = trial.layers, trial.notes
+                self.__dict__ = trial.__dict__
 
     def push_down(self, name):
         """Push one BN (and its copies) down until absorbed; False when some piece stays."""
@@ -176,7 +203,9 @@ class Folder:
             self.layers = [layer for layer in self.layers if layer is not norm]
             for k, reader in enumerate(readers):
                 piece = copy.deepcopy(norm)
-                piece.name = norm.name if k == 0 else f"{norm.name}/{k}"
+                if k:
+                    piece.name = f"{norm.name}/{k}"
+                    self.take(arithmetic.copy_norm, norm.name, piece.name)
                 reader.inputs = [source if i == norm.name else i for i in reader.inputs]
                 if reader.inputs.count(source) != 1 or not self._absorb_or_swap(piece, reader, pending):
                     return False
@@ -186,42 +215,28 @@ class Folder:
         """`reader` already reads what norm reads; fold norm into it or put norm behind it."""
         if reader.op in WEIGHTED:
             return self._absorb_into_weights(norm, reader)
-        if not _BEHIND[reader.op](norm, reader):
+        times = _BEHIND[reader.op](self.table[norm.name].weights, reader)
+        if not times:
             return False
         for layer in self.readers(reader.name):
             layer.inputs = [norm.name + "/moved" if i == reader.name else i for i in layer.inputs]
+        self.take(arithmetic.copy_norm, norm.name, norm.name + "/moved", times)
         norm.name, norm.inputs, norm.shape = norm.name + "/moved", [reader.name], reader.shape
         self.layers.insert(self.layers.index(reader) + 1, norm)
         pending.append(norm.name)
         return True
 
     def _absorb_into_weights(self, norm, reader):
-        scale, offset = norm.weights.astype(np.float64), norm.bias.astype(np.float64)
-        weights = reader.weights.astype(np.float64)
-        # bias that the offset makes, per output channel, and as kernel over one constant channel
-        kernel = weights * offset
-        rows = np.moveaxis(kernel, output_axis(reader), 0)
-        total = rows.reshape(len(rows), -1).sum(axis=1)
-        reader.weights = (weights * scale).astype(np.float32)
         padded = any(reader.attrs.get("pad", ()))
-        if not padded or not offset.any():
-            bias = 0 if reader.bias is None else reader.bias
-            reader.bias = (bias + total).astype(np.float32)
-            self.note(
-                norm.name.replace("/moved", ""),
-                reader.name,
-                "batch normalisation folded forwards: scale and offset",
-            )
+        if not padded or not self.table[norm.name].bias.any():
+            self.take(arithmetic.norm_into_reader, norm.name, reader.name, output_axis(reader))
+            how = "batch normalisation folded forwards: scale and offset"
+            self.note(norm.name.replace("/moved", ""), reader.name, how)
             return True
-        if reader.op != "conv":
-            return False
-        return self._absorb_by_constant_channel(norm, reader, kernel.sum(axis=-1))
+        return reader.op == "conv" and self._absorb_by_constant_channel(norm, reader)
 
-    def _absorb_by_constant_channel(self, norm, reader, kernel):
-        """Give the producer of `reader`'s input a constant channel that carries the offset.
-
-        kernel : float64 [OC, KH, KW], weights of a channel that is constantly 1.
-        """
+    def _absorb_by_constant_channel(self, norm, reader):
+        """Give the producer of `reader`'s input a constant channel that carries the offset."""
         chain, producer = [], self.layer(reader.inputs[0])
         while producer.op in ("max_pool", "avg_pool") and len(self.readers(producer.name)) == 1:
             chain.append(producer)
@@ -233,15 +248,12 @@ class Folder:
         ):
             return False
         # A power of two that leaves the new weights no larger than the old: nothing else loses precision.
-        largest = np.abs(reader.weights).max()
-        constant = 2.0 ** np.ceil(np.log2(np.abs(kernel).max() / largest)) if largest else 1.0
-        producer.weights = np.concatenate([producer.weights, np.zeros_like(producer.weights[:1])])
-        bias = np.zeros(len(producer.weights) - 1) if producer.bias is None else producer.bias
-        producer.bias = np.append(bias, constant).astype(np.float32)
+        kernel = np.abs(arithmetic.offset_kernel(np, self.table, norm.name, reader.name)).max()
+        largest = np.abs(_scaled(self.table, norm, reader)).max()
+        constant = 2.0 ** float(np.ceil(np.log2(kernel / largest))) if largest and kernel else 1.0
+        self.take(arithmetic.norm_by_constant_channel, norm.name, reader.name, producer.name, constant)
         for layer in (producer, *chain):
             layer.shape = (*layer.shape[:-1], layer.shape[-1] + 1)
-        extra = (kernel / constant)[..., None].astype(np.float32)
-        reader.weights = np.ascontiguousarray(np.concatenate([reader.weights, extra], axis=-1))
         self.note(
             norm.name.replace("/moved", ""),
             reader.name,
@@ -260,17 +272,16 @@ class Folder:
                 continue
             if activation and self._will_fuse(layer):
                 continue
-            channels = layer.shape[-1]
-            scale = np.ones(channels, np.float32) if activation else layer.weights
-            bias = np.zeros(channels, np.float32) if activation else layer.bias
+            if activation:
+                self.take(arithmetic.identity, layer.name, layer.shape[-1])
             activation = activation or "NONE"
             self.note(layer.name, layer.name, f"{layer.op} becomes a 1x1 depthwise convolution")
-            layer.bias = bias.astype(np.float32)
             if len(layer.shape) == 1:
-                layer.op, layer.weights = "dense", np.diag(scale).astype(np.float32)
-                layer.attrs = {"activation": activation}
+                self.take(arithmetic.norm_as_dense, layer.name)
+                layer.op, layer.attrs = "dense", {"activation": activation}
                 continue
-            layer.op, layer.weights = "depthwise_conv", scale.reshape(1, 1, 1, -1).astype(np.float32)
+            self.take(arithmetic.norm_as_depthwise, layer.name)
+            layer.op = "depthwise_conv"
             layer.attrs = {
                 "kernel": (1, 1),
                 "stride": (1, 1),
@@ -286,28 +297,33 @@ class Folder:
         return alone and (before.op == "batch_norm" or before.attrs.get("activation") == "NONE")
 
 
-def _never(norm, reader):
-    return False
+def _scaled(table, norm, reader):
+    """Weights of `reader` with the scale of `norm`, float32."""
+    trial = {name: copy.copy(table[name]) for name in (norm.name, reader.name)}
+    arithmetic.scale_into_reader(np, trial, norm.name, reader.name)
+    return trial[reader.name].weights
 
 
-def _behind_flatten(norm, reader):
-    times = int(np.prod(reader.shape)) // len(norm.weights)
-    norm.weights, norm.bias = np.tile(norm.weights, times), np.tile(norm.bias, times)
-    return True
+def _never(scale, reader):
+    return 0
 
 
-def _behind_maximum(norm, reader):
+def _behind_flatten(scale, reader):
+    return int(np.prod(reader.shape)) // len(scale)
+
+
+def _behind_maximum(scale, reader):
     """Not with a negative scale, which would turn the maximum into a minimum."""
-    return not np.any(norm.weights <= 0)
+    return 0 if np.any(scale <= 0) else 1
 
 
-def _behind_average(norm, reader):
+def _behind_average(scale, reader):
     """Not with padding, which counts as zero behind the norm and not in front of it."""
-    return not any(reader.attrs["pad"])
+    return 0 if any(reader.attrs["pad"]) else 1
 
 
 _BEHIND = Total(
-    "quantize.folding: makes a batch norm fit behind its reader; whether it could",
+    "quantize.folding: how often a norm's channels stand behind its reader (0: it cannot stand there)",
     OPS,
     {
         **dict.fromkeys((*WEIGHTED, "input", "add", "concat", "softmax", "batch_norm"), _never),

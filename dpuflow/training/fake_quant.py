@@ -1,24 +1,27 @@
-"""A Keras model that sees INT8 while it trains: power-of-two fake quantization.
+"""A Keras model that sees INT8 while it trains: power-of-two fake quantization of the folded network.
 
-The forward pass rounds weights (batch norm folded in) and activations to the grids that
-the quantizer would choose, with its roundings; gradients pass straight through the
-rounding and stop where a value saturates (facts dpu-numerics.md, "Rounding";
-quantizers.md A2, "QAT"). Training it changes the variables of the model underneath,
-whose architecture stays as it is.
+The forward pass is that of the network which the quantizer makes of the model: folded by the same steps
+(`quantize.folding`), on the positions that the quantizer chooses for it (vote, groups, repairs), with the
+DPU's roundings. Gradients pass straight through the rounding and stop where a value saturates (facts
+dpu-numerics.md, "Rounding"; quantizers.md A2, "QAT"). Training it changes the variables of the model
+underneath, whose architecture stays as it is.
 """
 
 import numpy as np
 
-from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
 from dpuflow.base.tensorflow_env import keras, tensorflow
-from dpuflow.quantize.positions import choose_activation, choose_weights
+from dpuflow.base.totality import Total
+from dpuflow.network import ACTIVATIONS, WEIGHTED, folded_ops
+from dpuflow.quantize import engine
+from dpuflow.quantize.folding import fold_with_recipe
+from dpuflow.quantize.folding_arithmetic import replay
+from dpuflow.quantize.reference import Run
+from dpuflow.quantize.settings import complete
+from dpuflow.training.keras_network import read_keras
 
-WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")
-ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU")
-TRANSPARENT = ("InputLayer", "MaxPooling2D", "Flatten", "Dropout")
-"""Layers whose output stays on the grid of their input."""
-OTHERS = ("BatchNormalization", "AveragePooling2D", "GlobalAveragePooling2D", "Add", "Concatenate")
+SETTINGS = {"equalization": False, "position_search": {"criterion": None}, "fast_finetune": False}
+"""Of the quantizer: what chooses positions without changing a weight. They stay as chosen at the start."""
 
 
 def fake_quantized(model, calibration_inputs):
@@ -26,154 +29,182 @@ def fake_quantized(model, calibration_inputs):
 
     Parameters
     ----------
-    model : functional Keras model of the layers named above, softmax at its end.
-    calibration_inputs : float32 (N, H, W, C), training images; they fix the activations'
-        positions once, by min-diffs. Weights' positions are fixed at their trained values.
+    model : Keras model of layers in `keras_network.LAYERS`.
+    calibration_inputs : float32 (N, H, W, C), training images; they fix the positions of all
+        tensors once, as the quantizer would (`SETTINGS`).
 
     Raises
     ------
     UserError : a layer that has no INT8 counterpart here, by name.
     """
-    for layer in model.layers:
-        if type(layer).__name__ not in (*WEIGHTED, *ACTIVATIONS, *TRANSPARENT, *OTHERS):
-            raise UserError(
-                f"quantization-aware training: layer {layer.name!r} is a {type(layer).__name__}, which is "
-                f"not supported; supported: {', '.join((*WEIGHTED, *ACTIVATIONS, *TRANSPARENT, *OTHERS))}"
-            )
-    wrapped = _model_class()(model)
-    wrapped.calibrate(calibration_inputs)
-    return wrapped
+    return _model_class()(model, np.asarray(calibration_inputs, np.float32))
 
 
-def _model_class():  # noqa: C901 - a class inside, because its base needs TensorFlow
+def positions(model, calibration_inputs):
+    """(QuantizedNetwork of the model as it is now, recipe of its folding, function for its parameters)."""
+    network, parameters = read_keras(model)
+    settings = complete(SETTINGS)
+    _, _, recipe = fold_with_recipe(network, settings["batch_norm_after_activation"])
+    with engine.single_threaded_blas():
+        run = Run(network, calibration_inputs, settings, {"subtract": 0, "divide": 1})
+        return run.quantize(), recipe, parameters
+
+
+def _model_class():
     K, tf = keras(), tensorflow()
 
     class FakeQuantized(K.Model):
-        """Interprets the layers of `base` with fake quantization at the quantizer's points."""
+        """The folded network of `base` with fake quantization, a function of base's variables."""
 
-        def __init__(self, base):
+        def __init__(self, base, calibration_inputs):
             super().__init__(name=f"{base.name}_int8")
             self.base = base
-            self.plan = _Plan(base)
-            self.positions = {}
-            self.weight_positions = {}
-
-        def calibrate(self, x):
-            """Choose weight positions, then activation positions front to back."""
-            for layer in self.base.layers:
-                if type(layer).__name__ in WEIGHTED:
-                    kernel, _ = self.folded(layer)
-                    self.weight_positions[layer.name] = choose_weights(np.asarray(kernel), "min_diffs")
-            values = self.forward(tf.constant(x), choose=True)
-            return values
+            self.quantized, self.recipe, self.parameters = positions(base, calibration_inputs)
 
         def call(self, inputs, training=False):
-            return self.forward(inputs)
-
-        def forward(self, inputs, choose=False):
-            plan, values = self.plan, {}
-            for layer in self.base.layers:
-                kind = type(layer).__name__
-                sources = [values[name] for name in plan.sources[layer.name]]
-                if kind == "InputLayer":
-                    value = inputs
-                elif kind in WEIGHTED:
-                    value = self.weighted(layer, kind, sources[0])
-                elif layer.name in plan.folded_norms or kind == "Dropout":
-                    value = sources[0]
-                elif kind == "BatchNormalization":
-                    scale, offset = self.affine(layer)
-                    value = sources[0] * scale + offset
-                else:
-                    value = layer(sources[0] if len(sources) == 1 else sources)
-                if layer.name in plan.points:
-                    if choose:
-                        self.positions[layer.name] = choose_activation(value.numpy(), "min_diffs")
-                    value = self.rounded(value, self.positions[layer.name], "half_up")
-                values[layer.name] = value
-            return values[self.base.layers[-1].name]
-
-        def affine(self, norm):
-            """(scale, offset) of a batch norm with its moving statistics."""
-            deviation = tf.sqrt(tf.stop_gradient(norm.moving_variance) + norm.epsilon)
-            scale = (norm.gamma if norm.scale else 1.0) / deviation
-            offset = (norm.beta if norm.center else 0.0) - tf.stop_gradient(norm.moving_mean) * scale
-            return scale, offset
-
-        def folded(self, layer):
-            """Kernel and bias with the batch norm that directly follows."""
-            depthwise = type(layer).__name__ == "DepthwiseConv2D"
-            kernel = layer.depthwise_kernel if depthwise else layer.kernel
-            bias = layer.bias if layer.use_bias else 0.0
-            norm = self.plan.norm_of.get(layer.name)
-            if norm is None:
-                return kernel, bias
-            scale, offset = self.affine(norm)
-            return kernel * (scale[:, None] if depthwise else scale), bias * scale + offset
-
-        def weighted(self, layer, kind, x):
-            kernel, bias = self.folded(layer)
-            kernel = self.rounded(kernel, self.weight_positions[layer.name], "half_away")
-            if kind == "Dense":
-                return tf.matmul(x, kernel) + bias
-            strides = [1, *layer.strides, 1]
-            padding = layer.padding.upper()
-            if kind == "Conv2D":
-                return tf.nn.conv2d(x, kernel, strides, padding, dilations=list(layer.dilation_rate)) + bias
-            return tf.nn.depthwise_conv2d(x, kernel, strides, padding) + bias
-
-        def rounded(self, x, position, rounding):
-            """x on the grid of `position`, saturated; the gradient passes inside the range."""
-            scale = 2.0**position
-            inside = tf.clip_by_value(x, INT8_MIN / scale, INT8_MAX / scale)
-            scaled = inside * scale
-            if rounding == "half_up":
-                grid = tf.floor(scaled + 0.5)
-            else:
-                grid = tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5)
-            return inside + tf.stop_gradient(grid / scale - inside)
+            table = replay(self.recipe, self.parameters(), tf.experimental.numpy)
+            return _Forward(self.quantized, table).run(inputs)
 
     return FakeQuantized
 
 
-class _Plan:
-    """Which layers feed which, which batch norms fold, and where activations are quantized."""
+def rounded(x, position, rounding):
+    """x on the grid of `position`, saturated; the gradient passes inside the range."""
+    tf = tensorflow()
+    scale = 2.0**position
+    inside = tf.clip_by_value(x, INT8_MIN / scale, INT8_MAX / scale)
+    return inside + tf.stop_gradient(_ROUNDINGS[rounding](inside * scale) / scale - inside)
 
-    def __init__(self, model):
-        producer = {id(layer.output): layer.name for layer in model.layers}
-        self.sources = {}
-        for layer in model.layers:
-            tensors = layer.input if isinstance(layer.input, list) else [layer.input]
-            is_input = type(layer).__name__ == "InputLayer"
-            self.sources[layer.name] = [] if is_input else [producer[id(tensor)] for tensor in tensors]
-        kinds = {layer.name: type(layer).__name__ for layer in model.layers}
-        by_name = {layer.name: layer for layer in model.layers}
-        readers = {name: [] for name in kinds}
-        for name, sources in self.sources.items():
-            for source in sources:
-                readers[source].append(name)
-        self.norm_of, self.folded_norms = {}, set()
-        for name, kind in kinds.items():
-            follower = readers[name][0] if len(readers[name]) == 1 else None
-            if kind in WEIGHTED and follower and kinds[follower] == "BatchNormalization":
-                self.norm_of[name] = by_name[follower]
-                self.folded_norms.add(follower)
 
-        def ends_on_a_grid(name):
-            """The last of a chain weighted -> folded norm -> activation; softmax is not quantized."""
-            kind = kinds[name]
-            if kind == "Activation" and by_name[name].activation.__name__ == "softmax":
-                return False
-            if kind in TRANSPARENT:
-                return kind == "InputLayer"
-            if kind == "BatchNormalization" and name not in self.folded_norms:
-                return False  # the quantizer folds it forwards
-            follower = readers[name][0] if len(readers[name]) == 1 else None
-            if follower is None:
-                return True
-            fused = kinds[follower] in ACTIVATIONS and not (
-                kinds[follower] == "Activation" and by_name[follower].activation.__name__ == "softmax"
-            )
-            return not fused and follower not in self.folded_norms
+def _half_up(x):
+    return tensorflow().floor(x + 0.5)
 
-        self.points = {name for name in kinds if ends_on_a_grid(name)}
+
+def _half_away(x):
+    tf = tensorflow()
+    return tf.sign(x) * tf.floor(tf.abs(x) + 0.5)
+
+
+_ROUNDINGS = {"half_up": _half_up, "half_away": _half_away}
+"""Of activations and of parameters."""
+
+
+class _Forward:
+    """One forward pass of a folded network on its grids; `table` has its parameters of this moment."""
+
+    def __init__(self, quantized, table):
+        self.quantized, self.table = quantized, table
+
+    def run(self, x):
+        """Output of the network for a batch x of real inputs."""
+        values = {}
+        for layer in self.quantized.network.layers:
+            inputs = [values[name] for name in layer.inputs] or [x]
+            value = _COMPUTE[layer.op](self, layer, inputs)
+            if _ROUNDS[layer.op]:
+                value = rounded(value, self.quantized.fix_points[layer.name], "half_up")
+            values[layer.name] = value
+        return values[self.quantized.network.output.name]
+
+    def given(self, layer, inputs):
+        return inputs[0]
+
+    def weighted(self, layer, inputs):
+        found, quantized = self.table[layer.name], self.quantized
+        weights = rounded(found.weights, quantized.weights[layer.name][1], "half_away")
+        total = _LINEAR[layer.op](layer, inputs[0], weights)
+        if found.bias is not None:
+            total += rounded(found.bias, quantized.biases[layer.name][1], "half_away")
+        return _ACTIVATE[layer.attrs["activation"]](total)
+
+    def add(self, layer, inputs):
+        return _ACTIVATE[layer.attrs["activation"]](tensorflow().add_n(inputs))
+
+    def max_pool(self, layer, inputs):
+        x = _padded(layer, inputs[0], inputs[0].dtype.min)
+        kernel, stride = (layer.attrs[name][::-1] for name in ("kernel", "stride"))
+        return tensorflow().nn.max_pool2d(x, kernel, stride, "VALID")
+
+    def average_pool(self, layer, inputs):
+        kernel, stride = (layer.attrs[name][::-1] for name in ("kernel", "stride"))
+        multiplier, shift = average_pool_factor(*kernel)
+        mean = tensorflow().nn.avg_pool2d(_padded(layer, inputs[0]), kernel, stride, "VALID")
+        return mean * (kernel[0] * kernel[1] * multiplier / 2**shift)
+
+    def concat(self, layer, inputs):
+        return tensorflow().concat(inputs, axis=-1)
+
+    def flatten(self, layer, inputs):
+        return tensorflow().reshape(inputs[0], (-1, *layer.shape))
+
+    def softmax(self, layer, inputs):
+        return tensorflow().nn.softmax(inputs[0])
+
+
+def _padded(layer, x, value=0.0):
+    left, right, top, bottom = layer.attrs["pad"]
+    if not any(layer.attrs["pad"]):
+        return x
+    return tensorflow().pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=value)
+
+
+def _window(layer):
+    stride_w, stride_h = layer.attrs["stride"]
+    return [1, stride_h, stride_w, 1], list(layer.attrs["dilation"][::-1])
+
+
+def _conv(layer, x, weights):
+    tf = tensorflow()
+    strides, dilations = _window(layer)
+    kernel = tf.transpose(weights, (1, 2, 3, 0))
+    return tf.nn.conv2d(_padded(layer, x), kernel, strides, "VALID", dilations=dilations)
+
+
+def _depthwise(layer, x, weights):
+    tf = tensorflow()
+    strides, dilations = _window(layer)
+    kernel = tf.transpose(weights, (1, 2, 3, 0))
+    return tf.nn.depthwise_conv2d(_padded(layer, x), kernel, strides, "VALID", dilations=dilations)
+
+
+def _dense(layer, x, weights):
+    return tensorflow().matmul(x, weights, transpose_b=True)
+
+
+_LINEAR = Total(
+    "training.fake_quant: weighted sums",
+    WEIGHTED,
+    {"conv": _conv, "depthwise_conv": _depthwise, "dense": _dense},
+)
+_ACTIVATE = Total(
+    "training.fake_quant: activation",
+    ACTIVATIONS,
+    {
+        "NONE": lambda x: x,
+        "RELU": lambda x: tensorflow().nn.relu(x),
+        "RELU6": lambda x: tensorflow().nn.relu6(x),
+        "LEAKYRELU": lambda x: tensorflow().nn.leaky_relu(x, engine.SLOPE),
+    },
+)
+_COMPUTE = Total(
+    "training.fake_quant: a layer in fake-quantized arithmetic",
+    folded_ops,
+    {
+        "input": _Forward.given,
+        **dict.fromkeys(WEIGHTED, _Forward.weighted),
+        "add": _Forward.add,
+        "max_pool": _Forward.max_pool,
+        "avg_pool": _Forward.average_pool,
+        "concat": _Forward.concat,
+        "flatten": _Forward.flatten,
+        "softmax": _Forward.softmax,
+    },
+)
+_ROUNDS = Total(
+    "training.fake_quant: whether the output must be brought to its grid",
+    folded_ops,
+    {
+        **dict.fromkeys(("input", *WEIGHTED, "add", "avg_pool"), True),
+        **dict.fromkeys(("max_pool", "concat", "flatten", "softmax"), False),  # on it, as their inputs are
+    },
+)

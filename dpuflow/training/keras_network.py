@@ -1,0 +1,245 @@
+"""A Keras model as `dpuflow.network.Network`, its weights and biases functions of the model's variables.
+
+The same layers that the frozen graph of the model gives when it is read (`tfgraph.graph_reader`), named
+after the Keras layers, so that the quantizer's own folding and positions apply to a model that is still
+being trained. tests/training/test_fake_quant.py holds the two against each other.
+"""
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.tensorflow_env import tensorflow
+from dpuflow.network import Layer, Network
+from dpuflow.quantize.folding_arithmetic import Parameters
+from dpuflow.tfgraph.node_translation import window
+
+
+def read_keras(model):
+    """Network of a functional or sequential Keras model, unfolded, with the parameters of this moment.
+
+    UserError names a layer that has no counterpart.
+    """
+    reader = _Reader(model)
+    table = reader.parameters()
+    for layer in reader.layers:
+        if layer.name in table:
+            found = table[layer.name]
+            layer.weights = np.asarray(found.weights, np.float32)
+            layer.bias = None if found.bias is None else np.asarray(found.bias, np.float32)
+    return Network(model.name, reader.layers), reader.parameters
+
+
+class _Reader:
+    """Translates layer by layer; `variables` is layer name -> function that gives its Parameters."""
+
+    def __init__(self, model):
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise UserError(
+                f"quantization-aware training: the model has {len(model.inputs)} inputs and "
+                f"{len(model.outputs)} outputs; one of each is supported"
+            )
+        self.layers, self.variables = [], {}
+        shape = tuple(model.inputs[0].shape[1:])
+        if len(shape) != 3 or None in shape:
+            raise UserError(f"quantization-aware training: the input has the shape {shape}, not (H, W, C)")
+        self.value = {id(model.inputs[0]): self.emit("input", "input", [], shape)}
+        for layer in model.layers:
+            kind = type(layer).__name__
+            if kind == "InputLayer":
+                continue
+            if kind not in LAYERS:
+                self.fail(layer, f"is a {kind}, which is not supported; supported: {', '.join(LAYERS)}")
+            if len(layer.inbound_nodes) != 1:
+                self.fail(layer, f"is used {len(layer.inbound_nodes)} times; only once is supported")
+            tensors = layer.input if isinstance(layer.input, list) else [layer.input]
+            self.value[id(layer.output)] = LAYERS[kind](self, layer, *(self.value[id(t)] for t in tensors))
+
+    def parameters(self):
+        """{layer name: Parameters} as TensorFlow values of the model's variables as they are now."""
+        return {name: variables() for name, variables in self.variables.items()}
+
+    def fail(self, layer, problem):
+        raise UserError(f"quantization-aware training: layer {layer.name!r} {problem}")
+
+    def emit(self, name, op, inputs, shape, variables=None, **attrs):
+        """Append a layer; returns it."""
+        layer = Layer(name, op, [source.name for source in inputs], tuple(shape), attrs)
+        self.layers.append(layer)
+        if variables:
+            self.variables[name] = variables
+        return layer
+
+    # -- layers with weights -----------------------------------------------------------------
+
+    def sliding(self, layer, source, kernel, stride, dilation=(1, 1)):
+        """((height, width) of the output, kernel, stride, dilation and pad as a Network has them)."""
+        if len(source.shape) != 3:
+            self.fail(layer, f"reads a tensor of shape {source.shape}, not a map")
+        padding = layer.padding.upper()
+        if padding not in ("SAME", "VALID"):
+            self.fail(layer, f"has padding {layer.padding!r}; same and valid are supported")
+        height, top, bottom = window(source.shape[0], kernel[0], stride[0], dilation[0], padding)
+        width, left, right = window(source.shape[1], kernel[1], stride[1], dilation[1], padding)
+        attrs = {
+            "kernel": tuple(kernel[::-1]),
+            "stride": tuple(stride[::-1]),
+            "pad": (left, right, top, bottom),
+        }
+        return (height, width), attrs
+
+    def conv(self, layer, source):
+        if layer.groups != 1:
+            self.fail(layer, f"has groups={layer.groups}; only 1 is supported")
+        dilation = layer.dilation_rate
+        size, attrs = self.sliding(layer, source, layer.kernel_size, layer.strides, dilation)
+        attrs |= {"dilation": tuple(dilation[::-1]), "activation": "NONE"}
+        new = self.emit(
+            layer.name, "conv", [source], (*size, layer.filters), _Weights(layer, (3, 0, 1, 2)), **attrs
+        )
+        return self.own_activation(layer, new)
+
+    def depthwise(self, layer, source):
+        if layer.depth_multiplier != 1:
+            self.fail(layer, f"has depth_multiplier={layer.depth_multiplier}; only 1 is supported")
+        dilation = layer.dilation_rate
+        size, attrs = self.sliding(layer, source, layer.kernel_size, layer.strides, dilation)
+        attrs |= {"dilation": tuple(dilation[::-1]), "activation": "NONE"}
+        shape = (*size, source.shape[-1])
+        new = self.emit(layer.name, "depthwise_conv", [source], shape, _Weights(layer, (3, 0, 1, 2)), **attrs)
+        return self.own_activation(layer, new)
+
+    def dense(self, layer, source):
+        if len(source.shape) != 1:
+            self.fail(layer, f"reads a map of shape {source.shape}; flatten first")
+        new = self.emit(
+            layer.name, "dense", [source], (layer.units,), _Weights(layer, (1, 0)), activation="NONE"
+        )
+        return self.own_activation(layer, new)
+
+    def batch_norm(self, layer, source):
+        return self.emit(layer.name, "batch_norm", [source], source.shape, _Affine(layer))
+
+    # -- activations -------------------------------------------------------------------------
+
+    def own_activation(self, layer, source):
+        """The activation that a layer brings along (`Conv2D(..., activation="relu")`)."""
+        return self.activate(layer, source, f"{layer.name}/{layer.activation.__name__}")
+
+    def activation(self, layer, source):
+        return self.activate(layer, source, layer.name)
+
+    def activate(self, layer, source, name):
+        function = layer.activation.__name__
+        if function not in FUNCTIONS:
+            self.fail(layer, f"has the activation {function!r}; supported: {', '.join(FUNCTIONS)}")
+        op = FUNCTIONS[function]
+        return self.emit(name, op, [source], source.shape) if op else source
+
+    def relu(self, layer, source):
+        slope, most = float(layer.negative_slope), layer.max_value
+        if float(layer.threshold) or (most is not None and (float(most) != 6 or slope)):
+            self.fail(layer, "is a ReLU other than relu, relu6 or leaky relu")
+        if slope:
+            return self.emit(layer.name, "leaky_relu", [source], source.shape, alpha=slope)
+        return self.emit(layer.name, "relu" if most is None else "relu6", [source], source.shape)
+
+    def leaky_relu(self, layer, source):
+        return self.emit(layer.name, "leaky_relu", [source], source.shape, alpha=float(layer.alpha))
+
+    def softmax(self, layer, source):
+        return self.emit(layer.name, "softmax", [source], source.shape)
+
+    # -- pooling, joining, moving ------------------------------------------------------------
+
+    def pool(self, layer, source, op):
+        size, attrs = self.sliding(layer, source, layer.pool_size, layer.strides)
+        if op == "avg_pool" and any(attrs["pad"]):
+            self.fail(layer, "is an average pooling with padding, which is not supported")
+        return self.emit(layer.name, op, [source], (*size, source.shape[-1]), **attrs)
+
+    def max_pool(self, layer, source):
+        return self.pool(layer, source, "max_pool")
+
+    def average_pool(self, layer, source):
+        return self.pool(layer, source, "avg_pool")
+
+    def global_average(self, layer, source):
+        height, width, channels = source.shape
+        attrs = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+        pooled = self.emit(layer.name, "avg_pool", [source], (1, 1, channels), **attrs)
+        if layer.keepdims:
+            return pooled
+        return self.emit(f"{layer.name}/Mean/flatten", "flatten", [pooled], (channels,))
+
+    def add(self, layer, first, *others):
+        for k, other in enumerate(others):
+            if first.shape != other.shape:
+                self.fail(layer, f"adds shapes {first.shape} and {other.shape}")
+            name = layer.name if k == len(others) - 1 else f"{layer.name}/{k}"
+            first = self.emit(name, "add", [first, other], first.shape, activation="NONE")
+        return first
+
+    def concat(self, layer, *sources):
+        rank = len(sources[0].shape) + 1
+        if layer.axis % rank != rank - 1:
+            self.fail(layer, f"joins along axis {layer.axis}; only the channels are supported")
+        shape = (*sources[0].shape[:-1], sum(source.shape[-1] for source in sources))
+        return self.emit(layer.name, "concat", sources, shape, axis=rank - 1)
+
+    def flatten(self, layer, source):
+        if len(source.shape) == 1:
+            return source
+        return self.emit(layer.name, "flatten", [source], (int(np.prod(source.shape)),))
+
+    def nothing(self, layer, source):
+        """Only training sees it, or nothing does."""
+        return source
+
+
+class _Weights:
+    """Kernel (with its axes in a Network's order) and bias of a layer."""
+
+    def __init__(self, layer, axes):
+        self.layer, self.axes = layer, axes
+
+    def __call__(self):
+        layer = self.layer
+        kernel = layer.depthwise_kernel if hasattr(layer, "depthwise_kernel") else layer.kernel
+        bias = tensorflow().identity(layer.bias) if layer.use_bias else None
+        return Parameters(tensorflow().transpose(kernel, self.axes), bias)
+
+
+class _Affine:
+    """Scale and offset of a batch norm with its moving statistics, which training leaves alone."""
+
+    def __init__(self, norm):
+        self.norm = norm
+
+    def __call__(self):
+        tf, norm = tensorflow(), self.norm
+        deviation = tf.sqrt(tf.stop_gradient(norm.moving_variance) + norm.epsilon)
+        scale = (norm.gamma if norm.scale else 1.0) / deviation
+        offset = (norm.beta if norm.center else 0.0) - tf.stop_gradient(norm.moving_mean) * scale
+        return Parameters(scale, offset)
+
+
+FUNCTIONS = {"linear": None, "relu": "relu", "relu6": "relu6", "softmax": "softmax"}
+"""Keras activation function -> op."""
+LAYERS = {
+    "Conv2D": _Reader.conv,
+    "DepthwiseConv2D": _Reader.depthwise,
+    "Dense": _Reader.dense,
+    "BatchNormalization": _Reader.batch_norm,
+    "Activation": _Reader.activation,
+    "ReLU": _Reader.relu,
+    "LeakyReLU": _Reader.leaky_relu,
+    "Softmax": _Reader.softmax,
+    "MaxPooling2D": _Reader.max_pool,
+    "AveragePooling2D": _Reader.average_pool,
+    "GlobalAveragePooling2D": _Reader.global_average,
+    "Add": _Reader.add,
+    "Concatenate": _Reader.concat,
+    "Flatten": _Reader.flatten,
+    "Dropout": _Reader.nothing,
+}
+"""Keras layer class -> its translation."""
