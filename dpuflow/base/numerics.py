@@ -18,6 +18,12 @@ SHIFT_BIAS_RANGE = (0, 16)
 """Allowed fix_in + fix_weights - fix_bias; stricter than the vendor's quantizer,
 whose lower limit reaches below what the instruction field holds (xmodel.md 4)."""
 
+HARDWARE_SHIFT_BIAS_MIN = -1
+"""Least fix_in + fix_weights - fix_bias that an instruction holds: its field is that + 1, unsigned
+(xmodel.md 4). Below it a compiled file stores the bias shifted (`stored_bias`)."""
+VENDOR_SHIFT_BIAS_MIN = -16
+"""The least that the vendor's quantizer gives (quantizers.md A3)."""
+
 LEAKY_RELU_SLOPE = (26, 8)
 """The DPU's only leaky slope, 26 / 2**8 (xmodel.md 4)."""
 RELU6_LIMIT = 96
@@ -68,6 +74,17 @@ def quantize(x, fix_point, rounding="DPU_ROUND"):
 def dequantize(q, fix_point):
     """int8 -> float64 values q * 2**-fix_point (exact)."""
     return np.ldexp(np.asarray(q, dtype=np.float64), -fix_point)
+
+
+def stored_bias(bias, shift_bias):
+    """The int8 bias that a compiled file holds: floor(bias * 2**(shift_bias + 1)) below shift_bias -1.
+
+    The instruction then gets shift_bias -1, the bias's fix_point stays (vendor-code.md 3). Exact for
+    all activations but LEAKYRELU: what floor takes away lies below the last bit of the integer sum
+    2 acc + bias * 2**(shift_bias + 1), to which rounding adds an integer before its own floor.
+    """
+    lost = HARDWARE_SHIFT_BIAS_MIN - shift_bias
+    return np.asarray(bias, np.int8) >> lost if lost > 0 else np.asarray(bias, np.int8)
 
 
 def scale_pixels(images, input_scaling):

@@ -8,7 +8,7 @@ machine code and register maps: the constants keep their bytes in the const-fix 
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE
+from dpuflow.base.numerics import LEAKY_RELU_SLOPE, stored_bias
 from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
@@ -178,6 +178,8 @@ class _Lowering:
             data, fix_point = table[layer.name]
             if kind == "weights" and weights_shape:
                 data = data.reshape(weights_shape)
+            if kind == "bias" and self.segments[-1].device == "DPU":
+                data = stored_bias(data, self.quantized.shift_bias(layer.name))
             attrs = {
                 "shape": list(data.shape),
                 "data_type": "XINT8",

@@ -6,13 +6,18 @@ What a particular DPU can run is another question: `target_check`.
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import RELU6_FIX_POINT, RELU6_LIMIT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
+from dpuflow.base.numerics import (
+    HARDWARE_SHIFT_BIAS_MIN,
+    RELU6_FIX_POINT,
+    RELU6_LIMIT,
+    SHIFT_BIAS_RANGE,
+    SHIFT_CUT_RANGE,
+    VENDOR_SHIFT_BIAS_MIN,
+)
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_kernel, map_shape
 from dpuflow.network import ACTIVATIONS, OUTPUT, WEIGHTED, folded_ops
 
-HARDWARE_SHIFT_BIAS_MIN = -1
-"""The instruction field holds shift_bias + 1 unsigned (facts xmodel.md section 4)."""
 SHIFT_READ_RANGE = (0, 15)
 SHIFT_WRITE_RANGE = (-15, 15)
 """Of an addition: greatest minus least input fix_point, least minus output (xmodel.md section 4)."""
@@ -100,8 +105,13 @@ def _weighted(quantized, layer):
         if bias.dtype != np.int8 or bias.shape != (channels,):
             found = f"{bias.dtype} {list(bias.shape)}"
             raise _error(layer, f"bias is {found}, expected int8 [{channels}]", REQUANTIZE)
-        limits = (HARDWARE_SHIFT_BIAS_MIN, SHIFT_BIAS_RANGE[1])
-        _in_range(layer, "shift_bias", quantized.shift_bias(layer.name), limits)
+        shift = quantized.shift_bias(layer.name)
+        _in_range(layer, "shift_bias", shift, (VENDOR_SHIFT_BIAS_MIN, SHIFT_BIAS_RANGE[1]))
+        exact = HARDWARE_SHIFT_BIAS_MIN
+        lost = 2 ** max(0, exact - shift) - 1
+        if layer.attrs["activation"] == "LEAKYRELU" and (bias.astype(int) & lost).any():
+            problem = f"shift_bias is {shift}, in front of a leaky ReLU only {exact} or more is exact"
+            raise _error(layer, problem, REQUANTIZE)
 
 
 def _same_fix_point(quantized, layer):

@@ -1,7 +1,7 @@
 """XIR integer ops -> the operations of `operations`: attributes and fix points to shifts."""
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE
+from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
 from dpuflow.emulator.operations import (
     ELTWISE_KINDS,
     NONLINEAR,
@@ -13,9 +13,6 @@ from dpuflow.emulator.operations import (
     Nonlinear,
     Pool,
 )
-
-HARDWARE_SHIFT_BIAS_MIN = -1
-"""The instruction holds shift_bias + 1 unsigned (facts xmodel.md section 4)."""
 
 CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
 

@@ -257,8 +257,8 @@ def needs_float64(layer, weights, bias=None, shift_bias=0):
     total = 128 * np.abs(weights.astype(np.int64)).sum(axis=axes).max(initial=0)
     if bias is not None:
         total = total + np.abs(bias.astype(np.int64)).max(initial=0) * 2.0 ** max(shift_bias, 0)
-    # one bit spare for the half of shift_bias -1
-    return bool(2 * total >= EXACT_FLOAT32)
+    # one bit spare for the half of shift_bias -1, and more for a finer bias
+    return bool(2.0 ** max(1, -shift_bias) * total >= EXACT_FLOAT32)
 
 
 def finish(accumulated, shift_cut, activation, fix_point):

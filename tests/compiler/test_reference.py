@@ -284,8 +284,12 @@ def _weights(name, array):
         (_fix("conv1", -3), "layer 'conv1' .* shift_cut is 17, allowed 0 to 16"),
         (_fix("x", -5), "layer 'conv1' .* shift_cut is -1"),
         (
-            lambda n: n.biases.__setitem__("dw", (n.biases["dw"][0], 13)),
-            "'dw' .* shift_bias is -2, allowed -1",
+            lambda n: n.biases.__setitem__("dw", (n.biases["dw"][0], 28)),
+            "'dw' .* shift_bias is -17, allowed -16",
+        ),
+        (
+            lambda n: n.biases.__setitem__("fc1", (n.biases["fc1"][0] | 1, 13)),
+            "'fc1' .* shift_bias is -2, in front of a leaky ReLU only -1 or more is exact",
         ),
         (_fix("pool1", 3), "layer 'pool1' .* fix_point is 3 but that of its input 'conv1' is 4"),
         (_fix("avg", 2), "layer 'avg' .* fix_point is 2 but that of its input 'cat' is 3"),

@@ -57,3 +57,23 @@ def test_all_golden_operations_are_equal(shared):
             wrong.append((case["id"], case["op"]))
     assert len(cases) == 600
     assert wrong == []
+
+
+def test_a_bias_far_below_the_sums_step_counts():
+    """shift_bias -6: the 64th part of a step decides, and float32 would lose it at this size of sums."""
+    x = np.full(300, 127.0, np.float32)
+    weights = np.full((1, 300), 127, np.int8)
+    x[298:], weights[0, 299] = (82, 40), 1
+    total = int(x.astype(int) @ weights[0].astype(int))
+    assert total == 73 * 2**16 + 2**15  # half a step of the output, at shift_cut 16
+    layers = [Layer("x", "input", [], (300,)), Layer("d", "dense", ["x"], (1,), {"activation": "NONE"})]
+    for bias, expected in ((-1, 73), (0, 74), (1, 74)):
+        quantized = QuantizedNetwork(
+            Network("n", layers),
+            {"x": 4, "d": -4},
+            {"d": (weights, 8)},
+            {"d": (np.array([bias], np.int8), 18)},
+            {"subtract": 0, "divide": 1},
+        )
+        assert quantized.shift_bias("d") == -6 and quantized.shift_cut("d") == 16
+        assert engine.run_integer(quantized, x[None])["d"].item() == expected
