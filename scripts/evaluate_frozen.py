@@ -1,9 +1,10 @@
 """Accuracy of the frozen graph on every test image -> frozen_accuracy.json."""
 
+from dpuflow.accuracy.evaluation import guessing_hint
 from dpuflow.base.files import read_json, write_json
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.tfgraph.evaluate import evaluate_graph
-from dpuflow.workflow.scripting import log_accuracy, run
+from dpuflow.workflow.scripting import log, log_accuracy, run
 
 
 def main(snakemake):
@@ -15,8 +16,11 @@ def main(snakemake):
         snakemake.params.input_scaling,
         threads=snakemake.threads,
     )
-    write_json(snakemake.output.accuracy, record)
+    hint = guessing_hint(record, snakemake.params.input_scaling)
+    write_json(snakemake.output.accuracy, record | ({"warning": hint} if hint else {}))
     log_accuracy(record)
+    if hint:
+        log.warning("warning: %s", hint)
 
 
 run(main, globals())

@@ -202,3 +202,23 @@ def test_check_same_images_names_the_files():
     evaluation.check_same_images([a, a])
     with pytest.raises(UserError, match=r"x.json and y.json .* split is 'test' .* 'validation'"):
         evaluation.check_same_images([a, b], ["x.json", "y.json"])
+
+
+@pytest.mark.parametrize(
+    ("right", "classes", "guess"), [(5, 4, "25.0%"), (13, 4, None), (11, 2, "50.0%"), (12, 2, None)]
+)
+def test_a_network_that_guesses_gets_a_hint_at_its_input(right, classes, guess):
+    labels = np.arange(20) % classes
+    predictions = np.where(np.arange(20) < right, labels, (labels + 1) % classes)
+    record = evaluation.accuracy_record("keras", "test", labels, predictions, list("abcd")[:classes])
+    hint = evaluation.guessing_hint(record, {"subtract": 0, "divide": 255})
+    if guess is None:
+        assert hint is None
+    else:
+        assert f"guessing ({guess})" in hint and "models.NAME.input: it sees (pixel - 0) / 255 now" in hint
+
+
+def test_always_the_commonest_class_is_guessing_too():
+    labels = np.array([0] * 9 + [1])
+    record = evaluation.accuracy_record("frozen", "test", labels, np.zeros(10, int), ["a", "b"])
+    assert "guessing (90.0%)" in evaluation.guessing_hint(record, {"subtract": 0, "divide": 1})

@@ -150,6 +150,31 @@ def _as_classes(values, what):
     return values.astype(np.int64)
 
 
+GUESSING = 0.1
+"""A network this share of the way from guessing to all right, or less, has not understood its input."""
+
+
+def guessing_hint(record, input_scaling):
+    """What to look at when a float network is hardly better than guessing, or None.
+
+    Guessing is the better of one of k classes at random and always the commonest class.
+
+    record : of a stage in floating point. input_scaling : the model's `input`.
+    """
+    counts = [entry["images"] for entry in record["per_class"] if entry["images"]]
+    guess = max(max(counts) / record["images"], 1 / len(counts))
+    if record["accuracy"] > guess + GUESSING * (1 - guess):
+        return None
+    subtract, divide = input_scaling["subtract"], input_scaling["divide"]
+    return (
+        f"{record['stage']}: right on {record['accuracy']:.1%} of the {record['split']} images, hardly "
+        f"better than guessing ({guess:.1%}). In a network trained elsewhere the cause is nearly always "
+        f"models.NAME.input: it sees (pixel - {subtract}) / {divide} now and must see what it was trained "
+        "with (raw pixels, subtract 0 and divide 1, where the network itself holds Rescaling or "
+        "preprocess_input); else the order of class_names"
+    )
+
+
 def read_record(path):
     """Read an accuracy record; UserError when it is not one or contradicts itself."""
     record = read_json(path)

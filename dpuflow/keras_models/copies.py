@@ -83,8 +83,17 @@ def _dense(builder, layer, value):
     value = builder.settle(value)
     kernel, *bias = layer.get_weights()
     kernel = unorder(value.order, kernel, axis=0)
-    if layer is not builder.binary:
-        return Tracked(builder.apply(layer, value.tensor, None, [kernel, *bias], value.order))
+    if layer not in builder.binary:
+        make = None
+        if len(value.shape) == 3:  # along the channels of a map it is a 1x1 convolution
+
+            def make(name):
+                options = {"activation": layer.activation, "use_bias": layer.use_bias, "name": name}
+                return keras().layers.Conv2D(layer.units, 1, **options)
+
+            kernel = kernel[None, None]
+        weights = [kernel, *bias]
+        return Tracked(builder.apply(layer, value.tensor, None, weights, value.order, make))
     halves = np.array([-0.5, 0.5], np.float32)
     weights = [kernel * halves, *(b * halves for b in bias)]
     change = {"units": 2, "activation": "softmax"}

@@ -68,7 +68,8 @@ def rebuild(path, model, image_shape, classes, *, theano=False, turned=(), chann
     UserError : several inputs or outputs, shapes that do not fit, a layer that cannot be copied exactly.
     """
     builder = Rebuilder(path, model, theano, turned, channels_first)
-    builder.binary = builder.sigmoid_output() if classes == 2 else None
+    if classes == 2:
+        builder.binary = builder.sigmoid_output()
     K = keras()
     images = K.Input(tuple(image_shape), name=builder.unique(_input_name(model)))
     value = builder.run(model, builder.enter(model, images))
@@ -95,7 +96,7 @@ class Rebuilder:
         self.clones = {}
         self.names = set()
         self.weights = []
-        self.binary = None
+        self.binary = ()
 
     def fail(self, layer, problem):
         """Raise the UserError that names the file, the Keras layer and its class."""
@@ -149,22 +150,22 @@ class Rebuilder:
         return tuple(tensors[0].shape[1:]) if tensors else None
 
     def sigmoid_output(self):
-        """The layer that makes the one value z of a model that ends in sigmoid(z), or None."""
+        """The layers that make sigmoid(z) of one value z at the end; () where the model ends otherwise."""
         layer, model = self.original, None
         while hasattr(layer, "layers"):
             if not layer.layers:
-                return None
+                return ()
             model, layer = layer, layer.layers[-1]
         kind = type(layer).__name__
         function = getattr(getattr(layer, "activation", None), "__name__", None)
         if function != "sigmoid":
-            return None
+            return ()
         if kind == "Dense" and layer.units == 1:
-            return layer
+            return (layer,)
         before = model.layers[-2] if len(model.layers) > 1 else None
         if kind == "Activation" and type(before).__name__ == "Dense" and before.units == 1:
-            return layer if before.activation.__name__ == "linear" else None
-        return None
+            return (before, layer) if before.activation.__name__ == "linear" else ()
+        return ()
 
     # -- walking ---------------------------------------------------------------------------
 
@@ -221,8 +222,8 @@ class Rebuilder:
         orders = {None if value.order is None else tuple(value.order) for value in values}
         if orders != {None} and (kind not in (*ORDER_PASSES, *SAME_ORDER) or len(orders) > 1):
             self.fail(layer, "stands behind a change of the channels' order that it cannot take over")
-        if kind == "Activation" and layer is self.binary:
-            return self._two_classes(layer, values[0])
+        if kind == "Activation" and layer in self.binary:  # its Dense is a softmax over two now
+            return values[0]
         if self.theano and kind in SAME_POOLS and layer.padding == "same" and max(layer.pool_size) > 1:
             self.fail(
                 layer, "pools with padding 'same' under Theano, whose windows lie elsewhere; use 'valid'"
@@ -242,18 +243,19 @@ class Rebuilder:
 
     # -- clones ----------------------------------------------------------------------------
 
-    def apply(self, layer, tensors, change=None, weights=None, order=None):
+    def apply(self, layer, tensors, change=None, weights=None, order=None, make=None):
         """Call the copy of `layer`; made at its first call, shared by the later ones.
 
+        make : name -> another layer in its place.
         change : config entries that differ. weights : values of the copy (None: the original's).
         order : of the input, which must be the same at each call because the weights took it over.
         """
         key = None if order is None else tuple(order)
         if id(layer) not in self.clones:
-            config = layer.get_config() | (change or {})
+            name = self.unique(layer.name)
+            config = layer.get_config() | (change or {}) | {"name": name}
             config.pop("batch_input_shape", None)
-            config["name"] = self.unique(layer.name)
-            clone = type(layer).from_config(config)
+            clone = make(name) if make else type(layer).from_config(config)
             self.clones[id(layer)] = clone, key
             result = clone(tensors)
             weights = layer.get_weights() if weights is None else weights
@@ -298,13 +300,6 @@ class Rebuilder:
         new = keras().layers.Reshape(target, name=self.unique(layer.name))
         source = value.forms[0] if value.forms and len(value.shape) != 3 else value.tensor
         return Tracked(new(source), forms=(*value.forms, value.tensor))
-
-    def _two_classes(self, layer, value):
-        """softmax(-z/2, z/2) of the one value z."""
-        new = keras().layers.Dense(2, activation="softmax", use_bias=False, name=self.unique(layer.name))
-        tensor = new(value.tensor)
-        self.weights.append((new, [np.array([[-0.5, 0.5]], np.float32)]))
-        return Tracked(tensor)
 
 
 class _Lookup:

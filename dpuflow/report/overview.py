@@ -152,7 +152,7 @@ def opened_datasets(runs):
 
 
 def warnings(runs):
-    """What makes the numbers of this report look better than they are."""
+    """What makes the numbers of this report look better than they are, or worse than the network is."""
     found = []
     for name, data in opened_datasets(runs).items():
         leaked = data.attrs.get("train_images_in_test", 0)
@@ -160,6 +160,11 @@ def warnings(runs):
             found.append(
                 f"{leaked:,} training images of {name} are also test images: its accuracy looks too good."
             )
+    for run in runs:
+        hints = (record.get("warning") for record in run.records.values())
+        hint = next((f"{run.ids.get('model')}: {text}" for text in hints if isinstance(text, str)), None)
+        if hint and hint not in found:
+            found.append(hint)
     return found
 
 

@@ -300,6 +300,15 @@ def test_training_images_in_the_test_split_raise_a_warning(tmp_path):
     assert "31 training images of toy are also test images" in report_of([entry], tmp_path)[0]
 
 
+def test_a_stage_that_guesses_raises_its_warning_once(tmp_path):
+    entry = make_run(tmp_path, full=False)
+    for stage in ("keras", "frozen"):
+        path = entry["files"][f"{stage}_accuracy"]
+        write_json(path, read_json(path) | {"warning": f"{stage}: hardly better than guessing"})
+    html = report_of([entry, entry], tmp_path)[0]
+    assert html.count("keras: hardly better than guessing") == 1 and "frozen: hardly" not in html
+
+
 def test_letters_k_to_y_are_not_shifted(tmp_path):
     # label 10 is K although J (9) never occurs
     run = load_run(make_run(tmp_path, full=False))

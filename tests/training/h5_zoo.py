@@ -1,89 +1,29 @@
-"""Small Keras H5 files of many kinds, as other people's tools write them.
+"""Small Keras H5 files of many kinds that are read, as other people's tools write them.
 
-Each maker writes a file and returns what the network computes: a function of float32 images
-(N, 8, 8, C). Makers of files that must be refused return nothing.
+Each maker writes a file and returns what the network computes: a function of float32 images (N, 8, 8, C).
 """
 
 import json
 
 import h5py
 import numpy as np
+from h5_writing import (
+    CLASSES,
+    COLOUR,
+    GREY,
+    RNG,
+    as_keras,
+    conv,
+    edit,
+    functional,
+    head,
+    layers,
+    randomized,
+    top,
+    write,
+)
 
 from dpuflow.base.tensorflow_env import keras, tensorflow
-
-CLASSES = 3
-GREY, COLOUR = (8, 8, 1), (8, 8, 3)
-RNG = np.random.default_rng(5)
-
-
-def randomized(model):
-    """Weights of every kind, so that a mistake with one of them shows."""
-    model.set_weights([RNG.uniform(0.1, 0.9, w.shape) - 0.4 * (w.ndim > 1) for w in model.get_weights()])
-    return model
-
-
-def write(model, path, change=None, **attrs):
-    """Save as H5; change(config) edits its model_config, attrs its attributes (None: taken out)."""
-    model.save(path, save_format="h5")
-    edit(path, change, **attrs)
-    return as_keras(model)
-
-
-def edit(path, change=None, **attrs):
-    with h5py.File(path, "r+") as file:
-        config = json.loads(file.attrs["model_config"])
-        config = (change(config) if change else None) or config
-        del file.attrs["model_config"]
-        file.attrs["model_config"] = json.dumps(config)
-        for key, value in attrs.items():
-            for place in (file, file["model_weights"]):
-                place.attrs.pop(key, None)
-                if value is not None:
-                    place.attrs[key] = value
-
-
-def as_keras(model, shape=None):
-    """What Keras says, images reshaped to what the model takes."""
-
-    def compute(x):
-        x = x if shape is None else x.reshape(len(x), *shape)
-        return np.asarray(model(x, training=False), np.float32)
-
-    return compute
-
-
-def layers(config, kind):
-    """The configs of the layers of a class, at the top level."""
-    listed = config["config"]["layers"] if isinstance(config["config"], dict) else config["config"]
-    return [layer["config"] for layer in listed if layer["class_name"] == kind]
-
-
-def head(*middle, shape=GREY, name=None):
-    """Sequential: the given layers, then global pooling and softmax."""
-    K = keras()
-    tail = [K.layers.GlobalAveragePooling2D(), K.layers.Dense(CLASSES, activation="softmax")]
-    first = [] if shape is None else [K.Input(shape)]
-    return randomized(K.Sequential([*first, *middle, *tail], name=name))
-
-
-def conv(filters=4, **options):
-    return keras().layers.Conv2D(filters, 3, **({"padding": "same", "activation": "relu"} | options))
-
-
-def functional(build, shape=GREY):
-    """build(x) on an Input of the shape."""
-    K = keras()
-    images = K.Input(shape)
-    return randomized(K.Model(images, build(images)))
-
-
-def top(x):
-    """Convolution, pooling, softmax behind x."""
-    L = keras().layers
-    return L.Dense(CLASSES, activation="softmax")(L.GlobalAveragePooling2D()(conv()(x)))
-
-
-# -- files that are read: what they compute ---------------------------------------------------
 
 
 def sequential(path):
@@ -453,114 +393,3 @@ def graph_op_layer(path):
         return json.loads(text)
 
     return write(model, path, change, keras_version="2.4.0")
-
-
-# -- files that are refused ----------------------------------------------------------------------
-
-
-def other_size(path):
-    write(head(conv(), shape=(9, 8, 1)), path)
-
-
-def colour_on_grey(path):
-    write(head(conv(), shape=COLOUR), path)
-
-
-def other_classes(path):
-    write(
-        randomized(
-            keras().Sequential([keras().Input(GREY), keras().layers.Flatten(), keras().layers.Dense(4)])
-        ),
-        path,
-    )
-
-
-def two_inputs(path):
-    K, L = keras(), keras().layers
-    a, b = K.Input(GREY, name="left"), K.Input(GREY, name="right")
-    write(K.Model([a, b], top(L.Add()([a, b]))), path)
-
-
-def two_outputs(path):
-    K, L = keras(), keras().layers
-    a = K.Input(GREY)
-    x = L.Flatten()(a)
-    write(K.Model(a, [L.Dense(CLASSES, name="letter")(x), L.Dense(2, name="hand")(x)]), path)
-
-
-def renamed(kind, new, extra=None):
-    """A file whose first layer of class `kind` is called `new`."""
-
-    def maker(path):
-        def change(config):
-            layer = next(x for x in config["config"]["layers"] if x["class_name"] == kind)
-            layer["class_name"] = new
-            layer["config"] |= extra or {}
-
-        write(head(conv(name="first"), keras().layers.Dropout(0.1, name="drop")), path, change)
-
-    return maker
-
-
-def attribute(**attrs):
-    def maker(path):
-        write(head(conv()), path, **attrs)
-
-    return maker
-
-
-def keras_1(path):
-    def change(config):
-        layer = config["config"]["layers"][1]["config"]
-        layer |= {"nb_filter": 4, "nb_row": 3, "nb_col": 3, "border_mode": "same"}
-        for key in ("filters", "kernel_size", "padding"):
-            layer.pop(key)
-
-    write(head(conv(name="first")), path, change, keras_version="1.2.2")
-
-
-def recurrent(path):
-    L = keras().layers
-    write(keras().Sequential([keras().Input((8, 8)), L.LSTM(4, name="memory"), L.Dense(CLASSES)]), path)
-
-
-def calls_a_function(path):
-    tf = tensorflow()
-    write(functional(lambda x: top(tf.image.rot90(x))), path)
-
-
-def cuts_a_part(path):
-    write(functional(lambda x: top(x[:, 1:5])), path)
-
-
-def resizes(path):
-    write(head(keras().layers.Resizing(16, 16, name="bigger"), conv()), path)
-
-
-def dropout_at_inference(path):
-    keras().utils.set_random_seed(1)
-    L = keras().layers
-    write(functional(lambda x: top(L.Dropout(0.5, name="drop")(x, training=True))), path)
-
-
-def theano_same_pool(path):
-    L = keras().layers
-    write(head(conv(), L.MaxPooling2D(2, padding="same", name="pool")), path, backend="theano")
-
-
-def channels_first_permute(path):
-    L = keras().layers
-
-    def change(config):
-        layers(config, "Conv2D")[0]["data_format"] = "channels_first"
-
-    write(head(conv(), L.Permute((2, 1, 3), name="turned")), path, change)
-
-
-def weights_only(path):
-    head(conv()).save_weights(path)
-
-
-def other_hdf5(path):
-    with h5py.File(path, "w") as file:
-        file["x"] = [1]

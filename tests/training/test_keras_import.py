@@ -2,6 +2,7 @@
 
 import zipfile
 
+import h5_misfits as misfits
 import h5_zoo as zoo
 import numpy as np
 import pytest
@@ -39,36 +40,38 @@ TRAINING_OPS = {
 }
 
 REFUSED = {
-    zoo.other_size: r"takes 9x8 images with 1 channel .*, the data set's images are 8x8 with 1 channel",
-    zoo.colour_on_grey: r"8x8 images with 3 channels .* 8x8 with 1 channel \(grey\); .*datasets\.NAME",
-    zoo.other_classes: r"output has the shape \(4,\), the data set has 3 classes \(datasets\.NAME\.cl",
-    zoo.two_inputs: r"has 2 inputs \('left', 'right'\); dpuflow takes models with one",
-    zoo.two_outputs: r"has 2 outputs \('letter', 'hand'\)",
+    misfits.other_size: r"takes 9x8 images with 1 channel .*, the data set's images are 8x8 with 1 channel",
+    misfits.colour_on_grey: r"8x8 images with 3 channels .* 8x8 with 1 channel \(grey\); .*datasets\.NAME",
+    misfits.other_classes: r"output has the shape \(4,\), the data set has 3 classes \(datasets\.NAME\.cl",
+    misfits.two_inputs: r"has 2 inputs \('left', 'right'\); dpuflow takes models with one",
+    misfits.two_outputs: r"has 2 outputs \('letter', 'hand'\)",
     zoo.one_sigmoid: "one output value, not one per class; one sigmoid is read for two classes, the .* 3",
-    zoo.renamed("Dropout", "Lambda"): "layer 'drop' is a Lambda, which carries Python code",
-    zoo.renamed("Dropout", "FixNeuron"): r"layer 'drop' \(FixNeuron\): the model is already quantized",
-    zoo.renamed("Dropout", "Vitis>VitisQuantize"): "layer 'drop' .*already quantized",
-    zoo.renamed(
+    misfits.renamed("Dropout", "Lambda"): "layer 'drop' is a Lambda, which carries Python code",
+    misfits.renamed("Dropout", "FixNeuron"): r"layer 'drop' \(FixNeuron\): the model is already quantized",
+    misfits.renamed("Dropout", "Vitis>VitisQuantize"): "layer 'drop' .*already quantized",
+    misfits.renamed(
         "Dropout", "TensorFlowModelOptimization>QuantizeWrapperV2"
     ): "layer 'drop' .*already quantized",
-    zoo.renamed("Dropout", "QActivation"): "layer 'drop' .*already quantized",
-    zoo.renamed("Dropout", "PruneLowMagnitude"): "layer 'drop' .*strip_pruning",
-    zoo.renamed("Dropout", "Addons>Mish"): r"layer 'drop' \(Addons>Mish\): its class is not one of Keras",
-    zoo.renamed("Conv2D", "Conv2D", {"activation": "my_mish"}): "layer 'first' .*its activation 'my_mish'",
-    zoo.attribute(backend="cntk"): "backend 'cntk', whose convolutions may mean something else",
-    zoo.attribute(
+    misfits.renamed("Dropout", "QActivation"): "layer 'drop' .*already quantized",
+    misfits.renamed("Dropout", "PruneLowMagnitude"): "layer 'drop' .*strip_pruning",
+    misfits.renamed("Dropout", "Addons>Mish"): r"layer 'drop' \(Addons>Mish\): its class is not one of Keras",
+    misfits.renamed(
+        "Conv2D", "Conv2D", {"activation": "my_mish"}
+    ): "layer 'first' .*its activation 'my_mish'",
+    misfits.attribute(backend="cntk"): "backend 'cntk', whose convolutions may mean something else",
+    misfits.attribute(
         keras_version="3.3.2"
     ): r"written by Keras 3\.3\.2; dpuflow reads Keras 2 files\. .*tf_keras",
-    zoo.keras_1: r"written by Keras 1 \(layer 'first' has 'nb_filter'\).*Keras 2\.0 to 2\.2",
-    zoo.recurrent: r"layer 'memory' \(LSTM\): recurrent",
-    zoo.calls_a_function: "calls tf.image.rot90, which is not among the functions",
-    zoo.cuts_a_part: r"\(SlicingOpLambda\): cuts out a part of the map",
-    zoo.resizes: r"layer 'bigger' \(Resizing\): resizes 8x8 images to 16x16",
-    zoo.dropout_at_inference: r"layer 'drop' \(Dropout\): is called with training=True",
-    zoo.theano_same_pool: r"layer 'pool' \(MaxPooling2D\): pools with padding 'same' under Theano",
-    zoo.channels_first_permute: r"layer 'turned' \(Permute\) in a channels_first model",
-    zoo.weights_only: "holds weights only, no architecture",
-    zoo.other_hdf5: "HDF5 file without model_config, so no Keras model",
+    misfits.keras_1: r"written by Keras 1 \(layer 'first' has 'nb_filter'\).*Keras 2\.0 to 2\.2",
+    misfits.recurrent: r"layer 'memory' \(LSTM\): recurrent",
+    misfits.calls_a_function: "calls tf.image.rot90, which is not among the functions",
+    misfits.cuts_a_part: r"\(SlicingOpLambda\): cuts out a part of the map",
+    misfits.resizes: r"layer 'bigger' \(Resizing\): resizes 8x8 images to 16x16",
+    misfits.dropout_at_inference: r"layer 'drop' \(Dropout\): is called with training=True",
+    misfits.theano_same_pool: r"layer 'pool' \(MaxPooling2D\): pools with padding 'same' under Theano",
+    misfits.channels_first_permute: r"layer 'turned' \(Permute\) in a channels_first model",
+    misfits.weights_only: "holds weights only, no architecture",
+    misfits.other_hdf5: "HDF5 file without model_config, so no Keras model",
 }
 
 
