@@ -104,6 +104,33 @@ def test_random_padded_first_layers(seed):
     compiled(network, size)
 
 
+def test_rows_in_tiles_of_columns():
+    """YOLOv5's first layer: 320 windows of two entries per row come in three LOADs, masked at the ends."""
+    graph, _, _ = compiled(first_layer((64, 640, 3), (6, 6), (2, 2), (2, 2, 2, 2), 16), "B4096")
+    (program,) = read_programs(graph)
+    loads = [op for op in decode(program.code) if op.name == "LOAD" and op["reg_id"] == 2]
+    found = {(op["length"], op["pad_start"], op["pad_end"], op["pad_idx"]) for op in loads}
+    assert found == {(107, 6, 0, 1), (107, 0, 0, 1), (106, 0, 14 + 6, 1)}
+
+
+def test_several_readers_of_the_input_share_the_greatest_margin():
+    b = Builder((21, 26, 1), 3)
+    branches = [
+        b.layer(
+            "conv", ["input"], (21, 26, 12), 4, (12, side, side, 1), activation="RELU",
+            kernel=(side, side), stride=(1, 1), dilation=(1, 1), pad=(side // 2,) * 4,
+        )
+        for side in (3, 5)
+    ]  # fmt: skip
+    joined = b.layer("concat", branches, (21, 26, 24), 4, axis=3)
+    graph, _, _ = compiled(b.quantized("branches", joined), "B1600")
+    assert [graph.op(name).attrs["channel_augmentation"] for name in branches] == [1, 1]
+    upload = next(op for op in graph.ops if op.type == "upload").tensor
+    assert upload.attrs["ddr_addr"] == 64 + 16
+    (dpu,) = graph.subgraphs("DPU")
+    assert dpu.attrs["reg_id_to_size"]["REG_2"] == -(-(64 + 16 + 21 * 26 + 2 * 26 + 2) // 16) * 16
+
+
 def test_the_input_stands_where_the_vendors_stands():
     """LeNet's 5x5 on 28x28x1: REG_2 and the LOADs as in a file of compiler 3.5."""
     graph, load, _ = compiled(first_layer((28, 28, 1), (5, 5), (1, 1), (2, 2, 2, 2)), "B4096")
