@@ -75,9 +75,10 @@ class Target:
     dpu : "DPUCZDX8G_ISA1_B4096", as in `dpu_name` of an xmodel and in arch.json.
     release : Vitis AI release of the board image, a key of `fingerprints`.
     fingerprints : release -> 64-bit fingerprint.
-    other_fingerprints : release -> fingerprint of the same size built with another `alu_pixel_parallel`.
+    other_fingerprints : release -> fingerprint of the same size with the `alu_pixel_parallel` of the
+        other releases; only to name what a file says.
     pixel_parallel, input_channel_parallel, output_channel_parallel : the convolution array.
-    alu_pixel_parallel : pixels per cycle of pooling, depthwise and elementwise work.
+    alu_pixel_parallel : pixels per cycle of pooling, depthwise and elementwise work, of this release.
     channel_augmentation : greatest kernel_w * input channels that the first layer may
         fold together, 2 * input_channel_parallel.
     banks : "image" (one group of `image_groups`), "weights", "depthwise", "bias".
@@ -180,8 +181,8 @@ def describe_fingerprint(fingerprint, targets=None):
             return f"{target.dpu}, release {' or '.join(releases)}"
         releases = [release for release, value in target.other_fingerprints.items() if value == fingerprint]
         if releases and target.name == target.dpu:
-            parallel = fingerprint >> 8 & 0xF
-            return f"{target.dpu}, release {' or '.join(releases)}, built with {parallel} ALU pixels"
+            pixels = _alu_pixels(fingerprint)
+            return f"{target.dpu}, release {' or '.join(releases)}, built with {pixels} ALU pixels"
     name = _type_names().get(fingerprint >> 56)
     return name and f"{name}, instruction set ISA{fingerprint >> 48 & 0xFF}"
 
@@ -221,8 +222,11 @@ def _dpu(family_name, family, size):
     def fingerprint(release, alu_pixel):
         return prefix | family["releases"][release] | alu_pixel << 8 | row["code"]
 
-    fingerprints = {release: fingerprint(release, row["alu_pixel"]) for release in family["releases"]}
-    others = {release: fingerprint(release, pixel) for release, pixel in row.get("built_as", {}).items()}
+    usual, changed = row["alu_pixel"], row.get("alu_pixel_of", {})
+    fingerprints = {
+        release: fingerprint(release, changed.get(release, usual)) for release in family["releases"]
+    }
+    others = {release: fingerprint(release, usual) for release in changed}
     name = f"{family_name}_{size}"
     return Target(
         name=name,
@@ -287,7 +291,13 @@ def _named(where, name, entry, dpus, boards):
         )
     if board is not None:
         board = _board(f"{where}.board", board)
-    return replace(base, name=name, release=release, board=board)
+    alu_pixels = _alu_pixels(base.fingerprints[release])
+    return replace(base, name=name, release=release, alu_pixel_parallel=alu_pixels, board=board)
+
+
+def _alu_pixels(fingerprint):
+    """The ALU's pixel parallelism as a DPUCZDX8G's fingerprint says it."""
+    return fingerprint >> 8 & 0xF
 
 
 def _board(where, entry):

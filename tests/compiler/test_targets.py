@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.device.targets import describe_fingerprint, get_target, load_targets
+from dpuflow.device.targets import configured_target, describe_fingerprint, get_target, load_targets
 from dpuflow.dpuczdx8g.isa.machine import machine_for
 
 SIZES = ("B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096")
@@ -23,7 +23,8 @@ def test_every_value_equals_the_vendor_data(shared, size):
     target = get_target(f"DPUCZDX8G_ISA1_{size}")
     assert (target.dpu_type, target.isa, target.size) == (fact["type"], fact["isa"], size)
     assert target.fingerprint == target.fingerprints["3.0"] == int(fact["fingerprint"], 16)
-    assert target.fingerprints["2.5"] == target.fingerprint - (1 << 30)
+    four_alu_pixels = 0x200 if size in ("B512", "B800", "B1152") else 0
+    assert target.fingerprints["2.5"] == target.fingerprint - (1 << 30) + four_alu_pixels
     assert target.pixel_parallel == fact["pp"]
     assert target.input_channel_parallel == fact["icp"]
     assert target.output_channel_parallel == fact["ocp"]
@@ -133,15 +134,14 @@ def test_a_fingerprint_in_words():
 
 
 @pytest.mark.parametrize(("size", "code"), [("B512", 0), ("B800", 1), ("B1152", 3)])
-def test_small_sizes_of_2_5_were_built_with_four_alu_pixels(size, code):
-    """A file carries the DPU's own fingerprint, the target keeps the release's usual one."""
-    target, built = get_target(f"DPUCZDX8G_ISA1_{size}"), 0x101000016010400 + code
-    assert target.fingerprints["2.5"] == built - 0x200
-    assert target.other_fingerprints == {"2.5": built}
-    words = f"DPUCZDX8G_ISA1_{size}, release 2.5, built with 4 ALU pixels"
-    assert describe_fingerprint(built) == words
-    assert machine_for(built).alu_pixels == 4
-    assert machine_for(target.fingerprints["2.5"]).alu_pixels == 2
+def test_small_sizes_of_release_2_5_have_four_alu_pixels(size, code):
+    dpu, real = f"DPUCZDX8G_ISA1_{size}", 0x101000016010400 + code
+    old = configured_target("old", {"dpu": dpu, "release": "2.5"})
+    assert (old.fingerprint, old.alu_pixel_parallel, machine_for(real).alu_pixels) == (real, 4, 4)
+    assert get_target(dpu).alu_pixel_parallel == machine_for(get_target(dpu).fingerprint).alu_pixels == 2
+    assert describe_fingerprint(real) == f"{dpu}, release 2.5"
+    assert old.other_fingerprints == {"2.5": real - 0x200}
+    assert describe_fingerprint(real - 0x200) == f"{dpu}, release 2.5, built with 2 ALU pixels"
 
 
 def test_other_dpus_are_named_by_type_and_instruction_set():
