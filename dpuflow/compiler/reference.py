@@ -14,7 +14,7 @@ from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.target_check import check
-from dpuflow.compiler.workload import dense_kernel, layer_is_augmented, layer_workload, map_shape
+from dpuflow.compiler.workload import dense_on_array, layer_is_augmented, layer_workload, map_shape
 from dpuflow.network import ACTIVATIONS, folded_ops
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
@@ -214,13 +214,22 @@ class _Lowering:
         return self._weighted(layer, "depthwise-conv2d-fix", attrs)
 
     def _dense(self, layer):
-        """A convolution whose kernel covers the whole map (facts xmodel.md 2.2)."""
+        """A convolution whose kernel covers the whole map (facts xmodel.md 2.2), or what it is read as."""
         self._enter(layer)
-        (width, height), channels = dense_kernel(self.network, layer)
+        on_dpu = self.segments[-1].device == "DPU"
+        (width, height), channels = dense_on_array(self.network, layer, self.target if on_dpu else None)
         attrs = {"kernel": [width, height], "stride": [1, 1], "dilation": [1, 1], "pad": [0, 0, 0, 0]}
-        return self._weighted(layer, "conv2d-fix", attrs, (layer.shape[-1], height, width, channels))
+        name, shape = layer.inputs[0], (1, height, width, channels)
+        while self.network[name].op == "flatten":
+            name = self.network[name].inputs[0]
+        source = self._read(name)
+        if self.graph.op(source).tensor.shape != shape:
+            # the bytes of the map as one of another shape, as the vendor's compiler does it
+            source = self._reshape(name, self.names.unique(f"{layer.name}_map"), shape).name
+        return self._weighted(layer, "conv2d-fix", attrs, source, (layer.shape[-1], *shape[1:]))
 
-    def _weighted(self, layer, type_, attrs, weights_shape=None):
+    def _weighted(self, layer, type_, attrs, source=None, weights_shape=None):
+        """Convolution of the op `source`, by default of the layer's input."""
         attrs.update(UNUSED, pad_mode="FLOOR", nonlinear=_NONLINEAR[layer.attrs["activation"]])
         if attrs["nonlinear"] == "LEAKYRELU":
             # the vendor's CPU runner dies without it (facts vendor-code.md section 7)
@@ -229,10 +238,8 @@ class _Lowering:
             attrs["group"] = 1
             if self.segments[-1].device == "DPU" and layer_is_augmented(self.network, layer, self.target):
                 attrs["channel_augmentation"] = 1
-        source = layer.inputs[0]
-        while self.network[source].op == "flatten":
-            source = self.network[source].inputs[0]
-        inputs = {"input": [self._read(source)], **self._parameters(layer, weights_shape)}
+        source = source or self._read(layer.inputs[0])
+        inputs = {"input": [source], **self._parameters(layer, weights_shape)}
         return self._compute(layer, type_, inputs, attrs, f"{layer.name}_fix")
 
     def _max_pool(self, layer):

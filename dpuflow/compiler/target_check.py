@@ -7,11 +7,12 @@ the CPU by the vendor's compiler, which makes a second, slow device out of the b
 
 import logging
 from dataclasses import dataclass
+from math import prod
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.base.totality import Total
-from dpuflow.compiler.workload import dense_kernel, map_shape
+from dpuflow.compiler.workload import dense_on_array, map_shape
 from dpuflow.network import OPS, QuantizedNetwork
 
 log = logging.getLogger("dpuflow")
@@ -189,15 +190,16 @@ def _conv_padding(subject):
 
 
 def _dense(subject, network):
-    kernel, in_channels = dense_kernel(network, subject.layer)
+    kernel, in_channels = dense_on_array(network, subject.layer, subject.target)
     yield from _array(
         subject,
         kernel,
         in_channels,
         subject.layer.shape[-1],
         (1, 1),
-        "a dense layer is a convolution over the whole map: pool before the flatten "
-        "(or use global average pooling) until the map is at most 16 x 16",
+        "a dense layer is a convolution over the whole map, and no other height x width x channels of its "
+        f"{prod(kernel) * in_channels} inputs fits either: pool before the flatten (or use global average "
+        "pooling) until the map is at most 16 x 16",
     )
     yield from subject.activation(subject.limits.conv_activations)
 

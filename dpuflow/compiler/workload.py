@@ -103,7 +103,7 @@ def map_shape(shape):
 
 
 def dense_kernel(network, layer):
-    """((KW, KH), IC) of a dense layer as the convolution it becomes.
+    """((KW, KH), IC) of a dense layer as a convolution over what it reads.
 
     A dense layer behind a flatten covers the whole map that was flattened (facts
     xmodel.md 2.2); behind another vector it is a 1 x 1 convolution.
@@ -113,6 +113,50 @@ def dense_kernel(network, layer):
         source = network[source.inputs[0]]
     height, width, channels = map_shape(source.shape)
     return (width, height), channels
+
+
+def array_fits(kernel, channels, target):
+    """Whether the convolution array takes a window of (KW, KH) on so many input channels."""
+    limits = target.limits
+    least, greatest = limits.conv_kernel
+    entries = prod(kernel) * ceil(channels / target.input_channel_parallel)
+    return (
+        all(least <= size <= greatest for size in kernel)
+        and channels <= limits.channels
+        and entries <= limits.weight_entries
+    )
+
+
+def dense_on_array(network, layer, target=None):
+    """`dense_kernel`; with `target`, the vector factored anew where the map does not fit the array.
+
+    What a flatten gives is a vector, and a map of one image lies in memory without gaps, so any
+    height x width x channels with the same product is the same bytes: 28 x 28 x 1 read as 1 x 1 x 784
+    gives the same sums with weights in the same order (facts vendor-code.md section 7). Of those that
+    fit, the one that the array takes least cycles for; the map itself when there is none.
+    """
+    kernel, channels = dense_kernel(network, layer)
+    if target is None or array_fits(kernel, channels, target):
+        return kernel, channels
+    size, greatest = prod(kernel) * channels, target.limits.conv_kernel[1]
+    fitting = [
+        ((width, height), size // (width * height))
+        for height in range(1, greatest + 1)
+        for width in range(1, greatest + 1)
+        if size % (width * height) == 0 and array_fits((width, height), size // (width * height), target)
+    ]
+
+    def cost(shape):
+        (width, height), depth = shape
+        # equal work: few columns, so that a row takes few entries of its bank
+        return width * height * ceil(depth / target.input_channel_parallel), width, height
+
+    return min(fitting, key=cost, default=(kernel, channels))
+
+
+def factors_anew(network, layer, target):
+    """Whether `layer` is a dense one that reads its map as one of another shape (`dense_on_array`)."""
+    return layer.op == "dense" and dense_on_array(network, layer, target) != dense_kernel(network, layer)
 
 
 def layer_is_augmented(network, layer, target):
@@ -135,24 +179,24 @@ def layer_workload(network, layer, target):
     return _WORKLOAD[layer.op](network, layer, target, map_shape(layer.shape))
 
 
-def layer_window(network, layer):
-    """((KW, KH), IC) that one output of a weighted layer reads."""
-    return _WINDOW[layer.op](network, layer)
+def layer_window(network, layer, target=None):
+    """((KW, KH), IC) that one output of a weighted layer reads; with `target`, as its array does."""
+    return _WINDOW[layer.op](network, layer, target)
 
 
-def _own_window(network, layer):
+def _own_window(network, layer, target):
     return layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
 
 
 _WINDOW = Total(
     "compiler.workload: window of a weighted layer",
     WEIGHTED,
-    {"conv": _own_window, "depthwise_conv": _own_window, "dense": dense_kernel},
+    {"conv": _own_window, "depthwise_conv": _own_window, "dense": dense_on_array},
 )
 
 
 def _array(network, layer, target, shape):
-    kernel, channels = layer_window(network, layer)
+    kernel, channels = layer_window(network, layer, target)
     augmented = layer_is_augmented(network, layer, target)
     return (
         conv_workload(shape, kernel, channels),

@@ -15,6 +15,7 @@ from math import ceil, prod
 
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import (
+    factors_anew,
     layer_is_augmented,
     layer_window,
     layer_workload,
@@ -129,7 +130,7 @@ def _alu_cycles(network, layer, target):
 
 def _convolution_cycles(network, layer, target):
     height, width, channels = map_shape(layer.shape)
-    kernel, in_channels = layer_window(network, layer)
+    kernel, in_channels = layer_window(network, layer, target)
     parallel = target.input_channel_parallel
     if layer_is_augmented(network, layer, target):
         steps = kernel[1] * ceil(kernel[0] * in_channels / parallel)
@@ -193,8 +194,8 @@ def _stored(shape, target):
 def _kept_on_chip(network, target):
     """Names of maps that never leave the chip.
 
-    Assumed: a map stays when its only reader is the next computing layer and both
-    that layer's maps fit one bank group each.
+    Assumed: a map stays when its only reader is the next computing layer, which reads it in its
+    own shape, and both that layer's maps fit one bank group each.
     """
     room = target.banks["image"].size
     computing = [layer for layer in network.layers if layer.op != "flatten"]
@@ -204,7 +205,9 @@ def _kept_on_chip(network, target):
         while len(readers) == 1 and readers[0].op == "flatten":
             readers = network.consumers(readers[0].name)
         fits = max(_stored(layer.shape, target), _stored(following.shape, target)) <= room
-        if layer.op != "input" and ENGINES[following.op] and readers == [following] and fits:
+        if not ENGINES[following.op] or factors_anew(network, following, target):
+            continue
+        if layer.op != "input" and readers == [following] and fits:
             kept.add(layer.name)
     return kept
 

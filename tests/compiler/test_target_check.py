@@ -52,6 +52,7 @@ ALLOWED = {
     "4096 channels": conv(channels=4096, filters=4096, kernel=(2, 4)),
     "leaky relu": conv(activation="LEAKYRELU", alpha=0.1),
     "dense 16 x 16": dense((16, 16, 8)),
+    "dense 17 x 4": dense((17, 4, 1)),  # read as 1 x 1 x 68
     "depthwise 32 x 64": depthwise(kernel=(32, 64)),
     "depthwise relu6": depthwise(activation="RELU6"),
     "pool 256": pool(kernel=(256, 256), stride=(256, 256)),
@@ -87,7 +88,7 @@ BEYOND = [
         0.3,
         "0.1015625 (26/256; 0.1 is taken for it)",
     ),
-    (dense((17, 4, 1)), "kernel height", 17, "1 to 16"),
+    (dense((17, 1, 269)), "kernel height", 17, "1 to 16"),  # 17 and 269 are primes, 4573 channels too many
     (
         dense((16, 16, 129)),
         "kernel_w * kernel_h * ceil(input channels / parallelism)",

@@ -145,11 +145,12 @@ def test_other_networks(network):
 
 
 def test_a_layer_on_the_cpu_between_two_dpu_subgraphs():
-    b = Builder((20, 20, 1), 6)
-    x = b.dense(b.flatten(b.conv("input", 8)), 30, "RELU")  # a 20 x 20 kernel: too large for the DPU
+    b = Builder((59, 73, 1), 6)
+    # two primes: no kernel of the DPU covers the map, and no other shape has as many values
+    x = b.dense(b.flatten(b.conv("input", 1)), 30, "RELU")
     network = b.quantized("split", b.dense(x, 7))
     target = get_target("DPUCZDX8G_ISA1_B4096")
-    with pytest.raises(UserError, match="20"):
+    with pytest.raises(UserError, match="kernel width is 73"):
         compile_native(network, target)
     compiled = compile_native(network, target, on_cpu="allow")
     assert [program["name"] for program in compiled.report["programs"]] == [

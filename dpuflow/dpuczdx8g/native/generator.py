@@ -74,6 +74,7 @@ class Generator:
             return
         keep = self._stays_on_chip(op, following)
         save = not keep or op.output.region == OUTPUT or self.job.consumers(op.output) != [following]
+        save = save or bool(self.job.views_of(op.output))
         if save:
             self._spill(op.output)
         output_sub = sub_rows(following, self.machine) if keep else 1
@@ -98,6 +99,8 @@ class Generator:
         if feature_map.region == WORKSPACE:
             feature_map.address = self.workspace
             self.workspace += ceil_div(feature_map.size, 16) * 16
+        for view in self.job.views_of(feature_map):
+            view.spilled, view.address = True, feature_map.address
 
     def _save_rows(self, placement, feature_map):
         for row in range(placement.row, placement.row + placement.rows):

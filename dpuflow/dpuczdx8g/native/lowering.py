@@ -66,7 +66,6 @@ class _Reader:
         self.lowered = Lowered(Job(name, [], [], [], b""))
         self.blob = bytearray()
         self.zero_bias = {}
-        self.views = []
 
     @property
     def job(self):
@@ -88,8 +87,8 @@ class _Reader:
                 feature_map.address = address + before
                 address = align(feature_map.address + feature_map.size + behind)
             ends[region] = address
-        for view, source in self.views:
-            view.address = source.address
+        for view, source in job.views:
+            view.region, view.address = source.region, source.address
         job.parameters = bytes(self.blob)
         job.region_sizes = {"REG_0": len(self.blob), **ends}
         return self.lowered
@@ -137,7 +136,7 @@ class _Reader:
         self.job.inputs.append(self.new_map(op, INPUT))
 
     def download(self, op):
-        feature_map = self.map_of(op.input_names[0])
+        feature_map = self.job.source(self.map_of(op.input_names[0]))
         if feature_map.region == INPUT:
             raise UserError(f"op {op.name!r}: downloads an input, there is nothing to compute")
         feature_map.region = OUTPUT
@@ -148,11 +147,16 @@ class _Reader:
         pass
 
     def reshape(self, op):
-        source = self.map_of(op.input_names[0])
+        """No code: the bytes in DDR, where a map lies without gaps, are read as another map."""
+        read = self.map_of(op.input_names[0])
         readers = {reader.type for reader in self.graph.consumers(op.name)}
-        if _hwc(op.tensor.shape) != source.shape and readers - {"download"}:
-            raise UserError(f"op {op.name!r}: a reshape between DPU ops is not supported")
-        self.lowered.maps[op.name] = source
+        if _hwc(op.tensor.shape) == read.shape or readers <= {"download"}:
+            self.lowered.maps[op.name] = read
+            return
+        source = self.job.source(read)
+        view = source.reshaped(op.name, _hwc(op.tensor.shape))
+        self.job.views.append((view, source))
+        self.lowered.maps[op.name] = view
 
     def conv(self, op):
         self._weighted(op, "conv")
@@ -216,7 +220,7 @@ class _Reader:
         feature_map.margins = tuple(map(max, feature_map.margins, margins))
         width = op.tensor.shape[2]
         view = feature_map.overlapping(geometry["kernel"][1], geometry["stride"][1], left, width)
-        self.views.append((view, feature_map))
+        self.job.views.append((view, feature_map))
         self.lowered.augmented.add(op.name)
         kernel, stride = (geometry["kernel"][0], 1), (geometry["stride"][0], 1)
         return view, {"kernel": kernel, "stride": stride, "pad": (geometry["pad"][0], 0)}

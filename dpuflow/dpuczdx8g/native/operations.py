@@ -71,6 +71,10 @@ class FeatureMap:
         name, shift = f"{self.name} by {kernel_w} columns", left * self.pixel_bytes
         return FeatureMap(name, shape, self.region, self.address, strides, shift)
 
+    def reshaped(self, name, shape):
+        """The same bytes as a map of another shape; only what lies in DDR can be read so."""
+        return FeatureMap(name, shape, self.region, self.address)
+
     def load_padding(self, machine, column, columns):
         """Fields pad_start, pad_end and pad_idx of a LOAD of `columns` pixels from `column` on.
 
@@ -150,6 +154,7 @@ class Job:
     inputs, outputs : the feature maps in REG_2 and REG_3.
     parameters : bytes of REG_0.
     region_sizes : "REG_n" -> bytes.
+    views : (view, map whose bytes it shows), each map the one that is computed or loaded.
     pieces : index of an instruction -> the Piece that it computes, filled by the generator; by it
         the verification finds every map, on chip or not.
     """
@@ -160,7 +165,16 @@ class Job:
     outputs: list[FeatureMap]
     parameters: bytes
     region_sizes: dict[str, int] = field(default_factory=dict)
+    views: list[tuple[FeatureMap, FeatureMap]] = field(default_factory=list)
     pieces: dict[int, Piece] = field(default_factory=dict)
+
+    def views_of(self, feature_map):
+        """Views of its bytes."""
+        return [view for view, source in self.views if source is feature_map]
+
+    def source(self, feature_map):
+        """The map whose bytes a view shows; any other map itself."""
+        return next((source for view, source in self.views if view is feature_map), feature_map)
 
     def consumers(self, feature_map):
         """Operations that read it."""

@@ -180,8 +180,8 @@ def _with_half(quantized, layer, shape, random):
     return maps[hits.argmax()] if hits.any() else None
 
 
-def readers_of(graph, quantized, consumers):
-    """`readers` of `layer_maps` among the ops that read a map."""
+def readers_of(graph, quantized, consumers, shape):
+    """`readers` of `layer_maps` among the ops that read a map of `shape`, or its bytes as another one."""
     found = []
     for op in consumers:
         layer = quantized.network[op.name]
@@ -190,6 +190,9 @@ def readers_of(graph, quantized, consumers):
         window = [tuple(op.attr(name)) for name in ("kernel", "stride", "pad")]
         if layer.op == "avg_pool":
             found.append((layer, *window, None))
+        elif layer.op == "dense":  # reads all of the map, whatever it takes it for
+            kernel, weights = (shape[1], shape[0]), quantized.weights[op.name][0].reshape(-1, *shape)
+            found.append((layer, kernel, (1, 1), (0, 0, 0, 0), weights))
         else:
             # a depthwise layer's [1, KH, KW, C] serves all channels with one window
             weights = quantized.weights[op.name][0].reshape(graph.op(op.inputs["weights"][0]).tensor.shape)

@@ -88,7 +88,7 @@ class _LayerRun:
     def __init__(self, quantized, reference, program, random):
         self.quantized, self.graph, self.random = quantized, reference.graph, random
         self.maps = program.lowered.maps
-        job = program.lowered.job
+        self.job = job = program.lowered.job
         self.ops = [self.graph.op(operation.name) for operation in job.operations]
         self.values, self.given, self.expected, self.inputs = {}, {}, {}, {}
         for feature_map in job.inputs:
@@ -104,14 +104,18 @@ class _LayerRun:
             self.values[id(output)] = self.inputs[op.name] = made
 
     def _value(self, name):
-        value = self.values[id(self.maps[name])]
+        value = self.values[id(self._source(name))]
         return value.reshape(len(value), *self.graph.op(name).tensor.shape[1:])
+
+    def _source(self, name):
+        """The map whose bytes the op `name` gives."""
+        return self.job.source(self.maps[name])
 
     def _made(self, feature_map):
         consumers = [
-            op for op in self.ops if any(self.maps[name] is feature_map for name in op.inputs["input"])
+            op for op in self.ops if any(self._source(name) is feature_map for name in op.inputs["input"])
         ]
-        readers = probes.readers_of(self.graph, self.quantized, consumers)
+        readers = probes.readers_of(self.graph, self.quantized, consumers, feature_map.shape)
         return probes.layer_maps(self.quantized, feature_map.shape, readers, self.random)
 
 
