@@ -101,7 +101,7 @@ BY_HAND = {
     "dpuflow/training/fake_quant.py": "finetune",
     "dpuflow/datasets/synthetic_signs.py": "obtain_dataset; build_dataset",
     "dpuflow/tfgraph/checkpoint.py": "freeze; evaluate_frozen; evaluate_quantized",
-    "dpuflow/quantize/folding.py": "quantize_reference; search_quantizer",
+    "dpuflow/quantize/folding.py": "finetune; quantize_reference; search_quantizer",
     "dpuflow/dpuczdx8g/cost_model.py": "compile_reference; compile_native",
     "dpuflow/dpuczdx8g/native/lowering.py": "compile_native",
     "dpuflow/dpuczdx8g/isa/machine.py": "run_isa_simulator; compile_native",
