@@ -31,3 +31,10 @@ class LogitDistance:
 def agreement(logits, reference):
     """Share of images whose first class is the same."""
     return float((np.argmax(logits, axis=1) == np.argmax(reference, axis=1)).mean())
+
+
+def decided(logits, reference):
+    """Share of images whose first class is the same and shares its place with no other."""
+    first = logits == logits.max(axis=1, keepdims=True)
+    same = np.argmax(logits, axis=1) == np.argmax(reference, axis=1)
+    return float((same & (first.sum(axis=1) == 1)).mean())

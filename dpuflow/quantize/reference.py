@@ -19,7 +19,7 @@ from dpuflow.quantize import alignment, calibration, engine, equalization, posit
 from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_positions
 from dpuflow.quantize.diagnosis import diagnose
-from dpuflow.quantize.distance import LogitDistance, agreement
+from dpuflow.quantize.distance import LogitDistance, agreement, decided
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.memo import Memo
@@ -154,10 +154,14 @@ class Run:
         """{"divergence", "agreement"} of the integer network against the float one."""
         return self._once("measure", quantized, lambda: self._measure(quantized))
 
-    def _measure(self, quantized):
+    def _integer_logits(self, quantized):
+        """Logits of the integer network in real units."""
         grid = calibration.to_grid(self.x, quantized.fix_points[quantized.network.input.name])
         logits = engine.run_integer(quantized, grid, [self.logits])[self.logits]
-        logits = logits * np.float32(2.0 ** -quantized.fix_points[self.logits])
+        return logits * np.float32(2.0 ** -quantized.fix_points[self.logits])
+
+    def _measure(self, quantized):
+        logits = self._integer_logits(quantized)
         short = float(f"{self.distance(logits):.6g}")
         return {"divergence": short, "agreement": float(f"{agreement(logits, self.reference):.6g}")}
 
@@ -247,8 +251,26 @@ class Run:
     def _place_logits(self, quantized, method):
         candidate = position_search.Candidate(quantized, method)
         moves = position_search.place_logits(candidate, self.x)
-        record = {"step": "logits_position", **self.measure(candidate.quantized), "moves": moves}
-        return candidate.quantized, record
+        measured = [
+            (self._decided(q), -self.measure(q)["divergence"]) for q in (candidate.quantized, quantized)
+        ]
+        kept = measured[0] >= measured[1]
+        record = {
+            **self.measure(candidate.quantized),
+            "decided": measured[0][0],
+            "kept": kept,
+            "moves": moves,
+        }
+        return (candidate.quantized if kept else quantized), {"step": "logits_position", **record}
+
+    def _decided(self, quantized):
+        """Share of images on which the float network's first class is first, and alone.
+
+        What placing the logits is for: sure winners may saturate, which the divergence counts against
+        it, so that more of the close ones are told apart. Where it tells apart no more of them, the
+        divergence decides, as for any other step.
+        """
+        return float(f"{decided(self._integer_logits(quantized), self.reference):.6g}")
 
     def _correct_biases(self, quantized):
         candidate, targets = _with_own_parameters(quantized), self._preactivations(quantized)
