@@ -24,7 +24,7 @@ rule freeze:
         model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
     params:
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
-        tolerance=1e-5,
+        tolerance=1e-4,
     group:
         "graph"
     threads: 1

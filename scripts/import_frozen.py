@@ -5,7 +5,8 @@ import shutil
 from dpuflow.base.files import atomic_path, write_json
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
-from dpuflow.tfgraph.graph_reader import read_network_and_nodes
+from dpuflow.tfgraph.graph_def import write_graph_def
+from dpuflow.tfgraph.open_graph import open_graph
 from dpuflow.workflow.scripting import log, run
 
 
@@ -14,7 +15,7 @@ def main(snakemake):
     source = snakemake.input.source
     shape = dataset.images.shape[1:]
     wanted = snakemake.params.nodes
-    network, names = read_network_and_nodes(source, wanted["input"], wanted["output"], input_shape=shape)
+    graph, network, names, changes = open_graph(source, wanted["input"], wanted["output"], shape)
     shapes = {"input": network.input.shape, "output": network.output.shape}
     check_fits(source, [shapes["input"]], [shapes["output"]], shape, len(dataset.class_names))
     nodes = {
@@ -27,8 +28,13 @@ def main(snakemake):
         for end in ("input", "output")
     }
     write_json(snakemake.output.nodes, nodes | {"variables": []})
-    with atomic_path(snakemake.output.graph) as temporary:
-        shutil.copyfile(source, temporary)
+    if changes:
+        write_graph_def(snakemake.output.graph, graph)
+    else:
+        with atomic_path(snakemake.output.graph) as temporary:
+            shutil.copyfile(source, temporary)
+    for change in changes:
+        log.info("changed %s", change)
     log.info("%s: input node %s, output node %s", source, names["input"], names["output"])
 
 

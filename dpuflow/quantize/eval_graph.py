@@ -14,7 +14,7 @@ from dpuflow.base.totality import Total
 from dpuflow.network import WEIGHTED, folded_ops
 from dpuflow.quantize.engine import EXACT_FLOAT32, LOWEST, needs_float64
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
-from dpuflow.tfgraph.node_translation import window
+from dpuflow.tfgraph.weighted_nodes import window
 
 SCOPE = "quantized"
 LOGITS_INT8 = f"{SCOPE}/logits_int8"

@@ -20,7 +20,7 @@ from dpuflow.base.totality import Total
 from dpuflow.network import OPS, WEIGHTED, Layer, Network, output_axis
 from dpuflow.quantize import folding_arithmetic as arithmetic
 from dpuflow.quantize.folding_arithmetic import Parameters, Step
-from dpuflow.tfgraph.graph_reader import bypass
+from dpuflow.tfgraph.merging import bypass
 
 _WINDOWED = ("conv", "depthwise_conv", "dense", "max_pool", "avg_pool")
 BECOMES = Total(

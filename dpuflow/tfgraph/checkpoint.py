@@ -7,6 +7,7 @@ from pathlib import Path
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.writing import explained_writing, scratch_folder
 from dpuflow.keras_models.keras_file import load_model
+from dpuflow.tfgraph.groups import dense_kernel
 
 CHECKPOINT = "tfchkpt.ckpt"
 CHECKPOINT_FILES = (
@@ -56,6 +57,8 @@ def _write(tf, K, trained, values, folder):
         # Not Keras' own session: it would add initialization nodes in the order of
         # memory addresses, and the graph's bytes would differ from run to run.
         for variable, value in zip(model.weights, values, strict=True):
+            if value.shape != tuple(variable.shape):  # the kernel of a grouped convolution
+                value = dense_kernel(value, variable.shape[2])
             session.run(variable.initializer, {variable.initializer.inputs[1]: value})
         saver = tf.compat.v1.train.Saver(model.weights, save_relative_paths=True)
         saver.save(session, str(folder / CHECKPOINT))
@@ -74,7 +77,21 @@ def _inference_copy(K, trained):
     with warnings.catch_warnings():  # deprecated, and the one way in graph mode
         warnings.simplefilter("ignore")
         K.backend.set_learning_phase(0)
-    return type(trained).from_config(trained.get_config())
+    return type(trained).from_config(_without_groups(trained.get_config()))
+
+
+def _without_groups(config):
+    """Grouped convolutions as full ones: TensorFlow 1 has none on a processor, and a DPU has none, either.
+
+    Keras makes a call of a compiled function of them, which a frozen graph cannot hold.
+    """
+    if isinstance(config, dict):
+        config = {key: _without_groups(value) for key, value in config.items()}
+        if config.get("class_name") == "Conv2D":
+            config["config"]["groups"] = 1
+    elif isinstance(config, list | tuple):
+        config = type(config)(_without_groups(value) for value in config)
+    return config
 
 
 def _describe(tensor):

@@ -87,7 +87,9 @@ DTYPES = {
     19: (np.float16, "half_val"),
 }
 _DT_OF = {
-    np.dtype(t): code for code, (t, _) in DTYPES.items() if code in (DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64)
+    np.dtype(t): code
+    for code, (t, _) in DTYPES.items()
+    if code in (DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64, DT_BOOL)
 }
 PRODUCER = 134
 """GraphDef version of TensorFlow 1.15: any later reader accepts it."""
@@ -246,7 +248,15 @@ def _set_attribute(attribute, value):
         tensor.tensor_content = np.ascontiguousarray(value).tobytes()
 
 
+def set_constant(node, array):
+    """Make `node` a Const that holds `array` (types as `add_constant`), under its name."""
+    node.op = "Const"
+    node.attr.clear()
+    _set_attribute(node.attr["dtype"], ("type", _DT_OF[array.dtype]))
+    _set_attribute(node.attr["value"], array)
+
+
 def add_constant(graph, name, array):
-    """Append a Const node holding `array` (float32, float64, int32 or int64); returns its name."""
+    """Append a Const node holding `array` (float32, float64, int32, int64 or bool); returns its name."""
     array = np.asarray(array)
     return add_node(graph, "Const", name, dtype=("type", _DT_OF[array.dtype]), value=array)

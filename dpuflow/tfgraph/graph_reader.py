@@ -4,28 +4,45 @@ The reader walks back from the output, turns each TensorFlow node into a layer, 
 evaluates everything that depends on constants only. Per-channel arithmetic with
 constants (bias, batch normalisation fused or decomposed into Rsqrt / Mul / Sub / Add)
 becomes `batch_norm` layers, y = x * weights + bias; neighbours merge, and an offset
-right behind a conv or dense layer becomes its bias. Folding proper is the quantizer's
-(`dpuflow.quantize.folding`).
+right behind a conv or dense layer becomes its bias (`merging`). Folding proper is the
+quantizer's (`dpuflow.quantize.folding`).
+
+What the network does not depend on may be anything: an op that cannot be read, on the dead
+side of a training switch say, is an error only when the output needs its value.
 """
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dpuflow.base.errors import UserError, about
-from dpuflow.network import WEIGHTED, Layer, Network
-from dpuflow.tfgraph.graph_def import read_graph_def
+from dpuflow.network import Layer, Network
+from dpuflow.tfgraph.advice import advice
+from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
+from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, read_graph_def
+from dpuflow.tfgraph.layer_names import layer_name, shorten_names
+from dpuflow.tfgraph.merging import merge
 from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS
-from dpuflow.tfgraph.node_values import Tensor
+from dpuflow.tfgraph.shape_nodes import reshape_to
+from dpuflow.tfgraph.values import DEAD, Batch, Constant, Tensor, pseudo_node
 
 MAX_ELEMENTS = 2**31
 """Values of one feature map: more cannot be addressed on a DPU (`xir.validate.MAX_ELEMENTS`)."""
 COMPUTED_ELEMENTS = 2**24
 """Elements of constants that a file may describe without holding them, on top of four times its bytes."""
 
-IGNORED_SINKS = {"Const", "NoOp", "Assert", "Placeholder", "PlaceholderWithDefault", "SaveV2", "RestoreV2"}
+DT_UINT8 = 4
+IGNORED_SINKS = {"Const", "NoOp", "Assert", *PLACEHOLDERS, "SaveV2", "RestoreV2"}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The value of a node that cannot be read, and why."""
+
+    error: UserError
 
 
 def read_network(path, input_name=None, output_name=None, input_shape=None, name=None):
@@ -36,7 +53,8 @@ def read_network(path, input_name=None, output_name=None, input_shape=None, name
     path : binary GraphDef with every variable frozen to a constant.
     input_name, output_name : node names; None: the single placeholder and the single
         node that nothing reads.
-    input_shape : (H, W, C), needed only when the placeholder leaves sizes open.
+    input_shape : (H, W, C) of the images, needed when the placeholder leaves sizes open. A placeholder
+        that takes them reshaped (flattened, or grey ones without the channel) is read as one for images.
     name : name of the network (None: the file's stem).
 
     Returns
@@ -76,16 +94,33 @@ class GraphTranslator:
             if not node.name or node.name in self.nodes:
                 raise UserError(f"{where}: node name {node.name!r} is empty or used twice")
             self.nodes[node.name] = node
-        self.unspent = COMPUTED_ELEMENTS + 4 * graph.ByteSize()
+        self.bytes = graph.ByteSize()
         self.input_shape = tuple(input_shape) if input_shape else None
-        self.values = {}
-        self.layers = {}
+        self.input_node = None
+        self.batch = None
+        """Number of images that the placeholder fixes."""
+        self.switches = {}
+        """Placeholder -> its value in inference."""
+        self._start()
+
+    def _start(self):
+        """Begin the translation (again)."""
+        self.unspent = COMPUTED_ELEMENTS + 4 * self.bytes
+        self.values, self.layers = {}, {}
+        self.cropped = set()
+        """Dilated convolutions whose output has been cropped."""
+        self.fixed_batch = {}
+        """Reshape node -> the shape that it stands for with any number of images."""
+        self.binary_outputs = set()
+        """Sigmoid nodes that were read as the probabilities of two classes."""
 
     # -- interface of the handlers in node_translation -------------------------------------
 
     def fail(self, node, problem):
         """Raise the UserError that names the graph, the node and its op."""
-        raise UserError(f"{self.where}: node {node.name!r} (op {node.op}): {problem}")
+        layer = layer_name(node.name, self.nodes)
+        of_layer = "" if layer is None else f"layer {layer!r}, "
+        raise UserError(f"{self.where}: {of_layer}node {node.name!r} (op {node.op}): {problem}")
 
     def emit(self, node, op, inputs, shape, weights=None, bias=None, **attrs):
         """Append the layer that `node` computes; returns its Tensor."""
@@ -110,21 +145,79 @@ class GraphTranslator:
         if self.unspent < 0:
             self.fail(node, "its constants take far more memory than the file holds; is it damaged?")
 
+    def note_fixed_batch(self, node, first, times, others):
+        """A reshape to a fixed number of images: the shape for any number."""
+        self.fixed_batch[node.name] = (-1, *others)
+
     # -- walking ---------------------------------------------------------------------------
 
     def network(self, name, input_name, output_name):
         """Translate what `output_name` depends on."""
         self.output_node = output = self._find_output(output_name)
         order = self._ancestors(output)
-        self.input_node = self._find_input(order, input_name)
-        for node_name in order:
-            self._translate(self.nodes[node_name])
-        value = self.values[output]
-        if not isinstance(value, Tensor):
-            raise UserError(f"{self.where}: output node {output!r} does not depend on the input")
-        layers = self._reachable(value.layer)
-        layers = merge_affine(layers)
+        self._find_input(order, input_name)
+        unknown = [
+            n
+            for n in order
+            if self.nodes[n].op == "Placeholder"
+            and n not in (self.input_node, *self.switches)
+            and self.nodes[n].attr["dtype"].type == DT_BOOL
+        ]
+        value = self._attempt(order, dict.fromkeys(unknown, np.array(False)))
+        if unknown:
+            value = self._settled(order, unknown, value)
+        if isinstance(value, Failed):
+            raise value.error
+        layers = merge(self._reachable(value.layer))
+        for layer in layers:
+            if layer.op == "softmax" and any(layer.name in other.inputs for other in layers):
+                self.fail(
+                    self.nodes[layer.name],
+                    "a softmax (or sigmoid) inside the network; only the last op can be one, on the CPU: end "
+                    "the graph there (models.NAME.output_node of a frozen graph) or use ReLU",
+                )
         return Network(name, shorten_names(layers))
+
+    def _settled(self, order, unknown, as_false):
+        """The output's value with switches whose names say nothing: only inference can be read.
+
+        as_false : the value when they are false.
+        """
+        as_true = self._attempt(order, dict.fromkeys(unknown, np.array(True)))
+        if isinstance(as_true, Failed) and isinstance(as_false, Failed):
+            return as_false
+        if not isinstance(as_true, Failed) and not isinstance(as_false, Failed):
+            self.fail(
+                self.nodes[unknown[0]],
+                "a switch, and the graph can be read with true and with false; freeze it to the constant "
+                "that inference has",
+            )
+        self.switches |= dict.fromkeys(unknown, np.array(not isinstance(as_true, Failed)))
+        return self._attempt(order, {})
+
+    def _attempt(self, order, switches):
+        """The output's Tensor, or Failed, with these values of the switches on top of the known ones."""
+        self._start()
+        for node_name in order:
+            node = self.nodes[node_name]
+            try:
+                self.values[node_name] = self._translate(node, self.switches | switches)
+            except UserError as error:
+                self.values[node_name] = Failed(error)
+        output = self.nodes[self.output_node]
+        value = self.values[self.output_node]
+        try:
+            if not isinstance(value, (Tensor, Failed)):
+                raise UserError(
+                    f"{self.where}: output node {self.output_node!r} does not depend on the input"
+                )
+            if isinstance(value, Tensor) and (value.pad, value.space) != (Tensor("").pad, None):
+                self.fail(output, "the output is padded or cut into blocks, and no convolution follows")
+            if isinstance(value, Tensor) and value.view and math.prod(value.view[1:]) != value.view[-1]:
+                self.fail(output, "the output is a reshaped map, not one value for each class")
+        except UserError as error:
+            return Failed(error)
+        return value
 
     def _find_output(self, wanted):
         if wanted is not None:
@@ -142,23 +235,54 @@ class GraphTranslator:
 
     def _sinks(self):
         read = {split_reference(r.lstrip("^"))[0] for node in self.nodes.values() for r in node.input}
-        return [n for n, node in self.nodes.items() if n not in read and node.op not in IGNORED_SINKS]
+        sinks = [n for n, node in self.nodes.items() if n not in read and node.op not in IGNORED_SINKS]
+        if len(sinks) < 2:
+            return sinks
+        # of a condition there are nodes that only say which side is taken
+        return [sink for sink in sinks if self._sees_images(sink)] or sinks
+
+    def _sees_images(self, name):
+        seen, pending = set(), [name]
+        while pending:
+            node = self.nodes.get(pending.pop())
+            if node is None or node.name in seen:
+                continue
+            if node.op in PLACEHOLDERS and node.attr["dtype"].type != DT_BOOL:
+                return True
+            seen.add(node.name)
+            pending += self._sources(node)
+        return False
 
     def _find_input(self, order, wanted):
-        placeholders = [n for n in order if self.nodes[n].op == "Placeholder"]
+        readers = readers_of([self.nodes[n] for n in order], self._sources)
+        placeholders = {n: self.nodes[n] for n in order if self.nodes[n].op in PLACEHOLDERS}
+        found = {n: inference_value(node, readers) for n, node in placeholders.items()}
+        self.switches = {n: value for n, value in found.items() if value is not None}
         if wanted is not None:
             wanted = split_reference(wanted)[0]
             if wanted not in self.nodes:
                 raise UserError(
-                    f"{self.where}: no node {wanted!r} for the input; placeholders: {placeholders}"
+                    f"{self.where}: no node {wanted!r} for the input; placeholders: {list(placeholders)}"
                 )
-            return wanted
-        if len(placeholders) != 1:
+            self.input_node = wanted
+            return
+        rest = {
+            n: node
+            for n, node in placeholders.items()
+            if n not in self.switches and node.attr["dtype"].type != DT_BOOL
+        }
+        images = [n for n, node in rest.items() if node.op != "PlaceholderWithDefault"] or list(rest)
+        if len(images) != 1:
             raise UserError(
-                f"{self.where}: expected one input placeholder, found {len(placeholders)}: "
-                f"{', '.join(placeholders[:8]) or 'none'}; freeze a training switch to a constant first"
+                f"{self.where}: expected one input placeholder, found {len(images)}: "
+                f"{', '.join(images[:8]) or 'none'}; name the one for the images (models.NAME.input_node) "
+                "and freeze the others to constants"
             )
-        return placeholders[0]
+        self.input_node = images[0]
+
+    def _sources(self, node):
+        """Names of the nodes that `node` takes values from."""
+        return [split_reference(r)[0] for r in node.input if not r.startswith("^")]
 
     def _ancestors(self, output):
         """Names of the nodes `output` depends on, inputs first (iterative depth-first search)."""
@@ -170,7 +294,7 @@ class GraphTranslator:
                 continue
             if name not in self.nodes:
                 raise UserError(f"{self.where}: node {name!r} is read but missing; the graph is incomplete")
-            inputs = [split_reference(r)[0] for r in self.nodes[name].input if not r.startswith("^")]
+            inputs = self._sources(self.nodes[name])
             if state.get(name) == "open":
                 if any(state.get(i) == "open" for i in inputs):
                     raise UserError(
@@ -184,15 +308,22 @@ class GraphTranslator:
             stack.extend(i for i in reversed(inputs) if state.get(i) != "done")
         return order
 
-    def _translate(self, node):
+    def _translate(self, node, switches):
+        """The value of `node`; UserError when it cannot be read."""
         if node.name == self.input_node:
-            self.values[node.name] = self._emit_input(node)
-            return
-        handler = HANDLERS.get(node.op)
-        if handler is None:
-            self.fail(node, _advice(node.op))
+            return self._emit_input(node)
+        if node.name in switches:
+            return Constant(switches[node.name])
         references = [split_reference(r) for r in node.input if not r.startswith("^")]
         inputs = [self._value_of(node, name, index) for name, index in references]
+        if node.op != "Merge" and any(value is DEAD for value in inputs):
+            return DEAD
+        failed = next((value for value in inputs if isinstance(value, Failed)), None)
+        if failed and node.op not in RANDOM:
+            return failed
+        handler = HANDLERS.get(node.op)
+        if handler is None:
+            self.fail(node, advice(node.op, sorted(HANDLERS)))
         least, most = INPUTS.get(node.op, (1, 1))
         if not least <= len(inputs) <= most:
             self.fail(
@@ -200,17 +331,20 @@ class GraphTranslator:
             )
         try:
             with np.errstate(all="ignore"):  # what is not finite is refused where it gets into a layer
-                self.values[node.name] = handler(self, node, inputs)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                return handler(self, node, inputs)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # NumPy checks how shapes, axes and types go together; here its complaint gets the node's name
             self.fail(node, f"its inputs or attributes do not fit each other ({error})")
 
     def _value_of(self, node, name, index):
         value = self.values[name]
-        if isinstance(value, list):  # Switch: one value per output
+        if value is DEAD or isinstance(value, Failed):
+            return value
+        if isinstance(value, list):  # one value per output
             if index >= len(value):
                 self.fail(node, f"reads output {index} of {name!r}, which has {len(value)}")
-            return value[index]
+            value = value[index]
+            index = 0 if value is not None else index
         if index:
             self.fail(
                 node, f"reads output {index} of {name!r}, which only training needs; freeze for inference"
@@ -218,15 +352,39 @@ class GraphTranslator:
         return value
 
     def _emit_input(self, node):
-        shape = self.input_shape
+        """The input layer, of images; seen by the graph as its placeholder has them."""
+        dims = [dim.size for dim in node.attr["shape"].shape.dim]
+        dtype = node.attr["dtype"].type if "dtype" in node.attr else DT_FLOAT
+        if node.op in PLACEHOLDERS and dtype not in (DT_FLOAT, DT_UINT8):
+            self.fail(node, f"has TensorFlow's data type {dtype}; images come as float32 or uint8")
+        self.batch = dims[0] if dims and dims[0] > 0 else None
+        open_rank = not dims or node.attr["shape"].shape.unknown_rank
+        shape, rest = self.input_shape, dims[1:]
         if shape is None:
-            dims = [dim.size for dim in node.attr["shape"].shape.dim]
-            if len(dims) not in (2, 4) or any(d <= 0 for d in dims[1:]):
+            if open_rank or len(dims) not in (2, 3, 4) or any(d <= 0 for d in rest):
                 self.fail(
-                    node, f"input shape {dims} is not (batch, H, W, C) with known sizes; give input_shape"
+                    node,
+                    f"input shape {dims} is not (batch, H, W, C) with known sizes; they come from the data "
+                    "set where the graph is imported (models.NAME.frozen_pb)",
                 )
-            shape = dims[1:]
-        return self.emit(node, "input", [], shape)
+            shape = (*rest, 1) if len(rest) == 2 else tuple(rest)
+        kinds = {4: shape, 3: shape[:2] if shape[2:] == (1,) else None, 2: (math.prod(shape),)}
+        fits = kinds.get(len(dims))
+        if not open_rank and (
+            fits is None or any(d not in (-1, 0, n) for d, n in zip(rest, fits, strict=True))
+        ):
+            self.fail(
+                node,
+                f"takes {_images(rest)}, the data set's images are {_images(shape)}; train and export the "
+                "network for such images, or give it a data set of its own kind",
+            )
+        value = self.emit(node, "input", [], shape)
+        if open_rank or len(dims) == 4 or tuple(shape) == tuple(fits):
+            return value
+        self.batch, batch = None, self.batch
+        value = reshape_to(self, pseudo_node(node, "Reshape", "reshaped"), value, (Batch(), *fits))
+        self.batch = batch
+        return value
 
     def _reachable(self, output):
         wanted, stack = set(), [output]
@@ -238,87 +396,9 @@ class GraphTranslator:
         return [layer for name, layer in self.layers.items() if name in wanted]
 
 
-_ADVICE = {
-    "VariableV2": "the graph is not frozen; turn variables into constants first",
-    "VarHandleOp": "the graph is not frozen; turn variables into constants first",
-    "ReadVariableOp": "the graph is not frozen; turn variables into constants first",
-    "Sigmoid": "the DPU has no sigmoid; use ReLU, or end the graph before this node (output_name)",
-    "Tanh": "the DPU has no tanh; use ReLU",
-    "Elu": "the DPU has no ELU; use ReLU or LeakyReLU(0.1)",
-    "ArgMax": "name the softmax or logits node as the output instead",
-    "SpaceToBatchND": "dilated convolution in its batch form; freeze it as Conv2D with dilations",
-    "PartitionedCall": "a function call; inline functions when freezing (constant folding does it)",
-    "StatefulPartitionedCall": "a function call; inline functions when freezing (constant folding does it)",
-}
-
-
-def _advice(op):
-    advice = _ADVICE.get(op, "retrain the network without it, or end the graph before it (output_name)")
-    return f"not supported on the DPU path: {advice}. Supported ops: {', '.join(sorted(HANDLERS))}"
-
-
-def merge_affine(layers):
-    """Merge chains of batch_norm layers, and turn a pure offset behind a weighted layer into its bias."""
-    while True:
-        by_name = {layer.name: layer for layer in layers}
-        readers = {}
-        for layer in layers:
-            for name in layer.inputs:
-                readers.setdefault(name, []).append(layer)
-        for layer in layers:
-            if layer.op != "batch_norm":
-                continue
-            before = by_name[layer.inputs[0]]
-            if len(readers[before.name]) == 1 and _absorb(before, layer):
-                layers = bypass(layers, layer.name, before.name)
-                break
-            if np.all(layer.weights == 1) and np.all(layer.bias == 0) and before.op != "input":
-                layers = bypass(layers, layer.name, before.name)
-                break
-        else:
-            return layers
-
-
-def _absorb(before, affine):
-    """Merge `affine` into `before` if that is batch_norm, or a weighted layer and affine a mere offset."""
-    if before.op == "batch_norm":
-        before.bias = (before.bias * affine.weights + affine.bias).astype(np.float32)
-        before.weights = (before.weights * affine.weights).astype(np.float32)
-        return True
-    if before.op in WEIGHTED and np.all(affine.weights == 1):
-        before.bias = affine.bias if before.bias is None else (before.bias + affine.bias).astype(np.float32)
-        return True
-    return False
-
-
-def bypass(layers, removed, replacement):
-    """The layers without `removed`, whose readers read `replacement` instead."""
-    for layer in layers:
-        layer.inputs = [replacement if name == removed else name for name in layer.inputs]
-    return [layer for layer in layers if layer.name != removed]
-
-
-def shorten_names(layers):
-    """Name layers after their scope: "model/conv2d/Conv2D" -> "conv2d", where that stays unique.
-
-    The input keeps its node's name, because the evaluation graph is fed under it.
-    """
-    paths = {layer.name: layer.name.split("/") for layer in layers}
-    scoped = {name: parts[:-1] if len(parts) > 1 else parts for name, parts in paths.items()}
-    prefix = 0
-    inner = [scoped[layer.name] for layer in layers if layer.op != "input"]
-    while inner and all(len(parts) > prefix + 1 for parts in inner) and len({p[prefix] for p in inner}) == 1:
-        prefix += 1
-    final, taken = {}, set()
-    for layer in layers:
-        short = layer.name if layer.op == "input" else "/".join(scoped[layer.name][prefix:])
-        if short in taken:  # a second op of the same scope, say the ReLU of a dense layer
-            short = "/".join(paths[layer.name][prefix:])
-        final[layer.name] = short
-        taken.add(short)
-    if len(set(final.values())) != len(final):
-        return layers
-    for layer in layers:
-        layer.inputs = [final[name] for name in layer.inputs]
-        layer.name = final[layer.name]
-    return layers
+def _images(shape):
+    """A shape in words: (28, 28, 1) -> "28x28 with 1 channel"."""
+    shown = ["any size" if n <= 0 else str(n) for n in shape]
+    if len(shape) != 3:
+        return f"inputs of the shape ({', '.join(['images', *shown])})"
+    return f"images of {shown[0]}x{shown[1]} with {shown[2]} channel{'s' * (shape[2] != 1)}"

@@ -11,7 +11,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.network import Layer, Network
 from dpuflow.quantize.folding_arithmetic import Parameters
-from dpuflow.tfgraph.node_translation import window
+from dpuflow.tfgraph.weighted_nodes import window
 
 
 def read_keras(model):

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_file import save_model
+from dpuflow.quantize.engine import run_float
 from dpuflow.tfgraph.checkpoint import CHECKPOINT_FILES, convert
 from dpuflow.tfgraph.freeze import FrozenGraph, compare_with_keras, freeze
 from dpuflow.tfgraph.graph_def import read_graph_def
+from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.training.model_builder import build_model
 from dpuflow.training.trainer import compile_model, seed_everything
 
@@ -77,6 +81,56 @@ def test_a_graph_of_another_model_is_noticed(chain, tmp_path):
     images = np.random.default_rng(4).integers(0, 256, (50, 8, 8, 1), np.uint8)
     with pytest.raises(UserError, match="not the trained model"):
         compare_with_keras(folder / "frozen_graph.pb", nodes, tmp_path / "other.h5", images, SCALING, 1e-5)
+
+
+def test_the_allowed_difference_goes_with_the_size_of_the_outputs(tmp_path):
+    """Rounding that a deep network's float32 sums leave is no other network; a changed weight is one."""
+    K = keras()
+    images = np.random.default_rng(4).integers(0, 256, (64, 4, 4, 1), np.uint8)
+    x = K.Input((4, 4, 1))
+    model = K.Model(x, K.layers.Dense(3, name="logits")(K.layers.Flatten()(x)))
+    kernel = np.random.default_rng(5).normal(0, 200, (16, 3)).astype(np.float32)
+    model.set_weights([kernel, np.zeros(3, np.float32)])
+    nodes = convert_and_freeze(model, tmp_path)
+    model.set_weights([kernel * np.float32(1 + 2e-6), np.zeros(3, np.float32)])
+    save_model(model, tmp_path / "m.h5")
+    result = compare_with_keras(tmp_path / "g.pb", nodes, tmp_path / "m.h5", images, SCALING, 1e-5)
+    assert result["max_difference"] > 1e-3 and result["predictions_equal"]
+    model.set_weights([kernel * np.float32(1 + 1e-4), np.zeros(3, np.float32)])
+    save_model(model, tmp_path / "m.h5")
+    with pytest.raises(
+        UserError, match=r"image \d+ .* output \d: .*1\.0e-04 of the largest output.* in 0 of 64"
+    ):
+        compare_with_keras(tmp_path / "g.pb", nodes, tmp_path / "m.h5", images, SCALING, 1e-5)
+
+
+def convert_and_freeze(model, folder):
+    save_model(model, folder / "m.h5")
+    nodes = convert(folder / "m.h5", folder / "tf")
+    freeze(folder / "tf", nodes, folder / "g.pb")
+    return nodes
+
+
+def test_layers_that_keras_writes_in_several_nodes_are_read_as_one(tmp_path):
+    """Grouped and dilated convolutions, and a dense layer on a map: from H5 to the network."""
+    K = keras()
+    seed_everything(3)
+    x = K.Input((7, 7, 4))
+    y = K.layers.Conv2D(6, 3, groups=2, activation="relu")(x)
+    y = K.layers.Conv2D(4, 3, dilation_rate=2, padding="same", activation="relu", name="dilated")(y)
+    y = K.layers.Dense(5, activation="relu", name="on_map")(y)
+    model = K.Model(x, K.layers.Dense(3)(K.layers.GlobalMaxPooling2D()(y)))
+    rng = np.random.default_rng(6)
+    model.set_weights([rng.normal(0, 0.4, w.shape).astype(np.float32) for w in model.get_weights()])
+    images = rng.integers(0, 256, (9, 7, 7, 4), np.uint8)
+    expected = model(scale_pixels(images, SCALING)).numpy()
+    nodes = convert_and_freeze(model, tmp_path)
+    compare_with_keras(tmp_path / "g.pb", nodes, tmp_path / "m.h5", images, SCALING, 1e-6)
+    network = read_network(tmp_path / "g.pb")
+    assert [layer.op for layer in network.layers if layer.weights is not None] == ["conv"] * 3 + ["dense"]
+    assert network["dilated"].attrs["dilation"] == (2, 2)
+    got = run_float(network, scale_pixels(images, SCALING))[network.output.name]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_conversion_and_freezing_repeat_to_the_byte(chain, tmp_path):

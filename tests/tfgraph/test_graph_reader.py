@@ -34,6 +34,14 @@ def conv(tf, x, filters, kernel=3, strides=1, padding="SAME", **options):
     return tf.nn.conv2d(x, constant(kernel, kernel, x.shape[-1], filters), strides, padding, **options)
 
 
+def dilated_in_blocks(tf, x, filters, rate, padding):
+    """SpaceToBatchND - Conv2D - BatchToSpaceND, as tf.nn.convolution writes a dilated one."""
+    kernel = constant(3, 3, x.shape[-1], filters)
+    return tf.nn.with_space_to_batch(
+        x, rate, padding, lambda y, _, __: tf.nn.conv2d(y, kernel, 1, "VALID"), filter_shape=kernel.shape
+    )
+
+
 def keras_flatten(tf, x):
     """The Shape - StridedSlice - Pack - Reshape pattern of Keras."""
     return tf.reshape(x, tf.stack([tf.shape(x)[0], int(np.prod(x.shape[1:]))]))
@@ -102,6 +110,50 @@ BUILDERS = {
     "conv_relu_bn_depthwise": lambda tf, x: tf.nn.depthwise_conv2d(
         batch_norm(tf, tf.nn.relu(conv(tf, x, 2))), constant(3, 3, 2, 1), [1, 1, 1, 1], "SAME"
     ),
+    "conv_grouped": lambda tf, x: tf.nn.relu(tf.nn.conv2d(x, constant(3, 3, 1, 4), 2, "SAME")),
+    "conv_dilated_in_blocks": lambda tf, x: tf.nn.relu(
+        tf.nn.bias_add(dilated_in_blocks(tf, x, 4, [2, 3], "SAME"), constant(4))
+    ),
+    "conv_dilated_in_blocks_valid": lambda tf, x: dilated_in_blocks(tf, x, 3, [2, 2], "VALID"),
+    "depthwise_dilated": lambda tf, x: tf.nn.depthwise_conv2d(
+        x, constant(3, 3, 2, 1), [1, 1, 1, 1], "SAME", dilations=[2, 2]
+    ),
+    "relu_inside_dilated": lambda tf, x: tf.nn.with_space_to_batch(
+        x,
+        [2, 2],
+        "SAME",
+        lambda y, _, __: tf.nn.relu(tf.nn.conv2d(y, constant(3, 3, 2, 3), 1, "VALID") + constant(3)),
+        filter_shape=[3, 3, 2, 3],
+    ),
+    "dense_on_a_map": lambda tf, x: tf.nn.relu(
+        tf.nn.bias_add(tf.tensordot(x, constant(2, 5), [[3], [0]]), constant(5))
+    ),
+    "dense_on_rows_of_pixels": lambda tf, x: tf.reshape(
+        tf.nn.relu(tf.matmul(tf.reshape(x, [-1, 2]), constant(2, 5)) + constant(5)), [-1, 7, 6, 5]
+    ),
+    "global_max": lambda tf, x: dense(tf, tf.reduce_max(x, [1, 2]), 3),
+    "global_max_keep": lambda tf, x: conv(
+        tf, tf.reduce_max(conv(tf, x, 4), [1, 2], keepdims=True), 3, kernel=1
+    ),
+    "add_n": lambda tf, x: tf.nn.relu(tf.add_n([conv(tf, x, 3), conv(tf, x, 3), conv(tf, x, 3)])),
+    "old_concat": lambda tf, x: tf.raw_ops.Concat(concat_dim=3, values=[conv(tf, x, 3), x]),
+    "max_pool_v2": lambda tf, x: tf.raw_ops.MaxPoolV2(
+        input=x, ksize=[1, 2, 3, 1], strides=[1, 2, 1, 1], padding="VALID"
+    ),
+    "fully_convolutional_softmax": lambda tf, x: tf.nn.softmax(
+        conv(tf, tf.reduce_mean(x, [1, 2], keepdims=True), 3, kernel=1)
+    ),
+    "softmax_squeezed": lambda tf, x: tf.squeeze(
+        tf.nn.softmax(conv(tf, tf.reduce_mean(x, [1, 2], keepdims=True), 3, kernel=1)), [1, 2]
+    ),
+    "channels_reversed": lambda tf, x: conv(tf, x[..., ::-1] - constant(2), 3),
+    "channels_gathered": lambda tf, x: dense(tf, keras_flatten(tf, tf.gather(x, [1, 0, 1], axis=-1)), 3),
+    "reverse_v2": lambda tf, x: tf.nn.max_pool2d(tf.reverse(x, [-1]), 2, 2, "VALID"),
+    "groups_written_out": lambda tf, x: tf.concat([conv(tf, part, 2) for part in tf.split(x, 2, -1)], -1),
+    "vector_slice": lambda tf, x: dense(tf, dense(tf, keras_flatten(tf, x), 6)[:, 1:4], 3),
+    "dropout_in_inference": lambda tf, x: tf.compat.v1.nn.dropout(
+        x, keep_prob=tf.compat.v1.placeholder_with_default(0.5, [], name="keep_prob")
+    ),
     "dense_relu_bn_softmax": lambda tf, x: tf.nn.softmax(
         tf.nn.relu(dense(tf, keras_flatten(tf, x), 6)) * constant(6) + constant(6)
     ),
@@ -119,12 +171,15 @@ def tf():
 def test_reads_and_folds_as_tensorflow_computes(tf, name, tmp_path):
     x = RANDOM.normal(size=(4, 7, 6, 2)).astype(np.float32)
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        tf.compat.v1.set_random_seed(1)
         placeholder = tf.compat.v1.placeholder(tf.float32, [None, 7, 6, 2], name="images")
         y = tf.identity(BUILDERS[name](tf, placeholder), name="result")
-        expected = session.run(y, {placeholder: x})
+        inference = {f"{n.name}:0": 1.0 for n in graph.as_graph_def().node if n.name == "keep_prob"}
+        expected = session.run(y, {placeholder: x, **inference})
         (tmp_path / "g.pb").write_bytes(graph.as_graph_def().SerializeToString())
     network, nodes = read_network_and_nodes(tmp_path / "g.pb")
     assert nodes == {"input": "images", "output": "result"}
+    expected = expected.reshape(len(x), *network.output.shape)
     np.testing.assert_allclose(run_float(network, x)[network.output.name], expected, atol=2e-5)
     for how in ("fold", "depthwise"):
         folded, _ = fold(network, how)
@@ -194,10 +249,10 @@ def test_several_inputs_or_outputs_are_listed(tmp_path):
     with pytest.raises(UserError, match=r"found 2: model/out/Softmax, other"):
         read_network(tmp_path / "g.pb")
     graph = small_graph()
-    add_node(graph, "Placeholder", "switch", dtype=("type", 10))
-    graph.node[1].input.append("switch")
+    add_node(graph, "Placeholder", "rate", dtype=("type", 1))
+    graph.node[1].input.append("rate")
     write_graph_def(tmp_path / "g.pb", graph)
-    with pytest.raises(UserError, match="one input placeholder, found 2: in, switch"):
+    with pytest.raises(UserError, match="one input placeholder, found 2: in, rate"):
         read_network(tmp_path / "g.pb")
 
 
@@ -205,7 +260,7 @@ def test_open_input_sizes_need_a_shape(tmp_path):
     graph = small_graph()
     graph.node[0].attr["shape"].shape.dim[1].size = -1
     write_graph_def(tmp_path / "g.pb", graph)
-    with pytest.raises(UserError, match="give input_shape"):
+    with pytest.raises(UserError, match="come from the data set"):
         read_network(tmp_path / "g.pb")
     assert read_network(tmp_path / "g.pb", input_shape=(2, 2, 1)).input.shape == (2, 2, 1)
 

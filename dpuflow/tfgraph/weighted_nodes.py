@@ -1,0 +1,183 @@
+"""TensorFlow's convolutions and dense layers: one handler per op, see `values` for what a handler is."""
+
+import numpy as np
+
+from dpuflow.tfgraph.dilation import dilated, in_space
+from dpuflow.tfgraph.groups import dense_kernel
+from dpuflow.tfgraph.shape_nodes import channel_product
+from dpuflow.tfgraph.values import (
+    NO_PAD,
+    Tensor,
+    activation,
+    channels_last,
+    constant,
+    each_value,
+    feature_map,
+    ints,
+    text,
+)
+
+
+def window(size, kernel, stride, dilation, padding):
+    """Output length and (before, after) padding of one axis; TensorFlow's SAME / VALID rule."""
+    reach = (kernel - 1) * dilation + 1
+    if padding == "SAME":
+        length = -(-size // stride)
+        total = max((length - 1) * stride + reach - size, 0)
+        return length, total // 2, total - total // 2
+    return (size - reach) // stride + 1, 0, 0
+
+
+def spatial(translator, node, key, values=None):
+    """(height, width) of a list attribute with one entry per axis of NHWC; the others must be 1."""
+    values = ints(node, key, [1, 1, 1, 1]) if values is None else values
+    if len(values) != 4 or values[0] != 1 or values[3] != 1 or not 1 <= min(values) <= max(values) < 2**31:
+        translator.fail(node, f"{key} {values}: expected [1, height, width, 1]")
+    return values[1], values[2]
+
+
+def _weights(translator, node, value, axes):
+    """Constant float32 weights with so many axes."""
+    array = constant(translator, node, value, "the weights").astype(np.float32)
+    if array.ndim != axes or not array.size:
+        translator.fail(node, f"weights of shape {array.shape}; expected {axes} axes")
+    return array
+
+
+def sliding(translator, node, layer, kernel, pending, strides=None):
+    """(output H, W) and attributes kernel, stride, dilation, pad of a convolution or pooling node."""
+    channels_last(translator, node)
+    strides = strides or spatial(translator, node, "strides")
+    dilations = spatial(translator, node, "dilations")
+    padding = text(node, "padding", "VALID")
+    if padding not in ("SAME", "VALID", "EXPLICIT"):
+        translator.fail(node, f"padding {padding!r} is not SAME, VALID or EXPLICIT")
+    if min(kernel) < 1:
+        translator.fail(node, f"a window of {tuple(kernel)}")
+    left, right, top, bottom = pending
+    if padding == "EXPLICIT":
+        explicit = ints(node, "explicit_paddings", [0] * 8)
+        if len(explicit) != 8 or any(explicit[:2] + explicit[6:]) or min(explicit) < 0:
+            translator.fail(node, f"explicit_paddings {explicit} are not 8 numbers that pad height and width")
+        top, bottom, left, right = (
+            top + explicit[2],
+            bottom + explicit[3],
+            left + explicit[4],
+            right + explicit[5],
+        )
+        padding = "VALID"
+    if padding == "SAME" and pending != NO_PAD:
+        translator.fail(node, "explicit padding followed by SAME padding is not supported")
+    height, width, _ = layer.shape
+    out_h, t, b = window(height + top + bottom, kernel[0], strides[0], dilations[0], padding)
+    out_w, le, r = window(width + left + right, kernel[1], strides[1], dilations[1], padding)
+    if out_h <= 0 or out_w <= 0:
+        translator.fail(node, f"kernel {tuple(kernel)} is larger than its input {layer.shape}")
+    attrs = {
+        "kernel": (int(kernel[1]), int(kernel[0])),
+        "stride": strides[::-1],
+        "dilation": dilations[::-1],
+        "pad": (left + le, right + r, top + t, bottom + b),
+    }
+    return (out_h, out_w), attrs
+
+
+def _convolved(translator, node, value, layer, kernel):
+    """`sliding` of a convolution; between SpaceToBatchND and BatchToSpaceND it is a dilated one."""
+    if value.space is None:
+        return sliding(translator, node, layer, kernel, value.pad)
+    dilation = dilated(translator, node, value.space)
+    plain = type(node)(name=node.name, op=node.op)
+    plain.attr["dilations"].list.i.extend([1, *dilation, 1])
+    return sliding(translator, plain, layer, kernel, value.space.pad)
+
+
+def _conv2d(translator, node, inputs):
+    layer = feature_map(translator, node, inputs[0])
+    weights = _weights(translator, node, inputs[1], 4)  # HWIO
+    channels = layer.shape[-1]
+    if weights.shape[2] != channels:
+        weights = ungrouped(translator, node, weights, channels)
+    (height, width), attrs = _convolved(translator, node, inputs[0], layer, weights.shape[:2])
+    shape = (height, width, weights.shape[3])
+    return in_space(inputs[0], translator.emit(
+        node, "conv", [layer.name], shape, np.ascontiguousarray(weights.transpose(3, 0, 1, 2)), None,
+        **attrs, activation="NONE",
+    ))  # fmt: skip
+
+
+def ungrouped(translator, node, weights, channels):
+    """HWIO weights of a grouped convolution as those of a full one, which every DPU has: zeros elsewhere."""
+    each, outputs = weights.shape[2:]
+    groups = channels // each
+    if channels % each or outputs % groups:
+        translator.fail(
+            node,
+            f"weights for {each} channels, {outputs} outputs, do not divide an input of {channels} channels",
+        )
+    translator.spend(node, weights.size * groups)
+    return dense_kernel(weights, channels)
+
+
+def _depthwise(translator, node, inputs):
+    layer = feature_map(translator, node, inputs[0])
+    weights = _weights(translator, node, inputs[1], 4)  # HWCM
+    kernel_h, kernel_w, channels, multiplier = weights.shape
+    if channels != layer.shape[-1]:
+        translator.fail(node, f"weights for {channels} channels, its input has {layer.shape[-1]}")
+    (height, width), attrs = _convolved(translator, node, inputs[0], layer, (kernel_h, kernel_w))
+    shape = (height, width, channels * multiplier)
+    if attrs["dilation"] != (1, 1):
+        weights, attrs = _spread(translator, node, weights, attrs)
+        kernel_h, kernel_w = weights.shape[:2]
+    if multiplier == 1:
+        op, weights = "depthwise_conv", weights.transpose(3, 0, 1, 2)
+    else:  # the same function as an ordinary convolution with zeros, which every DPU has
+        translator.spend(node, weights.size * channels)
+        op, dense = "conv", np.zeros((channels * multiplier, kernel_h, kernel_w, channels), np.float32)
+        for c in range(channels):
+            dense[c * multiplier : (c + 1) * multiplier, :, :, c] = weights[:, :, c].transpose(2, 0, 1)
+        weights = dense
+    return in_space(
+        inputs[0],
+        translator.emit(
+            node, op, [layer.name], shape, np.ascontiguousarray(weights), None, **attrs, activation="NONE"
+        ),
+    )
+
+
+def _spread(translator, node, weights, attrs):
+    """A dilated kernel as a larger one with zeros: no DPU has a dilated depthwise convolution."""
+    (dil_w, dil_h), (height, width) = attrs["dilation"], weights.shape[:2]
+    size = (height - 1) * dil_h + 1, (width - 1) * dil_w + 1
+    translator.spend(node, size[0] * size[1] * weights.shape[2] * weights.shape[3])
+    spread = np.zeros((*size, *weights.shape[2:]), np.float32)
+    spread[::dil_h, ::dil_w] = weights
+    return spread, {**attrs, "kernel": size[::-1], "dilation": (1, 1)}
+
+
+def _matmul(translator, node, inputs):
+    if node.attr["transpose_a"].b:
+        translator.fail(node, "transpose_a is not supported")
+    layer = each_value(translator, node, inputs[0])
+    weights = _weights(translator, node, inputs[1], 2)
+    weights = weights if node.attr["transpose_b"].b else weights.T  # [OC, IN]
+    if inputs[0].view is not None and len(inputs[0].view) == 2 and layer.shape[-1] == weights.shape[1]:
+        # a dense layer over the channels of each pixel: the pixels stand as rows here
+        rows = channel_product(translator, node, layer, np.ascontiguousarray(weights))
+        return Tensor(rows.layer, view=(inputs[0].view[0], len(weights)))
+    activation(translator, node, inputs[0])
+    if layer.shape != (weights.shape[1],):
+        translator.fail(
+            node, f"expects a vector of {weights.shape[1]}, its input has shape {layer.shape}; flatten first"
+        )
+    shape = (weights.shape[0],)
+    return translator.emit(
+        node, "dense", [layer.name], shape, np.ascontiguousarray(weights), None, activation="NONE"
+    )
+
+
+INPUTS = dict.fromkeys(("Conv2D", "DepthwiseConv2dNative", "MatMul"), (2, 2))
+"""op -> (fewest, most) inputs."""
+
+HANDLERS = {"Conv2D": _conv2d, "DepthwiseConv2dNative": _depthwise, "MatMul": _matmul}
