@@ -171,6 +171,13 @@ COMMON_OP_ATTRS = {
 }
 """Attributes that the vendor's tools put on ops beyond the definitions (xmodel.md 2.1 and 2.2) -> kind."""
 
+INFORMATIVE = frozenset(
+    name
+    for name in COMMON_OP_ATTRS
+    if name in ("bias_term", "in_dim", "out_dim") or name.startswith("quant_")
+)
+"""Those of them that nothing reads; older tools may have written them otherwise."""
+
 TENSOR_ATTRS = {
     "fix_point": "int32",
     "bit_width": "int32",

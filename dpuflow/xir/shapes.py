@@ -29,12 +29,16 @@ MAX_PAD = 255
 """Far beyond what a network's window pads by (the DPU's fields end at 15); bounds memory."""
 
 
+MAX_SCALE = 256
+"""Of resampling, either way; bounds memory as well."""
+
+
 class ShapeError(ValueError):
     """The inputs and attributes of an op do not fit each other; the message says how."""
 
 
 UNCHECKED = opdefs.OTHER_TYPES | {
-    *("upsample-fix", "downsample-fix", "strided_slice", "strided_slice-fix", "argmax", "argmax-fix"),
+    *("strided_slice", "strided_slice-fix", "argmax", "argmax-fix"),
 }
 """Types of XIR without a rule here: their stored output is taken as it is, and none can be added."""
 
@@ -148,10 +152,33 @@ def _transposed_conv(op, inputs):
     if weights[1:] != (kernel_h, kernel_w, shape[3]):
         raise ShapeError(f"weights {list(weights)} do not fit kernel {(kernel_w, kernel_h)} on {list(shape)}")
     stride_w, stride_h = _numbers(op, "stride", 2, 1)
+    dilation_w, dilation_h = _numbers(op, "dilation", 2, 1)
     left, right, top, bottom = _numbers(op, "pad", 4, 0)
-    height = (shape[1] - 1) * stride_h + kernel_h - top - bottom
-    width = (shape[2] - 1) * stride_w + kernel_w - left - right
+    mode = "FLOOR" if op.type.endswith("-fix") else op.attr("pad_mode")
+    height = _transposed_output(shape[1], kernel_h, stride_h, dilation_h, top + bottom, mode)
+    width = _transposed_output(shape[2], kernel_w, stride_w, dilation_w, left + right, mode)
     return shape[0], height, width, weights[0]
+
+
+def _transposed_output(size, kernel, stride, dilation, pad, mode):
+    """Length of a transposed convolution along one axis, by XIR's inference."""
+    if mode in ("FLOOR", "CEIL"):
+        return (size - 1) * stride + (kernel - 1) * dilation + 1 - pad
+    if mode == "SAME":
+        return size * stride
+    if mode == "VALID":
+        return (size - 1) * stride + kernel
+    raise ShapeError(f"pad_mode {mode!r} is not FLOOR, CEIL, SAME or VALID")
+
+
+def _resample(op, inputs):
+    """upsample-fix cuts a fraction of a pixel off, downsample-fix makes one of it; scale is (w, h)."""
+    (batch, height, width, channels), scale = _one(inputs, "input", 4), op.attr("scale")
+    if not all(math.isfinite(factor) and 0 < factor <= MAX_SCALE for factor in scale):
+        raise ShapeError(f"scale must be two numbers above 0 and up to {MAX_SCALE}, found {scale}")
+    if op.type == "downsample-fix":
+        return batch, math.ceil(height / scale[1]), math.ceil(width / scale[0]), channels
+    return batch, int(height * scale[1]), int(width * scale[0]), channels
 
 
 def _pool(op, inputs):
@@ -306,6 +333,7 @@ _RULES = {
     **dict.fromkeys(_CONVOLUTIONS, _conv),
     **dict.fromkeys(("transposed-conv2d", "transposed-conv2d-fix"), _transposed_conv),
     **dict.fromkeys(_POOLS, _pool),
+    **dict.fromkeys(("upsample-fix", "downsample-fix"), _resample),
     **dict.fromkeys(_BROADCAST, _broadcast),
     **dict.fromkeys(("concat", "concat-fix"), _concat),
     **dict.fromkeys(_RESHAPES, _reshape),

@@ -268,6 +268,7 @@ def kinds(graph):
         for place, attrs, kinds in places
         for name in attrs
         if name in kinds and attrs.kind(name) != kinds[name]
+        if name not in opdefs.INFORMATIVE
     ]
 
 

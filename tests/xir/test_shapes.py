@@ -69,6 +69,7 @@ def built(type_, inputs, attrs):
     return graph.add_op("op", type_, arguments, attrs).tensor.shape
 
 
+TRANSPOSED = {"input": [(1, 5, 7, 4)], "weights": [(6, 2, 3, 4)]}
 WINDOW = {"kernel": [3, 2], "stride": [2, 1], "pad": [1, 1, 0, 0], "pad_mode": "FLOOR"}
 
 
@@ -89,6 +90,12 @@ WINDOW = {"kernel": [3, 2], "stride": [2, 1], "pad": [1, 1, 0, 0], "pad_mode": "
         ("concat", {"input": [(1, 5, 7, 4), (1, 5, 7, 2)]}, {"axis": -1}, (1, 5, 7, 6)),
         ("reshape", {"input": [(2, 3, 4)]}, {"shape": [0, -1]}, (2, 12)),
         ("stack", {"input": [(3, 4), (3, 4)]}, {"axis": -1}, (3, 4, 2)),
+        ("transposed-conv2d", TRANSPOSED, WINDOW, (1, 6, 13, 6)),
+        ("transposed-conv2d", TRANSPOSED, {**WINDOW, "dilation": [1, 3]}, (1, 8, 13, 6)),
+        ("transposed-conv2d", TRANSPOSED, {**WINDOW, "pad_mode": "SAME"}, (1, 5, 14, 6)),
+        ("transposed-conv2d", TRANSPOSED, {**WINDOW, "pad_mode": "VALID"}, (1, 6, 15, 6)),
+        ("upsample-fix", {"input": [(1, 5, 7, 4)]}, {"mode": "NEAREST", "scale": [1.5, 3.0]}, (1, 15, 10, 4)),
+        ("downsample-fix", {"input": [(1, 5, 7, 4)]}, {"mode": "NEAREST", "scale": [2.0, 5.0]}, (1, 1, 4, 4)),
         ("flatten", {"input": [(1, 5, 7, 4)]}, {"start_axis": 1, "end_axis": -1}, (1, 140)),
         ("matmul", {"input": [(1, 8), (3, 8)]}, {"transpose_a": False, "transpose_b": True}, (1, 3)),
         ("transpose", {"input": [(1, 5, 7, 4)]}, {"order": [0, 3, 1, 2]}, (1, 4, 5, 7)),
@@ -110,6 +117,12 @@ def test_rules(type_, inputs, attrs, expected):
         ("concat", {"input": [(1, 5, 7, 4), (1, 6, 7, 4)]}, {"axis": 3}, "differ outside axis 3"),
         ("reshape", {"input": [(2, 3, 4)]}, {"shape": [5, -1]}, "cannot be reshaped"),
         ("stack", {"input": [(3, 4), (3, 5)]}, {"axis": 0}, "not of one shape"),
+        (
+            "upsample-fix",
+            {"input": [(1, 5, 7, 4)]},
+            {"mode": "NEAREST", "scale": [-1.0, 2.0]},
+            "scale must be",
+        ),
         ("transpose", {"input": [(1, 5)]}, {"order": [0, 0]}, "not a permutation"),
     ],
 )

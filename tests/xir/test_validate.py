@@ -197,6 +197,13 @@ def test_return_ops_that_are_gone_are_odd_but_run():
     assert "odd, but it runs: graph: return_ops names 'y_fix'" in describe(graph)
 
 
+def test_attributes_that_nothing_reads_may_be_of_any_kind():
+    graph = small_graph()
+    graph.op("conv").attrs.set("in_dim", 3, "int64")
+    graph.op("conv").attrs.set("quant_in_signed", 1, "int32")
+    assert validate.validate(graph, strict=True) == []
+
+
 def joined(type_, attrs):
     """A graph that joins (or moves) tensors of fix_points 3 and 4 into one of 3."""
     graph = Graph("g")
