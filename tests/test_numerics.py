@@ -7,6 +7,7 @@ from dpuflow.base.numerics import (
     average_pool_factor,
     dequantize,
     input_table,
+    is_exact_add,
     quantize,
     round_half_away,
     round_half_even,
@@ -69,3 +70,30 @@ def test_input_table_rounds_and_saturates_where_the_tutorial_wrapped():
 )  # fmt: skip
 def test_average_pool_factors_of_the_facts(window, factor):
     assert average_pool_factor(*window) == factor
+
+
+def add_results(fix_in, fix_out, guard):
+    """Every int8 combination added with `guard` bits below the coarsest input's step, in naive integers."""
+    least = min(fix_in)
+    grids = np.meshgrid(*[np.arange(-128, 128, 1 if len(fix_in) == 2 else 5)] * len(fix_in), indexing="ij")
+    total = sum((x << guard) >> (fix - least) for x, fix in zip(grids, fix_in, strict=True))
+    shift = guard + least - fix_out
+    half = (1 << shift) // 2 if shift > 0 else 0
+    return np.clip((total + half) >> shift if shift > 0 else total << -shift, -128, 127)
+
+
+def test_the_additions_called_exact_are_exact():
+    """The instruction's 2 guard bits against the reference's 7; beyond the rule pairs differ."""
+    for difference in range(11):
+        for above in range(-3, 4):
+            fix = (3, 3 + difference)
+            same = np.array_equal(add_results(fix, 3 + above, 2), add_results(fix, 3 + above, 7))
+            assert same or not is_exact_add(fix, 3 + above), (difference, above)
+            if above <= 1:
+                assert is_exact_add(fix, 3 + above)
+    assert not is_exact_add((3, 6), 5)
+    assert not np.array_equal(add_results((3, 6), 5, 2), add_results((3, 6), 5, 7))
+    assert is_exact_add((3, 5, 9), 4) and is_exact_add((3, 4, 5, 5), 9)
+    np.testing.assert_array_equal(add_results((3, 5, 9), 4, 2), add_results((3, 5, 9), 4, 7))
+    assert not is_exact_add((3, 7, 9), 3)
+    assert not np.array_equal(add_results((3, 7, 9), 3, 2), add_results((3, 7, 9), 3, 7))

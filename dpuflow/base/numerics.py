@@ -76,6 +76,24 @@ def dequantize(q, fix_point):
     return np.ldexp(np.asarray(q, dtype=np.float64), -fix_point)
 
 
+ADD_GUARD_BITS = 2
+"""Bits that the add instruction keeps below the coarsest input's step; the reference semantics keep 7."""
+SHIFT_READ_MAX = 15
+"""Greatest difference between the fix_points of an addition's inputs (xmodel.md 4)."""
+
+
+def is_exact_add(fix_in, fix_out):
+    """Whether the add instruction gives the reference semantics' result for every int8 input.
+
+    The instruction floors an input that is finer than the guard bits; one such input makes the sum t
+    a floor(t + e), 0 <= e < 1, which rounding to a step of at least two guard steps (fix_out at most 1
+    above the least fix_in) does not see. Two such inputs may carry. (vendor-code.md 5 tried it out.)
+    """
+    least = min(fix_in)
+    finer = sum(fix - least > ADD_GUARD_BITS for fix in fix_in)
+    return finer == 0 or (finer == 1 and fix_out - least < ADD_GUARD_BITS)
+
+
 def stored_bias(bias, shift_bias):
     """The int8 bias that a compiled file holds: floor(bias * 2**(shift_bias + 1)) below shift_bias -1.
 

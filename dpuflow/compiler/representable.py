@@ -12,15 +12,15 @@ from dpuflow.base.numerics import (
     RELU6_LIMIT,
     SHIFT_BIAS_RANGE,
     SHIFT_CUT_RANGE,
+    SHIFT_READ_MAX,
     VENDOR_SHIFT_BIAS_MIN,
 )
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_kernel, map_shape
 from dpuflow.network import ACTIVATIONS, OUTPUT, WEIGHTED, folded_ops
 
-SHIFT_READ_RANGE = (0, 15)
 SHIFT_WRITE_RANGE = (-15, 15)
-"""Of an addition: greatest minus least input fix_point, least minus output (xmodel.md section 4)."""
+"""Of an addition: least input fix_point minus output's (xmodel.md section 4)."""
 
 REQUANTIZE = "quantize the network again (the quantizer aligns these; `compat: vai_q` may not)"
 
@@ -138,7 +138,7 @@ def _add(quantized, layer):
     if shapes != {layer.shape}:
         raise _error(layer, f"inputs of shapes {sorted(shapes)} become {layer.shape}", "make them equal")
     fixes = [quantized.fix_points[name] for name in layer.inputs]
-    _in_range(layer, "shift_read", max(fixes) - min(fixes), SHIFT_READ_RANGE)
+    _in_range(layer, "shift_read", max(fixes) - min(fixes), (0, SHIFT_READ_MAX))
     _in_range(layer, "shift_write", min(fixes) - quantized.fix_points[layer.name], SHIFT_WRITE_RANGE)
 
 

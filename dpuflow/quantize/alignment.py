@@ -8,7 +8,15 @@ the vendor's TF2 tool leaves it out of the alignment, too).
 
 import numpy as np
 
-from dpuflow.base.numerics import RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
+from dpuflow.base.numerics import (
+    ADD_GUARD_BITS,
+    RELU6_FIX_POINT,
+    SHIFT_BIAS_RANGE,
+    SHIFT_CUT_RANGE,
+    SHIFT_READ_MAX,
+    is_exact_add,
+    quantize,
+)
 from dpuflow.base.totality import Total
 from dpuflow.network import OUTPUT, WEIGHTED, folded_ops
 from dpuflow.quantize.positions import ANY_POSITION
@@ -91,6 +99,44 @@ def raise_relu6(network, positions):
             for name in members:
                 _set(positions, name, RELU6_FIX_POINT, report, why)
     return report
+
+
+def bound_adds(network, positions):
+    """Bring the inputs of additions close enough for the add instruction to be exact, in place.
+
+    Only ever lowers positions (nothing saturates): the output, as far as it is more than a step above
+    the coarsest input, then all but the coarsest inputs and one. Groups move as one, and a ReLU6 stays
+    where its clamp means 6. Returns the changes; `numerics.is_exact_add` says what is exact.
+    """
+    report, groups = [], {name: members for members in position_groups(network) for name in members}
+    adds = [layer for layer in network.layers if layer.op == "add"]
+    while True:
+        before = len(report)
+        for layer in adds:
+            _bound_add(layer, network, positions, groups, report)
+        if len(report) == before:
+            return report
+
+
+def _bound_add(layer, network, positions, groups, report):
+    def lower(name, position):
+        relu6 = any(network[member].attrs.get("activation") == "RELU6" for member in groups[name])
+        if position < positions[name] and not (relu6 and position < RELU6_FIX_POINT):
+            for member in groups[name]:
+                _set(positions, member, position, report, f"addition {layer.name} is exact so")
+
+    def exact():
+        return is_exact_add([positions[name] for name in layer.inputs], positions[layer.name])
+
+    finest_last = sorted(set(layer.inputs), key=lambda name: positions[name])
+    least = positions[finest_last[0]]
+    for name in finest_last:
+        lower(name, least + SHIFT_READ_MAX)
+    if not exact():
+        lower(layer.name, least + ADD_GUARD_BITS - 1)
+    for name in finest_last[1:]:
+        if not exact():
+            lower(name, least + ADD_GUARD_BITS)
 
 
 def align_as_vendor(network, positions):

@@ -8,10 +8,17 @@ import math
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, quantize
+from dpuflow.base.numerics import (
+    INT8_MAX,
+    RELU6_FIX_POINT,
+    SHIFT_BIAS_RANGE,
+    SHIFT_CUT_RANGE,
+    is_exact_add,
+    quantize,
+)
 from dpuflow.network import OUTPUT, WEIGHTED, QuantizedNetwork
 from dpuflow.quantize import engine
-from dpuflow.quantize.alignment import position_groups
+from dpuflow.quantize.alignment import bound_adds, position_groups, repair_shifts
 from dpuflow.quantize.calibration import real_output, to_grid
 from dpuflow.quantize.positions import ANY_POSITION, CANDIDATES, choose_weights, non_overflow, squared_error
 
@@ -69,14 +76,29 @@ class Candidate:
         self.refresh({name})
 
     def fits(self, name):
-        """Whether a layer's shift_cut is in range and its ReLU6 keeps its meaning."""
-        quantized = self.quantized
-        relu6 = quantized.network[name].attrs.get("activation") == "RELU6"
+        """Whether a layer's shift_cut is in range, its ReLU6 keeps its meaning and its addition is exact."""
+        quantized, layer = self.quantized, self.quantized.network[name]
+        if layer.op == "add":
+            fixes = [quantized.fix_points[source] for source in layer.inputs]
+            if not is_exact_add(fixes, quantized.fix_points[name]):
+                return False
+        relu6 = layer.attrs.get("activation") == "RELU6"
         if relu6 and quantized.fix_points[name] < RELU6_FIX_POINT:
             return False
         return name not in quantized.weights or (
             SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]
         )
+
+    def adjust(self):
+        """Bound what the moves so far left too far apart for an exact addition; returns the changes."""
+        quantized = self.quantized
+        changes = bound_adds(quantized.network, quantized.fix_points)
+        if changes:
+            changes += repair_shifts(
+                quantized.network, quantized.fix_points, quantized.weights, quantized.biases
+            )
+            self.refresh()
+        return changes
 
     def allowed(self):
         """Whether every layer fits."""

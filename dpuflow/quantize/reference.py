@@ -213,6 +213,7 @@ class Run:
         positions, votes = calibration.vote(network, weights, biases, self.x, method, batch)
         adjustments = alignment.share_positions(network, positions)
         adjustments += alignment.raise_relu6(network, positions)
+        adjustments += alignment.bound_adds(network, positions)
         adjustments += alignment.repair_shifts(network, positions, weights, biases)
         return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
 
@@ -246,6 +247,7 @@ class Run:
         else:
             distance = LogitDistance(self.reference[: len(images)])
             moves = position_search.LogitSearch(candidate, images, distance).run(options["sweeps"])
+        moves += candidate.adjust()
         return self._better("position_search", quantized, candidate.quantized, {"moves": moves})
 
     def _place_logits(self, quantized, method):

@@ -1,13 +1,20 @@
 """Positions of single tensors, groups, and their repairs."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dpuflow.base.numerics import quantize
 from dpuflow.network import Layer, Network
-from dpuflow.quantize.alignment import position_groups, raise_relu6, repair_shifts, share_positions
+from dpuflow.quantize.alignment import (
+    bound_adds,
+    position_groups,
+    raise_relu6,
+    repair_shifts,
+    share_positions,
+)
 from dpuflow.quantize.calibration import quantize_parameters, to_grid, vote
 from dpuflow.quantize.positions import (
     ANY_POSITION,
@@ -118,6 +125,44 @@ def test_relu6_never_lies_below_the_position_where_its_clamp_means_6():
     changes = raise_relu6(Network("n", layers), positions)
     assert positions == {"x": 1, "a": 4, "b": 4, "cat": 4, "c": 6}
     assert [(c["tensor"], c["from"], c["to"]) for c in changes] == [("a", 2, 4), ("b", 2, 4), ("cat", 2, 4)]
+
+
+def add_network(*inputs, group=()):
+    """Convolutions a, b, ... of the input, an addition of them, a pool behind each name in `group`."""
+    layers = [Layer("x", "input", [], (4, 4, 1))]
+    layers += [Layer(name, "conv", ["x"], (4, 4, 1), {"activation": "RELU"}) for name in inputs]
+    window = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0, 0, 0)}
+    layers += [Layer(f"{name}_pool", "max_pool", [name], (2, 2, 1), window) for name in group]
+    layers.append(Layer("sum", "add", list(inputs), (4, 4, 1), {"activation": "NONE"}))
+    return Network("n", layers)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"a": 3, "b": 5, "sum": 9}, {}),  # no bit is lost
+        ({"a": 3, "b": 9, "sum": 4}, {}),  # exact although 6 apart
+        ({"a": 3, "b": 9, "sum": 5}, {"sum": 4}),
+        ({"a": 3, "b": 5, "c": 9, "sum": 4}, {}),
+        ({"a": 3, "b": 7, "c": 9, "sum": 3}, {"b": 5}),  # two that lose bits may carry
+        ({"a": 3, "b": 7, "c": 9, "d": 8, "sum": 6}, {"b": 5, "d": 5, "sum": 4}),
+        ({"a": -2, "b": 127, "sum": -2}, {"b": 13}),  # a branch of zeros
+    ],
+)
+def test_additions_are_brought_close_enough_to_be_exact(before, after):
+    positions = {"x": 7, **before}
+    changes = bound_adds(add_network(*list(before)[:-1]), positions)
+    assert positions == {"x": 7, **before, **after}
+    assert {change["tensor"] for change in changes} == set(after)
+    assert all(change["why"] == "addition sum is exact so" for change in changes)
+
+
+def test_a_group_moves_as_one_and_relu6_stays():
+    network = add_network("a", "b", "c", group=("b",))
+    positions = {"x": 7, "a": 1, "b": 8, "b_pool": 8, "c": 6, "sum": 1}
+    network["c"].attrs["activation"] = "RELU6"
+    bound_adds(network, positions)
+    assert positions == {"x": 7, "a": 1, "b": 3, "b_pool": 3, "c": 6, "sum": 1}
 
 
 def test_shifts_are_brought_into_range_and_reported():

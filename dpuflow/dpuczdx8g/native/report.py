@@ -1,6 +1,7 @@
 """One compilation with machine code, verified before anybody gets to see it."""
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import is_exact_add
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
 from dpuflow.dpuczdx8g.isa.machine import machine_for
@@ -8,8 +9,6 @@ from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
 from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
 from dpuflow.emulator import Emulator
-
-ADD_GUARD_BITS = 2
 
 
 def compile_native(quantized, target, on_cpu="error", calibration=None):
@@ -67,14 +66,14 @@ def compile_native(quantized, target, on_cpu="error", calibration=None):
 
 
 def _require_exact_adds(graph):
-    """The DPU's add keeps 2 guard bits, the reference semantics 7 (isa.md 3.6): refuse where it shows."""
+    """The DPU's add keeps 2 guard bits, the reference semantics 7: refuse where that can show."""
     for op in graph.ops:
         if op.type == "eltwise-fix" and op.device == "DPU":
             fix_points = [graph.op(name).tensor.fix_point for name in op.inputs["input"]]
-            apart = max(fix_points) - min(fix_points)
-            if apart > ADD_GUARD_BITS:
+            if not is_exact_add(fix_points, op.tensor.fix_point):
                 raise UserError(
-                    f"layer {op.name!r} adds maps whose fix_points differ by {apart}; beyond {ADD_GUARD_BITS}"
-                    " the DPU's instruction rounds coarser than the emulator, so their results would differ."
-                    " Use the `reference` compiler, or a quantizer that keeps the two closer"
+                    f"layer {op.name!r} adds maps of fix_points {', '.join(map(str, fix_points))} to one of"
+                    f" {op.tensor.fix_point}, so far apart that the DPU's instruction rounds otherwise than"
+                    " the emulator. Quantize without `compat: vai_q` (the quantizer then bounds the"
+                    " difference), or use the `reference` compiler"
                 )

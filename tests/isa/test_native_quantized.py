@@ -1,9 +1,9 @@
-"""`compat: vai_q` on raw pixels 0..255: biases below the instruction's reach, from graph to machine code."""
+"""From graph to machine code: raw pixels 0..255 under `compat: vai_q`, additions of far positions."""
 
 import numpy as np
 import pytest
 
-from dpuflow.base.numerics import stored_bias
+from dpuflow.base.numerics import is_exact_add, stored_bias
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
@@ -11,6 +11,7 @@ from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
 from dpuflow.quantize.engine import run_integer
 from dpuflow.quantize.reference import quantize
+from dpuflow.tfgraph.graph_def import add_constant
 from tests.quantize.frozen_networks import GraphMaker
 
 TARGET = get_target("DPUCZDX8G_ISA1_B4096")
@@ -61,3 +62,25 @@ def test_what_is_stored():
     np.testing.assert_array_equal(stored_bias(bias, -2), [-64, -3, -1, 0, 0, 3, 63])
     np.testing.assert_array_equal(stored_bias(bias, -4), [-16, -1, -1, 0, 0, 0, 15])
     np.testing.assert_array_equal(stored_bias(bias, -16), [-1, -1, -1, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("settings", [{}, {"position_search": {"criterion": "logit_error"}}])
+def test_additions_of_far_positions(tmp_path, settings):
+    """ReLU cuts a large negative branch, so the sum is far finer than it: the quantizer bounds that."""
+    maker = GraphMaker((8, 8, 3))
+    stem = maker.op("Relu", maker.conv(maker.input, 3, 6))
+    factors = add_constant(maker.graph, "factors", np.full(6, -900, np.float32))
+    large, small = maker.op("Mul", stem, factors), maker.op("Relu", maker.conv(maker.input, 3, 6))
+    x = maker.op("Relu", maker.op("AddV2", large, small))
+    x = maker.flatten(maker.pool(x), 4 * 4 * 6)
+    maker.write(tmp_path / "far.pb", maker.dense(x, 4 * 4 * 6, 5))
+    images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    quantized, report = quantize(tmp_path / "far.pb", images, {"diagnosis": False, **settings})
+    (add,) = (layer for layer in quantized.network.layers if layer.op == "add")
+    assert f"addition {add.name} is exact so" in [change["why"] for change in report["adjustments"]]
+    fixes = [quantized.fix_points[name] for name in add.inputs]
+    assert max(fixes) - min(fixes) > 2 and is_exact_add(fixes, quantized.fix_points[add.name])
+    graph = compile_native(quantized, TARGET, calibration=images).graph
+    runner = IsaRunner(graph)
+    batch = runner.quantize_input(images)
+    np.testing.assert_array_equal(runner.run(batch), Emulator(graph).run(batch))
