@@ -180,13 +180,13 @@ def test_attributes_of_the_file():
     assert dpu.attrs.kind("reg_id_to_size") == "map_string_2_int32"
     sizes = dpu.attrs["reg_id_to_size"]
     # behind a margin: the padding above and on the left, and below and on the right behind it
-    assert sizes["REG_2"] == 48 + 784 + 32 and sizes["REG_3"] == 32
+    assert sizes["REG_2"] == 32 + 784 + 32 and sizes["REG_3"] == 32
     assert sizes["REG_0"] == len(dpu.attrs["reg_id_to_parameter_value"]["REG_0"])
     assert dpu.attrs["children_topological_sort"] == [
         "subgraph_conv1", "subgraph_conv3", "subgraph_dense6", "subgraph_dense7", "subgraph_dense7_reshaped",
     ]  # fmt: skip
     upload = next(op for op in graph.ops if op.type == "upload").tensor
-    assert (upload.attrs["reg_id"], upload.attrs["ddr_addr"], upload.attrs["location"]) == (2, 48, 1)
+    assert (upload.attrs["reg_id"], upload.attrs["ddr_addr"], upload.attrs["location"]) == (2, 32, 1)
     assert upload.attrs["stride"] == [784, 28, 1, 1]
     saved = graph.op("dense7").tensor
     assert (saved.attrs["reg_id"], saved.attrs["location"], saved.attrs["stride"]) == (3, 1, [25, 25, 25, 1])

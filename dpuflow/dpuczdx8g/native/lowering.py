@@ -210,13 +210,14 @@ class _Reader:
         """The convolution on a view of its input with one kernel column.
 
         A row's first LOAD begins `left` pixels before the row, for row 0 before the input: it
-        stands behind a margin in its region, of the size that the vendor's compiler 3.5 gives
-        it (all three padded files at hand): the padding above and, rounded up on its own,
-        that on the left; behind it the padding below and on the right.
+        stands behind a margin in its region. As in the vendor's files (five of compilers 2.5 to
+        3.5) that is where pixel (0, 0) would lie in a padded image; behind the input is room for
+        the padding below and on the right.
         """
         left, right, top, bottom = op.attr("pad")
         row, pixel = feature_map.row_bytes, feature_map.pixel_bytes
-        margins = (align(top * row) + align(left * pixel), bottom * row + right * pixel)
+        before = top * (row + (left + right) * pixel) + left * pixel
+        margins = (align(before), bottom * row + right * pixel)
         feature_map.margins = tuple(map(max, feature_map.margins, margins))
         width = op.tensor.shape[2]
         view = feature_map.overlapping(geometry["kernel"][1], geometry["stride"][1], left, width)
