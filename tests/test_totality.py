@@ -19,9 +19,12 @@ from dpuflow.dpuczdx8g.native.compile import compile_graph
 from dpuflow.dpuczdx8g.native.operations import KINDS
 from dpuflow.emulator import Emulator
 from dpuflow.emulator.operations import NONLINEAR
-from dpuflow.network import ACTIVATIONS, OPS, WEIGHTED, folded_ops
+from dpuflow.network import WEIGHTED, folded_ops
 from dpuflow.network import check as network_check
 from dpuflow.network.quantized_file import read_quantized, write_quantized
+from dpuflow.ops import ACTIVATIONS, OPERATORS
+from dpuflow.ops.activations import Activation
+from dpuflow.ops.pooling import MaxPool
 from dpuflow.quantize import (
     alignment,
     calibration,
@@ -54,19 +57,21 @@ def tables():
 
 def test_every_table_has_an_entry_for_every_name(tables):
     assert totality.gaps() == []
-    whole = {frozenset(words): [] for words in (OPS, folded_ops(), WEIGHTED, ACTIVATIONS, NONLINEAR, KINDS)}
+    whole = {
+        frozenset(words): [] for words in (OPERATORS, folded_ops(), WEIGHTED, ACTIVATIONS, NONLINEAR, KINDS)
+    }
     for table in tables:
         whole.setdefault(frozenset(table.vocabulary), []).append(table.where)
         for name in table.vocabulary:
             table[name]  # raises if it is missing
-    assert len(whole[frozenset(OPS)]) >= 6
-    assert len(whole[frozenset(folded_ops())]) >= 12
-    assert len(whole[frozenset(ACTIVATIONS)]) >= 6
+    assert len(whole[frozenset(OPERATORS)]) >= 3
+    assert len(whole[frozenset(folded_ops())]) >= 4
+    assert len(whole[frozenset(ACTIVATIONS)]) >= 2
 
 
-@pytest.mark.parametrize(("vocabulary", "extra"), [(OPS, ("activation",)), (ACTIVATIONS, "x")])
+@pytest.mark.parametrize(("vocabulary", "extra"), [(OPERATORS, MaxPool), (ACTIVATIONS, ACTIVATIONS["NONE"])])
 def test_a_new_name_is_missed_in_every_table_by_name(tables, monkeypatch, vocabulary, extra):
-    wholes = [set(vocabulary), *([set(folded_ops())] if vocabulary is OPS else [])]
+    wholes = [set(vocabulary), *([set(folded_ops())] if vocabulary is OPERATORS else [])]
     concerned = {table.where for table in tables if table.vocabulary in wholes}
     monkeypatch.setitem(vocabulary, MADE_UP, extra)
     assert set(totality.gaps()) == {f"{where}: no entry for {MADE_UP!r}" for where in concerned}
@@ -162,16 +167,32 @@ ANY_OP = {
 }
 
 
+BORDERS = (
+    *("target_check", "workload", "cycles", "estimate", "representable", "reference", "quantized_graph"),
+    *("vai_q", "the vendor's alignment", "evaluation graph"),
+)
+"""Rooms that know for themselves what an operator becomes there; the others ask its class."""
+
+
+def made_up_pool(layers):
+    layers["pool1"].op = MADE_UP
+
+
 @pytest.mark.parametrize("room", ANY_OP)
-def test_a_made_up_operator_stops_every_room(room, tmp_path, monkeypatch):
-    """Also once it stands in OPS, so that no table lacks it by accident of `folded_ops`."""
-    monkeypatch.setitem(OPS, MADE_UP, OPS["max_pool"])
-
-    def change(layers):
-        layers["pool1"].op = MADE_UP
-
+def test_a_made_up_operator_stops_every_room(room, tmp_path):
     with pytest.raises((UserError, ValueError), match=MADE_UP):
-        ANY_OP[room](quantized_with(change), tmp_path)
+        ANY_OP[room](quantized_with(made_up_pool), tmp_path)
+
+
+@pytest.mark.parametrize("room", ANY_OP)
+def test_an_operator_with_a_class_of_its_own_is_missed_at_the_borders_only(room, tmp_path, monkeypatch):
+    """Arithmetic, shapes and traits come with the class; what a stage makes of it does not."""
+    monkeypatch.setitem(OPERATORS, MADE_UP, type("MadeUp", (MaxPool,), {"kind": MADE_UP}))
+    if room in BORDERS:
+        with pytest.raises(UserError, match=f"'{MADE_UP}': unknown to dpuflow"):
+            ANY_OP[room](quantized_with(made_up_pool), tmp_path)
+    else:
+        ANY_OP[room](quantized_with(made_up_pool), tmp_path)
 
 
 def rounding_of(network, layer):
@@ -189,21 +210,30 @@ ACTIVATION_ROOMS = (
 )
 
 
-CHECKS = ("network_check", "quantized_file", "representable")
-"""Rooms that hold activations against the vocabulary itself, and compute nothing."""
+def made_up_activation(layers):
+    layers["conv1"].attrs["activation"] = MADE_UP
 
 
 @pytest.mark.parametrize("room", [*ACTIVATION_ROOMS, "rounding"])
-def test_a_made_up_activation_stops_every_room(room, tmp_path, monkeypatch):
-    if room not in CHECKS:
-        monkeypatch.setitem(ACTIVATIONS, MADE_UP, "x")
-
-    def change(layers):
-        layers["conv1"].attrs["activation"] = MADE_UP
-
+def test_a_made_up_activation_stops_every_room(room, tmp_path):
     rooms = {**ANY_OP, "rounding": each(rounding_of)}
     with pytest.raises((UserError, ValueError), match=MADE_UP):
-        rooms[room](quantized_with(change), tmp_path)
+        rooms[room](quantized_with(made_up_activation), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("room", "missing"),
+    [
+        ("reference", f"'{MADE_UP}': unknown to dpuflow.compiler.reference"),
+        ("quantized_graph", f"'{MADE_UP}': unknown to dpuflow.compiler.quantized_graph"),
+        ("evaluation graph", "'bend': unknown to dpuflow.quantize.eval_graph"),
+        ("a layer in integers", "'bend': unknown to dpuflow.ops.arithmetic"),
+    ],
+)
+def test_an_activation_of_its_own_is_missed_where_it_has_no_rule(room, missing, tmp_path, monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, MADE_UP, Activation("x", lambda x: x, "bend"))
+    with pytest.raises(UserError, match=missing):
+        ANY_OP[room](quantized_with(made_up_activation), tmp_path)
 
 
 def test_an_activation_that_a_target_does_not_have_is_found():
@@ -323,6 +353,6 @@ def test_the_search_of_the_source_finds_what_it_is_for(code, found):
 
 
 def test_what_the_vocabularies_say_of_each_other():
-    assert set(folded_ops()) < set(OPS)
+    assert set(folded_ops()) < set(OPERATORS)
     assert set(WEIGHTED) < set(folded_ops())
     assert set(ACTIVATIONS) < set(NONLINEAR)

@@ -3,7 +3,7 @@
 Each stage knows for itself what an operator means to it. Such knowledge stands in a `Total` table, never
 in an `if ... else`, whose `else` would take an operator that it has never heard of for another one, and
 never in `table.get(op)`, which would pass it in silence. A table names its vocabulary, as a rule
-`network.OPS` or `network.ACTIVATIONS`; `gaps()` compares all tables with their vocabularies, and
+`ops.OPERATORS` or `ops.ACTIVATIONS`; `gaps()` compares all tables with their vocabularies, and
 tests/test_totality.py holds that there are none.
 """
 

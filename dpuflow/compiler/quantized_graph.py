@@ -12,7 +12,8 @@ from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.workload import map_shape
-from dpuflow.network import ACTIVATIONS, folded_ops
+from dpuflow.network import folded_ops
+from dpuflow.ops import ACTIVATIONS
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 

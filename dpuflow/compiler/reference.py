@@ -15,7 +15,8 @@ from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.target_check import check
 from dpuflow.compiler.workload import dense_on_array, layer_is_augmented, layer_workload, map_shape
-from dpuflow.network import ACTIVATIONS, folded_ops
+from dpuflow.network import folded_ops
+from dpuflow.ops import ACTIVATIONS
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 

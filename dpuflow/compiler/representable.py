@@ -17,7 +17,8 @@ from dpuflow.base.numerics import (
 )
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_kernel, map_shape
-from dpuflow.network import ACTIVATIONS, OUTPUT, WEIGHTED, folded_ops
+from dpuflow.network import WEIGHTED, folded_ops
+from dpuflow.ops import ACTIVATIONS
 
 SHIFT_WRITE_RANGE = (-15, 15)
 """Of an addition: least input fix_point minus output's (xmodel.md section 4)."""
@@ -38,7 +39,7 @@ def require_representable(quantized):
             if name not in known:
                 raise _error(layer, f"it reads {name!r}, which is not defined before it", "order the layers")
         known.add(layer.name)
-        if OUTPUT[layer.op] != "reals" and layer.name not in quantized.fix_points:
+        if layer.operator.quantized and layer.name not in quantized.fix_points:
             raise _error(layer, "it has no fix_point", REQUANTIZE)
         if layer.attrs.get("activation", "NONE") not in ACTIVATIONS:
             problem = f"activation {layer.attrs['activation']!r} is unknown"

@@ -13,7 +13,8 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_on_array, map_shape
-from dpuflow.network import OPS, QuantizedNetwork
+from dpuflow.network import QuantizedNetwork
+from dpuflow.ops import OPERATORS
 
 log = logging.getLogger("dpuflow")
 
@@ -290,7 +291,7 @@ def _free(subject, network):
 
 _RULES = Total(
     "compiler.target_check: limits of a layer",
-    OPS,
+    OPERATORS,
     {
         "conv": _conv,
         "dense": _dense,

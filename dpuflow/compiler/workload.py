@@ -11,7 +11,8 @@ from functools import partial
 from math import ceil, prod
 
 from dpuflow.base.totality import Total
-from dpuflow.network import FOLDED_AWAY, OPS, WEIGHTED
+from dpuflow.network import WEIGHTED
+from dpuflow.ops import OPERATORS, kinds
 
 
 def round_up(value, multiple):
@@ -228,7 +229,7 @@ def _none(network, layer, target, shape):
 
 _WORKLOAD = Total(
     "compiler.workload: operations of a layer",
-    OPS,
+    OPERATORS,
     {
         **dict.fromkeys(("conv", "dense"), _array),
         "max_pool": _pool,
@@ -236,6 +237,6 @@ _WORKLOAD = Total(
         "depthwise_conv": _depthwise,
         "add": _add,
         **dict.fromkeys(("input", "concat", "flatten", "softmax"), _none),
-        **dict.fromkeys(FOLDED_AWAY, _none),
+        **dict.fromkeys(kinds(lambda operator: not operator.survives_folding), _none),
     },
 )

@@ -22,11 +22,12 @@ from dpuflow.compiler.workload import (
     map_shape,
     round_up,
 )
-from dpuflow.network import FOLDED_AWAY, OPS, OUTPUT, WEIGHTED, QuantizedNetwork
+from dpuflow.network import WEIGHTED, QuantizedNetwork
+from dpuflow.ops import OPERATORS, kinds
 
 ENGINES = Total(
     "dpuczdx8g.cost_model: engine that works on a layer (None: none does)",
-    OPS,
+    OPERATORS,
     {
         "conv": "convolution",
         "dense": "convolution",
@@ -34,7 +35,9 @@ ENGINES = Total(
         "max_pool": "alu",
         "avg_pool": "alu",
         "add": "alu",
-        **dict.fromkeys(("input", "concat", "flatten", "softmax", *FOLDED_AWAY)),
+        **dict.fromkeys(
+            ("input", "concat", "flatten", "softmax", *kinds(lambda operator: not operator.survives_folding))
+        ),
     },
 )
 
@@ -124,7 +127,7 @@ def layer_cycles(network, layer, target):
 def _alu_cycles(network, layer, target):
     height, width, channels = map_shape(layer.shape)
     groups = ceil(channels / target.input_channel_parallel)
-    taps = prod(layer.attrs["kernel"]) if "kernel" in OPS[layer.op] else len(layer.inputs)
+    taps = prod(layer.attrs["kernel"]) if "kernel" in layer.attrs else len(layer.inputs)
     return ceil(height / target.alu_pixel_parallel) * width * groups * taps
 
 
@@ -167,7 +170,7 @@ _CHANNELS_READ = Total(
 def activation_memory(network):
     """Greatest number of bytes of int8 feature maps alive at once (no layer fused into another)."""
     order = {layer.name: index for index, layer in enumerate(network.layers)}
-    maps = [layer for layer in network.layers if layer.op in FOLDED_AWAY or OUTPUT[layer.op] == "integers"]
+    maps = [layer for layer in network.layers if layer.operator.quantized and not layer.operator.renames]
     spans = {layer.name: (order[layer.name], _last_read(network, layer.name, order)) for layer in maps}
     sizes = {layer.name: prod(layer.shape) for layer in maps}
     return max(

@@ -14,81 +14,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dpuflow.base.totality import Total
+from dpuflow.base.errors import UserError
+from dpuflow.ops import Operator, kinds, make
 
-ACTIVATIONS = {
-    "NONE": "x",
-    "RELU": "max(x, 0)",
-    "RELU6": "min(max(x, 0), 6)",
-    "LEAKYRELU": "x, below 0 x * 26/256",
-}
-"""Fused activation -> what it computes. Every stage's table of activations has just these keys."""
-
-OPS = {
-    "input": (),
-    "conv": ("kernel", "stride", "dilation", "pad", "activation"),
-    "depthwise_conv": ("kernel", "stride", "dilation", "pad", "activation"),
-    "dense": ("activation",),
-    "max_pool": ("kernel", "stride", "pad"),
-    "avg_pool": ("kernel", "stride", "pad"),
-    "add": ("activation",),
-    "concat": ("axis",),
-    "flatten": (),
-    "relu": (),
-    "relu6": (),
-    "leaky_relu": ("alpha",),
-    "batch_norm": (),
-    "softmax": (),
-}
-"""op -> its attributes. batch_norm is y = x * weights + bias per channel. Global average
-pooling is an avg_pool with the map as kernel, keeping [1, 1, C]; flatten follows it. concat's
-axis counts the batch dimension (3 = channels of NHWC). Every stage's table of operators
-(`totality.Total`) has just these keys, or those of `folded_ops`."""
-
-FOLDED_AWAY = ("relu", "relu6", "leaky_relu", "batch_norm")
-"""Ops that exist before folding only."""
+WEIGHTED = kinds(lambda operator: operator.weighted)
+"""Kinds of layers that have weights."""
 
 
-def folded_ops() -> list[str]:
-    """Ops that are left after folding: what the quantizer and all behind it know."""
-    return [op for op in OPS if op not in FOLDED_AWAY]
-
-
-_OUTPUT_AXIS = Total(
-    "network: axis of the weights that counts output channels (None: no weights)",
-    folded_ops,
-    {
-        **{"conv": 0, "depthwise_conv": -1, "dense": 0},
-        **dict.fromkeys(("input", "max_pool", "avg_pool", "add", "concat", "flatten", "softmax")),
-    },
-)
-WEIGHTED = tuple(op for op, axis in _OUTPUT_AXIS.items() if axis is not None)
-
-OUTPUT = Total(
-    "network: what an op's output holds",
-    folded_ops,
-    {
-        **dict.fromkeys((*WEIGHTED, "input", "max_pool", "avg_pool", "add", "concat"), "integers"),
-        "flatten": "its input's integers",
-        "softmax": "reals",
-    },
-)
-"""Integers have a fix_point; those of the input its own one; reals have none."""
-
-
-def output_axis(layer: "Layer") -> int:
-    """Axis of a weighted layer's weights that counts its output channels."""
-    axis = _OUTPUT_AXIS[layer.op]
-    if axis is None:
-        raise ValueError(f"layer {layer.name!r} ({layer.op}) has no weights")
-    return axis
-
-
-def per_output_channel(layer: "Layer", values: np.ndarray) -> np.ndarray:
-    """`values` (channels,) in a shape that multiplies the output channels of the layer's weights."""
-    shape = [1] * layer.weights.ndim
-    shape[output_axis(layer)] = -1
-    return values.reshape(shape)
+def folded_ops() -> tuple[str, ...]:
+    """Kinds that are left after folding: what the quantizer and all behind it know."""
+    return kinds(lambda operator: operator.survives_folding)
 
 
 @dataclass
@@ -98,7 +33,8 @@ class Layer:
     Attributes
     ----------
     shape : output shape without the batch dimension, (H, W, C) or (N,).
-    attrs : see OPS; kernel, stride, dilation are (w, h), pad is (l, r, t, b).
+    op : kind of its operator, a key of `ops.OPERATORS`.
+    attrs : the operator's attributes; kernel, stride, dilation are (w, h), pad is (l, r, t, b).
     weights, bias : float32 arrays or None (layouts: module docstring).
     """
 
@@ -109,6 +45,18 @@ class Layer:
     attrs: dict = field(default_factory=dict)
     weights: np.ndarray | None = None
     bias: np.ndarray | None = None
+
+    @property
+    def operator(self) -> Operator:
+        """The operator with this layer's attributes; UserError for a kind that does not exist."""
+        try:
+            return make(self.op, self.attrs)
+        except ValueError as error:
+            raise UserError(f"layer {self.name!r} ({self.op}): {error}") from None
+
+    def per_output_channel(self, values: np.ndarray) -> np.ndarray:
+        """`values` (channels,) in a shape that multiplies the output channels of the weights."""
+        return self.operator.per_output(values, self.weights)
 
 
 @dataclass

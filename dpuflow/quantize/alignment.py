@@ -18,30 +18,13 @@ from dpuflow.base.numerics import (
     quantize,
 )
 from dpuflow.base.totality import Total
-from dpuflow.network import OUTPUT, WEIGHTED, folded_ops
+from dpuflow.network import WEIGHTED, folded_ops
 from dpuflow.quantize.positions import ANY_POSITION
-
-
-def _is_partial(network, layer):
-    """Whether an average pooling's window is less than the map."""
-    height, width, _ = network[layer.inputs[0]].shape
-    return tuple(layer.attrs["kernel"]) != (width, height)
-
-
-_SHARES = Total(
-    "quantize.alignment: whether a layer's output must have its inputs' position",
-    folded_ops,
-    {
-        **dict.fromkeys(("max_pool", "concat", "flatten"), lambda network, layer: True),
-        **dict.fromkeys(("input", *WEIGHTED, "add", "softmax"), lambda network, layer: False),
-        "avg_pool": _is_partial,
-    },
-)
 
 
 def shares(network, layer):
     """Whether a layer's output must have its inputs' position."""
-    return _SHARES[layer.op](network, layer)
+    return layer.operator.shares_fix_point([network[name].shape for name in layer.inputs])
 
 
 def _set(positions, name, position, report, why):
@@ -56,7 +39,7 @@ def position_groups(network):
     """Lists of layer names that must share a position, in topological order."""
     group = {}
     for layer in network.layers:
-        if OUTPUT[layer.op] == "reals":
+        if not layer.operator.quantized:
             continue
         group[layer.name] = [layer.name]
         if shares(network, layer):
@@ -153,7 +136,7 @@ def align_as_vendor(network, positions):
                     why = f"input of {name} {layer.name}"
                     _set(positions, source, positions[layer.name], report, why)
     for layer in network.layers:
-        if OUTPUT[layer.op] == "its input's integers":
+        if layer.operator.renames:
             positions[layer.name] = positions[layer.inputs[0]]
     return report
 

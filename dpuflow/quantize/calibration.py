@@ -10,8 +10,6 @@ from collections import Counter
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
-from dpuflow.base.totality import Total
-from dpuflow.network import OUTPUT, WEIGHTED, folded_ops
 from dpuflow.quantize import engine
 from dpuflow.quantize.positions import ANY_POSITION, choose_activation, choose_weights
 
@@ -24,7 +22,7 @@ def quantize_parameters(network, method):
     """
     weights, biases = {}, {}
     for layer in network.layers:
-        if layer.op not in WEIGHTED:
+        if not layer.operator.weighted:
             continue
         for table, value in ((weights, layer.weights), (biases, layer.bias)):
             if value is not None:
@@ -40,38 +38,9 @@ def real_output(layer, inputs, fixes, weights=None, bias=None):
     weights, bias : (int8 array, fix_point) of a weighted layer.
     Exact up to float32's 24 bits (float64 where sums may need more).
     """
-    return _REAL[layer.op](layer, inputs, fixes, weights, bias)
-
-
-def _real_weighted(layer, inputs, fixes, weights, bias):
-    values, fix_weights = weights
-    unit = fixes[0] + fix_weights
-    if bias is not None and bias[1] != ANY_POSITION:
-        total = engine.accumulate(layer, inputs[0], values, bias[0], unit - bias[1])
-    else:
-        total = engine.accumulate(layer, inputs[0], values, None, 0)
-    total *= total.dtype.type(2.0**-unit)
-    return engine.activate(total, layer.attrs["activation"])
-
-
-def _real_average(layer, inputs, fixes, weights, bias):
-    return engine.average(layer, inputs[0], -fixes[0])
-
-
-def _real_as_in_float(layer, inputs, fixes, weights, bias):
-    reals = [x * np.float32(2.0**-fix) for x, fix in zip(inputs, fixes, strict=True)]
-    return engine.float_layer(layer, reals)
-
-
-_REAL = Total(
-    "quantize.calibration: output before its own quantization",
-    folded_ops,
-    {
-        **dict.fromkeys(WEIGHTED, _real_weighted),
-        "avg_pool": _real_average,
-        **dict.fromkeys(("input", "max_pool", "add", "concat", "flatten", "softmax"), _real_as_in_float),
-    },
-)
+    if bias is not None and bias[1] == ANY_POSITION:  # all zero
+        bias = None
+    return layer.operator.before_rounding(inputs, fixes, weights, bias)
 
 
 def to_grid(x, position):
@@ -87,10 +56,10 @@ def batch_positions(network, weights, biases, x, method, input_method="non_overf
     positions = {}
 
     def compute(layer, inputs):
-        if OUTPUT[layer.op] == "reals":
+        if not layer.operator.quantized:
             return inputs[0]
         fixes = [positions[name] for name in layer.inputs]
-        if OUTPUT[layer.op] == "its input's integers":
+        if layer.operator.renames:
             positions[layer.name] = fixes[0]
             return engine.float_layer(layer, inputs)
         real = real_output(layer, inputs, fixes, weights.get(layer.name), biases.get(layer.name))

@@ -6,11 +6,11 @@ import math
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
-from dpuflow.network import OUTPUT, WEIGHTED
+from dpuflow.network import WEIGHTED
+from dpuflow.ops.arithmetic import activation_named
 from dpuflow.quantize import engine
 from dpuflow.quantize.calibration import to_grid
 from dpuflow.quantize.distance import LogitDistance, agreement
-from dpuflow.quantize.engine import LOWEST
 from dpuflow.quantize.position_search import logits_name
 
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
@@ -64,19 +64,19 @@ def diagnose(quantized, x, labels=None):
     ranges : per tensor float range and quantiles against the ends of INT8, for a plot.
     """
     network = quantized.network
-    names = [layer.name for layer in network.layers if OUTPUT[layer.op] != "reals"]
+    names = [layer.name for layer in network.layers if layer.operator.quantized]
     floats = engine.run_float(network, x, names)
     integers = engine.run_integer(quantized, to_grid(x, quantized.fix_points[network.input.name]), names)
     logits = floats[logits_name(network)]
     distance = LogitDistance(logits)
     rows, ranges = [], []
     for index, layer in enumerate(network.layers):
-        if OUTPUT[layer.op] != "integers":
+        if layer.operator.renames or not layer.operator.quantized:
             continue
         fix = quantized.fix_points[layer.name]
         values, grid = floats[layer.name], integers[layer.name]
         row = {"layer": layer.name, "op": layer.op, "fix_point": fix, **_parameters(quantized, layer)}
-        clipped_at_zero = LOWEST[layer.attrs.get("activation", "NONE")] == 0
+        clipped_at_zero = activation_named(layer.attrs.get("activation", "NONE")).lowest == 0
         ends = (grid == INT8_MAX) if clipped_at_zero else (grid == INT8_MAX) | (grid == INT8_MIN)
         row |= {
             "float_min": _short(float(values.min())),
@@ -132,7 +132,7 @@ def _alone(quantized, index, floats):
     values[layer.name] = to_grid(value, fix) * np.float32(2.0**-fix)
     dirty = {layer.name}
     for later in network.layers[index + 1 :]:
-        if OUTPUT[later.op] != "reals" and dirty & set(later.inputs):
+        if later.operator.quantized and dirty & set(later.inputs):
             values[later.name] = engine.float_layer(later, [values[name] for name in later.inputs])
             dirty.add(later.name)
     return values[logits_name(network)]

@@ -8,25 +8,13 @@ tool step by step (facts quantizers.md A3, "CLE").
 
 import numpy as np
 
-from dpuflow.base.totality import Total
-from dpuflow.network import ACTIVATIONS, WEIGHTED, folded_ops, output_axis, per_output_channel
+from dpuflow.network import WEIGHTED
+from dpuflow.ops import kinds
+from dpuflow.ops.arithmetic import activation_named
 
 SWEEPS = 10
 LIMITS = (0.01, 100.0)
 THRESHOLD = 0.5
-PASSES_SCALE = Total(
-    "quantize.equalization: whether a positive factor per channel passes through unchanged",
-    folded_ops,
-    {
-        **dict.fromkeys(("max_pool", "avg_pool", "flatten"), True),
-        **dict.fromkeys(("input", *WEIGHTED, "add", "concat", "softmax"), False),
-    },
-)
-COMMUTES = Total(
-    "quantize.equalization: whether f(s x) = s f(x) for every s > 0",
-    ACTIVATIONS,
-    {"NONE": True, "RELU": True, "RELU6": False, "LEAKYRELU": True},
-)
 VENDORS_ENDS, VENDORS_WAY = ("conv", "depthwise_conv"), ("max_pool", "avg_pool")
 """Layers that the vendor's tool equalizes, and what may lie between them."""
 
@@ -35,7 +23,7 @@ def chains(network, ends, through):
     """Pairs (head, tail) of layers `ends` joined by single-reader steps `through`."""
     pairs = []
     for head in network.layers:
-        if head.op not in ends or not COMMUTES[head.attrs["activation"]]:
+        if head.op not in ends or not activation_named(head.attrs["activation"]).commutes_with_scale:
             continue
         layer = head
         while True:
@@ -45,7 +33,7 @@ def chains(network, ends, through):
             layer = readers[0]
             if layer.op in ends:
                 pairs.append((head, layer))
-            if not PASSES_SCALE[layer.op] or layer.op not in through:
+            if not layer.operator.passes_positive_scale or layer.op not in through:
                 break
     return pairs
 
@@ -60,7 +48,7 @@ def relu6_to_relu(network):
 
 def output_range(layer):
     """Largest |weight|, bias included, per output channel."""
-    weights = np.moveaxis(np.abs(layer.weights), output_axis(layer), 0)
+    weights = np.moveaxis(np.abs(layer.weights), layer.operator.output_axis, 0)
     largest = weights.reshape(len(weights), -1).max(axis=1)
     return largest if layer.bias is None else np.maximum(largest, np.abs(layer.bias))
 
@@ -72,7 +60,7 @@ def input_range(layer, channels):
 
 def scale_output(layer, factors):
     """Multiply the output channels of a weighted layer."""
-    layer.weights = (layer.weights * per_output_channel(layer, factors)).astype(np.float32)
+    layer.weights = (layer.weights * layer.per_output_channel(factors)).astype(np.float32)
     if layer.bias is not None:
         layer.bias = (layer.bias * factors).astype(np.float32)
 
@@ -108,7 +96,7 @@ def equalize(network, sweeps=SWEEPS):
     on either side keeps its scale. Returns [{"head", "tail", "smallest", "largest"}]: the pairs
     and the range of their channels' total factors.
     """
-    pairs = chains(network, WEIGHTED, PASSES_SCALE.where_true())
+    pairs = chains(network, WEIGHTED, kinds(lambda operator: operator.passes_positive_scale))
     total = {}
     for _ in range(sweeps):
         for head, tail in pairs:

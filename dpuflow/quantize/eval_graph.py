@@ -9,10 +9,11 @@ that equal their default are left out.
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
 from dpuflow.base.totality import Total
 from dpuflow.network import WEIGHTED, folded_ops
-from dpuflow.quantize.engine import EXACT_FLOAT32, LOWEST, needs_float64
+from dpuflow.ops.activations import SLOPE, rules
+from dpuflow.ops.arithmetic import EXACT_FLOAT32, activation_named
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
 
@@ -82,18 +83,20 @@ class GraphWriter:
         x = self._binary("Maximum", f"{scope}/lower", x, low, dtype)
         return self._cast(f"{scope}/int8", x, dtype, DT_FLOAT)
 
+    def _slope(self, scope, x, dtype):
+        """Negative values times 26/256."""
+        negative = self._binary("Minimum", f"{scope}/negative", x, 0.0, dtype)
+        negative = self._binary("Mul", f"{scope}/slope", negative, SLOPE, dtype)
+        positive = self._binary("Maximum", f"{scope}/positive", x, 0.0, dtype)
+        return add_node(self.graph, "Add", f"{scope}/leaky", [negative, positive], T=("type", dtype))
+
     def _finish(self, scope, x, dtype, scale, activation, fix_point):
         """Accumulator -> activation, scaling by a power of two, rounding, saturation."""
-        if activation == "LEAKYRELU":
-            numerator, shift = LEAKY_RELU_SLOPE
-            negative = self._binary("Minimum", f"{scope}/negative", x, 0.0, dtype)
-            negative = self._binary("Mul", f"{scope}/slope", negative, numerator / 2**shift, dtype)
-            positive = self._binary("Maximum", f"{scope}/positive", x, 0.0, dtype)
-            x = add_node(self.graph, "Add", f"{scope}/leaky", [negative, positive], T=("type", dtype))
+        kind = activation_named(activation)
+        x = _BEFORE_ROUNDING[kind.before_rounding](self, scope, x, dtype)
         if scale != 1:
             x = self._binary("Mul", f"{scope}/shift", x, scale, dtype)
-        high = RELU6_LIMIT if activation == "RELU6" and fix_point <= 4 else INT8_MAX
-        return self._round_and_saturate(scope, x, dtype, LOWEST[activation], high)
+        return self._round_and_saturate(scope, x, dtype, kind.lowest, kind.limit(fix_point))
 
     def _padded(self, scope, layer, x, dtype, in_shape, value=None):
         """Padding as TensorFlow's SAME where that is the same, else an explicit Pad; (tensor, padding)."""
@@ -128,7 +131,10 @@ class GraphWriter:
         weights = quantized.weights[name][0]
         bias = quantized.biases[name][0] if name in quantized.biases else None
         shift_bias = quantized.shift_bias(name) if bias is not None else 0
-        double = needs_float64(layer, weights, bias, shift_bias) or layer.attrs["activation"] == "LEAKYRELU"
+        double = (
+            layer.operator.needs_float64(weights, bias, shift_bias)
+            or layer.attrs["activation"] == "LEAKYRELU"
+        )
         dtype, real = (DT_DOUBLE, np.float64) if double else (DT_FLOAT, np.float32)
         x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
         x = _LINEAR[layer.op](self, layer, scope, x, weights.astype(real), dtype)
@@ -259,4 +265,9 @@ _LAYERS = Total(
         "flatten": GraphWriter._flatten,
         "softmax": GraphWriter._softmax,
     },
+)
+_BEFORE_ROUNDING = Total(
+    "quantize.eval_graph: nodes of an activation before the rounding",
+    rules,
+    {"nothing": lambda writer, scope, x, dtype: x, "slope": GraphWriter._slope},
 )

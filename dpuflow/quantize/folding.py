@@ -16,30 +16,11 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
-from dpuflow.base.totality import Total
-from dpuflow.network import OPS, WEIGHTED, Layer, Network, output_axis
+from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.quantize import folding_arithmetic as arithmetic
 from dpuflow.quantize.folding_arithmetic import Parameters, Step
 from dpuflow.tfgraph.merging import bypass
 
-_WINDOWED = ("conv", "depthwise_conv", "dense", "max_pool", "avg_pool")
-BECOMES = Total(
-    "quantize.folding: activation that an op becomes (None: it is none)",
-    OPS,
-    {
-        **{"relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"},
-        **dict.fromkeys((*_WINDOWED, "input", "add", "concat", "flatten", "softmax", "batch_norm")),
-    },
-)
-MOVES_UP = Total(
-    "quantize.folding: whether an activation behind it may as well stand in front",
-    OPS,
-    {
-        **dict.fromkeys(("max_pool", "concat"), True),
-        **dict.fromkeys((*WEIGHTED, "input", "avg_pool", "add", "flatten", "softmax", "batch_norm"), False),
-        **dict.fromkeys(("relu", "relu6", "leaky_relu"), False),
-    },
-)
 MAX_SLOPE_DIFFERENCE = 0.005
 """Accepted |alpha - 26/256|; Keras networks made for the DPU use 0.1."""
 
@@ -118,7 +99,7 @@ class Folder:
         return [layer for layer in self.layers if layer.op == op]
 
     def _activations(self):
-        return [layer for layer in self.layers if BECOMES[layer.op]]
+        return [layer for layer in self.layers if layer.operator.fuses_as]
 
     # -- before the activation ---------------------------------------------------------------
 
@@ -128,7 +109,7 @@ class Folder:
             before = self.layer(norm.inputs[0])
             if before.op not in WEIGHTED or len(self.readers(before.name)) != 1:
                 continue
-            self.take(arithmetic.norm_into_producer, norm.name, before.name, output_axis(before))
+            self.take(arithmetic.norm_into_producer, norm.name, before.name, before.operator.output_axis)
             self.layers = bypass(self.layers, norm.name, before.name)
             self.note(norm.name, before.name, "batch normalisation folded into weights and bias")
 
@@ -152,7 +133,7 @@ class Folder:
             moved = False
             for act in self._activations():
                 before = self.layer(act.inputs[0])
-                if not MOVES_UP[before.op] or len(self.readers(before.name)) != 1:
+                if not before.operator.commutes_with_relu or len(self.readers(before.name)) != 1:
                     continue
                 self.layers = bypass(self.layers, act.name, before.name)
                 for k, source in enumerate(list(before.inputs)):
@@ -173,7 +154,7 @@ class Folder:
                 if act.op == "relu" and before.attrs["activation"] in ("RELU", "RELU6"):
                     self.layers = bypass(self.layers, act.name, before.name)
                 continue
-            before.attrs["activation"] = BECOMES[act.op]
+            before.attrs["activation"] = act.operator.fuses_as
             self.layers = bypass(self.layers, act.name, before.name)
             self.note(act.name, before.name, "activation fused")
 
@@ -215,7 +196,7 @@ class Folder:
         """`reader` already reads what norm reads; fold norm into it or put norm behind it."""
         if reader.op in WEIGHTED:
             return self._absorb_into_weights(norm, reader)
-        times = _BEHIND[reader.op](self.table[norm.name].weights, reader)
+        times = reader.operator.times_behind(self.table[norm.name].weights, reader.shape)
         if not times:
             return False
         for layer in self.readers(reader.name):
@@ -229,7 +210,7 @@ class Folder:
     def _absorb_into_weights(self, norm, reader):
         padded = any(reader.attrs.get("pad", ()))
         if not padded or not self.table[norm.name].bias.any():
-            self.take(arithmetic.norm_into_reader, norm.name, reader.name, output_axis(reader))
+            self.take(arithmetic.norm_into_reader, norm.name, reader.name, reader.operator.output_axis)
             how = "batch normalisation folded forwards: scale and offset"
             self.note(norm.name.replace("/moved", ""), reader.name, how)
             return True
@@ -267,7 +248,7 @@ class Folder:
     def replace_leftovers(self):
         """BN and activations that found no partner become 1x1 depthwise (on vectors: dense) layers."""
         for layer in self.layers:
-            activation = BECOMES[layer.op]
+            activation = layer.operator.fuses_as
             if not activation and layer.op != "batch_norm":
                 continue
             if activation and self._will_fuse(layer):
@@ -302,34 +283,3 @@ def _scaled(table, norm, reader):
     trial = {name: copy.copy(table[name]) for name in (norm.name, reader.name)}
     arithmetic.scale_into_reader(np, trial, norm.name, reader.name)
     return trial[reader.name].weights
-
-
-def _never(scale, reader):
-    return 0
-
-
-def _behind_flatten(scale, reader):
-    return int(np.prod(reader.shape)) // len(scale)
-
-
-def _behind_maximum(scale, reader):
-    """Not with a negative scale, which would turn the maximum into a minimum."""
-    return 0 if np.any(scale <= 0) else 1
-
-
-def _behind_average(scale, reader):
-    """Not with padding, which counts as zero behind the norm and not in front of it."""
-    return 0 if any(reader.attrs["pad"]) else 1
-
-
-_BEHIND = Total(
-    "quantize.folding: how often a norm's channels stand behind its reader (0: it cannot stand there)",
-    OPS,
-    {
-        **dict.fromkeys((*WEIGHTED, "input", "add", "concat", "softmax", "batch_norm"), _never),
-        **dict.fromkeys(("relu", "relu6", "leaky_relu"), _never),
-        "flatten": _behind_flatten,
-        "max_pool": _behind_maximum,
-        "avg_pool": _behind_average,
-    },
-)

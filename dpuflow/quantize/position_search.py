@@ -16,7 +16,7 @@ from dpuflow.base.numerics import (
     is_exact_add,
     quantize,
 )
-from dpuflow.network import OUTPUT, WEIGHTED, QuantizedNetwork
+from dpuflow.network import WEIGHTED, QuantizedNetwork
 from dpuflow.quantize import engine
 from dpuflow.quantize.alignment import bound_adds, position_groups, repair_shifts
 from dpuflow.quantize.calibration import real_output, to_grid
@@ -134,7 +134,7 @@ class LogitSearch:
         quantized = self.candidate.quantized
         values = dict(self.values)
         for layer in self.network.layers[start:]:
-            if OUTPUT[layer.op] == "reals":
+            if not layer.operator.quantized:
                 continue
             if layer.op == "input":
                 values[layer.name] = to_grid(self.images, quantized.fix_points[layer.name])
@@ -230,7 +230,7 @@ def best_input_position(x):
 def float_outputs(network, images):
     """Outputs of all layers but the softmax in float: layer name -> array (N, ...)."""
     return engine.run_float(
-        network, images, [layer.name for layer in network.layers if OUTPUT[layer.op] != "reals"]
+        network, images, [layer.name for layer in network.layers if layer.operator.quantized]
     )
 
 
@@ -248,7 +248,7 @@ def search_by_output_error(candidate, images, reference=None):
     before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
     decided = set()
     for layer in network.layers:
-        if OUTPUT[layer.op] == "reals":
+        if not layer.operator.quantized:
             continue
         if layer.op == "input":
             decided.add(id(groups[layer.name]))
@@ -313,7 +313,7 @@ def _choose_output_position(candidate, layer, inputs, members, reference):
         if len(readers) != 1 or readers[0].op != "max_pool" or len(network.consumers(last.name)) != 1:
             break
         last = readers[0]
-        real = engine.max_pool(last, real)
+        real = last.operator.real([real])
     wanted = reference[last.name]
     base = non_overflow(wanted.min(), wanted.max())
     if base == ANY_POSITION:

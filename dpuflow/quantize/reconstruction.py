@@ -8,6 +8,7 @@ import numpy as np
 
 from dpuflow.base.numerics import quantize
 from dpuflow.network import WEIGHTED
+from dpuflow.ops.arithmetic import activate
 from dpuflow.quantize import engine, rounding
 from dpuflow.quantize.calibration import to_grid
 
@@ -19,11 +20,9 @@ def preactivations(network, x):
     def compute(layer, inputs):
         if layer.op not in WEIGHTED:
             return engine.float_layer(layer, inputs)
-        out = engine.linear(layer, inputs[0], layer.weights)
-        if layer.bias is not None:
-            out += layer.bias
+        out = layer.operator.preactivation(inputs[0], layer.weights, layer.bias)
         found[layer.name] = out
-        return engine.activate(out.copy(), layer.attrs["activation"])
+        return activate(out.copy(), layer.attrs["activation"])
 
     engine.run_layers(network, x, {network.output.name}, compute)
     return found
@@ -93,7 +92,7 @@ def correct_biases(quantized, x, targets=None):
             return
         values, fix_bias = quantized.biases[name]
         unit = quantized.fix_points[layer.inputs[0]] + quantized.weights[name][1]
-        out = engine.accumulate(layer, inputs, quantized.weights[name][0], values, unit - fix_bias)
+        out = layer.operator.accumulate(inputs, quantized.weights[name][0], values, unit - fix_bias)
         axes = tuple(range(out.ndim - 1))
         shift = targets.pop(name).mean(axis=axes, dtype=np.float64) - np.ldexp(
             out.mean(axis=axes, dtype=np.float64), -unit

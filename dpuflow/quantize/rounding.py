@@ -11,9 +11,9 @@ no relaxation and no learning rate, and is deterministic.
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
-from dpuflow.base.totality import Total
-from dpuflow.network import ACTIVATIONS, WEIGHTED
-from dpuflow.quantize import engine
+from dpuflow.ops.arithmetic import activation_named
+from dpuflow.ops.convolution import weight_matrix
+from dpuflow.ops.operator import Window
 
 RARE = 0.02
 """Share of the samples added to a channel's count of active samples in the penalties."""
@@ -21,7 +21,8 @@ RARE = 0.02
 
 def sample_rows(layer, x, rows, seed):
     """Up to `rows` rows of the patch matrix of a weighted layer, and their flat positions."""
-    return _SAMPLE[layer.op](layer, x, rows, seed)
+    sample = _sample_windows if isinstance(layer.operator, Window) else _sample_vectors
+    return sample(layer, x, rows, seed)
 
 
 def _sample_vectors(layer, x, rows, seed):
@@ -36,18 +37,9 @@ def _sample_windows(layer, x, rows, seed):
     if total > rows:
         chosen = np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
     image, position = np.divmod(chosen, height * width)
-    view = engine.windows(
-        engine.pad_map(x, layer.attrs["pad"]), *(layer.attrs[k] for k in ("kernel", "stride", "dilation"))
-    )
+    view = layer.operator.view(x)
     row, column = np.divmod(position, width)
     return chosen, view[image, row, column].reshape(len(chosen), -1)
-
-
-_SAMPLE = Total(
-    "quantize.rounding: rows of the patch matrix",
-    WEIGHTED,
-    {"conv": _sample_windows, "depthwise_conv": _sample_windows, "dense": _sample_vectors},
-)
 
 
 class Problem:
@@ -149,14 +141,15 @@ def refine_layer(layer, x, fix_in, weights, bias, fix_out, target, settings, see
 
     Returns (weights, bias, loss before, loss after); losses in units of the output step squared.
     """
-    return _REFINE[layer.op](layer, x, fix_in, weights, bias, fix_out, target, settings, seed)
+    refine = _refine_depthwise if layer.operator.per_channel else _refine_matrix
+    return refine(layer, x, fix_in, weights, bias, fix_out, target, settings, seed)
 
 
 def _refine_matrix(layer, x, fix_in, weights, bias, fix_out, target, settings, seed):
     """All output channels at once: they have the same inputs."""
     chosen, rows = sample_rows(layer, x, settings["rows"], seed)
-    real = engine.weight_matrix(layer, layer.weights).astype(np.float64)
-    start = engine.weight_matrix(layer, weights[0])
+    real = weight_matrix(layer.weights).astype(np.float64)
+    start = weight_matrix(weights[0])
     wanted = target.reshape(-1, target.shape[-1])[chosen]
     new, new_bias, before, after = _solve(
         layer, rows, fix_in, (start, weights[1]), bias, fix_out, wanted, real, settings
@@ -166,18 +159,10 @@ def _refine_matrix(layer, x, fix_in, weights, bias, fix_out, target, settings, s
     return weights, new_bias, before, after
 
 
-_LOW = Total(
-    "quantize.rounding: output step below which nothing counts",
-    ACTIVATIONS,
-    # leaky: the output goes on falling far below, a tenth as fast
-    {"NONE": INT8_MIN, "RELU": 0, "RELU6": 0, "LEAKYRELU": -np.inf},
-)
-
-
 def _solve(layer, rows, fix_in, weights, bias, fix_out, target, real, settings):
     unit = fix_in + weights[1]
     scale = 2.0**unit
-    low = _LOW[layer.attrs["activation"]] * 2.0 ** (unit - fix_out)
+    low = activation_named(layer.attrs["activation"]).counts_from * 2.0 ** (unit - fix_out)
     high = INT8_MAX * 2.0 ** (unit - fix_out)
     problem = Problem(
         np.ascontiguousarray(rows, np.float32),
@@ -225,10 +210,3 @@ def _refine_depthwise(layer, x, fix_in, weights, bias, fix_out, target, settings
     if bias is not None:
         bias = (np.concatenate([b[0] for b in new_biases]), bias[1])
     return (values, weights[1]), bias, before, after
-
-
-_REFINE = Total(
-    "quantize.rounding: refining one layer",
-    WEIGHTED,
-    {"conv": _refine_matrix, "depthwise_conv": _refine_depthwise, "dense": _refine_matrix},
-)

@@ -6,7 +6,6 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
-from dpuflow.network import OUTPUT
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
 from dpuflow.report.tolerant import entries, mapping, number, text
@@ -114,7 +113,7 @@ def model_layers(quantized):
     """Rows of a QuantizedNetwork: fix_points, shifts, float weight ranges and SQNR of the weights."""
     rows = []
     for layer in quantized.network.layers:
-        if OUTPUT[layer.op] != "integers":
+        if layer.operator.renames or not layer.operator.quantized:
             continue
         name = layer.name
         row = {"name": name, "op": layer.op, "fix_point_out": quantized.fix_points.get(name)}

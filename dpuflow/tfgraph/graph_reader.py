@@ -59,7 +59,7 @@ def read_network(path, input_name=None, output_name=None, input_shape=None, name
 
     Returns
     -------
-    Network with ops of `dpuflow.network.OPS`, unfolded; dropout and identities are gone.
+    Network with ops of `dpuflow.ops.OPERATORS`, unfolded; dropout and identities are gone.
 
     Raises
     ------

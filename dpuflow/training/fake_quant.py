@@ -12,7 +12,9 @@ import numpy as np
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.totality import Total
-from dpuflow.network import ACTIVATIONS, WEIGHTED, folded_ops
+from dpuflow.network import WEIGHTED, folded_ops
+from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops.activations import SLOPE
 from dpuflow.quantize import engine
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import replay
@@ -183,7 +185,7 @@ _ACTIVATE = Total(
         "NONE": lambda x: x,
         "RELU": lambda x: tensorflow().nn.relu(x),
         "RELU6": lambda x: tensorflow().nn.relu6(x),
-        "LEAKYRELU": lambda x: tensorflow().nn.leaky_relu(x, engine.SLOPE),
+        "LEAKYRELU": lambda x: tensorflow().nn.leaky_relu(x, SLOPE),
     },
 )
 _COMPUTE = Total(

@@ -38,7 +38,8 @@ class Builder:
     def join(self, op, a, b):
         height, width, channels = self.shape(a)
         total = channels + self.shape(b)[2] if op == "concat" else channels
-        return self.put(op, [a, b], (height, width, total), activation="RELU")
+        attrs = {"axis": 3} if op == "concat" else {"activation": "RELU"}
+        return self.put(op, [a, b], (height, width, total), **attrs)
 
     def network(self):
         return Network("n", self.layers)

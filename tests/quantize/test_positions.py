@@ -94,12 +94,18 @@ def test_most_batches_win_and_ties_go_to_the_smaller_position():
     assert positions["x"] == 7
 
 
+def conv(activation):
+    """Attributes of a 1x1 convolution."""
+    one = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+    return {**one, "activation": activation}
+
+
 def test_groups_share_one_position():
     window = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0, 0, 0)}
     layers = [
         Layer("x", "input", [], (4, 4, 1)),
-        Layer("a", "conv", ["x"], (4, 4, 1)),
-        Layer("b", "conv", ["x"], (4, 4, 1)),
+        Layer("a", "conv", ["x"], (4, 4, 1), conv("NONE")),
+        Layer("b", "conv", ["x"], (4, 4, 1), conv("NONE")),
         Layer("cat", "concat", ["a", "b"], (4, 4, 2), {"axis": 3}),
         Layer("max", "max_pool", ["cat"], (2, 2, 2), window),
         Layer("gap", "avg_pool", ["max"], (1, 1, 2), window),
@@ -116,10 +122,10 @@ def test_groups_share_one_position():
 def test_relu6_never_lies_below_the_position_where_its_clamp_means_6():
     layers = [
         Layer("x", "input", [], (4, 4, 1)),
-        Layer("a", "conv", ["x"], (4, 4, 1), {"activation": "RELU6"}),
-        Layer("b", "conv", ["x"], (4, 4, 1), {"activation": "NONE"}),
+        Layer("a", "conv", ["x"], (4, 4, 1), conv("RELU6")),
+        Layer("b", "conv", ["x"], (4, 4, 1), conv("NONE")),
         Layer("cat", "concat", ["a", "b"], (4, 4, 2), {"axis": 3}),
-        Layer("c", "conv", ["cat"], (4, 4, 1), {"activation": "RELU6"}),
+        Layer("c", "conv", ["cat"], (4, 4, 1), conv("RELU6")),
     ]
     positions = {"x": 1, "a": 2, "b": 2, "cat": 2, "c": 6}
     changes = raise_relu6(Network("n", layers), positions)

@@ -16,7 +16,6 @@ from dpuflow.base.numerics import (
     average_pool_factor,
 )
 from dpuflow.network import WEIGHTED
-from dpuflow.quantize import engine
 
 HIGH, SIX, LOW, ZERO = "saturates high", "clamps at 6", "saturates low", "cuts below zero"
 HALF, LEAK, PADDING = "rounds a half", "leaks below zero", "has negative values beside padding"
@@ -40,7 +39,7 @@ def reached(quantized, layer, inputs):
     inputs : int8 arrays (N, ...), one per input of the layer.
     """
     if layer.op == "max_pool":
-        most = engine.max_pool(layer, inputs[0].astype(np.float32))
+        most = layer.operator.real([inputs[0].astype(np.float32)])
         edges = [most[:, 0], most[:, -1], most[:, :, 0], most[:, :, -1]]
         return {PADDING} if any(layer.attrs["pad"]) and any((e < 0).any() for e in edges) else set()
     real = unrounded(quantized, layer, inputs)
@@ -54,19 +53,14 @@ def unrounded(quantized, layer, inputs):
         for x, name in zip(inputs, layer.inputs, strict=True)
     ]
     name = layer.name
-    if layer.op in WEIGHTED:
-        if layer.op == "dense":
-            inputs = [inputs[0].reshape(len(inputs[0]), -1)]
-        bias = quantized.biases[name][0] if name in quantized.biases else None
-        shift_bias = quantized.shift_bias(name) if bias is not None else 0
-        total = engine.accumulate(layer, inputs[0], quantized.weights[name][0], bias, shift_bias)
-        return np.ldexp(total.astype(np.float64), -quantized.shift_cut(name))
-    if layer.op not in ("add", "avg_pool"):
-        return None
-    fixes, fix = [quantized.fix_points[i] for i in layer.inputs], quantized.fix_points[name]
-    if layer.op == "add":
-        return engine.add_guarded(inputs, fixes, fix).astype(np.float64)
-    return engine.average(layer, inputs[0], fix - fixes[0]).astype(np.float64)
+    if layer.op == "dense":
+        inputs = [inputs[0].reshape(len(inputs[0]), -1)]
+    fixes = [quantized.fix_points[source] for source in layer.inputs]
+    fix, parameters = (
+        quantized.fix_points.get(name),
+        (quantized.weights.get(name), quantized.biases.get(name)),
+    )
+    return layer.operator.unrounded(inputs, fixes, fix, *parameters)
 
 
 def halves(quantized, layer, real):
@@ -109,7 +103,7 @@ def _bounds(quantized, layer):
     name, fix = layer.name, quantized.fix_points.get(layer.name)
     if layer.op in WEIGHTED:
         weights, shift_bias = quantized.weights[name][0].astype(np.float64), 0
-        axes = (0, 1, 2) if layer.op == "depthwise_conv" else tuple(range(1, weights.ndim))
+        axes = layer.operator.sum_axes(weights)
         bias = 0.0
         if name in quantized.biases:
             shift_bias = quantized.shift_bias(name)

@@ -1,0 +1,93 @@
+"""Activations as layers of their own, batch normalisation, and what ends a network on the CPU."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dpuflow.ops import arithmetic
+from dpuflow.ops.operator import Operator
+
+
+@dataclass(frozen=True)
+class Elementwise(Operator):
+    """One value in, one value out."""
+
+    def output_shape(self, inputs, weights=None):
+        """The input's shape."""
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Relu(Elementwise):
+    """max(x, 0)."""
+
+    kind: ClassVar[str] = "relu"
+    survives_folding: ClassVar[bool] = False
+    fuses_as: ClassVar[str] = "RELU"
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics."""
+        return np.maximum(inputs[0], 0)
+
+
+@dataclass(frozen=True)
+class Relu6(Elementwise):
+    """min(max(x, 0), 6)."""
+
+    kind: ClassVar[str] = "relu6"
+    survives_folding: ClassVar[bool] = False
+    fuses_as: ClassVar[str] = "RELU6"
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics."""
+        return np.clip(inputs[0], 0, 6)
+
+
+@dataclass(frozen=True)
+class LeakyRelu(Elementwise):
+    """x, below zero alpha * x."""
+
+    alpha: float
+
+    kind: ClassVar[str] = "leaky_relu"
+    survives_folding: ClassVar[bool] = False
+    fuses_as: ClassVar[str] = "LEAKYRELU"
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics, with the layer's own slope."""
+        return np.where(inputs[0] < 0, inputs[0] * np.float32(self.alpha), inputs[0])
+
+
+@dataclass(frozen=True)
+class BatchNorm(Elementwise):
+    """x * weights + bias per channel (the statistics are folded in when it is read)."""
+
+    kind: ClassVar[str] = "batch_norm"
+    survives_folding: ClassVar[bool] = False
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics."""
+        return inputs[0] * weights + bias
+
+
+@dataclass(frozen=True)
+class Softmax(Elementwise):
+    """Softmax over a vector: in float, on the CPU, at the end."""
+
+    kind: ClassVar[str] = "softmax"
+    quantized: ClassVar[bool] = False
+
+    def output_shape(self, inputs, weights=None):
+        """The vector's length."""
+        if len(inputs[0]) != 1:
+            raise ValueError(f"over an input {inputs[0]}")
+        return inputs[0]
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics."""
+        return arithmetic.softmax(inputs[0])
+
+    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+        """Probabilities of the integers' real values."""
+        return arithmetic.softmax(inputs[0].astype(np.float32) * np.float32(2.0 ** -fix_points[0]))

@@ -1,0 +1,230 @@
+"""Operators with weights: convolution, depthwise convolution, dense."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dpuflow.ops import arithmetic
+from dpuflow.ops.activations import ACTIVATIONS
+from dpuflow.ops.arithmetic import EXACT_FLOAT32, IM2COL_BYTES
+from dpuflow.ops.operator import Operator, Shape, Window
+
+
+class Weighted(Operator):
+    """Weighted sums, a bias per output channel, an activation (a mixin; `linear` is the operator's own).
+
+    per_channel : whether an output channel sees one input channel only.
+    """
+
+    weighted: ClassVar[bool] = True
+    per_channel: ClassVar[bool]
+    activation: str
+
+    def check_activation(self) -> None:
+        """ValueError for an activation that no producer can have."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r}")
+
+    def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted sums without bias, of x's dtype."""
+        raise NotImplementedError
+
+    def output_channels(self, weights: Shape) -> int:
+        """Number of output channels of weights of a shape."""
+        return weights[self.output_axis]
+
+    def per_output(self, factors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """One number per output channel, shaped to be multiplied with the weights."""
+        shape = [1] * weights.ndim
+        shape[self.output_axis] = -1
+        return factors.reshape(shape)
+
+    def sum_axes(self, weights: np.ndarray) -> tuple[int, ...]:
+        """Axes of the weights that one output channel sums over."""
+        return tuple(i for i in range(weights.ndim) if i != self.output_axis % weights.ndim)
+
+    def preactivation(self, x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        """Sums and bias in float32, before the activation."""
+        out = self.linear(x, weights)
+        if bias is not None:
+            out += bias
+        return out
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics; a fused LEAKYRELU has the DPU's slope."""
+        return arithmetic.activate(self.preactivation(inputs[0], weights, bias), self.activation)
+
+    def needs_float64(self, weights: np.ndarray, bias: np.ndarray | None = None, shift_bias: int = 0) -> bool:
+        """True when float32 cannot hold every possible accumulator of these int8 parameters exactly."""
+        axes = self.sum_axes(weights)
+        total = 128 * np.abs(weights.astype(np.int64)).sum(axis=axes).max(initial=0)
+        if bias is not None:
+            total = total + np.abs(bias.astype(np.int64)).max(initial=0) * 2.0 ** max(shift_bias, 0)
+        # one bit spare for the half of shift_bias -1, and more for a finer bias
+        return bool(2.0 ** max(1, -shift_bias) * total >= EXACT_FLOAT32)
+
+    def accumulate(
+        self, x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, shift_bias: int
+    ) -> np.ndarray:
+        """acc = sum(x * w) + bias * 2**shift_bias, exact, in units of 2**-(fix_in + fix_w)."""
+        dtype = np.float64 if self.needs_float64(weights, bias, shift_bias) else np.float32
+        out = self.linear(x.astype(dtype, copy=False), weights.astype(dtype))
+        if bias is not None:
+            out += (bias.astype(np.float64) * 2.0**shift_bias).astype(dtype)
+        return out
+
+    def before_rounding(self, inputs, fix_points, weights=None, bias=None):
+        """Exact sums in real units (float32's 24 bits, float64 where sums may need more), activated."""
+        values, fix_weights = weights
+        unit = fix_points[0] + fix_weights
+        data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
+        total = self.accumulate(inputs[0], values, data, shift)
+        total *= total.dtype.type(2.0**-unit)
+        return arithmetic.activate(total, self.activation)
+
+    def unrounded(self, inputs, fix_points, fix_out, weights=None, bias=None):
+        """acc / 2**shift_cut."""
+        values, fix_weights = weights
+        unit = fix_points[0] + fix_weights
+        data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
+        return np.ldexp(self.accumulate(inputs[0], values, data, shift).astype(np.float64), fix_out - unit)
+
+    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+        """y = sat8(DPU_ROUND(acc / 2**shift_cut)) (docs/reference/numerics.md, "Convolution")."""
+        values, fix_weights = weights
+        unit = fix_points[0] + fix_weights
+        data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
+        total = self.accumulate(inputs[0], values, data, shift)
+        return arithmetic.finish(total, unit - fix_out, self.activation, fix_out)
+
+
+@dataclass(frozen=True)
+class Convolution(Weighted, Window):
+    """Weights [OC, KH, KW, IC]."""
+
+    dilation: tuple[int, int]
+    activation: str
+
+    kind: ClassVar[str] = "conv"
+    per_channel: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """ValueError when an attribute has an impossible value."""
+        super().check()
+        self.check_activation()
+
+    def output_shape(self, inputs, weights=None):
+        """(OH, OW, OC)."""
+        shape = self.window_shape(inputs[0], weights[0] if weights else 0)
+        if weights != (shape[2], *self.kernel[::-1], inputs[0][2]):
+            raise ValueError(f"weights {weights}, expected {(shape[2], *self.kernel[::-1], inputs[0][2])}")
+        return shape
+
+    def linear(self, x, weights):
+        """Weighted sums over patch matrices that fit the cache."""
+        matrix = weight_matrix(weights).astype(x.dtype, copy=False)
+        view = self.view(x)
+        out = np.empty((*view.shape[:3], len(weights)), x.dtype)
+        for images, rows in _pieces(view, x.itemsize):
+            np.matmul(rows, matrix, out=out[images].reshape(-1, matrix.shape[1]))
+        return out
+
+    def view(self, x: np.ndarray) -> np.ndarray:
+        """All kernel windows (N, OH, OW, KH, KW, IC) of a map."""
+        return arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride, self.dilation)
+
+    def operations(self, inputs, output):
+        """OH OW OC (2 KH KW IC + 1); the 1 is the bias and counts without one, too."""
+        return math.prod(output) * (2 * self.area * inputs[0][2] + 1)
+
+
+@dataclass(frozen=True)
+class DepthwiseConvolution(Weighted, Window):
+    """One filter per channel: weights [1, KH, KW, C]."""
+
+    dilation: tuple[int, int]
+    activation: str
+
+    kind: ClassVar[str] = "depthwise_conv"
+    per_channel: ClassVar[bool] = True
+    output_axis: ClassVar[int] = -1
+
+    def check(self) -> None:
+        """ValueError when an attribute has an impossible value."""
+        super().check()
+        self.check_activation()
+
+    def output_shape(self, inputs, weights=None):
+        """(OH, OW, C)."""
+        shape = self.window_shape(inputs[0], inputs[0][-1])
+        if weights != (1, *self.kernel[::-1], shape[2]):
+            raise ValueError(f"weights {weights}, expected {(1, *self.kernel[::-1], shape[2])}")
+        return shape
+
+    def view(self, x: np.ndarray) -> np.ndarray:
+        """All kernel windows (N, OH, OW, KH, KW, C) of a map."""
+        return arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride, self.dilation)
+
+    def linear(self, x, weights):
+        """Weighted sums, tap by tap."""
+        view = self.view(x)
+        _, kh, kw, channels = weights.shape
+        shape = (*view.shape[1:3], channels)
+        out = np.zeros((len(x), *shape), x.dtype)
+        step = max(1, IM2COL_BYTES // (math.prod(shape) * x.itemsize))
+        for start in range(0, len(x), step):
+            images = slice(start, start + step)
+            for i in range(kh):
+                for j in range(kw):
+                    out[images] += view[images, :, :, i, j] * weights[0, i, j].astype(x.dtype)
+        return out
+
+    def operations(self, inputs, output):
+        """OH OW C (2 KH KW + 1)."""
+        return math.prod(output) * (2 * self.area + 1)
+
+
+@dataclass(frozen=True)
+class Dense(Weighted):
+    """A vector times weights [OC, IN], IN in flattened NHWC order."""
+
+    activation: str
+
+    kind: ClassVar[str] = "dense"
+    per_channel: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """ValueError when an attribute has an impossible value."""
+        self.check_activation()
+
+    def output_shape(self, inputs, weights=None):
+        """(OC,)."""
+        if weights is None or len(weights) != 2 or tuple(inputs[0]) != weights[1:]:
+            raise ValueError(f"weights {weights} on an input {inputs[0]}")
+        return weights[:1]
+
+    def linear(self, x, weights):
+        """x @ weights.T."""
+        matrix = weight_matrix(weights).astype(x.dtype, copy=False)
+        return np.matmul(x, matrix)
+
+    def operations(self, inputs, output):
+        """OC (2 IN + 1)."""
+        return math.prod(output) * (2 * math.prod(inputs[0]) + 1)
+
+
+def weight_matrix(weights: np.ndarray) -> np.ndarray:
+    """Weights [OC, ...] as (K, OC), row-contiguous."""
+    return np.ascontiguousarray(weights.reshape(weights.shape[0], -1).T)
+
+
+def _pieces(view: np.ndarray, itemsize: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """(slice of images, patch matrix (rows, K)) in cache-sized pieces."""
+    per_image = math.prod(view.shape[1:]) * itemsize
+    step = max(1, IM2COL_BYTES // per_image)
+    for start in range(0, len(view), step):
+        piece = view[start : start + step]
+        yield slice(start, start + len(piece)), piece.reshape(-1, math.prod(view.shape[3:]))

@@ -1,0 +1,90 @@
+"""Operators of several inputs: addition, concatenation."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dpuflow.ops import arithmetic
+from dpuflow.ops.activations import ACTIVATIONS
+from dpuflow.ops.operator import MANY, Operator
+
+GUARD_BITS = 7
+"""Bits that an addition keeps below its inputs' common step (docs/reference/numerics.md, "Element-wise")."""
+
+
+@dataclass(frozen=True)
+class Add(Operator):
+    """Sum of maps of one shape, then an activation."""
+
+    activation: str
+
+    kind: ClassVar[str] = "add"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+
+    def check(self) -> None:
+        """ValueError for an activation that no producer can have."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r}")
+
+    def output_shape(self, inputs, weights=None):
+        """The inputs' shape."""
+        if any(shape != inputs[0] for shape in inputs):
+            raise ValueError(f"of different inputs {inputs}")
+        return inputs[0]
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics."""
+        return arithmetic.activate(sum(inputs[1:], start=inputs[0].copy()), self.activation)
+
+    def guarded_sum(
+        self, inputs: Sequence[np.ndarray], fix_points: Sequence[int], fix_out: int
+    ) -> np.ndarray:
+        """floor(x * 2**(7 - (fix_k - m))) summed, m the least fix_point of the inputs, in output steps."""
+        lowest = min(fix_points)
+        total = sum(
+            np.floor(x * np.float32(2.0 ** (GUARD_BITS - (fix - lowest))))
+            for x, fix in zip(inputs, fix_points, strict=True)
+        )
+        return total * np.float32(2.0 ** (fix_out - lowest - GUARD_BITS))
+
+    def unrounded(self, inputs, fix_points, fix_out, weights=None, bias=None):
+        """The guarded sum."""
+        return self.guarded_sum(inputs, fix_points, fix_out).astype(np.float64)
+
+    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+        """The guarded sum, activated, rounded, saturated."""
+        total = self.guarded_sum(inputs, fix_points, fix_out)
+        return arithmetic.finish(total, 0, self.activation, fix_out)
+
+    def operations(self, inputs, output):
+        """One per output value and input, as the vendor's compiler counts."""
+        return len(inputs) * math.prod(output)
+
+
+@dataclass(frozen=True)
+class Concat(Operator):
+    """Maps side by side along their last axis; `axis` counts the batch (3: channels of NHWC)."""
+
+    axis: int
+
+    kind: ClassVar[str] = "concat"
+    arity: ClassVar[tuple[int, int]] = (1, MANY)
+    commutes_with_relu: ClassVar[bool] = True
+
+    def output_shape(self, inputs, weights=None):
+        """The inputs' shape with their channels added up."""
+        first = inputs[0]
+        if self.axis != len(first) or len({shape[:-1] for shape in inputs}) != 1:
+            raise ValueError(f"inputs {list(inputs)} along axis {self.axis!r}")
+        return (*first[:-1], sum(shape[-1] for shape in inputs))
+
+    def shares_fix_point(self, inputs):
+        """It moves bytes."""
+        return True
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics."""
+        return np.concatenate(inputs, axis=-1)

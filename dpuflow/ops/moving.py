@@ -1,0 +1,44 @@
+"""Operators that compute nothing: the input, flatten."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dpuflow.ops.operator import Operator
+
+
+@dataclass(frozen=True)
+class Input(Operator):
+    """The network's input, already scaled."""
+
+    kind: ClassVar[str] = "input"
+    arity: ClassVar[tuple[int, int]] = (0, 0)
+
+    def output_shape(self, inputs, weights=None):
+        """It is given."""
+        raise ValueError("an input is given, not computed")
+
+    def real(self, inputs, weights=None, bias=None):
+        """It is given."""
+        raise ValueError("an input is given, not computed")
+
+
+@dataclass(frozen=True)
+class Flatten(Operator):
+    """A map as a vector, in NHWC order."""
+
+    kind: ClassVar[str] = "flatten"
+    renames: ClassVar[bool] = True
+    passes_positive_scale: ClassVar[bool] = True
+
+    def output_shape(self, inputs, weights=None):
+        """(H * W * C,)."""
+        return (math.prod(inputs[0]),)
+
+    def times_behind(self, scale, output):
+        """Once per pixel: channels are fastest."""
+        return math.prod(output) // len(scale)
+
+    def real(self, inputs, weights=None, bias=None):
+        """A view of the input."""
+        return inputs[0].reshape(len(inputs[0]), -1)

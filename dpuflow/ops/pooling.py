@@ -1,0 +1,108 @@
+"""Maximum and average pooling."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dpuflow.base.numerics import average_pool_factor
+from dpuflow.ops import arithmetic
+from dpuflow.ops.arithmetic import EXACT_FLOAT32
+from dpuflow.ops.operator import Shape, Window
+
+
+@dataclass(frozen=True)
+class MaxPool(Window):
+    """Largest value per window; padding counts as lowest."""
+
+    kind: ClassVar[str] = "max_pool"
+    passes_positive_scale: ClassVar[bool] = True
+    commutes_with_relu: ClassVar[bool] = True
+
+    def output_shape(self, inputs, weights=None):
+        """(OH, OW, C)."""
+        return self.window_shape(inputs[0], inputs[0][-1])
+
+    def shares_fix_point(self, inputs):
+        """It compares bytes."""
+        return True
+
+    def times_behind(self, scale, output):
+        """Not with a negative scale, which would turn the maximum into a minimum."""
+        return 0 if np.any(scale <= 0) else 1
+
+    def real(self, inputs, weights=None, bias=None):
+        """Float32 semantics."""
+        padded = arithmetic.pad_map(inputs[0], self.pad, -np.inf)
+        view = arithmetic.windows(padded, self.kernel, self.stride)
+        out = view[:, :, :, 0, 0].copy()
+        for i in range(view.shape[3]):
+            for j in range(view.shape[4]):
+                np.maximum(out, view[:, :, :, i, j], out=out)
+        return out
+
+    def operations(self, inputs, output):
+        """OH OW C KH KW."""
+        return math.prod(output) * self.area
+
+
+@dataclass(frozen=True)
+class AveragePool(Window):
+    """Mean per window; padding counts as zero. Its input's size tells whether it is global."""
+
+    kind: ClassVar[str] = "avg_pool"
+    passes_positive_scale: ClassVar[bool] = True
+
+    def output_shape(self, inputs, weights=None):
+        """(OH, OW, C)."""
+        return self.window_shape(inputs[0], inputs[0][-1])
+
+    def is_global(self, shape: Shape) -> bool:
+        """Whether the window is the whole map (H, W, C)."""
+        return self.kernel == (shape[1], shape[0])
+
+    def shares_fix_point(self, inputs):
+        """Global pooling rescales, so its two sides are free (docs/reference/numerics.md, "Pooling")."""
+        return not self.is_global(inputs[0])
+
+    def times_behind(self, scale, output):
+        """Not with padding, which counts as zero behind the offset and not in front of it."""
+        return 0 if any(self.pad) else 1
+
+    def window_sum(self, x: np.ndarray) -> np.ndarray:
+        """Sum per window."""
+        view = arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride)
+        if view.shape[1:3] == (1, 1):
+            return view.sum(axis=(3, 4))
+        out = np.zeros(view.shape[:3] + view.shape[5:], x.dtype)
+        for i in range(view.shape[3]):
+            for j in range(view.shape[4]):
+                out += view[:, :, :, i, j]
+        return out
+
+    def real(self, inputs, weights=None, bias=None):
+        """Exact division, not the DPU's factor."""
+        return self.window_sum(inputs[0]) / np.float32(self.area)
+
+    def average(self, x: np.ndarray, shift: int) -> np.ndarray:
+        """Sum * M / 2**S * 2**shift as real numbers (exact in float64, float32 where it fits)."""
+        multiplier, divisor_shift = average_pool_factor(self.kernel[1], self.kernel[0])
+        dtype = np.float32 if 256 * self.area * multiplier < EXACT_FLOAT32 else np.float64
+        return self.window_sum(x).astype(dtype) * dtype(multiplier * 2.0 ** (shift - divisor_shift))
+
+    def before_rounding(self, inputs, fix_points, weights=None, bias=None):
+        """With the DPU's stand-in for the division."""
+        return self.average(inputs[0], -fix_points[0])
+
+    def unrounded(self, inputs, fix_points, fix_out, weights=None, bias=None):
+        """sum * M / 2**S * 2**(fix_out - fix_in)."""
+        return self.average(inputs[0], fix_out - fix_points[0]).astype(np.float64)
+
+    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+        """sat8(DPU_ROUND(sum * M / 2**S * 2**(fix_out - fix_in)))."""
+        return arithmetic.finish(self.average(inputs[0], fix_out - fix_points[0]), 0, "NONE", fix_out)
+
+    def operations(self, inputs, output):
+        """Twice OH OW C KH KW, as the vendor's compiler counts."""
+        return 2 * math.prod(output) * self.area
