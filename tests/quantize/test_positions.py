@@ -136,7 +136,7 @@ def test_relu6_never_lies_below_the_position_where_its_clamp_means_6():
 def add_network(*inputs, group=()):
     """Convolutions a, b, ... of the input, an addition of them, a pool behind each name in `group`."""
     layers = [Layer("x", "input", [], (4, 4, 1))]
-    layers += [Layer(name, "conv", ["x"], (4, 4, 1), {"activation": "RELU"}) for name in inputs]
+    layers += [Layer(name, "conv", ["x"], (4, 4, 1), conv("RELU")) for name in inputs]
     window = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0, 0, 0)}
     layers += [Layer(f"{name}_pool", "max_pool", [name], (2, 2, 1), window) for name in group]
     layers.append(Layer("sum", "add", list(inputs), (4, 4, 1), {"activation": "NONE"}))
