@@ -13,6 +13,7 @@ from math import ceil, prod
 from dpuflow.base.totality import Total
 from dpuflow.network import WEIGHTED
 from dpuflow.ops import OPERATORS, kinds
+from dpuflow.ops.work import depthwise_workload, eltwise_workload, pool_workload
 
 
 def round_up(value, multiple):
@@ -37,15 +38,6 @@ def augments_channels(kernel, stride, in_channels, pad, dilation, target):
     )
 
 
-def conv_workload(out_shape, kernel, in_channels):
-    """Operations of a convolution (a dense layer is one): OH OW OC (2 KH KW IC + 1).
-
-    out_shape is (OH, OW, OC), kernel (KW, KH); the + 1 is the bias and is counted
-    also without one.
-    """
-    return prod(out_shape) * (2 * prod(kernel) * in_channels + 1)
-
-
 def conv_workload_on_arch(out_shape, kernel, in_channels, target, augmented=False):
     """`conv_workload` with OH, OC and IC rounded up to the array of `target`.
 
@@ -68,29 +60,14 @@ def _alu_shape(out_shape, target):
     return rows, width, round_up(channels, target.input_channel_parallel)
 
 
-def pool_workload(out_shape, kernel, average=False):
-    """Operations of a pool: OH OW C KH KW for the greatest value, twice that for the average."""
-    return prod(out_shape) * prod(kernel) * (2 if average else 1)
-
-
 def pool_workload_on_arch(out_shape, kernel, target, average=False):
     """`pool_workload` with OH rounded up to the ALU's pixels and C to the channels."""
     return pool_workload(_alu_shape(out_shape, target), kernel, average)
 
 
-def depthwise_workload(out_shape, kernel):
-    """Operations of a depthwise convolution: OH OW C (2 KH KW + 1)."""
-    return prod(out_shape) * (2 * prod(kernel) + 1)
-
-
 def depthwise_workload_on_arch(out_shape, kernel, target):
     """`depthwise_workload` rounded like a pool, whose engine it runs on."""
     return depthwise_workload(_alu_shape(out_shape, target), kernel)
-
-
-def eltwise_workload(out_shape, inputs=2):
-    """Operations of an elementwise sum or product of `inputs` tensors: OH OW C inputs."""
-    return prod(out_shape) * inputs
 
 
 def eltwise_workload_on_arch(out_shape, target, inputs=2):
@@ -177,7 +154,9 @@ def layer_workload(network, layer, target):
     input, flatten, concat and softmax count zero, as in the vendor's files, and so does what folding
     removes.
     """
-    return _WORKLOAD[layer.op](network, layer, target, map_shape(layer.shape))
+    inputs = [network[name].shape for name in layer.inputs]
+    on_arch = _ON_ARCH[layer.op](network, layer, target, map_shape(layer.shape))
+    return layer.operator.operations(inputs, layer.shape), on_arch
 
 
 def layer_window(network, layer, target=None):
@@ -199,36 +178,27 @@ _WINDOW = Total(
 def _array(network, layer, target, shape):
     kernel, channels = layer_window(network, layer, target)
     augmented = layer_is_augmented(network, layer, target)
-    return (
-        conv_workload(shape, kernel, channels),
-        conv_workload_on_arch(shape, kernel, channels, target, augmented),
-    )
+    return conv_workload_on_arch(shape, kernel, channels, target, augmented)
 
 
 def _pool(network, layer, target, shape, average=False):
-    kernel = layer.attrs["kernel"]
-    return (
-        pool_workload(shape, kernel, average),
-        pool_workload_on_arch(shape, kernel, target, average),
-    )
+    return pool_workload_on_arch(shape, layer.attrs["kernel"], target, average)
 
 
 def _depthwise(network, layer, target, shape):
-    kernel = layer.attrs["kernel"]
-    return depthwise_workload(shape, kernel), depthwise_workload_on_arch(shape, kernel, target)
+    return depthwise_workload_on_arch(shape, layer.attrs["kernel"], target)
 
 
 def _add(network, layer, target, shape):
-    count = len(layer.inputs)
-    return eltwise_workload(shape, count), eltwise_workload_on_arch(shape, target, count)
+    return eltwise_workload_on_arch(shape, target, len(layer.inputs))
 
 
 def _none(network, layer, target, shape):
-    return 0, 0
+    return 0
 
 
-_WORKLOAD = Total(
-    "compiler.workload: operations of a layer",
+_ON_ARCH = Total(
+    "compiler.workload: what the array spends on a layer",
     OPERATORS,
     {
         **dict.fromkeys(("conv", "dense"), _array),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dpuflow.ops import arithmetic
+from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
 from dpuflow.ops.arithmetic import EXACT_FLOAT32, IM2COL_BYTES
 from dpuflow.ops.operator import Operator, Shape, Window
@@ -138,7 +138,7 @@ class Convolution(Weighted, Window):
 
     def operations(self, inputs, output):
         """OH OW OC (2 KH KW IC + 1); the 1 is the bias and counts without one, too."""
-        return math.prod(output) * (2 * self.area * inputs[0][2] + 1)
+        return work.conv_workload(output, self.kernel, inputs[0][2])
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class DepthwiseConvolution(Weighted, Window):
 
     def operations(self, inputs, output):
         """OH OW C (2 KH KW + 1)."""
-        return math.prod(output) * (2 * self.area + 1)
+        return work.depthwise_workload(output, self.kernel)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Dense(Weighted):
 
     def operations(self, inputs, output):
         """OC (2 IN + 1)."""
-        return math.prod(output) * (2 * math.prod(inputs[0]) + 1)
+        return work.conv_workload(output, (1, 1), math.prod(inputs[0]))
 
 
 def weight_matrix(weights: np.ndarray) -> np.ndarray:

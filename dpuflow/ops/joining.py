@@ -1,13 +1,12 @@
 """Operators of several inputs: addition, concatenation."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from dpuflow.ops import arithmetic
+from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
 from dpuflow.ops.operator import MANY, Operator
 
@@ -61,7 +60,7 @@ class Add(Operator):
 
     def operations(self, inputs, output):
         """One per output value and input, as the vendor's compiler counts."""
-        return len(inputs) * math.prod(output)
+        return work.eltwise_workload(output, len(inputs))
 
 
 @dataclass(frozen=True)

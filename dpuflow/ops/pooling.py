@@ -1,13 +1,12 @@
 """Maximum and average pooling."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from dpuflow.base.numerics import average_pool_factor
-from dpuflow.ops import arithmetic
+from dpuflow.ops import arithmetic, work
 from dpuflow.ops.arithmetic import EXACT_FLOAT32
 from dpuflow.ops.operator import Shape, Window
 
@@ -44,7 +43,7 @@ class MaxPool(Window):
 
     def operations(self, inputs, output):
         """OH OW C KH KW."""
-        return math.prod(output) * self.area
+        return work.pool_workload(output, self.kernel)
 
 
 @dataclass(frozen=True)
@@ -105,4 +104,4 @@ class AveragePool(Window):
 
     def operations(self, inputs, output):
         """Twice OH OW C KH KW, as the vendor's compiler counts."""
-        return 2 * math.prod(output) * self.area
+        return work.pool_workload(output, self.kernel, average=True)

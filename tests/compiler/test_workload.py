@@ -8,6 +8,7 @@ import pytest
 from dpuflow.compiler import workload
 from dpuflow.device.targets import get_target, load_targets
 from dpuflow.network import Layer, Network
+from dpuflow.ops import work
 from dpuflow.xir import Graph
 
 B4096 = get_target("DPUCZDX8G_ISA1_B4096")
@@ -68,24 +69,24 @@ def figures(graph, op, target):
         channels = graph.op(op.inputs["weights"][0]).tensor.shape[3]
         augmented = "channel_augmentation" in op.attrs
         return (
-            workload.conv_workload(shape, kernel, channels),
+            work.conv_workload(shape, kernel, channels),
             workload.conv_workload_on_arch(shape, kernel, channels, target, augmented),
         )
     if op.type == "depthwise-conv2d-fix":
         return (
-            workload.depthwise_workload(shape, kernel),
+            work.depthwise_workload(shape, kernel),
             workload.depthwise_workload_on_arch(shape, kernel, target),
         )
     if op.type == "pool-fix":
         average = op.attrs["type"] == "AVG"
         return (
-            workload.pool_workload(shape, kernel, average),
+            work.pool_workload(shape, kernel, average),
             workload.pool_workload_on_arch(shape, kernel, target, average),
         )
     assert op.type == "eltwise-fix", op.type
     count = len(op.input_names)
     return (
-        workload.eltwise_workload(shape, count),
+        work.eltwise_workload(shape, count),
         workload.eltwise_workload_on_arch(shape, target, count),
     )
 
@@ -145,9 +146,9 @@ def test_sizes_round_up_to_the_parallelism_of_the_target():
     # B1600: 8 pixels, 10 input and output channels, 4 ALU pixels
     assert workload.conv_workload_on_arch((5, 7, 11), (3, 3), 11, B1600) == 8 * 7 * 20 * (2 * 9 * 20 + 1)
     assert workload.pool_workload_on_arch((5, 7, 11), (3, 2), B1600) == 8 * 7 * 20 * 6
-    assert workload.depthwise_workload((5, 7, 11), (3, 3)) == 5 * 7 * 11 * 19
+    assert work.depthwise_workload((5, 7, 11), (3, 3)) == 5 * 7 * 11 * 19
     assert workload.depthwise_workload_on_arch((5, 7, 11), (3, 3), B1600) == 8 * 7 * 20 * 19
-    assert workload.eltwise_workload((5, 7, 11)) == 5 * 7 * 11 * 2
+    assert work.eltwise_workload((5, 7, 11)) == 5 * 7 * 11 * 2
     assert workload.eltwise_workload_on_arch((5, 7, 11), B1600, inputs=3) == 8 * 7 * 20 * 3
 
 
