@@ -169,6 +169,11 @@ class Emulator:
                 f"{self.source}: does not record its input scaling (attributes input_subtract, "
                 "input_divide); quantize the images yourself, for instance with numerics.input_table"
             ) from None
+        if not (math.isfinite(subtract) and math.isfinite(divide) and divide):
+            raise UserError(
+                f"{self.source}: its input scaling is no scaling: input_subtract {subtract}, input_divide "
+                f"{divide}; the file is damaged, compile the model again"
+            )
         images = np.asarray(images)
         if images.dtype != np.uint8:
             raise UserError(f"images have dtype {images.dtype}; uint8 pixels expected")

@@ -1,5 +1,7 @@
 """Differences between two graphs, op by op."""
 
+import math
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -63,9 +65,16 @@ def _attributes(place, old, new, skip=()):
     lines = []
     for name in sorted({*old, *new} - set(skip)):
         before, after = (_value(attrs, name) for attrs in (old, new))
-        if before != after:
+        if before != after and not _both_nan(before, after):
             lines.append(f"{place}: {name} {_text(before)} -> {_text(after)}")
     return lines
+
+
+def _both_nan(before, after):
+    """Whether two numbers of one kind are NaN, which equals nothing."""
+    if None in (before, after) or before[0] != after[0]:
+        return False
+    return all(isinstance(value, float) and math.isnan(value) for _, value in (before, after))
 
 
 def _value(attrs, name):

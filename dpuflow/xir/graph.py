@@ -130,8 +130,8 @@ class Op:
             raise UserError(
                 f"op {self.name!r}: attribute 'data' is {self.attrs.kind('data')}, XIR reads bytes"
             )
-        type_ = self.attrs["data_type"]
-        dtype = _CONST_DTYPES.get(type_.lower())
+        type_ = self.attrs.get("data_type")
+        dtype = _CONST_DTYPES.get(str(type_).lower())
         if dtype is None:
             raise UserError(f"op {self.name!r}: const data of type {type_!r} is not supported")
         try:

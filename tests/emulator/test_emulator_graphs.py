@@ -169,6 +169,10 @@ def test_quantize_input_uses_the_recorded_scaling():
         emulator.quantize_input(pixels.astype(float))
     with pytest.raises(UserError, match="do not fit"):
         emulator.quantize_input(pixels[:, :5])
+    for divide in (0.0, float("nan")):
+        graph.attrs["input_divide"] = divide
+        with pytest.raises(UserError, match=f"input_divide {divide}; the file is damaged"):
+            emulator.quantize_input(pixels)
 
 
 @pytest.mark.fault("xmodel", "batch of another type or shape", "refused")
