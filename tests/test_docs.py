@@ -78,3 +78,19 @@ def test_links_between_pages_lead_somewhere(repo):
         folder = (repo / page).parent
         for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", (repo / page).read_text(encoding="utf-8")):
             assert (folder / target).exists(), f"{page}: {target}"
+
+
+def test_what_the_code_cites_stands_in_the_reference(repo):
+    """`docs/reference/PAGE.md, "Heading"` in a docstring: the page is there, and so is the heading."""
+    cited = 0
+    for path in sorted((repo / "dpuflow").rglob("*.py")):
+        text = re.sub(r"\n\s*#?\s*", " ", path.read_text(encoding="utf-8"))
+        for page, _, heading in re.findall(r"(docs/reference/[\w-]+\.md)(,\s+\"([A-Z][^\"]+)\")?", text):
+            assert (repo / page).exists(), f"{path}: {page}"
+            headings = re.findall(r"^#+ (.*)$", (repo / page).read_text(encoding="utf-8"), re.MULTILINE)
+            assert not heading or heading in headings or any(h.startswith(heading) for h in headings), (
+                f"{path}: {page} has no heading {heading!r}"
+            )
+            cited += 1
+        assert not re.search(r"\b(xmodel|isa|quantizers|vendor-code|dpu-numerics)\.md section", text), path
+    assert cited > 50

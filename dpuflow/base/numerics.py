@@ -1,8 +1,8 @@
 """INT8 power-of-two numerics of the DPU tools.
 
 A quantized value is ``q * 2**-fix_point`` with ``q`` an int8; one fix_point per
-tensor, any integer (it may be negative or above 7). Sources: facts
-``dpu-numerics.md`` ("Format", "Rounding") and ``xmodel.md`` section 4.
+tensor, any integer (it may be negative or above 7). Sources:
+docs/reference/numerics.md.
 """
 
 import math
@@ -13,25 +13,26 @@ INT8_MIN = -128
 INT8_MAX = 127
 
 SHIFT_CUT_RANGE = (0, 16)
-"""Allowed fix_in + fix_weights - fix_out (dpu-numerics.md, "Graph passes")."""
+"""Allowed fix_in + fix_weights - fix_out (docs/reference/quantizers.md, "Constraints and repairs")."""
 SHIFT_BIAS_RANGE = (0, 16)
 """Allowed fix_in + fix_weights - fix_bias; stricter than the vendor's quantizer,
-whose lower limit reaches below what the instruction field holds (xmodel.md 4)."""
+whose lower limit reaches below what the instruction field holds (docs/reference/numerics.md)."""
 
 HARDWARE_SHIFT_BIAS_MIN = -1
 """Least fix_in + fix_weights - fix_bias that an instruction holds: its field is that + 1, unsigned
-(xmodel.md 4). Below it a compiled file stores the bias shifted (`stored_bias`)."""
+(docs/reference/numerics.md). Below it a compiled file stores the bias shifted (`stored_bias`)."""
 VENDOR_SHIFT_BIAS_MIN = -16
-"""The least that the vendor's quantizer gives (quantizers.md A3)."""
+"""The least that the vendor's quantizer gives (docs/reference/quantizers.md)."""
 
 LEAKY_RELU_SLOPE = (26, 8)
-"""The DPU's only leaky slope, 26 / 2**8 (xmodel.md 4)."""
+"""The DPU's only leaky slope, 26 / 2**8 (docs/reference/numerics.md)."""
 RELU6_LIMIT = 96
 """RELU6 clamps at integer 6 * 2**4 whatever the fix_point, while fix_out <= 4
-(a quirk of the reference semantics, xmodel.md 4)."""
+(a quirk of the reference semantics, docs/reference/numerics.md)."""
 RELU6_FIX_POINT = 4
 """The one fix_point at which that clamp means 6.0. Above it 6.0 lies beyond 127, so that saturation
-alone is exact and RELU6 is RELU (vendor-code.md 4); below it the clamp lies above 6.0, so that no
+alone is exact and RELU6 is RELU (docs/reference/numerics.md, "Fused activations"); below it the clamp lies
+above 6.0, so that no
 network may have one there: the quantizer raises it, the compilers refuse it."""
 
 
@@ -62,7 +63,7 @@ ROUNDING = {
     "STD_ROUND": round_half_away,
     "PY3_ROUND": round_half_even,
 }
-"""round_mode attribute of an xmodel -> function (xmodel.md 4)."""
+"""round_mode attribute of an xmodel -> function (docs/reference/numerics.md)."""
 
 
 def quantize(x, fix_point, rounding="DPU_ROUND"):
@@ -79,7 +80,7 @@ def dequantize(q, fix_point):
 ADD_GUARD_BITS = 2
 """Bits that the add instruction keeps below the coarsest input's step; the reference semantics keep 7."""
 SHIFT_READ_MAX = 15
-"""Greatest difference between the fix_points of an addition's inputs (xmodel.md 4)."""
+"""Greatest difference between the fix_points of an addition's inputs (docs/reference/numerics.md)."""
 
 
 def is_exact_add(fix_in, fix_out):
@@ -87,7 +88,8 @@ def is_exact_add(fix_in, fix_out):
 
     The instruction floors an input that is finer than the guard bits; one such input makes the sum t
     a floor(t + e), 0 <= e < 1, which rounding to a step of at least two guard steps (fix_out at most 1
-    above the least fix_in) does not see. Two such inputs may carry. (vendor-code.md 5 tried it out.)
+    above the least fix_in) does not see. Two such inputs may carry. (docs/reference/numerics.md,
+    "Element-wise" tried it out.)
     """
     least = min(fix_in)
     finer = sum(fix - least > ADD_GUARD_BITS for fix in fix_in)
@@ -97,7 +99,8 @@ def is_exact_add(fix_in, fix_out):
 def stored_bias(bias, shift_bias):
     """The int8 bias that a compiled file holds: floor(bias * 2**(shift_bias + 1)) below shift_bias -1.
 
-    The instruction then gets shift_bias -1, the bias's fix_point stays (vendor-code.md 3). Exact for
+    The instruction then gets shift_bias -1, the bias's fix_point stays (docs/reference/numerics.md,
+    "Convolution"). Exact for
     all activations but LEAKYRELU: what floor takes away lies below the last bit of the integer sum
     2 acc + bias * 2**(shift_bias + 1), to which rounding adds an integer before its own floor.
     """
@@ -115,7 +118,7 @@ def input_table(subtract, divide, fix_point):
     """Lookup table (256,) int8: what each uint8 pixel becomes at the DPU's input.
 
     (pixel - subtract) / divide is the float input of the network; the table holds
-    its DPU_ROUND quantization (xmodel.md 4, "input to the board").
+    its DPU_ROUND quantization (docs/reference/numerics.md, "Rounding").
     """
     value = scale_pixels(np.arange(256), {"subtract": subtract, "divide": divide})
     return quantize(value, fix_point)
@@ -133,7 +136,7 @@ _AVERAGE_POOL_FACTORS = {
 def average_pool_factor(kernel_h, kernel_w):
     """(M, S) with M / 2**S, the DPU's stand-in for 1 / (kernel_h * kernel_w).
 
-    xmodel.md section 4, "pool-fix AVG": five fixed pairs, else the first shift
+    docs/reference/numerics.md, "Pooling": five fixed pairs, else the first shift
     with the smallest float32 error.
     """
     fixed = _AVERAGE_POOL_FACTORS.get((kernel_h, kernel_w))

@@ -1,7 +1,7 @@
 """Top-level subgraphs of a compiled graph while it is being built, and their tree at the end.
 
 A segment is a run of ops on one device, so segments execute in order. Inside a DPU segment
-each superlayer is a leaf (facts xmodel.md section 3).
+each superlayer is a leaf (docs/reference/xmodel.md).
 """
 
 from dataclasses import dataclass, field

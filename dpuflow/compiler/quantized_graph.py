@@ -1,7 +1,7 @@
 """QuantizedNetwork -> the quantized, uncompiled graph that the vendor's compiler takes.
 
 Float ops with fake quantisation: a `fix` op behind every constant, the input and every
-quantized activation, parameters as float32 values on the grid (facts xmodel.md 2.1).
+quantized activation, parameters as float32 values on the grid (docs/reference/xmodel.md).
 """
 
 import numpy as np

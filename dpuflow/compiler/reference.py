@@ -1,7 +1,7 @@
 """Compiler `reference`: QuantizedNetwork -> graph in the form of the vendor's compiled files.
 
 data-fix (USER), upload, -fix ops with fused activations in superlayers, download (DPU),
-fix2float and softmax (CPU), as facts xmodel.md sections 2.2 and 3 describe them, without
+fix2float and softmax (CPU), as docs/reference/xmodel.md describe them, without
 machine code and register maps: the constants keep their bytes in the const-fix ops.
 """
 
@@ -125,7 +125,8 @@ class _Lowering:
         return name
 
     def _download(self, source, segment):
-        """The tensor in DDR takes a name of its own, the downloaded one keeps it (xmodel.md 2.2)."""
+        """The tensor in DDR takes a name of its own, the downloaded one keeps it
+        (docs/reference/xmodel.md)."""
         if source not in self.downloads:
             producer = self.graph.op(source).tensor
             tensor_name = producer.name
@@ -215,7 +216,8 @@ class _Lowering:
         return self._weighted(layer, "depthwise-conv2d-fix", attrs)
 
     def _dense(self, layer):
-        """A convolution whose kernel covers the whole map (facts xmodel.md 2.2), or what it is read as."""
+        """A convolution whose kernel covers the whole map (docs/reference/xmodel.md), or what it is read
+        as."""
         self._enter(layer)
         on_dpu = self.segments[-1].device == "DPU"
         (width, height), channels = dense_on_array(self.network, layer, self.target if on_dpu else None)
@@ -233,7 +235,7 @@ class _Lowering:
         """Convolution of the op `source`, by default of the layer's input."""
         attrs.update(UNUSED, pad_mode="FLOOR", nonlinear=_NONLINEAR[layer.attrs["activation"]])
         if attrs["nonlinear"] == "LEAKYRELU":
-            # the vendor's CPU runner dies without it (facts vendor-code.md section 7)
+            # the vendor's CPU runner dies without it (docs/reference/xmodel.md)
             attrs["LEAKYRELU_alpha"] = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
         if type_ == "conv2d-fix":
             attrs["group"] = 1

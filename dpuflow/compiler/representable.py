@@ -21,7 +21,7 @@ from dpuflow.network import WEIGHTED, folded_ops
 from dpuflow.ops import ACTIVATIONS
 
 SHIFT_WRITE_RANGE = (-15, 15)
-"""Of an addition: least input fix_point minus output's (xmodel.md section 4)."""
+"""Of an addition: least input fix_point minus output's (docs/reference/numerics.md)."""
 
 REQUANTIZE = "quantize the network again (the quantizer aligns these; `compat: vai_q` may not)"
 
@@ -125,8 +125,8 @@ def _same_fix_point(quantized, layer):
 
 
 def _average(quantized, layer):
-    """Global average pooling rescales by its factor's shift (facts xmodel.md section 4, "pool-fix
-    AVG"), and the vendor's TF2 tool leaves its two sides free; other average pools keep theirs."""
+    """Global average pooling rescales by its factor's shift (docs/reference/numerics.md, "Pooling"), and
+    the vendor's TF2 tool leaves its two sides free; other average pools keep theirs."""
     height, width, _ = map_shape(quantized.network[layer.inputs[0]].shape)
     if tuple(layer.attrs["kernel"]) != (width, height):
         _same_fix_point(quantized, layer)

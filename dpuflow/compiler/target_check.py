@@ -1,6 +1,6 @@
 """Which layers a DPU cannot run, why, and what to change.
 
-Limits: facts xmodel.md section 5 (the vendor's target files and UG1414's table of
+Limits: docs/reference/targets.md (the vendor's target files and UG1414's table of
 supported operators), read from the Target. A layer outside them would be left to
 the CPU by the vendor's compiler, which makes a second, slow device out of the board.
 """

@@ -2,7 +2,7 @@
 
 `workload` counts operations (a multiply and an add are two, the bias one);
 `workload_on_arch` counts what the DPU's array is busy with, where sizes are rounded
-up to the parallelism. Formulas: facts xmodel.md section 5.1 and vendor-code.md section 6,
+up to the parallelism. Formulas: docs/reference/targets.md,
 exact against every op of the vendor-compiled files (compilers 2.5 to 3.5; those up to 2.0,
 for instruction set ISA0, leave out the bias).
 """
@@ -26,7 +26,7 @@ def augments_channels(kernel, stride, in_channels, pad, dilation, target):
 
     Channel augmentation reads KW * IC bytes as one pixel's channels, so it must fit
     `target.channel_augmentation` and gain something. Padding beside the map is masked while
-    loading, which works on windows that touch or overlap (facts isa.md 3.1, 4.3).
+    loading, which works on windows that touch or overlap (docs/reference/instruction-set.md).
     """
     folded = kernel[0] * in_channels
     parallel = target.input_channel_parallel
@@ -83,8 +83,8 @@ def map_shape(shape):
 def dense_kernel(network, layer):
     """((KW, KH), IC) of a dense layer as a convolution over what it reads.
 
-    A dense layer behind a flatten covers the whole map that was flattened (facts
-    xmodel.md 2.2); behind another vector it is a 1 x 1 convolution.
+    A dense layer behind a flatten covers the whole map that was flattened (
+    docs/reference/xmodel.md); behind another vector it is a 1 x 1 convolution.
     """
     source = network[layer.inputs[0]]
     while source.op == "flatten":
@@ -110,7 +110,7 @@ def dense_on_array(network, layer, target=None):
 
     What a flatten gives is a vector, and a map of one image lies in memory without gaps, so any
     height x width x channels with the same product is the same bytes: 28 x 28 x 1 read as 1 x 1 x 784
-    gives the same sums with weights in the same order (facts vendor-code.md section 7). Of those that
+    gives the same sums with weights in the same order (docs/reference/xmodel.md). Of those that
     fit, the one that the array takes least cycles for; the map itself when there is none.
     """
     kernel, channels = dense_kernel(network, layer)

@@ -2,7 +2,7 @@
 
 Sign Language MNIST counts letters A=0 .. Y=24 and leaves out 9 (J needs motion, as
 does Z), so the network has 25 outputs and 24 real classes. A table of 24 names
-indexed by label would be off by one from K on (facts seed-system.md, "Defects", 1):
+indexed by label would be off by one from K on (docs/reference/tutorial.md, "Defects not repeated"):
 here the names are a list indexed by label, with a name in every place.
 """
 

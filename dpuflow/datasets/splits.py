@@ -2,7 +2,7 @@
 
 Rows are numbered as in dataset.h5: the training file's rows first, then the test
 file's. Validation and calibration come from the training file only; the original
-tutorial calibrated on test images (facts seed-system.md, "Defects", 2).
+tutorial calibrated on test images (docs/reference/tutorial.md, "Defects not repeated").
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """DPU targets: size, parallelism, banks, limits, fingerprint, board.
 
 `targets.yaml` beside this module holds a family's parameters once and a row per size; everything
-else of a target is derived here (facts targets.md and xmodel.md section 5). A target
+else of a target is derived here (docs/reference/targets.md). A target
 is named by an entry under `targets` of the configuration, by a board ("zcu104") or by
 its DPU ("DPUCZDX8G_ISA1_B4096": newest release, no board).
 """

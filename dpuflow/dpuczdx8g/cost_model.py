@@ -1,8 +1,8 @@
 """Estimate of latency, throughput and memory of a network on a target. Nothing here is measured.
 
-Compute cycles follow the parallelism of the engines (facts isa.md 3.4, "theoretical
+Compute cycles follow the parallelism of the engines (docs/reference/instruction-set.md, "theoretical
 cycles of one CONV"), memory time the bytes that a layer moves, and a call of the
-runtime costs a fixed time, which dominates for small networks (facts xmodel.md 5.1:
+runtime costs a fixed time, which dominates for small networks (docs/reference/targets.md:
 2.4 us of computation in a call of 267 us). The defaults of `Assumptions` are fitted to
 the published figures that tests/compiler/test_cost_model.py lists. Those were taken
 with whole applications and lie between 1 and 2.3 times the estimate: it is the

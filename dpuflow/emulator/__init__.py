@@ -5,7 +5,7 @@
     probabilities = emulator.run(images)         # of the last op, usually softmax: float32 (N, classes)
     tensors = emulator.run(images, dump=True)    # {op name: array} of every op
 
-Semantics: facts xmodel.md section 4. Nothing here is a simulation of time; for that see
+Semantics: docs/reference/numerics.md. Nothing here is a simulation of time; for that see
 the compiler's estimate.
 """
 

@@ -2,7 +2,7 @@
 
 An uncompiled graph holds float ops with fake quantisation (`fix`) between them. They run
 in float64, where sums of on-grid values are exact below 2**53 steps, so rounding in a
-`fix` sees the true value and the result equals the integer form's (facts xmodel.md 2.1).
+`fix` sees the true value and the result equals the integer form's (docs/reference/xmodel.md).
 Every function takes arrays with the batch first and keyword attributes in XIR's terms.
 """
 
@@ -46,7 +46,7 @@ def float2fix(x, fix_point, round_mode="DPU_ROUND"):
 
 
 def output_size(size, kernel, stride, dilation, before, after, pad_mode):
-    """Output length and the padding that it implies after the end (facts xmodel.md section 2)."""
+    """Output length and the padding that it implies after the end (docs/reference/xmodel.md)."""
     extent = (kernel - 1) * dilation + 1
     if pad_mode == "FLOOR":
         return window_output(size, kernel, stride, dilation, before, after), before, after

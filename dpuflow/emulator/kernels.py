@@ -1,7 +1,7 @@
 """Fast exact kernels of the integer operations, on NumPy and BLAS.
 
 int8 dot products run as float32 matrix products wherever every partial sum provably
-stays below 2**24 (facts dpu-numerics.md, "Integer semantics"), as float64 ones
+stays below 2**24 (docs/reference/numerics.md, "Exactness in floating point"), as float64 ones
 elsewhere. Activations travel between kernels as float32 arrays that hold integers of
 [-128, 127]. Each kernel is made once for given input shapes and then called on blocks
 of images: ``kernel([x, ...], workspace) -> y``.

@@ -3,8 +3,8 @@
 Both implementations - `oracle` (slow, obvious) and `kernels` (fast) - execute these
 descriptions, so a test can hand one and the same operation to the two of them.
 Shapes exclude nothing: activations are NHWC with the batch first, `kernel`, `stride`,
-`dilation` are (w, h), `pad` is (left, right, top, bottom), as in XIR (facts xmodel.md
-section 2). Numerics: facts xmodel.md section 4.
+`dilation` are (w, h), `pad` is (left, right, top, bottom), as in XIR (docs/reference/xmodel.md). Numerics:
+docs/reference/numerics.md.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ CONV_KINDS = ("conv2d", "depthwise")
 POOL_KINDS = ("MAX", "AVG")
 ELTWISE_KINDS = ("ADD", "MUL")
 GUARD_BITS = 7
-"""Extra bits that eltwise ADD keeps below its inputs' common step (xmodel.md section 4)."""
+"""Extra bits that eltwise ADD keeps below its inputs' common step (docs/reference/numerics.md)."""
 
 
 def _require(kind, known):
@@ -120,5 +120,5 @@ class HardSigmoid:
 
 
 def window_output(size, kernel, stride, dilation, pad_before, pad_after):
-    """Output length of a sliding window, FLOOR mode (facts xmodel.md section 2)."""
+    """Output length of a sliding window, FLOOR mode (docs/reference/xmodel.md)."""
     return (size + pad_before + pad_after - ((kernel - 1) * dilation + 1)) // stride + 1

@@ -1,6 +1,6 @@
 """Reference semantics of the integer operations: plain NumPy int64, slow, obvious.
 
-Written to be read next to facts xmodel.md section 4 and to judge the fast kernels; it
+Written to be read next to docs/reference/numerics.md and to judge the fast kernels; it
 shares no arithmetic with them. Activations come in and go out as int8.
 """
 

@@ -117,7 +117,7 @@ def _concatenate(op, graph, constants):
 
 
 def _stack(op, graph, constants):
-    """Constants only: the shape of a reshape (facts vendor-code.md section 1)."""
+    """Constants only: the shape of a reshape (docs/reference/instruction-set.md, "Rules that are none")."""
     if not all(name in constants for name in op.input_names):
         raise UserError(f"op {op.name!r} ({op.type}): only constants can be stacked")
     axis = op.attr("axis")
@@ -182,7 +182,7 @@ def _multiply(op, graph, constants):
     """mul; the constant that follows an average pool or a hard sigmoid is joined with its division.
 
     The pool's mean times KH * KW * M / 2**S stands for the DPU's sum * M / 2**S, the hard sigmoid
-    relu6(x + 3) / 6 times 6 * 2731 / 2**14 for relu6(x + 3) * 2731 / 2**14 (facts xmodel.md section
+    relu6(x + 3) / 6 times 6 * 2731 / 2**14 for relu6(x + 3) * 2731 / 2**14 (docs/reference/xmodel.md section
     4); computing it that way keeps a division out of the exact numbers.
     """
     factors = [constants[name] for name in op.input_names if name in constants]

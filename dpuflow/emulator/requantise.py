@@ -1,7 +1,7 @@
 """From exact sums to int8: one affine step, floor and clip, on floating-point units.
 
-y = floor((2 acc + b 2**(shift_bias + 1)) / 2**(shift_cut + 1) + 1/2) (facts xmodel.md
-section 4) is computed as floor(acc * scale + offset), where scale is a power of two and
+y = floor((2 acc + b 2**(shift_bias + 1)) / 2**(shift_cut + 1) + 1/2) (docs/reference/numerics.md) is
+computed as floor(acc * scale + offset), where scale is a power of two and
 offset holds bias and rounding half. That is exact as long as every number on the way is
 an integer multiple of one step and stays below 2**24 (float32) or 2**53 (float64) steps,
 which is checked here from bounds on |acc|, not hoped for.

@@ -98,8 +98,8 @@ def bias_shift(op, shift):
     """The shift_bias of a convolution whose fix points give `shift` (fix_in + fix_weights - fix_bias).
 
     The instruction's field ends at -1. Where the fix points ask for less, the vendor's compiler stores
-    floor(bias * 2**(shift + 1)), leaves the bias's fix_point as it was and shifts by -1 (facts
-    vendor-code.md section 3); so does ours. Only what is compiled for the DPU is stored so.
+    floor(bias * 2**(shift + 1)), leaves the bias's fix_point as it was and shifts by -1 (
+    docs/reference/numerics.md, "Convolution"); so does ours. Only what is compiled for the DPU is stored so.
     """
     if op.device == "DPU":
         shift = max(shift, HARDWARE_SHIFT_BIAS_MIN)
@@ -141,7 +141,8 @@ def sigmoid(op, graph, constants):
 
 
 def concatenation(op, graph, constants):
-    """Concat of a concat-fix op: its inputs may have other fix_points (facts vendor-code.md section 1)."""
+    """Concat of a concat-fix op: its inputs may have other fix_points (docs/reference/instruction-set.md,
+    "Rules that are none")."""
     check_output(op)
     shifts = tuple(fix_point(graph.op(name)) - fix_point(op) for name in op.inputs["input"])
     return Concat(inner_axis(op, op.attr("axis")), shifts)

@@ -20,7 +20,7 @@ UNKNOWN_TO_OLD_KERAS = {
     "GlobalAveragePooling2D": {"keepdims": False},  # refused up to TensorFlow 2.5
 }
 """Config keys per layer class, with their default, that the Keras of an old TensorFlow refuses
-(measured; facts seed-system.md, "Compatibility"). At its default a key says nothing and is left out."""
+(measured; docs/reference/tutorial.md, "Compatibility"). At its default a key says nothing and is left out."""
 
 
 def save_model(model, path):

@@ -4,7 +4,7 @@
 layouts and names turned into the DPU's terms) and transforms; `QuantizedNetwork`
 adds int8 parameters and fix_points and is what the compiler lowers to XIR.
 
-Conventions (those of XIR, facts xmodel.md section 2): activations NHWC, kernel /
+Conventions (those of XIR, docs/reference/xmodel.md): activations NHWC, kernel /
 stride / dilation ``(w, h)``, pad ``(left, right, top, bottom)``, conv weights
 [OC, KH, KW, IC], depthwise weights [multiplier, KH, KW, C], dense weights
 [OC, IN] with IN in flattened NHWC order, bias [OC].

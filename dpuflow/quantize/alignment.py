@@ -1,8 +1,8 @@
-"""Position constraints between tensors, and their repairs (facts quantizers.md A3).
+"""Position constraints between tensors, and their repairs (docs/reference/quantizers.md).
 
 Tensors between which the DPU only moves or compares bytes (max pooling, concatenation,
 flatten) or average small windows form a group with one position. Global average pooling
-rescales, so its two sides are free of each other (facts xmodel.md section 4, "pool-fix AVG";
+rescales, so its two sides are free of each other (docs/reference/numerics.md, "Pooling";
 the vendor's TF2 tool leaves it out of the alignment, too).
 """
 

@@ -2,7 +2,7 @@
 
 Per batch every activation gets a position computed on that batch, with everything
 upstream already quantized with that batch's positions; the most frequent position wins,
-ties go to the smaller (facts quantizers.md A3, "Calibration").
+ties go to the smaller (docs/reference/quantizers.md).
 """
 
 from collections import Counter

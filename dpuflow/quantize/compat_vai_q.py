@@ -1,7 +1,7 @@
 """`compat: vai_q`: the positions of the vendor's frozen-graph quantizer (vai_q_tensorflow), reproduced.
 
-Same rounding, candidates, vote per batch, equalization and order of refinement (facts
-quantizers.md A1 and A3). What it chooses may break rules that this project's own
+Same rounding, candidates, vote per batch, equalization and order of refinement (
+docs/reference/quantizers.md). What it chooses may break rules that this project's own
 methods keep: concatenation inputs may differ from the output, shift_bias may be negative.
 """
 

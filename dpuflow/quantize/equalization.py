@@ -3,7 +3,7 @@
 Through ReLU and pooling a positive factor per channel commutes, so channel c of one
 layer may be multiplied by s_c if the next layer's weights for c are divided by it
 (Nagel et al. 2019, arXiv:1906.04721). `vendor_equalize` follows the vendor's frozen-graph
-tool step by step (facts quantizers.md A3, "CLE").
+tool step by step (docs/reference/quantizers.md).
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 Every activation is a float tensor of whole numbers in [-128, 127]; rounding and
 saturation are Floor, Minimum and Maximum, so the graph's integers equal the emulator's
-(facts xmodel.md section 4). float32 sums are exact below 2**24; layers that may exceed
+(docs/reference/numerics.md). float32 sums are exact below 2**24; layers that may exceed
 that compute in float64. Only ops and attributes of TensorFlow 1.15 occur, and attributes
 that equal their default are left out.
 """

@@ -7,7 +7,7 @@ zero padding there sees the offset only inside the map, so a plain bias would be
 the border. Then the producing convolution gets one more channel that is constant: zero
 padding applies to it as well, and the next convolution weighs it with the offset. Where
 none of this works the layer becomes a 1x1 depthwise convolution, as in the vendor's TF2
-tool (facts dpu-numerics.md, "Graph passes").
+tool (docs/reference/quantizers.md, "Constraints and repairs").
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Choosing the fix_point of one tensor: the vendor's two criteria (facts quantizers.md A3).
+"""Choosing the fix_point of one tensor: the vendor's two criteria (docs/reference/quantizers.md).
 
 *non_overflow*: the finest position that does not saturate, with half a step of guard.
 *min_diffs*: of that position and the four finer ones, the least sum of squared errors.

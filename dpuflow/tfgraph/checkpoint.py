@@ -24,7 +24,7 @@ def convert(keras_path, folder):
 
     The model is loaded in graph mode with learning phase 0, so batch norm uses its
     moving averages and dropout vanishes; `Saver.save` writes the checkpoint and its
-    MetaGraph, `write_graph` the nodes alone (facts seed-system.md, "Stages").
+    MetaGraph, `write_graph` the nodes alone (docs/reference/tutorial.md).
 
     Parameters
     ----------

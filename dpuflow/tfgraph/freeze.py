@@ -20,7 +20,7 @@ def freeze(checkpoint_folder, nodes, frozen_path):
 
     What TensorFlow 1.15 does not know is taken out: attributes at their default value
     (1.15 refuses a graph that only mentions `exponential_avg_factor`), internal
-    attributes and debug information (facts seed-system.md, "Compatibility").
+    attributes and debug information (docs/reference/tutorial.md, "Compatibility").
 
     Parameters
     ----------

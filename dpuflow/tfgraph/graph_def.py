@@ -1,7 +1,7 @@
 """TensorFlow's GraphDef without TensorFlow: read and write `.pb` files in milliseconds.
 
-Importing TensorFlow takes longer than quantizing a small network (facts snakemake.md:
-2-7 s), and a GraphDef is an ordinary protobuf. The messages here declare the fields
+Importing TensorFlow takes longer than quantizing a small network (measured: 2-7 s), and a GraphDef is an
+ordinary protobuf. The messages here declare the fields
 that a frozen inference graph uses, with TensorFlow's field numbers; fields that are
 not declared survive a read-write round trip as protobuf unknown fields. They live in
 a descriptor pool of their own, so that TensorFlow may be loaded in the same process.

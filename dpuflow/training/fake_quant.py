@@ -2,8 +2,9 @@
 
 The forward pass is that of the network which the quantizer makes of the model: folded by the same steps
 (`quantize.folding`), on the positions that the quantizer chooses for it (vote, groups, repairs), with the
-DPU's roundings. Gradients pass straight through the rounding and stop where a value saturates (facts
-dpu-numerics.md, "Rounding"; quantizers.md A2, "QAT"). Training it changes the variables of the model
+DPU's roundings. Gradients pass straight through the rounding and stop where a value saturates (
+docs/reference/numerics.md, "Rounding"; docs/reference/quantizers.md). Training it changes the variables of
+the model
 underneath, whose architecture stays as it is.
 """
 

@@ -73,7 +73,7 @@ class _Builder:
         if batch_norm == "before_activation":
             x = self.batch_norm(x, prefix)
         if activation == "leaky_relu":
-            # the DPU's only slope (facts xmodel.md section 4); Keras stores it in the layer
+            # the DPU's only slope (docs/reference/numerics.md); Keras stores it in the layer
             x = self.K.layers.LeakyReLU(alpha=26 / 256, name=f"{prefix}_leaky_relu")(x)
         elif activation == "relu6":
             x = self.K.layers.ReLU(max_value=6.0, name=f"{prefix}_relu6")(x)

@@ -76,7 +76,7 @@ def compile_model(model, settings):
     """Attach optimizer, loss and metric; all of them are stored in the H5.
 
     `keras.optimizers.legacy.Adam` is written as `Adam`, which TensorFlow 2.3 loads;
-    the default Adam would not (facts seed-system.md, "Compatibility").
+    the default Adam would not (docs/reference/tutorial.md, "Compatibility").
     """
     optimizers = keras().optimizers.legacy
     rate, decay = settings["learning_rate"], settings.get("decay", 0.0)

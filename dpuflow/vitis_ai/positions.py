@@ -1,7 +1,8 @@
 """Positions that the vendor's quantizers chose, read from their files without TensorFlow.
 
 vai_q_tensorflow puts a FixNeuron node behind every quantized tensor, NODE/wquant behind weights and biases,
-NODE/aquant behind activations, with its position in the attribute quantize_pos (facts quantizers.md A1).
+NODE/aquant behind activations, with its position in the attribute quantize_pos
+(docs/reference/quantizers.md).
 vai_q_tensorflow2 keeps each position in a variable whose name ends in `_pos`, in the layer's group.
 """
 
@@ -115,7 +116,7 @@ def _position(fix):
 
 
 def layer_row(name, op, x, weights, bias, out):
-    """Row of quantization.json's `layers`; shifts as in facts xmodel.md section 4."""
+    """Row of quantization.json's `layers`; shifts as in docs/reference/numerics.md."""
     cut = x + weights - out if None not in (x, weights, out) else None
     shift = x + weights - bias if None not in (x, weights, bias) else None
     return {

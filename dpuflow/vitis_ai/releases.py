@@ -1,6 +1,7 @@
 """The release matrix (`releases.yaml`) and what it says about a container, a tool, a target.
 
-Sources: facts seed-system.md ("Compatibility"), quantizers.md A1 and A2, targets.md; the tags are those
+Sources: docs/reference/tutorial.md, "Compatibility", docs/reference/quantizers.md, targets.md; the tags
+are those
 of the published images as far as they could be looked up (docs/vitis-ai.md says which could not).
 """
 

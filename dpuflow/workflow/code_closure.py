@@ -1,7 +1,7 @@
 """Which source files a script depends on: the closure of what it imports and names within dpuflow.
 
 Snakemake sees that a script was written anew, by its time, but not an edit of a module
-that it imports (facts snakemake.md, "What makes a rule stale"); a rule carries the
+that it imports (docs/architecture.md); a rule carries the
 digest of all these files as a param. As inputs they would cost about 30 files for each
 job of a sweep.
 """

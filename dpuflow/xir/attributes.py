@@ -1,7 +1,7 @@
 """Attributes of graphs, ops, tensors and subgraphs: a mapping of name to Python value.
 
 XIR reads an attribute with an exact C++ type, so the kind that is written matters: a list of
-int64 where a list of int32 is expected is an error on the board (facts xmodel.md section 1.1).
+int64 where a list of int32 is expected is an error on the board (docs/reference/xmodel.md).
 """
 
 from collections.abc import MutableMapping

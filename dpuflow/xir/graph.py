@@ -121,7 +121,7 @@ class Op:
         """`data` of a const or const-fix op as an array of the tensor's shape; None when it is empty.
 
         In a vendor-compiled file it is: the bytes lie in the DPU subgraph's
-        reg_id_to_parameter_value (facts xmodel.md section 1.2).
+        reg_id_to_parameter_value (docs/reference/xmodel.md).
         """
         data = self.attrs["data"]
         if not data:

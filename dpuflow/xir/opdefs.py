@@ -1,4 +1,4 @@
-"""The ops of XIR 3.5: input arguments and attributes with their kinds (facts xmodel.md section 2).
+"""The ops of XIR 3.5: input arguments and attributes with their kinds (docs/reference/xmodel.md).
 
 An input argument reads ``name`` (required), ``name?`` (optional) or ``name+`` (one or more);
 an attribute reads ``name kind`` with ``[n]`` for a list of n, and ``= default`` when it may be left out.
@@ -169,7 +169,7 @@ COMMON_OP_ATTRS = {
     "quant_out_round_mode": "int32",
     "quant_out_signed": "bool",
 }
-"""Attributes that the vendor's tools put on ops beyond the definitions (xmodel.md 2.1 and 2.2) -> kind."""
+"""Attributes that the vendor's tools put on ops beyond the definitions (docs/reference/xmodel.md) -> kind."""
 
 INFORMATIVE = frozenset(
     name
@@ -189,7 +189,7 @@ TENSOR_ATTRS = {
     "stride": "int32_vec",
     **{name: kind for name, kind in COMMON_OP_ATTRS.items() if name.startswith("quant_")},
 }
-"""Attributes of tensors -> kind (xmodel.md 2.2)."""
+"""Attributes of tensors -> kind (docs/reference/xmodel.md)."""
 
 SUBGRAPH_ATTRS = {
     "device": "string",
@@ -210,7 +210,7 @@ SUBGRAPH_ATTRS = {
     "reg_id_to_parameter_value": "map_string_2_bytes",
     "reg_id_to_size": "map_string_2_int32",
 }
-"""Attributes of subgraphs -> kind (xmodel.md section 3)."""
+"""Attributes of subgraphs -> kind (docs/reference/xmodel.md)."""
 
 GRAPH_ATTRS = {
     "origin": "string",
@@ -223,7 +223,7 @@ GRAPH_ATTRS = {
     "class_count": "int32",
     "dpuflow_note": "string",
 }
-"""Attributes of the graph -> kind (xmodel.md 1.3); the last four are our own."""
+"""Attributes of the graph -> kind (docs/reference/xmodel.md); the last four are our own."""
 
 
 def op_attr_kinds(type_):

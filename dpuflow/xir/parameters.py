@@ -3,7 +3,7 @@
 An uncompiled or self-made file holds them in the `data` of const and const-fix ops; a
 file of the vendor's compiler leaves `data` empty and puts the bytes into the DPU
 subgraph's reg_id_to_parameter_value, each tensor contiguous at its ddr_addr in plain
-OHWI order (facts xmodel.md section 1.2).
+OHWI order (docs/reference/xmodel.md).
 """
 
 import math

@@ -1,6 +1,6 @@
 """The protobuf messages of an `.xmodel` file, package ``serial_v2``.
 
-The tables below are the schema (facts xmodel.md section 1.1); the message classes are built
+The tables below are the schema (docs/reference/xmodel.md); the message classes are built
 from them at import, in a descriptor pool of their own, so they need no generated code, fit
 every protobuf runtime that TensorFlow accepts, and cannot collide with another registration
 of the same package. `proto_text` prints the schema in protobuf's own language.

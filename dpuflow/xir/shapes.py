@@ -1,6 +1,6 @@
 """Shape and data type of an op's output, inferred from its inputs and attributes.
 
-Rules of XIR 3.5 (facts xmodel.md section 2): kernel, stride, dilation are (w, h), pad is
+Rules of XIR 3.5 (docs/reference/xmodel.md): kernel, stride, dilation are (w, h), pad is
 (left, right, top, bottom); -fix ops always round down (FLOOR) whatever their pad_mode.
 """
 
@@ -82,7 +82,7 @@ def parse_data_type(text):
 
 
 def window_output(size, kernel, stride, dilation, pad, mode="FLOOR"):
-    """Output length along one axis; `pad` is the sum of both sides (xmodel.md section 2, pad_mode)."""
+    """Output length along one axis; `pad` is the sum of both sides (docs/reference/xmodel.md, pad_mode)."""
     extent = (kernel - 1) * dilation + 1
     if mode == "FLOOR":
         return (size + pad - extent + stride) // stride
@@ -222,8 +222,8 @@ def _concat(op, inputs):
 def integers(graph, name):
     """The integers that a const, or a stack of consts, holds as a shape; None when `name` is no such op.
 
-    vai_q_pytorch writes ``x.view(x.size(0), -1)`` as a reshape whose argument `shape` is one (facts
-    vendor-code.md section 1); its numbers are floats.
+    vai_q_pytorch writes ``x.view(x.size(0), -1)`` as a reshape whose argument `shape` is one (
+    docs/reference/instruction-set.md, "Rules that are none"); its numbers are floats.
     """
     op, found = graph.op(name), []
     for part in (graph.op(feeder) for feeder in op.input_names) if op.type == "stack" else (op,):

@@ -1,4 +1,4 @@
-"""Rules of the subgraph tree (facts xmodel.md sections 1.4 and 3)."""
+"""Rules of the subgraph tree (docs/reference/xmodel.md)."""
 
 DEVICES = ("USER", "DPU", "CPU")
 

@@ -1,4 +1,4 @@
-"""The rules an `.xmodel` must keep (facts xmodel.md section 1.4).
+"""The rules an `.xmodel` must keep (docs/reference/xmodel.md).
 
 Some of them XIR enforces by aborting, some only bite on the board or in Netron, and some
 XIR accepts silently although the file is wrong; all are checked here. Each function returns
@@ -38,7 +38,8 @@ CHOICES = {
 """(op type, attribute), or the attribute of any op -> values that XIR's definitions name; a `mode` may
 be in small letters, and that of a pad the number 0 as text, as older tools wrote it."""
 _MOVES_BYTES = ("reshape-fix", "upload", "download")
-"""concat-fix is none of them: it may rescale its inputs (facts vendor-code.md section 1)."""
+"""concat-fix is none of them: it may rescale its inputs (docs/reference/instruction-set.md, "Rules that
+are none")."""
 _NETRON_KINDS = {
     *("bool", "int32", "int32_vec", "uint32", "uint32_vec", "int64", "uint64", "float", "float_vec"),
     *("double", "double_vec", "string", "string_vec", "bytes", "map_string_2_int32"),

@@ -118,7 +118,7 @@ def signs_seed():
 @pytest.mark.parametrize(
     ("build", "target", "published_us", "least", "greatest"),
     [
-        # facts xmodel.md 5.1 and seed-system.md; whole applications on one thread
+        # docs/reference/targets.md and seed-system.md; whole applications on one thread
         (small_digits, "zcu102", 1e6 / 3748, 0.9, 1.1),
         (residual_50, "zcu102", 13_750, 0.9, 1.1),
         (squeeze, "zcu102", 3_690, 1 / 2.5, 1.1),

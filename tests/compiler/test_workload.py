@@ -26,7 +26,8 @@ def pool(name, source, shape, kernel, op="max_pool"):
 
 @pytest.fixture
 def vendor_network():
-    """The network of the vendor-compiled file: layers and sizes as in the table of facts targets.md."""
+    """The network of the vendor-compiled file: layers and sizes as in the table of
+    docs/reference/targets.md."""
     return Network(
         "mnist",
         [

@@ -135,7 +135,8 @@ def test_parameters_in_the_subgraph_instead_of_the_ops():
 
 @pytest.mark.parametrize("shift", [-2, -3, -5])
 def test_a_compiled_bias_below_the_instructions_range_is_stored_shifted(shift):
-    """The file holds floor(b * 2**(shift_bias + 1)), its fix_point the old one (vendor-code.md 3)."""
+    """The file holds floor(b * 2**(shift_bias + 1)), its fix_point the old one
+    (docs/reference/numerics.md, "Convolution")."""
     rng = np.random.default_rng(-shift)
     build = random_cases.GraphBuilder(rng, (6, 6, 3), 4)
     x = build.conv(build.last, 8, (3, 3), activation="NONE")

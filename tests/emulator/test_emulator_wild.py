@@ -29,7 +29,7 @@ WAITING = {
 VERSAL = "lenet_32_pt_vdx8g_3.5"
 SHIFTED_BIAS = ("mlp_63_pt_isa0_b4096_1.4", "mnist_28_tf_isa0_b4096_1.4")
 """Compiled with a shift_bias below -1, so their biases are stored shifted; the vendor's CPU runner, which
-made their vectors, shifts them a second time (facts vendor-code.md section 3)."""
+made their vectors, shifts them a second time (docs/reference/numerics.md, "Convolution")."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The DPU's integer semantics written out naively (facts xmodel.md section 4), and random jobs."""
+"""The DPU's integer semantics written out naively (docs/reference/numerics.md), and random jobs."""
 
 import numpy as np
 

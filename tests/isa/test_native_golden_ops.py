@@ -63,7 +63,8 @@ def one_op_graph(case, arrays, fingerprint):
 
 
 def guard_bits_matter(case):
-    """The add instruction keeps 2 bits below the coarser input, the reference 7 (isa.md 3.6)."""
+    """The add instruction keeps 2 bits below the coarser input, the reference 7
+    (docs/reference/instruction-set.md)."""
     fix = case["fix_point"]
     return case["op"] == "eltwise-fix" and not is_exact_add(fix["input"], fix["output"])
 

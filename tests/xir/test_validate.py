@@ -186,7 +186,8 @@ def test_parameters_of_a_compiled_file_may_lie_in_the_subgraph():
 
 
 def test_return_ops_that_are_gone_are_odd_but_run():
-    """Compiled PyTorch files name ops of the quantized graph; XIR does not mind (vendor-code.md 1)."""
+    """Compiled PyTorch files name ops of the quantized graph; XIR does not mind
+    (docs/reference/instruction-set.md, "Rules that are none")."""
     graph = small_graph()
     assert validate.oddities(graph) == []
     graph.attrs.set("return_ops", ["y_fix"], "string_vec")

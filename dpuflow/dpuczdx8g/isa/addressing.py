@@ -1,7 +1,7 @@
 """Which bank entries an instruction reads and writes, as index arrays.
 
 Indices are *flat*: bank * BANK_DEPTH + address (`machine.Machine`). Source of every rule:
-facts isa.md section 3.
+docs/reference/instruction-set.md.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,8 @@ def run_of_entries(bank, address, jump, length, groups):
 def load_padding(machine, op):
     """[length, channel] bytes that the padding of a LOAD sets to zero, None where it has none.
 
-    Channel augmentation's padding (isa.md 3.1): bytes before `pad_start`, and in the last
+    Channel augmentation's padding (docs/reference/instruction-set.md): bytes before `pad_start`, and in
+    the last
     `pad_idx` pixels those from `pad_end` before the end of the pixel's entries on, each pixel
     `jump_read` bytes further. Only for overlapping reads of at most 64 bytes.
     """

@@ -1,7 +1,7 @@
 """Machine code <-> instructions.
 
-`mc_code` is the plain concatenation of instructions, without header or padding (facts
-isa.md section 2).
+`mc_code` is the plain concatenation of instructions, without header or padding (
+docs/reference/instruction-set.md).
 """
 
 from dataclasses import dataclass, field

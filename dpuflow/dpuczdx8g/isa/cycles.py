@@ -1,8 +1,8 @@
 """Estimate of how many cycles a program takes. Nothing here is measured.
 
 Known is only the theoretical length of a CONV, length * kernel_h * kernel_w * channel groups
-(facts isa.md 3.4, inferred from the vendor's workload figures); the timing of the hardware
-is not published (isa.md section 8). Assumed: ALU and ELEW likewise do one channel group of
+(docs/reference/instruction-set.md, inferred from the vendor's workload figures); the timing of the hardware
+is not published (docs/reference/instruction-set.md). Assumed: ALU and ELEW likewise do one channel group of
 one kernel position per cycle, LOAD and SAVE move bytes at a fixed rate, an instruction costs
 nothing else, and the engines run in parallel as far as the dependency masks let them.
 """

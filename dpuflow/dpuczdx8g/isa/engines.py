@@ -3,8 +3,7 @@
 Memory holds int8. Image banks are [entry, image, byte], so that gathering entries copies
 long runs. Weight and bias banks are [entry, image, byte], with one "image" for all where the
 program loads them from the parameters only. DDR regions are [image, byte], REG_0
-(parameters) is [byte]. Source of every formula: facts isa.md
-section 3.
+(parameters) is [byte]. Source of every formula: docs/reference/instruction-set.md.
 """
 
 import numpy as np
@@ -124,7 +123,8 @@ def _gather(memory, window, padding):
 
 
 def _finish(twice, shift_cut, activation):
-    """round(act(twice / 2**(shift_cut + 1))) saturated; `twice` is an int64 array (isa.md 3.4)."""
+    """round(act(twice / 2**(shift_cut + 1))) saturated; `twice` is an int64 array
+    (docs/reference/instruction-set.md)."""
     if activation == RELU:
         twice = np.maximum(twice, 0)
     elif activation == RELU6:
@@ -209,7 +209,7 @@ def _alu(step, memory):
 
 
 def _scaled(values, code):
-    """values * 2**s rounded, with the ALU's code for s (isa.md 3.5)."""
+    """values * 2**s rounded, with the ALU's code for s (docs/reference/instruction-set.md)."""
     shift = code - CODED_RIGHT if code >= CODED_RIGHT else -code
     return saturate(shift_right_rounding(values, shift))
 

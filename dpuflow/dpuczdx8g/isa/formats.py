@@ -1,4 +1,4 @@
-"""Instruction formats of the DPUCZDX8G, ISA1, as data (facts isa.md sections 2 and 3).
+"""Instruction formats of the DPUCZDX8G, ISA1, as data (docs/reference/instruction-set.md).
 
 An instruction is one to six little-endian 32-bit words. Word 0 starts with opcode (bits
 31:28), dpdon (27:24) and dpdby (23:20) in every format; the tables below list the rest as

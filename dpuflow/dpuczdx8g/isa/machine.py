@@ -1,4 +1,5 @@
-"""The DPUCZDX8G as its machine code sees it: parallelism and on-chip banks (facts isa.md section 1)."""
+"""The DPUCZDX8G as its machine code sees it: parallelism and on-chip banks
+(docs/reference/instruction-set.md)."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """Do the dependency masks of a program order every two accesses to the same memory?
 
-Model (facts isa.md section 2.1): T[p -> c] are counting semaphores, at the start one token
+Model (docs/reference/instruction-set.md): T[p -> c] are counting semaphores, at the start one token
 in T[e -> e] of every engine. An instruction of engine c waits for one token of T[p -> c]
 per bit p of its dpdon; when finished, an instruction of engine p gives one to T[p -> c] per
 bit c of its dpdby. An engine starts and finishes its instructions in program order.

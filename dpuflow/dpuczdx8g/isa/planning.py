@@ -2,8 +2,8 @@
 
 Raises MachineCodeError for what the DPU could not execute or would execute on rubbish:
 unsupported or reserved settings, banks and DDR addresses out of range, input overwritten
-while it is read, an operand that nothing has written. Rules: facts isa.md sections 1 to 4,
-and vendor-code.md section 1 on what the vendor's compiler does.
+while it is read, an operand that nothing has written. Rules: docs/reference/instruction-set.md,
+and docs/reference/instruction-set.md, "Rules that are none" on what the vendor's compiler does.
 """
 
 import numpy as np
@@ -171,7 +171,7 @@ class _Planner:
         step.bias = addressing.flat(machine.bias_bank, np.array([op["bank_addr_bias"]]))
         self._need(step, step.window.reads, "reads", op["channel_offset"], step.window.index[..., -1])
         # An output channel counts only if all its weights and its bias were loaded: code
-        # for 10 channels leaves the other 6 weight banks as they are (isa.md 3.4).
+        # for 10 channels leaves the other 6 weight banks as they are (docs/reference/instruction-set.md).
         loaded = (self.valid[step.weights] == self.whole_entry).all(axis=0)
         bits = int((1 << np.arange(machine.channels))[loaded].sum()) & int(self.valid[step.bias[0]])
         if not bits:

@@ -1,6 +1,6 @@
 """Machine code onto a compiled graph: the last step of the native compiler.
 
-Attribute names, kinds and conventions: facts xmodel.md sections 2.2 and 3, isa.md section 5.
+Attribute names, kinds and conventions: docs/reference/xmodel.md.
 """
 
 from collections import Counter
@@ -166,7 +166,7 @@ def _strides(shape):
 def _drop_augmentation(graph, lowered, machine):
     """Where the code does not fold kernel columns into channels, say so, and what it costs.
 
-    workload_on_arch without augmentation: facts xmodel.md section 5.1.
+    workload_on_arch without augmentation: docs/reference/targets.md.
     """
     for name in lowered.maps:
         op = graph.op(name)

@@ -1,6 +1,6 @@
 """A DPU subgraph of a compiled graph -> the Job the code generator takes.
 
-Which ops, attributes and layouts there are: facts xmodel.md sections 2 and 2.2. UserError
+Which ops, attributes and layouts there are: docs/reference/xmodel.md. UserError
 names the op when this compiler has no code for it.
 """
 
@@ -17,7 +17,7 @@ from dpuflow.xir.parameters import constants
 SLOT = 4096
 """Alignment of every parameter tensor in REG_0, as the vendor's compiler 3.0 does."""
 ALIGNMENT = 16
-"""DDR regions are rounded up to this (facts isa.md section 5)."""
+"""DDR regions are rounded up to this (docs/reference/instruction-set.md)."""
 CONV_KERNEL_MAX, CONV_STRIDE_MAX = 16, 8
 ALU_MAX = 256
 PAD_MAX = 15
@@ -350,8 +350,8 @@ def _activation(op, allowed):
 def _engine_activation(op, allowed):
     """The activation that the engine must have: its RELU6 clamps at integer 96 whatever the fix_point.
 
-    Above fix_point 4 the value 6.0 lies beyond int8, so RELU and saturation are exact (facts
-    vendor-code.md section 4).
+    Above fix_point 4 the value 6.0 lies beyond int8, so RELU and saturation are exact (
+    docs/reference/numerics.md, "Fused activations").
     """
     name = _activation(op, allowed)
     return "RELU" if name == "RELU6" and op.tensor.fix_point > RELU6_FIX_POINT else name

@@ -62,7 +62,7 @@ class FeatureMap:
     def overlapping(self, kernel_w, stride_w, left, width):
         """A view of `width` pixels, windows of `kernel_w` pixels, all their channels together.
 
-        Channel augmentation (facts isa.md 4.3): a kernel of one column on this view is one
+        Channel augmentation (docs/reference/instruction-set.md): a kernel of one column on this view is one
         of kernel_w columns on the map, and its weights are the same bytes. The first window
         begins `left` pixels before the row; `load_padding` masks what is not of the row.
         """
@@ -78,7 +78,8 @@ class FeatureMap:
     def load_padding(self, machine, column, columns):
         """Fields pad_start, pad_end and pad_idx of a LOAD of `columns` pixels from `column` on.
 
-        Zero, zero and one where all bytes are of the row. Rule: isa.md 3.1; that all three fit
+        Zero, zero and one where all bytes are of the row. Rule: docs/reference/instruction-set.md; that
+        all three fit
         their fields follows from channels <= 32 and a stride within the window.
         """
         if not self.strides:

@@ -1,6 +1,6 @@
 """Feature maps in the image banks: where rows lie, and who may use which entries.
 
-Layout (facts isa.md section 4.1): row t of a map is in bank (t div s) mod PP of its group,
+Layout (docs/reference/instruction-set.md): row t of a map is in bank (t div s) mod PP of its group,
 s rows one after the other per bank; then the next s * PP rows follow behind in every bank.
 s (`sub_rows`) is the row stride of whoever reads the map.
 """

@@ -2,7 +2,7 @@
 
 Every instruction keeps its engine's own order (self bit in both masks). Across engines a
 token goes from the last instruction of each other engine that must be finished to the one
-that needs it, unless that follows already from earlier tokens (facts isa.md section 2.1).
+that needs it, unless that follows already from earlier tokens (docs/reference/instruction-set.md).
 Since what is known to be finished only grows along an engine's queue, the tokens between
 two engines never cross, and the k-th one taken is the k-th one given.
 """
@@ -16,7 +16,7 @@ from dpuflow.dpuczdx8g.isa.planning import plan
 LAG = 16
 """From this many instructions of the producing engine in between, wait for a later one.
 
-How many tokens the hardware can hold is unknown (isa.md section 8). Waiting for the middle
+How many tokens the hardware can hold is unknown (docs/reference/instruction-set.md). Waiting for the middle
 of a long lag gives one token where there would be one per instruction, and still lets the
 two engines overlap by half of what the banks allow.
 """

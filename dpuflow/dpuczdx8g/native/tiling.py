@@ -12,7 +12,7 @@ ROW_ENTRIES = 1024
 LENGTH = 1024
 """Pixels per row that LOAD, SAVE and CONV can express."""
 STRIDE_OUT = 4
-"""Rows per bank that CONV can write (facts isa.md 3.3)."""
+"""Rows per bank that CONV can write (docs/reference/instruction-set.md)."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Instructions for pieces of work on placed feature maps, masks still empty.
 
-Field rules: facts isa.md sections 3 and 4. Everything here is arithmetic on positions; what
+Field rules: docs/reference/instruction-set.md. Everything here is arithmetic on positions; what
 goes where and in which order is the generator's business.
 """
 
