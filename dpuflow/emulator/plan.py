@@ -182,8 +182,8 @@ def _multiply(op, graph, constants):
     """mul; the constant that follows an average pool or a hard sigmoid is joined with its division.
 
     The pool's mean times KH * KW * M / 2**S stands for the DPU's sum * M / 2**S, the hard sigmoid
-    relu6(x + 3) / 6 times 6 * 2731 / 2**14 for relu6(x + 3) * 2731 / 2**14 (docs/reference/xmodel.md section
-    4); computing it that way keeps a division out of the exact numbers.
+    relu6(x + 3) / 6 times 6 * 2731 / 2**14 for relu6(x + 3) * 2731 / 2**14 (docs/reference/numerics.md);
+    computing it that way keeps a division out of the exact numbers.
     """
     factors = [constants[name] for name in op.input_names if name in constants]
     others = [graph.op(name) for name in op.input_names if name not in constants]
