@@ -12,6 +12,7 @@ import pytest
 from dpuflow.base.errors import UserError
 from dpuflow.emulator import Emulator, plan, translate
 from dpuflow.xir import Graph
+from dpuflow.xir.parameters import constants
 
 SE, MEAN = {"depthwise-fix": 1}, {"aten::mean": 2}
 WAITING = {
@@ -174,3 +175,31 @@ def test_biases_that_the_runner_shifts_twice(wild, monkeypatch, stem):
     for op in graph.ops:
         if op.type == "conv2d-fix" and translate.convolution(op, graph, emulator._constants).shift_bias > -1:
             assert op.name not in different
+
+
+def shift_fields(subgraph):
+    """(shift_cut, shift_bias) of the CONVINIT before the first CONV of a superlayer's machine code.
+
+    ISA0 is another instruction set, but opcodes (first four bits, 9 and 8) and these two fields lie where
+    they do in ISA1.
+    """
+    words = [int(word) for word in np.frombuffer(subgraph.attrs["mc_code"], "<u4")]
+    first = next(i for i, word in enumerate(words) if word >> 28 == 8)
+    start = max(i for i in range(first) if words[i] >> 28 == 9)
+    return words[start] >> 10 & 0x3F, (words[start + 1] >> 10 & 0x3F) - 1
+
+
+@pytest.mark.parametrize("stem", [*SHIFTED_BIAS, "signmnist_28_tf2_isa0_b4096_1.4"])
+def test_the_instructions_shift_biases_as_they_are_read(wild, stem):
+    """-1 where the fix_points ask for -2 to -7: the machine code tells who is right, runner or emulator."""
+    graph = Graph.load(wild[stem])
+    known, shifts = constants(graph), []
+    (dpu,) = graph.subgraphs("DPU")
+    for child in dpu.children:
+        for op in map(graph.op, child.op_names):
+            if op.type == "conv2d-fix":
+                described = translate.convolution(op, graph, known)
+                assert shift_fields(child) == (described.shift_cut, described.shift_bias), op.name
+                shifts.append(described.shift_bias)
+    assert len(shifts) == 4
+    assert shifts.count(-1) == {"mlp": 2, "mnist": 4, "signmnist": 0}[stem.split("_")[0]]
