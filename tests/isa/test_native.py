@@ -117,7 +117,47 @@ def test_what_does_not_fit_is_a_user_error():
     dense = builder.dense(builder.input, 10)
     with pytest.raises(UserError, match="conv_0: 14x14 kernel on 256 channels needs 3136 entries"):
         program(builder.job(dense), B4096)
-    builder = JobBuilder((40, 4, 8), 0)
-    x = builder.conv(builder.input, 8, (15, 1), pad=(7, 7, 0, 0))
-    with pytest.raises(UserError, match="kernel of 15 rows needs more passes"):
-        program(builder.job(x), FINGERPRINTS["B512"])
+    builder = JobBuilder((100, 300, 3), 0)
+    x = builder.pool(builder.input, kernel=(100, 256), stride=(1, 1))
+    with pytest.raises(UserError, match="not even one output pixel and its 256x100 window of 3 channels"):
+        program(builder.job(x), B4096)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "stride", "pad"),
+    [
+        ("conv", (16, 2), (1, 1), (0, 0, 0, 0)),
+        ("conv", (15, 1), (1, 1), (7, 7, 0, 0)),
+        ("depthwise", (40, 3), (1, 1), (2, 0, 1, 1)),
+        ("max_pool", (37, 1), (1, 1), (0, 3, 0, 0)),
+        ("avg_pool", (20, 2), (2, 1), (0, 0, 0, 0)),
+        ("max_pool", (44, 3), (5, 1), (1, 0, 0, 0)),
+    ],
+)
+def test_windows_taller_than_the_bank_passes(kind, kernel, stride, pad):
+    """Several rows per bank, one output row at a time, where a window would need a fifth pass."""
+    for size in ("B512", "B4096"):
+        builder = JobBuilder((48, 6, 5), 0)
+        if kind in ("conv", "depthwise"):
+            more = {"channels": 9} if kind == "conv" else {}
+            x = getattr(builder, kind)(builder.input, kernel=kernel, stride=stride, pad=pad, **more)
+        else:
+            x = builder.pool(builder.input, kind, kernel, stride, pad)
+        job, images = builder.job(x), builder.images(2)
+        (output,) = Simulator(program(job, FINGERPRINTS[size])[0]).run([images])
+        np.testing.assert_array_equal(output, run_job(job, images)[0])
+
+
+@pytest.mark.parametrize("size", ["B512", "B4096"])
+def test_windows_too_deep_for_the_banks_go_slice_by_slice(size):
+    """Xception's last pool (10x10x2048), and other layers whose channels do not mix."""
+    builder = JobBuilder((10, 10, 3), 1)
+    x = builder.conv(builder.input, 2045)
+    y = builder.depthwise(x, (5, 5), stride=(5, 5), pad=(2, 2, 2, 2), activation="RELU6")
+    x = builder.pool(x, "avg_pool", (10, 10))
+    job, images = builder.job(x, y), builder.images(1)
+    compiled, _ = program(job, FINGERPRINTS[size])
+    for found, expected in zip(Simulator(compiled).run([images]), run_job(job, images), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    slices = {piece.groups for piece in job.pieces.values() if piece.op == x.name}
+    assert len(slices) > 1 and max(end for _, end in slices) == -(-2045 // {"B512": 8, "B4096": 16}[size])

@@ -16,6 +16,7 @@ from dpuflow.dpuczdx8g.native.operations import KINDS, OUTPUT, WORKSPACE, Featur
 from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import (
     STRIDE_OUT,
+    channel_slices,
     fits_whole,
     input_tile,
     map_size,
@@ -72,6 +73,12 @@ class Generator:
         if op.kind == "concat":
             self._concat(op, resident, source_group)
             return
+        slices = [op] if resident else channel_slices(op, self.machine)
+        if len(slices) > 1:
+            self._spill(op.output)
+            for part in channel_slices(op, self.machine):
+                self._tilewise(part, source_group)
+            return
         keep = self._stays_on_chip(op, following)
         save = not keep or op.output.region == OUTPUT or self.job.consumers(op.output) != [following]
         save = save or bool(self.job.views_of(op.output))
@@ -92,6 +99,16 @@ class Generator:
             self.resident = Source(op.output, target, op.output.shape[0])
             if save:
                 self._save_rows(target, op.output)
+
+    def _tilewise(self, op, source_group):
+        """An operation from DDR to DDR."""
+        parameters = self._parameters(op)
+        for tile in self._tiles(op, None, source_group, None, 1):
+            sources = self._sources(op, tile, None, source_group)
+            area = (tile.row, tile.row_end, tile.column, tile.column_end)
+            placement = self._place(op.output.shape[2], 1 - source_group, *area, 1)
+            self._compute(op, tile, sources, placement, parameters)
+            self._save_rows(placement, op.output)
 
     def _spill(self, feature_map):
         """The map goes through DDR: give it a place in the workspace unless it has one elsewhere."""
@@ -259,9 +276,9 @@ class Generator:
         """Bank address of the weights of a chunk of channel groups, loaded unless they still are."""
         if chunk not in loaded:
             loaded.clear()
-            taps, all_channels = op.kernel[0] * op.kernel[1], op.inputs[0].shape[2]
+            taps, all_channels = op.kernel[0] * op.kernel[1], op.weight_channels or op.output.shape[2]
             first = chunk[0] * self.machine.channels
-            channels = min(chunk[1] * self.machine.channels, all_channels) - first
+            channels = min(chunk[1] * self.machine.channels, op.output.shape[2]) - first
             loaded[chunk] = self.depthwise.take(taps * (chunk[1] - chunk[0]))
             self.writer.load_parameters(
                 self.machine.depthwise_bank, loaded[chunk], op.weights + first, taps, channels, all_channels

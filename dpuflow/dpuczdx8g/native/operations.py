@@ -1,6 +1,6 @@
 """What the code generator compiles: operations on feature maps, all integers settled."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -9,6 +9,14 @@ from dpuflow.base.totality import Total
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
 
 KINDS = ("conv", "depthwise", "max_pool", "avg_pool", "hard_sigmoid", "add", "concat")
+CHANNELWISE = Total(
+    "dpuczdx8g.native.operations: whether an operation's channels do not mix, so that it can be sliced",
+    KINDS,
+    {
+        **dict.fromkeys(("depthwise", "max_pool", "avg_pool", "hard_sigmoid"), True),
+        **dict.fromkeys(("conv", "add", "concat"), False),
+    },
+)
 WINDOWED = Total(
     "dpuczdx8g.native.operations: whether an operation reads through a sliding window",
     KINDS,
@@ -75,6 +83,11 @@ class FeatureMap:
         """The same bytes as a map of another shape; only what lies in DDR can be read so."""
         return FeatureMap(name, shape, self.region, self.address)
 
+    def channels(self, first, count):
+        """A view of `count` channels from `first` on; only of what lies in DDR."""
+        shape, strides = (*self.shape[:2], count), (self.row_bytes, self.pixel_bytes)
+        return FeatureMap(self.name, shape, self.region, self.address + first, strides, self.shift)
+
     def load_padding(self, machine, column, columns):
         """Fields pad_start, pad_end and pad_idx of a LOAD of `columns` pixels from `column` on.
 
@@ -112,6 +125,8 @@ class Operation:
         hard_sigmoid has both from its op: shift_hsigmoid and hsigmoid_in.
     shift_read : add only, per input fix_in - min(fix_in).
     multiplier : avg_pool only, (M, S) with M / 2**S for 1 / (kernel area).
+    first_channel, weight_channels : of a slice of an operation's channels (`channels`): where it begins,
+        and how many channels the weights' block has (0: as many as the operation).
     """
 
     name: str
@@ -128,6 +143,19 @@ class Operation:
     shift_bias: int = 0
     shift_read: tuple[int, ...] = ()
     multiplier: tuple[int, int] = (1, 0)
+    first_channel: int = 0
+    weight_channels: int = 0
+
+    def channels(self, first, count):
+        """The operation on channels [first, first + count) alone, input and output in DDR.
+
+        For operations whose channels do not mix.
+        """
+        maps = {"inputs": [m.channels(first, count) for m in self.inputs]}
+        maps["output"] = self.output.channels(first, count)
+        parameters = {"weights": self.weights + first, "bias": self.bias + first}
+        block = {"first_channel": first, "weight_channels": self.output.shape[2]}
+        return replace(self, **maps, **parameters, **block)
 
     @property
     def windowed(self):

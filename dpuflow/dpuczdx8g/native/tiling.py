@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.addressing import PASSES
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
+from dpuflow.dpuczdx8g.native.operations import CHANNELWISE
 from dpuflow.dpuczdx8g.native.placement import ceil_div
 
 ROW_ENTRIES = 1024
@@ -43,14 +44,23 @@ def input_tile(op, tile):
 def sub_rows(op, machine):
     """Rows per bank in which `op` wants its input stored.
 
-    The row stride, or for a single output row, whose stride is free, as many as bring the
-    window within the bank passes of one instruction.
+    The row stride, so that one instruction computes as many output rows as it can. More where a
+    window would need more bank passes than an instruction has (then one output row at a time), and
+    for a single output row, whose stride is free.
     """
     if not op.windowed:
         return 1
+    most, kernel = PASSES * machine.pixels, op.kernel[0]
     if op.output.shape[0] == 1:
-        return ceil_div(op.kernel[0], PASSES * machine.pixels)
-    return op.stride[0]
+        rows, first = ceil_div(kernel, most), -op.pad[0]
+        while (first // rows) % machine.pixels + ceil_div(first % rows + kernel, rows) > most:
+            rows += 1
+        return rows
+    rows = op.stride[0]
+    # the window may begin in any row of any bank
+    while machine.pixels - 1 + ceil_div(rows - 1 + kernel, rows) > most:
+        rows += 1
+    return rows
 
 
 def map_size(machine, rows, columns, channels, sub):
@@ -69,6 +79,27 @@ def fits_whole(machine, feature_map, sub, free=BANK_DEPTH):
     height, width, channels = feature_map.shape
     columns_fit = width <= LENGTH and width * machine.groups(channels) <= ROW_ENTRIES
     return columns_fit and map_size(machine, height, width, channels, sub) <= free
+
+
+class TooLargeError(UserError):
+    """Not even one output pixel of an operation fits the image banks."""
+
+
+def channel_slices(op, machine):
+    """The operation in as few slices of its channels as have tiles that fit, [op] if it fits whole.
+
+    For the operations whose channels do not mix: pooling, depthwise convolution.
+    """
+    groups, channels = machine.groups(op.output.shape[2]), op.output.shape[2]
+    for count in range(1, groups + 1) if CHANNELWISE[op.kind] else ():
+        step = ceil_div(groups, count) * machine.channels
+        slices = [op.channels(c, min(step, channels - c)) for c in range(0, channels, step)]
+        try:
+            tiles(slices[0], machine, BANK_DEPTH, BANK_DEPTH, 1)
+        except TooLargeError:
+            continue
+        return slices if count > 1 else [op]
+    return [op]
 
 
 def tiles(op, machine, input_free, output_free, output_sub):
@@ -99,7 +130,7 @@ def tiles(op, machine, input_free, output_free, output_sub):
                         for row in range(0, height, rows)
                         for column in range(0, width, columns)
                     ]
-    raise UserError(
+    raise TooLargeError(
         f"{op.name}: not even one output pixel and its {op.kernel[1]}x{op.kernel[0]} window of"
         f" {op.inputs[0].shape[2]} channels fit the image banks of {machine.name}"
     )

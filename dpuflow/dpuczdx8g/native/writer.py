@@ -46,6 +46,8 @@ class Writer:
         self.instructions.append(make(name, **fields))
 
     def _compute(self, name, op, rows, columns, groups, **fields):
+        first = op.first_channel // self.machine.channels
+        groups = (groups[0] + first, groups[1] + first)
         self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups)
         self.add(name, **fields)
 
@@ -76,17 +78,17 @@ class Writer:
     def save_row(self, placement, row, target, channels, channel=0):
         """One row of a placement -> channels `channel`... of `target` in DDR."""
         bank, address = placement.address(row, placement.column)
-        _, width, all_channels = target.shape
+        start = row * target.row_bytes + placement.column * target.pixel_bytes
         self.add(
             "SAVE",
             bank_id=bank,
             bank_addr=address,
             jump_read=placement.entries,
-            jump_write=all_channels,
+            jump_write=target.pixel_bytes,
             length=placement.columns,
             channel=channels,
             reg_id=region_number(target.region),
-            ddr_addr=target.address + (row * width + placement.column) * all_channels + channel,
+            ddr_addr=target.address + start + channel,
         )
 
     def load_parameters(self, bank, address, ddr, length, channels, jump_read=None):
