@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dpuflow.network.dilation import spread_kernel
 from dpuflow.tfgraph.dilation import dilated, in_space
 from dpuflow.tfgraph.groups import dense_kernel
 from dpuflow.tfgraph.shape_nodes import channel_product
@@ -149,11 +150,9 @@ def _depthwise(translator, node, inputs):
 def _spread(translator, node, weights, attrs):
     """A dilated kernel as a larger one with zeros: no DPU has a dilated depthwise convolution."""
     (dil_w, dil_h), (height, width) = attrs["dilation"], weights.shape[:2]
-    size = (height - 1) * dil_h + 1, (width - 1) * dil_w + 1
-    translator.spend(node, size[0] * size[1] * weights.shape[2] * weights.shape[3])
-    spread = np.zeros((*size, *weights.shape[2:]), np.float32)
-    spread[::dil_h, ::dil_w] = weights
-    return spread, {**attrs, "kernel": size[::-1], "dilation": (1, 1)}
+    translator.spend(node, height * dil_h * width * dil_w * weights.shape[2] * weights.shape[3])
+    spread = spread_kernel(weights, attrs["dilation"], (0, 1))
+    return spread, {**attrs, "kernel": spread.shape[1::-1], "dilation": (1, 1)}
 
 
 def _matmul(translator, node, inputs):

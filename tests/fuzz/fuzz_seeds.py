@@ -60,7 +60,7 @@ def zip_seeds():
 def graph_seeds():
     from frozen_networks import GraphMaker
 
-    from dpuflow.tfgraph.graph_def import add_constant
+    from dpuflow.tfgraph.graph_def import add_constant, add_node
 
     def written(build):
         g = GraphMaker((6, 6, 2))
@@ -97,7 +97,36 @@ def graph_seeds():
         )
         return g.dense(flat, 72, 4)
 
-    return [written(plain), written(branches), written(arithmetic)]
+    def ints(g, name, *values):
+        return add_constant(g.graph, name, np.array(values, np.int32))
+
+    def blocks(g):
+        """A dilated convolution in blocks, picked channels, a dense layer on a map, a sum of three."""
+        picked = g.op("GatherV2", g.input, ints(g, "order", 1, 0), add_constant(g.graph, "last", np.int32(3)))
+        block = ints(g, "block", 2, 2)
+        pads = add_constant(g.graph, "pads", np.array([[2, 2], [2, 2]], np.int32))
+        x = g.op("SpaceToBatchND", picked, block, pads)
+        x = g.op("Conv2D", x, g.constant(3, 3, 2, 4), strides=[1, 1, 1, 1], padding="VALID")
+        crops = add_constant(g.graph, "crops", np.array([[0, 1], [0, 0]], np.int32))
+        x = g.op("BatchToSpaceND", g.op("Relu", x), block, crops)
+        rows = g.op("MatMul", g.op("Reshape", x, ints(g, "rows", -1, 4)), g.constant(4, 3))
+        x = g.op("Reshape", rows, ints(g, "map", -1, 5, 6, 3))
+        x = g.op("AddN", x, x, g.op("Relu", x))
+        return g.dense(g.op("Max", x, ints(g, "axes", 1, 2)), 3, 4)
+
+    def switched(g):
+        """Both sides of a training switch, dropout on the one, and a split of the channels."""
+        switch = add_node(g.graph, "Placeholder", "is_training", dtype=("type", 10), shape=("shape", []))
+        side = g.op("Switch", g.input, switch)
+        noise = g.op("RandomUniform", g.op("Shape", f"{side}:1"), dtype=("type", 1))
+        keep = add_node(g.graph, "Placeholder", "keep_prob", dtype=("type", 1), shape=("shape", []))
+        dropped = g.op("Mul", f"{side}:1", g.op("Floor", g.op("Add", keep, noise)))
+        x = g.op("Merge", side, dropped)
+        parts = g.op("Split", add_constant(g.graph, "last", np.int32(3)), x, num_split=2)
+        x = g.op("Concat", add_constant(g.graph, "axis", np.int32(3)), f"{parts}:1", g.op("Relu", parts))
+        return g.dense(g.flatten(x, 72), 72, 4)
+
+    return [written(build) for build in (plain, branches, arithmetic, blocks, switched)]
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
 from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
 from dpuflow.emulator import Emulator
+from dpuflow.network.dilation import without_dilation
 
 
 def compile_native(quantized, target, on_cpu="error", calibration=None):
@@ -27,6 +28,7 @@ def compile_native(quantized, target, on_cpu="error", calibration=None):
     this compiler has no code.
     """
     machine_for(target.fingerprint, f"target {target.name}")
+    quantized = without_dilation(quantized)  # the code that this compiler writes has no dilation
     compiled = compile_reference(quantized, target, on_cpu)
     graph = compiled.graph
     _require_exact_adds(graph)

@@ -1,0 +1,80 @@
+"""Kinds of graphs that need more than reading: from TensorFlow to the emulator and to machine code."""
+
+import numpy as np
+import pytest
+
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.device.targets import load_targets
+from dpuflow.dpuczdx8g.compile_report import compile_reference
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+from dpuflow.dpuczdx8g.native.report import compile_native
+from dpuflow.emulator import Emulator
+from dpuflow.quantize.reference import predict, quantize, quantize_input, write_artifacts
+from dpuflow.tfgraph.freeze import FrozenGraph
+from dpuflow.tfgraph.graph_def import write_graph_def
+from dpuflow.tfgraph.open_graph import open_graph
+
+RANDOM = np.random.default_rng(12)
+SHAPE = (12, 10, 3)
+SCALING = {"subtract": 128, "divide": 128}
+
+
+def constant(*shape, scale=0.5):
+    return RANDOM.uniform(-scale, scale, shape).astype(np.float32)
+
+
+def dilated(tf, x):
+    """Dilated convolutions in TensorFlow's batch form, a grouped one, and a dense layer on a map."""
+    kernel = constant(3, 3, 3, 8)
+    y = tf.nn.with_space_to_batch(
+        x, [2, 3], "SAME", lambda z, *_: tf.nn.conv2d(z, kernel, 1, "VALID"), filter_shape=kernel.shape
+    )
+    y = tf.nn.relu(tf.nn.bias_add(y, constant(8)))
+    y = tf.nn.relu(tf.nn.depthwise_conv2d(y, constant(3, 3, 8, 1), [1, 1, 1, 1], "SAME", dilations=[2, 2]))
+    y = tf.nn.relu(tf.nn.conv2d(y, constant(3, 3, 4, 8), 2, "SAME"))
+    y = tf.nn.relu(tf.tensordot(y, constant(8, 6), [[3], [0]]) + constant(6))
+    return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 180]), constant(180, 4, scale=0.2)))
+
+
+def one_sigmoid(tf, x):
+    y = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, constant(3, 3, 3, 8), 2, "SAME"), constant(8)))
+    flat = tf.reshape(y, [-1, 6 * 5 * 8])
+    return tf.sigmoid(tf.matmul(flat, constant(240, 1)) + constant(1))
+
+
+@pytest.mark.parametrize("build", [dilated, one_sigmoid])
+def test_from_the_graph_to_machine_code(build, tmp_path):
+    from dpuflow.base.tensorflow_env import tensorflow
+
+    tf = tensorflow()
+    images = (
+        RANDOM.integers(0, 256, (60, *SHAPE)) * RANDOM.uniform(0, 1, (60, 1, 1, 3)) ** 2
+    )  # of many colours
+    images = images.astype(np.uint8)
+    x = scale_pixels(images, SCALING)
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        placeholder = tf.compat.v1.placeholder(tf.float32, [None, *SHAPE], name="images")
+        expected = session.run(build(tf, placeholder), {placeholder: x})
+    (tmp_path / "own.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    opened, _, nodes, _ = open_graph(tmp_path / "own.pb", image_shape=SHAPE)
+    write_graph_def(tmp_path / "frozen.pb", opened)
+    settings = {"calibration": {"images": 30}, "diagnosis": False, "fast_finetune": False}
+    quantized, report = quantize(tmp_path / "frozen.pb", images[:30], settings, SCALING)
+    answers = expected.argmax(1) if expected.shape[1] > 1 else (expected[:, 0] > 0.5).astype(int)
+    assert len(set(answers)) > 1
+
+    write_artifacts(quantized, report, *(tmp_path / n for n in ("q.h5", "eval.pb", "q.json")))
+    in_tensorflow = FrozenGraph(tmp_path / "eval.pb", nodes["input"], nodes["output"]).run(x)
+    target = load_targets()["kv260"]
+    reference = compile_reference(quantized, target)
+    emulated = Emulator(reference.graph).run(quantize_input(quantized, images))
+    np.testing.assert_allclose(emulated, in_tensorflow, atol=1e-6)
+    wanted = expected if expected.shape[1] > 1 else np.concatenate([1 - expected, expected], axis=1)
+    np.testing.assert_allclose(emulated, wanted, atol=0.1)
+    assert (emulated.argmax(1) == answers).mean() > 0.9
+    assert (predict(quantized, images).argmax(1) == emulated.argmax(1)).all()
+
+    native = compile_native(quantized, target)  # proves its code against the emulator
+    np.testing.assert_array_equal(
+        IsaRunner(native.graph).run(quantize_input(quantized, images[:2])), emulated[:2]
+    )
