@@ -139,7 +139,7 @@ def check_foreign(path, config, versions):
                 f"{path}: layer {found.get('name')!r} ({found['class_name']}): is called with training=True, "
                 "so it acts at random or by the batch; build the model without that and save it again"
             )
-    if config["class_name"] not in (*MODELS, "ModelConfig"):
+    if config["class_name"] not in MODELS and not _is_graph(config):
         raise UserError(
             f"{path}: the model is of the class {config['class_name']!r}, whose code is not in the file; "
             "build it with Sequential or the functional API, or name its frozen graph with frozen_pb"
@@ -171,6 +171,14 @@ def _check_keras_1(path, version, layers):
         )
 
 
+def _is_graph(config):
+    """Whether a model's configuration is that of a graph of layers, whatever its class is called.
+
+    A class of one's own made from inputs and outputs (to change the training step) is saved as one.
+    """
+    return {"layers", "input_layers", "output_layers"} <= _mapping(config.get("config")).keys()
+
+
 def _trains(nodes):
     """Whether a call is written with training=True."""
     if isinstance(nodes, dict):
@@ -194,7 +202,7 @@ def _layer_problem(kind, options):
     layers = keras().layers
     preprocessing = layers.experimental.preprocessing
     known = hasattr(layers, kind) or hasattr(preprocessing, kind) or kind in (*MODELS, *OPERATIONS)
-    if not known and "trainable" in options:
+    if not known and "trainable" in options and not _is_graph({"config": options}):
         return "its class is not one of Keras, and its code is not in the file; rebuild the model without it"
     return _activation_problem(options.get("activation"))
 
@@ -242,6 +250,9 @@ def plain_config(path, config, image_shape):
       was channels first).
     """
     config = copy.deepcopy(config)
+    for found in layer_configs(config):
+        if found["class_name"] not in MODELS and _is_graph(found):
+            found["class_name"] = "Functional"
     layers = list(real_layers(config))
     first = {name for name, _, options in layers if options.get("data_format") == "channels_first"}
     turned = _to_channels_last(path, layers) if first else None

@@ -58,7 +58,7 @@ def built_by_keras(path, source, *, compile=False):
     """The model that Keras builds from `source` (a path or an open h5py.File); UserError about `path`."""
     try:
         return keras().models.load_model(source, compile=compile)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever a damaged configuration makes of Keras: any kind
         raise UserError(f"{path}: Keras cannot load this model ({_reason(error)})") from None
 
 

@@ -103,7 +103,7 @@ class Rebuilder:
         raise UserError(f"{self.path}: layer {layer.name!r} ({type(layer).__name__}): {problem}")
 
     def unique(self, name):
-        """`name`, or with a number where another model inside brought the same."""
+        """`name` as one scope of a graph, with a number where another model inside brought the same."""
         number, wanted = 1, name.replace("tf.__operators__.", "").replace("/", "_")
         while (unique := wanted if number == 1 else f"{wanted}_{number}") in self.names:
             number += 1
@@ -142,10 +142,11 @@ class Rebuilder:
     def _one(self, model, what):
         """Shape without the batch of the one input or output; None where the model was never told."""
         tensors = getattr(model, f"{what}s") or []
-        if len(tensors) > 1:
+        if len(tensors) > 1 or (model.inputs and not tensors):
             names = ", ".join(repr(tensor.name.split("/")[0].split(":")[0]) for tensor in tensors)
             raise UserError(
-                f"{self.path}: has {len(tensors)} {what}s ({names}); dpuflow takes models with one"
+                f"{self.path}: model {model.name!r} has {len(tensors)} {what}s{names and f' ({names})'}; "
+                "dpuflow takes models with one"
             )
         return tuple(tensors[0].shape[1:]) if tensors else None
 

@@ -206,6 +206,15 @@ def nested_functional(path):
     return write(functional(build, COLOUR), path)
 
 
+def own_class(path):
+    """A class of one's own that changes the training step only: its configuration is that of a graph."""
+
+    def change(config):
+        config["class_name"] = "Custom>Distiller"
+
+    return write(functional(top), path, change)
+
+
 def shared_layer(path):
     L = keras().layers
     twice = conv(4)

@@ -19,7 +19,8 @@ READ = {
         *(zoo.sequential, zoo.fixed_batch, zoo.vector_input, zoo.vector_input_reshaped, zoo.matrix_input),
         *(zoo.matrix_input_expanded, zoo.matrix_input_newaxis, zoo.open_size, zoo.never_built),
         *(zoo.augmentation, zoo.augmentation_as_a_model, zoo.rescaling, zoo.operators, zoo.mixed_float16),
-        *(zoo.uint8_input, zoo.shared_layer, zoo.dense_on_a_map, zoo.dilated, zoo.ends_in_one_by_one),
+        *(zoo.uint8_input, zoo.own_class, zoo.shared_layer, zoo.dense_on_a_map, zoo.dilated),
+        zoo.ends_in_one_by_one,
         *(zoo.relu6_by_name, zoo.keras_2_0_list, zoo.theano, zoo.theano_strided, zoo.graph_op_layer),
     ),
     "colour": (
