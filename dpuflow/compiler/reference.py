@@ -32,17 +32,18 @@ _NONLINEAR = Total(
 UNUSED = {"hsigmoid_in": -128, "shift_hsigmoid": -128, "shift_hswish": -128}
 
 
-def lower(quantized, target):
+def lower(quantized, target, on_cpu=None):
     """Lower a QuantizedNetwork for a `targets.Target`.
 
     Layers become ops of the same name; activations keep a batch of 1 and four dimensions on
     the DPU, a vector being a 1 x 1 map. Layers beyond the target's limits
-    (`target_check.check`) go to CPU subgraphs as the same -fix ops.
+    (`target_check.check`), or those named in `on_cpu`, go to CPU subgraphs as the same -fix ops.
 
     Returns an xir.Graph; UserError names the layer that cannot be represented.
     """
     require_representable(quantized)
-    on_cpu = {finding.layer for finding in check(quantized, target)}
+    if on_cpu is None:
+        on_cpu = {finding.layer for finding in check(quantized, target)}
     return _Lowering(quantized, target, on_cpu).lower()
 
 

@@ -23,13 +23,14 @@ class Compiled:
     report: dict
 
 
-def compile_reference(quantized, target, on_cpu="error"):
+def compile_reference(quantized, target, on_cpu="error", limits=check):
     """Check a QuantizedNetwork against a Target, lower it and estimate its cost.
 
     on_cpu : what to do about layers that leave the DPU: "error", "warn" or "allow".
+    limits : gives the findings of a network for a target: the DPU's, or those of a compiler.
     Raises UserError that lists those layers when on_cpu is "error".
     """
-    findings = check(quantized, target)
+    findings = limits(quantized, target)
     enforce(findings, on_cpu, target)
     report = {
         "compiler": "reference",
@@ -43,4 +44,5 @@ def compile_reference(quantized, target, on_cpu="error"):
         "findings": [asdict(finding) for finding in findings],
         "estimate": estimate(quantized, target),
     }
-    return Compiled(lower(quantized, target), quantized_graph(quantized), report)
+    graph = lower(quantized, target, {finding.layer for finding in findings})
+    return Compiled(graph, quantized_graph(quantized), report)

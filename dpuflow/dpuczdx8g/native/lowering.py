@@ -236,9 +236,8 @@ class _Reader:
         geometry = self._geometry(op, kind)
         factor = average_pool_factor(*geometry["kernel"]) if kind == "avg_pool" else (1, 0)
         shift = self._fix_point(source) - op.tensor.fix_point
-        self._limits(op, "fix_point of the input less that of the output", shift, -7, SHIFT_CUT_MAX - 8)
-        if kind == "avg_pool":
-            self._limits(op, "shift", shift + factor[1], -7, SHIFT_CUT_MAX - 8)
+        name = "fix_point of the input less that of the output (and the average's shift)"
+        self._limits(op, name, shift + factor[1], -7, SHIFT_CUT_MAX - 8)
         self.job.operations.append(
             Operation(
                 op.name,

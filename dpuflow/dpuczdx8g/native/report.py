@@ -6,6 +6,7 @@ from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
 from dpuflow.dpuczdx8g.isa.machine import machine_for
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+from dpuflow.dpuczdx8g.native import limits
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
 from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
 from dpuflow.emulator import Emulator
@@ -29,7 +30,7 @@ def compile_native(quantized, target, on_cpu="error", calibration=None):
     """
     machine_for(target.fingerprint, f"target {target.name}")
     quantized = without_dilation(quantized)  # the code that this compiler writes has no dilation
-    compiled = compile_reference(quantized, target, on_cpu)
+    compiled = compile_reference(quantized, target, on_cpu, limits.check)
     graph = compiled.graph
     _require_exact_adds(graph)
     reference = Emulator(type(graph).from_bytes(graph.to_bytes()))

@@ -1,0 +1,113 @@
+"""Which layers the compiler `native` has no code for, known from their shapes: before any training.
+
+The DPU's own limits (`compiler.target_check`), and what this compiler adds to them. They are asked
+of the tiling itself, so that this answer and the compilation cannot differ.
+"""
+
+from dataclasses import replace
+
+from dpuflow.base.totality import Total
+from dpuflow.compiler import target_check
+from dpuflow.compiler.target_check import Finding
+from dpuflow.compiler.workload import map_shape
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
+from dpuflow.dpuczdx8g.native.operations import FeatureMap, Operation
+from dpuflow.dpuczdx8g.native.tiling import TooLargeError, channel_slices, tiles
+from dpuflow.network import Network, QuantizedNetwork
+from dpuflow.ops import OPERATORS
+
+MOST_ADDED = 4
+"""Operands of the add instruction."""
+
+
+def check(network, target):
+    """Findings of a Network or QuantizedNetwork for a Target and this compiler, in layer order.
+
+    Dilated kernels are judged as the compiler writes them out (`network.dilation`).
+    """
+    if isinstance(network, QuantizedNetwork):
+        network = network.network
+    network = Network(network.name, [_written_out(layer) for layer in network.layers])
+    found = {}
+    for finding in target_check.check(network, target):
+        found.setdefault(finding.layer, []).append(finding)
+    machine = machine_for(target.fingerprint, f"target {target.name}")
+    findings = []
+    for layer in network.layers:
+        findings += found.get(layer.name) or _RULES[layer.op](network, layer, machine)
+    return findings
+
+
+def _written_out(layer):
+    """The layer with the kernel that its dilation spans; its weights are left as they are."""
+    dilation = layer.attrs.get("dilation", (1, 1))
+    if tuple(dilation) == (1, 1):
+        return layer
+    kernel = tuple((k - 1) * step + 1 for k, step in zip(layer.attrs["kernel"], dilation, strict=True))
+    return replace(layer, attrs={**layer.attrs, "kernel": kernel, "dilation": (1, 1)})
+
+
+def _window(kind):
+    def rule(network, layer, machine):
+        attrs = layer.attrs
+        (width, height), channels = attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
+        source = FeatureMap(layer.inputs[0], map_shape(network[layer.inputs[0]].shape))
+        left, _, top, _ = attrs["pad"]
+        geometry = {"kernel": (height, width), "stride": tuple(attrs["stride"][::-1]), "pad": (top, left)}
+        output = FeatureMap(layer.name, map_shape(layer.shape))
+        operation = Operation(layer.name, kind, [source], output, **geometry)
+        try:
+            tiles(channel_slices(operation, machine)[0], machine, BANK_DEPTH, BANK_DEPTH, 1)
+        except TooLargeError:
+            return [
+                _finding(
+                    layer,
+                    "window",
+                    f"{width}x{height} on {channels} channels",
+                    f"{BANK_DEPTH} entries in each of {machine.pixels} banks",
+                    "what one output pixel reads must fit an image group",
+                    "use a smaller kernel, or several in a row",
+                )
+            ]
+        return []
+
+    return rule
+
+
+def _add(network, layer, machine):
+    if len(layer.inputs) <= MOST_ADDED:
+        return []
+    reason, remedy = "operands of the add instruction", "add in two steps"
+    return [_finding(layer, "inputs", len(layer.inputs), f"at most {MOST_ADDED}", reason, remedy)]
+
+
+def _concat(network, layer, machine):
+    axis = layer.attrs["axis"]
+    if len(layer.shape) == 1 or axis in (3, -1):
+        return []
+    return [_finding(layer, "axis", axis, "3 (channels)", "this compiler joins channels", "join channels")]
+
+
+def _finding(layer, limit, value, allowed, reason, remedy):
+    return Finding(layer.name, layer.op, limit, value, allowed, reason, remedy)
+
+
+def _nothing(network, layer, machine):
+    return []
+
+
+_RULES = Total(
+    "dpuczdx8g.native.limits: what the compiler has no code for",
+    OPERATORS,
+    {
+        "conv": _window("conv"),
+        "depthwise_conv": _window("depthwise"),
+        "max_pool": _window("max_pool"),
+        "avg_pool": _window("avg_pool"),
+        "add": _add,
+        "concat": _concat,
+        # a dense layer is read as whatever map fits; the others have no code, or none of their own
+        **dict.fromkeys(("input", "dense", "flatten", "softmax"), _nothing),
+        **dict.fromkeys(("relu", "relu6", "leaky_relu", "batch_norm"), _nothing),
+    },
+)

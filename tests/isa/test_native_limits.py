@@ -1,0 +1,84 @@
+"""What the native compiler cannot compile is known from the layers' shapes, and it compiles the rest."""
+
+import numpy as np
+import pytest
+from test_native_xmodel import SIZES, Builder
+
+from dpuflow.base.errors import UserError
+from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+from dpuflow.dpuczdx8g.native import limits
+from dpuflow.dpuczdx8g.native.report import compile_native
+from dpuflow.emulator import Emulator
+from dpuflow.network import Layer, Network
+
+
+def layer(op, shape, kernel, stride=(1, 1), dilation=(1, 1), channels=None):
+    """A Network of one layer on a map of `shape`; kernel, stride, dilation are (w, h)."""
+    height, width, inputs = shape
+    span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    output = ((height - span[1]) // stride[1] + 1, (width - span[0]) // stride[0] + 1, channels or inputs)
+    attrs = {"kernel": kernel, "stride": stride, "pad": (0, 0, 0, 0)}
+    if "conv" in op:
+        attrs |= {"dilation": dilation, "activation": "NONE"}
+    return Network("one", [Layer("x", "input", [], shape), Layer("it", op, ["x"], output, attrs)])
+
+
+REFUSED = [
+    (layer("max_pool", (100, 300, 3), (256, 100)), "window", "256x100 on 3 channels"),
+    (layer("avg_pool", (200, 200, 40), (200, 200)), "window", "200x200 on 40 channels"),
+    (layer("conv", (40, 40, 8), (3, 3), dilation=(8, 1), channels=8), "kernel width", "17"),
+    (
+        layer("conv", (40, 40, 256), (3, 3), dilation=(6, 6), channels=8),
+        "kernel with its gaps",
+        "13x13 on 256",
+    ),
+]
+TAKEN = [
+    layer("avg_pool", (10, 10, 2048), (10, 10)),
+    layer("max_pool", (60, 60, 64), (15, 60)),
+    layer("depthwise_conv", (20, 20, 960), (7, 7)),
+    layer("conv", (40, 40, 8), (3, 3), dilation=(4, 4), channels=8),
+    layer("conv", (20, 20, 40), (16, 16), channels=8),
+]
+
+
+@pytest.mark.parametrize(("network", "limit", "value"), REFUSED, ids=lambda x: "")
+def test_known_from_the_shapes(network, limit, value):
+    (finding,) = limits.check(network, get_target("DPUCZDX8G_ISA1_B4096"))
+    assert (finding.layer, finding.limit) == ("it", limit) and value in str(finding.value) and finding.remedy
+
+
+def test_what_is_not_refused_is_taken_on_every_size():
+    for size in SIZES:
+        for network in TAKEN:
+            assert limits.check(network, get_target(f"DPUCZDX8G_ISA1_{size}")) == [], (
+                size,
+                network.layers[1],
+            )
+
+
+def test_more_than_the_add_instruction_takes():
+    shape = (4, 4, 8)
+    layers = [Layer("x", "input", [], shape)]
+    window = {"kernel": (1, 1), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+    layers += [Layer(f"c{i}", "max_pool", ["x"], shape, window) for i in range(5)]
+    for count in (4, 5):
+        add = Layer("sum", "add", [f"c{i}" for i in range(count)], shape, {"activation": "NONE"})
+        found = limits.check(Network("n", [*layers, add]), get_target("DPUCZDX8G_ISA1_B1600"))
+        assert [finding.value for finding in found] == ([5] if count == 5 else [])
+
+
+def test_a_layer_beyond_the_compiler_goes_to_the_cpu_when_allowed():
+    b = Builder((34, 34, 3))
+    wide = b.conv(b.conv("input", 8), 6, dilation=(8, 8), pad=(8, 8, 8, 8))
+    pooled = b.pool(wide, kernel=(17, 17))
+    network = b.quantized("wide", b.dense(b.flatten(pooled), 5))
+    target = get_target("DPUCZDX8G_ISA1_B4096")
+    with pytest.raises(UserError, match=r"conv2 \(conv\): kernel width is 17, allowed 1 to 16"):
+        compile_native(network, target)
+    compiled = compile_native(network, target, on_cpu="allow")
+    assert {finding["layer"] for finding in compiled.report["findings"]} == {"conv2"}
+    assert compiled.graph.op("conv2").device == "CPU" and compiled.graph.op("conv1").device == "DPU"
+    batch = np.random.default_rng(0).integers(-128, 128, (3, 34, 34, 3), np.int8)
+    np.testing.assert_array_equal(IsaRunner(compiled.graph).run(batch), Emulator(compiled.graph).run(batch))
