@@ -24,15 +24,13 @@ def layer(op, shape, kernel, stride=(1, 1), dilation=(1, 1), channels=None):
     return Network("one", [Layer("x", "input", [], shape), Layer("it", op, ["x"], output, attrs)])
 
 
+WEIGHTS = "kernel_w * kernel_h * ceil(input channels / parallelism)"
 REFUSED = [
     (layer("max_pool", (100, 300, 3), (256, 100)), "window", "256x100 on 3 channels"),
     (layer("avg_pool", (200, 200, 40), (200, 200)), "window", "200x200 on 40 channels"),
     (layer("conv", (40, 40, 8), (3, 3), dilation=(8, 1), channels=8), "kernel width", "17"),
-    (
-        layer("conv", (40, 40, 256), (3, 3), dilation=(6, 6), channels=8),
-        "kernel with its gaps",
-        "13x13 on 256",
-    ),
+    # 13 x 13 taps of 16 groups of channels: the weight bank has 2048 entries
+    (layer("conv", (40, 40, 256), (3, 3), dilation=(6, 6), channels=8), WEIGHTS, "2704"),
 ]
 TAKEN = [
     layer("avg_pool", (10, 10, 2048), (10, 10)),
