@@ -64,7 +64,7 @@ def test_every_table_has_an_entry_for_every_name(tables):
         whole.setdefault(frozenset(table.vocabulary), []).append(table.where)
         for name in table.vocabulary:
             table[name]  # raises if it is missing
-    assert len(whole[frozenset(OPERATORS)]) >= 3
+    assert len(whole[frozenset(OPERATORS)]) >= 1
     assert len(whole[frozenset(folded_ops())]) >= 4
     assert len(whole[frozenset(ACTIVATIONS)]) >= 2
 
@@ -167,10 +167,7 @@ ANY_OP = {
 }
 
 
-BORDERS = (
-    *("target_check", "workload", "cycles", "estimate", "representable", "reference", "quantized_graph"),
-    *("vai_q", "the vendor's alignment", "evaluation graph"),
-)
+BORDERS = ("target_check", "reference", "quantized_graph", "evaluation graph")
 """Rooms that know for themselves what an operator becomes there; the others ask its class."""
 
 

@@ -12,16 +12,11 @@ from dpuflow.base.numerics import (
     RELU6_LIMIT,
     SHIFT_BIAS_RANGE,
     SHIFT_CUT_RANGE,
-    SHIFT_READ_MAX,
     VENDOR_SHIFT_BIAS_MIN,
 )
-from dpuflow.base.totality import Total
-from dpuflow.compiler.workload import dense_kernel, map_shape
-from dpuflow.network import WEIGHTED, folded_ops
+from dpuflow.compiler.workload import map_shape, unflattened
+from dpuflow.network import folded_ops
 from dpuflow.ops import ACTIVATIONS
-
-SHIFT_WRITE_RANGE = (-15, 15)
-"""Of an addition: least input fix_point minus output's (docs/reference/numerics.md)."""
 
 REQUANTIZE = "quantize the network again (the quantizer aligns these; `compat: vai_q` may not)"
 
@@ -45,7 +40,14 @@ def require_representable(quantized):
             problem = f"activation {layer.attrs['activation']!r} is unknown"
             raise _error(layer, problem, f"write one of {', '.join(ACTIVATIONS)}")
         _relu6(quantized, layer)
-        _RULES[layer.op](quantized, layer)
+        _inputs(quantized, layer)
+        if layer.operator.weighted:
+            _weighted(quantized, layer)
+        if layer.operator.shares_fix_point([map_shape(network[name].shape) for name in layer.inputs]):
+            _same_fix_point(quantized, layer)
+        if not layer.operator.quantized and network.consumers(layer.name):
+            problem = f"a {layer.op} inside the network cannot be quantized"
+            raise _error(layer, problem, "keep it at the end only")
     unread = [layer.name for layer in network.layers if not network.consumers(layer.name)]
     if len(unread) != 1:
         raise UserError(f"network {network.name!r}: one output is needed, found {', '.join(unread)}")
@@ -69,34 +71,13 @@ def _relu6(quantized, layer):
         raise _error(layer, problem, f"{REQUANTIZE}, or keep it out of a concatenation with larger values")
 
 
-def _conv_weights(network, layer):
-    width, height = layer.attrs["kernel"]
-    return map_shape(layer.shape)[2], height, width, map_shape(network[layer.inputs[0]].shape)[2]
-
-
-def _depthwise_weights(network, layer):
-    return 1, *_conv_weights(network, layer)[1:]
-
-
-def _dense_weights(network, layer):
-    (width, height), in_channels = dense_kernel(network, layer)
-    return map_shape(layer.shape)[2], width * height * in_channels
-
-
-_WEIGHTS = Total(
-    "compiler.representable: shape of the weights",
-    WEIGHTED,
-    {"conv": _conv_weights, "depthwise_conv": _depthwise_weights, "dense": _dense_weights},
-)
-
-
 def _weighted(quantized, layer):
     network = quantized.network
     if layer.name not in quantized.weights:
         raise _error(layer, "it has no int8 weights", REQUANTIZE)
     weights = quantized.weights[layer.name][0]
     channels = map_shape(layer.shape)[2]
-    expected = _WEIGHTS[layer.op](network, layer)
+    expected = layer.operator.weights_shape(unflattened(network, layer).shape, layer.shape)
     if weights.dtype != np.int8 or weights.shape != expected:
         found = f"{weights.dtype} {list(weights.shape)}"
         raise _error(layer, f"weights are {found}, expected int8 {list(expected)}", REQUANTIZE)
@@ -116,7 +97,7 @@ def _weighted(quantized, layer):
 
 
 def _same_fix_point(quantized, layer):
-    """Ops that move or compare values, and pools, do not rescale them."""
+    """Ops that move or compare values, and partial average pools, do not rescale them."""
     fix = quantized.fix_points[layer.name]
     for name in layer.inputs:
         if quantized.fix_points[name] != fix:
@@ -124,39 +105,17 @@ def _same_fix_point(quantized, layer):
             raise _error(layer, problem, REQUANTIZE)
 
 
-def _average(quantized, layer):
-    """Global average pooling rescales by its factor's shift (docs/reference/numerics.md, "Pooling"), and
-    the vendor's TF2 tool leaves its two sides free; other average pools keep theirs."""
-    height, width, _ = map_shape(quantized.network[layer.inputs[0]].shape)
-    if tuple(layer.attrs["kernel"]) != (width, height):
-        _same_fix_point(quantized, layer)
-
-
-def _add(quantized, layer):
-    if len(layer.inputs) < 2:
-        raise _error(layer, f"it has {len(layer.inputs)} input(s)", "an addition needs two")
-    shapes = {quantized.network[name].shape for name in layer.inputs}
-    if shapes != {layer.shape}:
-        raise _error(layer, f"inputs of shapes {sorted(shapes)} become {layer.shape}", "make them equal")
-    fixes = [quantized.fix_points[name] for name in layer.inputs]
-    _in_range(layer, "shift_read", max(fixes) - min(fixes), (0, SHIFT_READ_MAX))
-    _in_range(layer, "shift_write", min(fixes) - quantized.fix_points[layer.name], SHIFT_WRITE_RANGE)
-
-
-def _softmax(quantized, layer):
-    if quantized.network.consumers(layer.name):
-        raise _error(layer, "a softmax inside the network cannot be quantized", "keep it at the end only")
-
-
-_RULES = Total(
-    "compiler.representable: conditions of a layer",
-    folded_ops,
-    {
-        "input": lambda quantized, layer: None,
-        **dict.fromkeys(WEIGHTED, _weighted),
-        **dict.fromkeys(("max_pool", "concat", "flatten"), _same_fix_point),
-        "avg_pool": _average,
-        "add": _add,
-        "softmax": _softmax,
-    },
-)
+def _inputs(quantized, layer):
+    """Number and shapes of the inputs, and the shifts between their fix_points and the output's."""
+    operator = layer.operator
+    if len(layer.inputs) < operator.arity[0]:
+        raise _error(layer, f"it has {len(layer.inputs)} input(s)", f"it needs {operator.arity[0]}")
+    if not operator.weighted and operator.arity[0] > 1:
+        shapes = [quantized.network[name].shape for name in layer.inputs]
+        if set(shapes) != {layer.shape}:
+            problem = f"inputs of shapes {sorted(set(shapes))} become {layer.shape}"
+            raise _error(layer, problem, "make them equal")
+    if operator.quantized:
+        fixes = [quantized.fix_points[name] for name in layer.inputs]
+        for what, (value, limits) in operator.shifts(fixes, quantized.fix_points[layer.name]).items():
+            _in_range(layer, what, value, limits)

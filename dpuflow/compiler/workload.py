@@ -7,12 +7,8 @@ exact against every op of the vendor-compiled files (compilers 2.5 to 3.5; those
 for instruction set ISA0, leave out the bias).
 """
 
-from functools import partial
 from math import ceil, prod
 
-from dpuflow.base.totality import Total
-from dpuflow.network import WEIGHTED
-from dpuflow.ops import OPERATORS, kinds
 from dpuflow.ops.work import depthwise_workload, eltwise_workload, pool_workload
 
 
@@ -80,15 +76,21 @@ def map_shape(shape):
     return tuple(shape) if len(shape) == 3 else (1, 1, prod(shape))
 
 
+def unflattened(network, layer):
+    """The layer whose map `layer` reads, through any flatten between."""
+    source = network[layer.inputs[0]]
+    while source.operator.renames:
+        source = network[source.inputs[0]]
+    return source
+
+
 def dense_kernel(network, layer):
     """((KW, KH), IC) of a dense layer as a convolution over what it reads.
 
     A dense layer behind a flatten covers the whole map that was flattened (
     docs/reference/xmodel.md); behind another vector it is a 1 x 1 convolution.
     """
-    source = network[layer.inputs[0]]
-    while source.op == "flatten":
-        source = network[source.inputs[0]]
+    source = unflattened(network, layer)
     height, width, channels = map_shape(source.shape)
     return (width, height), channels
 
@@ -148,65 +150,37 @@ def layer_is_augmented(network, layer, target):
     )
 
 
+CONVOLUTION, ALU = "convolution", "alu"
+
+
+def engine(network, layer):
+    """Which engine works on a layer: the convolution array, the ALU, or None where nothing is computed."""
+    operator = layer.operator
+    if operator.weighted and not operator.per_channel:
+        return CONVOLUTION
+    return ALU if _operations(network, layer, layer.shape) else None
+
+
 def layer_workload(network, layer, target):
     """(workload, workload_on_arch) of one layer of a folded Network; (0, 0) if it computes nothing.
 
     input, flatten, concat and softmax count zero, as in the vendor's files, and so does what folding
     removes.
     """
-    inputs = [network[name].shape for name in layer.inputs]
-    on_arch = _ON_ARCH[layer.op](network, layer, target, map_shape(layer.shape))
-    return layer.operator.operations(inputs, layer.shape), on_arch
+    workload, shape = _operations(network, layer, layer.shape), map_shape(layer.shape)
+    if engine(network, layer) == CONVOLUTION:
+        kernel, channels = layer_window(network, layer, target)
+        augmented = layer_is_augmented(network, layer, target)
+        return workload, conv_workload_on_arch(shape, kernel, channels, target, augmented)
+    return workload, _operations(network, layer, _alu_shape(shape, target)) if workload else 0
+
+
+def _operations(network, layer, output):
+    return layer.operator.operations([network[name].shape for name in layer.inputs], output)
 
 
 def layer_window(network, layer, target=None):
     """((KW, KH), IC) that one output of a weighted layer reads; with `target`, as its array does."""
-    return _WINDOW[layer.op](network, layer, target)
-
-
-def _own_window(network, layer, target):
-    return layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
-
-
-_WINDOW = Total(
-    "compiler.workload: window of a weighted layer",
-    WEIGHTED,
-    {"conv": _own_window, "depthwise_conv": _own_window, "dense": dense_on_array},
-)
-
-
-def _array(network, layer, target, shape):
-    kernel, channels = layer_window(network, layer, target)
-    augmented = layer_is_augmented(network, layer, target)
-    return conv_workload_on_arch(shape, kernel, channels, target, augmented)
-
-
-def _pool(network, layer, target, shape, average=False):
-    return pool_workload_on_arch(shape, layer.attrs["kernel"], target, average)
-
-
-def _depthwise(network, layer, target, shape):
-    return depthwise_workload_on_arch(shape, layer.attrs["kernel"], target)
-
-
-def _add(network, layer, target, shape):
-    return eltwise_workload_on_arch(shape, target, len(layer.inputs))
-
-
-def _none(network, layer, target, shape):
-    return 0
-
-
-_ON_ARCH = Total(
-    "compiler.workload: what the array spends on a layer",
-    OPERATORS,
-    {
-        **dict.fromkeys(("conv", "dense"), _array),
-        "max_pool": _pool,
-        "avg_pool": partial(_pool, average=True),
-        "depthwise_conv": _depthwise,
-        "add": _add,
-        **dict.fromkeys(("input", "concat", "flatten", "softmax"), _none),
-        **dict.fromkeys(kinds(lambda operator: not operator.survives_folding), _none),
-    },
-)
+    if layer.op == "dense":
+        return dense_on_array(network, layer, target)
+    return layer.operator.kernel, map_shape(network[layer.inputs[0]].shape)[2]

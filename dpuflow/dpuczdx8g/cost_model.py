@@ -15,6 +15,9 @@ from math import ceil, prod
 
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import (
+    ALU,
+    CONVOLUTION,
+    engine,
     factors_anew,
     layer_is_augmented,
     layer_window,
@@ -22,24 +25,7 @@ from dpuflow.compiler.workload import (
     map_shape,
     round_up,
 )
-from dpuflow.network import WEIGHTED, QuantizedNetwork
-from dpuflow.ops import OPERATORS, kinds
-
-ENGINES = Total(
-    "dpuczdx8g.cost_model: engine that works on a layer (None: none does)",
-    OPERATORS,
-    {
-        "conv": "convolution",
-        "dense": "convolution",
-        "depthwise_conv": "alu",
-        "max_pool": "alu",
-        "avg_pool": "alu",
-        "add": "alu",
-        **dict.fromkeys(
-            ("input", "concat", "flatten", "softmax", *kinds(lambda operator: not operator.survives_folding))
-        ),
-    },
-)
+from dpuflow.network import QuantizedNetwork
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ def estimate(network, target, assumptions=None):
     layers = [
         _layer(network, layer, target, clock, assumptions, on_chip)
         for layer in network.layers
-        if ENGINES[layer.op]
+        if engine(network, layer)
     ]
     dpu_us = sum(row["time_us"] for row in layers)
     compute_us = sum(row["compute_us"] for row in layers)
@@ -121,7 +107,7 @@ def estimate(network, target, assumptions=None):
 
 def layer_cycles(network, layer, target):
     """Cycles that the engine of `layer` works on one frame (0 for ops that compute nothing)."""
-    return _CYCLES[ENGINES[layer.op]](network, layer, target)
+    return _CYCLES[engine(network, layer)](network, layer, target)
 
 
 def _alu_cycles(network, layer, target):
@@ -145,26 +131,17 @@ def _convolution_cycles(network, layer, target):
 
 _CYCLES = Total(
     "dpuczdx8g.cost_model: cycles of an engine",
-    lambda: set(ENGINES.values()),
-    {"convolution": _convolution_cycles, "alu": _alu_cycles, None: lambda *_: 0},
+    (CONVOLUTION, ALU, None),
+    {CONVOLUTION: _convolution_cycles, ALU: _alu_cycles, None: lambda *_: 0},
 )
 
 
 def parameter_bytes(network, layer):
     """Bytes of int8 weights and bias of a layer."""
-    if layer.op not in WEIGHTED:
+    if not layer.operator.weighted:
         return 0
-    kernel, in_channels = layer_window(network, layer)
-    out_channels = map_shape(layer.shape)[2]
-    inputs = _CHANNELS_READ[layer.op](in_channels)
-    return out_channels * (prod(kernel) * inputs + 1)
-
-
-_CHANNELS_READ = Total(
-    "dpuczdx8g.cost_model: channels of which one output channel has weights",
-    WEIGHTED,
-    {"conv": lambda channels: channels, "dense": lambda channels: channels, "depthwise_conv": lambda _: 1},
-)
+    shape = layer.operator.weights_shape(network[layer.inputs[0]].shape, layer.shape)
+    return prod(shape) + map_shape(layer.shape)[2]
 
 
 def activation_memory(network):
@@ -208,7 +185,7 @@ def _kept_on_chip(network, target):
         while len(readers) == 1 and readers[0].op == "flatten":
             readers = network.consumers(readers[0].name)
         fits = max(_stored(layer.shape, target), _stored(following.shape, target)) <= room
-        if not ENGINES[following.op] or factors_anew(network, following, target):
+        if not engine(network, following) or factors_anew(network, following, target):
             continue
         if layer.op != "input" and readers == [following] and fits:
             kept.add(layer.name)
@@ -225,7 +202,7 @@ def _layer(network, layer, target, clock, assumptions, on_chip):
     workload, on_arch = layer_workload(network, layer, target)
     cycles = layer_cycles(network, layer, target)
     # the vendor's count leaves out the second entry per pixel that some augmented layers take
-    busy = max(on_arch, cycles * target.peak_operations) if ENGINES[layer.op] == "convolution" else on_arch
+    busy = max(on_arch, cycles * target.peak_operations) if engine(network, layer) == CONVOLUTION else on_arch
     weights = parameter_bytes(network, layer)
     sources = {_source(network, name) for name in layer.inputs}
     loaded = sum(prod(network[name].shape) for name in sources if name not in on_chip)
@@ -236,7 +213,7 @@ def _layer(network, layer, target, clock, assumptions, on_chip):
     return {
         "name": layer.name,
         "op": layer.op,
-        "engine": ENGINES[layer.op],
+        "engine": engine(network, layer),
         "workload": workload,
         "workload_on_arch": on_arch,
         "cycles": cycles,

@@ -32,6 +32,10 @@ class Weighted(Operator):
         """Weighted sums without bias, of x's dtype."""
         raise NotImplementedError
 
+    def weights_shape(self, shape: Shape, output: Shape) -> Shape:
+        """Shape of the weights between an input and an output of these shapes."""
+        raise NotImplementedError
+
     def output_channels(self, weights: Shape) -> int:
         """Number of output channels of weights of a shape."""
         return weights[self.output_axis]
@@ -116,11 +120,16 @@ class Convolution(Weighted, Window):
         super().check()
         self.check_activation()
 
+    def weights_shape(self, shape, output):
+        """(OC, KH, KW, IC)."""
+        return output[-1], *self.kernel[::-1], shape[-1]
+
     def output_shape(self, inputs, weights=None):
         """(OH, OW, OC)."""
         shape = self.window_shape(inputs[0], weights[0] if weights else 0)
-        if weights != (shape[2], *self.kernel[::-1], inputs[0][2]):
-            raise ValueError(f"weights {weights}, expected {(shape[2], *self.kernel[::-1], inputs[0][2])}")
+        expected = self.weights_shape(inputs[0], shape)
+        if weights != expected:
+            raise ValueError(f"weights {weights}, expected {expected}")
         return shape
 
     def linear(self, x, weights):
@@ -157,11 +166,16 @@ class DepthwiseConvolution(Weighted, Window):
         super().check()
         self.check_activation()
 
+    def weights_shape(self, shape, output):
+        """(1, KH, KW, C)."""
+        return 1, *self.kernel[::-1], shape[-1]
+
     def output_shape(self, inputs, weights=None):
         """(OH, OW, C)."""
         shape = self.window_shape(inputs[0], inputs[0][-1])
-        if weights != (1, *self.kernel[::-1], shape[2]):
-            raise ValueError(f"weights {weights}, expected {(1, *self.kernel[::-1], shape[2])}")
+        expected = self.weights_shape(inputs[0], shape)
+        if weights != expected:
+            raise ValueError(f"weights {weights}, expected {expected}")
         return shape
 
     def view(self, x: np.ndarray) -> np.ndarray:
@@ -199,6 +213,10 @@ class Dense(Weighted):
     def check(self) -> None:
         """ValueError when an attribute has an impossible value."""
         self.check_activation()
+
+    def weights_shape(self, shape, output):
+        """(OC, IN)."""
+        return output[-1], math.prod(shape)
 
     def output_shape(self, inputs, weights=None):
         """(OC,)."""

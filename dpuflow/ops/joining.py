@@ -6,10 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from dpuflow.base.numerics import SHIFT_READ_MAX
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
 from dpuflow.ops.operator import MANY, Operator
 
+SHIFT_WRITE_RANGE = (-15, 15)
+"""Of an addition: least input fix_point minus output's (docs/reference/numerics.md)."""
 GUARD_BITS = 7
 """Bits that an addition keeps below its inputs' common step (docs/reference/numerics.md, "Element-wise")."""
 
@@ -37,6 +40,14 @@ class Add(Operator):
     def real(self, inputs, weights=None, bias=None):
         """Float32 semantics."""
         return arithmetic.activate(sum(inputs[1:], start=inputs[0].copy()), self.activation)
+
+    def shifts(self, fix_points, fix_out):
+        """shift_read between the inputs, shift_write to the output."""
+        least = min(fix_points)
+        return {
+            "shift_read": (max(fix_points) - least, (0, SHIFT_READ_MAX)),
+            "shift_write": (least - fix_out, SHIFT_WRITE_RANGE),
+        }
 
     def guarded_sum(
         self, inputs: Sequence[np.ndarray], fix_points: Sequence[int], fix_out: int
@@ -70,6 +81,8 @@ class Concat(Operator):
     axis: int
 
     kind: ClassVar[str] = "concat"
+    moves_bytes: ClassVar[bool] = True
+    vendor_aligns: ClassVar[str] = "concat"
     arity: ClassVar[tuple[int, int]] = (1, MANY)
     commutes_with_relu: ClassVar[bool] = True
 
@@ -80,10 +93,10 @@ class Concat(Operator):
             raise ValueError(f"inputs {list(inputs)} along axis {self.axis!r}")
         return (*first[:-1], sum(shape[-1] for shape in inputs))
 
-    def shares_fix_point(self, inputs):
-        """It moves bytes."""
-        return True
-
     def real(self, inputs, weights=None, bias=None):
         """Float32 semantics."""
         return np.concatenate(inputs, axis=-1)
+
+    def operations(self, inputs, output):
+        """None."""
+        return 0

@@ -22,6 +22,10 @@ class Input(Operator):
         """It is given."""
         raise ValueError("an input is given, not computed")
 
+    def operations(self, inputs, output):
+        """None."""
+        return 0
+
 
 @dataclass(frozen=True)
 class Flatten(Operator):
@@ -29,6 +33,7 @@ class Flatten(Operator):
 
     kind: ClassVar[str] = "flatten"
     renames: ClassVar[bool] = True
+    moves_bytes: ClassVar[bool] = True
     passes_positive_scale: ClassVar[bool] = True
 
     def output_shape(self, inputs, weights=None):
@@ -42,3 +47,7 @@ class Flatten(Operator):
     def real(self, inputs, weights=None, bias=None):
         """A view of the input."""
         return inputs[0].reshape(len(inputs[0]), -1)
+
+    def operations(self, inputs, output):
+        """None."""
+        return 0

@@ -35,6 +35,9 @@ class Operator(ABC):
     weighted : whether it has weights, and maybe a bias.
     output_axis : axis of the weights that counts output channels.
     renames : its output holds the input's integers in the same order; it computes nothing.
+    moves_bytes : every int8 of its output is one of its inputs', so it lies on their grid.
+    vendor_aligns : pass in which vai_q_tensorflow gives the inputs the output's position ("concat",
+        "pool"), or None.
     passes_positive_scale : a positive factor per channel may be moved from its input to its output.
     commutes_with_relu : max(0, .) may be moved from its output to its inputs.
     fuses_as : value of a producer's attribute `activation` that this layer becomes, or None.
@@ -47,6 +50,8 @@ class Operator(ABC):
     weighted: ClassVar[bool] = False
     output_axis: ClassVar[int] = 0
     renames: ClassVar[bool] = False
+    moves_bytes: ClassVar[bool] = False
+    vendor_aligns: ClassVar[str | None] = None
     passes_positive_scale: ClassVar[bool] = False
     commutes_with_relu: ClassVar[bool] = False
     fuses_as: ClassVar[str | None] = None
@@ -65,7 +70,16 @@ class Operator(ABC):
 
     def shares_fix_point(self, inputs: Sequence[Shape]) -> bool:
         """Whether output and inputs must have one fix_point: nothing is rescaled in between."""
-        return self.renames
+        return self.moves_bytes
+
+    def shifts(self, fix_points: Sequence[int], fix_out: int) -> dict[str, tuple[int, tuple[int, int]]]:
+        """What an instruction must be able to hold: {name: (value, (least, greatest))}.
+
+        fix_points : of the inputs. Shifts of weights and biases are `QuantizedNetwork`'s.
+        """
+        if len(fix_points) > 1 and not self.moves_bytes:
+            raise NotImplementedError(f"{self.kind}: the shifts between its inputs are not said")
+        return {}
 
     def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """How often the channels of x * scale + offset in front of it stand behind it (0: they cannot)."""
@@ -111,9 +125,9 @@ class Operator(ABC):
         """Results in steps of the output before activation, rounding, saturation; None for what moves."""
         return None
 
+    @abstractmethod
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """Operations per image; a multiply and an add are two (docs/reference/targets.md)."""
-        return 0
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,14 @@ class MaxPool(Window):
     """Largest value per window; padding counts as lowest."""
 
     kind: ClassVar[str] = "max_pool"
+    moves_bytes: ClassVar[bool] = True
+    vendor_aligns: ClassVar[str] = "pool"
     passes_positive_scale: ClassVar[bool] = True
     commutes_with_relu: ClassVar[bool] = True
 
     def output_shape(self, inputs, weights=None):
         """(OH, OW, C)."""
         return self.window_shape(inputs[0], inputs[0][-1])
-
-    def shares_fix_point(self, inputs):
-        """It compares bytes."""
-        return True
 
     def times_behind(self, scale, output):
         """Not with a negative scale, which would turn the maximum into a minimum."""
@@ -51,6 +49,7 @@ class AveragePool(Window):
     """Mean per window; padding counts as zero. Its input's size tells whether it is global."""
 
     kind: ClassVar[str] = "avg_pool"
+    vendor_aligns: ClassVar[str] = "pool"
     passes_positive_scale: ClassVar[bool] = True
 
     def output_shape(self, inputs, weights=None):

@@ -17,8 +17,7 @@ from dpuflow.base.numerics import (
     is_exact_add,
     quantize,
 )
-from dpuflow.base.totality import Total
-from dpuflow.network import WEIGHTED, folded_ops
+from dpuflow.network import WEIGHTED
 from dpuflow.quantize.positions import ANY_POSITION
 
 
@@ -131,7 +130,7 @@ def align_as_vendor(network, positions):
     report = []
     for kind, name in (("concat", "concatenation"), ("pool", "pooling")):
         for layer in network.layers:
-            if _VENDOR_ALIGNS[layer.op] == kind:
+            if layer.operator.vendor_aligns == kind:
                 for source in layer.inputs:
                     why = f"input of {name} {layer.name}"
                     _set(positions, source, positions[layer.name], report, why)
@@ -139,16 +138,6 @@ def align_as_vendor(network, positions):
         if layer.operator.renames:
             positions[layer.name] = positions[layer.inputs[0]]
     return report
-
-
-_VENDOR_ALIGNS = Total(
-    "quantize.alignment: pass in which the vendor aligns a layer's inputs (None: in none)",
-    folded_ops,
-    {
-        **{"concat": "concat", "max_pool": "pool", "avg_pool": "pool"},
-        **dict.fromkeys(("input", *WEIGHTED, "add", "flatten", "softmax")),
-    },
-)
 
 
 def repair_shifts(

@@ -104,7 +104,7 @@ class _Forward:
         for layer in self.quantized.network.layers:
             inputs = [values[name] for name in layer.inputs] or [x]
             value = _COMPUTE[layer.op](self, layer, inputs)
-            if _ROUNDS[layer.op]:
+            if layer.operator.quantized and not layer.operator.moves_bytes:
                 value = rounded(value, self.quantized.fix_points[layer.name], "half_up")
             values[layer.name] = value
         return values[self.quantized.network.output.name]
@@ -201,13 +201,5 @@ _COMPUTE = Total(
         "concat": _Forward.concat,
         "flatten": _Forward.flatten,
         "softmax": _Forward.softmax,
-    },
-)
-_ROUNDS = Total(
-    "training.fake_quant: whether the output must be brought to its grid",
-    folded_ops,
-    {
-        **dict.fromkeys(("input", *WEIGHTED, "add", "avg_pool"), True),
-        **dict.fromkeys(("max_pool", "concat", "flatten", "softmax"), False),  # on it, as their inputs are
     },
 )
