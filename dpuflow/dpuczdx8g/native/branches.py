@@ -15,15 +15,29 @@ from dpuflow.base.numerics import (
     RELU6_LIMIT,
     average_pool_factor,
 )
-from dpuflow.network import WEIGHTED
+from dpuflow.base.totality import Total
+from dpuflow.network import WEIGHTED, folded_ops
 
 HIGH, SIX, LOW, ZERO = "saturates high", "clamps at 6", "saturates low", "cuts below zero"
 HALF, LEAK, PADDING = "rounds a half", "leaks below zero", "has negative values beside padding"
 
 
+ARITHMETIC = Total(
+    "dpuczdx8g.native.branches: what a layer's results are made by",
+    folded_ops,
+    {
+        **dict.fromkeys(WEIGHTED, "weighted sum"),
+        "add": "addition",
+        "avg_pool": "average",
+        "max_pool": "largest value",
+        **dict.fromkeys(("input", "concat", "flatten", "softmax"), "none of the DPU's"),
+    },
+)
+
+
 def possible(quantized, layer):
     """Names of the branches that int8 inputs can take at all, by the layer's parameters."""
-    if layer.op == "max_pool":
+    if ARITHMETIC[layer.op] == "largest value":
         return {PADDING} if any(layer.attrs["pad"]) else set()
     bounds = _bounds(quantized, layer)
     if bounds is None:
@@ -38,7 +52,7 @@ def reached(quantized, layer, inputs):
 
     inputs : int8 arrays (N, ...), one per input of the layer.
     """
-    if layer.op == "max_pool":
+    if ARITHMETIC[layer.op] == "largest value":
         most = layer.operator.real([inputs[0].astype(np.float32)])
         edges = [most[:, 0], most[:, -1], most[:, :, 0], most[:, :, -1]]
         return {PADDING} if any(layer.attrs["pad"]) and any((e < 0).any() for e in edges) else set()
@@ -101,7 +115,8 @@ def _ways(quantized, layer, real):
 def _bounds(quantized, layer):
     """Least and greatest `unrounded` result of any int8 inputs; None for moves."""
     name, fix = layer.name, quantized.fix_points.get(layer.name)
-    if layer.op in WEIGHTED:
+    arithmetic = ARITHMETIC[layer.op]
+    if arithmetic == "weighted sum":
         weights, shift_bias = quantized.weights[name][0].astype(np.float64), 0
         axes = layer.operator.sum_axes(weights)
         bias = 0.0
@@ -114,9 +129,9 @@ def _bounds(quantized, layer):
         greatest = INT8_MAX * positive + INT8_MIN * negative + bias
         return least.min() * step, greatest.max() * step
     fixes = [quantized.fix_points[i] for i in layer.inputs]
-    if layer.op == "add":
+    if arithmetic == "addition":
         share = sum(2.0 ** (fix - f) for f in fixes)
-    elif layer.op == "avg_pool":
+    elif arithmetic == "average":
         width, height = layer.attrs["kernel"]
         multiplier, shift = average_pool_factor(height, width)
         share = width * height * multiplier * 2.0 ** (fix - fixes[0] - shift)
@@ -128,9 +143,9 @@ def _bounds(quantized, layer):
 def _halves(quantized, layer):
     """Whether results lie on a finer grid than the output's, so that there is something to round."""
     name = layer.name
-    if layer.op in WEIGHTED:
+    if ARITHMETIC[layer.op] == "weighted sum":
         finer_bias = name in quantized.biases and quantized.shift_bias(name) < 0
         return quantized.shift_cut(name) > 0 or finer_bias or layer.attrs["activation"] == "LEAKYRELU"
-    if layer.op == "avg_pool":
+    if ARITHMETIC[layer.op] == "average":
         return len(average_halves(quantized, layer)) > 0
     return max(quantized.fix_points[i] for i in layer.inputs) > quantized.fix_points[name]
