@@ -7,17 +7,16 @@ Runs on the board with Python 3.6 or later, numpy, and the image's `xir` and `va
     python3 app.py --query          print what the board is, as JSON, and stop
     python3 app.py --help           all options
 
-It reads the bundle that it lies in (meta.json, model.xmodel, images.npy, labels.npy)
-and writes to the folder --out: predictions.csv (one row per image, with the int8 value
-of every class) and board.json (accuracy, latency, throughput, what the board is).
+It reads the bundle that it lies in (meta.json, model.xmodel, parameters.npz, images.npy,
+labels.npy), runs the whole network, its DPU layers by the runtime and its CPU layers in
+NumPy, and writes to the folder --out: predictions.csv (one row per image, with the int8
+value of every class) and board.json (accuracy, latency, throughput, what the board is).
 """
 
 import argparse
-import csv
-import hashlib
-import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,96 +25,10 @@ import time
 
 from board_info import AppError, query
 
-FORMAT = "dpuflow bundle 1"
+# NumPy, the runtime and what needs them are imported late, so that --query works without
 
 
-# ---- the bundle
-
-
-def load_bundle(folder, check=True):
-    """(meta, images (N, H, W, C) uint8, labels (N,)) of an unpacked bundle."""
-    import numpy as np
-
-    try:
-        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as stream:
-            meta = json.load(stream)
-    except (OSError, ValueError) as error:
-        raise AppError(f"{folder}: not an unpacked bundle (meta.json: {error})") from None
-    if meta.get("format") != FORMAT:
-        raise AppError("{}: format {!r}, expected {!r}".format(folder, meta.get("format"), FORMAT))
-    if check:
-        check_sums(folder)
-    images = np.load(os.path.join(folder, meta["images"]["file"]), allow_pickle=False)
-    labels = np.load(os.path.join(folder, meta["images"]["labels"]), allow_pickle=False)
-    return meta, images, labels
-
-
-def check_sums(folder):
-    """Compare every file with SHA256SUMS."""
-    with open(os.path.join(folder, "SHA256SUMS"), encoding="utf-8") as stream:
-        lines = stream.read().splitlines()
-    for line in lines:
-        expected, name = line.split("  ", 1)
-        digest = hashlib.sha256()
-        try:
-            with open(os.path.join(folder, name), "rb") as stream:
-                for block in iter(lambda: stream.read(1 << 20), b""):
-                    digest.update(block)
-        except OSError as error:
-            raise AppError(f"{name}: {error}; copy the bundle again") from None
-        if digest.hexdigest() != expected:
-            raise AppError(f"{name}: checksum differs; copy the bundle again")
-
-
-# ---- the network
-
-
-def input_table(subtract, divide, fix_point):
-    """int8 value of every uint8 pixel: (pixel - subtract) / divide, halves rounded up.
-
-    The same rounding as the quantizer's; truncating instead would shift every pixel
-    and let 255 wrap to -128 at fix_point 7.
-    """
-    import numpy as np
-
-    pixels = np.arange(256, dtype=np.float64)
-    value = ((pixels - subtract) / divide).astype(np.float32).astype(np.float64)
-    scaled = np.ldexp(value, fix_point)
-    floor = np.floor(scaled)
-    rounded = floor + (scaled - floor >= 0.5)
-    return np.clip(rounded, -128, 127).astype(np.int8)
-
-
-def dpu_subgraph(graph):
-    """The one subgraph that runs on the DPU."""
-    children = graph.get_root_subgraph().toposort_child_subgraph()
-    found = [s for s in children if s.has_attr("device") and s.get_attr("device").upper() == "DPU"]
-    if len(found) != 1:
-        names = ", ".join(s.get_name() for s in found) or "none"
-        raise AppError(
-            f"this application runs models with one DPU subgraph, this one has {len(found)} ({names}); "
-            "an operation in between that the DPU cannot run splits the network"
-        )
-    return found[0]
-
-
-def check_tensors(meta, runner):
-    """(input tensor, output tensor) of a runner after comparing them with the bundle."""
-    inputs, outputs = runner.get_input_tensors(), runner.get_output_tensors()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise AppError(f"expected one input and one output, got {len(inputs)} and {len(outputs)}")
-    tensor, result = inputs[0], outputs[0]
-    if list(tensor.dims[1:]) != list(meta["input"]["shape"]):
-        raise AppError(
-            "model input is {}, images are {}".format(list(tensor.dims[1:]), meta["input"]["shape"])
-        )
-    for name, found, told in (
-        ("input", tensor.get_attr("fix_point"), meta["input"]["fix_point"]),
-        ("output", result.get_attr("fix_point"), meta["output"]["fix_point"]),
-    ):
-        if found != told:
-            raise AppError(f"{name} fix_point is {found} in the model and {told} in meta.json")
-    return tensor, result
+# ---- running
 
 
 class Work:
@@ -135,37 +48,43 @@ class Work:
             return start, self.next
 
 
-def classify(runner, work, images, table, logits, seconds):
-    """One thread: take batches, quantize, run, store int8 results and seconds per image."""
-    import numpy as np
+class Results:
+    """What a run finds: int8 outputs (N, classes), final outputs (N, classes), seconds (N, 1 + parts)."""
 
-    tensor, result = runner.get_input_tensors()[0], runner.get_output_tensors()[0]
-    at_once = tensor.dims[0]
-    feed = np.zeros(tuple(tensor.dims), dtype=np.int8, order="C")
-    answer = np.zeros(tuple(result.dims), dtype=np.int8, order="C")
+    def __init__(self, count, network):
+        import numpy as np
+
+        classes = network.meta["output"]["classes"]
+        self.logits = np.zeros((count, classes), np.int8)
+        self.final = np.zeros((count, classes), np.float32)
+        self.seconds = np.zeros((count, 1 + len(network.parts)))
+
+
+def classify(session, work, images, results):
+    """One thread: take batches, run the network, store outputs and seconds per image."""
+    output = session.network.meta["output"]
     try:
         while True:
             span = work.take()
             if span is None:
                 return
-            for start in range(span[0], span[1], at_once):
-                stop = min(start + at_once, span[1])
+            for start in range(span[0], span[1], session.at_once):
+                stop = min(start + session.at_once, span[1])
                 begin = time.perf_counter()
-                # a last, smaller batch leaves old images in the rest of the buffer; they are not read
-                np.take(table, images[start:stop], out=feed[: stop - start], mode="clip")
-                runner.wait(runner.execute_async([feed], [answer]))
-                logits[start:stop] = answer[: stop - start].reshape(stop - start, -1)
-                seconds[start:stop] = time.perf_counter() - begin
+                values, parts = session.run(images[start:stop])
+                results.logits[start:stop] = values[output["value"]].reshape(stop - start, -1)
+                results.final[start:stop] = values[output["final"]].reshape(stop - start, -1)
+                results.seconds[start:stop] = [time.perf_counter() - begin] + parts
     except Exception as error:
         work.error = error
 
 
-def run_once(runners, images, table, logits, seconds, batch, progress=None):
-    """Classify all images with one thread per runner; return the seconds it took."""
+def run_once(sessions, images, results, batch, progress=None):
+    """Classify all images with one thread per session; return the seconds it took."""
     work = Work(len(images), batch)
     threads = [
-        threading.Thread(target=classify, args=(runner, work, images, table, logits, seconds), daemon=True)
-        for runner in runners
+        threading.Thread(target=classify, args=(session, work, images, results), daemon=True)
+        for session in sessions
     ]
     begin = time.perf_counter()
     for thread in threads:
@@ -181,94 +100,42 @@ def run_once(runners, images, table, logits, seconds, batch, progress=None):
     return took
 
 
-# ---- results
-
-
-def softmax(logits, fix_point):
-    """(N, C) float64 probabilities of int8 values; this part of the network is the CPU's."""
+def measure(options, bundle, images, labels, progress):
+    """Load the model, run it, return (Results of the first run, probabilities, the dict of board.json)."""
     import numpy as np
+    from answers import softmax, timing
+    from parts import Network, Session
 
-    real = np.ldexp(logits.astype(np.float64), -fix_point)
-    power = np.exp(real - real.max(axis=1, keepdims=True))
-    return power / power.sum(axis=1, keepdims=True)
-
-
-def write_atomically(path, text):
-    """Write a file under a temporary name, then rename it."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
-def predictions_csv(labels, logits, names, fix_point):
-    """Text of predictions.csv: one row per image; score is the probability, q_CLASS the int8 outputs."""
-    predicted = logits.argmax(axis=1)  # the first of equal values
-    top = softmax(logits, fix_point)[range(len(logits)), predicted]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = ["index", "label", "prediction", "label_name", "prediction_name", "score"]
-    writer.writerow(columns + ["q_" + name for name in names])
-    for index, values in enumerate(logits.tolist()):
-        label, prediction = int(labels[index]), int(predicted[index])
-        row = [index, label, prediction, names[label], names[prediction], f"{top[index]:.6g}"]
-        writer.writerow(row + values)
-    return text.getvalue()
-
-
-def percentiles(seconds):
-    """Milliseconds at the usual percentiles."""
-    import numpy as np
-
-    values = np.percentile(np.asarray(seconds) * 1e3, [50, 90, 95, 99, 100])
-    names = ("p50", "p90", "p95", "p99", "max")
-    return {name: round(float(value), 4) for name, value in zip(names, values)}  # noqa: B905 (Python 3.6)
-
-
-def measure(options, meta, images, labels, progress):
-    """Load the model, run it, return (logits of the first run, the dict of board.json)."""
-    import numpy as np
-    import vart
-    import xir
-
-    board = query()
-    graph = xir.Graph.deserialize(os.path.join(options.bundle, meta["model"]))
-    subgraph = dpu_subgraph(graph)
-    model = subgraph.get_attr("dpu_fingerprint") if subgraph.has_attr("dpu_fingerprint") else 0
-    if board["fingerprint"] and model and int(board["fingerprint"], 16) != model:
-        raise AppError(
-            f"the board's DPU has fingerprint {board['fingerprint']}, the model was compiled for "
-            f"{hex(model)}; compile it for this board's release and DPU"
-        )
-    runners = [vart.Runner.create_runner(subgraph, options.mode) for _ in range(options.threads)]
-    tensor, result = check_tensors(meta, runners[0])
-    table = input_table(meta["input"]["subtract"], meta["input"]["divide"], tensor.get_attr("fix_point"))
-    shape = (len(images), int(np.prod(result.dims[1:])))
-    if shape[1] != len(meta["class_names"]):
-        raise AppError(f"the model has {shape[1]} outputs for {len(meta['class_names'])} class names")
-    batch = max(options.batch, tensor.dims[0])
-    spare = np.zeros(shape, np.int8), np.zeros(len(images))
+    board, meta = query(), bundle.meta
+    network = Network(bundle)
+    for model in network.fingerprints:
+        if board["fingerprint"] and model and int(board["fingerprint"], 16) != model:
+            raise AppError(
+                f"the board's DPU has fingerprint {board['fingerprint']}, the model was compiled for "
+                f"{hex(model)}; compile it for this board's release and DPU"
+            )
+    sessions = [Session(network, options.mode) for _ in range(options.threads)]
+    batch = max(options.batch, sessions[0].at_once)
     if options.warmup:
         count = min(options.warmup, len(images))
-        run_once(runners, images[:count], table, spare[0][:count], spare[1][:count], batch)
-    logits, latency, rates, unstable = None, [], [], set()
+        run_once(sessions, images[:count], Results(count, network), batch)
+    first, seconds, rates, unstable = None, [], [], set()
     for run in range(options.runs):
-        found, seconds = np.zeros(shape, np.int8), np.zeros(len(images))
-        took = run_once(
-            runners, images, table, found, seconds, batch, lambda n, run=run: progress(run, n, len(images))
-        )
+        found = Results(len(images), network)
+        took = run_once(sessions, images, found, batch, lambda n, run=run: progress(run, n, len(images)))
         rates.append(len(images) / took)
-        latency.append(seconds)
-        if logits is None:
-            logits = found
-        unstable.update(np.flatnonzero((found != logits).any(axis=1)).tolist())
-    correct = int((logits.argmax(axis=1) == labels).sum())
+        seconds.append(found.seconds)
+        first = first or found
+        unstable.update(np.flatnonzero((found.logits != first.logits).any(axis=1)).tolist())
+    if meta["output"]["probabilities"]:
+        probabilities = first.final
+    else:
+        probabilities = softmax(first.logits, meta["output"]["fix_point"])
+    correct = int((first.logits.argmax(axis=1) == labels).sum())
     report = {
         "format": "dpuflow board run 1",
         "target": meta["target"],
-        "model_fingerprint": hex(model),
+        "model_fingerprint": hex(max(network.fingerprints)),
         "board": board,
         "emulated": board["emulated"],
         "images": len(images),
@@ -276,28 +143,21 @@ def measure(options, meta, images, labels, progress):
         "accuracy": correct / float(len(images)),
         "threads": options.threads,
         "batch": batch,
-        "images_per_call": int(tensor.dims[0]),
+        "images_per_call": int(sessions[0].at_once),
         "runs": options.runs,
         "warmup": options.warmup,
         "unstable_images": sorted(unstable),
-        "timing": {
-            "kind": "emulated on a PC: says nothing about a board" if board["emulated"] else "measured",
-            "covers": "quantizing the input, the DPU, copying (latency: one call; throughput: a run)",
-            "latency_ms": percentiles(np.concatenate(latency)),
-            "images_per_second": {
-                "median": round(float(np.median(rates)), 2),
-                "runs": [round(rate, 2) for rate in rates],
-            },
-        },
+        "timing": timing(np.concatenate(seconds), network.parts, rates, board["emulated"]),
     }
-    return logits, report
+    return first, probabilities, report
 
 
-def dump_tensors(options, meta, images, index):
+def dump_tensors(options, images, index):
     """Run image `index` in a second process with the runtime's dump switched on.
 
     The runtime writes dump/SUBGRAPH/{input,internal,output}/ENGINE.TENSOR.bin below
-    its working directory, for tensors that lie in DDR.
+    its working directory, for tensors that lie in DDR; the tensors of CPU layers are
+    written beside them, to dump/cpu/0.TENSOR.bin.
     """
     folder = os.path.join(options.out, "dump")
     shutil.rmtree(folder, ignore_errors=True)
@@ -307,19 +167,21 @@ def dump_tensors(options, meta, images, index):
     return os.path.isdir(folder)
 
 
-def run_one(options, meta, images):
+def run_one(options, bundle):
     """The second process of `dump_tensors`."""
     import numpy as np
-    import vart
-    import xir
+    from parts import Network, Session
 
-    graph = xir.Graph.deserialize(os.path.join(options.bundle, meta["model"]))
-    runner = vart.Runner.create_runner(dpu_subgraph(graph), options.mode)
-    tensor, result = check_tensors(meta, runner)
-    table = input_table(meta["input"]["subtract"], meta["input"]["divide"], meta["input"]["fix_point"])
-    answer = np.zeros((1, int(np.prod(result.dims[1:]))), np.int8)
-    one = images[options.dump_image : options.dump_image + 1]
-    run_once([runner], one, table, answer, np.zeros(1), tensor.dims[0])
+    kept = {}
+    session = Session(Network(bundle), options.mode)
+    session.run(bundle.images[options.dump_image : options.dump_image + 1], kept)
+    for name, value in kept.items():
+        if value.dtype == np.int8:
+            folder = os.path.join("dump", "cpu")
+            os.makedirs(folder, exist_ok=True)
+            path = os.path.join(folder, "0.{}.bin".format(re.sub(r"[^0-9A-Za-z_]", "_", name)))
+            with open(path, "wb") as stream:
+                stream.write(np.ascontiguousarray(value[0]).tobytes())
 
 
 # ---- command line
@@ -333,6 +195,8 @@ class Status:
 
     def write(self, state, **more):
         if self.path:
+            from answers import write_atomically
+
             write_atomically(self.path, json.dumps(dict(more, state=state, pid=os.getpid())) + "\n")
 
     def progress(self, run, done, total):
@@ -372,18 +236,22 @@ def main(options, status):
     if options.query:
         print(json.dumps(query(), indent=1, sort_keys=True))
         return
-    meta, images, labels = load_bundle(options.bundle)
+    from answers import predictions_csv, write_atomically
+    from bundle_files import Bundle
+
+    bundle = Bundle(options.bundle)
     if options.dump_image is not None:
-        run_one(options, meta, images)
+        run_one(options, bundle)
         return
+    images, labels = bundle.images, bundle.labels
     if options.limit:
         images, labels = images[: options.limit], labels[: options.limit]
     os.makedirs(options.out, exist_ok=True)
-    logits, report = measure(options, meta, images, labels, status.progress)
+    results, probabilities, report = measure(options, bundle, images, labels, status.progress)
     if options.dump is not None:
         index = min(options.dump, len(images) - 1)
-        report["dump"] = {"image": index} if dump_tensors(options, meta, images, index) else None
-    text = predictions_csv(labels, logits, meta["class_names"], meta["output"]["fix_point"])
+        report["dump"] = {"image": index} if dump_tensors(options, images, index) else None
+    text = predictions_csv(labels, results.logits, probabilities, bundle.meta["class_names"])
     write_atomically(os.path.join(options.out, "predictions.csv"), text)
     text = json.dumps(report, indent=1, sort_keys=True) + "\n"
     write_atomically(os.path.join(options.out, "board.json"), text)

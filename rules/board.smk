@@ -1,6 +1,8 @@
 # {model}.xmodel -> predictions of the board, or of what stands in for it
 
-APPLICATION = [str(relative(f"board/{name}")) for name in ("app.py", "board_info.py")]
+from dpuflow.board import application
+
+APPLICATION = [str(relative(f"board/{name}")) for name in application.FILES]
 
 
 rule run_emulator:

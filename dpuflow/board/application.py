@@ -1,13 +1,35 @@
 """The board application as seen from this side: its files, its options, its dump."""
 
+import importlib
 import re
+import sys
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "board"
-FILES = ("app.py", "board_info.py")
+FILES = (
+    "answers.py",
+    "app.py",
+    "board_info.py",
+    "bundle_files.py",
+    "cpu_floats.py",
+    "cpu_integers.py",
+    "cpu_ops.py",
+    "cpu_windows.py",
+    "parts.py",
+    "pixels.py",
+)
 OPTIONS = ("threads", "batch", "limit", "warmup", "runs", "dump", "mode")
+
+
+def module(name):
+    """A module of the application, imported from its folder: "cpu_ops"."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(FOLDER))
 
 
 def arguments(options):

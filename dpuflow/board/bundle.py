@@ -1,7 +1,8 @@
 """The bundle: everything a board needs, as one tar that is the same for the same content.
 
 Below deploy/TARGET/: model.xmodel, meta.json, images.npy (uint8, N x H x W x C),
-labels.npy (int64), app.py, board_info.py, README.md, SHA256SUMS. Names are sorted, times and
+labels.npy (int64), parameters.npz (of the layers on the CPU), the application's files, README.md,
+SHA256SUMS. Names are sorted, times and
 owners zero, modes fixed, nothing compressed: two builds give the same bytes anywhere.
 """
 
@@ -9,6 +10,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from dpuflow import __version__
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
 from dpuflow.board import application
+from dpuflow.board.parts import describe_output, describe_parts, require_known
+from dpuflow.emulator import Emulator
 from dpuflow.xir import Graph
 
-FORMAT = "dpuflow bundle 1"
+FORMAT = "dpuflow bundle 2"
 
 README = """\
 # {network} for {target}
@@ -39,8 +43,9 @@ The model is compiled for {dpu}, release {release}. {instructions}
 | --- | --- |
 | model.xmodel | the network |
 | images.npy, labels.npy | test images (uint8 pixels as they come) and their classes |
-| meta.json | class names, input scaling (float input = (pixel - subtract) / divide), fix_points |
-| app.py, board_info.py | the application; Python 3.6 or later with numpy, xir and vart |
+| meta.json | class names, input scaling (float input = (pixel - subtract) / divide), fix_points, parts |
+| parameters.npz | weights and tables of the layers on the CPU |
+| app.py and the other .py | the application; Python 3.6 or later with numpy, xir and vart |
 """
 
 
@@ -56,27 +61,28 @@ def input_scaling(graph, source):
 
 
 def describe(xmodel, images, labels, class_names, target, split, scaling=None):
-    """The content of meta.json, after checking that all parts fit each other."""
+    """(content of meta.json, {key: array} of parameters.npz), after checking that all fits together."""
     graph = Graph.load(xmodel)
-    parts = graph.subgraphs("DPU")
-    if len(parts) != 1:
-        raise UserError(
-            f"{xmodel}: {len(parts)} DPU subgraphs; the board application runs models with exactly one. "
-            "An operation that the DPU cannot run splits the network; see the target check"
-        )
-    source, result = _border(graph, parts[0], xmodel)
-    fingerprint = parts[0].attrs["dpu_fingerprint"]
-    if fingerprint != target.fingerprint:
-        raise UserError(
-            f"{xmodel}: compiled for fingerprint {fingerprint:#x}, but target {target.name} has "
-            f"{target.fingerprint:#x}; compile it for this target"
-        )
+    subgraphs = graph.subgraphs("DPU")
+    if not subgraphs:
+        raise UserError(f"{xmodel}: no DPU subgraph; a board needs a compiled xmodel")
+    for subgraph in subgraphs:
+        fingerprint = subgraph.attrs["dpu_fingerprint"]
+        if fingerprint != target.fingerprint:
+            raise UserError(
+                f"{xmodel}: compiled for fingerprint {fingerprint:#x}, but target {target.name} has "
+                f"{target.fingerprint:#x}; compile it for this target"
+            )
+    require_known(graph, xmodel)
+    emulator = Emulator(graph)
+    source, output = emulator.input.tensor, describe_output(emulator)
+    parts, parameters = describe_parts(emulator, (output["value"], output["final"]))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != source.shape[1:]:
         raise UserError(
             f"images have shape {images.shape} and type {images.dtype}; the model takes uint8 images of "
             f"shape {source.shape[1:]}"
         )
-    outputs = int(np.prod(result.shape[1:]))
+    outputs = output["classes"]
     if outputs != len(class_names):
         raise UserError(f"{xmodel}: {outputs} outputs, but there are {len(class_names)} class names")
     if len(labels) != len(images) or not len(images):
@@ -85,39 +91,30 @@ def describe(xmodel, images, labels, class_names, target, split, scaling=None):
         )
     if labels.min() < 0 or labels.max() >= outputs:
         raise UserError(f"labels reach from {labels.min()} to {labels.max()}, outside the {outputs} classes")
-    return {
+    code = [len(subgraph.attrs.get("mc_code", b"")) for subgraph in subgraphs]
+    meta = {
         "format": FORMAT,
         "network": graph.name,
         "model": "model.xmodel",
         "target": target.name,
         "dpu": target.dpu,
         "release": target.release,
-        "fingerprint": hex(fingerprint),
-        "instructions": len(parts[0].attrs.get("mc_code", b"")),
+        "fingerprint": hex(target.fingerprint),
+        "instructions": sum(code) if all(code) else 0,
         "class_names": [str(name) for name in class_names],
         "input": {
             **(scaling or input_scaling(graph, xmodel)),
             "shape": list(source.shape[1:]),
-            "fix_point": source.fix_point,
+            "fix_point": emulator.input_fix_point,
+            "value": emulator.input.name,
         },
-        "output": {"classes": outputs, "fix_point": result.fix_point},
+        "output": output,
+        "parts": parts,
+        "parameters": "parameters.npz",
         "images": {"file": "images.npy", "labels": "labels.npy", "count": len(images), "split": split},
         "versions": {"dpuflow": __version__},
     }
-
-
-def _border(graph, part, xmodel):
-    """(input tensor, output tensor) of the DPU subgraph."""
-    inside = set(part.op_names)
-    feeders = {name for op in graph.ops if op.name in inside for name in op.input_names} - inside
-    ends = [
-        name
-        for name in part.op_names
-        if graph.op(name).inputs and not inside & {op.name for op in graph.consumers(name)}
-    ]
-    if len(feeders) != 1 or len(ends) != 1:
-        raise UserError(f"{xmodel}: {len(feeders)} inputs and {len(ends)} outputs; one of each is expected")
-    return graph.op(feeders.pop()).tensor, graph.op(ends[0]).tensor
+    return meta, parameters
 
 
 def build(path, xmodel, images, labels, class_names, target, split, scaling=None):
@@ -126,7 +123,7 @@ def build(path, xmodel, images, labels, class_names, target, split, scaling=None
     Parameters
     ----------
     path : the tar to write.
-    xmodel : compiled model with one DPU subgraph.
+    xmodel : compiled model with one input, one output and at least one DPU subgraph.
     images, labels : uint8 (N, H, W, C) and integers (N,), the split to classify.
     class_names : names by output.
     target : the Target that the model is compiled for.
@@ -136,17 +133,24 @@ def build(path, xmodel, images, labels, class_names, target, split, scaling=None
     UserError when the parts do not fit each other.
     """
     images, labels = np.asarray(images), np.asarray(labels).astype(np.int64)
-    meta = describe(xmodel, images, labels, class_names, target, split, scaling)
+    meta, parameters = describe(xmodel, images, labels, class_names, target, split, scaling)
     files = {name: (application.FOLDER / name).read_bytes() for name in application.FILES}
     files["model.xmodel"] = Path(xmodel).read_bytes()
     files["images.npy"], files["labels.npy"] = _npy(images), _npy(labels)
+    files["parameters.npz"] = _npz(parameters)
     files["meta.json"] = (json.dumps(meta, indent=1, ensure_ascii=False) + "\n").encode()
     files["README.md"] = _readme(meta, target).encode()
+    pack(path, target.name, files)
+
+
+def pack(path, target, files):
+    """Write {name: bytes} with their checksums as the tar for the target called so."""
+    files = {name: data for name, data in files.items() if name != "SHA256SUMS"}
     sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
     files["SHA256SUMS"] = "".join(sums).encode()
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         for name in sorted(files):
-            entry = tarfile.TarInfo(f"deploy/{target.name}/{name}")
+            entry = tarfile.TarInfo(f"deploy/{target}/{name}")
             entry.size = len(files[name])
             entry.mode = 0o755 if name == "app.py" else 0o644
             archive.addfile(entry, io.BytesIO(files[name]))
@@ -157,6 +161,17 @@ def _npy(array):
     stream = io.BytesIO()
     array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
     np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _npz(arrays):
+    """Bytes of an .npz file: a stored zip with fixed times and owners."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # its time is 1980-01-01
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, _npy(array))
     return stream.getvalue()
 
 

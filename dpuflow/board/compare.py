@@ -35,16 +35,19 @@ def read_board_predictions(path):
         raise UserError(f"{path}: not the predictions of a board ({error}); run again") from None
 
 
-def dpu_outputs(emulator, meta, images):
-    """int8 outputs (N, classes) of the model's DPU subgraph for uint8 images."""
-    part = next(part for part in emulator.parts if part.device == "DPU")
-    results = emulator.run_subgraph(part.name, {part.inputs[0].name: _quantized(meta, images)})
-    return results[part.outputs[0].name].reshape(len(images), -1)
+def network_outputs(emulator, meta, images):
+    """int8 outputs (N, classes) of the whole network, from uint8 images on.
+
+    Every layer counts, also those that the board runs on its CPU: what the board has left out
+    is not left out here.
+    """
+    name = meta["output"]["value"]
+    return emulator.values(_quantized(emulator, meta, images), [name])[name].reshape(len(images), -1)
 
 
-def _quantized(meta, images):
+def _quantized(emulator, meta, images):
     table = input_table(meta["input"]["subtract"], meta["input"]["divide"], meta["input"]["fix_point"])
-    return table[images]
+    return table[images].reshape(len(images), *emulator.input.tensor.shape[1:])
 
 
 def compare_outputs(board, emulated):
@@ -77,13 +80,12 @@ def first_different_layer(folder, emulator, meta, images, index):
     first_different (None, or op, tensor, type, different, elements, position, board,
     emulator).
     """
-    part = next(part for part in emulator.parts if part.device == "DPU")
-    feed = {part.inputs[0].name: _quantized(meta, images[index : index + 1])}
-    tensors = {**feed, **emulator.run_subgraph(part.name, feed, dump=True)}
+    tensors = emulator.run(_quantized(emulator, meta, images[index : index + 1]), dump=True)
+    on_board = {op.name for part in emulator.parts for op in (*part.inputs, *emulator.ops_of(part))}
     dumped = {path.name: path for path in sorted(Path(folder).rglob("0.*.bin"))}
     answer = {"image": int(index), "compared": [], "not_dumped": 0, "first_different": None}
     for op in emulator.graph.ops:
-        if op.name not in tensors:
+        if op.name not in on_board or op.name not in tensors or tensors[op.name].dtype != np.int8:
             continue
         path = dumped.get(f"0.{dump_name(op.tensor.name)}.bin")
         if path is None:
@@ -145,7 +147,9 @@ def board_record(results, bundle, quantized=None, dump=None, runner="board"):
     )
     if quantized is not None:
         record["agreement_with_quantized"] = agreement(predictions, quantized["predictions"][:count])
-    record["agreement_with_emulator"] = compare_outputs(outputs, dpu_outputs(emulator, meta, images[:count]))
+    record["agreement_with_emulator"] = compare_outputs(
+        outputs, network_outputs(emulator, meta, images[:count])
+    )
     record["unstable_images"] = report["unstable_images"]
     folder, dumped = Path(dump or Path(results) / "dump"), report.get("dump")
     if dump is not None:

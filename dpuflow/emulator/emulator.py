@@ -207,6 +207,12 @@ class Emulator:
         names = ([op.name for op in ops] for ops in (self.inputs, self.outputs))
         return self._executor("", self.graph.ops, *names)
 
+    def values(self, batch, names):
+        """{op name: array (N, ...)} of the named ops for int8 images (N, H, W, C), from the input on."""
+        source = self.input
+        executor = self._executor(("values", *names), self.graph.ops, [source.name], list(names))
+        return executor({source.name: self._checked(batch, source)})
+
     @cached_property
     def parts(self):
         """Top-level subgraphs in execution order, as `Part`s."""
@@ -219,6 +225,11 @@ class Emulator:
             outputs = [op for op in ops if op.type in plan.SOURCES] or self._ends(ops)
             found.append(Part(subgraph.name, subgraph.device, inputs, tuple(outputs)))
         return found
+
+    def ops_of(self, part):
+        """Ops of a Part in order of execution."""
+        members = set(self._subgraph(part.name))
+        return [op for op in self.graph.ops if op.name in members]
 
     def part(self, name_or_index):
         """The Part called so, or number so in execution order."""
@@ -242,8 +253,8 @@ class Emulator:
         part = self.part(name_or_index)
         if not part.inputs:
             raise UserError(f"subgraph {part.name!r} computes nothing: it holds the graph's inputs")
-        members = set(self._subgraph(part.name))
-        ops = [op for op in self.graph.ops if op.name in members]
+        ops = self.ops_of(part)
+        members = {op.name for op in ops}
         names = ([op.name for op in ends] for ends in (part.inputs, part.outputs))
         executor, given = self._executor(part.name, ops, *names), {}
         for op in part.inputs:

@@ -185,26 +185,36 @@ def _multiply(op, graph, constants):
     relu6(x + 3) / 6 times 6 * 2731 / 2**14 for relu6(x + 3) * 2731 / 2**14 (docs/reference/numerics.md);
     computing it that way keeps a division out of the exact numbers.
     """
-    factors = [constants[name] for name in op.input_names if name in constants]
-    others = [graph.op(name) for name in op.input_names if name not in constants]
-    if len(factors) == len(others) == 1 and factors[0].size == 1:
-        divided = _undivided(others[0], graph)
-        if divided:
-            function, divisor = divided
-            scale = float(factors[0].reshape(-1)[0]) / divisor
-            return _Chosen(_one(lambda x: function(x) * scale), others[0].inputs["input"])
+    joined = joined_factor(op, graph, constants)
+    if joined:
+        other, factor = joined
+        function, divisor = _UNDIVIDED[other.type](other, graph)
+        scale = factor / divisor
+        return _Chosen(_one(lambda x: function(x) * scale), other.inputs["input"])
     return lambda inputs, workspace: _fold(np.multiply, inputs)
 
 
-def _undivided(op, graph):
-    """(what a dividing op computes before its division, divisor), or None for any other op."""
-    if op.type == "hard-sigmoid":
-        return float_ops.shifted_relu6, 6
-    if op.type == "avgpool2d" and op.attr("count_include_pad"):
-        attributes = _global_window(op, graph)
-        area = attributes["kernel"][0] * attributes["kernel"][1]
-        return lambda x: float_ops.window_sum(x, **attributes), area
+def joined_factor(op, graph, constants):
+    """(dividing op, factor) where a `mul` multiplies one by a constant, else None."""
+    factors = [constants[name] for name in op.input_names if name in constants]
+    others = [graph.op(name) for name in op.input_names if name not in constants]
+    if len(factors) == len(others) == 1 and factors[0].size == 1:
+        other = others[0]
+        if other.type == "hard-sigmoid" or (other.type == "avgpool2d" and other.attr("count_include_pad")):
+            return other, float(factors[0].reshape(-1)[0])
     return None
+
+
+def _window_sums(op, graph):
+    attributes = _global_window(op, graph)
+    return lambda x: float_ops.window_sum(x, **attributes), attributes["kernel"][0] * attributes["kernel"][1]
+
+
+_UNDIVIDED = {
+    "avgpool2d": _window_sums,
+    "hard-sigmoid": lambda op, graph: (float_ops.shifted_relu6, 6),
+}
+"""Type of a dividing op -> (what it computes before its division, divisor)."""
 
 
 def _fold(function, inputs):
@@ -233,8 +243,10 @@ def _transpose(op, graph, constants):
 
 
 def _to_fix(op, graph, constants):
+    """float2fix as int8: the compiled kernels of the ops behind it read bytes."""
     check_signed(op)
-    return _one(lambda x: float_ops.float2fix(x, op.attr("fix_point"), op.attr("round_mode")))
+    grid = op.attr("fix_point"), op.attr("round_mode")
+    return _one(lambda x: float_ops.float2fix(x, *grid).astype(np.int8))
 
 
 def _softmax(op, graph, constants):
@@ -243,8 +255,14 @@ def _softmax(op, graph, constants):
 
 
 def _norm(op, graph, constants):
-    """nndct_normalize, what vai_q_pytorch makes of torch.norm: the Euclidean length along `dim`.
+    axis, keep = norm_axis(op, graph)
+    return _one(lambda x: float_ops.length(x, axis, keep))
 
+
+def norm_axis(op, graph):
+    """(axis, whether it is kept) of nndct_normalize: the Euclidean length along `dim`.
+
+    It is what vai_q_pytorch makes of torch.norm.
     Attributes of an op that XIR does not define vary with the tool's version, so they are held against
     the stored shape: `dim` may be missing where the shape tells it, `p` where it is 2.
     """
@@ -264,8 +282,7 @@ def _norm(op, graph, constants):
             f"op {op.name!r} ({op.type}): dim {given} does not say how {shape} becomes {result}; "
             "one axis behind the batch is expected"
         )
-    axis, keep = fitting.pop(), len(result) == len(shape)
-    return _one(lambda x: float_ops.length(x, axis, keep))
+    return fitting.pop(), len(result) == len(shape)
 
 
 def _without(shape, axis, instead=()):

@@ -32,10 +32,14 @@ class Runner:
         # one thread: an application runs several runners at a time, like the cores of a board
         self._emulator = Emulator(graph, threads=1, subgraphs=[subgraph.get_name()])
         part = self._emulator.part(subgraph.get_name())
-        self._part = part
+        self._name = part.name
+        # the runtime's order is by name, not that of the upload and download ops
+        self._input_ops, self._output_ops = (
+            sorted(ops, key=lambda op: op.tensor.name) for ops in (part.inputs, part.outputs)
+        )
         batch = device.batch()
-        self._inputs = [Tensor(op, graph, batch) for op in part.inputs]
-        self._outputs = [Tensor(op, graph, batch) for op in part.outputs]
+        self._inputs = [Tensor(op, graph, batch) for op in self._input_ops]
+        self._outputs = [Tensor(op, graph, batch) for op in self._output_ops]
         self._busy = threading.Lock()
         self._jobs, self._next = set(), 1
 
@@ -110,18 +114,18 @@ class Runner:
         dump = os.environ.get("XLNX_ENABLE_DUMP", "0") != "0"
         feed = {
             op.name: array.reshape(tensor.dims)
-            for op, tensor, array in zip(self._part.inputs, self._inputs, given, strict=True)
+            for op, tensor, array in zip(self._input_ops, self._inputs, given, strict=True)
         }
-        results = self._emulator.run_subgraph(self._part.name, feed, dump=dump)
-        for op, array in zip(self._part.outputs, taken, strict=True):
+        results = self._emulator.run_subgraph(self._name, feed, dump=dump)
+        for op, array in zip(self._output_ops, taken, strict=True):
             array[...] = results[op.name].reshape(array.shape)
         if dump:
             self._dump(feed, results)
 
     def _dump(self, feed, results):
         """Write tensors as the runtime does: dump/SUBGRAPH/{input,internal,output}/ENGINE.TENSOR.bin."""
-        graph, ends = self._subgraph._graph, {op.name for op in self._part.outputs}
-        folder = Path("dump") / dump_name(self._part.name)
+        graph, ends = self._subgraph._graph, {op.name for op in self._output_ops}
+        folder = Path("dump") / dump_name(self._name)
         for kind, tensors in (("input", feed), ("internal", results)):
             for name, array in tensors.items():
                 if graph.op(name).tensor.attrs.get("location", IN_DDR) != IN_DDR:

@@ -6,47 +6,46 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dpuflow.accuracy.predictions import COLUMNS
 from dpuflow.base.numerics import input_table
+from dpuflow.board import application
 from dpuflow.virtual_board.run import environment
 
 
 @pytest.fixture(scope="module")
-def app(repo):
+def app():
     """board/app.py as a module."""
-    sys.path.insert(0, str(repo / "board"))
-    try:
-        import app
-    finally:
-        sys.path.remove(str(repo / "board"))
-    return app
+    return application.module("app")
 
 
 @pytest.fixture(scope="module")
-def board_info(app):
-    return sys.modules["board_info"]
+def board_info():
+    return application.module("board_info")
 
 
 @pytest.mark.parametrize("fix_point", [-3, -1, 0, 1, 3, 5, 6, 7, 9])
 @pytest.mark.parametrize(("subtract", "divide"), [(0, 255), (128, 128), (0, 1), (127.5, 127.5), (33.3, 78.6)])
-def test_the_input_is_rounded_as_the_quantizer_does(app, subtract, divide, fix_point):
+def test_the_input_is_rounded_as_the_quantizer_does(subtract, divide, fix_point):
     assert np.array_equal(
-        app.input_table(subtract, divide, fix_point), input_table(subtract, divide, fix_point)
+        application.module("pixels").input_table(subtract, divide, fix_point),
+        input_table(subtract, divide, fix_point),
     )
 
 
-def test_the_brightest_pixel_saturates_and_halves_go_up(app):
+def test_the_brightest_pixel_saturates_and_halves_go_up():
+    app = application.module("pixels")
     assert app.input_table(0, 255, 7)[255] == 127  # 128 truncated to int8 would be -128
     table = app.input_table(128, 128, 6)  # (pixel - 128) / 2: every odd pixel is a half
     assert (table[125], table[127], table[129]) == (-1, 0, 1)
 
 
 def test_the_file_runs_on_old_python(repo):
-    for name in ("app.py", "board_info.py"):
+    for name in application.FILES:
         source = (repo / "board" / name).read_text()
         ast.parse(source, feature_version=(3, 6))
         imported = {
@@ -55,7 +54,9 @@ def test_the_file_runs_on_old_python(repo):
             if isinstance(node, ast.Import)
             for alias in node.names
         }
-        allowed = set(sys.stdlib_module_names) | {"numpy", "xir", "vart"}
+        imported |= {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
+        own = {Path(other).stem for other in application.FILES}
+        allowed = set(sys.stdlib_module_names) | {"numpy", "xir", "vart"} | own
         assert imported <= allowed
         assert "capture_output" not in source and "missing_ok" not in source  # younger than 3.6
 
@@ -128,17 +129,19 @@ def test_query_on_the_virtual_board_says_that_it_is_one(repo, tmp_path):
     assert answer["xdputil"]["DPU IP Spec"]["IP version"] == "virtual board (emulated)"
 
 
-def test_predictions_csv(app):
+def test_predictions_csv():
+    answers = application.module("answers")
     logits = np.array([[3, 3, -128], [-5, 0, 127]], np.int8)
-    text = app.predictions_csv(np.array([1, 2]), logits, ["A", 'B "b", c', "D"], 1)
+    scores = answers.softmax(logits, 1)
+    text = answers.predictions_csv(np.array([1, 2]), logits, scores, ["A", 'B "b", c', "D"])
     rows = list(csv.reader(io.StringIO(text)))
     assert rows[0] == [*COLUMNS, "q_A", 'q_B "b", c', "q_D"]
     assert rows[1] == ["0", "1", "0", 'B "b", c', "A", "0.5", "3", "3", "-128"]  # the first of equals
     assert rows[2] == ["1", "2", "2", "D", "D", "1", "-5", "0", "127"]
 
 
-def test_softmax(app):
-    values = app.softmax(np.array([[127, -128], [4, 0]], np.int8), 2)
+def test_softmax():
+    values = application.module("answers").softmax(np.array([[127, -128], [4, 0]], np.int8), 2)
     assert values[1].tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))])
     assert values.sum(axis=1).tolist() == pytest.approx([1, 1]) and np.isfinite(values).all()
 

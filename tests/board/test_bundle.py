@@ -17,7 +17,6 @@ from dpuflow.board.bundle import Bundle
 from dpuflow.device.targets import get_target, load_targets
 from dpuflow.virtual_board.run import environment
 from dpuflow.virtual_board.run import run as run_on_virtual_board
-from dpuflow.xir import Graph
 
 KV260 = get_target("kv260")
 
@@ -51,8 +50,14 @@ def test_content(bundle_tar, xmodel, repo):
     assert content.files["app.py"] == (repo / "board" / "app.py").read_bytes()
     meta = content.meta
     assert meta["class_names"] == CLASSES
-    assert meta["input"] == {"subtract": 128.0, "divide": 128.0, "shape": [12, 12, 1], "fix_point": 7}
-    assert meta["output"] == {"classes": 5, "fix_point": 1}
+    assert meta["input"] == {
+        "subtract": 128.0, "divide": 128.0, "shape": [12, 12, 1], "fix_point": 7, "value": "image",
+    }  # fmt: skip
+    assert meta["output"] == {
+        "classes": 5, "fix_point": 1, "value": "dense_reshaped_download_0", "final": "softmax",
+        "probabilities": True,
+    }  # fmt: skip
+    assert [part["device"] for part in meta["parts"]] == ["USER", "DPU", "CPU"]
     assert (meta["target"], meta["release"], meta["fingerprint"]) == ("kv260", "3.0", "0x101000056010407")
     assert meta["instructions"] == 0
     assert "virtual board only" in content.files["README.md"].decode()
@@ -81,19 +86,11 @@ def test_parts_that_do_not_fit(xmodel, tmp_path, changes, words):
     assert not (tmp_path / "x.tar").exists()
 
 
-@pytest.mark.fault("board", "model with two DPU subgraphs", "refused")
-def test_a_split_model_is_refused(shared, tmp_path):
-    with pytest.raises(UserError, match="2 DPU subgraphs"):
+@pytest.mark.fault("board", "model with a CPU op that nobody knows", "refused")
+def test_an_unknown_op_on_the_cpu_is_refused_by_name(shared, tmp_path):
+    with pytest.raises(UserError, match=r"'custom_layer' \(Mylayer\) left to the CPU"):
         build(tmp_path / "x.tar", shared("golden/vendor/zcu102_mnist_3.0.xmodel"))
-
-
-def test_borders_of_a_vendor_compiled_model(shared):
-    graph = Graph.load(shared("golden/vendor/zcu102_mnist_3.0.xmodel"))
-    found = [bundle._border(graph, part, "x") for part in graph.subgraphs("DPU")]
-    shapes = [
-        (source.shape[1:], source.fix_point, result.shape[1:], result.fix_point) for source, result in found
-    ]
-    assert shapes == [((28, 28, 1), -2, (2, 2, 64), 3), ((2, 2, 64), 3, (10,), 7)]
+    assert not (tmp_path / "x.tar").exists()
 
 
 def test_files_that_are_no_bundles(tmp_path):

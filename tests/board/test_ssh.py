@@ -14,7 +14,7 @@ from ssh_server import Server
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256
 from dpuflow.board import application, bundle, pool, ssh
-from dpuflow.board.compare import board_record, dpu_outputs, read_board_predictions
+from dpuflow.board.compare import board_record, network_outputs, read_board_predictions
 from dpuflow.board.connection import Board, Connection, DroppedError
 from dpuflow.device.targets import get_target, load_targets
 from dpuflow.emulator import Emulator
@@ -70,7 +70,7 @@ def check_results(out, tar):
     """The board's outputs equal the emulator's on all images."""
     content = bundle.Bundle.open(tar)
     labels, predictions, outputs = read_board_predictions(out / "predictions.csv")
-    expected = dpu_outputs(Emulator(content.graph), content.meta, content.images)
+    expected = network_outputs(Emulator(content.graph), content.meta, content.images)
     assert np.array_equal(labels, content.labels)
     assert np.array_equal(outputs, expected)
     assert np.array_equal(predictions, expected.argmax(axis=1))

@@ -64,8 +64,16 @@ ENVIRONMENTS = {
 """Stem of envs/*.yaml -> rules that run in it, with or without --sdm conda."""
 
 OTHERS = {
+    "board/answers.py": "bundle; run_virtual_board; run_ssh",
     "board/app.py": "bundle; run_virtual_board; run_ssh",
     "board/board_info.py": "bundle; run_virtual_board; run_ssh",
+    "board/bundle_files.py": "bundle; run_virtual_board; run_ssh",
+    "board/cpu_floats.py": "bundle; run_virtual_board; run_ssh",
+    "board/cpu_integers.py": "bundle; run_virtual_board; run_ssh",
+    "board/cpu_ops.py": "bundle; run_virtual_board; run_ssh",
+    "board/cpu_windows.py": "bundle; run_virtual_board; run_ssh",
+    "board/parts.py": "bundle; run_virtual_board; run_ssh",
+    "board/pixels.py": "bundle; run_virtual_board; run_ssh",
     "vitis_ai/quantize_keras.py": "vitis_ai_bundle",
     "vitis_ai/predict_frozen.py": "vitis_ai_bundle",
     "vitis_ai/predict_keras.py": "vitis_ai_bundle",
@@ -115,7 +123,7 @@ BY_HAND = {
     "dpuflow/report/templates/predictions.html.j2": "predict_pictures",
     "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures; search_quantizer",
     "dpuflow/emulator/c_kernels.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
-    "predict_pictures; compile_native; search_quantizer",
+    "predict_pictures; compile_native; search_quantizer; bundle",
     "dpuflow/vitis_ai/tool_logs.py": "record_vai_q; record_vai_c",
     "dpuflow/workflow/rulegraph.py": PICTURES,
     "dpuflow/workflow/code_closure.py": "",

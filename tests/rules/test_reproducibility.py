@@ -16,6 +16,7 @@ from PIL import Image
 from workflow_copy import TINY, Workflow, copy_of
 
 from dpuflow.base.files import read_json, sha256
+from dpuflow.board import application
 from dpuflow.workflow.code_closure import source_files
 from dpuflow.workflow.config import expand_runs
 
@@ -177,7 +178,7 @@ def test_jobs_open_no_source_file_that_their_rule_does_not_declare(twins):
     workflow = twins[0]
     traces = {path.name: set(path.read_text().split()) for path in workflow.trace.iterdir()}
     assert len(traces) == 22  # all scripts but those for vendor tools, ssh and pictures of the workflow
-    inputs = {"bundle": {"board/app.py", "board/board_info.py"}}
+    inputs = {"bundle": {f"board/{name}" for name in application.FILES}}
     for script, opened in traces.items():
         declared = {*source_files(f"scripts/{script}.py", workflow.folder), *inputs.get(script, ())}
         assert opened - declared <= {f"scripts/{script}.py"}, script

@@ -1,0 +1,110 @@
+"""The operators of a network's CPU layers, in NumPy.
+
+Python 3.6 or later; part of a dpuflow bundle, next to app.py. meta.json describes each op as plain
+data with everything settled (shifts, limits, output sizes), so nothing but arithmetic is left here.
+Arrays have the batch first.
+"""
+
+import numpy as np
+from board_info import AppError
+from cpu_floats import (
+    avgpool2d,
+    conv2d,
+    depthwise_conv2d,
+    fix,
+    fix2float,
+    float2fix,
+    folded,
+    hard_sigmoid,
+    leaky_relu,
+    matmul,
+    maxpool2d,
+    mul,
+    norm,
+    relu,
+    softmax,
+)
+from cpu_integers import (
+    concat_fix,
+    conv2d_fix,
+    depthwise_conv2d_fix,
+    eltwise_fix,
+    pool_fix,
+    table_fix,
+)
+
+
+def prepare(op, arrays):
+    """function(list of input arrays) -> array for one op of meta.json; `arrays`: the bundle's parameters."""
+    if op["type"] not in OPERATORS:
+        raise AppError(
+            "op {!r} is of type {!r}, which this application cannot run; it knows {}".format(
+                op["name"], op["type"], ", ".join(sorted(OPERATORS))
+            )
+        )
+    own = {name: arrays[key] for name, key in op.get("arrays", {}).items()}
+    return OPERATORS[op["type"]](op, own)
+
+
+def move(op, arrays):
+    """The values as they are."""
+    return lambda inputs: inputs[0]
+
+
+def reshape(op, arrays):
+    """New shape of each image."""
+    return lambda inputs: inputs[0].reshape([inputs[0].shape[0]] + op["shape"])
+
+
+def concat(op, arrays):
+    """Joined along an axis."""
+    return lambda inputs: np.concatenate(inputs, axis=op["axis"])
+
+
+def pad(op, arrays):
+    """A constant around: paddings are (before, after) per axis."""
+    return lambda inputs: np.pad(inputs[0], op["paddings"], mode="constant", constant_values=op["value"])
+
+
+def transpose(op, arrays):
+    """Axes in another order."""
+    return lambda inputs: np.ascontiguousarray(inputs[0].transpose(op["order"]))
+
+
+OPERATORS = {
+    "conv2d-fix": conv2d_fix,
+    "depthwise-conv2d-fix": depthwise_conv2d_fix,
+    "pool-fix": pool_fix,
+    "eltwise-fix": eltwise_fix,
+    "hard-sigmoid-fix": table_fix,
+    "concat-fix": concat_fix,
+    "reshape-fix": reshape,
+    "pad-fix": pad,
+    "upload": move,
+    "download": move,
+    "identity": move,
+    "reshape": reshape,
+    "flatten": reshape,
+    "squeeze": reshape,
+    "concat": concat,
+    "pad": pad,
+    "transpose": transpose,
+    "fix": fix,
+    "fix2float": fix2float,
+    "float2fix": float2fix,
+    "softmax": softmax,
+    "hard-sigmoid": hard_sigmoid,
+    "nndct_normalize": norm,
+    "conv2d": conv2d,
+    "depthwise-conv2d": depthwise_conv2d,
+    "maxpool2d": maxpool2d,
+    "avgpool2d": avgpool2d,
+    "mul": mul,
+    "add": folded(np.add),
+    "sub": folded(np.subtract),
+    "matmul": matmul,
+    "relu": relu,
+    "relu6": relu,
+    "leaky-relu": leaky_relu,
+}
+"""Type of an op (XIR's name) -> function(op, its parameters) -> function(inputs) -> array."""

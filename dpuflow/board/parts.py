@@ -1,0 +1,366 @@
+"""The network as the board's application runs it: its parts in order, CPU layers as plain data.
+
+The DPU's subgraphs are run by the board's runtime from the xmodel. The CPU's are described here, op by
+op, with everything settled that can be (shifts, clamps, output sizes, lookup tables), so that the
+application (`board/cpu_ops.py`) needs neither XIR's attributes nor constants through the board's `xir`:
+weights go into the bundle as arrays. What an op means is said by the emulator's tables alone
+(`emulator.translate`, `emulator.plan`).
+"""
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
+from dpuflow.board import application
+from dpuflow.emulator import oracle, plan
+from dpuflow.emulator.float_ops import output_size
+from dpuflow.emulator.operations import GUARD_BITS, Concat, Conv, Eltwise, HardSigmoid, Pool, window_output
+from dpuflow.emulator.translate import INTEGER_OPS, fix_point, inner_axis
+from dpuflow.xir.parameters import CONSTANT_TYPES
+from dpuflow.xir.parameters import constants as graph_constants
+
+BEHIND_THE_OUTPUT = ("softmax", "fix2float", "reshape", "flatten", "squeeze", "identity")
+"""Ops that may follow the int8 outputs: none changes which output is the largest."""
+
+
+def cpu_operators():
+    """The application's table of CPU operators: {XIR type: maker} of `board/cpu_ops.py`."""
+    return application.module("cpu_ops").OPERATORS
+
+
+class Parameters:
+    """Arrays for the bundle, each once: `key(array)` names them."""
+
+    def __init__(self):
+        self.arrays = {}
+
+    def key(self, array):
+        """Name of an array in the bundle."""
+        name = f"a{len(self.arrays)}"
+        self.arrays[name] = np.ascontiguousarray(array)
+        return name
+
+
+def describe_parts(emulator, wanted=()):
+    """(list for meta.json, {key: array}) of the top-level subgraphs of a model, in order.
+
+    Each part: device, subgraph (its name); the DPU's: inputs and outputs, each with the `value` it
+    carries (name of the op that makes it), the `names` that a runtime may give its tensor, shape and
+    fix_point; the CPU's: ops, constants and outputs, among them those ops of `wanted` that it holds.
+    """
+    graph, parameters = emulator.graph, Parameters()
+    values = graph_constants(graph)
+    parts = []
+    for part in emulator.parts:
+        entry = {"device": part.device, "subgraph": part.name}
+        if part.device == "DPU":
+            entry["inputs"] = [_port(graph, op) for op in part.inputs]
+            entry["outputs"] = [_port(graph, op) for op in part.outputs]
+        elif part.device == "USER":
+            entry["outputs"] = [op.name for op in part.outputs]
+        else:
+            entry.update(_cpu_part(emulator, part, values, parameters, wanted))
+        parts.append(entry)
+    return parts, parameters.arrays
+
+
+def require_known(graph, source):
+    """UserError that names the ops of CPU subgraphs which the application cannot run."""
+    known = {*(_DESCRIPTIONS.keys() & cpu_operators().keys()), *plan.SOURCES, *CONSTANT_TYPES}
+    left_over = [name for part in graph.subgraphs() if part.device != "DPU" for name in part.op_names]
+    unknown = [graph.op(name) for name in left_over if graph.op(name).type not in known]
+    if unknown:
+        names = ", ".join(f"{op.name!r} ({op.type})" for op in unknown)
+        raise UserError(
+            f"{source}: {names} left to the CPU, which the board's application cannot run; without it every "
+            "answer would be wrong. Replace the layer in the network, or compile a network that ends before "
+            f"it. The application knows {', '.join(sorted(cpu_operators()))}"
+        )
+
+
+def _port(graph, op):
+    """A tensor at a DPU subgraph's border."""
+    transfers = [other for other in graph.consumers(op.name) if other.type == "upload"]
+    if op.type == "download":
+        transfers.append(graph.op(op.input_names[0]))
+    names = [op.tensor.name, op.name]
+    names += [name for other in transfers for name in (other.tensor.name, other.name)]
+    return {
+        "value": op.name,
+        "names": list(dict.fromkeys(names)),
+        "shape": list(op.tensor.shape[1:]),
+        "fix_point": fix_point(op),
+    }
+
+
+def _cpu_part(emulator, part, values, parameters, wanted):
+    """ops, constants and outputs of a CPU subgraph."""
+    graph, ops = emulator.graph, emulator.ops_of(part)
+    outputs = [op.name for op in part.outputs]
+    outputs += [op.name for op in ops if op.name in wanted and op.name not in outputs]
+    steps = plan.build(graph, ops, [op.name for op in part.inputs], outputs, values, native=False)
+    needed, live = set(outputs), []
+    for step in reversed(steps.steps):  # the pool in front of a `mul` is computed with it
+        if step.name in needed:
+            needed.update(step.inputs)
+            live.append(step)
+    ops = [_describe(graph, step, steps.constants, parameters) for step in reversed(live)]
+    used = {name: None for step in reversed(live) for name in step.inputs if name in steps.constants}
+    return {
+        "ops": ops,
+        "constants": {name: parameters.key(steps.constants[name]) for name in used},
+        "outputs": outputs,
+    }
+
+
+def _describe(graph, step, constants, parameters):
+    op = graph.op(step.name)
+    entry = {"name": op.name, "tensor": op.tensor.name, "type": op.type, "inputs": list(step.inputs)}
+    described = _DESCRIPTIONS[op.type](op, graph, constants)
+    arrays = described.pop("arrays", {})
+    entry.update(described)
+    if arrays:
+        entry["arrays"] = {name: parameters.key(array) for name, array in arrays.items()}
+    return entry
+
+
+# ---- integers
+
+
+def _integer(op, graph, constants):
+    operation = INTEGER_OPS[op.type](op, graph, constants)
+    return describe_operation(operation, graph.op(op.inputs["input"][0]).tensor.shape)
+
+
+def describe_operation(operation, shape):
+    """Description of an integer operation (`emulator.operations`) on an input of `shape` (batch first).
+
+    Its arrays are under "arrays", by name. TypeError for an operation that has no description.
+    """
+    describe = _OPERATIONS.get(type(operation))
+    if describe is None:
+        raise TypeError(f"no description of {operation!r}")
+    return describe(operation, shape)
+
+
+def _requantise(shift, nonlinear=None, fix_out=0, **more):
+    """(settings, arrays) of `cpu_integers.Requantise`."""
+    kind = nonlinear.kind if nonlinear else "NONE"
+    settings = {"shift": int(shift), **more, "low": INT8_MIN, "high": INT8_MAX}
+    arrays = {}
+    if kind in ("RELU", "RELU6"):
+        settings["low"] = 0
+    if kind == "RELU6" and fix_out <= 4:
+        settings["high"] = RELU6_LIMIT
+    if kind == "LEAKYRELU":
+        settings["slope"] = list(LEAKY_RELU_SLOPE)
+    if kind in ("HSIGMOID", "HSWISH"):
+        rounded = oracle.Exact(np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int64))
+        arrays["table"] = oracle.activate(rounded, nonlinear, fix_out)
+    return settings, arrays
+
+
+def _window(operation, shape, kernel, dilation=(1, 1)):
+    _, height, width, _ = shape
+    (kernel_w, kernel_h), (step_w, step_h), pad = kernel, operation.stride, operation.pad
+    return {
+        "kernel": [int(n) for n in kernel],
+        "stride": list(operation.stride),
+        "dilation": list(dilation),
+        "pad": list(pad),
+        "out": [
+            window_output(height, kernel_h, step_h, dilation[1], pad[2], pad[3]),
+            window_output(width, kernel_w, step_w, dilation[0], pad[0], pad[1]),
+        ],
+    }
+
+
+def _conv(operation, shape):
+    more = {"shift_bias": int(operation.shift_bias)}
+    settings, arrays = _requantise(operation.shift_cut, operation.nonlinear, operation.fix_out, **more)
+    arrays["weights"] = operation.weights
+    if operation.bias is not None:
+        arrays["bias"] = operation.bias
+    window = _window(operation, shape, operation.kernel, operation.dilation)
+    return {**window, "group": operation.group, "requantise": settings, "arrays": arrays}
+
+
+def _pool(operation, shape):
+    factor, shift = None, operation.shift
+    if operation.kind == "AVG":
+        factor, bits = average_pool_factor(operation.kernel[1], operation.kernel[0])
+        shift += bits
+    settings, _ = _requantise(shift)
+    return {**_window(operation, shape, operation.kernel), "factor": factor, "requantise": settings}
+
+
+def _eltwise(operation, shape):
+    if operation.kind == "MUL":
+        shift, more = sum(operation.fix_in) - operation.fix_out, {}
+    else:
+        lowest = min(operation.fix_in)
+        shift = GUARD_BITS + lowest - operation.fix_out
+        more = {"guard": GUARD_BITS, "shifts": [int(fix - lowest) for fix in operation.fix_in]}
+    settings, arrays = _requantise(shift, operation.nonlinear, operation.fix_out)
+    return {"kind": operation.kind, **more, "requantise": settings, "arrays": arrays}
+
+
+def _concat(operation, shape):
+    return {"axis": operation.axis, "shifts": [int(shift) for shift in operation.shifts]}
+
+
+def _table(operation, shape):
+    return {"arrays": {"table": oracle.apply(operation, np.arange(INT8_MIN, INT8_MAX + 1).astype(np.int8))}}
+
+
+_OPERATIONS = {Conv: _conv, Pool: _pool, Eltwise: _eltwise, Concat: _concat, HardSigmoid: _table}
+"""Operation -> function(operation, shape of its input), for all of `emulator.operations`."""
+
+
+# ---- layout and floats
+
+
+def _shape(op, graph, constants):
+    return {"shape": list(op.tensor.shape[1:])}
+
+
+def _pad(op, graph, constants):
+    value = op.attrs.get("constant_values") or [0]
+    if isinstance(value, bytes):
+        value = np.frombuffer(value, np.int8)
+    paddings = np.array(op.attr("paddings")).reshape(-1, 2).tolist()
+    return {"paddings": paddings, "value": float(value[0]) if op.type == "pad" else int(value[0])}
+
+
+def _attributes(*names):
+    """Maker of a description that repeats attributes."""
+    return lambda op, graph, constants: {name: op.attr(name) for name in names}
+
+
+def _axis(op, graph, constants):
+    return {"axis": inner_axis(op, op.attr("axis"))}
+
+
+def _float_window(op, graph, kernel, dilation=(1, 1)):
+    """Window of a float op with its padding settled; the whole map if it is `global`."""
+    _, height, width, _ = graph.op(op.input_names[0]).tensor.shape
+    stride, pad = tuple(op.attr("stride")), tuple(op.attr("pad"))
+    if "global" in op.attrs and op.attr("global"):
+        kernel, stride, pad = (width, height), (width, height), (0, 0, 0, 0)
+    mode = op.attr("pad_mode")
+    out_w, left, right = output_size(width, kernel[0], stride[0], dilation[0], pad[0], pad[1], mode)
+    out_h, top, bottom = output_size(height, kernel[1], stride[1], dilation[1], pad[2], pad[3], mode)
+    return {
+        "kernel": list(kernel),
+        "stride": list(stride),
+        "dilation": list(dilation),
+        "pad": [left, right, top, bottom],
+        "out": [out_h, out_w],
+    }
+
+
+def _float_conv(op, graph, constants):
+    weights = constants[op.inputs["weights"][0]]
+    arrays = {"weights": weights}
+    if op.inputs.get("bias"):
+        arrays["bias"] = constants[op.inputs["bias"][0]]
+    window = _float_window(op, graph, (weights.shape[2], weights.shape[1]), tuple(op.attr("dilation")))
+    return {**window, "group": op.attr("group") if op.type == "conv2d" else 1, "arrays": arrays}
+
+
+def _float_pool(op, graph, constants):
+    window = _float_window(op, graph, tuple(op.attr("kernel")))
+    if op.type == "avgpool2d":
+        window["count_include_pad"] = bool(op.attr("count_include_pad"))
+    return window
+
+
+def _mul(op, graph, constants):
+    """A product, or a dividing op joined with the factor behind it, as the emulator joins them."""
+    joined = plan.joined_factor(op, graph, constants)
+    if joined is None:
+        return {}
+    other, factor = joined
+    if other.type == "hard-sigmoid":
+        return {"joined": other.type, "scale": factor / 6}
+    window = _float_window(other, graph, tuple(other.attr("kernel")))
+    return {**window, "joined": other.type, "scale": factor / (window["kernel"][0] * window["kernel"][1])}
+
+
+def _norm(op, graph, constants):
+    axis, keep = plan.norm_axis(op, graph)
+    return {"axis": axis, "keep": keep}
+
+
+def _grid(op, graph, constants):
+    """fix and float2fix: the grid's limits from its width."""
+    low, high = INT8_MIN, INT8_MAX
+    if op.type == "fix":
+        width, signed = op.attr("bit_width"), op.attr("if_signed")
+        low, high = (-(2 ** (width - 1)), 2 ** (width - 1) - 1) if signed else (0, 2**width - 1)
+    return {"fix_point": op.attr("fix_point"), "round_mode": op.attr("round_mode"), "low": low, "high": high}
+
+
+_DESCRIPTIONS = {
+    **dict.fromkeys(
+        ("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "concat-fix", "hard-sigmoid-fix"),
+        _integer,
+    ),
+    **dict.fromkeys(("upload", "download", "identity", "relu", "hard-sigmoid", "add", "sub"), _attributes()),
+    **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _shape),
+    **dict.fromkeys(("pad-fix", "pad"), _pad),
+    **dict.fromkeys(("fix", "float2fix"), _grid),
+    **dict.fromkeys(("conv2d", "depthwise-conv2d"), _float_conv),
+    **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
+    "concat": _axis,
+    "transpose": _attributes("order"),
+    "fix2float": _attributes("fix_point"),
+    "softmax": _axis,
+    "nndct_normalize": _norm,
+    "matmul": _attributes("transpose_a", "transpose_b"),
+    "leaky-relu": _attributes("alpha"),
+    "relu6": lambda op, graph, constants: {"limit": 6},
+    "mul": _mul,
+}
+"""Type of an op -> function(op, graph, constants) -> its description for `board/cpu_ops.py`."""
+
+
+# ---- the network's ends
+
+
+def describe_output(emulator):
+    """The dict `output` of meta.json: which value holds the int8 outputs, and which ends the network.
+
+    Only ops that cannot change the order of the outputs may follow them (BEHIND_THE_OUTPUT).
+    UserError names what else does.
+    """
+    ends = emulator.outputs
+    if len(ends) != 1:
+        raise UserError(
+            f"{emulator.source}: {len(ends)} outputs ({', '.join(op.name for op in ends)}); one expected"
+        )
+    op, softmaxes = ends[0], []
+    while op.tensor.data_type not in ("XINT", "INT"):
+        if op.type not in BEHIND_THE_OUTPUT or len(op.input_names) != 1:
+            raise UserError(
+                f"{emulator.source}: op {op.name!r} ({op.type}) makes the answers in floats; a board's "
+                "answer is its largest int8 output, behind which may come only "
+                f"{', '.join(BEHIND_THE_OUTPUT)}"
+            )
+        if op.type == "softmax":
+            softmaxes.append(op)
+        op = emulator.graph.op(op.input_names[0])
+    classes = int(np.prod(op.tensor.shape[1:]))
+    for softmax in softmaxes:
+        if softmax.tensor.shape[softmax.attr("axis")] != classes:
+            raise UserError(
+                f"{emulator.source}: op {softmax.name!r} (softmax) works on {softmax.tensor.shape} along "
+                f"axis {softmax.attr('axis')}, not over the {classes} outputs; flatten in front of it"
+            )
+    return {
+        "classes": classes,
+        "fix_point": fix_point(op),
+        "value": op.name,
+        "final": ends[0].name,
+        "probabilities": bool(softmaxes),
+    }
