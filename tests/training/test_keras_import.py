@@ -6,10 +6,11 @@ import h5_misfits as misfits
 import h5_zoo as zoo
 import numpy as np
 import pytest
+from h5_writing import start_over
 
 from dpuflow.base.errors import UserError
 from dpuflow.keras_models.keras_file import read_config, save_model
-from dpuflow.keras_models.keras_import import import_model
+from dpuflow.keras_models.keras_import import import_model, prove_equal
 from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import FrozenGraph, freeze
 from dpuflow.tfgraph.graph_def import read_graph_def
@@ -78,6 +79,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("kind", "maker"), CASES, ids=[maker.__name__ for _, maker in CASES])
 def test_a_foreign_h5_gives_its_values_up_to_the_frozen_graph(kind, maker, tmp_path):
+    start_over(maker.__name__)
     compute = maker(tmp_path / "foreign.h5")
     shape, classes = SHAPES[kind], 2 if kind == "two classes" else zoo.CLASSES
     rng = np.random.default_rng(2)
@@ -158,3 +160,14 @@ def test_another_kind_of_file_is_called_what_it_is(tmp_path, name, make, message
     with pytest.raises(UserError, match=message) as raised:
         read_config(tmp_path / name)
     assert str(tmp_path / name) in str(raised.value)
+
+
+def test_a_copy_of_other_values_is_noticed(tmp_path):
+    zoo.sequential(tmp_path / "foreign.h5")
+    model, _ = import_model(tmp_path / "foreign.h5", zoo.GREY, zoo.CLASSES)
+    other, _ = import_model(tmp_path / "foreign.h5", zoo.GREY, zoo.CLASSES)
+    prove_equal("m.h5", model, other, zoo.GREY)
+    first = next(layer for layer in other.layers if layer.weights)
+    first.set_weights([w * np.float32(1.01) for w in first.get_weights()])
+    with pytest.raises(UserError, match=r"m\.h5: .* differs from the original"):
+        prove_equal("m.h5", model, other, zoo.GREY)
