@@ -6,7 +6,10 @@ from snakemake.utils import min_version, validate
 min_version("9.0")
 
 
-configfile: "config/config.yaml"
+include: "rules/defaults.smk"
+
+
+configfile: DEFAULTS
 
 
 include: "rules/common.smk"
@@ -75,5 +78,6 @@ onsuccess:
         )
 
 
-# last: it looks at all rules
+# last: they look at all rules
+include: "rules/user_files.smk"
 include: "rules/implementation.smk"

@@ -1,19 +1,12 @@
 # What all rules share: the checked configuration, wildcard constraints.
 
-import os
-import sys
 import time
-from pathlib import Path
 
 STARTED = time.time()
 
-# of this workflow, also where it is a module of another one
-ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
 from snakemake.exceptions import WorkflowError
 
+from dpuflow.datasets.locate import expand
 from dpuflow.workflow import artifacts as made  # where every artifact lies
 from dpuflow.workflow import run_files
 from dpuflow.workflow.config import Settings, check, expand_runs, sort_keys
@@ -31,6 +24,21 @@ except UserError as error:
 
 SETTINGS = Settings(config)
 RUNS = expand_runs(config)
+
+
+def is_made(path):
+    """Whether a rule, of this workflow or of one that has it as a module, makes this file."""
+    return any(rule.is_producer(path) for rule in workflow.rules)
+
+
+def user_file(path):
+    """A file of the user's as an input; nothing if it neither exists nor is made.
+
+    A missing input would only make Snakemake take the old results for good. Without it the job's inputs
+    are others than last time, so it runs, and its script says what is missing.
+    """
+    path = str(expand(path))
+    return path if os.path.exists(path) or is_made(path) else []
 
 
 def relative(path):

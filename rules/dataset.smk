@@ -7,7 +7,7 @@ rule obtain_dataset:
     message:
         "Obtain the data set {wildcards.dataset} and verify it."
     input:
-        source=lambda w: given_files(SETTINGS.dataset(w.dataset)["source"]),
+        source=lambda w: given_files(SETTINGS.dataset(w.dataset)["source"], is_made),
     output:
         train=made.TRAIN_CSV,
         test=made.TEST_CSV,

@@ -39,10 +39,10 @@ rule freeze:
 
 rule import_frozen:
     message:
-        "Take the frozen graph of {wildcards.model} from {input.source}."
+        "Take the frozen graph of {wildcards.model} from {params.source}."
     input:
         dataset=made.DATASET,
-        source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["frozen_pb"]),
+        source=lambda w: user_file(SETTINGS.model(w.model)["frozen_pb"]),
     output:
         graph=made.FROZEN_GRAPH,
         nodes=made.NODES,
@@ -53,6 +53,7 @@ rule import_frozen:
     wildcard_constraints:
         model=SETTINGS.models_from("frozen_pb"),
     params:
+        source=lambda w: SETTINGS.model(w.model)["frozen_pb"],
         # one mapping: Snakemake compares the values of params without their names
         nodes=lambda w: {end: SETTINGS.model(w.model).get(f"{end}_node") for end in ("input", "output")},
     group:

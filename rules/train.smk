@@ -64,10 +64,10 @@ rule finetune:
 
 rule import_keras:
     message:
-        "Take the trained model {wildcards.model} from {input.source}."
+        "Take the trained model {wildcards.model} from {params.source}."
     input:
         dataset=made.DATASET,
-        source=lambda w: os.path.expanduser(SETTINGS.model(w.model)["keras_h5"]),
+        source=lambda w: user_file(SETTINGS.model(w.model)["keras_h5"]),
     output:
         model=made.KERAS_MODEL,
     log:
@@ -76,6 +76,8 @@ rule import_keras:
         made.times(made.TRAINED, "import_keras")
     wildcard_constraints:
         model=SETTINGS.models_from("keras_h5"),
+    params:
+        source=lambda w: SETTINGS.model(w.model)["keras_h5"],
     group:
         "graph"
     resources:

@@ -68,17 +68,21 @@ class Workflow:
         """Run Snakemake; the merged output is the result's `stdout`."""
         path = self.folder / "test.yaml"
         path.write_text(yaml.safe_dump(config or self.config))
-        result = subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", path.name],
-            cwd=self.folder,
+        result = self.snakemake(*arguments, "--cores", "2", "--configfile", path.name)
+        if check:
+            assert result.returncode == 0, result.stdout
+        return result
+
+    def snakemake(self, *arguments, cwd=None):
+        """Run Snakemake with these arguments and no others."""
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=cwd or self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if check:
-            assert result.returncode == 0, result.stdout
-        return result
 
     def plan(self, target="all", config=None):
         """Names of the rules that would run for `target`, without `all` itself."""

@@ -1,6 +1,9 @@
 """What a mistyped name was probably meant to be, for error messages."""
 
 import difflib
+import os
+from itertools import islice
+from pathlib import Path
 
 
 def nearest(name, valid, most=1):
@@ -18,3 +21,33 @@ def did_you_mean(name, valid, most=1):
 def no_entry(config, section, name):
     """Message about a name that a section of the configuration does not have."""
     return f"{section} has no entry {name!r}; {did_you_mean(name, config[section])}"
+
+
+MOST_NEIGHBOURS = 5000
+"""Entries of a folder that are looked at for a similar name."""
+
+
+def absent(path):
+    """Why there is nothing at `path`: "no such file; did you mean models/mine.h5?".
+
+    A folder on the way that is missing is named instead, with its own neighbours.
+    """
+    path = Path(path)
+    missing, what = path, "no such file or folder"
+    while missing.parent != missing and not missing.parent.exists():
+        missing, what = missing.parent, f"there is no folder {missing.parent}"
+    folder = missing.parent
+    if not folder.is_dir():
+        return f"{folder} is a file, not a folder"
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in islice(entries, MOST_NEIGHBOURS))
+    except OSError as error:
+        return f"{what} ({folder}: {error.strerror})"
+    names = [name for name in names if not name.startswith(".")]
+    if missing == path and not names:
+        return f"{what}; {folder.absolute()} is empty"
+    if nearest(missing.name, names):
+        hint = " or ".join(str(folder / name) for name in nearest(missing.name, names, 2))
+        return f"{what}; did you mean {hint}?"
+    return what if path.is_absolute() else f"{what}; paths count from {Path.cwd()}"

@@ -4,25 +4,49 @@ import os
 from pathlib import Path, PurePosixPath
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.hints import absent
 
 PARTS = ("train", "test")
 
 
-def given_files(source):
-    """The existing files that a `source` entry of kind files names, as texts; [] for the other kinds.
+FORMS = (("folder",), ("zip",), PARTS)
+"""The ways to name the files of kind files."""
 
-    What is missing or ambiguous is left to `sources.obtain`, which says so.
-    """
+
+def form_problem(source):
+    """What is wrong with a `source` of kind files whatever lies on the disk, in words; None if nothing."""
+    given = [key for key in ("folder", "zip", *PARTS) if source.get(key)]
+    if tuple(given) in FORMS:
+        return None
+    wanted = "needs either folder, or zip, or both train and test"
+    if len(given) < 2:
+        return f"kind files {wanted}; found {given[0] if given else 'none of them'}"
+    return (
+        f"kind files {wanted}; found {' and '.join(given)} (files are merged key by key: "
+        "where another configuration gives the same entry, use a name of your own)"
+    )
+
+
+def named_paths(source):
+    """{key: path} of what a `source` entry names; {} unless it is of kind files. UserError as `expand`."""
     if source.get("kind") != "files":
-        return []
+        return {}
+    return {key: expand(source[key]) for key in ("folder", "zip", *PARTS) if source.get(key)}
+
+
+def given_files(source, made=lambda path: False):
+    """The files that a `source` entry of kind files names, as texts; [] for the other kinds.
+
+    Only those that exist, or that another job makes (`made`). What is missing or ambiguous is left
+    to `sources.obtain`, which says so.
+    """
     try:
-        if source.get("folder"):
-            paths = [find_in_folder(expand(source["folder"]), part) for part in PARTS]
-        else:
-            paths = [expand(source[key]) for key in ("zip", *PARTS) if source.get(key)]
+        named = named_paths(source)
+        if "folder" in named:
+            named = {part: find_in_folder(named["folder"], part) for part in PARTS}
     except UserError:
         return []
-    return [str(path) for path in paths if path.is_file()]
+    return [str(path) for path in named.values() if path.is_file() or made(str(path))]
 
 
 def expand(path):
@@ -58,7 +82,7 @@ def pick(paths, part, place):
 def find_in_folder(folder, part):
     """Path of the `part` ("train" or "test") CSV below `folder`."""
     if not folder.is_dir():
-        what = "a file; give it as zip, or as train and test" if folder.exists() else "no such folder"
+        what = "a file; give it as zip, or as train and test" if folder.exists() else absent(folder)
         raise UserError(f"{folder}: {what} (datasets.*.source.folder)")
     relative = (str(p.relative_to(folder)) for p in folder.rglob(f"*{part}.csv*") if p.is_file())
     return folder / pick(sorted(relative), part, folder)

@@ -15,7 +15,7 @@ from dpuflow.base.files import atomic_path
 from dpuflow.datasets import synthetic_signs
 from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
 from dpuflow.datasets.labels import labels_of
-from dpuflow.datasets.locate import PARTS, expand, find_in_folder, pick
+from dpuflow.datasets.locate import PARTS, expand, find_in_folder, form_problem, pick
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ def _obtain_synthetic(entry, source, targets, processes):
 
 
 def _obtain_files(entry, source, targets):
-    given = [key for key in ("folder", "zip") if source.get(key)] + (["train"] if source.get("train") else [])
-    if len(given) != 1 or bool(source.get("train")) != bool(source.get("test")):
-        raise UserError("source: kind files needs either folder, or zip, or both train and test")
-    if given == ["zip"]:
+    problem = form_problem(source)
+    if problem:
+        raise UserError(f"source: {problem}")
+    if source.get("zip"):
         return _from_zip(entry, source, expand(source["zip"]), targets)
-    if given == ["folder"]:
+    if source.get("folder"):
         files = {part: find_in_folder(expand(source["folder"]), part) for part in PARTS}
     else:
         files = {part: expand(source[part]) for part in PARTS}

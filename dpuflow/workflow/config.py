@@ -20,6 +20,8 @@ from dpuflow.base.hints import did_you_mean, nearest, no_entry
 from dpuflow.device.targets import configured_target
 from dpuflow.quantizer_search.requests import search_problems
 from dpuflow.vitis_ai import checks as vitis_ai
+from dpuflow.workflow.config_checks import problems
+from dpuflow.workflow.yaml_texts import read_numbers, wrong_type
 
 COMPONENTS = {
     "dataset": "datasets",
@@ -66,11 +68,17 @@ def load_schema(path):
 
 
 def check(config, schema_path):
-    """Raise one UserError that lists every mistake of `config` by its key."""
+    """Raise one UserError that lists every mistake of `config` by its key.
+
+    Numbers that YAML 1.1 reads as texts (1e-3) become numbers in `config` first.
+    """
     _check_extent(config)
     schema, registry = load_schema(schema_path)
     validator = _Validator(schema, registry=registry)
-    errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    errors = list(validator.iter_errors(config))
+    if errors and read_numbers(config, errors):
+        errors = list(validator.iter_errors(config))
+    errors.sort(key=lambda e: [str(p) for p in e.absolute_path])
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     messages = []
     for error in errors:
@@ -78,7 +86,8 @@ def check(config, schema_path):
         if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
             messages.extend(_explain(error))
     if not messages:
-        messages = _dangling_names(config) or vitis_ai.problems(config) or search_problems(config)
+        messages = _dangling_names(config) or problems(config)
+        messages = messages or vitis_ai.problems(config) or search_problems(config)
     if messages:
         raise UserError("config: " + "\n        ".join(dict.fromkeys(messages)))
 
@@ -121,7 +130,8 @@ def sort_keys(config):
             sort_keys(value)
 
 
-def _key(path):
+def key_text(path):
+    """("runs", 0, "model") -> "runs[0].model"."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
@@ -130,7 +140,7 @@ def _key(path):
 
 def _explain(error):
     """Sentences for one schema error: key, what was found, what is expected."""
-    where = _key(error.absolute_path)
+    where = key_text(error.absolute_path)
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         valid = list(error.schema.get("properties", {}))
         for name in sorted(set(map(str, error.instance)) - set(valid)):
@@ -145,6 +155,8 @@ def _explain(error):
         valid = [str(value) for value in error.validator_value]
         hint = "".join(f"; did you mean {name}?" for name in nearest(error.instance, valid))
         yield f"{where}: {error.instance!r} is not one of {', '.join(valid)}{hint}"
+    elif error.validator == "type":
+        yield f"{where}: {_shortened(error.message)}{wrong_type(error.instance, error.validator_value)}"
     else:
         yield f"{where}: {_shortened(error.message)}"
 

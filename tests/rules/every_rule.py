@@ -62,8 +62,8 @@ CONFIG = {
     "runs": [
         {"dataset": dataset, "model": model, "quantizer": quantizer, "target": target, "runner": runner}
         for dataset, model, quantizer, target, runner in (
-            ("drawn", "small", "ours", "plain", ["emulator", "virtual", "lab"]),
-            ("drawn", "small", "ours", "native", "simulator"),
+            ("drawn", "small", "ours", "plain", ["emulator", "virtual"]),
+            ("drawn", "small", "ours", "native", ["simulator", "lab"]),
             ("drawn", "small", "ours", "z_xir", "emulator"),
             ("drawn", "small", "tf1", "z_tf1", "emulator"),
             ("drawn", "small", "tf2", "z_tf2", "emulator"),
@@ -87,7 +87,10 @@ OWN_FILES = [
     *("own/model.h5", "own/model.pb", "own/pictures/a.png"),
 ]
 """The user's own files. Dry runs do not look into them."""
-OTHER_FILES = ["own/other.h5", "own/other.pb", "own/other.csv", "own/other.zip", "own/more/b.png"]
+OTHER_FILES = [
+    *("own/other.h5", "own/other.pb", "own/other.csv", "own/other.zip", "own/more/b.png"),
+    *("own/key", "own/hosts"),
+]
 """More of them, for changed configurations."""
 
 

@@ -189,7 +189,8 @@ RUNNERS = [
         "options.threads": 2, "wait_s": 1, "timeout_s": 1, "restarts": 2, "poll_s": 1, "stale_after_s": 1,
     }),
     *(Row(f"runners.NAME.boards[].{k}", {f"runners.lab.boards.0.{k}": v}, LAB) for k, v in {
-        "host": "root@other", "port": 23, "identity": "key", "ssh_config": "file", "known_hosts": "file",
+        "host": "root@other", "port": 23, "identity": "own/key", "ssh_config": "none",
+        "known_hosts": "own/hosts",
         "python": "python", "folder": "there", "environment": {"A": "1"}, "lock": "/tmp/lock",
         "fingerprint": "0x101000056010407", "connect_timeout_s": 1, "call_timeout_s": 1,
         "transfer_timeout_s": 1, "retries": 1, "backoff_s": 2,

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.rules
 
@@ -39,3 +40,63 @@ def test_a_missing_folder_says_which_setting_to_change(fresh):
     config["datasets"]["tiny"]["source"] = {"kind": "files", "folder": "no/such/place"}
     result = fresh.run("results/tiny/dataset.h5", config=config, check=False)
     assert result.returncode != 0 and "no/such/place" in result.stdout
+
+
+@pytest.mark.fault(
+    "configuration", "model file that is gone after a finished run, through Snakemake", "message"
+)
+@pytest.mark.parametrize("key", ["keras_h5", "frozen_pb"])
+def test_old_results_do_not_stand_for_a_model_file_that_is_not_there(finished, key):
+    config = copy.deepcopy(finished.config)
+    config["models"]["small"] = {key: "results/tiny/smal/model.bin"}
+    result = finished.run("all", config=config, check=False)
+    assert result.returncode != 0 and "Nothing to be done" not in result.stdout
+    assert (
+        f"models.small.{key}: results/tiny/smal/model.bin: there is no folder results/tiny/smal"
+        in result.stdout
+    )
+    assert "did you mean results/tiny/small" in result.stdout and "Traceback" not in result.stdout
+
+
+def test_an_entry_without_a_run_is_looked_for_when_it_is_asked_for(finished):
+    """Its job has other inputs than the one that made the file, so it runs, and says what is missing."""
+    config = copy.deepcopy(finished.config)
+    config["models"]["own"] = {"keras_h5": "results/tiny/small/keras_trained_model.h5"}
+    wanted = "results/tiny/own/keras_trained_model.h5"
+    finished.run(wanted, config=config)
+    assert "Nothing to be done" in finished.run(wanted, config=config).stdout
+    config["models"]["own"]["keras_h5"] = "gone.h5"
+    result = finished.run(wanted, config=config, check=False)
+    assert result.returncode != 0 and "gone.h5: no such file" in result.stdout
+
+
+@pytest.mark.fault("configuration", "{id}, through Snakemake", "message")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--configfile", "broken.yaml"),
+            "error: broken.yaml: line 2, column 8: no YAML: mapping values",
+        ),
+        (
+            ("--configfile", "tset.yaml"),
+            "error: configuration file tset.yaml: no such file or folder; did you",
+        ),
+        (("--configfile", "test.yaml", "all"), "error: configuration file all: no such file or folder"),
+    ],
+    ids=["YAML error", "missing configuration file", "target behind --configfile"],
+)
+def test_a_configuration_file_that_cannot_be_read_is_named(fresh, arguments, message):
+    (fresh.folder / "broken.yaml").write_text("seed: 1\nruns: a: b\n")
+    result = fresh.snakemake("-n", "--cores", "1", *arguments)
+    assert result.returncode == 1 and message in result.stdout and "Traceback" not in result.stdout
+
+
+def test_a_run_in_another_folder_takes_the_workflow_s_defaults(fresh, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.yaml").write_text(yaml.safe_dump(fresh.config))
+    words = ("-s", "../flow/Snakefile", "--configfile", "mine.yaml", "--cores", "1")
+    result = fresh.snakemake("results/tiny/dataset.h5", *words, cwd=elsewhere)
+    assert result.returncode == 0, result.stdout
+    assert (elsewhere / "results/tiny/dataset.h5").is_file()

@@ -23,9 +23,14 @@ VENDOR_RULES = {
 
 
 @pytest.fixture(scope="session")
-def example(repo):
-    """config/vitis_ai.yaml."""
-    return yaml.safe_load((repo / "config/vitis_ai.yaml").read_text())
+def example(repo, tmp_path_factory):
+    """config/vitis_ai.yaml, with a folder of data that is there."""
+    config = yaml.safe_load((repo / "config/vitis_ai.yaml").read_text())
+    folder = tmp_path_factory.mktemp("data")
+    for part in ("train", "test"):
+        (folder / f"sign_mnist_{part}.csv").write_text("label\n")
+    config["datasets"]["sign_mnist"]["source"]["folder"] = str(folder)
+    return config
 
 
 @pytest.mark.rules

@@ -1,0 +1,39 @@
+"""How large the images of a data set are, from the first line of its CSV."""
+
+import functools
+import zipfile
+
+from dpuflow.base.errors import UserError
+from dpuflow.datasets.image_csv import ImageShape, open_csv, read_header
+from dpuflow.datasets.locate import find_in_folder, named_paths, pick
+
+DRAWN = (28, 28, 1)
+"""Of kind synthetic, and of Sign Language MNIST."""
+
+
+def image_shape(entry):
+    """(H, W, C) that a dataset's config entry stands for; None where only a job can tell.
+
+    A file that cannot be read is no error here: `sources.obtain` says what is wrong with it.
+    """
+    if entry.get("image"):
+        return ImageShape.of_config(entry["image"]).as_tuple()
+    source = entry["source"]
+    if source["kind"] != "files":
+        return DRAWN if source["kind"] == "synthetic" or "handle" not in source else None
+    try:
+        return _header_shape(named_paths(source))
+    except (UserError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+        return None
+
+
+def _header_shape(named):
+    if "zip" not in named:
+        path = named.get("train") or find_in_folder(named["folder"], "train")
+        with open_csv(path) as stream:
+            return read_header(stream, path).as_tuple()
+    with zipfile.ZipFile(named["zip"]) as archive:
+        members = [name for name in archive.namelist() if not name.endswith("/")]
+        member = pick(members, "train", named["zip"])
+        with open_csv(functools.partial(archive.open, member), member) as stream:
+            return read_header(stream, member).as_tuple()

@@ -1,0 +1,172 @@
+"""The shapes of a layer list, without TensorFlow: what a DPU's limits are checked on before training.
+
+`network_of` says what `model_builder.build_model`, freezing and folding make of a list: the same
+ops with the same windows and shapes, but no parameters. A test holds the two together.
+"""
+
+from dpuflow.base.errors import UserError
+from dpuflow.network import Layer, Network
+
+ACTIVATION = {"none": "NONE", "relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}
+
+
+def network_of(layers, image_shape, classes, name):
+    """A folded Network without parameters; its layers go by their place in the configuration.
+
+    layers : list of layer entries; image_shape : (H, W, C); classes : width of the output.
+    UserError names the entry whose shape does not fit.
+    """
+    shapes = _Shapes(image_shape)
+    path = f"models.{name}.layers"
+    last = shapes.stack("input", layers, path)
+    if len(shapes.of(last)) != 1:
+        raise UserError(
+            f"{path}: the last layer leaves a map of {_text(shapes.of(last))}; "
+            "end the list with flatten, global_average_pool or dense"
+        )
+    logits = shapes.add("logits", "dense", [last], (classes,), activation="NONE")
+    shapes.add("probabilities", "softmax", [logits], (classes,))
+    return Network(name, shapes.layers)
+
+
+def _text(shape):
+    return " x ".join(map(str, shape))
+
+
+class _Shapes:
+    def __init__(self, image_shape):
+        self.layers = [Layer("input", "input", [], tuple(image_shape))]
+        self.shapes = {"input": tuple(image_shape)}
+
+    def of(self, name):
+        return self.shapes[name]
+
+    def add(self, name, op, inputs, shape, **attrs):
+        """Append a layer; returns its name."""
+        self.layers.append(Layer(name, op, inputs, shape, attrs))
+        self.shapes[name] = shape
+        return name
+
+    def stack(self, source, entries, path):
+        """Append a list of entries; returns the name of its output."""
+        for index, entry in enumerate(entries):
+            kind, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, None)
+            where = f"{path}[{index}].{kind}" if isinstance(entry, dict) else f"{path}[{index}] ({kind})"
+            source = LAYERS[kind](self, source, options, where)
+            if min(self.of(source)) < 1:
+                raise UserError(f"{where}: leaves an empty map ({_text(self.of(source))})")
+        return source
+
+    def map(self, source, where):
+        """(H, W, C) of a map."""
+        if len(self.of(source)) != 3:
+            raise UserError(f"{where}: needs a map, but its input is a vector of {_text(self.of(source))}")
+        return self.of(source)
+
+    def window(self, source, where, kernel, stride, padding):
+        """((out H, out W), attrs) of a square window."""
+        height, width, _ = self.map(source, where)
+        sides, pads = [], []
+        for side in (width, height):
+            if padding == "same":
+                out = -(-side // stride)
+                total = max((out - 1) * stride + kernel - side, 0)
+            else:
+                out, total = max((side - kernel) // stride + 1, 0), 0
+            sides.append(out)
+            pads += [total // 2, total - total // 2]
+        attrs = {"kernel": (kernel, kernel), "stride": (stride, stride), "pad": tuple(pads)}
+        return tuple(reversed(sides)), attrs
+
+    def conv(self, source, options, where):
+        return self.convolution(source, options, where, "conv", options["filters"])
+
+    def depthwise_conv(self, source, options, where):
+        return self.convolution(source, options or {}, where, "depthwise_conv", None)
+
+    def convolution(self, source, options, where, op, filters):
+        channels = filters or self.map(source, where)[2]
+        kernel, stride = options.get("kernel", 3), options.get("stride", 1)
+        size, attrs = self.window(source, where, kernel, stride, options.get("padding", "same"))
+        activation = ACTIVATION[options.get("activation", "none")]
+        return self.add(
+            where, op, [source], (*size, channels), **attrs, dilation=(1, 1), activation=activation
+        )
+
+    def dense(self, source, options, where):
+        options = {"units": options} if isinstance(options, int) else options
+        activation = ACTIVATION[options.get("activation", "none")]
+        shape = self.of(source)
+        if len(shape) == 3:  # the same for every pixel: a convolution with a window of one
+            one = {"filters": options["units"], "kernel": 1, "activation": options.get("activation", "none")}
+            return self.convolution(source, one, where, "conv", options["units"])
+        return self.add(where, "dense", [source], (options["units"],), activation=activation)
+
+    def pool(self, source, options, where, op):
+        options = {"kernel": options} if isinstance(options, int) else options
+        kernel = options.get("kernel", 2)
+        stride, padding = options.get("stride", kernel), options.get("padding", "valid")
+        size, attrs = self.window(source, where, kernel, stride, padding)
+        return self.add(where, op, [source], (*size, self.of(source)[2]), **attrs)
+
+    def global_average_pool(self, source, options, where):
+        height, width, channels = self.map(source, where)
+        pooled = self.add(
+            where,
+            "avg_pool",
+            [source],
+            (1, 1, channels),
+            kernel=(width, height),
+            stride=(1, 1),
+            pad=(0, 0, 0, 0),
+        )
+        return self.add(f"{where}, flattened", "flatten", [pooled], (channels,))
+
+    def flatten(self, source, options, where):
+        height, width, channels = (*self.of(source), 1, 1)[:3]
+        return self.add(where, "flatten", [source], (height * width * channels,))
+
+    def dropout(self, source, options, where):
+        return source
+
+    def residual(self, source, options, where):
+        body = self.stack(source, options["layers"], f"{where}.layers")
+        shortcut, wanted = source, self.of(body)
+        if wanted != self.of(source):
+            stride = -(-self.map(source, where)[0] // self.map(body, where)[0])
+            entry = {"filters": wanted[-1], "kernel": 1, "stride": stride}
+            shortcut = self.convolution(source, entry, f"{where} (shortcut)", "conv", wanted[-1])
+        if self.of(shortcut) != wanted:
+            raise UserError(
+                f"{where}: its layers leave {_text(wanted)}, which a 1x1 convolution of its input "
+                f"({_text(self.of(source))}) cannot become; keep the size or halve it (padding: same)"
+            )
+        activation = ACTIVATION[options.get("activation", "relu")]
+        return self.add(where, "add", [body, shortcut], wanted, activation=activation)
+
+    def concat(self, source, options, where):
+        ends = [
+            self.stack(source, branch, f"{where}.branches[{index}]")
+            for index, branch in enumerate(options["branches"])
+        ]
+        shapes = [self.of(end) for end in ends]
+        if len({shape[:-1] for shape in shapes}) != 1:
+            found = " and ".join(_text(shape) for shape in shapes)
+            raise UserError(f"{where}: branches end in {found}; all but the channels must be equal")
+        shape = (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+        return self.add(where, "concat", ends, shape, axis=len(shape))
+
+
+LAYERS = {
+    "conv": _Shapes.conv,
+    "depthwise_conv": _Shapes.depthwise_conv,
+    "dense": _Shapes.dense,
+    "max_pool": lambda shapes, *rest: shapes.pool(*rest, "max_pool"),
+    "avg_pool": lambda shapes, *rest: shapes.pool(*rest, "avg_pool"),
+    "global_average_pool": _Shapes.global_average_pool,
+    "residual": _Shapes.residual,
+    "concat": _Shapes.concat,
+    "flatten": _Shapes.flatten,
+    "dropout": _Shapes.dropout,
+}
+"""As in `model_builder.LAYERS`."""

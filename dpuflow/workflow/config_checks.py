@@ -1,0 +1,80 @@
+"""Do the entries of a configuration fit each other? What no schema can say, asked whenever it is read."""
+
+from dpuflow.base.errors import UserError
+from dpuflow.datasets.labels import labels_of
+from dpuflow.datasets.locate import form_problem
+from dpuflow.device.targets import configured_target
+
+NEEDS_CODE = ("isa_simulator", "ssh")
+"""Kinds of runner that execute machine code, which all compilers but `reference` write."""
+
+
+def problems(config):
+    """Messages, each with its key, about entries and runs that cannot work."""
+    messages = [*_datasets(config), *_targets(config), *_runners(config)]
+    return messages or list(dict.fromkeys(_runs(config)))
+
+
+def _datasets(config):
+    for name, entry in config["datasets"].items():
+        kind = entry["source"]["kind"]
+        problem = form_problem(entry["source"]) if kind == "files" else None
+        if problem:
+            yield f"datasets.{name}.source: {problem}"
+        for key in ("image", "class_names"):
+            if kind == "synthetic" and key in entry:
+                yield f"datasets.{name}.{key}: kind synthetic draws 28x28 letters A to Y; leave it out"
+        try:
+            labels_of(entry.get("class_names"))
+        except UserError as error:
+            yield f"datasets.{name}.class_names: {error}"
+
+
+def _targets(config):
+    for name in config["targets"]:
+        try:
+            _hardware(config, name)
+        except UserError as error:
+            yield str(error)
+
+
+def _hardware(config, name):
+    return configured_target(name, config["targets"][name])
+
+
+def _compiler(config, target):
+    return config["targets"][target].get("compiler", "reference")
+
+
+def _runners(config):
+    for name, entry in config["runners"].items():
+        if entry["kind"] == "ssh" and "boards" not in entry:
+            example = "boards: [{host: root@192.168.1.50}]"
+            yield f"runners.{name}: kind ssh needs the key boards; for example {example}"
+
+
+def _runs(config):
+    for index, run in enumerate(config["runs"]):
+        for runner in _as_list(run["runner"]):
+            kind = config["runners"][runner]["kind"]
+            for target in _as_list(run["target"]):
+                if kind in NEEDS_CODE and _compiler(config, target) == "reference":
+                    yield (
+                        f"runs[{index}]: runner {runner} ({kind}) needs machine code, and target {target} "
+                        f"has none: its compiler is reference; {_way_out(config, target)}"
+                    )
+
+
+def _way_out(config, target):
+    dpu = _hardware(config, target).dpu
+    fitting = [
+        name
+        for name in config["targets"]
+        if _compiler(config, name) == "native" and _hardware(config, name).dpu == dpu
+    ]
+    native = f"write target: {fitting[0]}" if fitting else f"give targets.{target} compiler: native"
+    return f"{native}, or take a runner of kind emulator or virtual_board"
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,45 @@
+"""Do the layer lists of a configuration fit their images and their targets? Asked before anything is trained.
+
+Apart from `config_checks`, because it needs NumPy and the first line of each CSV: asked once, not in
+each job.
+"""
+
+from functools import cache
+
+from dpuflow.base.errors import UserError
+from dpuflow.compiler.target_check import check, enforce
+from dpuflow.datasets.first_look import image_shape
+from dpuflow.datasets.labels import labels_of
+from dpuflow.training.layer_shapes import network_of
+from dpuflow.workflow.config import Settings, expand_runs
+
+CHECKED = ("reference", "native")
+"""Compilers of our own; the vendor's leave to the CPU what they like."""
+
+
+def unfit_networks(config):
+    """Messages about layer lists whose shapes do not fit, or that the target of a run cannot run.
+
+    Said before anything is trained, by the rule that the compiler applies afterwards. Left out: data sets
+    whose images are not at hand, targets with `on_cpu` other than error, the vendor's compilers.
+    """
+    settings, messages = Settings(config), {}
+    shape_of = cache(lambda name: image_shape(settings.dataset(name)))
+    for run in expand_runs(config):
+        shape, model = shape_of(run.dataset), settings.model(run.model)
+        name = run.model.partition("-s")[0]
+        if "starts_from" in model:
+            name, model = model["starts_from"], settings.model(model["starts_from"])
+        if "layers" not in model or shape is None:
+            continue
+        try:
+            classes = labels_of(settings.dataset(run.dataset).get("class_names")).outputs
+            network = network_of(model["layers"], shape, classes, name)
+            target = settings.target(run.target)
+            if target["compiler"] in CHECKED and target["on_cpu"] == "error":
+                hardware = settings.hardware(run.target)
+                enforce(check(network, hardware), "error", hardware)
+        except UserError as error:
+            size = " x ".join(map(str, shape))
+            messages[f"{error} (on the {size} images of {run.dataset})"] = None
+    return list(messages)
