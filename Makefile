@@ -43,8 +43,9 @@ test-tools: ## install the programs that the full set of tests uses (Debian pack
 reliability: $(VENV)/test.stamp ## run the tests that break things and write docs/reliability.md
 	@$(VENV)/bin/python -m pytest --reliability=docs/reliability.md
 
-lint: $(VENV)/test.stamp ## check style: ruff, snakefmt, snakemake --lint
+lint: $(VENV)/test.stamp ## check style and types: ruff, mypy, snakefmt, snakemake --lint
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
 	@$(VENV)/bin/snakefmt --check Snakefile rules
 	@$(SNAKEMAKE) --lint $(WITH_CONFIG)
 

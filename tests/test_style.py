@@ -1,5 +1,6 @@
 """The sources are clean: ruff, snakefmt, snakemake --lint; the pins and pictures are current."""
 
+import ast
 import os
 import re
 import subprocess
@@ -26,8 +27,9 @@ def run(repo, *command):
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
         ("snakefmt", "--check", "Snakefile", "rules"),
+        ("mypy",),
     ],
-    ids=["check", "format", "snakefmt"],
+    ids=["check", "format", "snakefmt", "types"],
 )
 def test_the_sources_are_formatted_and_clean(repo, command):
     result = run(repo, *command)
@@ -62,3 +64,20 @@ def test_every_rule_says_what_it_does_and_keeps_a_log(repo):
             name = rule.split(":", 1)[0]
             assert re.search(r'\n    message:\n        "[A-Z].*\."\n', rule), f"{path.name}: {name}: message"
             assert "\n    log:\n" in rule or "\n    script:\n" not in rule, f"{path.name}: {name}: log"
+
+
+ANNOTATED = ("ops", "network")
+"""Rooms whose public functions are all annotated."""
+
+
+def test_public_functions_have_type_annotations(repo):
+    missing = []
+    for path in sorted(path for room in ANNOTATED for path in (repo / "dpuflow" / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            arguments = [*node.args.args, *node.args.kwonlyargs]
+            bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+            if bare or node.returns is None:
+                missing.append(f"{path.relative_to(repo)}:{node.lineno}: {node.name}")
+    assert missing == []

@@ -12,7 +12,7 @@ from typing import Any
 
 from dpuflow.base.errors import UserError
 
-Vocabulary = Collection[str] | Callable[[], Collection[str]]
+Vocabulary = Collection[Any] | Callable[[], Collection[Any]]
 
 TABLES: list["Total"] = []
 """Every table of the modules that are imported."""
@@ -31,18 +31,18 @@ class Total(Mapping):
     Looking up a name without an entry is a UserError, also through `get`.
     """
 
-    def __init__(self, where: str, vocabulary: Vocabulary, entries: Mapping[str, Any]) -> None:
+    def __init__(self, where: str, vocabulary: Vocabulary, entries: Mapping[Any, Any]) -> None:
         self.where = where
         self._vocabulary = vocabulary
         self._entries = dict(entries)
         TABLES.append(self)
 
     @property
-    def vocabulary(self) -> set[str]:
+    def vocabulary(self) -> set[Any]:
         """The names that need an entry, as of now."""
         return set(self._vocabulary() if callable(self._vocabulary) else self._vocabulary)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: Any) -> Any:
         if name not in self._entries:
             raise UserError(
                 f"{name!r}: unknown to dpuflow.{self.where}; known are {', '.join(map(str, self._entries))}"
@@ -52,7 +52,7 @@ class Total(Mapping):
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._entries)
 
     def __len__(self) -> int:

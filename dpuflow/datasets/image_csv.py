@@ -206,11 +206,11 @@ def count_rows(path, shape=None, labels_allowed=None, *, name=None):
     return rows, ImageShape(*size)
 
 
-_FIELD = np.zeros((256, 4), np.uint8)
+_BYTES = np.zeros((256, 4), np.uint8)
 for _value in range(256):
     _text = b"%d," % _value
-    _FIELD[_value, : len(_text)] = np.frombuffer(_text, np.uint8)
-_FIELD = _FIELD.view(np.uint32).ravel()
+    _BYTES[_value, : len(_text)] = np.frombuffer(_text, np.uint8)
+_FIELD = _BYTES.view(np.uint32).ravel()
 
 
 def csv_text(images, labels):

@@ -56,6 +56,8 @@ class Layer:
 
     def per_output_channel(self, values: np.ndarray) -> np.ndarray:
         """`values` (channels,) in a shape that multiplies the output channels of the weights."""
+        if self.weights is None:
+            raise ValueError(f"layer {self.name!r} ({self.op}) has no weights")
         return self.operator.per_output(values, self.weights)
 
 
@@ -66,29 +68,29 @@ class Network:
     name: str
     layers: list[Layer]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             raise ValueError("layer names must be unique")
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:
             if layer.name == name:
                 return layer
         raise KeyError(name)
 
     @property
-    def input(self):
+    def input(self) -> Layer:
         """The input layer."""
         return next(layer for layer in self.layers if layer.op == "input")
 
     @property
-    def output(self):
+    def output(self) -> Layer:
         """The last layer: the one that no other layer reads."""
         read = {name for layer in self.layers for name in layer.inputs}
         return next(layer for layer in self.layers if layer.name not in read)
 
-    def consumers(self, name):
+    def consumers(self, name: str) -> list[Layer]:
         """Layers that read `name`, in order."""
         return [layer for layer in self.layers if name in layer.inputs]
 
@@ -112,12 +114,12 @@ class QuantizedNetwork:
     biases: dict[str, tuple[np.ndarray, int]]
     input_scaling: dict[str, float]
 
-    def shift_cut(self, name):
+    def shift_cut(self, name: str) -> int:
         """fix_in + fix_weights - fix_out of a weighted layer."""
         layer = self.network[name]
         return self.fix_points[layer.inputs[0]] + self.weights[name][1] - self.fix_points[name]
 
-    def shift_bias(self, name):
+    def shift_bias(self, name: str) -> int:
         """fix_in + fix_weights - fix_bias of a weighted layer with bias."""
         layer = self.network[name]
         return self.fix_points[layer.inputs[0]] + self.weights[name][1] - self.biases[name][1]

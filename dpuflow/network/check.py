@@ -8,15 +8,16 @@ import math
 
 import numpy as np
 
+from dpuflow.network import Layer, QuantizedNetwork
 from dpuflow.ops import OPERATORS, make
 
 MAX_FIX_POINT, MAX_ELEMENTS = 64, 2**31
 """Far beyond what a quantizer chooses; they bound memory and shifts."""
 
 
-def check(quantized):
+def check(quantized: QuantizedNetwork) -> None:
     """ValueError that names the first layer that does not fit."""
-    layers = {}
+    layers: dict[str, Layer] = {}
     for layer in quantized.network.layers:
         try:
             _check_form(layer, layers)

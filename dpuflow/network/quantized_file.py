@@ -1,6 +1,7 @@
 """`quantized_model.h5`: a QuantizedNetwork as a file."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from dpuflow.network.check import check
 FORMAT = "dpuflow quantized model 1"
 
 
-def write_quantized(path, quantized):
+def write_quantized(path: str | Path, quantized: QuantizedNetwork) -> None:
     """Write a QuantizedNetwork to HDF5, byte-identical for equal content.
 
     One group per layer (``layers/000``, ...) with attributes name, op, inputs,
@@ -49,7 +50,7 @@ def write_quantized(path, quantized):
                     )
 
 
-def read_quantized(path):
+def read_quantized(path: str | Path) -> QuantizedNetwork:
     """Read what `write_quantized` wrote; UserError when it is anything else."""
     with open_hdf5(path, "a quantized model of dpuflow") as file:
         if file.attrs.get("format") != FORMAT:

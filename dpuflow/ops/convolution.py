@@ -1,16 +1,18 @@
 """Operators with weights: convolution, depthwise convolution, dense."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
 from dpuflow.ops.arithmetic import EXACT_FLOAT32, IM2COL_BYTES
-from dpuflow.ops.operator import Operator, Shape, Window
+from dpuflow.ops.operator import Array, Arrays, Integers, Operator, Shape, Window
+
+Parameter = TypeVar("Parameter")
 
 
 class Weighted(Operator):
@@ -57,9 +59,9 @@ class Weighted(Operator):
             out += bias
         return out
 
-    def real(self, inputs, weights=None, bias=None):
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """Float32 semantics; a fused LEAKYRELU has the DPU's slope."""
-        return arithmetic.activate(self.preactivation(inputs[0], weights, bias), self.activation)
+        return arithmetic.activate(self.preactivation(inputs[0], given(weights), bias), self.activation)
 
     def needs_float64(self, weights: np.ndarray, bias: np.ndarray | None = None, shift_bias: int = 0) -> bool:
         """True when float32 cannot hold every possible accumulator of these int8 parameters exactly."""
@@ -80,25 +82,41 @@ class Weighted(Operator):
             out += (bias.astype(np.float64) * 2.0**shift_bias).astype(dtype)
         return out
 
-    def before_rounding(self, inputs, fix_points, weights=None, bias=None):
+    def before_rounding(
+        self, inputs: Arrays, fix_points: Sequence[int], weights: Integers = None, bias: Integers = None
+    ) -> np.ndarray:
         """Exact sums in real units (float32's 24 bits, float64 where sums may need more), activated."""
-        values, fix_weights = weights
+        values, fix_weights = given(weights)
         unit = fix_points[0] + fix_weights
         data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
         total = self.accumulate(inputs[0], values, data, shift)
         total *= total.dtype.type(2.0**-unit)
         return arithmetic.activate(total, self.activation)
 
-    def unrounded(self, inputs, fix_points, fix_out, weights=None, bias=None):
+    def unrounded(
+        self,
+        inputs: Arrays,
+        fix_points: Sequence[int],
+        fix_out: int,
+        weights: Integers = None,
+        bias: Integers = None,
+    ) -> np.ndarray:
         """acc / 2**shift_cut."""
-        values, fix_weights = weights
+        values, fix_weights = given(weights)
         unit = fix_points[0] + fix_weights
         data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
         return np.ldexp(self.accumulate(inputs[0], values, data, shift).astype(np.float64), fix_out - unit)
 
-    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+    def integer(
+        self,
+        inputs: Arrays,
+        fix_points: Sequence[int],
+        fix_out: int,
+        weights: Integers = None,
+        bias: Integers = None,
+    ) -> np.ndarray:
         """y = sat8(DPU_ROUND(acc / 2**shift_cut)) (docs/reference/numerics.md, "Convolution")."""
-        values, fix_weights = weights
+        values, fix_weights = given(weights)
         unit = fix_points[0] + fix_weights
         data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
         total = self.accumulate(inputs[0], values, data, shift)
@@ -120,11 +138,11 @@ class Convolution(Weighted, Window):
         super().check()
         self.check_activation()
 
-    def weights_shape(self, shape, output):
+    def weights_shape(self, shape: Shape, output: Shape) -> Shape:
         """(OC, KH, KW, IC)."""
         return output[-1], *self.kernel[::-1], shape[-1]
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """(OH, OW, OC)."""
         shape = self.window_shape(inputs[0], weights[0] if weights else 0)
         expected = self.weights_shape(inputs[0], shape)
@@ -132,7 +150,7 @@ class Convolution(Weighted, Window):
             raise ValueError(f"weights {weights}, expected {expected}")
         return shape
 
-    def linear(self, x, weights):
+    def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sums over patch matrices that fit the cache."""
         matrix = weight_matrix(weights).astype(x.dtype, copy=False)
         view = self.view(x)
@@ -145,7 +163,7 @@ class Convolution(Weighted, Window):
         """All kernel windows (N, OH, OW, KH, KW, IC) of a map."""
         return arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride, self.dilation)
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """OH OW OC (2 KH KW IC + 1); the 1 is the bias and counts without one, too."""
         return work.conv_workload(output, self.kernel, inputs[0][2])
 
@@ -166,11 +184,11 @@ class DepthwiseConvolution(Weighted, Window):
         super().check()
         self.check_activation()
 
-    def weights_shape(self, shape, output):
+    def weights_shape(self, shape: Shape, output: Shape) -> Shape:
         """(1, KH, KW, C)."""
         return 1, *self.kernel[::-1], shape[-1]
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """(OH, OW, C)."""
         shape = self.window_shape(inputs[0], inputs[0][-1])
         expected = self.weights_shape(inputs[0], shape)
@@ -182,7 +200,7 @@ class DepthwiseConvolution(Weighted, Window):
         """All kernel windows (N, OH, OW, KH, KW, C) of a map."""
         return arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride, self.dilation)
 
-    def linear(self, x, weights):
+    def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sums, tap by tap."""
         view = self.view(x)
         _, kh, kw, channels = weights.shape
@@ -196,7 +214,7 @@ class DepthwiseConvolution(Weighted, Window):
                     out[images] += view[images, :, :, i, j] * weights[0, i, j].astype(x.dtype)
         return out
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """OH OW C (2 KH KW + 1)."""
         return work.depthwise_workload(output, self.kernel)
 
@@ -214,24 +232,31 @@ class Dense(Weighted):
         """ValueError when an attribute has an impossible value."""
         self.check_activation()
 
-    def weights_shape(self, shape, output):
+    def weights_shape(self, shape: Shape, output: Shape) -> Shape:
         """(OC, IN)."""
         return output[-1], math.prod(shape)
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """(OC,)."""
         if weights is None or len(weights) != 2 or tuple(inputs[0]) != weights[1:]:
             raise ValueError(f"weights {weights} on an input {inputs[0]}")
         return weights[:1]
 
-    def linear(self, x, weights):
+    def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """x @ weights.T."""
         matrix = weight_matrix(weights).astype(x.dtype, copy=False)
         return np.matmul(x, matrix)
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """OC (2 IN + 1)."""
         return work.conv_workload(output, (1, 1), math.prod(inputs[0]))
+
+
+def given(weights: Parameter | None) -> Parameter:
+    """The weights; ValueError when a weighted layer has none."""
+    if weights is None:
+        raise ValueError("a weighted layer without weights")
+    return weights
 
 
 def weight_matrix(weights: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from dpuflow.base.numerics import SHIFT_READ_MAX
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
-from dpuflow.ops.operator import MANY, Operator
+from dpuflow.ops.operator import MANY, Array, Arrays, Integers, Operator, Shape, Shifts
 
 SHIFT_WRITE_RANGE = (-15, 15)
 """Of an addition: least input fix_point minus output's (docs/reference/numerics.md)."""
@@ -31,17 +31,17 @@ class Add(Operator):
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation {self.activation!r}")
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """The inputs' shape."""
         if any(shape != inputs[0] for shape in inputs):
             raise ValueError(f"of different inputs {inputs}")
         return inputs[0]
 
-    def real(self, inputs, weights=None, bias=None):
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """Float32 semantics."""
         return arithmetic.activate(sum(inputs[1:], start=inputs[0].copy()), self.activation)
 
-    def shifts(self, fix_points, fix_out):
+    def shifts(self, fix_points: Sequence[int], fix_out: int) -> Shifts:
         """shift_read between the inputs, shift_write to the output."""
         least = min(fix_points)
         return {
@@ -54,22 +54,35 @@ class Add(Operator):
     ) -> np.ndarray:
         """floor(x * 2**(7 - (fix_k - m))) summed, m the least fix_point of the inputs, in output steps."""
         lowest = min(fix_points)
-        total = sum(
-            np.floor(x * np.float32(2.0 ** (GUARD_BITS - (fix - lowest))))
-            for x, fix in zip(inputs, fix_points, strict=True)
-        )
+        total = np.zeros_like(inputs[0])
+        for x, fix in zip(inputs, fix_points, strict=True):
+            total = total + np.floor(x * np.float32(2.0 ** (GUARD_BITS - (fix - lowest))))
         return total * np.float32(2.0 ** (fix_out - lowest - GUARD_BITS))
 
-    def unrounded(self, inputs, fix_points, fix_out, weights=None, bias=None):
+    def unrounded(
+        self,
+        inputs: Arrays,
+        fix_points: Sequence[int],
+        fix_out: int,
+        weights: Integers = None,
+        bias: Integers = None,
+    ) -> np.ndarray:
         """The guarded sum."""
         return self.guarded_sum(inputs, fix_points, fix_out).astype(np.float64)
 
-    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+    def integer(
+        self,
+        inputs: Arrays,
+        fix_points: Sequence[int],
+        fix_out: int,
+        weights: Integers = None,
+        bias: Integers = None,
+    ) -> np.ndarray:
         """The guarded sum, activated, rounded, saturated."""
         total = self.guarded_sum(inputs, fix_points, fix_out)
         return arithmetic.finish(total, 0, self.activation, fix_out)
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """One per output value and input, as the vendor's compiler counts."""
         return work.eltwise_workload(output, len(inputs))
 
@@ -86,17 +99,17 @@ class Concat(Operator):
     arity: ClassVar[tuple[int, int]] = (1, MANY)
     commutes_with_relu: ClassVar[bool] = True
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """The inputs' shape with their channels added up."""
         first = inputs[0]
         if self.axis != len(first) or len({shape[:-1] for shape in inputs}) != 1:
             raise ValueError(f"inputs {list(inputs)} along axis {self.axis!r}")
         return (*first[:-1], sum(shape[-1] for shape in inputs))
 
-    def real(self, inputs, weights=None, bias=None):
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """Float32 semantics."""
         return np.concatenate(inputs, axis=-1)
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """None."""
         return 0

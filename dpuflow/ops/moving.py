@@ -1,10 +1,13 @@
 """Operators that compute nothing: the input, flatten."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpuflow.ops.operator import Operator
+import numpy as np
+
+from dpuflow.ops.operator import Array, Arrays, Operator, Shape
 
 
 @dataclass(frozen=True)
@@ -14,15 +17,15 @@ class Input(Operator):
     kind: ClassVar[str] = "input"
     arity: ClassVar[tuple[int, int]] = (0, 0)
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """It is given."""
         raise ValueError("an input is given, not computed")
 
-    def real(self, inputs, weights=None, bias=None):
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """It is given."""
         raise ValueError("an input is given, not computed")
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """None."""
         return 0
 
@@ -36,18 +39,18 @@ class Flatten(Operator):
     moves_bytes: ClassVar[bool] = True
     passes_positive_scale: ClassVar[bool] = True
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """(H * W * C,)."""
         return (math.prod(inputs[0]),)
 
-    def times_behind(self, scale, output):
+    def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """Once per pixel: channels are fastest."""
         return math.prod(output) // len(scale)
 
-    def real(self, inputs, weights=None, bias=None):
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """A view of the input."""
         return inputs[0].reshape(len(inputs[0]), -1)
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """None."""
         return 0

@@ -19,6 +19,11 @@ from dpuflow.ops import arithmetic
 Shape = tuple[int, ...]
 Quantized = tuple[np.ndarray, int]
 """int8 array and its fix_point."""
+Arrays = Sequence[np.ndarray]
+Array = np.ndarray | None
+Integers = Quantized | None
+Shifts = dict[str, tuple[int, tuple[int, int]]]
+"""Name of a shift -> (value, (least, greatest))."""
 
 MANY = 2**31
 
@@ -72,7 +77,7 @@ class Operator(ABC):
         """Whether output and inputs must have one fix_point: nothing is rescaled in between."""
         return self.moves_bytes
 
-    def shifts(self, fix_points: Sequence[int], fix_out: int) -> dict[str, tuple[int, tuple[int, int]]]:
+    def shifts(self, fix_points: Sequence[int], fix_out: int) -> Shifts:
         """What an instruction must be able to hold: {name: (value, (least, greatest))}.
 
         fix_points : of the inputs. Shifts of weights and biases are `QuantizedNetwork`'s.
@@ -124,6 +129,10 @@ class Operator(ABC):
     ) -> np.ndarray | None:
         """Results in steps of the output before activation, rounding, saturation; None for what moves."""
         return None
+
+    def per_output(self, factors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """One number per output channel, shaped to be multiplied with the weights."""
+        raise ValueError(f"{self.kind} has no weights")
 
     @abstractmethod
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:

@@ -1,5 +1,6 @@
 """Maximum and average pooling."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ import numpy as np
 from dpuflow.base.numerics import average_pool_factor
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.arithmetic import EXACT_FLOAT32
-from dpuflow.ops.operator import Shape, Window
+from dpuflow.ops.operator import Array, Arrays, Integers, Shape, Window
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class MaxPool(Window):
     passes_positive_scale: ClassVar[bool] = True
     commutes_with_relu: ClassVar[bool] = True
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """(OH, OW, C)."""
         return self.window_shape(inputs[0], inputs[0][-1])
 
-    def times_behind(self, scale, output):
+    def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """Not with a negative scale, which would turn the maximum into a minimum."""
         return 0 if np.any(scale <= 0) else 1
 
-    def real(self, inputs, weights=None, bias=None):
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """Float32 semantics."""
         padded = arithmetic.pad_map(inputs[0], self.pad, -np.inf)
         view = arithmetic.windows(padded, self.kernel, self.stride)
@@ -39,7 +40,7 @@ class MaxPool(Window):
                 np.maximum(out, view[:, :, :, i, j], out=out)
         return out
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """OH OW C KH KW."""
         return work.pool_workload(output, self.kernel)
 
@@ -52,7 +53,7 @@ class AveragePool(Window):
     vendor_aligns: ClassVar[str] = "pool"
     passes_positive_scale: ClassVar[bool] = True
 
-    def output_shape(self, inputs, weights=None):
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """(OH, OW, C)."""
         return self.window_shape(inputs[0], inputs[0][-1])
 
@@ -60,11 +61,11 @@ class AveragePool(Window):
         """Whether the window is the whole map (H, W, C)."""
         return self.kernel == (shape[1], shape[0])
 
-    def shares_fix_point(self, inputs):
+    def shares_fix_point(self, inputs: Sequence[Shape]) -> bool:
         """Global pooling rescales, so its two sides are free (docs/reference/numerics.md, "Pooling")."""
         return not self.is_global(inputs[0])
 
-    def times_behind(self, scale, output):
+    def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """Not with padding, which counts as zero behind the offset and not in front of it."""
         return 0 if any(self.pad) else 1
 
@@ -79,28 +80,44 @@ class AveragePool(Window):
                 out += view[:, :, :, i, j]
         return out
 
-    def real(self, inputs, weights=None, bias=None):
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """Exact division, not the DPU's factor."""
         return self.window_sum(inputs[0]) / np.float32(self.area)
 
     def average(self, x: np.ndarray, shift: int) -> np.ndarray:
         """Sum * M / 2**S * 2**shift as real numbers (exact in float64, float32 where it fits)."""
         multiplier, divisor_shift = average_pool_factor(self.kernel[1], self.kernel[0])
-        dtype = np.float32 if 256 * self.area * multiplier < EXACT_FLOAT32 else np.float64
+        dtype: type[np.floating] = np.float32 if 256 * self.area * multiplier < EXACT_FLOAT32 else np.float64
         return self.window_sum(x).astype(dtype) * dtype(multiplier * 2.0 ** (shift - divisor_shift))
 
-    def before_rounding(self, inputs, fix_points, weights=None, bias=None):
+    def before_rounding(
+        self, inputs: Arrays, fix_points: Sequence[int], weights: Integers = None, bias: Integers = None
+    ) -> np.ndarray:
         """With the DPU's stand-in for the division."""
         return self.average(inputs[0], -fix_points[0])
 
-    def unrounded(self, inputs, fix_points, fix_out, weights=None, bias=None):
+    def unrounded(
+        self,
+        inputs: Arrays,
+        fix_points: Sequence[int],
+        fix_out: int,
+        weights: Integers = None,
+        bias: Integers = None,
+    ) -> np.ndarray:
         """sum * M / 2**S * 2**(fix_out - fix_in)."""
         return self.average(inputs[0], fix_out - fix_points[0]).astype(np.float64)
 
-    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+    def integer(
+        self,
+        inputs: Arrays,
+        fix_points: Sequence[int],
+        fix_out: int,
+        weights: Integers = None,
+        bias: Integers = None,
+    ) -> np.ndarray:
         """sat8(DPU_ROUND(sum * M / 2**S * 2**(fix_out - fix_in)))."""
         return arithmetic.finish(self.average(inputs[0], fix_out - fix_points[0]), 0, "NONE", fix_out)
 
-    def operations(self, inputs, output):
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """Twice OH OW C KH KW, as the vendor's compiler counts."""
         return work.pool_workload(output, self.kernel, average=True)

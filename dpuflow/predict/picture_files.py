@@ -97,8 +97,9 @@ _DAMAGE = (
     SyntaxError,
     TypeError,
     ValueError,
+    struct.error,
+    zlib.error,
 )
-_DAMAGE += (struct.error, zlib.error)
 """What Pillow lets through from its plugins on damaged files."""
 
 

@@ -197,7 +197,7 @@ def _check_output(graph, op):
         elif op.type in shapes.UNCHECKED:
             return []
         else:  # an op that the file brings itself says what it makes (`_check_definition`)
-            shape, data_type, bit_width = op.attrs["shape"], *shapes.parse_data_type(op.attrs["data_type"])
+            shape, (data_type, bit_width) = op.attrs["shape"], shapes.parse_data_type(op.attrs["data_type"])
     except shapes.ShapeError as error:
         return [f"op {op.name!r} ({op.type}): {error}"]
     problems = []
