@@ -161,3 +161,16 @@ def test_windows_too_deep_for_the_banks_go_slice_by_slice(size):
         np.testing.assert_array_equal(found, expected)
     slices = {piece.groups for piece in job.pieces.values() if piece.op == x.name}
     assert len(slices) > 1 and max(end for _, end in slices) == -(-2045 // {"B512": 8, "B4096": 16}[size])
+
+
+def test_fields_at_their_ends():
+    """More taps than one LOAD can count, more channel groups than one ALU can."""
+    builder = JobBuilder((34, 36, 5), 0)
+    deep = JobBuilder((1, 2, 2085), 0)
+    for made, output in (
+        (builder, builder.depthwise(builder.input, (34, 36), activation="RELU")),
+        (deep, deep.pool(deep.input, "avg_pool", (1, 2), (1, 1))),
+    ):
+        job, images = made.job(output), made.images(2)
+        (found,) = Simulator(program(job, FINGERPRINTS["B512"])[0]).run([images])
+        np.testing.assert_array_equal(found, run_job(job, images)[0])

@@ -5,12 +5,16 @@ import pytest
 from test_native_xmodel import SIZES, Builder
 
 from dpuflow.base.errors import UserError
+from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.isa.machine import machine_for
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native import limits
+from dpuflow.dpuczdx8g.native.generator import Generator
+from dpuflow.dpuczdx8g.native.lowering import lower_subgraph
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
-from dpuflow.network import Layer, Network
+from dpuflow.network import Layer, Network, QuantizedNetwork
 
 
 def layer(op, shape, kernel, stride=(1, 1), dilation=(1, 1), channels=None):
@@ -54,6 +58,43 @@ def test_what_is_not_refused_is_taken_on_every_size():
                 size,
                 network.layers[1],
             )
+
+
+def random_layer(random):
+    """A network of one random layer, among them windows as large as the fields allow."""
+    op = str(random.choice(["conv", "depthwise_conv", "max_pool", "avg_pool"]))
+    height, width = (int(2 ** random.uniform(0, 8)) for _ in "hw")
+    channels = int(2 ** random.uniform(0, min(11.2, 18 - np.log2(height * width))))
+    most = 16 if op == "conv" else 256
+    kernel = [min(int(2 ** random.uniform(0, np.log2(most + 1))), size) for size in (width, height)]
+    if random.random() < 0.3:
+        kernel = [min(width, most), min(height, most)]
+    stride = [int(random.integers(1, min(8, size) + 1)) for size in kernel]
+    outputs = int(2 ** random.uniform(0, 7)) if op == "conv" else channels
+    return layer(op, (height, width, channels), tuple(kernel), tuple(stride), channels=outputs)
+
+
+def test_whatever_is_not_refused_has_code():
+    """Single layers at random: the answer by shapes against the generator itself."""
+    random, refused = np.random.default_rng(0), 0
+    for number in range(250):
+        network, target = random_layer(random), get_target(f"DPUCZDX8G_ISA1_{SIZES[number % 8]}")
+        if limits.check(network, target):
+            refused += 1
+            continue
+        one, weights = network.layers[1], {}
+        if "conv" in one.op:
+            (kw, kh), inputs = one.attrs["kernel"], network.layers[0].shape[2]
+            shape = (one.shape[2], kh, kw, inputs) if one.op == "conv" else (1, kh, kw, inputs)
+            weights = {"it": (np.zeros(shape, np.int8), 4)}
+        quantized = QuantizedNetwork(network, {"x": 4, "it": 4}, weights, {}, {"subtract": 0, "divide": 1})
+        graph = lower(quantized, target)
+        (subgraph,) = graph.subgraphs("DPU")
+        generator = Generator(
+            machine_for(target.fingerprint, target.name), lower_subgraph(graph, subgraph).job
+        )
+        assert generator.generate()[-1].name == "END"
+    assert 0 < refused < 60
 
 
 def test_more_than_the_add_instruction_takes():

@@ -15,6 +15,7 @@ from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
 from dpuflow.dpuczdx8g.native.operations import KINDS, OUTPUT, WORKSPACE, FeatureMap
 from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import (
+    CHANNEL_GROUPS,
     STRIDE_OUT,
     channel_slices,
     fits_whole,
@@ -263,9 +264,9 @@ class Generator:
     def _chunks(self, op):
         """[start, end) channel groups that one ALU instruction handles."""
         groups = self.machine.groups(op.inputs[0].shape[2])
-        limit = groups
+        limit = min(groups, CHANNEL_GROUPS)
         if op.kind == "depthwise":
-            limit = max(1, min(groups, BANK_DEPTH // (op.kernel[0] * op.kernel[1])))
+            limit = max(1, min(limit, BANK_DEPTH // (op.kernel[0] * op.kernel[1])))
             if op.kernel[0] * op.kernel[1] > BANK_DEPTH:
                 raise UserError(
                     f"{op.name}: a depthwise kernel of {op.kernel[1]}x{op.kernel[0]} is too large"

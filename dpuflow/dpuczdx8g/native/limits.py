@@ -12,7 +12,7 @@ from dpuflow.compiler.target_check import Finding
 from dpuflow.compiler.workload import map_shape
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.dpuczdx8g.native.operations import FeatureMap, Operation
-from dpuflow.dpuczdx8g.native.tiling import TooLargeError, channel_slices, tiles
+from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, TooLargeError, channel_slices, tiles
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.ops import OPERATORS
 
@@ -75,10 +75,14 @@ def _window(kind):
 
 
 def _add(network, layer, machine):
-    if len(layer.inputs) <= MOST_ADDED:
-        return []
-    reason, remedy = "operands of the add instruction", "add in two steps"
-    return [_finding(layer, "inputs", len(layer.inputs), f"at most {MOST_ADDED}", reason, remedy)]
+    channels, most = map_shape(layer.shape)[2], CHANNEL_GROUPS * machine.channels
+    if len(layer.inputs) > MOST_ADDED:
+        reason, remedy = "operands of the add instruction", "add in two steps"
+        return [_finding(layer, "inputs", len(layer.inputs), f"at most {MOST_ADDED}", reason, remedy)]
+    if channels > most:
+        reason = f"channel counters reach {CHANNEL_GROUPS} groups of {machine.channels}"
+        return [_finding(layer, "channels", channels, f"at most {most}", reason, "use fewer channels")]
+    return []
 
 
 def _concat(network, layer, machine):

@@ -7,11 +7,12 @@ from dpuflow.dpuczdx8g.isa.addressing import PASSES
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
 from dpuflow.dpuczdx8g.native.operations import CHANNELWISE
 from dpuflow.dpuczdx8g.native.placement import ceil_div
+from dpuflow.dpuczdx8g.native.writer import LENGTH
 
 ROW_ENTRIES = 1024
 """Entries per stored row that every jump_*_endl field can express."""
-LENGTH = 1024
-"""Pixels per row that LOAD, SAVE and CONV can express."""
+CHANNEL_GROUPS = 256
+"""Channel groups that one CONV, ALU or ELEW can express."""
 STRIDE_OUT = 4
 """Rows per bank that CONV can write (docs/reference/instruction-set.md)."""
 

@@ -20,6 +20,8 @@ EXEC_MODES = {
 }
 
 
+LENGTH = 1024
+"""Pixels (of parameters: taps) that one LOAD, SAVE or CONV can express."""
 VALID_MAX = 15
 """Greatest pad_bottom and pad_right of CONV; a kernel has at most one row (column) more."""
 
@@ -93,17 +95,19 @@ class Writer:
 
     def load_parameters(self, bank, address, ddr, length, channels, jump_read=None):
         """REG_0 -> a weight or bias bank: `length` runs of `channels` bytes."""
-        self.add(
-            "LOAD",
-            bank_id=bank,
-            bank_addr=address % BANK_DEPTH,
-            jump_write=self.machine.groups(channels),
-            jump_read=jump_read or channels,
-            length=length,
-            channel=channels,
-            reg_id=0,
-            ddr_addr=ddr,
-        )
+        entries, jump = self.machine.groups(channels), jump_read or channels
+        for first in range(0, length, LENGTH):
+            self.add(
+                "LOAD",
+                bank_id=bank,
+                bank_addr=(address + first * entries) % BANK_DEPTH,
+                jump_write=entries,
+                jump_read=jump,
+                length=min(LENGTH, length - first),
+                channel=channels,
+                reg_id=0,
+                ddr_addr=ddr + first * jump,
+            )
 
     # computing
 
