@@ -79,7 +79,7 @@ def prove_equal(path, original, copied, image_shape):
     for x in (noise, np.float32(255) * np.abs(noise)):
         found = second(x)
         expected, nudged = (
-            _as_copied(first(v if len(shape) == 4 else v.reshape(len(v), *shape[1:])), found)
+            _as_copied(_answers(path, first, v if len(shape) == 4 else v.reshape(len(v), *shape[1:])), found)
             for v in (x, (x * nudge).astype(np.float32))
         )
         difference, rounding = (float(np.abs(expected - other).max()) for other in (found, nudged))
@@ -89,6 +89,17 @@ def prove_equal(path, original, copied, image_shape):
                 f"{path}: the model rebuilt for inference differs from the original by {difference:.1e}; "
                 "this is a defect of dpuflow: please report it with the model's layers"
             )
+
+
+def _answers(path, predict, x):
+    """What the original answers; a damaged configuration may load and fail only here, in any way."""
+    try:
+        return predict(x)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{path}: Keras loads this model but cannot run it ({reason[-1].strip()[:300]})"
+        ) from None
 
 
 def _as_copied(values, like):
