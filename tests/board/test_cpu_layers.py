@@ -12,7 +12,7 @@ from dpuflow.board.bundle import Bundle
 from dpuflow.board.compare import board_record, read_board_predictions
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.compiler.reference import lower
-from dpuflow.device.targets import get_target
+from dpuflow.device.targets import get_target, load_targets
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native.compile import compile_graph
 from dpuflow.dpuczdx8g.native.report import compile_native
@@ -143,3 +143,25 @@ def test_the_vendors_file_with_two_dpu_subgraphs(shared, tmp_path):
     outputs = read_board_predictions(tmp_path / "out" / "predictions.csv")[2]
     logits = IsaRunner(tmp_path / "m.xmodel").logits(input_table(**scaling, fix_point=-2)[pixels])
     assert np.array_equal(outputs, logits) and len(np.unique(outputs)) > 20
+
+
+@pytest.mark.parametrize(
+    ("stem", "dpu", "devices"),
+    [
+        ("mnistdense_28_tf2_b512_2.5", "DPUCZDX8G_ISA1_B512", ["CPU", "DPU", "CPU"]),
+        ("mnist_28_pt_b4096_2.5", "DPUCZDX8G_ISA1_B4096", ["DPU", "CPU"]),
+    ],
+)
+def test_classifiers_of_other_people(stem, dpu, devices, shared, tmp_path):
+    """The vendor's compiler reshapes the input of a dense first layer on the CPU, in front of the DPU."""
+    path = shared(f"golden/wild/{stem}.xmodel")
+    target = load_targets(extra={"t": {"dpu": dpu, "release": "2.5"}})["t"]
+    random = np.random.default_rng(9)
+    pixels, labels = random.integers(0, 256, (30, 28, 28, 1), dtype=np.uint8), random.integers(0, 10, 30)
+    scaling = {"subtract": 0.0, "divide": 255.0}
+    bundle.build(tmp_path / "b.tar", path, pixels, labels, CLASSES, target, "test", scaling=scaling)
+    report = run(tmp_path / "b.tar", tmp_path / "out", {"runs": 1, "warmup": 0}, target, batch=30)
+    assert [part["device"] for part in report["timing"]["parts"]] == devices
+    record = board_record(tmp_path / "out", tmp_path / "b.tar")
+    assert record["agreement_with_emulator"]["different_outputs"] == 0
+    assert len(np.unique(read_board_predictions(tmp_path / "out" / "predictions.csv")[2])) > 20
