@@ -74,7 +74,7 @@ def describe(xmodel, images, labels, class_names, target, split, scaling=None):
                 f"{target.fingerprint:#x}; compile it for this target"
             )
     require_known(graph, xmodel)
-    emulator = Emulator(graph)
+    emulator = Emulator(graph, use_native=False)  # nothing is run: no kernels to compile
     source, output = emulator.input.tensor, describe_output(emulator)
     parts, parameters = describe_parts(emulator, (output["value"], output["final"]))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != source.shape[1:]:
