@@ -52,6 +52,12 @@ class Weighted(Operator):
         """Axes of the weights that one output channel sums over."""
         return tuple(i for i in range(weights.ndim) if i != self.output_axis % weights.ndim)
 
+    def largest(self, sizes: Sequence[float], weights: Array = None, bias: Array = None) -> float | None:
+        """Every input as large as it may be, with the weight's sign."""
+        values = given(weights)
+        sums = np.abs(values).sum(axis=self.sum_axes(values), dtype=np.float64) * sizes[0]
+        return float((sums + (0 if bias is None else np.abs(bias))).max())
+
     def preactivation(self, x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Sums and bias in float32, before the activation."""
         out = self.linear(x, weights)

@@ -41,6 +41,10 @@ class Add(Operator):
         """Float32 semantics."""
         return arithmetic.activate(sum(inputs[1:], start=inputs[0].copy()), self.activation)
 
+    def largest(self, sizes: Sequence[float], weights: Array = None, bias: Array = None) -> float | None:
+        """All at once."""
+        return sum(sizes)
+
     def shifts(self, fix_points: Sequence[int], fix_out: int) -> Shifts:
         """shift_read between the inputs, shift_write to the output."""
         least = min(fix_points)

@@ -86,6 +86,12 @@ class Operator(ABC):
             raise NotImplementedError(f"{self.kind}: the shifts between its inputs are not said")
         return {}
 
+    def largest(self, sizes: Sequence[float], weights: Array = None, bias: Array = None) -> float | None:
+        """Bound of |output| for inputs of at most these sizes; None: its inputs' grid holds it."""
+        if self.moves_bytes:
+            return None
+        raise NotImplementedError(f"{self.kind}: how large its output may be is not said")
+
     def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """How often the channels of x * scale + offset in front of it stand behind it (0: they cannot)."""
         return 0

@@ -65,6 +65,10 @@ class AveragePool(Window):
         """Global pooling rescales, so its two sides are free (docs/reference/numerics.md, "Pooling")."""
         return not self.is_global(inputs[0])
 
+    def largest(self, sizes: Sequence[float], weights: Array = None, bias: Array = None) -> float | None:
+        """A mean is no larger than what it is of."""
+        return None
+
     def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """Not with padding, which counts as zero behind the offset and not in front of it."""
         return 0 if any(self.pad) else 1

@@ -8,8 +8,10 @@ the vendor's TF2 tool leaves it out of the alignment, too).
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import (
     ADD_GUARD_BITS,
+    INT8_MIN,
     RELU6_FIX_POINT,
     SHIFT_BIAS_RANGE,
     SHIFT_CUT_RANGE,
@@ -18,7 +20,7 @@ from dpuflow.base.numerics import (
     quantize,
 )
 from dpuflow.network import WEIGHTED
-from dpuflow.quantize.positions import ANY_POSITION
+from dpuflow.quantize.positions import ANY_POSITION, non_overflow
 
 
 def shares(network, layer):
@@ -56,27 +58,70 @@ def share_positions(network, positions):
     """Give every group one position, in place; returns the changes.
 
     A group takes the position of its last tensor (behind pooling, which is what the next layer
-    reads), with a concatenation the smallest of its members.
+    reads), with a concatenation the smallest of its members. A tensor that is all zero has no say.
     """
     report = []
     for members in position_groups(network):
         joined = any(network[name].op == "concat" for name in members)
-        position = min(positions[name] for name in members) if joined else positions[members[-1]]
+        position = positions[members[-1]]
+        if joined or position == ANY_POSITION:
+            position = min(positions[name] for name in members)
         for name in members:
             _set(positions, name, position, report, f"shares its position with {members[-1]}")
     return report
+
+
+def place_silent(network, positions):
+    """Give every tensor that was zero on all calibration images a position, in place; returns the changes.
+
+    Nothing is known of its size, so it takes the coarsest one at which nothing can saturate: that of
+    the largest value which the float layer may give, its inputs being what their positions hold.
+    """
+    report, silent = [], {name for name, position in positions.items() if position == ANY_POSITION}
+    groups = {name: members for members in position_groups(network) for name in members}
+    changed = bool(silent)
+    while changed:
+        changed = False
+        for layer in network.layers:
+            if layer.name not in silent:
+                continue
+            position = _coarse_enough(layer, [positions[name] for name in layer.inputs])
+            if position < positions[layer.name]:
+                changed = True
+                for name in groups[layer.name]:
+                    _set(positions, name, position, report, "zero on all calibration images")
+    return report
+
+
+def _coarse_enough(layer, fixes):
+    """Position at which a layer's output does not saturate, whatever its inputs are."""
+    sizes = [float(np.ldexp(-INT8_MIN, -fix)) for fix in fixes]
+    largest = layer.operator.largest(sizes, layer.weights, layer.bias)
+    if largest is None or largest == 0:
+        return min(fixes)
+    position = non_overflow(-largest, largest)
+    # 6 fits there, and the DPU's clamp means it
+    return max(position, RELU6_FIX_POINT) if layer.attrs.get("activation") == "RELU6" else position
 
 
 def raise_relu6(network, positions):
     """Give every group with a ReLU6 in it at least the position at which the DPU's clamp means 6.0.
 
     In place; returns the changes. A ReLU6's own choice is never below (6.0 fits there), but a
-    concatenation may ask for less range than that.
+    concatenation may ask for more range than that: for twice as much it saturates a little, beyond
+    that it is refused (UserError).
     """
     report = []
     for members in position_groups(network):
         clamped = [name for name in members if network[name].attrs.get("activation") == "RELU6"]
         if clamped and positions[clamped[0]] < RELU6_FIX_POINT:
+            if positions[clamped[0]] < RELU6_FIX_POINT - 1:
+                others = ", ".join(name for name in members if name not in clamped)
+                raise UserError(
+                    f"layer {clamped[0]!r}: its ReLU6 shares one scale with {others}, which reach "
+                    f"{128 * 2.0 ** -positions[clamped[0]]:g}; the DPU's ReLU6 clamps at 6 only on a scale "
+                    f"that ends at {128 / 2**RELU6_FIX_POINT:g}: use ReLU there"
+                )
             why = f"below {RELU6_FIX_POINT} the DPU's ReLU6 ({clamped[0]}) clamps above 6"
             for name in members:
                 _set(positions, name, RELU6_FIX_POINT, report, why)
@@ -119,6 +164,60 @@ def _bound_add(layer, network, positions, groups, report):
     for name in finest_last[1:]:
         if not exact():
             lower(name, least + ADD_GUARD_BITS)
+
+
+def fit_shifts(network, positions, weights, biases):
+    """Bring shift_cut, shift_bias and additions into their ranges, in place, so that nothing saturates.
+
+    shift_cut = fix_in + fix_w - fix_out, shift_bias = fix_in + fix_w - fix_bias. Only ever lowers
+    positions: weights finer than the accumulator's 16 bits below output or bias, outputs finer than the
+    accumulator's own unit (which lose nothing by it), biases finer than that. A ReLU6 stays where its
+    clamp means 6; there the weights are raised by one, as the vendor does, and beyond that the layer
+    is refused (UserError). Returns the changes.
+    """
+    report, groups = [], {name: members for members in position_groups(network) for name in members}
+    layers = [layer for layer in network.layers if layer.op in WEIGHTED]
+    while True:
+        before = len(report)
+        for layer in layers:
+            _lower_weights(layer, positions, weights, biases, report)
+            _lower_output(layer, network, positions, weights, groups, report)
+        report += bound_adds(network, positions)
+        if len(report) == before:
+            break
+    for layer in layers:
+        unit = positions[layer.inputs[0]] + weights[layer.name][1]
+        if positions[layer.name] > unit - SHIFT_CUT_RANGE[0] + 1:
+            raise UserError(
+                f"layer {layer.name!r}: its ReLU6 reads sums in steps of {2.0**-unit:g}, too coarse for "
+                f"values up to 6 in steps of {2.0**-RELU6_FIX_POINT:g}; its weights or inputs are too large: "
+                "check the input scaling, or train with weight decay"
+            )
+    # what is left: biases finer than the unit, and a step that a ReLU6 held up
+    return report + repair_shifts(network, positions, weights, biases)
+
+
+def _lower_weights(layer, positions, weights, biases, report):
+    fix_in, old = positions[layer.inputs[0]], weights[layer.name][1]
+    bias = biases.get(layer.name, (None, ANY_POSITION))[1]
+    highest = positions[layer.name] + SHIFT_CUT_RANGE[1]
+    if bias != ANY_POSITION:
+        highest = min(highest, bias + SHIFT_BIAS_RANGE[1])
+    if old == ANY_POSITION:  # all zero: any shift will do
+        position = min(positions[layer.name] + SHIFT_CUT_RANGE[0], highest) - fix_in
+        weights[layer.name] = (np.zeros(layer.weights.shape, np.int8), position)
+    elif fix_in + old > highest:
+        position = highest - fix_in
+        report.append(_change(f"{layer.name}/weights", old, position, "finer than output or bias can tell"))
+        weights[layer.name] = (quantize(layer.weights, position, "STD_ROUND"), position)
+
+
+def _lower_output(layer, network, positions, weights, groups, report):
+    unit = positions[layer.inputs[0]] + weights[layer.name][1] - SHIFT_CUT_RANGE[0]
+    relu6 = any(network[name].attrs.get("activation") == "RELU6" for name in groups[layer.name])
+    if positions[layer.name] > unit and not (relu6 and unit < RELU6_FIX_POINT):
+        for name in groups[layer.name]:
+            _set(positions, name, unit, report, f"finer than the sums of {layer.name}")
 
 
 def align_as_vendor(network, positions):

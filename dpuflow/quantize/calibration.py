@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 
+from dpuflow.base.errors import about
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.quantize import engine
 from dpuflow.quantize.positions import ANY_POSITION, choose_activation, choose_weights
@@ -26,7 +27,8 @@ def quantize_parameters(network, method):
             continue
         for table, value in ((weights, layer.weights), (biases, layer.bias)):
             if value is not None:
-                position = choose_weights(value, method)
+                with about(f"layer {layer.name!r}"):
+                    position = choose_weights(value, method)
                 table[layer.name] = (quantize(value, position, "STD_ROUND"), position)
     return weights, biases
 
@@ -63,7 +65,8 @@ def batch_positions(network, weights, biases, x, method, input_method="non_overf
             positions[layer.name] = fixes[0]
             return engine.float_layer(layer, inputs)
         real = real_output(layer, inputs, fixes, weights.get(layer.name), biases.get(layer.name))
-        positions[layer.name] = position = choose_activation(real, method)
+        with about(f"layer {layer.name!r}"):
+            positions[layer.name] = position = choose_activation(real, method)
         return to_grid(real, position)
 
     positions[network.input.name] = choose_activation(x, input_method)
@@ -75,7 +78,8 @@ def batch_positions(network, weights, biases, x, method, input_method="non_overf
 def vote(network, weights, biases, images, method, batch, input_method="non_overflow"):
     """Most frequent position per activation over batches of `batch` images (ties: the smaller).
 
-    images : float32 (N, H, W, C), network input values. The last batch may be short.
+    images : float32 (N, H, W, C), network input values. The last batch may be short. A batch on which
+    an output is zero everywhere does not count unless all are (`ANY_POSITION`, `alignment.place_silent`).
     Returns (positions, votes): votes is layer name -> {position: number of batches}.
     """
     counts = {}
@@ -83,5 +87,5 @@ def vote(network, weights, biases, images, method, batch, input_method="non_over
         x = images[start : start + batch]
         for name, position in batch_positions(network, weights, biases, x, method, input_method).items():
             counts.setdefault(name, Counter())[position] += 1
-    positions = {name: min(c, key=lambda p, c=c: (-c[p], p)) for name, c in counts.items()}
+    positions = {name: min(c, key=lambda p, c=c: (p == ANY_POSITION, -c[p], p)) for name, c in counts.items()}
     return positions, {name: dict(sorted(c.items())) for name, c in counts.items()}

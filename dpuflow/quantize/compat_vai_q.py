@@ -29,6 +29,7 @@ def choose_positions(network, images, method, batch, equalize=False):
     weights, biases = calibration.quantize_parameters(network, method)
     positions, votes = calibration.vote(network, weights, biases, images, method, batch)
     adjustments = alignment.align_as_vendor(network, positions)
+    adjustments += alignment.place_silent(network, positions)
     adjustments += alignment.repair_shifts(
         network, positions, weights, biases, bias_range=alignment.vendor_bias_range
     )

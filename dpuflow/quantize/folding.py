@@ -182,12 +182,13 @@ class Folder:
             if not readers:
                 return False
             self.layers = [layer for layer in self.layers if layer is not norm]
+            for reader in readers:  # all at once: who else reads the source decides what may become of it
+                reader.inputs = [source if i == norm.name else i for i in reader.inputs]
             for k, reader in enumerate(readers):
                 piece = copy.deepcopy(norm)
                 if k:
                     piece.name = f"{norm.name}/{k}"
                     self.take(arithmetic.copy_norm, norm.name, piece.name)
-                reader.inputs = [source if i == norm.name else i for i in reader.inputs]
                 if reader.inputs.count(source) != 1 or not self._absorb_or_swap(piece, reader, pending):
                     return False
         return True

@@ -18,7 +18,7 @@ from dpuflow.base.numerics import (
 )
 from dpuflow.network import WEIGHTED, QuantizedNetwork
 from dpuflow.quantize import engine
-from dpuflow.quantize.alignment import bound_adds, position_groups, repair_shifts
+from dpuflow.quantize.alignment import fit_shifts, position_groups
 from dpuflow.quantize.calibration import real_output, to_grid
 from dpuflow.quantize.positions import ANY_POSITION, CANDIDATES, choose_weights, non_overflow, squared_error
 
@@ -55,8 +55,7 @@ class Candidate:
         for name, free in self.free_bias.items():
             if names is not None and name not in names:
                 continue
-            layer = quantized.network[name]
-            unit = quantized.fix_points[layer.inputs[0]] + quantized.weights[name][1]
+            layer, unit = quantized.network[name], self.unit(name)
             low, high = unit - SHIFT_BIAS_RANGE[1], unit - SHIFT_BIAS_RANGE[0]
             position = high if free == ANY_POSITION else min(max(free, low), high)
             if name not in quantized.biases or quantized.biases[name][1] != position:
@@ -85,20 +84,31 @@ class Candidate:
         relu6 = layer.attrs.get("activation") == "RELU6"
         if relu6 and quantized.fix_points[name] < RELU6_FIX_POINT:
             return False
-        return name not in quantized.weights or (
-            SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]
-        )
+        if name not in quantized.weights:
+            return True
+        unit, free = self.unit(name), self.free_bias.get(name, ANY_POSITION)
+        if free != ANY_POSITION and unit - free > SHIFT_BIAS_RANGE[1]:
+            return False  # the bias would have to saturate
+        return SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]
+
+    def unit(self, name):
+        """Position of a weighted layer's accumulator, fix_in + fix_w."""
+        quantized = self.quantized
+        return quantized.fix_points[quantized.network[name].inputs[0]] + quantized.weights[name][1]
 
     def adjust(self):
-        """Bound what the moves so far left too far apart for an exact addition; returns the changes."""
+        """Bring what the moves left out of range into it (`alignment.fit_shifts`); returns the changes.
+
+        Biases start from the positions that they would choose, and none of their moves is told.
+        """
         quantized = self.quantized
-        changes = bound_adds(quantized.network, quantized.fix_points)
-        if changes:
-            changes += repair_shifts(
-                quantized.network, quantized.fix_points, quantized.weights, quantized.biases
-            )
-            self.refresh()
-        return changes
+        biases = {
+            name: (quantize(quantized.network[name].bias, position, "STD_ROUND"), position)
+            for name, position in self.free_bias.items()
+        }
+        changes = fit_shifts(quantized.network, quantized.fix_points, quantized.weights, biases)
+        self.refresh()
+        return [change for change in changes if not change["tensor"].endswith("/bias")]
 
     def allowed(self):
         """Whether every layer fits."""
@@ -301,6 +311,9 @@ def _choose_weight_position(candidate, layer, inputs, reference):
     best = min(errors, key=errors.get)
     fix_in, fix_out = (candidate.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
     low, high = (limit + fix_out - fix_in for limit in SHIFT_CUT_RANGE)
+    free = candidate.free_bias.get(layer.name, ANY_POSITION)
+    if free != ANY_POSITION:
+        high = min(high, free + SHIFT_BIAS_RANGE[1] - fix_in)
     candidate.set_weights(layer.name, min(max(best, low), high))
 
 

@@ -8,20 +8,31 @@ import math
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 
 METHODS = ("non_overflow", "min_diffs")
 CANDIDATES = 5
 ANY_POSITION = 127
 """What the vendor's tool returns for an all-zero tensor: any position would do."""
+COARSEST, FINEST = -56, 60
+"""Bounds of positions from a range. Beyond 2**63 squares leave float32: refused. What is smaller than
+2**-60 counts as zero, and CANDIDATES finer positions still fit into a file (`network.check`)."""
 
 
 def non_overflow(smallest, largest):
-    """Position from a tensor's range: floor(log2(1 / max(min / -128.5, max / 127.5)))."""
+    """Position from a tensor's range: floor(log2(1 / max(min / -128.5, max / 127.5))), at most FINEST.
+
+    UserError for a range that is infinite, no number, or would need less than COARSEST.
+    """
     step = max(float(smallest) / (INT8_MIN - 0.5), float(largest) / (INT8_MAX + 0.5))
-    if step <= 0 or not math.isfinite(step):
-        return ANY_POSITION
-    return math.floor(-math.log2(step))
+    if not math.isfinite(smallest + largest) or step > 2.0**-COARSEST:
+        raise UserError(
+            f"values from {smallest:g} to {largest:g}; the quantizer takes up to "
+            f"{INT8_MAX * 2.0**-COARSEST:.0e}: the network has diverged in training, or its input scaling is "
+            "another one"
+        )
+    return ANY_POSITION if step <= 0 else min(math.floor(-math.log2(step)), FINEST)
 
 
 def choose_activation(x, method, where=None):

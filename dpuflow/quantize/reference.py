@@ -129,6 +129,11 @@ class Run:
     """
 
     def __init__(self, network, images, settings, input_scaling, memo=None):
+        if np.min(images) == np.max(images):
+            raise UserError(
+                f"calibration images: every pixel of all {len(images)} is {np.max(images):g}, which tells "
+                "nothing of the network's ranges; give images as the network will see them"
+            )
         self.settings, self.input_scaling = settings, input_scaling
         self.memo = memo or Memo()
         self.steps, self.votes, self.adjustments = [], {}, []
@@ -212,9 +217,9 @@ class Run:
         weights, biases = calibration.quantize_parameters(network, method)
         positions, votes = calibration.vote(network, weights, biases, self.x, method, batch)
         adjustments = alignment.share_positions(network, positions)
+        adjustments += alignment.place_silent(network, positions)
         adjustments += alignment.raise_relu6(network, positions)
-        adjustments += alignment.bound_adds(network, positions)
-        adjustments += alignment.repair_shifts(network, positions, weights, biases)
+        adjustments += alignment.fit_shifts(network, positions, weights, biases)
         return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
 
     def _equalized(self):
@@ -224,7 +229,11 @@ class Run:
             return plain
         sweeps, before = self.settings["equalization"]["sweeps"], (self.votes, self.adjustments)
         network, pairs = self._once("equalize", self.network, lambda: self._equalize(sweeps), sweeps)
-        other = self._positions("positions", network, self._own_positions)
+        try:
+            other = self._positions("positions", network, self._own_positions)
+        except UserError as error:  # it made a range that plain quantization does not have
+            self.steps.append({**self.steps[-1], "step": "equalization", "kept": False, "why": str(error)})
+            return plain
         measured, plainly = self.steps.pop(), self.steps[-1]
         kept = measured["divergence"] < plainly["divergence"]
         self.steps.append({**measured, "step": "equalization", "kept": kept, "pairs": pairs})

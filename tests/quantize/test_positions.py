@@ -127,10 +127,10 @@ def test_relu6_never_lies_below_the_position_where_its_clamp_means_6():
         Layer("cat", "concat", ["a", "b"], (4, 4, 2), {"axis": 3}),
         Layer("c", "conv", ["cat"], (4, 4, 1), conv("RELU6")),
     ]
-    positions = {"x": 1, "a": 2, "b": 2, "cat": 2, "c": 6}
+    positions = {"x": 1, "a": 3, "b": 3, "cat": 3, "c": 6}
     changes = raise_relu6(Network("n", layers), positions)
     assert positions == {"x": 1, "a": 4, "b": 4, "cat": 4, "c": 6}
-    assert [(c["tensor"], c["from"], c["to"]) for c in changes] == [("a", 2, 4), ("b", 2, 4), ("cat", 2, 4)]
+    assert [(c["tensor"], c["from"], c["to"]) for c in changes] == [("a", 3, 4), ("b", 3, 4), ("cat", 3, 4)]
 
 
 def add_network(*inputs, group=()):
