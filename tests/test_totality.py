@@ -43,7 +43,7 @@ from dpuflow.xir import Graph, shapes, validate
 from dpuflow.xir.opdefs import TABLE
 
 MADE_UP = "made_up"
-IMAGES = np.zeros((2, 13, 11, 3), np.float32)
+IMAGES = np.random.default_rng(0).normal(size=(2, 13, 11, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
