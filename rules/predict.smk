@@ -1,4 +1,4 @@
-# A user's own PNG and JPG files -> letters, by the emulated board of each run
+# A user's own pictures -> letters, by the emulated board of each run
 
 from dpuflow.predict.find import find_pictures
 
@@ -22,6 +22,7 @@ rule predict_pictures:
         images=lambda w: PICTURES or NOT_GIVEN,
     output:
         predictions=made.PREDICTED,
+        skipped=made.SKIPPED_PICTURES,
         page=report(
             made.PREDICTED_PAGE,
             caption="../report/predictions.rst",
@@ -51,8 +52,32 @@ rule predict_pictures:
         "../scripts/predict.py"
 
 
+# like the gates: pictures that cannot be read make a job fail, and the answers for the others are there to be read
+rule accept_pictures:
+    message:
+        "See that no picture was left out."
+    input:
+        skipped=sorted({made.of(made.SKIPPED_PICTURES, run) for run in RUNS}),
+    output:
+        accepted=made.ACCEPTED_PICTURES,
+    log:
+        made.log("predict", "accept_pictures"),
+    benchmark:
+        made.times("predict", "accept_pictures")
+    resources:
+        mem_mb=growing(500),
+        runtime=5,
+    conda:
+        "../envs/dpuflow.yaml"
+    script:
+        "../scripts/accept_pictures.py"
+
+
 rule predict:
     message:
         "The answers for your pictures are in results/predict/."
     input:
         sorted({made.of(made.PREDICTED_PAGE, run) for run in RUNS}),
+        made.ACCEPTED_PICTURES,
+        # here, too: without pictures the answers for those of last time would pass for good
+        [] if PICTURES else NOT_GIVEN,

@@ -1,15 +1,16 @@
-"""A user's own PNG and JPG files through the emulated board -> predictions.csv, predictions.html."""
+"""A user's own pictures through the emulated board -> predictions.csv, predictions.html, skipped.json."""
 
 from pathlib import Path
 
 import numpy as np
 
-from dpuflow.base.files import sha256, write_text
+from dpuflow.base.errors import UserError
+from dpuflow.base.files import sha256, write_json, write_text
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator
 from dpuflow.predict.answers import answers_csv, answers_page, best_classes
 from dpuflow.predict.find import find_pictures, short_names
-from dpuflow.predict.picture_files import read_picture
+from dpuflow.predict.picture_files import read_pictures
 from dpuflow.workflow.scripting import log, run
 
 
@@ -19,21 +20,28 @@ def main(snakemake):
     paths = find_pictures([given] if isinstance(given, str) else list(given))
     dataset = read_dataset(snakemake.input.dataset)
     invert = params.get("invert", False)
-    pictures = [read_picture(path, dataset.shape, invert) for path in paths]
+    read, faults = read_pictures(paths, dataset.shape, invert)
+    if not read:
+        raise UserError("; ".join(faults.values()))
+    short = dict(zip(paths, short_names(paths), strict=True))
+    skipped = [text.replace(path, short[path], 1) for path, text in faults.items()]
+    names, pictures = [short[path] for path in read], list(read.values())
     with Emulator(snakemake.input.xmodel, threads=snakemake.threads) as emulator:
         scores = emulator.run(emulator.quantize_input(np.stack([picture.pixels for picture in pictures])))
         softmax = emulator.outputs[0].type == "softmax"
     answers = best_classes(scores, dataset.class_names, params.get("top", 3))
-    names = short_names(paths)
     facts = {
         **(params.get("run") or {}),
         "xmodel": Path(snakemake.input.xmodel).name,
         "xmodel_sha256": sha256(snakemake.input.xmodel),
     }
     write_text(snakemake.output.predictions, answers_csv(names, answers))
-    write_text(snakemake.output.page, answers_page(names, pictures, answers, facts, softmax, invert))
+    write_text(snakemake.output.page, answers_page(names, pictures, answers, facts, softmax, invert, skipped))
+    write_json(snakemake.output.skipped, {"read": len(names), "skipped": skipped})
     for name, best in zip(names, answers, strict=True):
         log.info("%s: %s", name, ", ".join(f"{a['name']} {a['score']:.3f}" for a in best))
+    for fault in skipped:
+        log.warning("skipped: %s", fault)
     log.info("emulated board, %d pictures: %s", len(names), snakemake.output.page)
 
 

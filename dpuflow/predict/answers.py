@@ -6,13 +6,12 @@ import io
 import numpy as np
 import pandas as pd
 
+from dpuflow.predict.picture_files import KEPT_SIDE
 from dpuflow.report.images import data_uri
 from dpuflow.report.page import render
 
 SHOWN = 200
 """Pictures on the page; the table holds all."""
-LONGEST_SIDE = 360
-"""Pixels of an original on the page."""
 COLUMNS = ("image", "rank", "label", "name", "score")
 
 
@@ -39,17 +38,17 @@ def answers_csv(names, answers):
     return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
-def answers_page(names, pictures, answers, facts, softmax, invert):
+def answers_page(names, pictures, answers, facts, softmax, invert, skipped=()):
     """Self-contained HTML text: original, what the network saw, the best classes.
 
     pictures : list of `picture_files.Picture`; facts : mapping of what to say about the
-    network; softmax : whether the scores are those of a softmax.
+    network; softmax : whether the scores are those of a softmax; skipped : why files were left out.
     """
     cards = [
         {
             "name": name,
             "best": best,
-            "size": picture.original.size,
+            "size": picture.size,
             "original": _thumbnail(picture.original),
             "frame": _frame(picture),
             "seen": data_uri(picture.pixels),
@@ -63,6 +62,7 @@ def answers_page(names, pictures, answers, facts, softmax, invert):
         total=len(names),
         facts=facts,
         softmax=softmax,
+        skipped=list(skipped),
         invert=invert,
         shape={"height": height, "width": width, "grey": channels == 1},
     )
@@ -70,7 +70,7 @@ def answers_page(names, pictures, answers, facts, softmax, invert):
 
 def _frame(picture):
     """The crop in percent of the original: left, top, width, height."""
-    across, down = picture.original.size
+    across, down = picture.size
     left, top, right, bottom = picture.crop
     values = (left / across, top / down, (right - left) / across, (bottom - top) / down)
     return [f"{100 * value:.2f}" for value in values]
@@ -80,7 +80,7 @@ def _thumbnail(image):
     """Data URI of an image, shrunk: JPEG, but small ones as PNG, which keeps their pixels."""
     small = max(image.size) <= 96
     copy = image.copy()
-    copy.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    copy.thumbnail((KEPT_SIDE, KEPT_SIDE))
     stream = io.BytesIO()
     copy.save(stream, "PNG" if small else "JPEG", **({} if small else {"quality": 82}))
     kind = "png" if small else "jpeg"

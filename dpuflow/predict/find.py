@@ -4,12 +4,17 @@ import os
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.hints import absent
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".heic", ".heif", ".avif"),
+)
+"""Of pictures; the last three cannot be read, and that is said, not passed over."""
 
 
 def find_pictures(images):
-    """Sorted paths of the PNG and JPG files meant by the config key predict.images.
+    """Sorted paths of the picture files meant by the config key predict.images.
 
     images : a folder (searched at any depth, hidden files left out), a file, or a list of
         files and folders. UserError when it is missing or holds none, or
@@ -30,7 +35,7 @@ def _pictures_of(path):
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
-        raise UserError(f"predict.images: {path}: no such file or folder")
+        raise UserError(f"predict.images: {path}: {absent(path)}")
     files = sorted(
         file
         for file in path.rglob("*")
@@ -39,7 +44,7 @@ def _pictures_of(path):
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
     if not files:
-        raise UserError(f"predict.images: {path}: no {', '.join(SUFFIXES)} files in this folder")
+        raise UserError(f"predict.images: {path}: no {', '.join(SUFFIXES[:8])} files in this folder")
     return [str(file) for file in files]
 
 

@@ -44,6 +44,8 @@ BOARD_ACCURACY = f"results/{RUN}/board_accuracy.json"
 SEARCH_TABLE = f"results/{TRAINED}/quantizer_search.csv"
 SEARCH_PAGE = f"results/{TRAINED}/quantizer_search.html"
 PREDICTED = f"results/predict/{COMPILED}/predictions.csv"
+SKIPPED_PICTURES = f"results/predict/{COMPILED}/skipped.json"
+ACCEPTED_PICTURES = "results/predict/accepted.json"
 PREDICTED_PAGE = f"results/predict/{COMPILED}/predictions.html"
 
 GATE = f"results/{RUN}/gate.json"

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +9,7 @@ from PIL import Image
 
 from dpuflow.base.errors import UserError
 from dpuflow.predict.find import find_pictures, short_names
-from dpuflow.predict.picture_files import centred_crop, read_picture
+from dpuflow.predict.picture_files import centred_crop, read_picture, read_pictures
 
 GREY = (28, 28, 1)
 COLOUR = (28, 28, 3)
@@ -102,7 +105,7 @@ def test_palettes_are_resolved(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"just text", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_a_file_that_is_no_picture_is_named(tmp_path, content):
     (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"bad\.png: not a whole PNG or JPG image"):
+    with pytest.raises(UserError, match=r"bad\.png: not a whole PNG, JPG, WebP, TIFF, BMP or GIF image"):
         read_picture(tmp_path / "bad.png", GREY)
 
 
@@ -111,15 +114,100 @@ def test_a_file_that_is_no_picture_is_named(tmp_path, content):
 def test_a_truncated_picture_is_named(tmp_path, name):
     path = saved(noise(200, 200), tmp_path / name)
     path.write_bytes(path.read_bytes()[:-4000])
-    with pytest.raises(UserError, match=r"cut\.(png|jpg): not a whole PNG or JPG image"):
+    with pytest.raises(UserError, match=r"cut\.(png|jpg): not a whole PNG, JPG, WebP"):
         read_picture(path, GREY)
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.tif", "a.tiff", "a.bmp", "a.gif", "a.png"])
+def test_each_format_gives_the_same_pixels(tmp_path, name):
+    pixels = noise(28, 28)
+    options = {"lossless": True} if name.endswith("webp") else {}
+    saved(pixels, tmp_path / name, **options)
+    assert np.array_equal(read_picture(tmp_path / name, GREY).pixels[..., 0], pixels)
+
+
+def test_of_a_moving_picture_the_first_frame_counts(tmp_path):
+    frames = [Image.fromarray(np.full((28, 28), value, np.uint8)) for value in (40, 200)]
+    for name in ("a.gif", "a.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        assert (read_picture(tmp_path / name, GREY).pixels == 40).all()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp", "a.jpg"])
+def test_every_format_is_turned_upright_once(tmp_path, name):
+    upright = np.zeros((64, 32), np.uint8)
+    upright[:32] = 250
+    image = Image.fromarray(np.rot90(upright))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / name, exif=exif, **({"quality": 95} if name == "a.jpg" else {}))
+    picture = read_picture(tmp_path / name, (28, 14, 1))
+    assert picture.size == (32, 64) and picture.crop == (0, 0, 32, 64)
+    assert picture.pixels[:12].min() > 220 and picture.pixels[16:].max() < 30
+
+
+def test_print_colours_become_screen_colours(tmp_path):
+    image = Image.new("CMYK", (28, 28), (0, 255, 255, 0))
+    for name in ("a.jpg", "a.tif"):
+        image.save(tmp_path / name, **({"quality": 95} if name == "a.jpg" else {}))
+        pixels = read_picture(tmp_path / name, COLOUR).pixels.astype(int)
+        assert (pixels[..., 0] > 240).all() and (pixels[..., 1:] < 15).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_photograph_of_48_megapixels_is_read_and_only_its_thumbnail_kept(tmp_path, name):
+    image = Image.new("L", (8000, 6000), 10)
+    image.paste(200, (1000, 0, 7000, 6000))  # exactly the middle square
+    image.save(tmp_path / name, **({"quality": 90} if name == "a.jpg" else {"compress_level": 1}))
+    picture = read_picture(tmp_path / name, GREY)
+    assert picture.size == (8000, 6000) and picture.crop == (1000, 0, 7000, 6000)
+    assert abs(picture.pixels.astype(int) - 200).max() <= 2
+    assert picture.original.size == (360, 270)
+
+
+@pytest.mark.fault("results", "picture of more pixels than it may have ({id})", "refused")
+@pytest.mark.parametrize("side", [9000, 30000], ids=["beyond our bound", "a decompression bomb"])
+def test_a_picture_with_too_many_pixels_is_refused_by_its_name(tmp_path, side):
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
+    body = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks]  # fmt: skip
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(body))
+    with pytest.raises(UserError, match=r"bomb\.png: .*80000000 pixels at most"):
+        read_picture(tmp_path / "bomb.png", GREY)
+
+
+@pytest.mark.fault("results", "picture with pixels of unknown range", "refused")
+def test_pixels_of_unknown_range_are_refused(tmp_path):
+    Image.fromarray(np.full((28, 28), 0.5, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: pixels are fractions"):
+        read_picture(tmp_path / "a.tif", GREY)
+    Image.fromarray(np.full((28, 28), 70000, np.int32)).save(tmp_path / "b.tif")
+    with pytest.raises(UserError, match=r"b\.tif: pixels beyond 16 bits"):
+        read_picture(tmp_path / "b.tif", GREY)
+
+
 @pytest.mark.fault("results", "picture of another format", "refused")
-def test_other_formats_are_refused(tmp_path):
-    saved(noise(28, 28), tmp_path / "a.gif").rename(tmp_path / "a.png")
-    with pytest.raises(UserError, match="not a whole PNG or JPG"):
-        read_picture(tmp_path / "a.png", GREY)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.heic", "a.heic: a picture in HEIC, which is not read here; save it as JPG or PNG"),
+        ("a.png", "a.png: not a whole PNG, JPG, WebP, TIFF, BMP or GIF image"),
+    ],
+)
+def test_other_formats_are_refused_by_name(tmp_path, name, message):
+    Image.fromarray(noise(28, 28)).save(tmp_path / "a.ppm")
+    (tmp_path / "a.ppm").rename(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        read_picture(tmp_path / name, GREY)
+
+
+def test_what_can_be_read_is_read_and_the_rest_named(tmp_path):
+    good = saved(noise(28, 28), tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    pictures, faults = read_pictures([str(tmp_path / "bad.png"), str(good)], GREY)
+    assert list(pictures) == [str(good)] and list(faults) == [str(tmp_path / "bad.png")]
+    assert "bad.png: not a whole" in faults[str(tmp_path / "bad.png")]
 
 
 def test_a_folder_is_searched_at_any_depth_in_order(tmp_path):
@@ -136,7 +224,8 @@ def test_a_folder_is_searched_at_any_depth_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "message"), [(None, "not given"), ("no/where", "no/where: no such file"), ("", "not given")]
+    ("images", "message"),
+    [(None, "not given"), ("no/where", "no/where: there is no"), ("", "not given")],
 )
 def test_missing_pictures_are_explained(images, message):
     with pytest.raises(UserError, match=f"predict.images: {message}"):
@@ -144,7 +233,7 @@ def test_missing_pictures_are_explained(images, message):
 
 
 def test_a_folder_without_pictures_is_explained(tmp_path):
-    with pytest.raises(UserError, match=r"no \.png, \.jpg, \.jpeg files"):
+    with pytest.raises(UserError, match=r"no \.png, \.jpg, \.jpeg, \.webp"):
         find_pictures(str(tmp_path))
 
 

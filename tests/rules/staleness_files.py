@@ -14,6 +14,7 @@ REPO = Path(__file__).resolve().parents[2]
 PICTURES = "rulegraph; dag_svg"
 SCRIPTS = {
     "build_dataset": "build_dataset",
+    "accept_pictures": "accept_pictures",
     "bundle": "bundle",
     "compile_native": "compile_native",
     "compile_reference": "compile_reference",
@@ -58,7 +59,7 @@ ENVIRONMENTS = {
     "record_vai_q; record_vai_c; evaluate_vai_q",
     "report": "report; sweep_report",
     "dpuflow": "obtain_dataset; build_dataset; import_frozen; compile_reference; compile_native; bundle; "
-    "gate; predict_pictures; rulegraph; dag_svg; search_quantizer; "
+    "gate; predict_pictures; accept_pictures; rulegraph; dag_svg; search_quantizer; "
     "vitis_ai_bundle; vitis_ai_test_images; vitis_ai_arch; export_quantized",
 }
 """Stem of envs/*.yaml -> rules that run in it, with or without --sdm conda."""

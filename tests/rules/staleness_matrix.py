@@ -261,6 +261,7 @@ FLOW = {
     "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "import_keras": "evaluate_keras freeze RESULTS",
     "obtain_dataset": "build_dataset provenance",
+    "predict_pictures": "accept_pictures",
     "predict_vai_q_tensorflow": "evaluate_vai_q",
     "predict_vai_q_tensorflow2": "evaluate_vai_q",
     "quantize_reference": "compile_native compile_reference evaluate_quantized export_quantized RESULTS",

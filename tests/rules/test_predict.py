@@ -33,12 +33,25 @@ def test_test_images_as_files_get_the_answers_of_the_emulated_board(finished, tm
 
 
 @pytest.mark.fault("results", "broken picture, through Snakemake", "message")
-def test_a_broken_picture_is_named_and_leaves_nothing(finished, tmp_path):
+def test_a_broken_picture_is_skipped_and_listed_and_ends_the_run_with_an_error(finished, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     result = finished.run("predict", "--config", f"images={tmp_path}", check=False)
+    assert result.returncode != 0 and "broken.jpg: not a whole PNG" in result.stdout
+    Image.new("L", (28, 28), 90).save(tmp_path / "good.webp")
+    result = finished.run("predict", "--config", f"images={tmp_path}", check=False)
     assert result.returncode != 0
-    assert "broken.jpg: not a whole PNG or JPG image" in result.stdout
-    assert not finished.path(f"{FOLDER}/predictions.csv").exists()
+    assert (
+        "error: 1 of 2 pictures were skipped; the answers for the others are in results/predict/"
+        in result.stdout
+    )
+    assert "broken.jpg: not a whole PNG" in result.stdout
+    rows = finished.path(f"{FOLDER}/predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 and all(row.startswith("good.webp,") for row in rows[1:])
+    page = finished.path(f"{FOLDER}/predictions.html").read_text()
+    assert "<li>broken.jpg: not a whole PNG" in page and str(tmp_path) not in page
+    (tmp_path / "broken.jpg").unlink()
+    finished.run("predict", "--config", f"images={tmp_path}")
+    assert "Nothing to be done" in finished.run("predict", "--config", f"images={tmp_path}").stdout
 
 
 @pytest.mark.fault("results", "pictures not given or missing", "message")
@@ -46,7 +59,7 @@ def test_a_broken_picture_is_named_and_leaves_nothing(finished, tmp_path):
     ("arguments", "message"),
     [
         ((), "predict.images is not given; name a folder: snakemake predict --config images=FOLDER"),
-        (("--config", "images=no/where"), "predict.images: no/where: no such file or folder"),
+        (("--config", "images=no/where"), "predict.images: no/where: there is no folder no"),
     ],
 )
 def test_missing_pictures_are_explained(finished, arguments, message):
