@@ -25,7 +25,8 @@ class LogitDistance:
     def __call__(self, logits):
         """Mean divergence over the images, times temperature squared (so in logits squared)."""
         difference = self.log_p - self._log_softmax(logits)
-        return float((self.p * difference).sum(axis=1).mean() * self.temperature**2)
+        # a divergence is never negative; rounding makes it -1e-17 where nothing differs
+        return max(0.0, float((self.p * difference).sum(axis=1).mean() * self.temperature**2))
 
 
 def agreement(logits, reference):

@@ -14,6 +14,7 @@ from dpuflow.network import Layer, Network
 from dpuflow.network.check import check
 from dpuflow.quantize import alignment, engine
 from dpuflow.quantize.calibration import to_grid, vote
+from dpuflow.quantize.distance import LogitDistance
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.positions import ANY_POSITION, COARSEST, non_overflow
 from dpuflow.quantize.reference import Run, quantize
@@ -237,3 +238,10 @@ def test_a_norm_without_effect_on_its_padded_reader_needs_no_finite_constant():
     last.weights[..., 0] = 0
     folded, _ = fold(Network("n", maker.layers))
     assert all(np.isfinite(layer.weights).all() for layer in folded.layers if layer.weights is not None)
+
+
+def test_the_divergence_of_equal_answers_is_zero_and_not_less():
+    logits = np.random.default_rng(1).normal(size=(40, 10)).astype(np.float32) * 1e-8
+    distance = LogitDistance(logits)
+    assert all(distance(logits + np.float32(shift)) >= 0 for shift in np.linspace(0, 1e-7, 20))
+    assert distance(logits) == 0
