@@ -4,7 +4,7 @@ The DPU's subgraphs are run by the board's runtime from the xmodel. The CPU's ar
 op, with everything settled that can be (shifts, clamps, output sizes, lookup tables), so that the
 application (`board/cpu_ops.py`) needs neither XIR's attributes nor constants through the board's `xir`:
 weights go into the bundle as arrays. What an op means is said by the emulator's tables alone
-(`emulator.translate`, `emulator.plan`).
+(`emulator.operations`, `emulator.plan`).
 """
 
 import numpy as np
@@ -13,9 +13,18 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
 from dpuflow.board import application
 from dpuflow.emulator import oracle, plan
+from dpuflow.emulator.attributes import fix_point, inner_axis
 from dpuflow.emulator.float_ops import output_size
-from dpuflow.emulator.operations import GUARD_BITS, Concat, Conv, Eltwise, HardSigmoid, Pool, window_output
-from dpuflow.emulator.translate import INTEGER_OPS, fix_point, inner_axis
+from dpuflow.emulator.operations import (
+    GUARD_BITS,
+    INTEGER_OPS,
+    Concat,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Pool,
+    window_output,
+)
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.parameters import constants as graph_constants
 

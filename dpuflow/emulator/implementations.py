@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpuflow.emulator import c_kernels
+from dpuflow.emulator import c_kernels, oracle
 from dpuflow.emulator.kernels import ConcatKernel, numpy_kernel
 from dpuflow.emulator.operations import Concat, Conv, Pool
 from dpuflow.emulator.requantise import OutOfRangeError
@@ -13,6 +13,7 @@ def prepare(op, shapes, native=False):
 
     It takes and returns float32 arrays; with `native`, int8 arrays (see `c_kernels.library`).
     """
+    oracle.require(op)
     if not native:
         return numpy_kernel(op, shapes)
     try:

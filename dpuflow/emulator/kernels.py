@@ -7,6 +7,8 @@ elsewhere. Activations travel between kernels as float32 arrays that hold intege
 of images: ``kernel([x, ...], workspace) -> y``.
 """
 
+import logging
+
 import numpy as np
 
 from dpuflow.base.numerics import average_pool_factor
@@ -22,6 +24,8 @@ from dpuflow.emulator.operations import (
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
+
+log = logging.getLogger("dpuflow")
 
 VALUE = np.dtype(np.float32)
 
@@ -288,11 +292,17 @@ class OracleKernel:
 def numpy_kernel(op, shapes):
     """NumPy kernel of `op` for inputs of `shapes` (batch first, its size is free): float32 in and out.
 
-    The slow kernel where no floating-point type holds the numbers.
+    The slow kernel where no floating-point type holds the numbers, and for an operation that has no fast
+    one yet, which is logged: never wrong, only slow.
     """
+    oracle.require(op)
     maker = _MAKERS.get(type(op))
     if maker is None:
-        raise TypeError(f"no integer operation: {op!r}")
+        log.warning(
+            "warning: no fast kernel of %s (dpuflow.emulator.kernels); it runs on the slow exact one",
+            type(op).__name__,
+        )
+        return OracleKernel(op)
     try:
         return maker(op, shapes)
     except OutOfRangeError:
@@ -307,4 +317,4 @@ _MAKERS = {
     Concat: lambda op, shapes: ConcatKernel(op, VALUE),
     HardSigmoid: lambda op, shapes: TableKernel(oracle.apply(op, np.arange(-128, 128, dtype=np.int8))),
 }
-"""Operation -> its NumPy kernel, for all of `operations`."""
+"""Operation -> its NumPy kernel."""

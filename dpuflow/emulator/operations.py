@@ -1,4 +1,4 @@
-"""The integer operations of a DPU model, as plain data.
+"""The integer operations of a DPU model, as plain data, and how each is read from its XIR op.
 
 Both implementations - `oracle` (slow, obvious) and `kernels` (fast) - execute these
 descriptions, so a test can hand one and the same operation to the two of them.
@@ -7,12 +7,18 @@ Shapes exclude nothing: activations are NHWC with the batch first, `kernel`, `st
 docs/reference/numerics.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
+from dpuflow.emulator.attributes import check_output, fix_point, inner_axis, one_of, only_input
+from dpuflow.xir.graph import Graph, Op
+
 NONLINEAR = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
-CONV_KINDS = ("conv2d", "depthwise")
+CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
 POOL_KINDS = ("MAX", "AVG")
 ELTWISE_KINDS = ("ADD", "MUL")
 GUARD_BITS = 7
@@ -41,6 +47,25 @@ class Nonlinear:
     def __post_init__(self):
         _require(self.kind, NONLINEAR)
 
+    @classmethod
+    def of(cls, op: Op) -> "Nonlinear":
+        """Nonlinear of an op's attributes."""
+        kind = op.attrs.get("nonlinear") or "NONE"
+        if kind not in NONLINEAR:
+            raise UserError(
+                f"op {op.name!r} ({op.type}): nonlinear {kind!r}; known are {', '.join(NONLINEAR)}"
+            )
+        slope = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
+        if kind == "LEAKYRELU" and op.attrs.get("LEAKYRELU_alpha", slope) != slope:
+            alpha = op.attrs["LEAKYRELU_alpha"]
+            raise UserError(
+                f"op {op.name!r} ({op.type}): LEAKYRELU_alpha {alpha}; the DPU only knows {slope}"
+            )
+        if kind not in ("HSIGMOID", "HSWISH"):
+            return cls(kind)
+        keys = ("hsigmoid_in", "shift_hsigmoid", "shift_hswish")
+        return cls(kind, *(op.attrs.get(key, 0) for key in keys))
+
 
 @dataclass(frozen=True)
 class Conv:
@@ -68,12 +93,44 @@ class Conv:
     nonlinear: Nonlinear = field(default_factory=Nonlinear)
 
     def __post_init__(self):
-        _require(self.kind, CONV_KINDS)
+        _require(self.kind, CONV_KINDS.values())
 
     @property
     def kernel(self):
         """(w, h)."""
         return self.weights.shape[2], self.weights.shape[1]
+
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Conv":
+        """Conv of a conv2d-fix or depthwise-conv2d-fix op."""
+        check_output(op)
+        weights_op = only_input(op, graph, "weights")
+        bias_op = only_input(op, graph, "bias") if op.inputs.get("bias") else None
+        for feeder in (weights_op, bias_op):
+            if feeder is not None and feeder.name not in constants:
+                raise UserError(f"op {op.name!r} ({op.type}): {feeder.name!r} must be a constant")
+        kind, weights, activation = CONV_KINDS[op.type], constants[weights_op.name], Nonlinear.of(op)
+        if kind == "depthwise" and weights.shape[0] != 1:
+            raise UserError(
+                f"op {op.name!r} ({op.type}): channel multiplier {weights.shape[0]}; the DPU executes 1 only"
+            )
+        fix_out = fix_point(op)
+        if activation.kind in ("HSIGMOID", "HSWISH"):
+            fix_out = activation.hsigmoid_in  # what the convolution is rounded to before its sigmoid
+        scale = fix_point(only_input(op, graph)) + fix_point(weights_op)
+        return cls(
+            kind=kind,
+            weights=weights,
+            bias=None if bias_op is None else constants[bias_op.name].reshape(-1),
+            stride=tuple(op.attr("stride")),
+            dilation=tuple(op.attr("dilation")),
+            pad=tuple(op.attr("pad")),
+            shift_cut=op.attrs.get("shift_cut", scale - fix_out),
+            shift_bias=0 if bias_op is None else bias_shift(op, scale - fix_point(bias_op)),
+            fix_out=fix_out,
+            group=1 if kind == "depthwise" else op.attr("group"),
+            nonlinear=activation,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +146,14 @@ class Pool:
     def __post_init__(self):
         _require(self.kind, POOL_KINDS)
 
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Pool":
+        """Pool of a pool-fix op."""
+        check_output(op)
+        kind = one_of(op, POOL_KINDS)
+        shift = fix_point(only_input(op, graph)) - fix_point(op)
+        return cls(kind, tuple(op.attr("kernel")), tuple(op.attr("stride")), tuple(op.attr("pad")), shift)
+
 
 @dataclass(frozen=True)
 class Eltwise:
@@ -102,6 +167,16 @@ class Eltwise:
     def __post_init__(self):
         _require(self.kind, ELTWISE_KINDS)
 
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Eltwise":
+        """Eltwise of an eltwise-fix op."""
+        check_output(op)
+        kind = one_of(op, ELTWISE_KINDS)
+        fixes = tuple(fix_point(graph.op(name)) for name in op.inputs["input"])
+        activation = Nonlinear.of(op)
+        fix_out = activation.hsigmoid_in if activation.kind in ("HSIGMOID", "HSWISH") else fix_point(op)
+        return cls(kind, fixes, fix_out, activation)
+
 
 @dataclass(frozen=True)
 class Concat:
@@ -109,6 +184,14 @@ class Concat:
 
     axis: int
     shifts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Concat":
+        """Concat of a concat-fix op: its inputs may have other fix_points (docs/reference/instruction-set.md,
+        "Rules that are none")."""
+        check_output(op)
+        shifts = tuple(fix_point(graph.op(name)) - fix_point(op) for name in op.inputs["input"])
+        return cls(inner_axis(op, op.attr("axis")), shifts)
 
 
 @dataclass(frozen=True)
@@ -118,7 +201,38 @@ class HardSigmoid:
     hsigmoid_in: int
     shift_hsigmoid: int
 
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "HardSigmoid":
+        """HardSigmoid of a hard-sigmoid-fix op; without attributes, from the fix points."""
+        check_output(op)
+        fix_in = fix_point(only_input(op, graph))
+        shift = op.attrs.get("shift_hsigmoid", 14 + fix_in - fix_point(op))
+        return cls(op.attrs.get("hsigmoid_in", fix_in), shift)
+
+
+def bias_shift(op: Op, shift: int) -> int:
+    """The shift_bias of a convolution whose fix points give `shift` (fix_in + fix_weights - fix_bias).
+
+    The instruction's field ends at -1. Where the fix points ask for less, the vendor's compiler stores
+    floor(bias * 2**(shift + 1)), leaves the bias's fix_point as it was and shifts by -1 (
+    docs/reference/numerics.md, "Convolution"); so does ours. Only what is compiled for the DPU is stored so.
+    """
+    if op.device == "DPU":
+        shift = max(shift, HARDWARE_SHIFT_BIAS_MIN)
+    return op.attrs.get("shift_bias", shift)
+
 
 def window_output(size, kernel, stride, dilation, pad_before, pad_after):
     """Output length of a sliding window, FLOOR mode (docs/reference/xmodel.md)."""
     return (size + pad_before + pad_after - ((kernel - 1) * dilation + 1)) // stride + 1
+
+
+INTEGER_OPS = {
+    "concat-fix": Concat.of,
+    "conv2d-fix": Conv.of,
+    "depthwise-conv2d-fix": Conv.of,
+    "pool-fix": Pool.of,
+    "eltwise-fix": Eltwise.of,
+    "hard-sigmoid-fix": HardSigmoid.of,
+}
+"""Type of an XIR op -> function(op, graph, constants) that makes its operation."""

@@ -233,16 +233,22 @@ def eltwise(op, *inputs):
     return activate(Exact(total).scaled(op.fix_out - lowest - GUARD_BITS), op.nonlinear, op.fix_out)
 
 
+def sigmoid(op, x):
+    """hard-sigmoid-fix of int8 arrays."""
+    return hard_sigmoid(x, op.hsigmoid_in, op.shift_hsigmoid)
+
+
+SEMANTICS = {Conv: conv, Pool: pool, Eltwise: eltwise, Concat: concat, HardSigmoid: sigmoid}
+"""Class of an operation -> function(operation, *int8 arrays): all classes of `operations.INTEGER_OPS`."""
+
+
+def require(op):
+    """TypeError for an operation without semantics here: no kernel of it could be judged."""
+    if type(op) not in SEMANTICS:
+        raise TypeError(f"no integer operation of dpuflow.emulator.oracle.SEMANTICS: {op!r}")
+
+
 def apply(op, *inputs):
     """Execute any integer operation of `operations`."""
-    if isinstance(op, Conv):
-        return conv(op, *inputs)
-    if isinstance(op, Pool):
-        return pool(op, *inputs)
-    if isinstance(op, Eltwise):
-        return eltwise(op, *inputs)
-    if isinstance(op, Concat):
-        return concat(op, *inputs)
-    if isinstance(op, HardSigmoid):
-        return hard_sigmoid(inputs[0], op.hsigmoid_in, op.shift_hsigmoid)
-    raise TypeError(f"no integer operation: {op!r}")
+    require(op)
+    return SEMANTICS[type(op)](op, *inputs)

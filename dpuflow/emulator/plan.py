@@ -11,8 +11,9 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.emulator import float_ops, kernels
+from dpuflow.emulator.attributes import check_signed, inner_axis
 from dpuflow.emulator.implementations import prepare
-from dpuflow.emulator.translate import INTEGER_OPS, check_signed, inner_axis
+from dpuflow.emulator.operations import INTEGER_OPS
 from dpuflow.xir.parameters import CONSTANT_TYPES
 
 SOURCES = ("data", "data-fix")

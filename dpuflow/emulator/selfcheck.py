@@ -16,8 +16,8 @@ import numpy as np
 from dpuflow.emulator import Emulator, c_kernels, oracle, random_cases
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.kernels import Workspace
+from dpuflow.emulator.operations import INTEGER_OPS
 from dpuflow.emulator.plan import SOURCES
-from dpuflow.emulator.translate import INTEGER_OPS
 from dpuflow.xir.parameters import constants
 
 GRAPH_EVERY = 5

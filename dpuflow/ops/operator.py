@@ -2,8 +2,8 @@
 
 An operator is a frozen dataclass; its fields are its attributes. `kind` is the name under which
 files and `network.Layer` know it. Other rooms ask the traits instead of keeping lists of operators;
-what depends on a stage (TensorFlow nodes, XIR, machine code) stays with the stage, in a table that
-`dpuflow.ops.registry.complete` holds against all kinds.
+what depends on a stage (TensorFlow nodes, XIR, machine code) stays with the stage, in a table whose
+vocabulary is the registry (`base.totality`). docs/adding-an-operator.md lists these places.
 """
 
 import math
@@ -121,7 +121,14 @@ class Operator(ABC):
         weights: Quantized | None = None,
         bias: Quantized | None = None,
     ) -> np.ndarray:
-        """The DPU's output at `fix_out` for int8-valued float32 inputs, as float32 integers."""
+        """The DPU's output at `fix_out` for int8-valued float32 inputs, as float32 integers.
+
+        What moves bytes brings its inputs to the output's grid first; all else is rounded and saturated
+        once, behind its `unrounded` results.
+        """
+        if not self.moves_bytes:
+            results = self.unrounded(inputs, fix_points, fix_out, weights, bias)
+            return arithmetic.finish(results, 0, "NONE", fix_out)
         moved = [arithmetic.requantized(x, fix, fix_out) for x, fix in zip(inputs, fix_points, strict=True)]
         return self.real(moved).astype(np.float32, copy=False)
 
@@ -133,8 +140,27 @@ class Operator(ABC):
         weights: Quantized | None = None,
         bias: Quantized | None = None,
     ) -> np.ndarray | None:
-        """Results in steps of the output before activation, rounding, saturation; None for what moves."""
-        return None
+        """Results in steps of the output before activation, rounding, saturation; None for what moves.
+
+        By default `before_rounding`, which is exact where float32 holds the result of `real` exactly.
+        """
+        if self.moves_bytes or not self.quantized:
+            return None
+        return self.before_rounding(inputs, fix_points, weights, bias).astype(np.float64) * 2.0**fix_out
+
+    def result_range(self, fix_points: Sequence[int], fix_out: int) -> tuple[float, float] | None:
+        """Least and greatest `unrounded` result of any int8 inputs without weights; None for what moves.
+
+        Which clamps and halves a verification can reach is known from it. What has weights is bounded by
+        these (`dpuczdx8g.native.branches`).
+        """
+        if self.moves_bytes or not self.quantized:
+            return None
+        raise NotImplementedError(f"{self.kind}: the range of its results is not said (result_range)")
+
+    def rounds_halves(self, fix_points: Sequence[int], fix_out: int) -> bool:
+        """Whether some int8 inputs without weights give a result that lies between two steps, at a half."""
+        return max(fix_points) > fix_out
 
     def per_output(self, factors: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """One number per output channel, shaped to be multiplied with the weights."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dpuflow.base.numerics import average_pool_factor
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.arithmetic import EXACT_FLOAT32
 from dpuflow.ops.operator import Array, Arrays, Integers, Shape, Window
@@ -111,6 +111,7 @@ class AveragePool(Window):
         """sum * M / 2**S * 2**(fix_out - fix_in)."""
         return self.average(inputs[0], fix_out - fix_points[0]).astype(np.float64)
 
+<<<<<<< HEAD
     def integer(
         self,
         inputs: Arrays,
@@ -119,6 +120,29 @@ class AveragePool(Window):
         weights: Integers = None,
         bias: Integers = None,
     ) -> np.ndarray:
+=======
+    def _steps(self, fix_points, fix_out):
+        """Steps of the output that one step of a window's sum makes."""
+        multiplier, shift = average_pool_factor(self.kernel[1], self.kernel[0])
+        return multiplier * 2.0 ** (fix_out - fix_points[0] - shift)
+
+    def half_sums(self, fix_points: Sequence[int], fix_out: int) -> np.ndarray:
+        """Sums of one window that are rounded at a half inside the range."""
+        sums = np.arange(INT8_MIN * self.area, INT8_MAX * self.area + 1)
+        results = sums * self._steps(fix_points, fix_out)
+        return sums[(results - np.floor(results) == 0.5) & (results >= INT8_MIN) & (results < INT8_MAX)]
+
+    def result_range(self, fix_points, fix_out):
+        """All values of the window at one end."""
+        share = self.area * self._steps(fix_points, fix_out)
+        return INT8_MIN * share, INT8_MAX * share
+
+    def rounds_halves(self, fix_points, fix_out):
+        """The factor seldom gives a half."""
+        return len(self.half_sums(fix_points, fix_out)) > 0
+
+    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
+>>>>>>> 11c7768 (What verification and limits know of an operator they ask its class; an operation is read where it is defined, an unknown one runs slow)
         """sat8(DPU_ROUND(sum * M / 2**S * 2**(fix_out - fix_in)))."""
         return arithmetic.finish(self.average(inputs[0], fix_out - fix_points[0]), 0, "NONE", fix_out)
 

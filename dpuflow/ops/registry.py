@@ -1,20 +1,27 @@
-"""All operators by kind, and the proof that a stage's table knows each of them."""
+"""All operators by kind: every class of this package that has one is registered by being defined."""
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 
-from dpuflow.ops.activation import BatchNorm, LeakyRelu, Relu, Relu6, Softmax
-from dpuflow.ops.convolution import Convolution, Dense, DepthwiseConvolution
-from dpuflow.ops.joining import Add, Concat
-from dpuflow.ops.moving import Flatten, Input
+from dpuflow.ops import activation, convolution, joining, moving, pooling
 from dpuflow.ops.operator import Operator
-from dpuflow.ops.pooling import AveragePool, MaxPool
+
+MODULES = (moving, convolution, pooling, joining, activation)
+"""Where operators are defined; a new module of operators is named here."""
+
+
+def defined(module: ModuleType) -> list[type[Operator]]:
+    """The operators that a module defines, in its order: its classes with a `kind` of their own."""
+    return [
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, Operator) and "kind" in vars(found)
+        if found.__module__ == module.__name__
+    ]
+
 
 OPERATORS: dict[str, type[Operator]] = {
-    operator.kind: operator
-    for operator in (
-        *(Input, Convolution, DepthwiseConvolution, Dense, MaxPool, AveragePool, Add, Concat, Flatten),
-        *(Relu, Relu6, LeakyRelu, BatchNorm, Softmax),
-    )
+    operator.kind: operator for module in MODULES for operator in defined(module)
 }
 
 
@@ -26,7 +33,9 @@ def kinds(trait: Callable[[type[Operator]], object] = lambda operator: True) -> 
 def make(kind: str, attrs: Mapping[str, object]) -> Operator:
     """The operator of a layer; ValueError for an unknown kind or other attributes than the kind has."""
     if kind not in OPERATORS:
-        raise ValueError("unknown op")
+        raise ValueError(
+            f"unknown op: no class of dpuflow.ops has this kind; known are {', '.join(OPERATORS)}"
+        )
     operator = OPERATORS[kind]
     if attrs.keys() != set(operator.attributes()):
         raise ValueError(f"settings {sorted(attrs)}, expected {sorted(operator.attributes())}")

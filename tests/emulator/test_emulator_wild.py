@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.emulator import Emulator, plan, translate
+from dpuflow.emulator import Emulator, operations, plan
 from dpuflow.xir import Graph
 from dpuflow.xir.parameters import constants
 
@@ -166,14 +166,14 @@ def test_biases_that_the_runner_shifts_twice(wild, monkeypatch, stem):
     graph = Graph.load(wild[stem])
     with Emulator(graph, threads=1) as emulator:
         right = emulator.run(arrays["cpu_input"], dump=True)
-    monkeypatch.setattr(translate, "HARDWARE_SHIFT_BIAS_MIN", -128)
+    monkeypatch.setattr(operations, "HARDWARE_SHIFT_BIAS_MIN", -128)
     with Emulator(graph, threads=1) as emulator:
         check_whole(emulator, arrays, meta)
     different = [e["op"] for e in meta["cpu"] if (right[e["op"]] != arrays[f"cpu_output_{e['op']}"]).any()]
     assert different
     monkeypatch.undo()
     for op in graph.ops:
-        if op.type == "conv2d-fix" and translate.convolution(op, graph, emulator._constants).shift_bias > -1:
+        if op.type == "conv2d-fix" and operations.Conv.of(op, graph, emulator._constants).shift_bias > -1:
             assert op.name not in different
 
 
@@ -198,7 +198,7 @@ def test_the_instructions_shift_biases_as_they_are_read(wild, stem):
     for child in dpu.children:
         for op in map(graph.op, child.op_names):
             if op.type == "conv2d-fix":
-                described = translate.convolution(op, graph, known)
+                described = operations.Conv.of(op, graph, known)
                 assert shift_fields(child) == (described.shift_cut, described.shift_bias), op.name
                 shifts.append(described.shift_bias)
     assert len(shifts) == 4

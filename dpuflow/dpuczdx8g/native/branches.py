@@ -13,32 +13,16 @@ from dpuflow.base.numerics import (
     LEAKY_RELU_SLOPE,
     RELU6_FIX_POINT,
     RELU6_LIMIT,
-    average_pool_factor,
 )
-from dpuflow.base.totality import Total
-from dpuflow.network import WEIGHTED, folded_ops
 
 HIGH, SIX, LOW, ZERO = "saturates high", "clamps at 6", "saturates low", "cuts below zero"
 HALF, LEAK, PADDING = "rounds a half", "leaks below zero", "has negative values beside padding"
 
 
-ARITHMETIC = Total(
-    "dpuczdx8g.native.branches: what a layer's results are made by",
-    folded_ops,
-    {
-        **dict.fromkeys(WEIGHTED, "weighted sum"),
-        "add": "addition",
-        "avg_pool": "average",
-        "max_pool": "largest value",
-        **dict.fromkeys(("input", "concat", "flatten", "softmax"), "none of the DPU's"),
-    },
-)
-
-
 def possible(quantized, layer):
     """Names of the branches that int8 inputs can take at all, by the layer's parameters."""
-    if ARITHMETIC[layer.op] == "largest value":
-        return {PADDING} if any(layer.attrs["pad"]) else set()
+    if layer.operator.moves_bytes:
+        return {PADDING} if any(layer.attrs.get("pad", ())) else set()
     bounds = _bounds(quantized, layer)
     if bounds is None:
         return set()
@@ -52,10 +36,12 @@ def reached(quantized, layer, inputs):
 
     inputs : int8 arrays (N, ...), one per input of the layer.
     """
-    if ARITHMETIC[layer.op] == "largest value":
+    if layer.operator.moves_bytes:
+        if not any(layer.attrs.get("pad", ())):
+            return set()
         most = layer.operator.real([inputs[0].astype(np.float32)])
         edges = [most[:, 0], most[:, -1], most[:, :, 0], most[:, :, -1]]
-        return {PADDING} if any(layer.attrs["pad"]) and any((e < 0).any() for e in edges) else set()
+        return {PADDING} if any((e < 0).any() for e in edges) else set()
     real = unrounded(quantized, layer, inputs)
     return set() if real is None else _ways(quantized, layer, real)
 
@@ -69,7 +55,7 @@ def unrounded(quantized, layer, inputs):
     name = layer.name
     if layer.op == "dense":
         inputs = [inputs[0].reshape(len(inputs[0]), -1)]
-    fixes = [quantized.fix_points[source] for source in layer.inputs]
+    fixes = _fix_points(quantized, layer)
     fix, parameters = (
         quantized.fix_points.get(name),
         (quantized.weights.get(name), quantized.biases.get(name)),
@@ -88,11 +74,11 @@ def halves(quantized, layer, real):
 
 def average_halves(quantized, layer):
     """Sums of one window of an avg_pool that are rounded at a half inside the range."""
-    width, height = layer.attrs["kernel"]
-    sums = np.arange(INT8_MIN * width * height, INT8_MAX * width * height + 1)
-    multiplier, shift = average_pool_factor(height, width)
-    exponent = quantized.fix_points[layer.name] - quantized.fix_points[layer.inputs[0]] - shift
-    return sums[halves(quantized, layer, np.ldexp(sums * float(multiplier), exponent))]
+    return layer.operator.half_sums(_fix_points(quantized, layer), quantized.fix_points[layer.name])
+
+
+def _fix_points(quantized, layer):
+    return [quantized.fix_points[name] for name in layer.inputs]
 
 
 def _ways(quantized, layer, real):
@@ -115,8 +101,7 @@ def _ways(quantized, layer, real):
 def _bounds(quantized, layer):
     """Least and greatest `unrounded` result of any int8 inputs; None for moves."""
     name, fix = layer.name, quantized.fix_points.get(layer.name)
-    arithmetic = ARITHMETIC[layer.op]
-    if arithmetic == "weighted sum":
+    if layer.operator.weighted:
         weights, shift_bias = quantized.weights[name][0].astype(np.float64), 0
         axes = layer.operator.sum_axes(weights)
         bias = 0.0
@@ -128,24 +113,13 @@ def _bounds(quantized, layer):
         least = INT8_MIN * positive + INT8_MAX * negative + bias
         greatest = INT8_MAX * positive + INT8_MIN * negative + bias
         return least.min() * step, greatest.max() * step
-    fixes = [quantized.fix_points[i] for i in layer.inputs]
-    if arithmetic == "addition":
-        share = sum(2.0 ** (fix - f) for f in fixes)
-    elif arithmetic == "average":
-        width, height = layer.attrs["kernel"]
-        multiplier, shift = average_pool_factor(height, width)
-        share = width * height * multiplier * 2.0 ** (fix - fixes[0] - shift)
-    else:
-        return None
-    return INT8_MIN * share, INT8_MAX * share
+    return layer.operator.result_range(_fix_points(quantized, layer), fix)
 
 
 def _halves(quantized, layer):
     """Whether results lie on a finer grid than the output's, so that there is something to round."""
     name = layer.name
-    if ARITHMETIC[layer.op] == "weighted sum":
+    if layer.operator.weighted:
         finer_bias = name in quantized.biases and quantized.shift_bias(name) < 0
         return quantized.shift_cut(name) > 0 or finer_bias or layer.attrs["activation"] == "LEAKYRELU"
-    if ARITHMETIC[layer.op] == "average":
-        return len(average_halves(quantized, layer)) > 0
-    return max(quantized.fix_points[i] for i in layer.inputs) > quantized.fix_points[name]
+    return layer.operator.rounds_halves(_fix_points(quantized, layer), quantized.fix_points[name])

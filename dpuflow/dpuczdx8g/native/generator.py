@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.native.operations import KINDS, OUTPUT, WORKSPACE, FeatureMap
+from dpuflow.dpuczdx8g.native.operations import ENGINES, KINDS, OUTPUT, WORKSPACE, FeatureMap
 from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import (
     CHANNEL_GROUPS,
@@ -177,7 +177,7 @@ class Generator:
     # computing
 
     def _compute(self, op, tile, sources, target, parameters):
-        _COMPUTE[op.kind](self, op, tile, sources, target, parameters)
+        _COMPUTE[KINDS[op.kind].engine](self, op, tile, sources, target, parameters)
 
     def _bands(self, op, tile, source, limit):
         """(row, row_end) of the output rows that one instruction each computes."""
@@ -317,13 +317,13 @@ class Generator:
 
 
 _COMPUTE = Total(
-    "dpuczdx8g.native.generator: instructions of an operation",
-    KINDS,
+    "dpuczdx8g.native.generator: instructions of an engine",
+    ENGINES,
     {
-        "conv": Generator._conv,
-        **dict.fromkeys(("depthwise", "max_pool", "avg_pool", "hard_sigmoid"), Generator._alu),
-        "add": Generator._add,
-        "concat": Generator._nothing,
+        "convolution": Generator._conv,
+        "alu": Generator._alu,
+        "elementwise": Generator._add,
+        "none": Generator._nothing,
     },
 )
 

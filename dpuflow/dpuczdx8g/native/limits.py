@@ -1,20 +1,22 @@
 """Which layers the compiler `native` has no code for, known from their shapes: before any training.
 
 The DPU's own limits (`compiler.target_check`), and what this compiler adds to them. They are asked
-of the tiling itself, so that this answer and the compilation cannot differ.
+of the tiling itself, so that this answer and the compilation cannot differ. There is no rule by operator:
+what an operator is (a window, a sum, a concatenation) says which limits it has. An operator that has no
+code at all is refused by `lowering`.
 """
 
 from dataclasses import replace
 
-from dpuflow.base.totality import Total
 from dpuflow.compiler import target_check
 from dpuflow.compiler.target_check import Finding
-from dpuflow.compiler.workload import map_shape
+from dpuflow.compiler.workload import CONVOLUTION, engine, map_shape
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.dpuczdx8g.native.operations import FeatureMap, Operation
 from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, TooLargeError, channel_slices, tiles
 from dpuflow.network import Network, QuantizedNetwork
-from dpuflow.ops import OPERATORS
+from dpuflow.ops.joining import Concat
+from dpuflow.ops.operator import Window
 
 MOST_ADDED = 4
 """Operands of the add instruction."""
@@ -34,7 +36,7 @@ def check(network, target):
     machine = machine_for(target.fingerprint, f"target {target.name}")
     findings = []
     for layer in network.layers:
-        findings += found.get(layer.name) or _RULES[layer.op](network, layer, machine)
+        findings += found.get(layer.name) or _own(network, layer, machine)
     return findings
 
 
@@ -47,34 +49,17 @@ def _written_out(layer):
     return replace(layer, attrs={**layer.attrs, "kernel": kernel, "dilation": (1, 1)})
 
 
-def _window(kind):
-    def rule(network, layer, machine):
-        attrs = layer.attrs
-        (width, height), channels = attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
-        source = FeatureMap(layer.inputs[0], map_shape(network[layer.inputs[0]].shape))
-        left, _, top, _ = attrs["pad"]
-        geometry = {"kernel": (height, width), "stride": tuple(attrs["stride"][::-1]), "pad": (top, left)}
-        output = FeatureMap(layer.name, map_shape(layer.shape))
-        operation = Operation(layer.name, kind, [source], output, **geometry)
-        try:
-            tiles(channel_slices(operation, machine)[0], machine, BANK_DEPTH, BANK_DEPTH, 1)
-        except TooLargeError:
-            return [
-                _finding(
-                    layer,
-                    "window",
-                    f"{width}x{height} on {channels} channels",
-                    f"{BANK_DEPTH} entries in each of {machine.pixels} banks",
-                    "what one output pixel reads must fit an image group",
-                    "use a smaller kernel, or several in a row",
-                )
-            ]
-        return []
-
-    return rule
+def _own(network, layer, machine):
+    """Findings of this compiler about a layer that the DPU can run."""
+    operator = layer.operator
+    if isinstance(operator, Concat):
+        return _concat(layer)
+    if isinstance(operator, Window):
+        return _window(network, layer, machine)
+    return _sum(layer, machine) if len(layer.inputs) > 1 else []
 
 
-def _add(network, layer, machine):
+def _sum(layer, machine):
     channels, most = map_shape(layer.shape)[2], CHANNEL_GROUPS * machine.channels
     if len(layer.inputs) > MOST_ADDED:
         reason, remedy = "operands of the add instruction", "add in two steps"
@@ -85,7 +70,33 @@ def _add(network, layer, machine):
     return []
 
 
-def _concat(network, layer, machine):
+def _window(network, layer, machine):
+    attrs = layer.attrs
+    (width, height), channels = attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
+    source = FeatureMap(layer.inputs[0], map_shape(network[layer.inputs[0]].shape))
+    left, _, top, _ = attrs["pad"]
+    geometry = {"kernel": (height, width), "stride": tuple(attrs["stride"][::-1]), "pad": (top, left)}
+    output = FeatureMap(layer.name, map_shape(layer.shape))
+    # one kind stands for all of its engine: tiles go by the window alone
+    kind = "conv" if engine(network, layer) == CONVOLUTION else "depthwise"
+    operation = Operation(layer.name, kind, [source], output, **geometry)
+    try:
+        tiles(channel_slices(operation, machine)[0], machine, BANK_DEPTH, BANK_DEPTH, 1)
+    except TooLargeError:
+        return [
+            _finding(
+                layer,
+                "window",
+                f"{width}x{height} on {channels} channels",
+                f"{BANK_DEPTH} entries in each of {machine.pixels} banks",
+                "what one output pixel reads must fit an image group",
+                "use a smaller kernel, or several in a row",
+            )
+        ]
+    return []
+
+
+def _concat(layer):
     axis = layer.attrs["axis"]
     if len(layer.shape) == 1 or axis in (3, -1):
         return []
@@ -94,24 +105,3 @@ def _concat(network, layer, machine):
 
 def _finding(layer, limit, value, allowed, reason, remedy):
     return Finding(layer.name, layer.op, limit, value, allowed, reason, remedy)
-
-
-def _nothing(network, layer, machine):
-    return []
-
-
-_RULES = Total(
-    "dpuczdx8g.native.limits: what the compiler has no code for",
-    OPERATORS,
-    {
-        "conv": _window("conv"),
-        "depthwise_conv": _window("depthwise"),
-        "max_pool": _window("max_pool"),
-        "avg_pool": _window("avg_pool"),
-        "add": _add,
-        "concat": _concat,
-        # a dense layer is read as whatever map fits; the others have no code, or none of their own
-        **dict.fromkeys(("input", "dense", "flatten", "softmax"), _nothing),
-        **dict.fromkeys(("relu", "relu6", "leaky_relu", "batch_norm"), _nothing),
-    },
-)

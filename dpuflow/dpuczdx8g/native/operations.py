@@ -4,27 +4,39 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dpuflow.base.totality import Total
+from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
 
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
 
-KINDS = ("conv", "depthwise", "max_pool", "avg_pool", "hard_sigmoid", "add", "concat")
-CHANNELWISE = Total(
-    "dpuczdx8g.native.operations: whether an operation's channels do not mix, so that it can be sliced",
-    KINDS,
-    {
-        **dict.fromkeys(("depthwise", "max_pool", "avg_pool", "hard_sigmoid"), True),
-        **dict.fromkeys(("conv", "add", "concat"), False),
-    },
-)
-WINDOWED = Total(
-    "dpuczdx8g.native.operations: whether an operation reads through a sliding window",
-    KINDS,
-    {
-        **dict.fromkeys(("conv", "depthwise", "max_pool", "avg_pool", "hard_sigmoid"), True),
-        **dict.fromkeys(("add", "concat"), False),
-    },
-)
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of operation: all that tells the generator how to treat it.
+
+    Attributes
+    ----------
+    engine : which instructions compute it: "convolution", "alu", "elementwise", or "none" (it only moves).
+    channelwise : whether its channels do not mix, so that it can be sliced.
+    windowed : whether it reads through a sliding window.
+    exec_mode : field of the ALU's instructions (docs/reference/instruction-set.md).
+    """
+
+    engine: str
+    channelwise: bool = False
+    windowed: bool = True
+    exec_mode: int | None = None
+
+
+KINDS = {
+    "conv": Kind("convolution"),
+    "depthwise": Kind("alu", channelwise=True, exec_mode=DEPTHWISE),
+    "max_pool": Kind("alu", channelwise=True, exec_mode=MAX_POOL),
+    "avg_pool": Kind("alu", channelwise=True, exec_mode=AVERAGE_POOL),
+    "hard_sigmoid": Kind("alu", channelwise=True, exec_mode=HARD_SIGMOID),
+    "add": Kind("elementwise", windowed=False),
+    "concat": Kind("none", windowed=False),
+}
+ENGINES = ("convolution", "alu", "elementwise", "none")
 
 
 @dataclass(eq=False)
@@ -160,7 +172,7 @@ class Operation:
     @property
     def windowed(self):
         """Reads through a sliding window (all but add and concat)."""
-        return WINDOWED[self.kind]
+        return KINDS[self.kind].windowed
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.addressing import PASSES
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.native.operations import CHANNELWISE
+from dpuflow.dpuczdx8g.native.operations import KINDS
 from dpuflow.dpuczdx8g.native.placement import ceil_div
 from dpuflow.dpuczdx8g.native.writer import LENGTH
 
@@ -92,7 +92,7 @@ def channel_slices(op, machine):
     For the operations whose channels do not mix: pooling, depthwise convolution.
     """
     groups, channels = machine.groups(op.output.shape[2]), op.output.shape[2]
-    for count in range(1, groups + 1) if CHANNELWISE[op.kind] else ():
+    for count in range(1, groups + 1) if KINDS[op.kind].channelwise else ():
         step = ceil_div(groups, count) * machine.channels
         slices = [op.channels(c, min(step, channels - c)) for c in range(0, channels, step)]
         try:

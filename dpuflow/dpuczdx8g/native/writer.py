@@ -7,19 +7,10 @@ goes where and in which order is the generator's business.
 from dpuflow.dpuczdx8g.isa.addressing import PASSES
 from dpuflow.dpuczdx8g.isa.code import make
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
-from dpuflow.dpuczdx8g.native.operations import Piece
+from dpuflow.dpuczdx8g.native.operations import KINDS, Piece
 from dpuflow.dpuczdx8g.native.placement import ceil_div
 
 ACTIVATIONS = {"NONE": 0, "RELU": 1, "LEAKYRELU": 3, "RELU6": 4}
-EXEC_MODES = {
-    "depthwise": DEPTHWISE,
-    "max_pool": MAX_POOL,
-    "avg_pool": AVERAGE_POOL,
-    "hard_sigmoid": HARD_SIGMOID,
-}
-
-
 LENGTH = 1024
 """Pixels (of parameters: taps) that one LOAD, SAVE or CONV can express."""
 VALID_MAX = 15
@@ -163,7 +154,7 @@ class Writer:
         self._set(
             "ALUINIT",
             **walk,
-            exec_mode=EXEC_MODES[op.kind],
+            exec_mode=KINDS[op.kind].exec_mode,
             act_type=ACTIVATIONS[op.activation],
             kernel_h=op.kernel[0],
             kernel_w=op.kernel[1],
