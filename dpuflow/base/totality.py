@@ -27,12 +27,16 @@ class Total(Mapping):
     vocabulary : the names that need an entry, or a function that gives them; looked at when asked, so
         that a name added later counts.
     entries : name -> what the stage does with it.
+    optional : whether the stage may do without a name: no gap then; looking it up is refused all the same.
 
     Looking up a name without an entry is a UserError, also through `get`.
     """
 
-    def __init__(self, where: str, vocabulary: Vocabulary, entries: Mapping[Any, Any]) -> None:
+    def __init__(
+        self, where: str, vocabulary: Vocabulary, entries: Mapping[Any, Any], optional: bool = False
+    ) -> None:
         self.where = where
+        self.optional = optional
         self._vocabulary = vocabulary
         self._entries = dict(entries)
         TABLES.append(self)
@@ -68,7 +72,8 @@ def gaps() -> list[str]:
     found = []
     for table in TABLES:
         wanted = table.vocabulary
-        found += [f"{table.where}: no entry for {name!r}" for name in sorted(wanted - set(table))]
+        if not table.optional:
+            found += [f"{table.where}: no entry for {name!r}" for name in sorted(wanted - set(table))]
         found += [
             f"{table.where}: {name!r} is no name of its vocabulary" for name in table if name not in wanted
         ]

@@ -74,7 +74,11 @@ class Add(Operator):
         """The guarded sum."""
         return self.guarded_sum(inputs, fix_points, fix_out).astype(np.float64)
 
-<<<<<<< HEAD
+    def result_range(self, fix_points: Sequence[int], fix_out: int) -> tuple[float, float] | None:
+        """All inputs at one end."""
+        share = sum(2.0 ** (fix_out - fix) for fix in fix_points)
+        return INT8_MIN * share, INT8_MAX * share
+
     def integer(
         self,
         inputs: Arrays,
@@ -83,14 +87,6 @@ class Add(Operator):
         weights: Integers = None,
         bias: Integers = None,
     ) -> np.ndarray:
-=======
-    def result_range(self, fix_points, fix_out):
-        """All inputs at one end."""
-        share = sum(2.0 ** (fix_out - fix) for fix in fix_points)
-        return INT8_MIN * share, INT8_MAX * share
-
-    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
->>>>>>> 11c7768 (What verification and limits know of an operator they ask its class; an operation is read where it is defined, an unknown one runs slow)
         """The guarded sum, activated, rounded, saturated."""
         total = self.guarded_sum(inputs, fix_points, fix_out)
         return arithmetic.finish(total, 0, self.activation, fix_out)

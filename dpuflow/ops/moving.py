@@ -25,14 +25,11 @@ class Input(Operator):
         """It is given."""
         raise ValueError("an input is given, not computed")
 
-<<<<<<< HEAD
-    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
-=======
-    def result_range(self, fix_points, fix_out):
+    def result_range(self, fix_points: Sequence[int], fix_out: int) -> tuple[float, float] | None:
         """It is given."""
+        return None
 
-    def operations(self, inputs, output):
->>>>>>> 11c7768 (What verification and limits know of an operator they ask its class; an operation is read where it is defined, an unknown one runs slow)
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """None."""
         return 0
 

@@ -111,17 +111,7 @@ class AveragePool(Window):
         """sum * M / 2**S * 2**(fix_out - fix_in)."""
         return self.average(inputs[0], fix_out - fix_points[0]).astype(np.float64)
 
-<<<<<<< HEAD
-    def integer(
-        self,
-        inputs: Arrays,
-        fix_points: Sequence[int],
-        fix_out: int,
-        weights: Integers = None,
-        bias: Integers = None,
-    ) -> np.ndarray:
-=======
-    def _steps(self, fix_points, fix_out):
+    def _steps(self, fix_points: Sequence[int], fix_out: int) -> float:
         """Steps of the output that one step of a window's sum makes."""
         multiplier, shift = average_pool_factor(self.kernel[1], self.kernel[0])
         return multiplier * 2.0 ** (fix_out - fix_points[0] - shift)
@@ -132,17 +122,23 @@ class AveragePool(Window):
         results = sums * self._steps(fix_points, fix_out)
         return sums[(results - np.floor(results) == 0.5) & (results >= INT8_MIN) & (results < INT8_MAX)]
 
-    def result_range(self, fix_points, fix_out):
+    def result_range(self, fix_points: Sequence[int], fix_out: int) -> tuple[float, float] | None:
         """All values of the window at one end."""
         share = self.area * self._steps(fix_points, fix_out)
         return INT8_MIN * share, INT8_MAX * share
 
-    def rounds_halves(self, fix_points, fix_out):
+    def rounds_halves(self, fix_points: Sequence[int], fix_out: int) -> bool:
         """The factor seldom gives a half."""
         return len(self.half_sums(fix_points, fix_out)) > 0
 
-    def integer(self, inputs, fix_points, fix_out, weights=None, bias=None):
->>>>>>> 11c7768 (What verification and limits know of an operator they ask its class; an operation is read where it is defined, an unknown one runs slow)
+    def integer(
+        self,
+        inputs: Arrays,
+        fix_points: Sequence[int],
+        fix_out: int,
+        weights: Integers = None,
+        bias: Integers = None,
+    ) -> np.ndarray:
         """sat8(DPU_ROUND(sum * M / 2**S * 2**(fix_out - fix_in)))."""
         return arithmetic.finish(self.average(inputs[0], fix_out - fix_points[0]), 0, "NONE", fix_out)
 

@@ -202,4 +202,5 @@ _COMPUTE = Total(
         "flatten": _Forward.flatten,
         "softmax": _Forward.softmax,
     },
+    optional=True,
 )

@@ -6,6 +6,7 @@ an attribute reads ``name kind`` with ``[n]`` for a list of n, and ``= default``
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dpuflow.xir.attributes import decode, kind_of
@@ -20,6 +21,7 @@ _CONV_FIX = (
 )
 _SOURCE = ("shape int32_vec", "data_type string")
 _FIX = ("fix_point int32", "bit_width int32", "round_mode string", "if_signed bool")
+_POOL_FIX = ("kernel int32_vec[2]", "stride int32_vec[2]", _PAD, "type string")
 _POOL = ("kernel int32_vec[2]", "stride int32_vec[2]", "pad_mode string", _PAD, "global bool = false")
 _GROUP = "group int32 = 1"
 _RESAMPLE = (
@@ -27,73 +29,88 @@ _RESAMPLE = (
     *("half_pixel_centers bool = false", "scale float_vec[2]"),
 )
 _SLICE = ("begin int32_vec", "end int32_vec", "strides int32_vec")
+_BATCHNORM = "input gamma beta moving_mean moving_var"
 _REDUCTION = ("axis int32_vec", "keep_dims bool")
 
 TABLE = {
-    "data": ("", "FLOAT", _SOURCE),
-    "const": ("", "FLOAT", (*_SOURCE, "data bytes")),
-    "data-fix": ("", "XINT", _SOURCE),
-    "const-fix": ("", "XINT", (*_SOURCE, "data bytes")),
-    "fix": ("input", "FLOAT", _FIX),
-    "fix2float": ("input", "XINT", _FIX),
-    "float2fix": ("input", "FLOAT", _FIX),
-    "conv2d": ("input weights bias?", "FLOAT", (*_CONV_FLOAT, _GROUP)),
-    "conv2d-fix": ("input weights bias?", "XINT", (*_CONV_FIX, _GROUP)),
-    "depthwise-conv2d": ("input weights bias?", "FLOAT", _CONV_FLOAT),
-    "depthwise-conv2d-fix": ("input weights bias?", "XINT", _CONV_FIX),
-    "transposed-conv2d": ("input weights bias?", "FLOAT", _CONV_FLOAT),
-    "transposed-conv2d-fix": ("input weights bias?", "XINT", _CONV_FIX),
-    "relu": ("input", "FLOAT", ()),
-    "relu6": ("input", "FLOAT", ()),
-    "leaky-relu": ("input", "FLOAT", ("alpha float",)),
-    "prelu": ("input weight", "FLOAT", ()),
-    "sigmoid": ("input", "FLOAT", ()),
-    "hard-sigmoid": ("input", "FLOAT", ()),
-    "hard-sigmoid-fix": ("input", "FLOAT", ()),
-    "hard-swish": ("input", "FLOAT", ()),
-    "maxpool2d": ("input", "FLOAT", _POOL),
+    "data": ("", "FLOAT", _SOURCE, "given"),
+    "const": ("", "FLOAT", (*_SOURCE, "data bytes"), "given"),
+    "data-fix": ("", "XINT", _SOURCE, "given"),
+    "const-fix": ("", "XINT", (*_SOURCE, "data bytes"), "given"),
+    "fix": ("input", "FLOAT", _FIX, "same"),
+    "fix2float": ("input", "XINT", _FIX, "same"),
+    "float2fix": ("input", "FLOAT", _FIX, "same"),
+    "conv2d": ("input weights bias?", "FLOAT", (*_CONV_FLOAT, _GROUP), "conv"),
+    "conv2d-fix": ("input weights bias?", "XINT", (*_CONV_FIX, _GROUP), "conv"),
+    "depthwise-conv2d": ("input weights bias?", "FLOAT", _CONV_FLOAT, "conv"),
+    "depthwise-conv2d-fix": ("input weights bias?", "XINT", _CONV_FIX, "conv"),
+    "transposed-conv2d": ("input weights bias?", "FLOAT", _CONV_FLOAT, "transposed_conv"),
+    "transposed-conv2d-fix": ("input weights bias?", "XINT", _CONV_FIX, "transposed_conv"),
+    "relu": ("input", "FLOAT", (), "same"),
+    "relu6": ("input", "FLOAT", (), "same"),
+    "leaky-relu": ("input", "FLOAT", ("alpha float",), "same"),
+    "prelu": ("input weight", "FLOAT", (), "same"),
+    "sigmoid": ("input", "FLOAT", (), "same"),
+    "hard-sigmoid": ("input", "FLOAT", (), "same"),
+    "hard-sigmoid-fix": ("input", "FLOAT", (), "same"),
+    "hard-swish": ("input", "FLOAT", (), "same"),
+    "maxpool2d": ("input", "FLOAT", _POOL, "pool"),
     "avgpool2d": (
         *("input", "FLOAT"),
         (*_POOL, "count_include_pad bool = true", "count_include_invalid bool = true"),
+        "pool",
     ),
-    "pool-fix": ("input", "XINT", ("kernel int32_vec[2]", "stride int32_vec[2]", _PAD, "type string")),
-    "upsample-fix": ("input size?", "XINT", _RESAMPLE),
-    "downsample-fix": ("input size?", "XINT", _RESAMPLE),
-    "inner-product": ("input weights bias?", "FLOAT", ("axis int32",)),
-    "matmul": ("input+ bias?", "FLOAT", ("transpose_a bool", "transpose_b bool")),
-    "eltwise-fix": ("input+", "XINT", ('nonlinear string = "NONE"', 'type string = "ADD"')),
-    "depthwise-fix": ("input+", "XINT", ('type string = "MUL"',)),
-    "add": ("input+", "FLOAT", ()),
-    "sub": ("input+", "FLOAT", ()),
-    "mul": ("input+", "FLOAT", ()),
-    "div": ("input+", "FLOAT", ()),
-    "concat": ("input+", "FLOAT", ("axis int32",)),
-    "concat-fix": ("input+", "XINT", ("axis int32",)),
-    "reshape": ("input shape?", "FLOAT", ("shape int32_vec = [0]",)),
-    "reshape-fix": ("input", "XINT", ("shape int32_vec",)),
-    "stack": ("input+", "FLOAT", ("axis int32",)),
-    "flatten": ("input", "FLOAT", ("start_axis int32", "end_axis int32")),
-    "squeeze": ("input", "FLOAT", ("axis int32_vec = []",)),
-    "transpose": ("input", "FLOAT", ("order int32_vec",)),
-    "pad": ("input", "FLOAT", ("paddings int32_vec", "mode string", "constant_values float_vec = []")),
-    "pad-fix": ("input", "XINT", ("paddings int32_vec", "mode string", 'constant_values bytes = ""')),
-    "softmax": ("input", "FLOAT", ("axis int32",)),
-    "hard-softmax": ("input", "FLOAT", ("axis int32", "type string")),
-    "argmax": ("input", "FLOAT", ("axis int32",)),
-    "argmax-fix": ("input", "XINT", ("axis int32",)),
-    "reduction_mean": ("input", "FLOAT", _REDUCTION),
-    "reduction_max": ("input", "FLOAT", _REDUCTION),
-    "reduction_max-fix": ("input", "XINT", _REDUCTION),
-    "strided_slice": ("input", "FLOAT", _SLICE),
-    "strided_slice-fix": ("input", "FLOAT", _SLICE),
-    "batchnorm": ("input gamma beta moving_mean moving_var", "FLOAT", ("axis int32", "epsilon float")),
-    "scale": ("input scale bias?", "FLOAT", ("axis int32 = -1",)),
-    "threshold": ("input threshold", "XINT", ()),
-    "upload": ("input", "FLOAT", ()),
-    "download": ("input", "XINT", ()),
-    "identity": ("input", "XINT", ()),
+    "pool-fix": (
+        "input",
+        "XINT",
+        ("kernel int32_vec[2]", "stride int32_vec[2]", _PAD, "type string"),
+        "pool",
+    ),
+    "upsample-fix": ("input size?", "XINT", _RESAMPLE, "resample"),
+    "downsample-fix": ("input size?", "XINT", _RESAMPLE, "resample"),
+    "inner-product": ("input weights bias?", "FLOAT", ("axis int32",), "inner_product"),
+    "matmul": ("input+ bias?", "FLOAT", ("transpose_a bool", "transpose_b bool"), "matmul"),
+    "eltwise-fix": ("input+", "XINT", ('nonlinear string = "NONE"', 'type string = "ADD"'), "broadcast"),
+    "depthwise-fix": ("input+", "XINT", ('type string = "MUL"',), "broadcast"),
+    "add": ("input+", "FLOAT", (), "broadcast"),
+    "sub": ("input+", "FLOAT", (), "broadcast"),
+    "mul": ("input+", "FLOAT", (), "broadcast"),
+    "div": ("input+", "FLOAT", (), "broadcast"),
+    "concat": ("input+", "FLOAT", ("axis int32",), "concat"),
+    "concat-fix": ("input+", "XINT", ("axis int32",), "concat"),
+    "reshape": ("input shape?", "FLOAT", ("shape int32_vec = [0]",), "reshape"),
+    "reshape-fix": ("input", "XINT", ("shape int32_vec",), "reshape"),
+    "stack": ("input+", "FLOAT", ("axis int32",), "stack"),
+    "flatten": ("input", "FLOAT", ("start_axis int32", "end_axis int32"), "flatten"),
+    "squeeze": ("input", "FLOAT", ("axis int32_vec = []",), "squeeze"),
+    "transpose": ("input", "FLOAT", ("order int32_vec",), "transpose"),
+    "pad": ("input", "FLOAT", ("paddings int32_vec", "mode string", "constant_values float_vec = []"), "pad"),
+    "pad-fix": ("input", "XINT", ("paddings int32_vec", "mode string", 'constant_values bytes = ""'), "pad"),
+    "softmax": ("input", "FLOAT", ("axis int32",), "same"),
+    "hard-softmax": ("input", "FLOAT", ("axis int32", "type string"), "same"),
+    "argmax": ("input", "FLOAT", ("axis int32",), "stored"),
+    "argmax-fix": ("input", "XINT", ("axis int32",), "stored"),
+    "reduction_mean": ("input", "FLOAT", _REDUCTION, "reduce"),
+    "reduction_max": ("input", "FLOAT", _REDUCTION, "reduce"),
+    "reduction_max-fix": ("input", "XINT", _REDUCTION, "reduce"),
+    "strided_slice": ("input", "FLOAT", _SLICE, "stored"),
+    "strided_slice-fix": ("input", "FLOAT", _SLICE, "stored"),
+    "batchnorm": (
+        "input gamma beta moving_mean moving_var",
+        "FLOAT",
+        ("axis int32", "epsilon float"),
+        "same",
+    ),
+    "scale": ("input scale bias?", "FLOAT", ("axis int32 = -1",), "same"),
+    "threshold": ("input threshold", "XINT", (), "same"),
+    "upload": ("input", "FLOAT", (), "same"),
+    "download": ("input", "XINT", (), "same"),
+    "identity": ("input", "XINT", (), "same"),
 }
-"""op type -> (input arguments, their declared data type, attributes). XIR does not enforce the data type."""
+"""op type -> (input arguments, their declared data type, attributes, rule of `shapes.RULES`).
+
+XIR does not enforce the data type. "stored": there is no rule, the output is taken as the file has it.
+"""
 
 
 @dataclass(frozen=True)
@@ -118,12 +135,13 @@ class AttrDef:
 
 @dataclass(frozen=True)
 class OpDef:
-    """Definition of an op type."""
+    """Definition of an op type; `shape` names the rule by which its output's shape is inferred."""
 
     type: str
     data_type: str
     args: dict[str, ArgDef] = field(default_factory=dict)
     attrs: dict[str, AttrDef] = field(default_factory=dict)
+    shape: str = "stored"
 
 
 def _argument(text):
@@ -139,13 +157,14 @@ def _attribute(text):
     return AttrDef(name, kind, int(length) if length else None, default is None, value)
 
 
-def _definition(type_, args, data_type, attrs):
+def define(type_: str, args: str, data_type: str, attrs: Sequence[str], shape: str) -> OpDef:
+    """The OpDef of a row of `TABLE`."""
     arguments = [_argument(text) for text in args.split()]
     attributes = [_attribute(text) for text in attrs]
-    return OpDef(type_, data_type, {a.name: a for a in arguments}, {a.name: a for a in attributes})
+    return OpDef(type_, data_type, {a.name: a for a in arguments}, {a.name: a for a in attributes}, shape)
 
 
-OPDEFS = {type_: _definition(type_, *row) for type_, row in TABLE.items()}
+OPDEFS = {type_: define(type_, *row) for type_, row in TABLE.items()}
 """op type -> OpDef."""
 
 COMMON_OP_ATTRS = {

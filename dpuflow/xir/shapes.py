@@ -11,19 +11,8 @@ from functools import partial
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.totality import Total
 from dpuflow.xir import opdefs
-
-_SAME_SHAPE = {
-    *("relu", "relu6", "leaky-relu", "prelu", "sigmoid", "hard-sigmoid", "hard-sigmoid-fix", "hard-swish"),
-    *("softmax", "hard-softmax", "batchnorm", "scale", "threshold", "upload", "download", "identity"),
-    *("fix", "fix2float", "float2fix"),
-}
-_SOURCES = ("data", "const", "data-fix", "const-fix")
-_CONVOLUTIONS = ("conv2d", "conv2d-fix", "depthwise-conv2d", "depthwise-conv2d-fix")
-_POOLS = ("maxpool2d", "avgpool2d", "pool-fix")
-_RESHAPES = ("reshape", "reshape-fix")
-_BROADCAST = ("add", "sub", "mul", "div", "eltwise-fix", "depthwise-fix")
-
 
 MAX_PAD = 255
 """Far beyond what a network's window pads by (the DPU's fields end at 15); bounds memory."""
@@ -37,23 +26,22 @@ class ShapeError(ValueError):
     """The inputs and attributes of an op do not fit each other; the message says how."""
 
 
-UNCHECKED = opdefs.OTHER_TYPES | {
-    *("strided_slice", "strided_slice-fix", "argmax", "argmax-fix"),
-}
+UNCHECKED = opdefs.OTHER_TYPES | {type_ for type_, d in opdefs.OPDEFS.items() if d.shape == "stored"}
 """Types of XIR without a rule here: their stored output is taken as it is, and none can be added."""
 
 
 def known(type_):
     """Whether `infer` has a rule for this op type."""
-    return type_ in _RULES
+    return type_ in opdefs.OPDEFS and opdefs.OPDEFS[type_].shape != "stored"
 
 
 def infer(graph, op):
     """(shape, data_type, bit_width) of `op`'s output; ShapeError if inputs and attributes do not fit."""
-    if op.type not in _RULES:
-        raise ShapeError(f"no shape rule for ops of type {op.type!r}")
+    if not known(op.type):
+        raise ShapeError(f"no shape rule for ops of type {op.type!r} in dpuflow.xir.opdefs")
+    name = opdefs.OPDEFS[op.type].shape
     inputs = {name: [graph.op(feeder).tensor for feeder in feeders] for name, feeders in op.inputs.items()}
-    rule = partial(_reshape, target=_target(graph, op)) if op.type in _RESHAPES else _RULES[op.type]
+    rule = partial(_reshape, target=_target(graph, op)) if name == "reshape" else RULES[name]
     shape = tuple(rule(op, inputs))
     if any(n <= 0 for n in shape):
         raise ShapeError(f"output would be {list(shape)}: the kernel does not fit the padded input")
@@ -62,15 +50,15 @@ def infer(graph, op):
 
 
 def _element(op, inputs):
-    """Data type and width: by attribute for sources, FLOAT for float ops, the input's for -fix ops."""
-    if op.type in _SOURCES:
+    """Data type and width: by attribute for sources, the input's for -fix ops and what moves, else FLOAT."""
+    if opdefs.OPDEFS[op.type].shape == "given":
         return parse_data_type(op.attrs["data_type"])
     if op.type == "float2fix":
         return "XINT", op.attrs["bit_width"]
-    if op.type in _KEEPS_ELEMENT:
+    if op.type.endswith("-fix") or op.type in _KEEPS_ELEMENT:
         first = inputs["input"][0]
         return first.data_type, first.bit_width
-    return "FLOAT", 32  # of the types that `_RULES` has, all that is left computes floats
+    return "FLOAT", 32
 
 
 def parse_data_type(text):
@@ -119,7 +107,9 @@ def _window(op, shape):
     left, right, top, bottom = _numbers(op, "pad", 4, 0)
     if max(left, right, top, bottom) > MAX_PAD:
         raise ShapeError(f"pad {[left, right, top, bottom]} exceeds {MAX_PAD}")
-    dilation_w, dilation_h = (1, 1) if op.type in _POOLS else _numbers(op, "dilation", 2, 1)
+    dilation_w, dilation_h = (
+        _numbers(op, "dilation", 2, 1) if "dilation" in opdefs.OPDEFS[op.type].attrs else (1, 1)
+    )
     mode = "FLOOR" if op.type.endswith("-fix") else op.attr("pad_mode")
     return (
         window_output(shape[1], kernel_h, stride_h, dilation_h, top + bottom, mode),
@@ -327,26 +317,29 @@ def _reduce(op, inputs):
     return [1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes] or [1]
 
 
-_RULES = {
-    **dict.fromkeys(("data", "const", "data-fix", "const-fix"), lambda op, inputs: op.attrs["shape"]),
-    **dict.fromkeys(_SAME_SHAPE, lambda op, inputs: _one(inputs, "input")),
-    **dict.fromkeys(_CONVOLUTIONS, _conv),
-    **dict.fromkeys(("transposed-conv2d", "transposed-conv2d-fix"), _transposed_conv),
-    **dict.fromkeys(_POOLS, _pool),
-    **dict.fromkeys(("upsample-fix", "downsample-fix"), _resample),
-    **dict.fromkeys(_BROADCAST, _broadcast),
-    **dict.fromkeys(("concat", "concat-fix"), _concat),
-    **dict.fromkeys(_RESHAPES, _reshape),
-    "stack": _stack,
-    "flatten": _flatten,
-    "squeeze": _squeeze,
-    "inner-product": _inner_product,
-    "matmul": _matmul,
-    "transpose": _transpose,
-    **dict.fromkeys(("pad", "pad-fix"), _pad),
-    **dict.fromkeys(("reduction_mean", "reduction_max", "reduction_max-fix"), _reduce),
-}
+RULES = Total(
+    "xir.shapes: rule by the name that opdefs gives it",
+    lambda: {definition.shape for definition in opdefs.OPDEFS.values()} - {"stored"},
+    {
+        "given": lambda op, inputs: op.attrs["shape"],
+        "same": lambda op, inputs: _one(inputs, "input"),
+        "conv": _conv,
+        "transposed_conv": _transposed_conv,
+        "pool": _pool,
+        "resample": _resample,
+        "broadcast": _broadcast,
+        "concat": _concat,
+        "reshape": _reshape,
+        "stack": _stack,
+        "flatten": _flatten,
+        "squeeze": _squeeze,
+        "inner_product": _inner_product,
+        "matmul": _matmul,
+        "transpose": _transpose,
+        "pad": _pad,
+        "reduce": _reduce,
+    },
+)
 
-_KEEPS_ELEMENT = {type_ for type_ in _RULES if type_.endswith("-fix")} - set(_SOURCES) | {
-    *("upload", "download", "identity", "threshold", "stack")
-}
+_KEEPS_ELEMENT = ("upload", "download", "identity", "threshold", "stack")
+"""Besides the -fix ops."""
