@@ -126,8 +126,8 @@ class Operator(ABC):
         What moves bytes brings its inputs to the output's grid first; all else is rounded and saturated
         once, behind its `unrounded` results.
         """
-        if not self.moves_bytes:
-            results = self.unrounded(inputs, fix_points, fix_out, weights, bias)
+        results = self.unrounded(inputs, fix_points, fix_out, weights, bias)
+        if results is not None:
             return arithmetic.finish(results, 0, "NONE", fix_out)
         moved = [arithmetic.requantized(x, fix, fix_out) for x, fix in zip(inputs, fix_points, strict=True)]
         return self.real(moved).astype(np.float32, copy=False)
