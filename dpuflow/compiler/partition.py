@@ -4,7 +4,12 @@ A segment is a run of ops on one device, so segments execute in order. Inside a 
 each superlayer is a leaf (docs/reference/xmodel.md).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from dpuflow.device.targets import Target
+from dpuflow.xir import Graph
 
 CPU_RUNNER = dict.fromkeys(("run", "sim", "ref"), "libvart-cpu-runner.so")
 DPU_RUNNER = {
@@ -20,7 +25,7 @@ class Superlayer:
 
     first: str
     ops: list[str]
-    attrs: dict = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
     transfer: bool = False
     """Upload or download: nothing to order, so not in children_topological_sort."""
 
@@ -33,12 +38,12 @@ class Segment:
     leaves: list[Superlayer] = field(default_factory=list)
     uploads: dict[str, str] = field(default_factory=dict)
 
-    def leaf_of(self, op_name):
+    def leaf_of(self, op_name: str) -> Superlayer:
         """The superlayer that holds an op."""
         return next(leaf for leaf in self.leaves if op_name in leaf.ops)
 
 
-def build_tree(graph, segments, target):
+def build_tree(graph: Graph, segments: Sequence[Segment], target: Target) -> None:
     """Fill the graph's subgraph tree from its segments, with devices, runners and workloads."""
     root = graph.root
     root.proto.subgraph_name = "root"

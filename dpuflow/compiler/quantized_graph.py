@@ -12,7 +12,7 @@ from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.workload import map_shape
-from dpuflow.network import folded_ops
+from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
@@ -29,7 +29,7 @@ _ACTIVATIONS = Total(
 )
 
 
-def quantized_graph(quantized):
+def quantized_graph(quantized: QuantizedNetwork) -> Graph:
     """xir.Graph with one op per layer, named after it, plus constants, activations and `fix` ops.
 
     Exact against the integer form.
@@ -47,7 +47,7 @@ class _Builder:
         self.names = Names(layer.name for layer in self.network.layers)
         self.value = {}
 
-    def build(self):
+    def build(self) -> Graph:
         for layer in self.network.layers:
             try:
                 self.value[layer.name] = _LAYERS[layer.op](self, layer)

@@ -5,6 +5,8 @@ fix2float and softmax (CPU), as docs/reference/xmodel.md describe them, without
 machine code and register maps: the constants keep their bytes in the const-fix ops.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -15,7 +17,8 @@ from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.target_check import check
 from dpuflow.compiler.workload import dense_on_array, layer_is_augmented, layer_workload, map_shape
-from dpuflow.network import folded_ops
+from dpuflow.device.targets import Target
+from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
@@ -32,7 +35,7 @@ _NONLINEAR = Total(
 UNUSED = {"hsigmoid_in": -128, "shift_hsigmoid": -128, "shift_hswish": -128}
 
 
-def lower(quantized, target, on_cpu=None):
+def lower(quantized: QuantizedNetwork, target: Target, on_cpu: Collection[str] | None = None) -> Graph:
     """Lower a QuantizedNetwork for a `targets.Target`.
 
     Layers become ops of the same name; activations keep a batch of 1 and four dimensions on
@@ -58,7 +61,7 @@ class _Lowering:
         self.value = {}  # layer name -> op that holds its tensor, four-dimensional
         self.downloads = {}
 
-    def lower(self):
+    def lower(self) -> Graph:
         for layer in self.network.layers:
             try:
                 self._lower_layer(layer)

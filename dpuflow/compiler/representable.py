@@ -15,13 +15,13 @@ from dpuflow.base.numerics import (
     VENDOR_SHIFT_BIAS_MIN,
 )
 from dpuflow.compiler.workload import map_shape, unflattened
-from dpuflow.network import folded_ops
+from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 
 REQUANTIZE = "quantize the network again (the quantizer aligns these; `compat: vai_q` may not)"
 
 
-def require_representable(quantized):
+def require_representable(quantized: QuantizedNetwork) -> None:
     """UserError that names the first layer which has no exact form in XIR."""
     network = quantized.network
     if not network.layers or [layer.op for layer in network.layers].count("input") != 1:

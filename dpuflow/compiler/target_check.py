@@ -6,14 +6,17 @@ the CPU by the vendor's compiler, which makes a second, slow device out of the b
 """
 
 import logging
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_on_array, map_shape
-from dpuflow.network import QuantizedNetwork
+from dpuflow.device.targets import Target
+from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.ops import OPERATORS
 
 log = logging.getLogger("dpuflow")
@@ -31,19 +34,19 @@ class Finding:
     layer: str
     op: str
     limit: str
-    value: object
+    value: Any
     allowed: str
     reason: str
     remedy: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.layer} ({self.op}): {self.limit} is {self.value}, allowed {self.allowed}; "
             f"{self.reason}; remedy: {self.remedy}"
         )
 
 
-def check(network, target):
+def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
     """Findings of a Network or QuantizedNetwork for a Target, in layer order ([] if all run on the DPU).
 
     A softmax at the end belongs to the CPU anyway and is no finding. Layers that
@@ -58,7 +61,7 @@ def check(network, target):
     return findings
 
 
-def enforce(findings, on_cpu, target):
+def enforce(findings: Sequence[Finding], on_cpu: str, target: Target) -> None:
     """Apply the policy `on_cpu`: "error" raises UserError, "warn" logs, "allow" is silent."""
     if on_cpu not in POLICIES:
         raise UserError(f"on_cpu is {on_cpu!r}; write one of {', '.join(POLICIES)}")
@@ -82,21 +85,23 @@ class _Subject:
     def __init__(self, layer, target):
         self.layer, self.target, self.limits = layer, target, target.limits
 
-    def finding(self, limit, value, allowed, reason, remedy):
+    def finding(self, limit: str, value: Any, allowed: str, reason: str, remedy: str) -> Finding:
         return Finding(self.layer.name, self.layer.op, limit, value, allowed, reason, remedy)
 
-    def pair_in(self, limit, pair, allowed, reason, remedy):
+    def pair_in(
+        self, limit: str, pair: tuple[int, int], allowed: tuple[int, int], reason: str, remedy: str
+    ) -> Iterator[Finding]:
         """Findings of a (w, h) pair whose members must lie in a range."""
         least, greatest = allowed
         for axis, value in zip(("width", "height"), pair, strict=True):
             if not least <= value <= greatest:
                 yield self.finding(f"{limit} {axis}", value, f"{least} to {greatest}", reason, remedy)
 
-    def at_most(self, limit, value, greatest, reason, remedy):
+    def at_most(self, limit: str, value: int, greatest: int, reason: str, remedy: str) -> Iterator[Finding]:
         if value > greatest:
             yield self.finding(limit, value, f"at most {greatest}", reason, remedy)
 
-    def activation(self, allowed):
+    def activation(self, allowed: Collection[str]) -> Iterator[Finding]:
         name = self.layer.attrs.get("activation", "NONE")
         if name not in allowed:
             yield self.finding(
@@ -110,7 +115,7 @@ class _Subject:
         if name == "LEAKYRELU" and alpha is not None:
             yield from self.slope(alpha)
 
-    def slope(self, alpha):
+    def slope(self, alpha: float) -> Iterator[Finding]:
         numerator, shift = LEAKY_RELU_SLOPE
         exact = numerator / 2**shift
         # frameworks' customary 0.1 is what the hardware's 26/256 stands for

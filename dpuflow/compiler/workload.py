@@ -7,17 +7,27 @@ exact against every op of the vendor-compiled files (compilers 2.5 to 3.5; those
 for instruction set ISA0, leave out the bias).
 """
 
+from collections.abc import Sequence
 from math import ceil, prod
 
+from dpuflow.device.targets import Target
+from dpuflow.network import Layer, Network
+from dpuflow.ops.convolution import Weighted
+from dpuflow.ops.operator import Shape
 from dpuflow.ops.work import depthwise_workload, eltwise_workload, pool_workload
 
+Pair = tuple[int, int]
+"""(width, height)."""
 
-def round_up(value, multiple):
+
+def round_up(value: int, multiple: int) -> int:
     """The least multiple of `multiple` that is not below `value`."""
     return ceil(value / multiple) * multiple
 
 
-def augments_channels(kernel, stride, in_channels, pad, dilation, target):
+def augments_channels(
+    kernel: Pair, stride: Pair, in_channels: int, pad: Sequence[int], dilation: Pair, target: Target
+) -> bool:
     """Whether a first-layer convolution folds kernel columns and channels together.
 
     Channel augmentation reads KW * IC bytes as one pixel's channels, so it must fit
@@ -34,7 +44,9 @@ def augments_channels(kernel, stride, in_channels, pad, dilation, target):
     )
 
 
-def conv_workload_on_arch(out_shape, kernel, in_channels, target, augmented=False):
+def conv_workload_on_arch(
+    out_shape: Shape, kernel: Pair, in_channels: int, target: Target, augmented: bool = False
+) -> int:
     """`conv_workload` with OH, OC and IC rounded up to the array of `target`.
 
     `augmented`: a first layer with channel augmentation counts as one of kernel width 1, also
@@ -56,27 +68,27 @@ def _alu_shape(out_shape, target):
     return rows, width, round_up(channels, target.input_channel_parallel)
 
 
-def pool_workload_on_arch(out_shape, kernel, target, average=False):
+def pool_workload_on_arch(out_shape: Shape, kernel: Pair, target: Target, average: bool = False) -> int:
     """`pool_workload` with OH rounded up to the ALU's pixels and C to the channels."""
     return pool_workload(_alu_shape(out_shape, target), kernel, average)
 
 
-def depthwise_workload_on_arch(out_shape, kernel, target):
+def depthwise_workload_on_arch(out_shape: Shape, kernel: Pair, target: Target) -> int:
     """`depthwise_workload` rounded like a pool, whose engine it runs on."""
     return depthwise_workload(_alu_shape(out_shape, target), kernel)
 
 
-def eltwise_workload_on_arch(out_shape, target, inputs=2):
+def eltwise_workload_on_arch(out_shape: Shape, target: Target, inputs: int = 2) -> int:
     """`eltwise_workload` rounded like a pool."""
     return eltwise_workload(_alu_shape(out_shape, target), inputs)
 
 
-def map_shape(shape):
+def map_shape(shape: Shape) -> Shape:
     """(H, W, C) of any shape of a Network: a vector (N,) is a 1 x 1 map of N channels."""
     return tuple(shape) if len(shape) == 3 else (1, 1, prod(shape))
 
 
-def unflattened(network, layer):
+def unflattened(network: Network, layer: Layer) -> Layer:
     """The layer whose map `layer` reads, through any flatten between."""
     source = network[layer.inputs[0]]
     while source.operator.renames:
@@ -84,7 +96,7 @@ def unflattened(network, layer):
     return source
 
 
-def dense_kernel(network, layer):
+def dense_kernel(network: Network, layer: Layer) -> tuple[Pair, int]:
     """((KW, KH), IC) of a dense layer as a convolution over what it reads.
 
     A dense layer behind a flatten covers the whole map that was flattened (
@@ -95,7 +107,7 @@ def dense_kernel(network, layer):
     return (width, height), channels
 
 
-def array_fits(kernel, channels, target):
+def array_fits(kernel: Pair, channels: int, target: Target) -> bool:
     """Whether the convolution array takes a window of (KW, KH) on so many input channels."""
     limits = target.limits
     least, greatest = limits.conv_kernel
@@ -107,7 +119,7 @@ def array_fits(kernel, channels, target):
     )
 
 
-def dense_on_array(network, layer, target=None):
+def dense_on_array(network: Network, layer: Layer, target: Target | None = None) -> tuple[Pair, int]:
     """`dense_kernel`; with `target`, the vector factored anew where the map does not fit the array.
 
     What a flatten gives is a vector, and a map of one image lies in memory without gaps, so any
@@ -126,7 +138,7 @@ def dense_on_array(network, layer, target=None):
         if size % (width * height) == 0 and array_fits((width, height), size // (width * height), target)
     ]
 
-    def cost(shape):
+    def cost(shape: tuple[Pair, int]) -> tuple[int, int, int]:
         (width, height), depth = shape
         # equal work: few columns, so that a row takes few entries of its bank
         return width * height * ceil(depth / target.input_channel_parallel), width, height
@@ -134,12 +146,12 @@ def dense_on_array(network, layer, target=None):
     return min(fitting, key=cost, default=(kernel, channels))
 
 
-def factors_anew(network, layer, target):
+def factors_anew(network: Network, layer: Layer, target: Target) -> bool:
     """Whether `layer` is a dense one that reads its map as one of another shape (`dense_on_array`)."""
     return layer.op == "dense" and dense_on_array(network, layer, target) != dense_kernel(network, layer)
 
 
-def layer_is_augmented(network, layer, target):
+def layer_is_augmented(network: Network, layer: Layer, target: Target) -> bool:
     """Whether `layer` is a convolution that reads the network's input with channel augmentation."""
     if layer.op != "conv" or network[layer.inputs[0]].op != "input":
         return False
@@ -153,15 +165,15 @@ def layer_is_augmented(network, layer, target):
 CONVOLUTION, ALU = "convolution", "alu"
 
 
-def engine(network, layer):
+def engine(network: Network, layer: Layer) -> str | None:
     """Which engine works on a layer: the convolution array, the ALU, or None where nothing is computed."""
     operator = layer.operator
-    if operator.weighted and not operator.per_channel:
+    if isinstance(operator, Weighted) and not operator.per_channel:
         return CONVOLUTION
     return ALU if _operations(network, layer, layer.shape) else None
 
 
-def layer_workload(network, layer, target):
+def layer_workload(network: Network, layer: Layer, target: Target) -> tuple[int, int]:
     """(workload, workload_on_arch) of one layer of a folded Network; (0, 0) if it computes nothing.
 
     input, flatten, concat and softmax count zero, as in the vendor's files, and so does what folding
@@ -179,8 +191,8 @@ def _operations(network, layer, output):
     return layer.operator.operations([network[name].shape for name in layer.inputs], output)
 
 
-def layer_window(network, layer, target=None):
+def layer_window(network: Network, layer: Layer, target: Target | None = None) -> tuple[Pair, int]:
     """((KW, KH), IC) that one output of a weighted layer reads; with `target`, as its array does."""
     if layer.op == "dense":
         return dense_on_array(network, layer, target)
-    return layer.operator.kernel, map_shape(network[layer.inputs[0]].shape)[2]
+    return layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]

@@ -5,6 +5,9 @@ this module then walks the lines of that block and names the first fault.
 """
 
 import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NoReturn
 
 from dpuflow.base.errors import UserError
 
@@ -12,17 +15,17 @@ WHOLE = re.compile(rb"[0-9]+\Z")
 NUMBER = re.compile(rb"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*\Z")
 
 
-def shown(field, limit=24):
+def shown(field: bytes, limit: int = 24) -> str:
     """A field as it may be printed: quoted, shortened, unprintable bytes escaped."""
     text = field.decode("utf-8", "backslashreplace")
     text = text if len(text) <= limit else text[:limit] + "..."
     return repr(text)
 
 
-def compact_labels(labels):
+def compact_labels(labels: Iterable[int]) -> str:
     """{0, 1, 2, 4} -> '0-2, 4'."""
     labels = sorted(labels)
-    runs = []
+    runs: list[list[int]] = []
     for label in labels:
         if runs and label == runs[-1][1] + 1:
             runs[-1][1] = label
@@ -31,7 +34,9 @@ def compact_labels(labels):
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def raise_first_fault(data, first_line, columns, labels_allowed, name, last):
+def raise_first_fault(
+    data: bytes, first_line: int, columns: int, labels_allowed: Collection[int], name: Path | str, last: bool
+) -> NoReturn:
     """Raise the UserError for the first faulty row in `data`.
 
     data : bytes of whole lines. first_line : 1-based number of the first one.

@@ -20,7 +20,7 @@ class BlockParser:
     columns : fields in a row. label_table : bool (256,), which values the first field may have.
     """
 
-    def __init__(self, columns, label_table):
+    def __init__(self, columns: int, label_table: np.ndarray):
         self.columns = columns
         self.label_table = label_table
         self.size = -1
@@ -33,7 +33,7 @@ class BlockParser:
         self.value, self.head = np.empty((2, size), np.uint8)
         self.wrong, self.more, self.ends = np.empty((3, size), bool)
 
-    def __call__(self, data):
+    def __call__(self, data: bytes) -> np.ndarray | None:
         """Whole lines (LF or CRLF throughout) -> uint8 (rows, columns), or None if anything is faulty."""
         size = len(data)
         if size > self.size:
@@ -51,9 +51,9 @@ class BlockParser:
         if len(index) % self.columns or not np.array_equal(index[self.columns - 1 :: self.columns], newline):
             return None
         # the indices are valid: mode "clip" only spares NumPy a buffer
-        table = np.empty(len(index), np.uint8)
-        np.take(self.value[:size], index, out=table, mode="clip")
-        table = table.reshape(-1, self.columns)
+        fields = np.empty(len(index), np.uint8)
+        np.take(self.value[:size], index, out=fields, mode="clip")
+        table = fields.reshape(-1, self.columns)
         return table if self.label_table[table[:, 0]].all() else None
 
     def _newlines(self, text, ends, crlf):

@@ -9,9 +9,11 @@ and the counts of repeated images. Equal content gives equal bytes.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -50,29 +52,29 @@ class Dataset:
     classes: Labels
     splits: dict[str, np.ndarray]
     shape: tuple[int, int, int]
-    attrs: dict = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str]:
         """Names indexed by label."""
         return list(self.classes.names)
 
     @property
-    def present(self):
+    def present(self) -> list[int]:
         """Labels that occur, ascending."""
         return list(self.classes.present)
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         """Width of the network's output."""
         return self.classes.outputs
 
     @cached_property
-    def images(self):
+    def images(self) -> np.ndarray:
         """All images, uint8 (N, H, W, C)."""
         return self._read(slice(None))
 
-    def subset(self, name):
+    def subset(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(images uint8 (n, H, W, C), labels uint8 (n,)) of a split, in the order of its rows."""
         if name not in self.splits:
             raise UserError(f"{self.path}: no split {name!r}; it has {', '.join(self.splits)}")
@@ -93,7 +95,7 @@ class Dataset:
             return file["images"][rows]
 
 
-def read_dataset(path):
+def read_dataset(path: Path | str) -> Dataset:
     """Open dataset.h5 and check it; UserError if it is damaged or something else."""
     with open_hdf5(path, WHAT) as file:
         if file.attrs.get("format") != FORMAT:
@@ -103,16 +105,17 @@ def read_dataset(path):
         names = tuple(file["class_names"].asstr()[()].tolist())
         present = tuple(int(label) for label in file.attrs["present"])
         splits = {name: stored_values(file["split"], name, np.int64, 1) for name in SPLITS}
-        shape = tuple(int(n) for n in file["images"].shape)
+        count, height, width, channels = (int(n) for n in file["images"].shape)
         attrs = {
             key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
         }
-        if 0 in shape or shape[0] != len(labels):
+        if 0 in (count, height, width, channels) or count != len(labels):
             raise ValueError("images and labels do not fit each other")
         if attrs["classes"] != len(names) or not set(np.unique(labels).tolist()) <= set(present):
             raise ValueError("labels and class names do not fit each other")
         _check_splits(splits, len(labels))
-        return Dataset(Path(path), labels, Labels(names, present), splits, shape[1:], attrs)
+        shape = height, width, channels
+        return Dataset(Path(path), labels, Labels(names, present), splits, shape, attrs)
 
 
 def _check_splits(splits, images):
@@ -130,17 +133,17 @@ def _check_splits(splits, images):
 
 
 def build_dataset(
-    path,
-    train_csv,
-    test_csv,
-    labels,
+    path: Path | str,
+    train_csv: Path | str,
+    test_csv: Path | str,
+    labels: Labels,
     *,
-    shape=None,
-    validation=None,
-    calibration=None,
-    duplicate_policy="warn",
-    origins=None,
-):
+    shape: ImageShape | None = None,
+    validation: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    duplicate_policy: str = "warn",
+    origins: Mapping[str, tuple[str, str]] | None = None,
+) -> dict[str, int]:
     """Write dataset.h5 from two CSV files; return a dict of counts.
 
     Parameters
@@ -195,16 +198,16 @@ def build_dataset(
 class _ImageSink:
     """Appends CSV files to /images block by block, keeping labels and hashes."""
 
-    def __init__(self, file):
+    def __init__(self, file: h5py.File):
         self.file = file
-        self.images = None
-        self.shape = None
-        self.labels = []
-        self.hashes = []
+        self.images: h5py.Dataset | None = None
+        self.shape: ImageShape | None = None
+        self.labels: list[np.ndarray] = []
+        self.hashes: list[np.ndarray] = []
         self.rows = 0
-        self.pending = []
+        self.pending: list[np.ndarray] = []
 
-    def append(self, path, shape, labels):
+    def append(self, path: Path | str, shape: ImageShape | None, labels: Labels) -> int:
         """Append one CSV; return the number of rows now held."""
         for images, block_labels in image_blocks(path, shape, labels.present):
             if self.images is None:
@@ -233,7 +236,7 @@ class _ImageSink:
         self.images[start:] = images[:count]
         self.pending = [images[count:]]
 
-    def finish(self):
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Write what is pending; return (labels uint8 (N,), hashes uint64 (N, 2))."""
         self._write_whole_chunks(everything=True)
         return np.concatenate(self.labels), np.concatenate(self.hashes)

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from dpuflow.base.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def content_hashes(images):
+def content_hashes(images: np.ndarray) -> np.ndarray:
     """A 128-bit BLAKE2b of each image's bytes: uint64 (N, 2)."""
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     digests = b"".join(hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
@@ -22,7 +23,7 @@ def _keys(hashes):
     return np.ascontiguousarray(hashes).view("V16").ravel()
 
 
-def repeated(hashes):
+def repeated(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(first, again): int64 arrays of row pairs where row `again` repeats the earlier row `first`."""
     order = np.lexsort((np.arange(len(hashes)), hashes[:, 1], hashes[:, 0]))
     sorted_hashes = hashes[order]
@@ -35,13 +36,13 @@ def repeated(hashes):
     return table[:, 1], table[:, 0]
 
 
-def shared_with(hashes, others):
+def shared_with(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """bool (N,): which of `hashes` also occur in `others`."""
     table = {bytes(key) for key in _keys(others).tolist()}
     return np.array([bytes(key) in table for key in _keys(hashes).tolist()], bool)
 
 
-def check_duplicates(hashes, labels, policy, name):
+def check_duplicates(hashes: np.ndarray, labels: np.ndarray, policy: str, name: Path | str) -> int:
     """Apply the entry's `duplicates` policy to one file; return the number of repeated images.
 
     policy : "error" | "warn" | "allow". name : the file, for messages. An image

@@ -2,6 +2,8 @@
 
 import functools
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.datasets.image_csv import ImageShape, open_csv, read_header
@@ -11,13 +13,14 @@ DRAWN = (28, 28, 1)
 """Of kind synthetic, and of Sign Language MNIST."""
 
 
-def image_shape(entry):
+def image_shape(entry: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """(H, W, C) that a dataset's config entry stands for; None where only a job can tell.
 
     A file that cannot be read is no error here: `sources.obtain` says what is wrong with it.
     """
-    if entry.get("image"):
-        return ImageShape.of_config(entry["image"]).as_tuple()
+    given = ImageShape.of_config(entry.get("image") or None)
+    if given is not None:
+        return given.as_tuple()
     source = entry["source"]
     if source["kind"] != "files":
         return DRAWN if source["kind"] == "synthetic" or "handle" not in source else None

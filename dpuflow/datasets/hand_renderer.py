@@ -46,7 +46,7 @@ RADII = np.concatenate(
 BONES = len(RADII)
 
 
-def finger_joints(angles):
+def finger_joints(angles: np.ndarray) -> np.ndarray:
     """Joint positions (n, 4 fingers, 4 points, 3) in the hand frame from degrees (n, 4, 4).
 
     Each row: flexion of MCP, PIP, DIP and abduction (see hand_poses.Pose).
@@ -59,7 +59,7 @@ def finger_joints(angles):
     return _chain(KNUCKLES, steps * PHALANGES[..., None])
 
 
-def thumb_joints(angles):
+def thumb_joints(angles: np.ndarray) -> np.ndarray:
     """Joint positions (n, 4, 3) of the thumb from (azimuth, elevation) in degrees (n, 3, 2)."""
     azimuth, elevation = np.moveaxis(np.radians(angles), -1, 0)
     flat = np.cos(elevation)
@@ -74,7 +74,7 @@ def _chain(start, steps):
     )
 
 
-def bones(fingers, thumb, thickness):
+def bones(fingers: np.ndarray, thumb: np.ndarray, thickness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Capsules of n hands: ends (n, BONES, 2, 3) and radii (n, BONES, 2), forearm last.
 
     fingers : degrees (n, 4, 4); thumb : degrees (n, 3, 2); thickness (n,) scales all radii.
@@ -88,7 +88,7 @@ def bones(fingers, thumb, thickness):
     return ends, RADII * thickness[:, None, None]
 
 
-def rotation(yaw, pitch, roll):
+def rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
     """Rotation matrices (n, 3, 3) for attitudes of hand_poses.Pose, each (n,) in degrees."""
     y, p, r = np.radians(yaw), np.radians(pitch), np.radians(roll)
     zero, one = np.zeros_like(y), np.ones_like(y)
@@ -99,7 +99,7 @@ def rotation(yaw, pitch, roll):
     return z @ x @ y
 
 
-def surface(ends, radii, side):
+def surface(ends: np.ndarray, radii: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Nearest surface of capsules seen along -z on a side x side grid over [-1, 1]^2.
 
     ends (n, bones, 2, 3) and radii (n, bones, 2), in units of half the image's side; y up.
@@ -169,7 +169,9 @@ def _windows(a, b, radius, side):
     return spans
 
 
-def shade(depth, normals, light, ambient):
+def shade(
+    depth: np.ndarray, normals: np.ndarray, light: np.ndarray, ambient: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Brightness (n, side, side) of the surface, 0 where nothing is hit, and what is hit.
 
     light : unit vectors (n, 3) towards the light; ambient (n,). Creases get darker: a pixel
@@ -185,13 +187,13 @@ def shade(depth, normals, light, ambient):
     return np.where(hit, (ambient + (1 - ambient) * lambert) * (1 - crease), 0), hit
 
 
-def box_mean(images, axis, reach=2):
+def box_mean(images: np.ndarray, axis: int, reach: int = 2) -> np.ndarray:
     """Mean over 2 * reach + 1 neighbours along an axis, borders repeated."""
     shifted = shifts(images, axis, reach)
     return sum(shifted[1:], shifted[0]) / np.float32(len(shifted))
 
 
-def shifts(images, axis, reach):
+def shifts(images: np.ndarray, axis: int, reach: int) -> list[np.ndarray]:
     """`images` moved by -reach .. reach pixels along an axis, borders repeated: list of views."""
     first, last = np.take(images, [0], axis), np.take(images, [-1], axis)
     padded = np.concatenate([first] * reach + [images] + [last] * reach, axis)

@@ -11,8 +11,11 @@ import logging
 import math
 import re
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,6 +25,12 @@ from dpuflow.datasets.csv_faults import raise_first_fault, shown
 from dpuflow.datasets.csv_parser import BlockParser
 
 log = logging.getLogger(__name__)
+
+Stream = IO[bytes] | gzip.GzipFile
+Source = Path | str | Callable[[], IO[bytes]]
+"""A file, or a function that opens one (a member of an archive)."""
+Block = tuple[np.ndarray, np.ndarray]
+"""Images uint8 (n, H, W, C) and their labels uint8 (n,)."""
 
 BLOCK_BYTES = 1 << 18
 """The parser's scratch for a block of this size fits the second-level cache (measured: 64 KiB to 1 MiB)."""
@@ -40,16 +49,16 @@ class ImageShape:
     channels: int = 1
 
     @property
-    def pixels(self):
+    def pixels(self) -> int:
         """Values per image."""
         return self.height * self.width * self.channels
 
-    def as_tuple(self):
+    def as_tuple(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self.height, self.width, self.channels
 
     @classmethod
-    def of_config(cls, image):
+    def of_config(cls, image: Mapping[str, Any] | None) -> "ImageShape | None":
         """From a dataset entry's `image` mapping, or None if there is none."""
         if image is None:
             return None
@@ -65,12 +74,12 @@ def _errors_of_gzip(name):
 
 
 @contextmanager
-def open_csv(path, name=None):
+def open_csv(path: Source, name: Path | str | None = None) -> Iterator[Stream]:
     """Open a .csv or .csv.gz (told by content, not by name) as a binary stream.
 
     path : of a file, or a function that opens one (a member of an archive); name : see `image_blocks`.
     """
-    name = name or path
+    name = name or str(path)
     try:
         with path() if callable(path) else open(path, "rb") as raw:
             magic = raw.read(4)
@@ -90,7 +99,7 @@ def open_csv(path, name=None):
         raise UserError(f"{path}: permission denied") from None
 
 
-def read_header(stream, name, shape=None):
+def read_header(stream: Stream, name: Any, shape: ImageShape | None = None) -> ImageShape:
     """Read and check the header line; return the ImageShape.
 
     Without a `shape` the images are square and grey: N must be a perfect square.
@@ -144,7 +153,14 @@ def _line_blocks(stream, columns, block_bytes):
         yield pending, True
 
 
-def image_blocks(path, shape=None, labels_allowed=None, *, name=None, block_bytes=BLOCK_BYTES):
+def image_blocks(
+    path: Source,
+    shape: ImageShape | None = None,
+    labels_allowed: Iterable[int] | None = None,
+    *,
+    name: Path | str | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Iterator[Block]:
     """Yield (images uint8 (n, H, W, C), labels uint8 (n,)) block by block.
 
     Parameters
@@ -156,7 +172,7 @@ def image_blocks(path, shape=None, labels_allowed=None, *, name=None, block_byte
 
     Raises UserError that names file, line and column of the first fault.
     """
-    name = name or path
+    name = name or str(path)
     allowed = set(range(256) if labels_allowed is None else labels_allowed)
     label_table = np.zeros(256, bool)
     label_table[sorted(allowed)] = True
@@ -181,7 +197,15 @@ def image_blocks(path, shape=None, labels_allowed=None, *, name=None, block_byte
             raise UserError(f"{name}: a header but no rows; expected at least one image")
 
 
-def read_image_csv(path, *, height=None, width=None, channels=1, labels_allowed=None, name=None):
+def read_image_csv(
+    path: Source,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    channels: int = 1,
+    labels_allowed: Iterable[int] | None = None,
+    name: Path | str | None = None,
+) -> Block:
     """Read a whole file: images uint8 (N, H, W, C), labels uint8 (N,).
 
     Parameters and errors: see `image_blocks`. Without height and width, the images
@@ -189,7 +213,8 @@ def read_image_csv(path, *, height=None, width=None, channels=1, labels_allowed=
     """
     shape = ImageShape(height, width, channels) if height and width else None
     # bytearrays grow in place: no list of blocks next to their concatenation
-    images, labels, size = bytearray(), bytearray(), None
+    images, labels = bytearray(), bytearray()
+    size: tuple[int, ...] = ()
     for block, block_labels in image_blocks(path, shape, labels_allowed, name=name):
         images += block.data
         labels += block_labels.data
@@ -197,7 +222,13 @@ def read_image_csv(path, *, height=None, width=None, channels=1, labels_allowed=
     return np.frombuffer(images, np.uint8).reshape(-1, *size), np.frombuffer(labels, np.uint8)
 
 
-def count_rows(path, shape=None, labels_allowed=None, *, name=None):
+def count_rows(
+    path: Source,
+    shape: ImageShape | None = None,
+    labels_allowed: Iterable[int] | None = None,
+    *,
+    name: Path | str | None = None,
+) -> tuple[int, ImageShape]:
     """Check every row of a file; return (number of rows, ImageShape of the images)."""
     rows = 0
     for images, _ in image_blocks(path, shape, labels_allowed, name=name):
@@ -213,7 +244,7 @@ for _value in range(256):
 _FIELD = _BYTES.view(np.uint32).ravel()
 
 
-def csv_text(images, labels):
+def csv_text(images: np.ndarray, labels: np.ndarray) -> bytes:
     """Rows as CSV bytes with LF line ends. images (n, H, W, C) uint8, labels (n,) uint8."""
     table = np.concatenate(
         [np.asarray(labels, np.uint8)[:, None], np.asarray(images).reshape(len(labels), -1)], axis=1
@@ -225,7 +256,9 @@ def csv_text(images, labels):
     return np.take(fields, np.flatnonzero(fields)).tobytes()
 
 
-def write_image_csv(path, images, labels, *, rows_per_block=1024):
+def write_image_csv(
+    path: Path | str, images: np.ndarray, labels: np.ndarray, *, rows_per_block: int = 1024
+) -> None:
     """Write images uint8 (N, H, W, C) and labels (N,) in 0..255; LF, atomic, deterministic."""
     write_image_blocks(
         path,
@@ -237,7 +270,7 @@ def write_image_csv(path, images, labels, *, rows_per_block=1024):
     )
 
 
-def write_image_blocks(path, blocks, pixels):
+def write_image_blocks(path: Path | str, blocks: Iterable[Block], pixels: int) -> None:
     """Write an iterable of (images, labels) blocks; `pixels` is H * W * C."""
     header = "label," + ",".join(f"pixel{i}" for i in range(1, pixels + 1)) + "\n"
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:

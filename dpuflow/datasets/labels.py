@@ -7,7 +7,9 @@ here the names are a list indexed by label, with a name in every place.
 """
 
 import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dpuflow.base.errors import UserError
 
@@ -28,29 +30,29 @@ class Labels:
     names: tuple[str, ...]
     present: tuple[int, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
             raise UserError("class names must be unique: " + ", ".join(self.names))
         if not self.present or not set(self.present) <= set(range(len(self.names))):
             raise UserError(f"labels {list(self.present)} do not fit {len(self.names)} class names")
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         """Width of the network's output: one more than the largest possible label."""
         return len(self.names)
 
-    def name(self, label):
+    def name(self, label: int) -> str:
         """The name of `label` (an int in 0..outputs-1)."""
         return self.names[label]
 
 
-def sign_mnist_labels():
+def sign_mnist_labels() -> Labels:
     """A..Y as 0..24, without 9."""
     names = tuple(string.ascii_uppercase[:25])
     return Labels(names, tuple(label for label in range(25) if label != 9))
 
 
-def labels_of(classes):
+def labels_of(classes: Sequence[str | None] | Mapping[Any, str | None] | None) -> Labels:
     """The Labels that a dataset entry's `class_names` asks for.
 
     classes : None for the letters of Sign Language MNIST; a list of names (name i is

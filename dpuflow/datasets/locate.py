@@ -1,7 +1,9 @@
 """Where the files of a data set's source lie."""
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import absent
@@ -13,7 +15,7 @@ FORMS = (("folder",), ("zip",), PARTS)
 """The ways to name the files of kind files."""
 
 
-def form_problem(source):
+def form_problem(source: Mapping[str, Any]) -> str | None:
     """What is wrong with a `source` of kind files whatever lies on the disk, in words; None if nothing."""
     given = [key for key in ("folder", "zip", *PARTS) if source.get(key)]
     if tuple(given) in FORMS:
@@ -27,14 +29,14 @@ def form_problem(source):
     )
 
 
-def named_paths(source):
+def named_paths(source: Mapping[str, Any]) -> dict[str, Path]:
     """{key: path} of what a `source` entry names; {} unless it is of kind files. UserError as `expand`."""
     if source.get("kind") != "files":
         return {}
     return {key: expand(source[key]) for key in ("folder", "zip", *PARTS) if source.get(key)}
 
 
-def given_files(source, made=lambda path: False):
+def given_files(source: Mapping[str, Any], made: Callable[[str], bool] = lambda path: False) -> list[str]:
     """The files that a `source` entry of kind files names, as texts; [] for the other kinds.
 
     Only those that exist, or that another job makes (`made`). What is missing or ambiguous is left
@@ -49,7 +51,7 @@ def given_files(source, made=lambda path: False):
     return [str(path) for path in named.values() if path.is_file() or made(str(path))]
 
 
-def expand(path):
+def expand(path: Path | str) -> Path:
     """A path of the config with ~ and $VARIABLES expanded; UserError for one that is not set."""
     text = os.path.expanduser(os.path.expandvars(str(path)))
     if "$" in text:
@@ -61,7 +63,7 @@ def _candidate_names(part):
     return {f"{stem}{part}.csv{end}" for stem in ("sign_mnist_", "") for end in ("", ".gz")}
 
 
-def pick(paths, part, place):
+def pick(paths: Sequence[str], part: str, place: Path | str) -> str:
     """The one path whose name is that of the `part`; the shallowest, plain before .gz."""
     matches = [path for path in paths if PurePosixPath(path).name in _candidate_names(part)]
     if not matches:
@@ -79,7 +81,7 @@ def pick(paths, part, place):
     return min(top, key=len)
 
 
-def find_in_folder(folder, part):
+def find_in_folder(folder: Path, part: str) -> Path:
     """Path of the `part` ("train" or "test") CSV below `folder`."""
     if not folder.is_dir():
         what = "a file; give it as zip, or as train and test" if folder.exists() else absent(folder)

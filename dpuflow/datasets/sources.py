@@ -8,7 +8,9 @@ import lzma
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
@@ -30,7 +32,9 @@ KNOWN_FILES = {
 """SHA-256 of an uncompressed CSV -> what it is."""
 
 
-def obtain(entry, train_csv, test_csv, processes=None):
+def obtain(
+    entry: Mapping[str, Any], train_csv: Path | str, test_csv: Path | str, processes: int | None = None
+) -> dict[str, str]:
     """Write the two CSV files that a dataset entry asks for, verified and uncompressed.
 
     entry : a dataset's config entry: `source` with its `kind` (synthetic, files,
@@ -41,17 +45,19 @@ def obtain(entry, train_csv, test_csv, processes=None):
     then neither file is left half-written.
     """
     source = entry["source"]
-    kinds = {"synthetic": None, "files": _obtain_files, "kaggle": _obtain_kaggle}
+    kinds: dict[str, Callable[..., dict[str, str]]] = {
+        "synthetic": functools.partial(_obtain_synthetic, processes=processes),
+        "files": _obtain_files,
+        "kaggle": _obtain_kaggle,
+    }
     kind = source.get("kind")
     if kind not in kinds:
         raise UserError(f"source.kind: found {kind!r}, expected one of {', '.join(kinds)}")
     targets = dict(zip(PARTS, (Path(train_csv), Path(test_csv)), strict=True))
-    if kind == "synthetic":
-        return _obtain_synthetic(entry, source, targets, processes)
     return kinds[kind](entry, source, targets)
 
 
-def known_as(digest):
+def known_as(digest: str) -> str:
     """What the file with this SHA-256 is known as, or ''."""
     return KNOWN_FILES.get(digest, "")
 

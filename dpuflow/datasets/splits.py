@@ -5,6 +5,9 @@ file's. Validation and calibration come from the training file only; the origina
 tutorial calibrated on test images (docs/reference/tutorial.md, "Defects not repeated").
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -13,7 +16,7 @@ DEFAULT_VALIDATION = {"fraction": 0.1, "take": "random", "seed": 1}
 DEFAULT_CALIBRATION = {"images": 480, "seed": 1}
 
 
-def validation_split(rows, validation=None):
+def validation_split(rows: int, validation: Mapping[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Split `rows` training rows into (train, validation): ascending int64 indices.
 
     validation : {"rows": n} or {"fraction": f}, with "take": "last" (default) or
@@ -38,7 +41,9 @@ def validation_split(rows, validation=None):
     return np.setdiff1d(np.arange(rows), chosen), chosen.astype(np.int64)
 
 
-def calibration_rows(train, labels, calibration=None):
+def calibration_rows(
+    train: np.ndarray, labels: np.ndarray, calibration: Mapping[str, Any] | None = None
+) -> np.ndarray:
     """Choose calibration rows among `train`, as evenly over the classes as they allow.
 
     train : int64 indices of training rows (validation excluded).

@@ -7,6 +7,7 @@ are drawings: accuracy on them says nothing about photographs.
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import numpy as np
 
 from dpuflow.datasets import hand_renderer
 from dpuflow.datasets.hand_poses import POSES
+from dpuflow.datasets.image_csv import Block
 from dpuflow.datasets.labels import sign_mnist_labels
 
 SIDE = 28
@@ -31,7 +33,7 @@ LEAST_CONTRAST = 55
 _LABELS = sign_mnist_labels()
 
 
-def labels_of_rows(start, stop, part, seed):
+def labels_of_rows(start: int, stop: int, part: str, seed: int) -> np.ndarray:
     """Labels uint8 of images start..stop-1: each 24 in a row hold every letter once, shuffled."""
     present = np.array(_LABELS.present, np.uint8)
     first, last = start // len(present), -(-stop // len(present))
@@ -40,7 +42,7 @@ def labels_of_rows(start, stop, part, seed):
     return np.concatenate([*deals, present[:0]])[start - offset : stop - offset]
 
 
-def draw(start, stop, part, seed):
+def draw(start: int, stop: int, part: str, seed: int) -> Block:
     """Draw images start..stop-1: images uint8 (n, 28, 28, 1), labels uint8 (n,).
 
     part : "train" or "test". seed : int >= 0.
@@ -57,7 +59,7 @@ def draw(start, stop, part, seed):
     return images, labels
 
 
-def drawn_blocks(count, part, seed, processes=None):
+def drawn_blocks(count: int, part: str, seed: int, processes: int | None = None) -> Iterator[Block]:
     """Yield (images, labels) blocks of `count` images, drawn in parallel, in order."""
     starts = list(range(0, count, BLOCK))
     jobs = [(start, min(start + BLOCK, count), part, seed) for start in starts]
@@ -101,14 +103,15 @@ class _Draws:
         self.noise = random.normal(0, random.uniform(1.0, 4.0), (SIDE, SIDE))
 
 
-def draw_letters(letters, generators):
+def draw_letters(letters: Sequence[str], generators: Sequence[np.random.Generator]) -> np.ndarray:
     """Images uint8 (n, 28, 28) of n letters, each varied by its numpy Generator."""
     draws = [_Draws(random) for random in generators]
     chance = SimpleNamespace(
         **{key: np.array([getattr(one, key) for one in draws]) for key in vars(draws[0])}
     )
     side = SIDE * SUPERSAMPLING
-    depth, normals = hand_renderer.surface(*_placed_hands(letters, chance), side)
+    ends, radii = _placed_hands(letters, chance)
+    depth, normals = hand_renderer.surface(ends, radii, side)
     angle, height = chance.light.T
     flat = np.sqrt(1 - height * height)
     light = np.stack([flat * np.cos(angle), flat * np.sin(angle), height], axis=1)

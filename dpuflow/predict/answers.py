@@ -2,20 +2,24 @@
 
 import base64
 import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dpuflow.predict.picture_files import KEPT_SIDE
+from dpuflow.predict.picture_files import KEPT_SIDE, Picture
 from dpuflow.report.images import data_uri
 from dpuflow.report.page import render
 
 SHOWN = 200
 """Pictures on the page; the table holds all."""
+Answers = list[dict[str, Any]]
+"""Of one picture: {"rank", "label", "name", "score"}, best first."""
 COLUMNS = ("image", "rank", "label", "name", "score")
 
 
-def best_classes(scores, class_names, top):
+def best_classes(scores: np.ndarray, class_names: Sequence[str], top: int) -> list[Answers]:
     """Per picture the `top` classes with the greatest score, best first.
 
     scores : float (N, classes). Returns N lists of {"rank", "label", "name", "score"}; of
@@ -31,14 +35,22 @@ def best_classes(scores, class_names, top):
     ]
 
 
-def answers_csv(names, answers):
+def answers_csv(names: Sequence[str], answers: Sequence[Answers]) -> str:
     """CSV text with COLUMNS, `top` rows per picture."""
     rows = [{"image": name, **answer} for name, best in zip(names, answers, strict=True) for answer in best]
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
-def answers_page(names, pictures, answers, facts, softmax, invert, skipped=()):
+def answers_page(
+    names: Sequence[str],
+    pictures: Sequence[Picture],
+    answers: Sequence[Answers],
+    facts: Mapping[str, Any],
+    softmax: bool,
+    invert: bool,
+    skipped: Iterable[str] = (),
+) -> str:
     """Self-contained HTML text: original, what the network saw, the best classes.
 
     pictures : list of `picture_files.Picture`; facts : mapping of what to say about the

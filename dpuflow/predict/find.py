@@ -1,6 +1,7 @@
 """Which picture files the configuration means. Free of NumPy: Snakemake asks at each start."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
@@ -13,7 +14,7 @@ SUFFIXES = (
 """Of pictures; the last three cannot be read, and that is said, not passed over."""
 
 
-def find_pictures(images):
+def find_pictures(images: str | list[str] | None) -> list[str]:
     """Sorted paths of the picture files meant by the config key predict.images.
 
     images : a folder (searched at any depth, hidden files left out), a file, or a list of
@@ -22,7 +23,7 @@ def find_pictures(images):
     """
     if not images:
         raise UserError("predict.images: not given; name a folder: snakemake predict --config images=FOLDER")
-    found = {}
+    found: dict[str, None] = {}
     for entry in images if isinstance(images, list) else [images]:
         found |= dict.fromkeys(_pictures_of(Path(os.path.expanduser(str(entry)))))
     for path in found:
@@ -48,7 +49,7 @@ def _pictures_of(path):
     return [str(file) for file in files]
 
 
-def short_names(paths):
+def short_names(paths: Sequence[str]) -> list[str]:
     """Paths relative to their common folder, so that no absolute path gets into an artifact."""
     parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
     base = os.path.commonpath(parents) if parents else ""

@@ -8,12 +8,18 @@ whose bicubic filter widens when it shrinks (antialiased). Transparent pixels be
 import io
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Of moving pictures and of several pages the first one counts."""
@@ -41,17 +47,17 @@ class Picture:
     size : (width, height) of the whole original, upright.
     """
 
-    original: object
+    original: "Image.Image"
     crop: tuple[int, int, int, int]
     pixels: np.ndarray
     size: tuple[int, int] = (0, 0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size == (0, 0):
             self.size = self.original.size
 
 
-def read_picture(path, shape, invert=False):
+def read_picture(path: Path | str, shape: tuple[int, int, int], invert: bool = False) -> Picture:
     """The Picture of a file in one of FORMATS.
 
     shape : (H, W, C) of the data set, C 1 (grey, ITU-R 601 luma) or 3 (RGB).
@@ -69,7 +75,9 @@ def read_picture(path, shape, invert=False):
     return Picture(decoded, crop, 255 - pixels if invert else pixels, size)
 
 
-def read_pictures(paths, shape, invert=False):
+def read_pictures(
+    paths: Iterable[str], shape: tuple[int, int, int], invert: bool = False
+) -> tuple[dict[str, Picture], dict[str, str]]:
     """(pictures, faults): the Pictures of the files that can be read, by path, and why the others cannot."""
     pictures, faults = {}, {}
     for path in paths:
@@ -80,7 +88,7 @@ def read_pictures(paths, shape, invert=False):
     return pictures, faults
 
 
-def centred_crop(size, width, height):
+def centred_crop(size: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
     """Largest centred (left, top, right, bottom) in an image of `size` (w, h) with sides width : height."""
     across, down = size
     if across * height >= down * width:

@@ -7,6 +7,9 @@ and nothing of dpuflow in it, so that it works in a container with Python 3.6 an
 import io
 import math
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,12 +53,12 @@ def calibration_input(iter):
 '''
 
 
-def batches(images, batch):
+def batches(images: int, batch: int) -> int:
     """Number of calibration steps that show every image once; the last may be smaller."""
     return math.ceil(images / batch)
 
 
-def chosen_images(images, settings):
+def chosen_images(images: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     """The first images of the calibration split, as many as the settings say; UserError if it has fewer."""
     wanted = settings.get("images", len(images))
     if wanted > len(images):
@@ -66,7 +69,7 @@ def chosen_images(images, settings):
     return images[:wanted]
 
 
-def module_text(images, batch, node, input_scaling):
+def module_text(images: int, batch: int, node: str, input_scaling: Mapping[str, float]) -> str:
     """Source of the calibration module for `images` images in batches of `batch`."""
     return MODULE.format(
         images=images,
@@ -79,7 +82,7 @@ def module_text(images, batch, node, input_scaling):
     )
 
 
-def arguments_text(nodes, images, batch):
+def arguments_text(nodes: Mapping[str, Any], images: int, batch: int) -> str:
     """Shell fragment with what the quantizer's command line says about the network.
 
     nodes : content of nodes.json. input_shape is in the quantizer's notation, "?,28,28,1", compile_shape
@@ -96,14 +99,22 @@ def arguments_text(nodes, images, batch):
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
-def write_images(path, images):
+def write_images(path: Path | str, images: np.ndarray) -> None:
     """uint8 images as .npy, in the oldest version of the format."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(images, np.uint8), version=(1, 0))
     write_bytes(path, buffer.getvalue())
 
 
-def write_bundle(images_path, module_path, arguments_path, images, batch, nodes, input_scaling):
+def write_bundle(
+    images_path: Path | str,
+    module_path: Path | str,
+    arguments_path: Path | str,
+    images: np.ndarray,
+    batch: int,
+    nodes: Mapping[str, Any],
+    input_scaling: Mapping[str, float],
+) -> None:
     """Write calibration_images.npy, calibration_input.py and arguments.sh for uint8 images (N, H, W, C)."""
     write_images(images_path, images)
     write_text(module_path, module_text(len(images), batch, nodes["input"]["name"], input_scaling))

@@ -1,5 +1,8 @@
 """Does the configuration fit together: tools, releases, targets? Asked before any job starts."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from dpuflow.base.errors import UserError
 from dpuflow.device.targets import configured_target, describe_fingerprint
 from dpuflow.vitis_ai import releases
@@ -7,7 +10,7 @@ from dpuflow.vitis_ai import releases
 OWN = "reference"
 
 
-def problems(config):
+def problems(config: Mapping[str, Any]) -> list[str]:
     """Sentences, each with its key, about quantizers, targets and runs that cannot work together."""
     found = []
     found += _images(config.get("vitis_ai", {}).get("images", {}))

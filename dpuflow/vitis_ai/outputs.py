@@ -1,12 +1,14 @@
 """Outputs of a quantized model as a program inside a container saved them."""
 
+from pathlib import Path
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_array
 
 
-def read_outputs(path, images):
+def read_outputs(path: Path | str, images: int) -> np.ndarray:
     """float32 outputs (images, classes) of an .npy file; UserError when it is anything else."""
     outputs = read_array(path)
     if outputs.dtype.kind != "f":

@@ -6,12 +6,18 @@ NODE/aquant behind activations, with its position in the attribute quantize_pos
 vai_q_tensorflow2 keeps each position in a variable whose name ends in `_pos`, in the layer's group.
 """
 
+from pathlib import Path
+from typing import Any
+
 import h5py
 
 from dpuflow.base.errors import UserError
 from dpuflow.tfgraph.graph_def import read_graph_def
 from dpuflow.tfgraph.graph_reader import split_reference
 from dpuflow.vitis_ai.tool_logs import layer_name
+
+Row = dict[str, Any]
+"""Row of `layers` in quantization.json."""
 
 COMPUTE = {
     "Conv2D": "conv",
@@ -34,7 +40,7 @@ CHAIN = {"BiasAdd", "Relu", "Relu6", "LeakyRelu", "Identity", "Squeeze", "Reshap
 """Ops between a layer's sum and the FixNeuron of its output."""
 
 
-def graph_layers(path):
+def graph_layers(path: Path | str) -> list[Row]:
     """Layers of a quantize_eval_model.pb, as rows of quantization.json (`layer_row`).
 
     UserError when the graph holds no FixNeuron, so is no output of vai_q_tensorflow.
@@ -66,10 +72,10 @@ class _Graph:
                 self.consumers.setdefault(split_reference(reference)[0], []).append(node)
         self.fixes = [node for node in graph.node if node.op == "FixNeuron"]
 
-    def input(self, node, index):
+    def input(self, node: Any, index: int) -> Any:
         return self.nodes[split_reference(node.input[index])[0]]
 
-    def behind(self, node):
+    def behind(self, node: Any) -> tuple[Any, Any]:
         """The FixNeuron that quantizes what `node` puts out, and the last other node before it."""
         while True:
             readers = self.consumers.get(node.name, [])
@@ -80,7 +86,7 @@ class _Graph:
                 return None, node
             node = readers[0]
 
-    def position_before(self, node):
+    def position_before(self, node: Any) -> int | None:
         """Position of the quantized tensor that `node` is, or was shaped from; None if there is none."""
         while node.op != "FixNeuron":
             if not node.input or node.op in COMPUTE:
@@ -88,7 +94,7 @@ class _Graph:
             node = self.input(node, 0)
         return _position(node)
 
-    def bias_of(self, node):
+    def bias_of(self, node: Any) -> int | None:
         """Position of the bias added right behind a layer's sum."""
         for reader in self.consumers.get(node.name, []):
             if reader.op in ("BiasAdd", "Add", "AddV2"):
@@ -96,7 +102,7 @@ class _Graph:
                 return _position(bias) if bias.op == "FixNeuron" else None
         return None
 
-    def compute_row(self, node):
+    def compute_row(self, node: Any) -> tuple[Row, str | None]:
         fix, _ = self.behind(node)
         kernel = self.input(node, 1)
         x, bias = self.position_before(self.input(node, 0)), self.bias_of(node)
@@ -104,7 +110,7 @@ class _Graph:
         out = _position(fix) if fix is not None else None
         return layer_row(layer_name(node.name), COMPUTE[node.op], x, weights, bias, out), fix and fix.name
 
-    def other_row(self, fix):
+    def other_row(self, fix: Any) -> Row:
         node = self.input(fix, 0)
         x = self.position_before(self.input(node, 0)) if node.input else None
         name = layer_name(node.name)
@@ -115,10 +121,12 @@ def _position(fix):
     return int(fix.attr["quantize_pos"].i)
 
 
-def layer_row(name, op, x, weights, bias, out):
+def layer_row(
+    name: str, op: str, x: int | None, weights: int | None, bias: int | None, out: int | None
+) -> Row:
     """Row of quantization.json's `layers`; shifts as in docs/reference/numerics.md."""
-    cut = x + weights - out if None not in (x, weights, out) else None
-    shift = x + weights - bias if None not in (x, weights, bias) else None
+    cut = x + weights - out if x is not None and weights is not None and out is not None else None
+    shift = x + weights - bias if x is not None and weights is not None and bias is not None else None
     return {
         "name": name,
         "op": op,
@@ -131,12 +139,12 @@ def layer_row(name, op, x, weights, bias, out):
     }
 
 
-def keras_layers(path):
+def keras_layers(path: Path | str) -> list[Row]:
     """Layers of a model saved by VitisQuantizer: as `graph_layers`, without what the order of layers decides.
 
     UserError when the file holds no positions.
     """
-    found = {}
+    found: dict[str, Row] = {}
     try:
         with h5py.File(path, "r") as file:
             weights = file.get("model_weights", file)

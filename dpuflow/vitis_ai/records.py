@@ -1,11 +1,15 @@
 """quantization.json and compile.json of the vendor's tools, in the form that the reference tools write."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.device.targets import describe_fingerprint
+from dpuflow.device.targets import Target, describe_fingerprint
 from dpuflow.quantize.calibration_images import calibration_record
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 from dpuflow.vitis_ai.tool_logs import compiler_log, quantizer_log
@@ -21,7 +25,16 @@ HARMLESS_ON_CPU = {
 STAND_IN = "Written by a stand-in for the vendor's tool in dpuflow's tests, not by that tool."
 
 
-def quantization_record(entry, nodes, input_scaling, model_path, log_path, images, indices=None, labels=None):
+def quantization_record(
+    entry: Mapping[str, Any],
+    nodes: Mapping[str, Any],
+    input_scaling: Mapping[str, float],
+    model_path: Path | str,
+    log_path: Path | str,
+    images: np.ndarray,
+    indices: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Content of quantization.json.
 
     Parameters
@@ -50,7 +63,15 @@ def quantization_record(entry, nodes, input_scaling, model_path, log_path, image
     return {**record, "note": STAND_IN} if log["stand_in"] else record
 
 
-def compile_record(compiler, release, target, graph, xmodel_path, log_path, arch):
+def compile_record(
+    compiler: str,
+    release: str,
+    target: Target,
+    graph: Graph,
+    xmodel_path: Path | str,
+    log_path: Path | str,
+    arch: str,
+) -> dict[str, Any]:
     """Content of compile.json for a compiled file `graph` (an xir.Graph read from `xmodel_path`).
 
     arch : the arch.json that the compiler was given, for the record.
@@ -130,7 +151,7 @@ def _layers(graph):
     return rows
 
 
-def enforce_on_cpu(record, on_cpu):
+def enforce_on_cpu(record: Mapping[str, Any], on_cpu: str) -> None:
     """UserError for layers on the CPU when `on_cpu` is "error"."""
     if on_cpu == "error" and record["findings"]:
         listed = "; ".join(f"{f['layer']} ({f['op']}): {f['message']}" for f in record["findings"])
@@ -140,7 +161,7 @@ def enforce_on_cpu(record, on_cpu):
         )
 
 
-def with_input_scaling(path, input_scaling):
+def with_input_scaling(path: Path | str, input_scaling: Mapping[str, float]) -> bytes:
     """Bytes of an xmodel with the graph attributes input_subtract and input_divide, which our runners read.
 
     The vendor's compilers do not keep them. Protobuf messages join by concatenation, so the file's own

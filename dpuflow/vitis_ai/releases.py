@@ -5,30 +5,32 @@ are those
 of the published images as far as they could be looked up (docs/vitis-ai.md says which could not).
 """
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import did_you_mean
-from dpuflow.device.targets import load_targets
+from dpuflow.device.targets import Target, load_targets
 
 MATRIX_FILE = Path(__file__).with_name("releases.yaml")
 
 
 @cache
-def matrix():
+def matrix() -> dict[str, Any]:
     """Content of releases.yaml."""
     return yaml.safe_load(MATRIX_FILE.read_text(encoding="utf-8"))
 
 
-def tools(prefix):
+def tools(prefix: str) -> list[str]:
     """Names of the vendor's quantizers ("vai_q") or compilers ("vai_c")."""
     return [name for name in matrix()["tools"] if name.startswith(prefix)]
 
 
-def release(name):
+def release(name: str) -> dict[str, Any]:
     """Row of a release; UserError names the known ones."""
     rows = matrix()["releases"]
     if name not in rows:
@@ -37,7 +39,7 @@ def release(name):
     return rows[name]
 
 
-def image(tool, release_name, images=None):
+def image(tool: str, release_name: str, images: Mapping[str, Mapping[str, str]] | None = None) -> str:
     """Container of a tool in a release.
 
     images : {release: {framework: image}} of the user, which comes first.
@@ -47,7 +49,7 @@ def image(tool, release_name, images=None):
     return own or release(release_name)["images"][framework]
 
 
-def enter(tool):
+def enter(tool: str) -> str:
     """Shell text that activates the tool's conda environment inside its container, or fails with a reason.
 
     The activation scripts of conda read unset variables, hence `set +u` around them. The host's
@@ -64,14 +66,14 @@ def enter(tool):
     )
 
 
-def arch_path(target, release_name):
+def arch_path(target: Target, release_name: str) -> str | None:
     """Path of the container's own arch.json for a Target, or None.
 
     It is taken only if the target is a published board with that board's published DPU: a board name
     alone does not say which DPU a home-made image holds.
     """
     board = target.board.name.upper() if target.board else None
-    if board not in release(release_name)["arch"]:
+    if board is None or board not in release(release_name)["arch"]:
         return None
     published = load_targets().get(board.lower())
     if published is None or published.dpu != target.dpu:
@@ -79,7 +81,7 @@ def arch_path(target, release_name):
     return f"{matrix()['root']}/compiler/arch/{target.dpu_type}/{board}/arch.json"
 
 
-def option_problems(tool, release_name, given):
+def option_problems(tool: str, release_name: str, given: Mapping[str, Any]) -> Iterator[str]:
     """Sentences about options that a tool does not have in a release or values that it refuses."""
     table = matrix()["tools"][tool]["options"]
     order = list(matrix()["releases"])

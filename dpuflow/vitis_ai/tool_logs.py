@@ -6,6 +6,8 @@ print "[UNILOG][LEVEL] ..." lines, from 3.0 on behind a glog prefix.
 """
 
 import re
+from pathlib import Path
+from typing import Any
 
 from dpuflow.base.errors import UserError
 
@@ -28,7 +30,7 @@ _NOT_A_POSITION = 2**20
 """Beyond this a position is a number that was never set: output nodes named wrongly leave such traces."""
 
 
-def read_log(path):
+def read_log(path: Path | str) -> list[str]:
     """Lines of a log; progress bars (carriage returns) count as lines of their own."""
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as stream:
@@ -41,7 +43,7 @@ def _texts(pattern, lines):
     return list(dict.fromkeys(match["text"].strip() for line in lines if (match := pattern.search(line))))
 
 
-def quantizer_log(path, tool):
+def quantizer_log(path: Path | str, tool: str) -> dict[str, Any]:
     """What the log of a quantizer says: adjustments, warnings, whether it is a stand-in's.
 
     Returns
@@ -74,12 +76,12 @@ def _adjustment(path, match):
     }
 
 
-def layer_name(node):
+def layer_name(node: str) -> str:
     """Name of the layer that a graph node belongs to: "conv1/Conv2D" -> "conv1"."""
     return node.rpartition("/")[0] or node
 
 
-def compiler_log(path, tool):
+def compiler_log(path: Path | str, tool: str) -> dict[str, Any]:
     """What the log of a compiler says.
 
     Returns
