@@ -7,14 +7,23 @@ that stages compare per image and not only by their means.
 import functools
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_json
 
 CONFIDENCE = 0.95
+
+Record = dict[str, Any]
+"""An accuracy record, as `accuracy_record` makes it: a dict for JSON with the keys RECORD_KEYS."""
+Classes = np.ndarray | Sequence[int]
+"""One class per image, (N,) indices into the class names."""
 
 RECORD_KEYS = (
     "stage",
@@ -29,7 +38,7 @@ RECORD_KEYS = (
 )
 
 
-def wilson_interval(correct, total, confidence=CONFIDENCE):
+def wilson_interval(correct: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson score interval (low, high) of the proportion correct / total.
 
     Chosen over the normal approximation because accuracies sit near 1, where that one
@@ -48,7 +57,7 @@ def wilson_interval(correct, total, confidence=CONFIDENCE):
     return low, high
 
 
-def mean_interval(values, confidence=CONFIDENCE):
+def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, list[float] | None]:
     """Mean of repeated measurements (seeds) and its Student t interval.
 
     Returns (mean, [low, high]); the interval is None for a single value, whose spread is unknown.
@@ -62,7 +71,7 @@ def mean_interval(values, confidence=CONFIDENCE):
 
 
 @functools.cache
-def student_t(confidence, freedom):
+def student_t(confidence: float, freedom: int) -> float:
     """t with P(|T| < t) = confidence for `freedom` (a whole number) degrees of freedom.
 
     Bisection on the finite sums of Abramowitz and Stegun 26.7.3 and 26.7.4, so that
@@ -89,12 +98,14 @@ def _student_probability(angle, freedom):
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
-def labels_digest(labels):
+def labels_digest(labels: Classes) -> str:
     """SHA-256 of the labels as little-endian int64: tells whether two stages saw the same images."""
     return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
 
 
-def accuracy_record(stage, split, labels, predictions, class_names):
+def accuracy_record(
+    stage: str, split: str, labels: Classes, predictions: Classes, class_names: Sequence[str]
+) -> Record:
     """The accuracy of one stage on one split, as a dict for JSON.
 
     Parameters
@@ -143,7 +154,7 @@ def accuracy_record(stage, split, labels, predictions, class_names):
     }
 
 
-def _as_classes(values, what):
+def _as_classes(values: Classes, what: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1 or (values.size and not np.issubdtype(values.dtype, np.integer)):
         raise ValueError(f"{what} must be a vector of integers, got shape {values.shape} {values.dtype}")
@@ -154,7 +165,7 @@ GUESSING = 0.1
 """A network this share of the way from guessing to all right, or less, has not understood its input."""
 
 
-def guessing_hint(record, input_scaling):
+def guessing_hint(record: Record, input_scaling: Mapping[str, float]) -> str | None:
     """What to look at when a float network is hardly better than guessing, or None.
 
     Guessing is the better of one of k classes at random and always the commonest class.
@@ -175,7 +186,7 @@ def guessing_hint(record, input_scaling):
     )
 
 
-def read_record(path):
+def read_record(path: Path | str) -> Record:
     """Read an accuracy record; UserError when it is not one or contradicts itself."""
     record = read_json(path)
     missing = [key for key in RECORD_KEYS if not isinstance(record, dict) or key not in record]
@@ -221,7 +232,7 @@ def _contradiction(record):
     return None
 
 
-def check_same_images(records, names=None):
+def check_same_images(records: Sequence[Record], names: Sequence[Path | str] | None = None) -> None:
     """UserError unless all records are of the same split, image count and labels.
 
     names : what to call each record in the message (paths); its stage by default.
@@ -237,7 +248,7 @@ def check_same_images(records, names=None):
                 )
 
 
-def agreement(a, b):
+def agreement(a: Classes | Record, b: Classes | Record) -> dict[str, Any]:
     """How many images two stages answer alike, right or wrong.
 
     a, b : (N,) predicted classes, or accuracy records. Returns images, equal, agreement
@@ -255,7 +266,7 @@ def agreement(a, b):
     }
 
 
-def _paired(a, b):
+def _paired(a: Classes | Record, b: Classes | Record) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(a, dict) and isinstance(b, dict):
         check_same_images([a, b])
     a, b = (_as_classes(x["predictions"] if isinstance(x, dict) else x, "predictions") for x in (a, b))
@@ -266,7 +277,9 @@ def _paired(a, b):
     return a, b
 
 
-def accuracy_change(labels, before, after, confidence=CONFIDENCE):
+def accuracy_change(
+    labels: Classes, before: Classes | Record, after: Classes | Record, confidence: float = CONFIDENCE
+) -> dict[str, Any]:
     """Change of accuracy from stage `before` to stage `after` on the same images.
 
     Both stages answer the same images, so their errors are correlated and the two
@@ -307,7 +320,7 @@ def _newcombe_paired(a, b, c, d, confidence):
         numerator = max(numerator - n / 2, 0)
     phi = numerator / math.sqrt(margins) if margins else 0.0
 
-    def width(x, y):
+    def width(x: float, y: float) -> float:
         return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
 
     change = p1 - p2
@@ -316,21 +329,21 @@ def _newcombe_paired(a, b, c, d, confidence):
     return max(low, -1.0), min(high, 1.0)
 
 
-def mcnemar_exact(gained, lost):
+def mcnemar_exact(gained: int, lost: int) -> float:
     """Two-sided exact McNemar p-value: a binomial test with 1/2 on the images that changed."""
     n = gained + lost
     tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
     return min(1.0, 2 * tail / 2**n)
 
 
-def confusion_matrix(labels, predictions, classes):
+def confusion_matrix(labels: Classes, predictions: Classes, classes: int) -> np.ndarray:
     """Counts (classes, classes) int64: row = true class, column = predicted class."""
     # one count of the cell numbers; scikit-learn's function would cost a second of imports for this
     cells = np.asarray(labels, np.int64) * classes + np.asarray(predictions, np.int64)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
-def per_class_accuracy(matrix):
+def per_class_accuracy(matrix: ArrayLike) -> list[dict[str, Any]]:
     """Per class of a confusion matrix: list of dicts images, correct, accuracy, interval95.
 
     accuracy (recall) and interval95 are None for a class without images.

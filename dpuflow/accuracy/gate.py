@@ -1,12 +1,15 @@
 """Drift gates: how much accuracy may be lost, and how many answers may change, between two stages."""
 
-from dpuflow.accuracy.evaluation import accuracy_change, agreement, check_same_images
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dpuflow.accuracy.evaluation import Classes, Record, accuracy_change, agreement, check_same_images
 from dpuflow.base.errors import UserError
 
 KEYS = ("from_stage", "to_stage", "max_drop", "min_agreement")
 
 
-def check_limits(limits, where="gates"):
+def check_limits(limits: Any, where: str = "gates") -> None:
     """UserError unless `limits` is a list of {from_stage, to_stage, max_drop and/or min_agreement}."""
     if not isinstance(limits, list):
         raise UserError(f"{where}: expected a list of gates, got {limits!r}")
@@ -32,7 +35,9 @@ def _number(place, limit, key, least, greatest):
         raise UserError(f"{place}.{key}: expected a number from {least} to {greatest}, got {value!r}")
 
 
-def evaluate(records, limits, labels=None):
+def evaluate(
+    records: Mapping[str, Record], limits: Sequence[Mapping[str, Any]], labels: Classes | None = None
+) -> dict[str, Any]:
     """Judge accuracy records of the same images by the limits.
 
     Parameters
@@ -85,9 +90,9 @@ def _judge(limit, before, after, labels):
     return gate
 
 
-def table(result):
+def table(result: Mapping[str, Any]) -> str:
     """Text of the stages and gates of `evaluate`."""
-    rows = [("stage", "images", "correct", "accuracy")]
+    rows: list[tuple[str, ...]] = [("stage", "images", "correct", "accuracy")]
     rows += [
         (s["stage"], str(s["images"]), str(s["correct"]), f"{s['accuracy']:.4f}") for s in result["stages"]
     ]
@@ -114,7 +119,7 @@ def _columns(rows):
     ]
 
 
-def require(result):
+def require(result: Mapping[str, Any]) -> None:
     """UserError with the table unless all gates passed."""
     if result["passed"]:
         return

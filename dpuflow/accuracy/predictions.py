@@ -3,16 +3,22 @@
 import csv
 import math
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from dpuflow.accuracy.evaluation import Classes
 from dpuflow.base.errors import UserError
 
 COLUMNS = ("index", "label", "prediction", "label_name", "prediction_name", "score")
 
 
-def predictions_csv(labels, predictions, scores, class_names):
+def predictions_csv(
+    labels: Classes, predictions: Classes, scores: ArrayLike, class_names: Sequence[str]
+) -> str:
     """CSV text with COLUMNS; `score` is the winning class's, `scores` (N, classes) float."""
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     names = np.asarray(class_names, dtype=object)
@@ -29,7 +35,7 @@ def predictions_csv(labels, predictions, scores, class_names):
     return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
-def read_predictions(path):
+def read_predictions(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     """Label and prediction columns of a predictions.csv as two int64 arrays (N,).
 
     UserError names the first line that is not what `predictions_csv` writes: a row too few or

@@ -1,5 +1,6 @@
 """The one exception class for mistakes that a user can mend."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -12,7 +13,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def about(source):
+def about(source: object) -> Iterator[None]:
     """Let every UserError of the block name `source`, the file that it is about."""
     try:
         yield

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from dpuflow.base.writing import explained_writing, scratch_folder
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it to `path` if the block succeeds.
 
     The temporary name keeps the suffix, because some writers (Keras) choose the
@@ -29,19 +31,19 @@ def atomic_path(path):
         os.replace(temporary, path)
 
 
-def write_bytes(path, data):
+def write_bytes(path: Path | str, data: bytes) -> None:
     """Write `data` (bytes) to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path, text):
+def write_text(path: Path | str, text: str) -> None:
     """Write `text` as UTF-8 to `path` atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 class _NumpyEncoder(json.JSONEncoder):
-    def default(self, o):
+    def default(self, o: Any) -> Any:
         if isinstance(o, np.generic):
             return o.item()
         if isinstance(o, np.ndarray):
@@ -58,7 +60,7 @@ def _pack_number_lists(text):
     )
 
 
-def write_json(path, data):
+def write_json(path: Path | str, data: Any) -> None:
     """Write `data` as deterministic, readable JSON (insertion order kept, no NaN)."""
     text = json.dumps(data, indent=1, cls=_NumpyEncoder, allow_nan=False, ensure_ascii=False)
     write_text(path, _pack_number_lists(text) + "\n")
@@ -68,7 +70,7 @@ def _no_number(text):
     raise ValueError(f"{text} is no number of JSON")
 
 
-def parse_json(text):
+def parse_json(text: str | bytes) -> Any:
     """`json.loads` by the letter of JSON: ValueError also for NaN, for endless digits and nesting."""
     try:
         return json.loads(text, parse_constant=_no_number)
@@ -76,7 +78,7 @@ def parse_json(text):
         raise ValueError("brackets nested too deep") from None
 
 
-def read_array(path):
+def read_array(path: Path | str) -> np.ndarray:
     """An .npy file of numbers as an array; UserError when it is anything else.
 
     The file is mapped, so a header that claims more than the file holds takes no memory.
@@ -102,7 +104,7 @@ def read_array(path):
     return array
 
 
-def read_json(path):
+def read_json(path: Path | str) -> Any:
     """Read a JSON file; UserError names the file when it is missing or malformed."""
     try:
         return parse_json(Path(path).read_text(encoding="utf-8"))
@@ -114,7 +116,7 @@ def read_json(path):
         raise UserError(f"{path}: not a JSON file ({error}); remove it and run again") from None
 
 
-def sha256(path):
+def sha256(path: Path | str) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

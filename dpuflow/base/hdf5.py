@@ -8,7 +8,10 @@ file compares first.
 
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -20,7 +23,7 @@ SEAL_BYTES = len(SEAL) + 64 + 1
 
 
 @contextmanager
-def new_hdf5(path):
+def new_hdf5(path: Path | str) -> Iterator[h5py.File]:
     """A new h5py.File that gets its name and its seal when the block succeeds."""
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w") as file:
@@ -29,7 +32,7 @@ def new_hdf5(path):
 
 
 @contextmanager
-def open_hdf5(path, what, sealed=True):
+def open_hdf5(path: Path | str, what: str, sealed: bool = True) -> Iterator[h5py.File]:
     """An h5py.File to read; UserError for whatever is wrong with it, here or in the block.
 
     what : "a dataset file of dpuflow", for messages. sealed : whether the file must hold its
@@ -49,7 +52,7 @@ def open_hdf5(path, what, sealed=True):
         raise UserError(f"{path}: not {what} ({error}); remove it and run again") from None
 
 
-def seal(path):
+def seal(path: Path | str) -> None:
     """Append the seal to a closed file (in place of the one it has)."""
     digest, length = _digest(path)
     with open(path, "r+b") as stream:
@@ -58,7 +61,7 @@ def seal(path):
         stream.write(SEAL + digest + b"\n")
 
 
-def check_seal(path, what):
+def check_seal(path: Path | str, what: str) -> None:
     """UserError unless the file is, byte for byte, as it was when it was sealed."""
     digest, length = _digest(path)
     with open(path, "rb") as stream:
@@ -85,7 +88,7 @@ def _digest(path):
     return digest.hexdigest().encode(), length
 
 
-def stored_values(group, name, dtype=None, axes=None):
+def stored_values(group: h5py.Group, name: str, dtype: type | None = None, axes: int | None = None) -> Any:
     """The whole content of a dataset, or None when there is none of this name.
 
     ValueError unless it lies in this very file in full, has the dtype and so many axes.
@@ -97,7 +100,7 @@ def stored_values(group, name, dtype=None, axes=None):
     return item[()]
 
 
-def check_stored(item, dtype=None, axes=None):
+def check_stored(item: h5py.Dataset, dtype: type | None = None, axes: int | None = None) -> None:
     """ValueError unless a dataset is wholly in this file: not a claim of a size, not a link elsewhere."""
     if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external or item.shape is None:
         raise ValueError(f"{item.name} holds no values in this file")

@@ -2,23 +2,25 @@
 
 import difflib
 import os
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 
-def nearest(name, valid, most=1):
+def nearest(name: object, valid: Iterable[Any], most: int = 1) -> list[str]:
     """Up to `most` of the valid names that resemble `name`, best first; case does not count."""
     lower = {str(candidate).lower(): str(candidate) for candidate in valid}
     return [lower[match] for match in difflib.get_close_matches(str(name).lower(), lower, most, 0.5)]
 
 
-def did_you_mean(name, valid, most=1):
+def did_you_mean(name: object, valid: Collection[Any], most: int = 1) -> str:
     """End of a message: "did you mean seed?", or all valid names in their order where none is near."""
     close = nearest(name, valid, most)
     return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(map(str, valid))}"
 
 
-def no_entry(config, section, name):
+def no_entry(config: Mapping[str, Any], section: str, name: object) -> str:
     """Message about a name that a section of the configuration does not have."""
     return f"{section} has no entry {name!r}; {did_you_mean(name, config[section])}"
 
@@ -27,7 +29,7 @@ MOST_NEIGHBOURS = 5000
 """Entries of a folder that are looked at for a similar name."""
 
 
-def absent(path):
+def absent(path: Path | str) -> str:
     """Why there is nothing at `path`: "no such file; did you mean models/mine.h5?".
 
     A folder on the way that is missing is named instead, with its own neighbours.

@@ -6,8 +6,10 @@ docs/reference/numerics.md.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 INT8_MIN = -128
 INT8_MAX = 127
@@ -36,7 +38,7 @@ above 6.0, so that no
 network may have one there: the quantizer raises it, the compilers refuse it."""
 
 
-def round_half_up(x):
+def round_half_up(x: ArrayLike) -> np.ndarray:
     """DPU_ROUND: floor(x + 1/2), so -2.5 -> -2 and 2.5 -> 3 (activations, input).
 
     Exact also for |x| >= 2**52 and for 0.49999999999999994, where adding 0.5
@@ -47,13 +49,13 @@ def round_half_up(x):
     return floor + (x - floor >= 0.5)
 
 
-def round_half_away(x):
+def round_half_away(x: ArrayLike) -> np.ndarray:
     """Round half away from zero: -2.5 -> -3, 2.5 -> 3 (weights, biases)."""
     x = np.asarray(x, dtype=np.float64)
     return np.copysign(round_half_up(np.abs(x)), x)
 
 
-def round_half_even(x):
+def round_half_even(x: ArrayLike) -> np.ndarray:
     """PY3_ROUND: round half to even, as NumPy and Python do."""
     return np.rint(np.asarray(x, dtype=np.float64))
 
@@ -66,13 +68,13 @@ ROUNDING = {
 """round_mode attribute of an xmodel -> function (docs/reference/numerics.md)."""
 
 
-def quantize(x, fix_point, rounding="DPU_ROUND"):
+def quantize(x: ArrayLike, fix_point: int, rounding: str = "DPU_ROUND") -> np.ndarray:
     """Real values -> int8: round(x * 2**fix_point) with `rounding`, then saturate."""
     scaled = np.ldexp(np.asarray(x, dtype=np.float64), fix_point)
     return np.clip(ROUNDING[rounding](scaled), INT8_MIN, INT8_MAX).astype(np.int8)
 
 
-def dequantize(q, fix_point):
+def dequantize(q: ArrayLike, fix_point: int) -> np.ndarray:
     """int8 -> float64 values q * 2**-fix_point (exact)."""
     return np.ldexp(np.asarray(q, dtype=np.float64), -fix_point)
 
@@ -83,7 +85,7 @@ SHIFT_READ_MAX = 15
 """Greatest difference between the fix_points of an addition's inputs (docs/reference/numerics.md)."""
 
 
-def is_exact_add(fix_in, fix_out):
+def is_exact_add(fix_in: Sequence[int], fix_out: int) -> bool:
     """Whether the add instruction gives the reference semantics' result for every int8 input.
 
     The instruction floors an input that is finer than the guard bits; one such input makes the sum t
@@ -96,7 +98,7 @@ def is_exact_add(fix_in, fix_out):
     return finer == 0 or (finer == 1 and fix_out - least < ADD_GUARD_BITS)
 
 
-def stored_bias(bias, shift_bias):
+def stored_bias(bias: ArrayLike, shift_bias: int) -> np.ndarray:
     """The int8 bias that a compiled file holds: floor(bias * 2**(shift_bias + 1)) below shift_bias -1.
 
     The instruction then gets shift_bias -1, the bias's fix_point stays (docs/reference/numerics.md,
@@ -108,13 +110,13 @@ def stored_bias(bias, shift_bias):
     return np.asarray(bias, np.int8) >> lost if lost > 0 else np.asarray(bias, np.int8)
 
 
-def scale_pixels(images, input_scaling):
+def scale_pixels(images: ArrayLike, input_scaling: Mapping[str, float]) -> np.ndarray:
     """uint8 pixels -> the float network's input, (pixel - subtract) / divide in float32."""
     subtract, divide = np.float32(input_scaling["subtract"]), np.float32(input_scaling["divide"])
     return (np.asarray(images, np.float32) - subtract) / divide
 
 
-def input_table(subtract, divide, fix_point):
+def input_table(subtract: float, divide: float, fix_point: int) -> np.ndarray:
     """Lookup table (256,) int8: what each uint8 pixel becomes at the DPU's input.
 
     (pixel - subtract) / divide is the float input of the network; the table holds
@@ -133,7 +135,7 @@ _AVERAGE_POOL_FACTORS = {
 }
 
 
-def average_pool_factor(kernel_h, kernel_w):
+def average_pool_factor(kernel_h: int, kernel_w: int) -> tuple[int, int]:
     """(M, S) with M / 2**S, the DPU's stand-in for 1 / (kernel_h * kernel_w).
 
     docs/reference/numerics.md, "Pooling": five fixed pairs, else the first shift
@@ -144,10 +146,5 @@ def average_pool_factor(kernel_h, kernel_w):
         return fixed
     area = kernel_h * kernel_w
     target = np.float32(1.0 / area)
-    best = None
-    for shift in range(math.ceil(math.log2(area * 128))):
-        multiplier = math.floor(2**shift / area + 0.5)
-        error = abs(np.float32(multiplier / 2**shift) - target)
-        if best is None or error < best[0]:
-            best = (error, multiplier, shift)
-    return best[1], best[2]
+    pairs = ((math.floor(2**shift / area + 0.5), shift) for shift in range(math.ceil(math.log2(area * 128))))
+    return min(pairs, key=lambda pair: abs(np.float32(pair[0] / 2 ** pair[1]) - target))

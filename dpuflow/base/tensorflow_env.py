@@ -9,13 +9,14 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
+from typing import Any
 
 THREADS = 2
 """Least size of the intra-op pool. Kernels split their sums by it, which decides the last
 bits of a trained weight: with fewer cores the same threads take turns, and the bytes stay."""
 
 
-def tensorflow(threads=None):
+def tensorflow(threads: int | None = None) -> Any:
     """Import TensorFlow, set up for legacy Keras, determinism and a quiet log.
 
     threads : size of the intra-op pool, if more than THREADS. Only the first call in a
@@ -41,7 +42,7 @@ def tensorflow(threads=None):
     return tf
 
 
-def keras(threads=None):
+def keras(threads: int | None = None) -> Any:
     """Legacy Keras 2 (tf_keras): its H5 loads in the Keras of TensorFlow 2.3 to 2.12."""
     tensorflow(threads)
     with _quiet_stderr(), _quick_import("pandas"):

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _NO_ROOM = {
 """Reasons why a file cannot be written that are nobody's defect -> what to do about it."""
 
 
-def write_error(path, error):
+def write_error(path: Path | str, error: BaseException) -> WriteError | None:
     """WriteError for an exception while `path` was written, or None if its reason is not the place.
 
     h5py and TensorFlow tell the system's reason only in their message.
@@ -40,7 +41,7 @@ def write_error(path, error):
 
 
 @contextmanager
-def explained_writing(path):
+def explained_writing(path: Path | str) -> Iterator[None]:
     """A full disk, a read-only folder and the like, while `path` is written, become a WriteError."""
     try:
         yield
@@ -54,7 +55,7 @@ def explained_writing(path):
 
 
 @contextmanager
-def scratch_folder(path):
+def scratch_folder(path: Path | str) -> Iterator[Path]:
     """Yield a new folder beside `path` for what will become `path`; it is gone afterwards.
 
     Folders of processes that were killed are removed first. The folder is locked as long as

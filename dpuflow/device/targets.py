@@ -6,10 +6,12 @@ is named by an entry under `targets` of the configuration, by a board ("zcu104")
 its DPU ("DPUCZDX8G_ISA1_B4096": newest release, no board).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 
@@ -29,7 +31,7 @@ class Bank:
     depth: int
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of the whole group."""
         return self.count * self.width * self.depth
 
@@ -91,35 +93,37 @@ class Target:
     isa: int
     size: str
     release: str
-    fingerprints: MappingProxyType
-    other_fingerprints: MappingProxyType
+    fingerprints: Mapping[str, int]
+    other_fingerprints: Mapping[str, int]
     pixel_parallel: int
     input_channel_parallel: int
     output_channel_parallel: int
     alu_pixel_parallel: int
     image_groups: int
     channel_augmentation: int
-    banks: MappingProxyType
+    banks: Mapping[str, Bank]
     limits: Limits
     board: Board | None = None
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> int:
         """The 64-bit fingerprint of this target's release."""
         return self.fingerprints[self.release]
 
     @property
-    def peak_operations(self):
+    def peak_operations(self) -> int:
         """Operations per cycle and core: 2 * pixel * input * output parallelism."""
         return 2 * self.pixel_parallel * self.input_channel_parallel * self.output_channel_parallel
 
     @property
-    def arch_json(self):
+    def arch_json(self) -> dict[str, str]:
         """Content of the arch.json that the vendor's compiler takes for this target."""
         return {"fingerprint": hex(self.fingerprint)}
 
 
-def load_targets(path=TARGETS_FILE, extra=None):
+def load_targets(
+    path: Path | str = TARGETS_FILE, extra: Mapping[str, Any] | None = None
+) -> dict[str, Target]:
     """All targets of a targets file: {name: Target}.
 
     `extra` is the section `targets` of the configuration, {name: {dpu, release, board}}
@@ -142,12 +146,12 @@ def load_targets(path=TARGETS_FILE, extra=None):
     return targets
 
 
-def configured_target(name, hardware):
+def configured_target(name: str, hardware: Any) -> Target:
     """The Target of an entry {dpu, release, board} under `targets` of the configuration."""
     return load_targets(extra={name: hardware})[name]
 
 
-def size_of(family, fingerprint):
+def size_of(family: str, fingerprint: int) -> tuple[str, dict[str, int]] | None:
     """(name, row) of the size in the family `family` of targets.yaml that a fingerprint means, or None."""
     data = _published()["families"][family]
     if (fingerprint >> 56, fingerprint >> 48 & 0xFF) != (data["type"]["id"], data["isa"]):
@@ -156,12 +160,12 @@ def size_of(family, fingerprint):
     return next(((name, row) for name, row in rows if row["code"] == fingerprint & 0xF), None)
 
 
-def bank_depth(family):
+def bank_depth(family: str) -> int:
     """Entries of one on-chip bank of the family's DPUs."""
     return _published()["families"][family]["bank_depth"]
 
 
-def get_target(name, targets=None):
+def get_target(name: str, targets: Mapping[str, Target] | None = None) -> Target:
     """The Target called `name`; UserError lists the nearest names when there is none."""
     targets = load_targets() if targets is None else targets
     if name in targets:
@@ -169,7 +173,7 @@ def get_target(name, targets=None):
     raise UserError(f"target {name!r} is unknown; {did_you_mean(name, targets, 3)}")
 
 
-def describe_fingerprint(fingerprint, targets=None):
+def describe_fingerprint(fingerprint: int, targets: Mapping[str, Target] | None = None) -> str | None:
     """Which DPU and releases a fingerprint belongs to, in words; None for an unknown one.
 
     DPUs that are no target are named by type and instruction set: "DPUCVDX8G, instruction set ISA3".
@@ -219,7 +223,7 @@ def _dpu(family_name, family, size):
     channel, depth = row["channel"], family["bank_depth"]
     prefix = family["type"]["id"] << 56 | family["isa"] << 48
 
-    def fingerprint(release, alu_pixel):
+    def fingerprint(release: str, alu_pixel: int) -> int:
         return prefix | family["releases"][release] | alu_pixel << 8 | row["code"]
 
     usual, changed = row["alu_pixel"], row.get("alu_pixel_of", {})
