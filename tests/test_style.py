@@ -66,7 +66,18 @@ def test_every_rule_says_what_it_does_and_keeps_a_log(repo):
             assert "\n    log:\n" in rule or "\n    script:\n" not in rule, f"{path.name}: {name}: log"
 
 
-ANNOTATED = ("accuracy", "base", "compiler", "datasets", "device", "network", "ops", "predict", "vitis_ai")
+ANNOTATED = (
+    "accuracy",
+    "base",
+    "compiler",
+    "datasets",
+    "device",
+    "network",
+    "ops",
+    "predict",
+    "vitis_ai",
+    "xir",
+)
 """Rooms whose public functions are all annotated."""
 
 

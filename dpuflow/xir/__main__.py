@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
@@ -10,7 +11,7 @@ from dpuflow.xir.graph import Graph
 from dpuflow.xir.schema import proto_text
 
 
-def show(arguments):
+def show(arguments: argparse.Namespace) -> int:
     """Print ops, subgraphs and problems; an ill-formed file is shown too, as far as it parses."""
     from dpuflow.xir.describe import describe
 
@@ -18,7 +19,7 @@ def show(arguments):
     return 0
 
 
-def diff(arguments):
+def diff(arguments: argparse.Namespace) -> int:
     """Print differences; status 1 if there are any, as diff(1) does."""
     from dpuflow.xir.difference import differences
 
@@ -27,7 +28,7 @@ def diff(arguments):
     return 1 if lines else 0
 
 
-def svg(arguments):
+def svg(arguments: argparse.Namespace) -> int:
     """Write a picture beside the file, or where --output says ("-": standard output)."""
     from dpuflow.xir.svg import draw
 
@@ -41,13 +42,13 @@ def svg(arguments):
     return 0
 
 
-def proto(arguments):
+def proto(arguments: argparse.Namespace) -> int:
     """Print the schema of xmodel files in protobuf's language."""
     print(proto_text(), end="")
     return 0
 
 
-def main(words=None):
+def main(words: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 1 (`diff` found differences) or 2 (error)."""
     parser = argparse.ArgumentParser(prog="python -m dpuflow.xir", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

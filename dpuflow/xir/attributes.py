@@ -4,7 +4,8 @@ XIR reads an attribute with an exact C++ type, so the kind that is written matte
 int64 where a list of int32 is expected is an error on the board (docs/reference/xmodel.md).
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +22,13 @@ _INTEGERS = {
 _UNAMBIGUOUS = {bool: "bool", str: "string", bytes: "bytes"}
 
 
-def kind_of(value):
+def kind_of(value: Any) -> str | None:
     """Kind of an AttrValue message, for instance "int32_vec", or None when it is unset."""
     field = value.WhichOneof("value")
     return field.removesuffix("_value") if field else None
 
 
-def decode(value):
+def decode(value: Any) -> Any:
     """Python value of an AttrValue message: number, str, bytes, list or dict; None when unset."""
     field = value.WhichOneof("value")
     if field is None:
@@ -50,7 +51,7 @@ def _unwrap(item):
     return item.value if isinstance(item.value, bytes) else list(item.value)
 
 
-def encode(target, value, kind):
+def encode(target: Any, value: Any, kind: str) -> None:
     """Store `value` as `kind` in the AttrValue `target`; TypeError or ValueError if it does not fit."""
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is not a kind of attribute; one of {', '.join(KINDS)}")
@@ -97,7 +98,7 @@ def _scalar(value, kind):
     return value
 
 
-class Attributes(MutableMapping):
+class Attributes(MutableMapping[str, Any]):
     """View of one map<string, AttrValue>: read, write and delete by name, in name order.
 
     ``attrs[name] = value`` writes the kind that the definition tables give to `name` (see
@@ -105,22 +106,22 @@ class Attributes(MutableMapping):
     fits (bool, string, bytes); for anything else say the kind: ``attrs.set(name, value, "int32_vec")``.
     """
 
-    def __init__(self, messages, kinds=None):
+    def __init__(self, messages: Any, kinds: Mapping[str, str] | None = None) -> None:
         self._messages = messages
         self._kinds = kinds or {}
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         if name not in self._messages:
             raise KeyError(name)
         return decode(self._messages[name])
 
-    def __setitem__(self, name, value):
+    def __setitem__(self, name: str, value: Any) -> None:
         kind = self._kinds.get(name) or self.kind(name) or _UNAMBIGUOUS.get(type(value))
         if kind is None:
             raise TypeError(f"attribute {name!r} has no definition: use set(name, value, kind)")
         self.set(name, value, kind)
 
-    def set(self, name, value, kind):
+    def set(self, name: str, value: Any, kind: str) -> None:
         """Write `value` as `kind` (one of `schema.KINDS`)."""
         encoded = _AttrValue()
         try:
@@ -129,23 +130,23 @@ class Attributes(MutableMapping):
             raise type(error)(f"attribute {name!r}: {error}") from None
         self._messages[name].CopyFrom(encoded)
 
-    def kind(self, name):
+    def kind(self, name: str) -> str | None:
         """Kind of the stored attribute, None when it is absent or its value is unset."""
         return kind_of(self._messages[name]) if name in self._messages else None
 
-    def __delitem__(self, name):
+    def __delitem__(self, name: str) -> None:
         if name not in self._messages:
             raise KeyError(name)
         del self._messages[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._messages))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._messages)
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self._messages
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(dict(self))

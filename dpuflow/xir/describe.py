@@ -1,5 +1,9 @@
 """A graph as text: its ops, its subgraph tree, its problems."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from dpuflow.xir.graph import Graph, Op, Tensor
 from dpuflow.xir.validate import oddities, validate
 
 _SHOWN = (
@@ -9,7 +13,7 @@ _SHOWN = (
 _BORING = {"dilation": [1, 1], "group": 1, "pad": [0, 0, 0, 0], "nonlinear": "NONE"}
 
 
-def describe(graph):
+def describe(graph: Graph) -> str:
     """The whole listing, as `python -m dpuflow.xir show` prints it."""
     lines = [f"graph {graph.name}: {len(graph.ops)} ops"]
     lines += [f"  {name} = {abridged(graph.attrs[name])}" for name in graph.attrs]
@@ -22,17 +26,17 @@ def describe(graph):
     return "\n".join(lines) + "\n"
 
 
-def element_type(tensor):
+def element_type(tensor: Tensor) -> str:
     """For instance "XINT8"."""
     return f"{tensor.data_type}{tensor.bit_width}"
 
 
-def shape_text(shape):
+def shape_text(shape: Sequence[int]) -> str:
     """(1, 28, 28, 1) -> "1x28x28x1"."""
     return "x".join(map(str, shape)) or "scalar"
 
 
-def fix_text(op):
+def fix_text(op: Op) -> str:
     """fix_point of an op's tensor, or of the grid that a `fix` op rounds to; "-" when there is none."""
     value = op.tensor.fix_point
     if value is None and op.type in ("fix", "float2fix"):
@@ -86,7 +90,7 @@ def _tree(graph):
             yield f"{'  ' * (depth + 1)}{', '.join(subgraph.op_names)}"
 
 
-def abridged(value):
+def abridged(value: Any) -> str:
     """Value of an attribute on one line, long ones abridged."""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"

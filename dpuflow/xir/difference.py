@@ -6,9 +6,10 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.xir.describe import abridged
+from dpuflow.xir.graph import Graph
 
 
-def differences(old, new):
+def differences(old: Graph, new: Graph) -> list[str]:
     """List of lines, one per difference from `old` to `new`; empty when they hold the same.
 
     Ops and subgraphs are matched by name; constants are compared value by value.

@@ -4,10 +4,18 @@ Nodes stand in rows by their distance from the inputs; an edge over several rows
 point in each, so that it runs between the boxes.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 SWEEPS = 6
+
+Edge = tuple[str, str]
+"""(source, target)."""
+Point = tuple[float, int]
+"""(x, row)."""
+Node = str | tuple[str, Edge, int]
+"""A node, or a bend of an edge in a row that it passes."""
 
 
 @dataclass
@@ -22,32 +30,33 @@ class Layout:
     rows : number of rows.
     """
 
-    centres: dict
-    routes: list
+    centres: dict[str, Point]
+    routes: list[tuple[Edge, list[Point]]]
     width: float
     rows: int
 
 
-def arrange(nodes, edges, widths, gap):
+def arrange(nodes: Sequence[str], edges: Sequence[Edge], widths: Mapping[str, float], gap: float) -> Layout:
     """Place `nodes` (in topological order) connected by `edges` (source, target).
 
     widths : node -> width of its box; gap : least distance between boxes of a row.
     """
-    row = {}
-    feeders = {node: [] for node in nodes}
+    row: dict[str, int] = {}
+    feeders: dict[str, list[str]] = {node: [] for node in nodes}
     for source, target in edges:
         feeders[target].append(source)
     for node in nodes:
         row[node] = max((row[source] + 1 for source in feeders[node]), default=0)
-    rows = [[] for _ in range(max(row.values(), default=-1) + 1)]
+    rows: list[list[Node]] = [[] for _ in range(max(row.values(), default=-1) + 1)]
     for node in nodes:
         rows[row[node]].append(node)
-    sizes, chains = dict(widths), []
+    sizes: dict[Node, float] = {node: widths[node] for node in nodes}
+    chains = []
     for source, target in edges:
-        chain = [source]
-        for level in range(row[source] + 1, row[target]):
-            bend = ("bend", source, target, level)
-            rows[level].append(bend)
+        chain: list[Node] = [source]
+        for between in range(row[source] + 1, row[target]):
+            bend = ("bend", (source, target), between)
+            rows[between].append(bend)
             sizes[bend] = gap
             chain.append(bend)
         chains.append(([*chain, target], (source, target)))

@@ -6,8 +6,9 @@ an attribute reads ``name kind`` with ``[n]`` for a list of n, and ``= default``
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dpuflow.xir.attributes import decode, kind_of
 from dpuflow.xir.schema import OCCURRENCE
@@ -130,7 +131,7 @@ class AttrDef:
     kind: str
     length: int | None
     required: bool
-    default: object = None
+    default: Any = None
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ class OpDef:
 
     type: str
     data_type: str
-    args: dict[str, ArgDef] = field(default_factory=dict)
-    attrs: dict[str, AttrDef] = field(default_factory=dict)
+    args: Mapping[str, ArgDef] = field(default_factory=dict)
+    attrs: Mapping[str, AttrDef] = field(default_factory=dict)
     shape: str = "stored"
 
 
@@ -245,7 +246,7 @@ GRAPH_ATTRS = {
 """Attributes of the graph -> kind (docs/reference/xmodel.md); the last four are our own."""
 
 
-def op_attr_kinds(type_):
+def op_attr_kinds(type_: str) -> dict[str, str]:
     """Attribute name -> kind for an op type: the common ones, overridden by its definition."""
     definition = OPDEFS.get(type_)
     kinds = dict(COMMON_OP_ATTRS)
@@ -269,7 +270,7 @@ OTHER_TYPES = frozenset((
 """The other types that XIR 3.5 defines; nothing here writes or executes them."""
 
 
-def from_proto(proto):
+def from_proto(proto: Any) -> OpDef:
     """OpDef of a definition stored in a file (Graph.op_defs)."""
     arguments = {
         arg.name: ArgDef(arg.name, OCCURRENCE[arg.occur_type & 3] in _REQUIRED, arg.occur_type & 3 >= 2)

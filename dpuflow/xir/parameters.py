@@ -11,11 +11,12 @@ import math
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.xir.graph import Graph
 
 CONSTANT_TYPES = ("const", "const-fix")
 
 
-def constants(graph):
+def constants(graph: Graph) -> dict[str, np.ndarray]:
     """{op name: array} of all const (float) and const-fix (int8) ops of a graph."""
     regions = _parameter_regions(graph)
     return {op.name: _constant(op, regions) for op in graph.ops if op.type in CONSTANT_TYPES}

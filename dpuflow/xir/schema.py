@@ -6,6 +6,8 @@ every protobuf runtime that TensorFlow accepts, and cannot collide with another 
 of the same package. `proto_text` prints the schema in protobuf's own language.
 """
 
+from typing import Any
+
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PACKAGE = "serial_v2"
@@ -134,7 +136,7 @@ def _add_field(message, name, number, type_):
         field.oneof_index = 0
 
 
-def proto_text():
+def proto_text() -> str:
     """The schema in protobuf's language: input for protoc, for users of other languages."""
     lines = ['syntax = "proto3";', "", f"package {PACKAGE};"]
     for name, fields in MESSAGES.items():
@@ -156,6 +158,6 @@ _pool = descriptor_pool.DescriptorPool()
 _pool.Add(DESCRIPTOR)
 
 
-def message(name):
+def message(name: str) -> Any:
     """Class of the message `name`, for instance "Graph"."""
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))

@@ -6,6 +6,7 @@ without a seal (the vendor's, for instance) is taken as it is.
 """
 
 import hashlib
+from pathlib import Path
 
 from dpuflow.base.errors import UserError
 
@@ -18,12 +19,12 @@ SIZE = len(PREFIX) + _DIGEST
 """Bytes of a seal."""
 
 
-def sealed(data):
+def sealed(data: bytes) -> bytes:
     """`data` (bytes) with its seal."""
     return data + PREFIX + hashlib.sha256(data).digest()
 
 
-def unsealed(data, source):
+def unsealed(data: bytes, source: Path | str) -> bytes:
     """`data` without its seal, if it has one; UserError when the seal is another content's.
 
     source : what the message calls the data.

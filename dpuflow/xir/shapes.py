@@ -7,12 +7,18 @@ Rules of XIR 3.5 (docs/reference/xmodel.md): kernel, stride, dilation are (w, h)
 import math
 import re
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
 from dpuflow.xir import opdefs
+
+if TYPE_CHECKING:
+    from dpuflow.xir.graph import Graph, Op
+
+Shape = tuple[int, ...]
 
 MAX_PAD = 255
 """Far beyond what a network's window pads by (the DPU's fields end at 15); bounds memory."""
@@ -30,12 +36,12 @@ UNCHECKED = opdefs.OTHER_TYPES | {type_ for type_, d in opdefs.OPDEFS.items() if
 """Types of XIR without a rule here: their stored output is taken as it is, and none can be added."""
 
 
-def known(type_):
+def known(type_: str) -> bool:
     """Whether `infer` has a rule for this op type."""
     return type_ in opdefs.OPDEFS and opdefs.OPDEFS[type_].shape != "stored"
 
 
-def infer(graph, op):
+def infer(graph: "Graph", op: "Op") -> tuple[Shape, str, int]:
     """(shape, data_type, bit_width) of `op`'s output; ShapeError if inputs and attributes do not fit."""
     if not known(op.type):
         raise ShapeError(f"no shape rule for ops of type {op.type!r} in dpuflow.xir.opdefs")
@@ -61,7 +67,7 @@ def _element(op, inputs):
     return "FLOAT", 32
 
 
-def parse_data_type(text):
+def parse_data_type(text: str) -> tuple[str, int]:
     """ "XINT8" or "float32" -> ("XINT", 8), ("FLOAT", 32)."""
     match = re.fullmatch(r"(INT|UINT|XINT|XUINT|FLOAT|BFLOAT)(\d{1,2})", text.upper())
     if not match:
@@ -69,7 +75,7 @@ def parse_data_type(text):
     return match[1], int(match[2])
 
 
-def window_output(size, kernel, stride, dilation, pad, mode="FLOOR"):
+def window_output(size: int, kernel: int, stride: int, dilation: int, pad: int, mode: str = "FLOOR") -> int:
     """Output length along one axis; `pad` is the sum of both sides (docs/reference/xmodel.md, pad_mode)."""
     extent = (kernel - 1) * dilation + 1
     if mode == "FLOOR":
@@ -209,7 +215,7 @@ def _concat(op, inputs):
     return *shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :]
 
 
-def integers(graph, name):
+def integers(graph: "Graph", name: str) -> list[int] | None:
     """The integers that a const, or a stack of consts, holds as a shape; None when `name` is no such op.
 
     vai_q_pytorch writes ``x.view(x.size(0), -1)`` as a reshape whose argument `shape` is one (

@@ -3,6 +3,7 @@
 from xml.sax.saxutils import escape
 
 from dpuflow.xir.describe import element_type, fix_text, shape_text
+from dpuflow.xir.graph import Graph
 from dpuflow.xir.layout import arrange
 
 COLOURS = {
@@ -20,7 +21,7 @@ LONGEST = 44
 LEGEND = 30
 
 
-def draw(graph):
+def draw(graph: Graph) -> str:
     """SVG text. Constants are not boxes of their own: they stand in the op that reads them."""
     constants = {op.name: op for op in graph.ops if op.type in ("const", "const-fix")}
     # the fake quantisation of a constant belongs to it
