@@ -7,6 +7,7 @@ DPUFLOW_VIRTUAL_BATCH : images per call, dims[0] of the tensors (1 on a DPUCZDX8
 """
 
 import os
+from typing import Any
 
 VERSION = "virtual board (emulated)"
 
@@ -19,22 +20,22 @@ def _number(name, default):
         raise RuntimeError(f"{name}={text!r} is not a number") from None
 
 
-def fingerprint():
+def fingerprint() -> int:
     """64-bit fingerprint of the DPU."""
     return _number("DPUFLOW_VIRTUAL_FINGERPRINT", "0x101000056010407")
 
 
-def arch():
+def arch() -> str:
     """Name of the DPU."""
     return os.environ.get("DPUFLOW_VIRTUAL_ARCH", "DPUCZDX8G_ISA1_B4096")
 
 
-def batch():
+def batch() -> int:
     """Images per call."""
     return _number("DPUFLOW_VIRTUAL_BATCH", "1")
 
 
-def query():
+def query() -> dict[str, Any]:
     """What `xdputil query` prints, in the real one's layout; keys that only hardware has are absent."""
     cores = _number("DPUFLOW_VIRTUAL_CORES", "1")
     return {

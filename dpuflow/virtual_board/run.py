@@ -4,18 +4,23 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_json, write_bytes
 from dpuflow.board.application import arguments
 from dpuflow.board.bundle import Bundle
 
+if TYPE_CHECKING:
+    from dpuflow.device.targets import Target
+
 HERE = Path(__file__).resolve().parent
 PACKAGE_PARENT = HERE.parent.parent
 
 
-def environment(target=None, batch=1):
+def environment(target: "Target | None" = None, batch: int = 1) -> dict[str, str]:
     """Variables that make any shell or SSH login a virtual board.
 
     target : the Target that it pretends to be (default: DPUCZDX8G_ISA1_B4096 of release 3.0).
@@ -34,7 +39,13 @@ def environment(target=None, batch=1):
     return variables
 
 
-def run(bundle, out, options=None, target=None, batch=1):
+def run(
+    bundle: Path | str,
+    out: Path | str,
+    options: Mapping[str, Any] | None = None,
+    target: "Target | None" = None,
+    batch: int = 1,
+) -> dict[str, Any]:
     """Run the application of a bundle here; results go to `out`. Returns the parsed board.json.
 
     options : options of the application (`dpuflow.board.application.arguments`).

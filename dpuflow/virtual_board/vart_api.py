@@ -7,6 +7,7 @@ does not check and then reads beyond a buffer is an error here.
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ IN_DDR = 1
 class Runner:
     """Executes one subgraph; made by `create_runner`."""
 
-    def __init__(self, subgraph):
+    def __init__(self, subgraph: Subgraph) -> None:
         self._subgraph = subgraph
         graph = subgraph._graph
         from dpuflow.emulator import Emulator  # here, so that asking the board what it is stays quick
@@ -41,10 +42,11 @@ class Runner:
         self._inputs = [Tensor(op, graph, batch) for op in self._input_ops]
         self._outputs = [Tensor(op, graph, batch) for op in self._output_ops]
         self._busy = threading.Lock()
-        self._jobs, self._next = set(), 1
+        self._jobs: set[int] = set()
+        self._next = 1
 
     @staticmethod
-    def create_runner(subgraph, mode=""):
+    def create_runner(subgraph: Subgraph, mode: str = "") -> "Runner":
         """A Runner of a compiled subgraph; mode is a key of its attribute `runner` ("run", "sim", "ref")."""
         if not isinstance(subgraph, Subgraph) or not isinstance(mode, str):
             raise TypeError("create_runner(): incompatible function arguments, expected (xir.Subgraph, str)")
@@ -59,15 +61,17 @@ class Runner:
             )
         return Runner(subgraph)
 
-    def get_input_tensors(self):
+    def get_input_tensors(self) -> list[Tensor]:
         """Tensors that `execute_async` takes, in order."""
         return list(self._inputs)
 
-    def get_output_tensors(self):
+    def get_output_tensors(self) -> list[Tensor]:
         """Tensors that `execute_async` fills, in order."""
         return list(self._outputs)
 
-    def execute_async(self, inputs, outputs, enable_dynamic_array=False):
+    def execute_async(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], enable_dynamic_array: bool = False
+    ) -> tuple[int, int]:
         """Run once: lists of C-contiguous arrays of the tensors' sizes; returns the job for `wait`.
 
         The work is done when this returns, as it is on an edge board.
@@ -90,7 +94,7 @@ class Runner:
             self._busy.release()
         return job, 0
 
-    def wait(self, job_id):
+    def wait(self, job_id: tuple[int, int]) -> int:
         """Wait for a job; 0 when it has succeeded."""
         if not isinstance(job_id, tuple) or len(job_id) != 2:
             raise TypeError("wait(): incompatible function arguments, expected what execute_async returned")
@@ -136,7 +140,7 @@ class Runner:
                     path = place / f"{engine}.{dump_name(graph.op(name).tensor.name)}.bin"
                     path.write_bytes(np.ascontiguousarray(image).tobytes())
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"vart::Runner@{id(self):#x} ({device.VERSION})"
 
 

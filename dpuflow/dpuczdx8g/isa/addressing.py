@@ -4,11 +4,13 @@ Indices are *flat*: bank * BANK_DEPTH + address (`machine.Machine`). Source of e
 docs/reference/instruction-set.md.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
+from dpuflow.dpuczdx8g.isa.code import Instruction
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
 
 PASSES = 4
 """Input base addresses an instruction carries: before and after up to three bank wraps."""
@@ -29,11 +31,11 @@ class Window:
     stride: tuple[int, int]
 
     @property
-    def reads(self):
+    def reads(self) -> np.ndarray:
         """The flat entries read, each once."""
         return distinct(self.index[self.index != PADDING])
 
-    def taps(self, rows, columns):
+    def taps(self, rows: int, columns: int) -> Iterator[tuple[int, slice, slice]]:
         """(tap number, row slice, column slice) of every kernel position for `rows` x `columns` outputs."""
         (kernel_h, kernel_w), (stride_h, stride_w) = self.kernel, self.stride
         for i in range(kernel_h):
@@ -45,7 +47,7 @@ class Window:
                 )
 
 
-def distinct(index):
+def distinct(index: np.ndarray) -> np.ndarray:
     """The values of an index array, sorted, each once; for these a lot faster than np.unique."""
     index = np.sort(index, axis=None)
     first = np.ones(len(index), bool)
@@ -53,18 +55,18 @@ def distinct(index):
     return index[first]
 
 
-def flat(bank, address):
+def flat(bank: int | np.ndarray, address: np.ndarray) -> np.ndarray:
     """Flat index of `address` (wrapping) in `bank`; both may be arrays."""
     return bank * BANK_DEPTH + address % BANK_DEPTH
 
 
-def run_of_entries(bank, address, jump, length, groups):
+def run_of_entries(bank: int, address: int, jump: int, length: int, groups: int) -> np.ndarray:
     """Entries of LOAD and SAVE: [length, groups], `groups` consecutive ones per pixel."""
     addresses = address + jump * np.arange(length)[:, None] + np.arange(groups)
     return flat(bank, addresses)
 
 
-def load_padding(machine, op):
+def load_padding(machine: Machine, op: Instruction) -> np.ndarray | None:
     """[length, channel] bytes that the padding of a LOAD sets to zero, None where it has none.
 
     Channel augmentation's padding (docs/reference/instruction-set.md): bytes before `pad_start`, and in
@@ -82,7 +84,9 @@ def load_padding(machine, op):
     return mask if mask.any() else None
 
 
-def input_window(machine, init, op, rows_out, length, groups):
+def input_window(
+    machine: Machine, init: Instruction, op: Instruction, rows_out: int, length: int, groups: int
+) -> Window:
     """The Window that `rows_out` x `length` outputs of a CONV or ALU read.
 
     ValueError when the walk over the rows needs a fifth base address, or the window is
@@ -115,7 +119,9 @@ def input_window(machine, init, op, rows_out, length, groups):
     return Window(index.astype(np.int32), kernel, stride)
 
 
-def output_entries(machine, init, op, rows_out, length, groups=1):
+def output_entries(
+    machine: Machine, init: Instruction, op: Instruction, rows_out: int, length: int, groups: int = 1
+) -> np.ndarray:
     """Flat entries that a CONV or ALU writes: [rows_out, length, groups]."""
     position = init["stride_offset_out"] + np.arange(rows_out)
     local = op["bank_id_out"] % machine.pixels + position // init["stride_out"]
@@ -130,7 +136,9 @@ def output_entries(machine, init, op, rows_out, length, groups=1):
     return flat((first + local % machine.pixels)[:, None, None], address + np.arange(groups)).astype(np.int32)
 
 
-def elementwise_input(machine, operand, rows_out, length, groups):
+def elementwise_input(
+    machine: Machine, operand: Instruction, rows_out: int, length: int, groups: int
+) -> np.ndarray:
     """Flat entries that an ELEW reads for one operand: [rows_out, length, groups]."""
     rows = np.zeros(rows_out, int) if operand["share_pp"] else np.arange(rows_out)
     local = operand["bank_id_in"] % machine.pixels + rows * operand["jump_bank"]
@@ -140,7 +148,9 @@ def elementwise_input(machine, operand, rows_out, length, groups):
     )  # fmt: skip
 
 
-def elementwise_output(machine, op, rows_out, length, groups):
+def elementwise_output(
+    machine: Machine, op: Instruction, rows_out: int, length: int, groups: int
+) -> np.ndarray:
     """Flat entries that an ELEW writes: [rows_out, length, groups]."""
     local = op["bank_id_out"] % machine.pixels + np.arange(rows_out)
     return _elementwise(

@@ -15,6 +15,7 @@ bits of word N that belong to no field. Assembling a listing gives the same byte
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
@@ -24,8 +25,11 @@ from dpuflow.dpuczdx8g.isa.formats import FORMATS
 _LINE = re.compile(r"(?P<name>[A-Z]+)\s+(?P<dpdon>[01]{4})/(?P<dpdby>[01]{4})(?P<rest>(?:\s+\S+)*)\s*")
 _RESERVED = re.compile(r"reserved_(\d)")
 
+Listed = tuple[str | None, list[Instruction]]
+"""One program of a listing: name of its subgraph, or None, and its code."""
 
-def format_instruction(instruction):
+
+def format_instruction(instruction: Instruction) -> str:
     """One line of assembler text, every field of the format."""
     words = [f"{name}={value}" for name, value in instruction.fields.items()]
     words += [f"reserved_{word}=0x{bits:x}" for word, bits in sorted(instruction.reserved.items())]
@@ -33,7 +37,7 @@ def format_instruction(instruction):
     return text.rstrip()
 
 
-def format_program(instructions):
+def format_program(instructions: Iterable[Instruction]) -> list[str]:
     """Lines for a whole program, with index and byte offset as comments."""
     lines, offset = [], 0
     for index, instruction in enumerate(instructions):
@@ -42,7 +46,7 @@ def format_program(instructions):
     return lines
 
 
-def parse_instruction(line, where="line"):
+def parse_instruction(line: str, where: str = "line") -> Instruction:
     """Assembler text of one instruction -> Instruction; UserError names `where` and the mistake."""
     match = _LINE.fullmatch(line)
     if not match:
@@ -75,7 +79,7 @@ def parse_instruction(line, where="line"):
     return instruction
 
 
-def read_listing(path):
+def read_listing(path: Path | str) -> list[Listed]:
     """`parse_listing` of a UTF-8 file, "-" for standard input."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
@@ -84,12 +88,12 @@ def read_listing(path):
     return parse_listing(text, path)
 
 
-def parse_listing(text, source="listing"):
+def parse_listing(text: str, source: Path | str = "listing") -> list[Listed]:
     """Listing -> list of (subgraph name or None, list of Instruction), in order.
 
     Code before the first `.subgraph` line gets the name None.
     """
-    programs = []
+    programs: list[Listed] = []
     for number, raw in enumerate(text.splitlines(), 1):
         where = f"{source}:{number}"
         if raw.startswith(".subgraph"):

@@ -4,10 +4,12 @@
 docs/reference/instruction-set.md).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dpuflow.base.errors import UserError
-from dpuflow.dpuczdx8g.isa.formats import BY_OPCODE, ENGINES, FORMATS, WORD_BYTES
+from dpuflow.dpuczdx8g.isa.formats import BY_OPCODE, ENGINES, FORMATS, WORD_BYTES, Format
 
 
 @dataclass
@@ -28,26 +30,26 @@ class Instruction:
     fields: dict[str, int]
     reserved: dict[int, int] = field(default_factory=dict)
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> int:
         return self.fields[name]
 
     @property
-    def format(self):
+    def format(self) -> Format:
         """The Format of this instruction."""
         return FORMATS[self.name]
 
     @property
-    def engine(self):
+    def engine(self) -> int:
         """Index of its engine in ENGINES."""
         return ENGINES.index(self.format.engine)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of its encoding."""
         return self.format.words * WORD_BYTES
 
 
-def make(name, dpdon=0, dpdby=0, **values):
+def make(name: str, dpdon: int = 0, dpdby: int = 0, **values: int) -> Instruction:
     """An Instruction; fields not given take their least value, others must exist and fit.
 
     ValueError when a value does not fit its bits or a name is unknown.
@@ -62,7 +64,7 @@ def make(name, dpdon=0, dpdby=0, **values):
     return instruction
 
 
-def check_ranges(instruction):
+def check_ranges(instruction: Instruction) -> None:
     """ValueError when a field's value does not fit its bits."""
     for f in instruction.format.fields:
         value = instruction.fields[f.name]
@@ -73,7 +75,7 @@ def check_ranges(instruction):
             raise ValueError(f"{instruction.name}.{key} = {getattr(instruction, key)} is outside 0..15")
 
 
-def encode_instruction(instruction):
+def encode_instruction(instruction: Instruction) -> bytes:
     """Instruction -> its bytes; ValueError when a value does not fit."""
     check_ranges(instruction)
     layout = instruction.format
@@ -86,12 +88,12 @@ def encode_instruction(instruction):
     return b"".join(word.to_bytes(WORD_BYTES, "little") for word in words)
 
 
-def encode(instructions):
+def encode(instructions: Iterable[Instruction]) -> bytes:
     """Instructions -> machine code."""
     return b"".join(encode_instruction(i) for i in instructions)
 
 
-def decode(code, source="machine code"):
+def decode(code: bytes, source: Path | str = "machine code") -> list[Instruction]:
     """Machine code (bytes) -> list of Instruction.
 
     UserError with the byte offset when an opcode is unknown or the code ends inside an

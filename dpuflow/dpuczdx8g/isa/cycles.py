@@ -8,29 +8,33 @@ nothing else, and the engines run in parallel as far as the dependency masks let
 """
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
+from dpuflow.dpuczdx8g.isa.plan import Step
 
 BYTES_PER_CYCLE = 20.0
 """DDR bytes per cycle and direction: 6 GB/s at 300 MHz, the cost model's assumption."""
 
 
-def duration(step, bytes_per_cycle=BYTES_PER_CYCLE):
+def duration(step: Step, bytes_per_cycle: float = BYTES_PER_CYCLE) -> float:
     """Estimated cycles of one step."""
     op = step.instruction
     if op.name in ("LOAD", "SAVE"):
         return op["length"] * op["channel"] / bytes_per_cycle
     if op.name == "CONV":
-        return op["length"] * step.init["kernel_h"] * step.init["kernel_w"] * op["channel_group"]
+        init = step.setting
+        return op["length"] * init["kernel_h"] * init["kernel_w"] * op["channel_group"]
     if op.name == "ALU":
-        init = step.init
+        init = step.setting
         return init["length"] * init["kernel_h"] * init["kernel_w"] * init["channel_group"]
     if op.name == "ELEW":
         return op["length"] * op["channel_group"] * op["num"]
     return 0
 
 
-def estimate_cycles(steps, bytes_per_cycle=BYTES_PER_CYCLE):
+def estimate_cycles(steps: Sequence[Step], bytes_per_cycle: float = BYTES_PER_CYCLE) -> dict[str, Any]:
     """Run the four queues against the clock.
 
     Parameters

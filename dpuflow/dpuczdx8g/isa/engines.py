@@ -6,10 +6,13 @@ program loads them from the parameters only. DDR regions are [image, byte], REG_
 (parameters) is [byte]. Source of every formula: docs/reference/instruction-set.md.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from dpuflow.dpuczdx8g.isa.addressing import PADDING
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.isa.plan import Region, Step
 from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, FILL, HARD_SIGMOID, MAX_POOL
 
 FLOAT32_EXACT = 2**24
@@ -30,7 +33,15 @@ class Memory:
     anything else must fail here too.
     """
 
-    def __init__(self, machine, images, regions, parameters, seed=0, weights_per_image=False):
+    def __init__(
+        self,
+        machine: Machine,
+        images: int,
+        regions: Mapping[str, Region],
+        parameters: bytes,
+        seed: int = 0,
+        weights_per_image: bool = False,
+    ) -> None:
         # an odd length, so that the repeated block lies differently in every bank and image
         block = np.random.default_rng(seed).integers(-128, 128, NOISE_BYTES, np.int8)
         self.machine, self.images = machine, images
@@ -46,25 +57,25 @@ class Memory:
         self.parameters = np.frombuffer(parameters, np.int8)
         self.conv_input = None
 
-    def constants(self, index, per_image):
+    def constants(self, index: np.ndarray, per_image: bool) -> np.ndarray:
         """Entries of the weight or bias banks: index.shape + [image, byte], one image if not `per_image`."""
         entries = self.constant[index - self.first_constant]
         return entries if per_image else entries[..., :1, :]
 
 
-def execute(step, memory):
+def execute(step: Step, memory: Memory) -> None:
     """Execute one step on `memory`."""
     engine = _ENGINES.get(step.instruction.name)
     if engine is not None:
         engine(step, memory)
 
 
-def saturate(values):
+def saturate(values: np.ndarray) -> np.ndarray:
     """Clamp to int8."""
     return np.clip(values, -128, 127).astype(np.int8)
 
 
-def shift_right_rounding(values, shift):
+def shift_right_rounding(values: np.ndarray, shift: int) -> np.ndarray:
     """floor(values / 2**shift + 1/2) for integers and shift of any sign."""
     if shift <= 0:
         return values << -shift
@@ -226,7 +237,7 @@ def _depthwise(step, memory, pieces):
 
 
 def _elew(step, memory):
-    op, operands = step.instruction, step.init
+    op, operands = step.instruction, step.operands
     multiply = op["elew_type"] == 1
     total = None
     for operand, index in zip(operands, step.inputs, strict=True):

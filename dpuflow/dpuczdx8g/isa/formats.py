@@ -25,17 +25,17 @@ class Field:
     bias: int
 
     @property
-    def minimum(self):
+    def minimum(self) -> int:
         """Least value."""
         return self.bias
 
     @property
-    def maximum(self):
+    def maximum(self) -> int:
         """Greatest value."""
         return (1 << self.width) - 1 + self.bias
 
     @property
-    def mask(self):
+    def mask(self) -> int:
         """The field's bits within its word."""
         return ((1 << self.width) - 1) << self.low
 
@@ -51,12 +51,12 @@ class Format:
     fields: tuple[Field, ...] = field(repr=False)
 
     @cached_property
-    def by_name(self):
+    def by_name(self) -> dict[str, Field]:
         """name -> Field."""
         return {f.name: f for f in self.fields}
 
     @cached_property
-    def defined_bits(self):
+    def defined_bits(self) -> tuple[int, ...]:
         """Per word, the bits that belong to some field (the others are reserved)."""
         bits = [0] * self.words
         bits[0] = 0xFFF00000

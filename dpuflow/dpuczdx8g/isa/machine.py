@@ -33,36 +33,36 @@ class Machine:
     image_groups: int = 2
 
     @property
-    def image_banks(self):
+    def image_banks(self) -> int:
         """Number of feature-map banks; also the first weight bank's id."""
         return self.pixels * self.image_groups
 
     @property
-    def weight_bank(self):
+    def weight_bank(self) -> int:
         """Id of the weight bank of output channel 0."""
         return self.image_banks
 
     @property
-    def depthwise_bank(self):
+    def depthwise_bank(self) -> int:
         """Id of the depthwise weight bank."""
         return self.image_banks + self.channels
 
     @property
-    def bias_bank(self):
+    def bias_bank(self) -> int:
         """Id of the bias bank."""
         return self.depthwise_bank + 1
 
     @property
-    def banks(self):
+    def banks(self) -> int:
         """Number of all banks."""
         return self.bias_bank + 1
 
-    def groups(self, channels):
+    def groups(self, channels: int) -> int:
         """Entries that `channels` bytes of one pixel take: ceil(channels / parallelism)."""
         return -(-channels // self.channels)
 
 
-def machine_for(fingerprint, where="fingerprint"):
+def machine_for(fingerprint: int, where: str = "fingerprint") -> Machine:
     """The Machine that a 64-bit DPU fingerprint describes; UserError when it is no DPUCZDX8G ISA1."""
     found = size_of(FAMILY, fingerprint)
     if found is None:

@@ -11,16 +11,21 @@ the last write before it among the finished ones, a write also the reads before 
 """
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dpuflow.dpuczdx8g.isa.addressing import distinct
+from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region, Step
 
 NEVER = -1
+
+Tokens = deque[tuple[np.ndarray, int]]
+"""Tokens in the order given: what was finished then ([engines]), and the instruction that gave it."""
 
 
 @dataclass
@@ -39,7 +44,7 @@ class Clocks:
     most_tokens: dict[str, int]
 
 
-def clocks(instructions):
+def clocks(instructions: Sequence[Instruction]) -> Clocks:
     """Follow the tokens of a program.
 
     MachineCodeError when an instruction takes a token that nothing before it gave (a
@@ -47,14 +52,14 @@ def clocks(instructions):
     start with them).
     """
     count = len(ENGINES)
-    queues = {(p, c): deque() for p in range(count) for c in range(count)}
+    queues: dict[tuple[int, int], Tokens] = {(p, c): deque() for p in range(count) for c in range(count)}
     for engine in range(count):
         queues[engine, engine].append((np.full(count, NEVER), -1))
     finished = np.full((len(instructions), count), NEVER)
     position = np.zeros(len(instructions), int)
     last_start = np.full((count, count), NEVER)
     issued = [0] * count
-    most = {}
+    most: dict[str, int] = {}
     offset = 0
     for index, instruction in enumerate(instructions):
         engine = instruction.engine
@@ -95,7 +100,7 @@ def _check_left_over(queues, instructions):
             )
 
 
-def interleaving(instructions, seed):
+def interleaving(instructions: Sequence[Instruction], seed: int) -> list[int]:
     """A random order (indices) in which four engines may run the program, by its masks.
 
     The engine that goes first is drawn anew now and then, so that in places one engine runs
@@ -125,11 +130,11 @@ def interleaving(instructions, seed):
 class Accesses:
     """Last write and last reads of every location of one memory, per engine."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.writer = np.full(size, NEVER, np.int32)
         self.readers = np.full((len(ENGINES), size), NEVER, np.int32)
 
-    def needed_by(self, index, writing):
+    def needed_by(self, index: np.ndarray, writing: bool) -> list[int]:
         """[engines] last instruction of each engine that must be finished first; NEVER for none.
 
         Entries are *instruction* indices; the caller knows each one's engine. `index` [n], n > 0,
@@ -143,7 +148,7 @@ class Accesses:
             needed += [int(i) for i in self.readers[:, index].max(axis=1) if i != NEVER]
         return needed
 
-    def record(self, number, engine, index, writing):
+    def record(self, number: int, engine: int, index: np.ndarray, writing: bool) -> None:
         """Instruction `number` of `engine` accesses the locations `index`."""
         if writing:
             self.writer[index] = number
@@ -155,11 +160,11 @@ class Accesses:
 class Conflicts:
     """Walks steps in program order and yields, for each, the earlier ones it must wait for."""
 
-    def __init__(self, machine, regions):
+    def __init__(self, machine: Machine, regions: Mapping[str, Region]) -> None:
         self.banks = Accesses(machine.banks * BANK_DEPTH)
         self.ddr = {name: Accesses(region.size) for name, region in regions.items() if name != "REG_0"}
 
-    def step(self, step):
+    def step(self, step: Step) -> set[int]:
         """Indices of earlier instructions that conflict with `step`; records its accesses."""
         engine = step.instruction.engine
         needed = set()
@@ -176,7 +181,7 @@ class Conflicts:
         return needed
 
 
-def check(steps, machine, regions):
+def check(steps: Sequence[Step], machine: Machine, regions: Mapping[str, Region]) -> Clocks:
     """MachineCodeError at the first access that no dependency orders; returns the Clocks."""
     instructions = [step.instruction for step in steps]
     known = clocks(instructions)

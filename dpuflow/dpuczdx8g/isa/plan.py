@@ -36,12 +36,12 @@ class Transfer:
     masked: np.ndarray | None = None
 
     @property
-    def index(self):
+    def index(self) -> np.ndarray:
         """Byte indices into the region: [pixels, channel], those of masked bytes included."""
         return self.address + self.jump * np.arange(self.pixels)[:, None] + np.arange(self.channel)
 
     @property
-    def touched(self):
+    def touched(self) -> np.ndarray:
         """The byte indices that are really used, in order; runs that overlap repeat them."""
         index = self.index
         return index.ravel() if self.masked is None else index[~self.masked]
@@ -54,7 +54,8 @@ class Step:
     Attributes
     ----------
     index, offset : position in the program, byte offset in the code.
-    init : the INIT instruction in force (CONV, ALU), for ELEW the list of its operands.
+    init : the INIT instruction in force, of a CONV or ALU; None for all others.
+    operands : the ELEWINIT instructions of an ELEW.
     reads, writes : flat bank entries, each once.
     transfer : DDR side of LOAD (read) and SAVE (written), else None.
     window, inputs, outputs, weights, bias : index arrays that the engine needs.
@@ -66,12 +67,13 @@ class Step:
     index: int
     offset: int
     instruction: Instruction
-    init: Instruction | list | None = None
+    init: Instruction | None = None
+    operands: list[Instruction] = field(default_factory=list)
     reads: np.ndarray = field(default_factory=lambda: EMPTY)
     writes: np.ndarray = field(default_factory=lambda: EMPTY)
     transfer: Transfer | None = None
     window: Window | None = None
-    inputs: list | None = None
+    inputs: list[np.ndarray] = field(default_factory=list)
     outputs: np.ndarray | None = None
     weights: np.ndarray | None = None
     bias: np.ndarray | None = None
@@ -80,11 +82,18 @@ class Step:
     same_input: bool = False
 
     @property
-    def where(self):
+    def setting(self) -> Instruction:
+        """`init`, for an instruction that cannot do without; MachineCodeError when it has none."""
+        if self.init is None:
+            raise self.error("no INIT instruction before it")
+        return self.init
+
+    @property
+    def where(self) -> str:
         """ "instruction 33 (CONV at offset 640)" for messages."""
         return f"instruction {self.index} ({self.instruction.name} at offset {self.offset})"
 
-    def error(self, message):
+    def error(self, message: str) -> MachineCodeError:
         """A MachineCodeError about this step."""
         return MachineCodeError(f"{self.where}: {message}")
 

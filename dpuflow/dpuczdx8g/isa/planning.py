@@ -6,11 +6,14 @@ while it is read, an operand that nothing has written. Rules: docs/reference/ins
 and docs/reference/instruction-set.md, "Rules that are none" on what the vendor's compiler does.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from dpuflow.dpuczdx8g.isa import addressing
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Step, Transfer
+from dpuflow.dpuczdx8g.isa.code import Instruction
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region, Step, Transfer
 
 MAX_POOL, AVERAGE_POOL, HARD_SIGMOID = 3, 2, 7
 DEPTHWISE, DEPTHWISE_NO_BIAS = 0, 6
@@ -24,8 +27,10 @@ FILL = 7
 """LOAD.broadcast: write const_value instead of reading DDR."""
 
 
-def plan(instructions, machine, regions):
-    """List of Step for a program.
+def plan(
+    instructions: Sequence[Instruction], machine: Machine, regions: Mapping[str, Region]
+) -> tuple[list[Step], dict[str, np.ndarray]]:
+    """(list of Step for a program, "REG_n" -> [bytes] bool: what of it holds data at the end).
 
     Parameters
     ----------
@@ -56,23 +61,23 @@ class _Planner:
     entries of the weight and bias banks that came from a data region: they differ per image.
     """
 
-    def __init__(self, machine, regions):
+    def __init__(self, machine: Machine, regions: Mapping[str, Region]) -> None:
         self.machine = machine
         self.whole_entry = (1 << machine.channels) - 1
         self.valid = np.zeros(machine.banks * BANK_DEPTH, np.uint32)
         self.regions = regions
-        self.written = {}
+        self.written: dict[str, np.ndarray] = {}
         for name, region in regions.items():
             self.written[name] = np.zeros(region.size, bool)
             for start, stop in region.filled:
                 self.written[name][start:stop] = True
-        self.state = {"CONVINIT": None, "ALUINIT": None}
-        self.operands = []
+        self.state: dict[str, Instruction | None] = {"CONVINIT": None, "ALUINIT": None}
+        self.operands: list[Instruction] = []
         self.from_data = np.zeros(machine.banks * BANK_DEPTH, bool)
-        self.last_conv = None
+        self.last_conv: Step | None = None
         self.read_by_last = np.zeros(machine.banks * BANK_DEPTH, bool)
 
-    def follow(self, step):
+    def follow(self, step: Step) -> None:
         instruction = step.instruction
         if instruction.reserved:
             raise step.error(f"bits outside all fields are set: {instruction.reserved}")
@@ -269,11 +274,11 @@ class _Planner:
             raise step.error(f"num is {op['num']}, but {len(self.operands)} ELEWINIT precede it")
         if op["elew_type"] > 1 or (op["elew_type"] == 1 and op["num"] != 2):
             raise step.error("elew_type must be 0 (add) or 1 (multiply, two operands)")
-        step.init, self.operands = self.operands, []
+        step.operands, self.operands = self.operands, []
         self._check_image_bank(step, op["bank_id_out"])
         step.inputs = [
             addressing.elementwise_input(machine, operand, rows, op["length"], groups)
-            for operand in step.init
+            for operand in step.operands
         ]
         step.outputs = addressing.elementwise_output(machine, op, rows, op["length"], groups)
         step.reads = addressing.distinct(np.concatenate([index.ravel() for index in step.inputs]))

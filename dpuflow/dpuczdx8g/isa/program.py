@@ -1,12 +1,13 @@
 """DPU programs of an xmodel: machine code with its registers, parameters and ports."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.machine import machine_for
-from dpuflow.xir import validate
+from dpuflow.xir import Graph, validate
 
 IN_DDR = 1
 """Value of a tensor's attribute `location`: it lies in the region and at the address given."""
@@ -33,21 +34,21 @@ class Port:
     address: int
     shape: tuple[int, ...]
     fix_point: int | None
-    strides: tuple[int, ...] | None = None
+    strides: tuple[int, ...] = ()
 
-    def __post_init__(self):
-        if self.strides is None:
-            plain = np.cumprod((1, *self.shape[:0:-1]))[::-1] if self.shape else ()
+    def __post_init__(self) -> None:
+        if self.shape and not self.strides:
+            plain = np.cumprod((1, *self.shape[:0:-1]))[::-1]
             object.__setattr__(self, "strides", tuple(int(step) for step in plain))
 
     @property
-    def stop(self):
+    def stop(self) -> int:
         """First byte behind the tensor."""
         last = sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
         return self.address + last + 1
 
     @property
-    def runs(self):
+    def runs(self) -> list[tuple[int, int]]:
         """The (start, stop) byte ranges that the tensor covers."""
         shape, strides, length = list(self.shape), list(self.strides), 1
         while shape and strides[-1] == length:
@@ -58,7 +59,7 @@ class Port:
             starts = (starts[:, None] + step * np.arange(count)).ravel()
         return [(start, start + length) for start in starts.tolist()]
 
-    def view(self, region):
+    def view(self, region: np.ndarray) -> np.ndarray:
         """The tensor within the bytes of its region, [images, bytes] -> [images, *shape], no copy."""
         tail = region[:, self.address : self.stop]
         strides = (region.strides[0], *(step * region.strides[1] for step in self.strides))
@@ -87,7 +88,7 @@ class DpuProgram:
     outputs: tuple[Port, ...]
 
 
-def read_programs(graph, source="xmodel"):
+def read_programs(graph: Graph, source: Path | str = "xmodel") -> list[DpuProgram]:
     """The DpuPrograms of an `xir.Graph`, in execution order.
 
     UserError when it has no DPU subgraph, one for another DPU or without machine code, or
@@ -102,7 +103,7 @@ def read_programs(graph, source="xmodel"):
     return [_read(graph, subgraph, source) for subgraph in subgraphs]
 
 
-def feature_maps(graph, program):
+def feature_maps(graph: Graph, program: DpuProgram) -> dict[str, Port]:
     """Ports of all tensors that a DpuProgram computes and leaves in DDR, op name -> Port."""
     (subgraph,) = (subgraph for subgraph in graph.subgraphs("DPU") if subgraph.name == program.name)
     ops = [graph.op(name) for name in subgraph.op_names]
@@ -165,11 +166,11 @@ def _port(tensor, op, where):
 
 
 def _strides(tensor, where):
-    """Bytes between neighbours per dimension, without the batch's; None when the file does not say."""
+    """Bytes between neighbours per dimension, without the batch's; () when the file does not say."""
     stored = tensor.attrs.get("stride")
     if stored is None:
-        return None
-    if len(stored) != len(tensor.shape) or min(stored) < 0:
+        return ()
+    if len(stored) != len(tensor.shape) or min(stored, default=0) < 0:
         shape = list(tensor.shape)
         raise UserError(f"{where}: tensor {tensor.name} of shape {shape} has the strides {stored}")
     return tuple(stored[1:])

@@ -1,10 +1,16 @@
 """Runs a whole compiled xmodel: machine code on the instruction simulator, CPU ops in the emulator."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from dpuflow.base.errors import UserError, about
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.emulator import Emulator
+from dpuflow.xir import Graph
 
 
 class IsaRunner:
@@ -20,18 +26,18 @@ class IsaRunner:
     UserError when it has no machine code, or code that breaks a rule of the DPU.
     """
 
-    def __init__(self, graph, source="xmodel"):
+    def __init__(self, graph: Graph | Path | str, source: Path | str = "xmodel") -> None:
         self.emulator = Emulator(graph, subgraphs="CPU")
         self.graph = self.emulator.graph
         self.programs = {program.name: program for program in read_programs(self.graph, source)}
         with about(self.emulator.source):
             self.simulators = {name: Simulator(program) for name, program in self.programs.items()}
 
-    def quantize_input(self, images):
+    def quantize_input(self, images: np.ndarray) -> np.ndarray:
         """uint8 images -> int8 input, as `Emulator.quantize_input`."""
         return self.emulator.quantize_input(images)
 
-    def summary(self):
+    def summary(self) -> list[dict[str, Any]]:
         """Per DPU subgraph, for reports: size of the code and its estimated cycles."""
         return [
             {
@@ -44,7 +50,7 @@ class IsaRunner:
             for name, simulator in self.simulators.items()
         ]
 
-    def run(self, batch, interleave=None):
+    def run(self, batch: np.ndarray, interleave: int | None = None) -> np.ndarray:
         """int8 images [N, H, W, C] -> the graph's output [N, ...] (what `Emulator.run` gives).
 
         interleave : as for `Simulator.run`.
@@ -55,7 +61,7 @@ class IsaRunner:
             raise UserError(f"{self.emulator.source}: has {len(outputs)} outputs; the runner gives one")
         return values[outputs[0]]
 
-    def logits(self, batch):
+    def logits(self, batch: np.ndarray) -> np.ndarray:
         """int8 images [N, H, W, C] -> int8 output of the last DPU subgraph [N, ...]."""
         values = self._run(batch)
         return values[list(self.programs.values())[-1].outputs[-1].op]
@@ -73,7 +79,7 @@ class IsaRunner:
         return values
 
 
-def run_xmodel(graph, images, source="xmodel"):
+def run_xmodel(graph: Graph, images: np.ndarray, source: Path | str = "xmodel") -> np.ndarray:
     """Run int8 images through the machine code of a compiled graph.
 
     Parameters

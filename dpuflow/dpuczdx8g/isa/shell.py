@@ -4,6 +4,8 @@ import argparse
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.dpuczdx8g.isa.assembly import format_program, read_listing
@@ -13,7 +15,7 @@ from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.xir import Graph
 
 
-def listing(graph, source):
+def listing(graph: Graph, source: Path | str) -> str:
     """Assembler text of every DPU subgraph of a graph."""
     lines = []
     for program in read_programs(graph, source):
@@ -23,12 +25,12 @@ def listing(graph, source):
     return "\n".join(lines)
 
 
-def disassemble(arguments):
+def disassemble(arguments: argparse.Namespace) -> None:
     """Print the listing of a file."""
     print(listing(Graph.load(arguments.file), arguments.file), end="")
 
 
-def assemble(arguments):
+def assemble(arguments: argparse.Namespace) -> None:
     """Listing -> machine code: into a copy of an xmodel, or as a raw file."""
     programs = read_listing(arguments.file)
     if not arguments.into:
@@ -48,7 +50,7 @@ def assemble(arguments):
     graph.save(arguments.output, check=False)
 
 
-def check(arguments):
+def check(arguments: argparse.Namespace) -> None:
     """Check every program of a file: addresses, banks, dependencies."""
     for program in read_programs(Graph.load(arguments.file), arguments.file):
         with about(arguments.file):
@@ -58,7 +60,7 @@ def check(arguments):
         print("  " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
 
 
-def main(words=None):
+def main(words: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m dpuflow.isa", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -5,20 +5,27 @@ allow; `ordering.check` proves that every such order gives the same result. Not 
 (`cycles` estimates that).
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa import engines, ordering
 from dpuflow.dpuczdx8g.isa.code import decode
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region
+from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region, Step
 from dpuflow.dpuczdx8g.isa.planning import plan
+from dpuflow.dpuczdx8g.isa.program import DpuProgram, Port
 
 MAX_REGION_BYTES = 2**27
 """Of DDR besides the parameters; the checks take about twenty bytes for each (`ordering.Accesses`)."""
 IMAGES_AT_ONCE = 128
 BATCH_BYTES = 2**28
 """Bounds of a batch: images, and bytes of their simulated banks and DDR regions."""
+
+
+Watch = Callable[[Step, engines.Memory, int], None]
+"""Called as watch(step, memory, first image of the batch)."""
 
 
 class Simulator:
@@ -33,7 +40,7 @@ class Simulator:
     weights_per_image : whether it computes weights (squeeze and excitation).
     """
 
-    def __init__(self, program):
+    def __init__(self, program: DpuProgram) -> None:
         self.program = program
         self.machine = machine_for(program.fingerprint, program.name)
         self.regions = _regions(program)
@@ -53,7 +60,14 @@ class Simulator:
             if not port.view(written[port.region][None]).all():
                 raise MachineCodeError(f"{program.name}: the code never writes all of output {port.name}")
 
-    def run(self, inputs, seed=0, interleave=None, maps=(), watch=None):
+    def run(
+        self,
+        inputs: Sequence[np.ndarray],
+        seed: int = 0,
+        interleave: int | None = None,
+        maps: Sequence[Port] = (),
+        watch: Watch | None = None,
+    ) -> list[np.ndarray]:
         """Execute the program.
 
         Parameters
