@@ -76,6 +76,7 @@ ANNOTATED = (
     "network",
     "ops",
     "predict",
+    "tfgraph",
     "virtual_board",
     "vitis_ai",
     "xir",

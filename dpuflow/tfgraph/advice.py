@@ -1,5 +1,7 @@
 """What to say about a node that cannot be read: why, and what to do."""
 
+from collections.abc import Iterable
+
 QUANTIZED = (
     "the network is already quantized, and dpuflow quantizes itself: give the float network that went into "
     "the quantizer (export it again without quantization)"
@@ -33,7 +35,7 @@ ADVICE = {
 }
 
 
-def advice(op, supported):
+def advice(op: str, supported: Iterable[str]) -> str:
     """Why `op` cannot be read and what to do; supported : the names of all ops that can."""
     if op.startswith("Quantized"):
         return QUANTIZED

@@ -4,32 +4,39 @@ What is affine per channel becomes a `batch_norm` layer, y = x * weights + bias,
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dpuflow.tfgraph.values import (
     ANY,
     Batch,
     Constant,
     Dims,
+    Node,
     Random,
     Tensor,
+    Translator,
+    Value,
     channels_last,
     constant,
     each_value,
     known,
     product,
     pseudo_node,
+    tensor,
 )
 
 
-def affine(translator, node, value, scale, offset):
+def affine(translator: Translator, node: Node, value: Value, scale: ArrayLike, offset: ArrayLike) -> Tensor:
     """y = x * scale + offset with constants that are scalar or one per channel."""
+    value = tensor(translator, node, value)
     layer = each_value(translator, node, value)
     channels = layer.shape[-1]
     rank = len(value.view or (Batch(), *layer.shape))
 
-    def per_channel(array):
+    def per_channel(array: ArrayLike) -> np.ndarray:
         array = np.asarray(array, np.float32)
         if (
             array.ndim > rank
@@ -57,9 +64,9 @@ def _vector(translator, node, value, parameter, what):
     return array
 
 
-def add(translator, node, inputs):
+def add(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
     """The sum of two activations of one shape."""
-    a, b = inputs
+    a, b = (tensor(translator, node, value) for value in inputs)
     left, right = each_value(translator, node, a), each_value(translator, node, b)
     if left.shape != right.shape or a.view != b.view:
         translator.fail(
@@ -93,7 +100,7 @@ def _of_random(translator, node, function, a, b):
 def _elementwise(function, scale_offset):
     """Handler of a binary op: constants are computed, a tensor with a constant is affine, two tensors add."""
 
-    def handler(translator, node, inputs):
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         a, b = inputs
         if isinstance(a, Random) or isinstance(b, Random):
             return _of_random(translator, node, function, a, b)
@@ -102,13 +109,13 @@ def _elementwise(function, scale_offset):
             return Constant(function(a.array, b.array))
         if isinstance(a, Dims) or isinstance(b, Dims):
             return _of_dims(translator, node, function, a, b)
-        if isinstance(a, Constant) or isinstance(b, Constant):
-            first = isinstance(b, Constant)
-            value = b.array if first else a.array
-            pair = scale_offset(value.astype(np.float32), first)
+        if isinstance(b, Constant):
+            return affine(translator, node, a, *scale_offset(b.array.astype(np.float32), True))
+        if isinstance(a, Constant):
+            pair = scale_offset(a.array.astype(np.float32), False)
             if pair is None:
                 translator.fail(node, "constant divided by an activation is not supported")
-            return affine(translator, node, a if first else b, *pair)
+            return affine(translator, node, b, *pair)
         if function is not np.add:
             translator.fail(node, "of two activations only the sum is supported")
         return add(translator, node, inputs)
@@ -140,7 +147,7 @@ _HANDLE_ADD = _elementwise(*_ELEMENTWISE["Add"])
 def _computed(function):
     """Handler of an op on constants only."""
 
-    def handler(translator, node, inputs):
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         arrays = [constant(translator, node, value, "the argument") for value in inputs]
         translator.spend(node, math.prod(np.broadcast_shapes(*(array.shape for array in arrays))))
         return Constant(np.asarray(function(*arrays)))

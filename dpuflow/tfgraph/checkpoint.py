@@ -3,6 +3,7 @@
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.writing import explained_writing, scratch_folder
@@ -19,7 +20,7 @@ CHECKPOINT_FILES = (
 GRAPH = "tf_complete_model.pb"
 
 
-def convert(keras_path, folder):
+def convert(keras_path: Path | str, folder: Path | str) -> dict[str, Any]:
     """Rebuild an H5 model as an inference graph and save it the TensorFlow 1 way.
 
     The model is loaded in graph mode with learning phase 0, so batch norm uses its

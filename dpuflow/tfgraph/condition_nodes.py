@@ -13,11 +13,12 @@ Everything on the dead side of a Switch is dead, whatever it is.
 """
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from dpuflow.tfgraph.graph_def import DT_BOOL
-from dpuflow.tfgraph.values import ANY, DEAD, Constant, Random, Tensor, constant
+from dpuflow.tfgraph.values import ANY, DEAD, Constant, Node, Random, Tensor, Translator, Value, constant
 
 PLACEHOLDERS = ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")
 RANDOM = ("RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2")
@@ -26,8 +27,11 @@ _INFERENCE = {"test", "testing", "inference", "infer", "eval", "evaluation", "pr
 _PASSES = ("Identity", "Switch", "Cast", "Reshape", "ExpandDims", "Merge", "StopGradient")
 _DIRECT, _INVERSE = "direct", "inverse"
 
+Readers = dict[str, list[tuple[Node, int, list[bool]]]]
+"""Node name -> (reading node, index of its input, which of its inputs are random)."""
 
-def inference_value(node, readers):
+
+def inference_value(node: Node, readers: Readers) -> np.ndarray | None:
     """The value that a placeholder has in inference, as a NumPy array; None if it is not a switch.
 
     readers : node name -> list of (reading node, index of its input, which of its inputs are random).
@@ -66,12 +70,13 @@ def _dropout_role(name, readers):
     return None
 
 
-def readers_of(nodes, references):
+def readers_of(nodes: Iterable[Node], references: Callable[[Node], Sequence[str]]) -> Readers:
     """The `readers` of `inference_value` for all nodes.
 
     nodes : sources before readers; references(node) : names of the nodes that it reads.
     """
-    random, readers = set(), {}
+    random: set[str] = set()
+    readers: Readers = {}
     for node in nodes:
         sources = references(node)
         flags = [source in random for source in sources]
@@ -110,7 +115,7 @@ def _select(translator, node, inputs):
 
 
 def _logical(function):
-    def handler(translator, node, inputs):
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         return Constant(np.asarray(function(*(constant(translator, node, v, "a condition") for v in inputs))))
 
     return handler
@@ -134,18 +139,18 @@ def _compared(op):
     """Handler of a comparison, of constants or of random numbers with a constant."""
     function = {"GreaterEqual": np.greater_equal, "Less": np.less}[op]
 
-    def handler(translator, node, inputs):
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         if not any(isinstance(value, Random) for value in inputs):
             return _logical(function)(translator, node, inputs)
         number = next(value for value in inputs if isinstance(value, Random))
         other = next((value for value in inputs if isinstance(value, Constant)), None)
         if other is None or other.array.size != 1:
             translator.fail(node, "compares random numbers; freeze the graph for inference (dropout off)")
-        other, first = float(other.array.reshape(())), inputs[0] is number
-        above, below = number.low >= other, number.high <= other
+        limit, first = float(other.array.reshape(())), inputs[0] is number
+        above, below = number.low >= limit, number.high <= limit
         greater = (op == "GreaterEqual") == first  # the random number is to be the greater one
         if not first:  # other >= number, other < number: equality falls to the other side
-            above = number.low > other
+            above = number.low > limit
         return _decided(translator, node, above or below, np.bool_(above if greater else below))
 
     return handler

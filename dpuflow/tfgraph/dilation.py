@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dpuflow.tfgraph.values import NO_PAD, Space, Tensor, activation, constant, text
+from dpuflow.tfgraph.values import NO_PAD, Node, Space, Tensor, Translator, activation, constant, text
 
 THROUGH = ("batch_norm", "relu", "relu6", "leaky_relu")
 """Layers that may stand between the convolution and BatchToSpaceND."""
@@ -42,7 +42,7 @@ def _space_to_batch(translator, node, inputs):
     return Tensor(layer.name, space=Space(block, pad))
 
 
-def dilated(translator, node, space):
+def dilated(translator: Translator, node: Node, space: Space) -> tuple[int, int]:
     """The dilation (h, w) that a convolution node gets by standing in `space`."""
     ones = [[1, 1, 1, 1], []]
     if (
@@ -59,7 +59,7 @@ def dilated(translator, node, space):
     return space.block
 
 
-def in_space(value, result):
+def in_space(value: Tensor, result: Tensor) -> Tensor:
     """`result` of a convolution on `value`: still cut into blocks where that is."""
     return result if value.space is None else replace(result, space=replace(value.space, convolved=True))
 

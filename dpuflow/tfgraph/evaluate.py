@@ -1,11 +1,27 @@
 """Accuracy of a GraphDef on a split, every image counted."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from dpuflow.accuracy.evaluation import accuracy_record
 from dpuflow.base.numerics import scale_pixels
+from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.tfgraph.freeze import FrozenGraph
 
 
-def evaluate_graph(stage, graph_path, nodes, dataset, input_scaling, split="test", threads=None, check=None):
+def evaluate_graph(
+    stage: str,
+    graph_path: Path | str,
+    nodes: Mapping[str, Any],
+    dataset: Dataset,
+    input_scaling: Mapping[str, float],
+    split: str = "test",
+    threads: int | None = None,
+    check: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> dict[str, Any]:
     """Run a frozen or fake-quantized graph in TensorFlow and return its accuracy record.
 
     nodes : content of nodes.json; dataset : `datasets.dataset_file.Dataset`.

@@ -1,6 +1,8 @@
 """Checkpoint -> `frozen_graph.pb`: variables become constants, training nodes go."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,9 @@ from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
 BATCH = 256
 
 
-def freeze(checkpoint_folder, nodes, frozen_path):
+def freeze(
+    checkpoint_folder: Path | str, nodes: Mapping[str, Any], frozen_path: Path | str
+) -> dict[str, Any]:
     """Restore the MetaGraph's variables, fold them into constants and write the GraphDef.
 
     What TensorFlow 1.15 does not know is taken out: attributes at their default value
@@ -94,7 +98,14 @@ def _count_removed(before, after):
     return dict(sorted(counts.items()))
 
 
-def compare_with_keras(frozen_path, nodes, keras_path, images, input_scaling, tolerance):
+def compare_with_keras(
+    frozen_path: Path | str,
+    nodes: Mapping[str, Any],
+    keras_path: Path | str,
+    images: np.ndarray,
+    input_scaling: Mapping[str, float],
+    tolerance: float,
+) -> dict[str, Any]:
     """Prove that freezing moved nothing: outputs of both on the same images.
 
     tolerance : allowed difference as a share of the largest output, because the error of float32 sums
@@ -135,7 +146,7 @@ class FrozenGraph:
     `run(x)` returns the output (N, classes) float32 of every image of x (N, H, W, C).
     """
 
-    def __init__(self, path, input_name, output_name, threads=None):
+    def __init__(self, path: Path | str, input_name: str, output_name: str, threads: int | None = None):
         tf = tensorflow(threads)
         graph_def = tf.compat.v1.GraphDef()
         try:
@@ -153,7 +164,7 @@ class FrozenGraph:
             raise UserError(f"{path}: TensorFlow cannot import this graph ({error})") from None
         self._session = tf.compat.v1.Session(graph=graph)
 
-    def run(self, x, batch=BATCH):
+    def run(self, x: np.ndarray, batch: int = BATCH) -> np.ndarray:
         """Output for float32 images, the last partial batch included."""
         parts = [
             self._session.run(self._output, {self._input: x[i : i + batch]}) for i in range(0, len(x), batch)

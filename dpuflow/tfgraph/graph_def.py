@@ -8,7 +8,10 @@ a descriptor pool of their own, so that TensorFlow may be loaded in the same pro
 """
 
 import math
+from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -16,6 +19,9 @@ from google.protobuf.message import DecodeError
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_bytes
+
+Message = Any
+"""A message of the classes here (GraphDef, NodeDef, TensorProto): made at run time, without types."""
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _TYPES = {
@@ -140,14 +146,14 @@ def _make_oneof(file):
         field.oneof_index = 0
 
 
-def new_graph():
+def new_graph() -> Message:
     """An empty GraphDef message."""
     graph = _classes()["GraphDef"]()
     graph.versions.producer = PRODUCER
     return graph
 
 
-def read_graph_def(path):
+def read_graph_def(path: Path | str) -> Message:
     """Parse a binary GraphDef file; UserError when it is missing, text, empty or something else."""
     try:
         with open(path, "rb") as stream:
@@ -157,7 +163,7 @@ def read_graph_def(path):
     return parse_graph_def(data, path)
 
 
-def parse_graph_def(data, path):
+def parse_graph_def(data: bytes, path: Path | str) -> Message:
     """Parse the bytes of a GraphDef; `path` names it in errors."""
     graph = _classes()["GraphDef"]()
     try:
@@ -171,12 +177,14 @@ def parse_graph_def(data, path):
     return graph
 
 
-def write_graph_def(path, graph):
+def write_graph_def(path: Path | str, graph: Message) -> None:
     """Write a GraphDef atomically, byte-identical for equal content."""
     write_bytes(path, graph.SerializeToString(deterministic=True))
 
 
-def tensor_to_array(tensor, what="constant", spend=None):
+def tensor_to_array(
+    tensor: Message, what: str = "constant", spend: Callable[[int], None] | None = None
+) -> np.ndarray:
     """TensorProto -> NumPy array.
 
     what : names the tensor in the UserError for types without a number, and for values that do
@@ -210,7 +218,7 @@ def tensor_to_array(tensor, what="constant", spend=None):
     return array.reshape(shape)
 
 
-def add_node(graph, op, name, inputs=(), **attributes):
+def add_node(graph: Message, op: str, name: str, inputs: Iterable[str] = (), **attributes: Any) -> str:
     """Append a node; returns its name.
 
     Attribute values: str -> s, bool -> b, int -> i, float -> f, list of int -> list(i),
@@ -248,7 +256,7 @@ def _set_attribute(attribute, value):
         tensor.tensor_content = np.ascontiguousarray(value).tobytes()
 
 
-def set_constant(node, array):
+def set_constant(node: Message, array: np.ndarray) -> None:
     """Make `node` a Const that holds `array` (types as `add_constant`), under its name."""
     node.op = "Const"
     node.attr.clear()
@@ -256,7 +264,7 @@ def set_constant(node, array):
     _set_attribute(node.attr["value"], array)
 
 
-def add_constant(graph, name, array):
+def add_constant(graph: Message, name: str, array: np.ndarray) -> str:
     """Append a Const node holding `array` (float32, float64, int32, int64 or bool); returns its name."""
     array = np.asarray(array)
     return add_node(graph, "Const", name, dtype=("type", _DT_OF[array.dtype]), value=array)

@@ -12,9 +12,10 @@ side of a training switch say, is an error only when the output needs its value.
 """
 
 import math
-import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,12 +23,13 @@ from dpuflow.base.errors import UserError, about
 from dpuflow.network import Layer, Network
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
-from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, read_graph_def
+from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, Message, read_graph_def
 from dpuflow.tfgraph.layer_names import layer_name, shorten_names
 from dpuflow.tfgraph.merging import merge
+from dpuflow.tfgraph.node_order import ancestors, sources, split_reference
 from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS
 from dpuflow.tfgraph.shape_nodes import reshape_to
-from dpuflow.tfgraph.values import DEAD, Batch, Constant, Tensor, pseudo_node
+from dpuflow.tfgraph.values import DEAD, Batch, Constant, Node, Tensor, pseudo_node
 
 MAX_ELEMENTS = 2**31
 """Values of one feature map: more cannot be addressed on a DPU (`xir.validate.MAX_ELEMENTS`)."""
@@ -45,7 +47,13 @@ class Failed:
     error: UserError
 
 
-def read_network(path, input_name=None, output_name=None, input_shape=None, name=None):
+def read_network(
+    path: Path | str,
+    input_name: str | None = None,
+    output_name: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    name: str | None = None,
+) -> Network:
     """Read a frozen graph file.
 
     Parameters
@@ -68,7 +76,13 @@ def read_network(path, input_name=None, output_name=None, input_shape=None, name
     return read_network_and_nodes(path, input_name, output_name, input_shape, name)[0]
 
 
-def read_network_and_nodes(path, input_name=None, output_name=None, input_shape=None, name=None):
+def read_network_and_nodes(
+    path: Path | str,
+    input_name: str | None = None,
+    output_name: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    name: str | None = None,
+) -> tuple[Network, dict[str, str]]:
     """As `read_network`, but returns (Network, {"input": node name, "output": node name})."""
     translator = GraphTranslator(read_graph_def(path), str(path), input_shape)
     with about(path):
@@ -76,53 +90,56 @@ def read_network_and_nodes(path, input_name=None, output_name=None, input_shape=
     return network, {"input": translator.input_node, "output": translator.output_node}
 
 
-def split_reference(reference):
-    """Input reference of a NodeDef -> (node name, output index): "bn:1" -> ("bn", 1)."""
-    node, _, index = reference.partition(":")
-    if index and not re.fullmatch("[0-9]{1,9}", index):
-        raise UserError(f"input reference {reference!r}: expected NODE or NODE:OUTPUT; the graph is damaged")
-    return node, int(index or 0)
-
-
 class GraphTranslator:
     """State of one translation: nodes by name, values of finished nodes, layers so far."""
 
-    def __init__(self, graph, where, input_shape=None):
+    def __init__(self, graph: Message, where: str, input_shape: Sequence[int] | None = None):
         self.where = where
-        self.nodes = {}
+        self.nodes: dict[str, Node] = {}
         for node in graph.node:
             if not node.name or node.name in self.nodes:
                 raise UserError(f"{where}: node name {node.name!r} is empty or used twice")
             self.nodes[node.name] = node
         self.bytes = graph.ByteSize()
         self.input_shape = tuple(input_shape) if input_shape else None
-        self.input_node = None
-        self.batch = None
+        self.input_node: str | None = None
+        self.batch: int | None = None
         """Number of images that the placeholder fixes."""
-        self.switches = {}
+        self.switches: dict[str, np.ndarray] = {}
         """Placeholder -> its value in inference."""
         self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         """Begin the translation (again)."""
         self.unspent = COMPUTED_ELEMENTS + 4 * self.bytes
-        self.values, self.layers = {}, {}
-        self.cropped = set()
+        self.values: dict[str, Any] = {}
+        """Node -> its Value, a list of them (one per output) or Failed."""
+        self.layers: dict[str, Layer] = {}
+        self.cropped: set[str] = set()
         """Dilated convolutions whose output has been cropped."""
-        self.fixed_batch = {}
+        self.fixed_batch: dict[str, tuple[int, ...]] = {}
         """Reshape node -> the shape that it stands for with any number of images."""
-        self.binary_outputs = set()
+        self.binary_outputs: set[str] = set()
         """Sigmoid nodes that were read as the probabilities of two classes."""
 
     # -- interface of the handlers in node_translation -------------------------------------
 
-    def fail(self, node, problem):
+    def fail(self, node: Node, problem: str) -> NoReturn:
         """Raise the UserError that names the graph, the node and its op."""
         layer = layer_name(node.name, self.nodes)
         of_layer = "" if layer is None else f"layer {layer!r}, "
         raise UserError(f"{self.where}: {of_layer}node {node.name!r} (op {node.op}): {problem}")
 
-    def emit(self, node, op, inputs, shape, weights=None, bias=None, **attrs):
+    def emit(
+        self,
+        node: Node,
+        op: str,
+        inputs: Iterable[str],
+        shape: Iterable[int],
+        weights: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        **attrs: Any,
+    ) -> Tensor:
         """Append the layer that `node` computes; returns its Tensor."""
         shape = tuple(int(n) for n in shape)
         if not 0 < math.prod(shape) < MAX_ELEMENTS or min(shape, default=0) < 1:
@@ -135,26 +152,26 @@ class GraphTranslator:
         self.layers[node.name] = Layer(node.name, op, list(inputs), shape, attrs, weights, bias)
         return Tensor(node.name)
 
-    def layer(self, tensor):
+    def layer(self, tensor: Tensor) -> Layer:
         """The layer that makes `tensor`."""
         return self.layers[tensor.layer]
 
-    def spend(self, node, elements):
+    def spend(self, node: Node, elements: int) -> None:
         """Account for the elements of a constant that has to be computed; fail before memory runs out."""
         self.unspent -= elements
         if self.unspent < 0:
             self.fail(node, "its constants take far more memory than the file holds; is it damaged?")
 
-    def note_fixed_batch(self, node, first, times, others):
+    def note_fixed_batch(self, node: Node, first: int, times: int, others: Sequence[int]) -> None:
         """A reshape to a fixed number of images: the shape for any number."""
         self.fixed_batch[node.name] = (-1, *others)
 
     # -- walking ---------------------------------------------------------------------------
 
-    def network(self, name, input_name, output_name):
+    def network(self, name: str, input_name: str | None, output_name: str | None) -> Network:
         """Translate what `output_name` depends on."""
         self.output_node = output = self._find_output(output_name)
-        order = self._ancestors(output)
+        order = ancestors(self.nodes, output, self.where)
         self._find_input(order, input_name)
         unknown = [
             n
@@ -250,11 +267,11 @@ class GraphTranslator:
             if node.op in PLACEHOLDERS and node.attr["dtype"].type != DT_BOOL:
                 return True
             seen.add(node.name)
-            pending += self._sources(node)
+            pending += sources(node)
         return False
 
     def _find_input(self, order, wanted):
-        readers = readers_of([self.nodes[n] for n in order], self._sources)
+        readers = readers_of([self.nodes[n] for n in order], sources)
         placeholders = {n: self.nodes[n] for n in order if self.nodes[n].op in PLACEHOLDERS}
         found = {n: inference_value(node, readers) for n, node in placeholders.items()}
         self.switches = {n: value for n, value in found.items() if value is not None}
@@ -279,34 +296,6 @@ class GraphTranslator:
                 "and freeze the others to constants"
             )
         self.input_node = images[0]
-
-    def _sources(self, node):
-        """Names of the nodes that `node` takes values from."""
-        return [split_reference(r)[0] for r in node.input if not r.startswith("^")]
-
-    def _ancestors(self, output):
-        """Names of the nodes `output` depends on, inputs first (iterative depth-first search)."""
-        order, state, stack = [], {}, [output]
-        while stack:
-            name = stack[-1]
-            if state.get(name) == "done":
-                stack.pop()
-                continue
-            if name not in self.nodes:
-                raise UserError(f"{self.where}: node {name!r} is read but missing; the graph is incomplete")
-            inputs = self._sources(self.nodes[name])
-            if state.get(name) == "open":
-                if any(state.get(i) == "open" for i in inputs):
-                    raise UserError(
-                        f"{self.where}: node {name!r} is part of a loop; only feed-forward graphs work"
-                    )
-                state[name] = "done"
-                order.append(name)
-                stack.pop()
-                continue
-            state[name] = "open"
-            stack.extend(i for i in reversed(inputs) if state.get(i) != "done")
-        return order
 
     def _translate(self, node, switches):
         """The value of `node`; UserError when it cannot be read."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def dense_kernel(weights, channels):
+def dense_kernel(weights: np.ndarray, channels: int) -> np.ndarray:
     """[H, W, channels / groups, outputs] -> [H, W, channels, outputs] with zeros between the groups."""
     height, width, each, outputs = weights.shape
     full, per_group = np.zeros((height, width, channels, outputs), weights.dtype), outputs * each // channels

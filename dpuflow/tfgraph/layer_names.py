@@ -1,10 +1,14 @@
 """Names of layers, from the names of the nodes that TensorFlow made of them."""
 
+from collections.abc import Iterable
+
+from dpuflow.network import Layer
+
 INNER_SCOPES = {"Tensordot", "SpaceToBatchND", "BatchToSpaceND", "batchnorm", "cond", "dropout", "moments"}
 """Scopes that a layer opens inside its own."""
 
 
-def layer_name(node, nodes):
+def layer_name(node: str, nodes: Iterable[str]) -> str | None:
     """Name of the (Keras) layer that made `node`: its scope; None for a node without one.
 
     nodes : the names of all nodes; the scope that they share ("model") is left out.
@@ -19,7 +23,7 @@ def layer_name(node, nodes):
     return "/".join(parts) or None
 
 
-def shorten_names(layers):
+def shorten_names(layers: list[Layer]) -> list[Layer]:
     """Name layers after their scope: "model/conv2d/Conv2D" -> "conv2d", where that stays unique.
 
     The input keeps its node's name, because the evaluation graph is fed under it.

@@ -10,19 +10,19 @@ import math
 
 import numpy as np
 
-from dpuflow.network import WEIGHTED
+from dpuflow.network import WEIGHTED, Layer
 
 
-def merge(layers):
+def merge(layers: list[Layer]) -> list[Layer]:
     """All of it; layers : in topological order, changed in place and returned without those that went."""
     return _push_up(merge_affine(_push_down(layers)))
 
 
-def merge_affine(layers):
+def merge_affine(layers: list[Layer]) -> list[Layer]:
     """Merge chains of batch_norm layers, and turn a pure offset behind a weighted layer into its bias."""
     while True:
         by_name = {layer.name: layer for layer in layers}
-        readers = {}
+        readers: dict[str, list[Layer]] = {}
         for layer in layers:
             for name in layer.inputs:
                 readers.setdefault(name, []).append(layer)
@@ -52,7 +52,7 @@ def _absorb(before, affine):
     return False
 
 
-def bypass(layers, removed, replacement):
+def bypass(layers: list[Layer], removed: str, replacement: str) -> list[Layer]:
     """The layers without `removed`, whose readers read `replacement` instead."""
     for layer in layers:
         layer.inputs = [replacement if name == removed else name for name in layer.inputs]

@@ -1,6 +1,8 @@
 """TensorFlow ops that become layers: one handler per op, see `values` for what a handler is."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,10 @@ from dpuflow.tfgraph.values import (
     NO_PAD,
     Batch,
     Constant,
+    Node,
     Tensor,
+    Translator,
+    Value,
     activation,
     constant,
     each_value,
@@ -22,14 +27,16 @@ from dpuflow.tfgraph.values import (
     known,
     pseudo_node,
     sizes,
+    tensor,
 )
 from dpuflow.tfgraph.weighted_nodes import sliding, spatial
 
 
 def _unary(op):
-    def handler(translator, node, inputs):
-        layer = each_value(translator, node, inputs[0])
-        return inputs[0].through(translator.emit(node, op, [layer.name], layer.shape))
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
+        value = tensor(translator, node, inputs[0])
+        layer = each_value(translator, node, value)
+        return value.through(translator.emit(node, op, [layer.name], layer.shape))
 
     return handler
 
@@ -75,20 +82,16 @@ def _minimum(translator, node, inputs):
 
 
 def _pool(op):
-    def handler(translator, node, inputs):
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         layer = _pooled_map(translator, node, inputs[0])
-        pending = inputs[0].pad
+        pending = tensor(translator, node, inputs[0]).pad
         if pending != NO_PAD and not (op == "max_pool" and layer.op in ("relu", "relu6")):
             translator.fail(node, "zero padding before pooling is only supported for max pooling behind ReLU")
+        # of MaxPoolV2 they are inputs
+        given: list[Any] = [[int(n) for n in constant(translator, node, v, "the window")] for v in inputs[1:]]
         ksize, strides = (
             spatial(translator, node, key, values)
-            for key, values in zip(
-                ("ksize", "strides"),
-                # of MaxPoolV2 they are inputs
-                [[int(n) for n in constant(translator, node, v, "the window")] for v in inputs[1:]]
-                or [None] * 2,
-                strict=True,
-            )
+            for key, values in zip(("ksize", "strides"), given or [None, None], strict=True)
         )
         (height, width), attrs = sliding(translator, node, layer, ksize, pending, strides)
         if attrs.pop("dilation") != (1, 1):
@@ -112,12 +115,12 @@ def _pooled_map(translator, node, value):
 def _over_map(op, what):
     """Handler of a reduction over height and width: global pooling."""
 
-    def handler(translator, node, inputs):
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         axes = constant(translator, node, inputs[1], "the axes")
         if isinstance(inputs[0], Constant):
-            function = {"avg_pool": np.mean, "max_pool": np.max}[op]
-            axes = tuple(int(a) for a in np.atleast_1d(axes))
-            return Constant(np.asarray(function(inputs[0].array, axes, keepdims=keeps_axes(node))))
+            reduced = tuple(int(a) for a in np.atleast_1d(axes))
+            function: Any = {"avg_pool": np.mean, "max_pool": np.max}[op]
+            return Constant(np.asarray(function(inputs[0].array, reduced, keepdims=keeps_axes(node))))
         layer = feature_map(translator, node, inputs[0])
         activation(translator, node, inputs[0])
         if sorted(int(a) % 4 for a in np.atleast_1d(axes)) != [1, 2]:
@@ -125,8 +128,8 @@ def _over_map(op, what):
                 node, f"{what} over axes {axes}; only global pooling (axes 1 and 2 together) is supported"
             )
         height, width, channels = layer.shape
-        shape, window = (1, 1, channels), {"kernel": (width, height), "stride": (1, 1), "pad": NO_PAD}
-        pooled = translator.emit(node, op, [layer.name], shape, **window)
+        window: dict[str, Any] = {"kernel": (width, height), "stride": (1, 1), "pad": NO_PAD}
+        pooled = translator.emit(node, op, [layer.name], (1, 1, channels), **window)
         if keeps_axes(node):
             return pooled
         flat = pseudo_node(node, "Reshape", "flatten/Reshape")

@@ -13,17 +13,24 @@ leave sizes open, take uint8, wait for a training switch or dropout's rate, or e
 Nothing else is touched; a graph that needs none of it stays as it is, byte for byte.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dpuflow.base.errors import about
-from dpuflow.tfgraph.graph_def import DT_FLOAT, add_constant, add_node, read_graph_def, set_constant
+from dpuflow.network import Network
+from dpuflow.tfgraph.graph_def import DT_FLOAT, Message, add_constant, add_node, read_graph_def, set_constant
 from dpuflow.tfgraph.graph_reader import GraphTranslator
 from dpuflow.tfgraph.node_translation import BINARY_LOGITS
 
 
-def open_graph(path, input_name=None, output_name=None, image_shape=None):
+def open_graph(
+    path: Path | str,
+    input_name: str | None = None,
+    output_name: str | None = None,
+    image_shape: Sequence[int] | None = None,
+) -> tuple[Message, Network, dict[str, str], list[str]]:
     """Read a frozen graph for images of one shape.
 
     Parameters
@@ -58,7 +65,7 @@ class _Changes:
         self.nodes = {node.name: node for node in graph.node}
         self.notes = []
 
-    def make(self):
+    def make(self) -> None:
         """Make them; `notes` says which."""
         self._switches()
         self._reshapes()

@@ -5,16 +5,22 @@ until an op reads it that can (a dense layer over the channels of a map) or anot
 """
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from dpuflow.network import Layer
 from dpuflow.tfgraph.graph_def import DT_FLOAT, DTYPES, tensor_to_array
 from dpuflow.tfgraph.values import (
     ANY,
     Batch,
     Constant,
     Dims,
+    Node,
+    Size,
     Tensor,
+    Translator,
+    Value,
     activation,
     constant,
     ints,
@@ -109,7 +115,7 @@ def _strided_slice(translator, node, inputs):
     return select_channels(translator, node, layer, channels)
 
 
-def select_channels(translator, node, layer, channels):
+def select_channels(translator: Translator, node: Node, layer: Layer, channels: Iterable[int]) -> Tensor:
     """The channels of `layer` with these numbers: a convolution that `selection.push_down` takes away."""
     channels = [int(channel) for channel in channels]
     if channels == list(range(layer.shape[-1])):
@@ -120,7 +126,9 @@ def select_channels(translator, node, layer, channels):
     return channel_product(translator, node, layer, weights)
 
 
-def channel_product(translator, node, layer, weights, bias=None):
+def channel_product(
+    translator: Translator, node: Node, layer: Layer, weights: np.ndarray, bias: np.ndarray | None = None
+) -> Tensor:
     """weights [OC, IC] on the channels of each pixel, or on a vector: 1x1 convolution or dense layer."""
     shape = (*layer.shape[:-1], len(weights))
     if len(layer.shape) == 1:
@@ -236,7 +244,7 @@ def _shown(sizes):
     return tuple(f"{n.times} x images" if isinstance(n, Batch) else n for n in sizes)
 
 
-def reshape_to(translator, node, value, sizes):
+def reshape_to(translator: Translator, node: Node, value: Value, sizes: Sequence[Size]) -> Tensor:
     """`value` in the shape `sizes` (batch first): a view, a flatten layer, or what was before a flatten."""
     if not sizes:
         translator.fail(node, "reshape to a scalar")

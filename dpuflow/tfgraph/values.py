@@ -7,11 +7,18 @@ in the handlers are those of TensorFlow's op definitions.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from dpuflow.network import Layer
+
 NO_PAD = (0, 0, 0, 0)
+
+Node = Any
+"""A NodeDef message (`graph_def`)."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,14 @@ class Batch:
     times: int = 1
 
 
+Size = int | Batch
+
+
 @dataclass(frozen=True)
 class Dims:
     """A shape vector, or one size (a scalar in TensorFlow), of whole numbers and `Batch`."""
 
-    sizes: tuple
+    sizes: tuple[Size, ...]
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,10 @@ class Tensor:
 
     layer: str
     pad: tuple[int, int, int, int] = NO_PAD
-    view: tuple | None = None
+    view: tuple[Size, ...] | None = None
     space: Space | None = None
 
-    def through(self, result):
+    def through(self, result: "Tensor") -> "Tensor":
         """`result` (of an op that works on each value by itself), seen as this one is."""
         return replace(result, view=self.view, space=self.space)
 
@@ -78,32 +88,88 @@ class Random:
 ANY = 2**31
 """As many inputs as there are."""
 
-DEAD = object()
+
+class Dead:
+    """What `DEAD` is."""
+
+
+DEAD = Dead()
 """The side of a Switch that is not taken."""
 
+Value = Constant | Tensor | Dims | Random | Dead
 
-def ints(node, key, default):
+
+class Translator(Protocol):
+    """What handlers may ask of the `graph_reader.GraphTranslator` that calls them.
+
+    Attributes
+    ----------
+    where : the file.
+    batch : number of images that the placeholder fixes, or None.
+    layers : the layers so far, by name.
+    cropped : names of dilated convolutions whose output has been cropped.
+    binary_outputs : names of sigmoid nodes that were read as the probabilities of two classes.
+    """
+
+    where: str
+    batch: int | None
+    layers: dict[str, Layer]
+    cropped: set[str]
+    binary_outputs: set[str]
+
+    def fail(self, node: Node, problem: str) -> NoReturn:
+        """Raise the UserError that names the graph, the node and its op."""
+
+    def emit(
+        self,
+        node: Node,
+        op: str,
+        inputs: Iterable[str],
+        shape: Iterable[int],
+        weights: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        **attrs: Any,
+    ) -> Tensor:
+        """Append the layer that `node` computes; returns its Tensor."""
+
+    def layer(self, tensor: Tensor) -> Layer:
+        """The layer that makes `tensor`."""
+
+    def spend(self, node: Node, elements: int) -> None:
+        """Account for the elements of a constant that has to be computed."""
+
+    def note_fixed_batch(self, node: Node, first: int, times: int, others: Sequence[int]) -> None:
+        """A reshape to a fixed number of images."""
+
+
+def ints(node: Node, key: str, default: Iterable[int]) -> list[int]:
     return list(node.attr[key].list.i) if key in node.attr else list(default)
 
 
-def text(node, key, default):
+def text(node: Node, key: str, default: str) -> str:
     return node.attr[key].s.decode() if key in node.attr else default
 
 
-def channels_last(translator, node):
+def channels_last(translator: Translator, node: Node) -> None:
     if text(node, "data_format", "NHWC") not in ("NHWC", ""):
         translator.fail(node, "only NHWC layout works; export with channels_last")
 
 
-def keeps_axes(node):
+def keeps_axes(node: Node) -> bool:
     """Whether a reduction keeps the reduced axes, with size 1."""
     return node.attr["keep_dims"].b
 
 
-def each_value(translator, node, value):
-    """The layer behind `value` for an op that treats every channel by itself, wherever the values stand."""
+def tensor(translator: Translator, node: Node, value: Value) -> Tensor:
+    """`value`, which must be the output of a layer."""
     if not isinstance(value, Tensor):
         translator.fail(node, "expected an activation, found a constant; run constant folding when freezing")
+    return value
+
+
+def each_value(translator: Translator, node: Node, value: Value) -> Layer:
+    """The layer behind `value` for an op that treats every channel by itself, wherever the values stand."""
+    value = tensor(translator, node, value)
     if value.pad != NO_PAD:
         translator.fail(node, "zero padding can only be absorbed by a convolution right behind it")
     layer = translator.layer(value)
@@ -112,8 +178,9 @@ def each_value(translator, node, value):
     return layer
 
 
-def activation(translator, node, value):
+def activation(translator: Translator, node: Node, value: Value) -> Layer:
     """The layer behind `value`, which must be an activation without pending padding or reshape."""
+    value = tensor(translator, node, value)
     layer = each_value(translator, node, value)
     if value.view is not None:
         _refuse_view(translator, node, value)
@@ -135,42 +202,44 @@ def _refuse_view(translator, node, value):
     )
 
 
-def feature_map(translator, node, value):
-    layer = translator.layer(value) if isinstance(value, Tensor) else None
-    if layer is None or (value.view is None and len(layer.shape) != 3):
+def feature_map(translator: Translator, node: Node, value: Value) -> Layer:
+    if not isinstance(value, Tensor):
+        translator.fail(node, "expected a feature map (H, W, C) as input")
+    layer = translator.layer(value)
+    if value.view is None and len(layer.shape) != 3:
         translator.fail(node, "expected a feature map (H, W, C) as input")
     if value.view is not None:
         _refuse_view(translator, node, value)
     return layer
 
 
-def constant(translator, node, value, what):
+def constant(translator: Translator, node: Node, value: Value, what: str) -> np.ndarray:
     if not isinstance(value, Constant):
         translator.fail(node, f"{what} must be constant; freeze the graph first")
     return value.array
 
 
-def sizes(translator, node, value):
+def sizes(translator: Translator, node: Node, value: Value) -> tuple[Size, ...]:
     """A shape vector as a tuple of whole numbers and `Batch`."""
     if isinstance(value, Dims):
         return value.sizes
     return tuple(int(n) for n in np.atleast_1d(constant(translator, node, value, "a shape")))
 
 
-def known(sizes, scalar=False):
+def known(sizes: Sequence[Size], scalar: bool = False) -> Constant | Dims:
     """The shape vector as a value: a Constant where it does not depend on the batch."""
     if any(isinstance(size, Batch) for size in sizes):
         return Dims(tuple(sizes))
     return Constant(np.array(sizes[0] if scalar else sizes, np.int64))
 
 
-def product(sizes):
+def product(sizes: Iterable[Size]) -> Size | None:
     """Product of whole numbers and at most one `Batch`; None with two."""
     times = math.prod(size.times if isinstance(size, Batch) else size for size in sizes)
     batches = sum(isinstance(size, Batch) for size in sizes)
     return None if batches > 1 else Batch(times) if batches else times
 
 
-def pseudo_node(node, op, suffix):
+def pseudo_node(node: Node, op: str, suffix: str) -> Node:
     """A node that `node` stands for, too: for a second layer that it makes."""
     return type(node)(name=f"{node.name}/{suffix}", op=op)

@@ -1,14 +1,20 @@
 """TensorFlow's convolutions and dense layers: one handler per op, see `values` for what a handler is."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from dpuflow.network import Layer
 from dpuflow.network.dilation import spread_kernel
 from dpuflow.tfgraph.dilation import dilated, in_space
 from dpuflow.tfgraph.groups import dense_kernel
 from dpuflow.tfgraph.shape_nodes import channel_product
 from dpuflow.tfgraph.values import (
     NO_PAD,
+    Node,
     Tensor,
+    Translator,
     activation,
     channels_last,
     constant,
@@ -18,8 +24,11 @@ from dpuflow.tfgraph.values import (
     text,
 )
 
+Pair = tuple[int, int]
+"""(height, width)."""
 
-def window(size, kernel, stride, dilation, padding):
+
+def window(size: int, kernel: int, stride: int, dilation: int, padding: str) -> tuple[int, int, int]:
     """Output length and (before, after) padding of one axis; TensorFlow's SAME / VALID rule."""
     reach = (kernel - 1) * dilation + 1
     if padding == "SAME":
@@ -29,7 +38,7 @@ def window(size, kernel, stride, dilation, padding):
     return (size - reach) // stride + 1, 0, 0
 
 
-def spatial(translator, node, key, values=None):
+def spatial(translator: Translator, node: Node, key: str, values: Sequence[int] | None = None) -> Pair:
     """(height, width) of a list attribute with one entry per axis of NHWC; the others must be 1."""
     values = ints(node, key, [1, 1, 1, 1]) if values is None else values
     if len(values) != 4 or values[0] != 1 or values[3] != 1 or not 1 <= min(values) <= max(values) < 2**31:
@@ -45,7 +54,14 @@ def _weights(translator, node, value, axes):
     return array
 
 
-def sliding(translator, node, layer, kernel, pending, strides=None):
+def sliding(
+    translator: Translator,
+    node: Node,
+    layer: Layer,
+    kernel: Sequence[int],
+    pending: tuple[int, int, int, int],
+    strides: Pair | None = None,
+) -> tuple[Pair, dict[str, Any]]:
     """(output H, W) and attributes kernel, stride, dilation, pad of a convolution or pooling node."""
     channels_last(translator, node)
     strides = strides or spatial(translator, node, "strides")
@@ -107,7 +123,7 @@ def _conv2d(translator, node, inputs):
     ))  # fmt: skip
 
 
-def ungrouped(translator, node, weights, channels):
+def ungrouped(translator: Translator, node: Node, weights: np.ndarray, channels: int) -> np.ndarray:
     """HWIO weights of a grouped convolution as those of a full one, which every DPU has: zeros elsewhere."""
     each, outputs = weights.shape[2:]
     groups = channels // each

@@ -13,7 +13,7 @@ import h5py
 
 from dpuflow.base.errors import UserError
 from dpuflow.tfgraph.graph_def import read_graph_def
-from dpuflow.tfgraph.graph_reader import split_reference
+from dpuflow.tfgraph.node_order import split_reference
 from dpuflow.vitis_ai.tool_logs import layer_name
 
 Row = dict[str, Any]
