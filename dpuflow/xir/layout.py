@@ -73,7 +73,7 @@ def arrange(nodes: Sequence[str], edges: Sequence[Edge], widths: Mapping[str, fl
 
 def _neighbours(chains):
     """node -> ([nodes above], [nodes below])."""
-    found = {}
+    found: dict[Node, tuple[list[Node], list[Node]]] = {}
     for chain, _ in chains:
         for upper, lower in pairwise(chain):
             found.setdefault(upper, ([], []))[1].append(lower)

@@ -151,6 +151,8 @@ def _argument(text):
 
 def _attribute(text):
     match = re.fullmatch(r"(\w+) (\w+?)(?:\[(\d+)\])?(?: = (.*))?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no attribute of an op: expected 'name kind[length] = default'")
     name, kind, length, default = match.groups()
     value = json.loads(default) if default is not None else None
     if kind == "bytes" and value is not None:

@@ -7,6 +7,7 @@ program loads them from the parameters only. DDR regions are [image, byte], REG_
 """
 
 from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
 
@@ -202,9 +203,7 @@ def _alu(step, memory):
     rows, columns, _ = step.outputs.shape
     pieces = ((tap, data[i, j]) for tap, i, j in window.taps(rows, columns))
     if mode == MAX_POOL:
-        largest = None
-        for _, piece in pieces:
-            largest = piece if largest is None else np.maximum(largest, piece)
+        largest = reduce(np.maximum, (piece for _, piece in pieces))
         result = _scaled(largest.astype(np.int64), init["shift_cut"])
     elif mode == AVERAGE_POOL:
         total = sum(piece.astype(np.int64) for _, piece in pieces)
@@ -239,10 +238,11 @@ def _depthwise(step, memory, pieces):
 def _elew(step, memory):
     op, operands = step.instruction, step.operands
     multiply = op["elew_type"] == 1
-    total = None
-    for operand, index in zip(operands, step.inputs, strict=True):
-        value = (memory.image[index].astype(np.int64) * 4) >> operand["shift_read"]
-        total = value if total is None else (total * value if multiply else total + value)
+    values = (
+        (memory.image[index].astype(np.int64) * 4) >> operand["shift_read"]
+        for operand, index in zip(operands, step.inputs, strict=True)
+    )
+    total = reduce(np.multiply if multiply else np.add, values)
     guard = 4 if multiply else 2
     code = op["shift_write"]
     shift = guard + (code - 16 if code >= 16 else -code)

@@ -189,7 +189,7 @@ class _Planner:
     def _compare_input(self, step):
         """Set `same_input`, and remember this CONV for the next one."""
         last, op = self.last_conv, step.instruction
-        if last is not None and np.array_equal(last.window.index, step.window.index):
+        if last and last.window and np.array_equal(last.window.index, step.window.index):
             step.same_input = last.instruction["channel_offset"] == op["channel_offset"]
         self.read_by_last[:] = False
         self.read_by_last[step.window.reads] = True

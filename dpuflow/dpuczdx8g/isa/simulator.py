@@ -142,7 +142,7 @@ class Simulator:
 
 
 def _regions(program):
-    filled = {name: [] for name in program.region_sizes}
+    filled: dict[str, list[tuple[int, int]]] = {name: [] for name in program.region_sizes}
     for port in (*program.inputs, *program.outputs):
         if port.region not in filled or port.stop > program.region_sizes[port.region]:
             raise UserError(f"{program.name}: tensor {port.name} lies outside its region {port.region}")
