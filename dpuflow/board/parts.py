@@ -75,7 +75,7 @@ def describe_parts(emulator, wanted=()):
 
 def require_known(graph, source):
     """UserError that names the ops of CPU subgraphs which the application cannot run."""
-    known = {*(_DESCRIPTIONS.keys() & cpu_operators().keys()), *plan.SOURCES, *CONSTANT_TYPES}
+    known = {*(DESCRIPTIONS.keys() & cpu_operators().keys()), *plan.SOURCES, *CONSTANT_TYPES}
     left_over = [name for part in graph.subgraphs() if part.device != "DPU" for name in part.op_names]
     unknown = [graph.op(name) for name in left_over if graph.op(name).type not in known]
     if unknown:
@@ -125,7 +125,7 @@ def _cpu_part(emulator, part, values, parameters, wanted):
 def _describe(graph, step, constants, parameters):
     op = graph.op(step.name)
     entry = {"name": op.name, "tensor": op.tensor.name, "type": op.type, "inputs": list(step.inputs)}
-    described = _DESCRIPTIONS[op.type](op, graph, constants)
+    described = DESCRIPTIONS[op.type](op, graph, constants)
     arrays = described.pop("arrays", {})
     entry.update(described)
     if arrays:
@@ -310,7 +310,7 @@ def _grid(op, graph, constants):
     return {"fix_point": op.attr("fix_point"), "round_mode": op.attr("round_mode"), "low": low, "high": high}
 
 
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     **dict.fromkeys(
         ("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "concat-fix", "hard-sigmoid-fix"),
         _integer,

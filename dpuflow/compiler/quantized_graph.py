@@ -50,7 +50,7 @@ class _Builder:
     def build(self) -> Graph:
         for layer in self.network.layers:
             try:
-                self.value[layer.name] = _LAYERS[layer.op](self, layer)
+                self.value[layer.name] = LAYERS[layer.op](self, layer)
             except ShapeError as error:
                 raise UserError(f"layer {layer.name!r} ({layer.op}): {error}") from None
         self.graph.attrs["return_ops"] = [self.value[self.network.output.name]]
@@ -163,7 +163,7 @@ class _Builder:
         return self.graph.add_op(layer.name, "softmax", inputs, attrs).name
 
 
-_LAYERS = Total(
+LAYERS = Total(
     "compiler.quantized_graph: ops of a layer",
     folded_ops,
     {

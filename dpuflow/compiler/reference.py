@@ -77,7 +77,7 @@ class _Lowering:
         return self.graph
 
     def _lower_layer(self, layer):
-        op = _LAYERS[layer.op](self, layer)
+        op = LAYERS[layer.op](self, layer)
         if op is None:
             return
         expected = (1, *map_shape(layer.shape))
@@ -320,7 +320,7 @@ class _Lowering:
         return self._place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name
 
 
-_LAYERS = Total(
+LAYERS = Total(
     "compiler.reference: ops of a layer",
     folded_ops,
     {

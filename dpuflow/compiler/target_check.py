@@ -57,7 +57,7 @@ def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
         network = network.network
     findings = []
     for layer in network.layers:
-        findings.extend(_RULES[layer.op](_Subject(layer, target), network))
+        findings.extend(RULES[layer.op](_Subject(layer, target), network))
     return findings
 
 
@@ -294,7 +294,7 @@ def _free(subject, network):
     return ()
 
 
-_RULES = Total(
+RULES = Total(
     "compiler.target_check: limits of a layer",
     OPERATORS,
     {

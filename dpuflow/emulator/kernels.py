@@ -296,7 +296,7 @@ def numpy_kernel(op, shapes):
     one yet, which is logged: never wrong, only slow.
     """
     oracle.require(op)
-    maker = _MAKERS.get(type(op))
+    maker = KERNELS.get(type(op))
     if maker is None:
         log.warning(
             "warning: no fast kernel of %s (dpuflow.emulator.kernels); it runs on the slow exact one",
@@ -310,7 +310,7 @@ def numpy_kernel(op, shapes):
 
 
 _CONVOLUTIONS = {"conv2d": DenseConv, "depthwise": DepthwiseConv}
-_MAKERS = {
+KERNELS = {
     Conv: lambda op, shapes: _CONVOLUTIONS[op.kind](op, shapes[0]),
     Pool: lambda op, shapes: PoolKernel(op, shapes[0]),
     Eltwise: EltwiseKernel,

@@ -33,9 +33,8 @@ def kinds(trait: Callable[[type[Operator]], object] = lambda operator: True) -> 
 def make(kind: str, attrs: Mapping[str, object]) -> Operator:
     """The operator of a layer; ValueError for an unknown kind or other attributes than the kind has."""
     if kind not in OPERATORS:
-        raise ValueError(
-            f"unknown op: no class of dpuflow.ops has this kind; known are {', '.join(OPERATORS)}"
-        )
+        known = ", ".join(OPERATORS)
+        raise ValueError(f"unknown op: no class of dpuflow.ops is a {kind!r}; known are {known}")
     operator = OPERATORS[kind]
     if attrs.keys() != set(operator.attributes()):
         raise ValueError(f"settings {sorted(attrs)}, expected {sorted(operator.attributes())}")

@@ -48,7 +48,7 @@ class GraphWriter:
         """Emit every layer; returns the names of input and outputs."""
         network = self.quantized.network
         for layer in network.layers:
-            self.tensors[layer.name] = _LAYERS[layer.op](self, layer, f"{SCOPE}/{layer.name}")
+            self.tensors[layer.name] = LAYERS[layer.op](self, layer, f"{SCOPE}/{layer.name}")
         last = network.output
         logits = network[last.inputs[0]] if last.op == "softmax" else last
         add_node(self.graph, "Identity", LOGITS_INT8, [self.tensors[logits.name]], T=("type", DT_FLOAT))
@@ -252,7 +252,7 @@ _LINEAR = Total(
     WEIGHTED,
     {"conv": GraphWriter._conv, "depthwise_conv": GraphWriter._depthwise, "dense": GraphWriter._matrix},
 )
-_LAYERS = Total(
+LAYERS = Total(
     "quantize.eval_graph: nodes of a layer",
     folded_ops,
     {

@@ -103,7 +103,7 @@ class _Forward:
         values = {}
         for layer in self.quantized.network.layers:
             inputs = [values[name] for name in layer.inputs] or [x]
-            value = _COMPUTE[layer.op](self, layer, inputs)
+            value = LAYERS[layer.op](self, layer, inputs)
             if layer.operator.quantized and not layer.operator.moves_bytes:
                 value = rounded(value, self.quantized.fix_points[layer.name], "half_up")
             values[layer.name] = value
@@ -189,7 +189,7 @@ _ACTIVATE = Total(
         "LEAKYRELU": lambda x: tensorflow().nn.leaky_relu(x, SLOPE),
     },
 )
-_COMPUTE = Total(
+LAYERS = Total(
     "training.fake_quant: a layer in fake-quantized arithmetic",
     folded_ops,
     {

@@ -72,7 +72,7 @@ class _Reader:
         return self.lowered.job
 
     def read(self, op):
-        handler = _HANDLERS.get(op.type)
+        handler = HANDLERS.get(op.type)
         if handler is None:
             raise UserError(f"op {op.name!r}: the native compiler has no machine code for {op.type}")
         handler(self, op)
@@ -356,7 +356,7 @@ def _engine_activation(op, allowed):
     return "RELU" if name == "RELU6" and op.tensor.fix_point > RELU6_FIX_POINT else name
 
 
-_HANDLERS = {
+HANDLERS = {
     "upload": _Reader.upload,
     "download": _Reader.download,
     "const-fix": _Reader.nothing,
