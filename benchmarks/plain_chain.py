@@ -104,7 +104,7 @@ class Chain:
 
         data, entry = read_dataset(self.data), self.settings.model(self.run.model)
         seed_everything(self.settings.seed(self.run.model))
-        model = build_model(entry["layers"], data.images.shape[1:], len(data.class_names), self.run.model)
+        model = build_model(entry["layers"], data.shape, len(data.class_names), self.run.model)
         compile_model(model, entry["training"])
         parts = [data.subset(name) for name in ("train", "validation")]
         (x, y), validation = ((scale_pixels(images, self.scaling), labels) for images, labels in parts)

@@ -13,7 +13,7 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
-    shape = dataset.images.shape[1:]
+    shape = dataset.shape
     wanted = snakemake.params.nodes
     graph, network, names, changes = open_graph(source, wanted["input"], wanted["output"], shape)
     shapes = {"input": network.input.shape, "output": network.output.shape}

@@ -12,9 +12,7 @@ def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     model_name = snakemake.params.model
     seed_everything(snakemake.params.seed, threads=snakemake.threads)
-    model = build_model(
-        snakemake.params.layers, dataset.images.shape[1:], len(dataset.class_names), model_name
-    )
+    model = build_model(snakemake.params.layers, dataset.shape, len(dataset.class_names), model_name)
     history = train(
         model,
         dataset.subset("train"),

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
@@ -42,10 +42,18 @@ def shared_with(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([bytes(key) in table for key in _keys(hashes).tolist()], bool)
 
 
-def check_duplicates(hashes: np.ndarray, labels: np.ndarray, policy: str, name: Path | str) -> int:
+def check_duplicates(
+    hashes: np.ndarray,
+    labels: np.ndarray,
+    policy: str,
+    name: object,
+    where: Callable[[int], str],
+    rows: str = "rows",
+) -> int:
     """Apply the entry's `duplicates` policy to one file; return the number of repeated images.
 
-    policy : "error" | "warn" | "allow". name : the file, for messages. An image
+    policy : "error" | "warn" | "allow". name : the file, where(row) : a place in it, rows : what it
+    consists of, for messages. An image
     that returns under another label is told apart in the message.
     """
     first, again = repeated(hashes)
@@ -55,11 +63,13 @@ def check_duplicates(hashes: np.ndarray, labels: np.ndarray, policy: str, name: 
     example = conflicts[0] if len(conflicts) else 0
     text = (
         f"{name}: {len(again)} images repeat an earlier one "
-        f"(line {again[example] + 2} that of line {first[example] + 2})"
+        f"({where(again[example])} that of {where(first[example])})"
     )
     if len(conflicts):
         text += f", {len(conflicts)} of them with another label"
     if policy == "error":
-        raise UserError(text + "; remove the repeated rows, or set the dataset's duplicates to warn or allow")
+        raise UserError(
+            text + f"; remove the repeated {rows}, or set the dataset's duplicates to warn or allow"
+        )
     log.warning("warning: %s", text)
     return len(again)

@@ -169,3 +169,18 @@ def test_repeated_pairs():
     images = np.array([1, 2, 1, 3, 2, 1], np.uint8).reshape(6, 1, 1, 1)
     first, again = repeated(content_hashes(images))
     assert list(zip(first.tolist(), again.tolist(), strict=True)) == [(0, 2), (1, 4), (0, 5)]
+
+
+def test_batches_are_the_split_in_its_order(made, monkeypatch):
+    build, images, labels = made
+    data = read_dataset(build(validation={"fraction": 0.2, "take": "random", "seed": 2}))
+    monkeypatch.setattr("dpuflow.datasets.dataset_file.SPAN_BYTES", 40 * 9)  # stretches of 40 images
+    data.splits["validation"] = data.splits["validation"][::-1]  # any order
+    for name, size in (("train", 300), ("validation", 7), ("test", 48), ("calibration", 512)):
+        rows, batches = data.splits[name], list(data.batches(name, size))
+        assert [len(b[0]) for b in batches[:-1]] == [size] * (len(batches) - 1)
+        assert np.array_equal(np.concatenate([b[0] for b in batches]), images[rows])
+        assert np.array_equal(np.concatenate([b[1] for b in batches]), labels[rows])
+        assert np.array_equal(data.subset(name)[0], images[rows])
+    with pytest.raises(UserError, match="no split 'calib'"):
+        next(data.batches("calib"))
