@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 
@@ -10,7 +12,11 @@ from dpuflow.workflow.scripting import parse_assignments
 
 SCRIPT = """
 import atexit
+import os
+import resource
+import signal
 import sys
+import time
 
 from dpuflow.base.errors import UserError
 from dpuflow.workflow.scripting import log, run
@@ -24,6 +30,16 @@ def main(snakemake):
         atexit.register(print, "taken apart")
         sys.modules["tensorflow"] = sys
         log.info("done")
+    if snakemake.params.fail == "killed":
+        held = bytearray(os.urandom(1)) * 200_000_000
+        log.info("first line")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if snakemake.params.fail == "terminated":
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(30)
+    if snakemake.params.fail == "memory":
+        resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+        bytearray(4_000_000_000)
     print(snakemake.input.a, snakemake.params.n + 1, snakemake.threads)
 
 run(main, globals())
@@ -104,3 +120,29 @@ def test_a_rules_script_runs_alone_as_its_usage_says(repo, tmp_path):
     done = alone(f"output.arch={tmp_path}/arch.json", *target)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "arch.json").read_text()) == {"fingerprint": "0x101000056010407"}
+
+
+@pytest.mark.fault("processes", "SIGKILL of a job, as for want of memory", "message")
+def test_a_killed_job_says_what_it_needed(script, tmp_path):
+    result = script("input.a=f", "params.n=1", "params.fail=killed", f"log={tmp_path}/l.log")
+    assert result.returncode == 128 + 9
+    found = re.search(
+        r"^error: script was killed \(SIGKILL\), .*memory ran out.* It held ([\d,]+) MB at most; this "
+        r"machine has [\d,]+ MB\. .*--set-resources script:mem_mb=1000$",
+        result.stderr,
+        re.MULTILINE,
+    )
+    assert 200 <= int(found[1].replace(",", "")) < 400
+    assert (tmp_path / "l.log").read_text() == result.stderr and result.stderr.startswith("first line\n")
+
+
+def test_other_signals_reach_the_job_and_are_passed_on(script):
+    result = script("input.a=f", "params.n=1", "params.fail=terminated")
+    assert result.returncode == -signal.SIGTERM and result.stderr == ""
+
+
+@pytest.mark.fault("processes", "memory refused to a job", "message")
+def test_memory_that_is_refused_is_no_internal_error(script):
+    result = script("input.a=f", "params.n=1", "params.fail=memory")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: script ran out of memory") and "It held" in result.stderr

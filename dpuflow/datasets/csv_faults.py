@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dpuflow.base.errors import UserError
+from dpuflow.datasets.labels import sign_mnist_labels
 
 WHOLE = re.compile(rb"[0-9]+\Z")
 NUMBER = re.compile(rb"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*\Z")
@@ -74,12 +75,19 @@ def _row_fault(line, columns, labels_allowed):
     return ""
 
 
+LETTERS = frozenset(sign_mnist_labels().present)
+NO_NAMES = (
+    " (the letters of Sign Language MNIST, which a data set without class_names is taken for; "
+    'for digits write class_names: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"])'
+)
+
+
+def _label(labels):
+    return f"one of the labels {compact_labels(labels)}{NO_NAMES if set(labels) == LETTERS else ''}"
+
+
 def _field_fault(field, labels_allowed):
-    expected = (
-        "a pixel, a whole number 0 to 255"
-        if labels_allowed is None
-        else f"one of the labels {compact_labels(labels_allowed)}"
-    )
+    expected = "a pixel, a whole number 0 to 255" if labels_allowed is None else _label(labels_allowed)
     if not field.strip():
         return f"empty field; expected {expected}"
     if WHOLE.match(field):

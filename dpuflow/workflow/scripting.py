@@ -6,13 +6,14 @@ takes dotted assignments instead of a rule, in the folder that holds `scripts/`:
     python -m scripts.freeze input.model=m.h5 output.graph=/tmp/f.pb params.tolerance=1e-5 ...
 
 A user's mistake (UserError) ends in one line on the terminal and in the log, no
-traceback, exit status 1.
+traceback, exit status 1; so do memory that runs out and a kill (`supervision`).
 """
 
 import ast
 import logging
 import os
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ import yaml
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.writing import WriteError, explained_writing, write_error
+from dpuflow.workflow.supervision import killed, needs, peak_megabytes, supervise
 
 log = logging.getLogger("dpuflow")
 
@@ -154,8 +156,24 @@ def run(main, namespace):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    job = getattr(snakemake, "rule", None) or Path(namespace["__file__"]).stem
+    if namespace.get("__name__") == "__main__":
+        supervise(lambda *facts: log.error("error: %s", killed(job, *facts)))
+    _work(main, snakemake, job)
+    if "tensorflow" in sys.modules:  # a million objects: half a second to a whole one for nothing
+        _leave(0)
+
+
+def _work(main, snakemake, job):
+    """Call `main`; end the process with a message if it fails."""
     try:
         main(snakemake)
+    except MemoryError as error:
+        log.error("error: %s ran out of memory (%s). %s", job, error, needs(job, peak_megabytes()))
+        _leave(1)
+    except BrokenProcessPool:
+        log.error("error: a process of %s was killed. %s", job, needs(job, peak_megabytes()))
+        _leave(1)
     except WriteError as error:
         _stop(error)
     except UserError as error:
@@ -173,5 +191,3 @@ def run(main, namespace):
             _stop(explained)
         log.exception("internal error (this is a defect of dpuflow, not of your data)")
         sys.exit(1)
-    if "tensorflow" in sys.modules:  # a million objects: half a second to a whole one for nothing
-        _leave(0)

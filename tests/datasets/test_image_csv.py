@@ -19,7 +19,7 @@ from dpuflow.datasets.image_csv import (
     read_image_csv,
     write_image_csv,
 )
-from dpuflow.datasets.labels import sign_mnist_labels
+from dpuflow.datasets.labels import labels_of, sign_mnist_labels
 from dpuflow.datasets.sources import known_as
 
 HEADER = b"label,pixel1,pixel2,pixel3,pixel4\n"
@@ -235,3 +235,20 @@ def test_real_files(shared, tmp_path, part, rows):
     written = tmp_path / "lf.csv"
     write_image_csv(written, images, labels)
     assert known_as(sha256(written)) == f"Sign Language MNIST {part}, LF"
+
+
+@pytest.mark.fault("data", "digits without class_names", "message")
+def test_digits_without_class_names_say_what_to_write(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("label,pixel1\n7,0\n9,0\n")
+    with pytest.raises(UserError) as caught:
+        count_rows(path, labels_allowed=labels_of(None).present)
+    assert "line 3, column 1 (label): found '9'; expected one of the labels 0-8, 10-24 (the lett" in str(
+        caught.value
+    )
+    assert str(caught.value).endswith('class_names: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"])')
+    with pytest.raises(UserError, match=r"expected one of the labels 0-8$"):
+        count_rows(path, labels_allowed=range(9))
+    names = [str(i) for i in range(10)]
+    assert count_rows(path, labels_allowed=labels_of(names).present)[0] == 2
+    assert labels_of(list(range(10))).names == tuple(names)
