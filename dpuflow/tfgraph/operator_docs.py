@@ -1,0 +1,124 @@
+"""docs/operators.md: every supported node type of TensorFlow and what becomes of it, every Keras layer.
+
+``python -m dpuflow.tfgraph.operator_docs > docs/operators.md``. Node types are those of the reader's table
+(`node_translation.HANDLERS`); one that has no words here is an error. What a Keras layer becomes is held
+by a test against the frozen and folded network.
+"""
+
+from dpuflow.keras_models.rebuild import NOTHING_AT_INFERENCE
+from dpuflow.tfgraph.node_translation import HANDLERS
+
+GROUPS = {
+    "Convolution engine": {
+        "Conv2D": "conv; groups and dilation as the target's limits allow",
+        "MatMul": "dense, a convolution over the whole map; on a map's channels: a 1x1 conv",
+        "BatchToSpaceND SpaceToBatchND": "dilation of the convolution between the two",
+        "Split": "input channels of a grouped convolution that was written out",
+    },
+    "ALU engine": {
+        "DepthwiseConv2dNative": "depthwise_conv",
+        "MaxPool MaxPoolV2": "max_pool",
+        "AvgPool": "avg_pool",
+        "Mean": "avg_pool over the whole map",
+        "Max": "max_pool over the whole map",
+        "Concat ConcatV2": "concat along the channels",
+    },
+    "Activations, fused into the layer before": {
+        "Relu": "RELU",
+        "Relu6": "RELU6",
+        "LeakyRelu": "LEAKYRELU, slope 26/256",
+        "Maximum": "max(x, 0) is RELU, max(x, alpha x) LEAKYRELU",
+        "Minimum": "min(relu(x), 6) is RELU6",
+    },
+    "Arithmetic": {
+        "Add AddV2": "of two maps: elementwise addition on the ALU; of a constant: part of the bias",
+        "AddN": "additions, one after the other",
+        "BiasAdd": "bias of the layer before",
+        "FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3": "folded into weights and bias",
+        "Mul RealDiv Sub Neg": "with a constant: factor or offset per channel, folded into weights and bias",
+        "Pad PadV2": "padding of the layer behind",
+        "FloorMod Pow Rsqrt Sqrt Square": "computed, of constants only (a batch norm that was written out)",
+    },
+    "Output, on the CPU": {
+        "Softmax": "softmax",
+        "Sigmoid": "a single one at the end: softmax of two classes",
+    },
+    "Values, shapes and their order": {
+        "Const": "weights, bias, or a setting of the node that reads it",
+        "Cast CheckNumerics Identity Snapshot StopGradient": "nothing: the values stay",
+        "Reshape Squeeze ExpandDims": "flatten, or nothing where the order of the values stays",
+        "Transpose": "nothing where only axes of size 1 move; others are refused",
+        "Gather GatherV2 ReverseV2": "order of the channels, in the weights behind",
+        "Pack Prod Shape StridedSlice": "computed when the graph is read: sizes",
+    },
+    "Training's side of a graph, as inference takes it": {
+        "Switch Merge Select SelectV2": "the side of inference",
+        "Equal GreaterEqual Less LogicalAnd LogicalNot LogicalOr": "computed when the graph is read",
+        "PlaceholderWithDefault": "its default, or inference's value of a training switch",
+        "Floor RandomUniform StatelessRandomUniform StatelessRandomUniformV2": "dropout, which does nothing",
+    },
+}
+"""Heading -> {node types: what they become}."""
+
+KERAS = {
+    "Conv2D": "conv",
+    "Conv2D, groups": "conv",
+    "Conv2D, dilation_rate": "conv",
+    "SeparableConv2D": "depthwise_conv, conv",
+    "DepthwiseConv2D": "depthwise_conv",
+    "Dense": "dense",
+    "Dense on a map": "conv",
+    "MaxPooling2D": "max_pool",
+    "AveragePooling2D": "avg_pool",
+    "GlobalMaxPooling2D": "max_pool",
+    "GlobalAveragePooling2D": "avg_pool",
+    "Add": "add",
+    "Concatenate": "concat",
+    "BatchNormalization": "",
+    "ReLU": "",
+    "LeakyReLU, alpha 0.1": "",
+    "Activation relu": "",
+    "ZeroPadding2D": "",
+    "Flatten": "",
+    "Reshape": "",
+    "Dropout": "",
+    "SpatialDropout2D": "",
+    "Rescaling": "",
+}
+"""Keras layer -> layers of the folded network that it adds; none where it is folded away."""
+
+HEAD = """\
+# Operators
+
+Made from the reader's tables by `python -m dpuflow.tfgraph.operator_docs > docs/operators.md`; a test keeps
+it current. Whether a layer runs on a given DPU is a question of its size, too (kernel, stride, channels): the
+compiler names each layer beyond a limit and what to change; of a network that is given as `layers`, Snakemake
+does so before anything is trained.
+"""
+
+
+def document() -> str:
+    """The Markdown text; KeyError names a node type without words, or words without one."""
+    described = [node for group in GROUPS.values() for nodes in group for node in nodes.split()]
+    undescribed = sorted(HANDLERS.keys() ^ set(described))
+    if undescribed or len(described) != len(set(described)):
+        raise KeyError(f"operator_docs.GROUPS and node_translation.HANDLERS differ in {undescribed}")
+    lines = [HEAD, "## Layers of Keras (`keras_h5`)\n", "| layer | becomes |", "| --- | --- |"]
+    lines += [
+        f"| {layer} | {ops or 'nothing of its own: folded into its neighbours'} |"
+        for layer, ops in KERAS.items()
+    ]
+    lines.append(f"| {', '.join(NOTHING_AT_INFERENCE)} | nothing: they act in training only |")
+    lines.append(f"\n## Nodes of TensorFlow (`frozen_pb`): {len(HANDLERS)} types\n")
+    for heading, nodes in GROUPS.items():
+        lines += [f"### {heading}\n", "| node | becomes |", "| --- | --- |"]
+        lines += [
+            f"| {', '.join(f'`{node}`' for node in names.split())} | {what} |"
+            for names, what in nodes.items()
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")
