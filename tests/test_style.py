@@ -72,7 +72,7 @@ ANNOTATED = (
     "compiler",
     "datasets",
     "device",
-    "dpuczdx8g/isa",
+    "dpuczdx8g",
     "network",
     "ops",
     "predict",

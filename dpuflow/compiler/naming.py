@@ -9,7 +9,7 @@ from dpuflow.network import QuantizedNetwork
 class Names:
     """Unique names: the reserved ones (layer names) are used as they are, others give way to them."""
 
-    def __init__(self, reserved: Iterable[str]):
+    def __init__(self, reserved: Iterable[str]) -> None:
         self._used = set(reserved)
 
     def unique(self, name: str) -> str:

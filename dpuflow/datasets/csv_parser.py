@@ -20,7 +20,7 @@ class BlockParser:
     columns : fields in a row. label_table : bool (256,), which values the first field may have.
     """
 
-    def __init__(self, columns: int, label_table: np.ndarray):
+    def __init__(self, columns: int, label_table: np.ndarray) -> None:
         self.columns = columns
         self.label_table = label_table
         self.size = -1

@@ -1,11 +1,15 @@
 """One compilation from check to report: what `compile.json` says and which graphs there are."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.compiler.reference import lower
-from dpuflow.compiler.target_check import check, enforce
+from dpuflow.compiler.target_check import Finding, check, enforce
+from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.cost_model import estimate
+from dpuflow.network import QuantizedNetwork
 from dpuflow.xir import Graph
 
 NO_INSTRUCTIONS = (
@@ -20,10 +24,15 @@ class Compiled:
 
     graph: Graph
     quantized_graph: Graph
-    report: dict
+    report: dict[str, Any]
 
 
-def compile_reference(quantized, target, on_cpu="error", limits=check):
+def compile_reference(
+    quantized: QuantizedNetwork,
+    target: Target,
+    on_cpu: str = "error",
+    limits: Callable[[QuantizedNetwork, Target], Sequence[Finding]] = check,
+) -> Compiled:
     """Check a QuantizedNetwork against a Target, lower it and estimate its cost.
 
     on_cpu : what to do about layers that leave the DPU: "error", "warn" or "allow".

@@ -12,6 +12,7 @@ optimistic end.
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import ceil, prod
+from typing import Any
 
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import (
@@ -25,7 +26,9 @@ from dpuflow.compiler.workload import (
     map_shape,
     round_up,
 )
-from dpuflow.network import QuantizedNetwork
+from dpuflow.device.targets import Target
+from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.ops.convolution import Weighted
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class Assumptions:
     default_clock_mhz: float = 300.0
 
 
-def estimate(network, target, assumptions=None):
+def estimate(
+    network: Network | QuantizedNetwork, target: Target, assumptions: Assumptions | None = None
+) -> dict[str, Any]:
     """The estimate as a dict for JSON, `"kind": "estimate"`, with its assumptions.
 
     network is a folded Network or a QuantizedNetwork; target a Target. Times are in
@@ -105,7 +110,7 @@ def estimate(network, target, assumptions=None):
     }
 
 
-def layer_cycles(network, layer, target):
+def layer_cycles(network: Network, layer: Layer, target: Target) -> int:
     """Cycles that the engine of `layer` works on one frame (0 for ops that compute nothing)."""
     return _CYCLES[engine(network, layer)](network, layer, target)
 
@@ -136,15 +141,16 @@ _CYCLES = Total(
 )
 
 
-def parameter_bytes(network, layer):
+def parameter_bytes(network: Network, layer: Layer) -> int:
     """Bytes of int8 weights and bias of a layer."""
-    if not layer.operator.weighted:
+    operator = layer.operator
+    if not isinstance(operator, Weighted):
         return 0
-    shape = layer.operator.weights_shape(network[layer.inputs[0]].shape, layer.shape)
+    shape = operator.weights_shape(network[layer.inputs[0]].shape, layer.shape)
     return prod(shape) + map_shape(layer.shape)[2]
 
 
-def activation_memory(network):
+def activation_memory(network: Network) -> int:
     """Greatest number of bytes of int8 feature maps alive at once (no layer fused into another)."""
     order = {layer.name: index for index, layer in enumerate(network.layers)}
     maps = [layer for layer in network.layers if layer.operator.quantized and not layer.operator.renames]

@@ -146,7 +146,9 @@ class FrozenGraph:
     `run(x)` returns the output (N, classes) float32 of every image of x (N, H, W, C).
     """
 
-    def __init__(self, path: Path | str, input_name: str, output_name: str, threads: int | None = None):
+    def __init__(
+        self, path: Path | str, input_name: str, output_name: str, threads: int | None = None
+    ) -> None:
         tf = tensorflow(threads)
         graph_def = tf.compat.v1.GraphDef()
         try:

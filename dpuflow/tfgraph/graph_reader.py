@@ -93,7 +93,7 @@ def read_network_and_nodes(
 class GraphTranslator:
     """State of one translation: nodes by name, values of finished nodes, layers so far."""
 
-    def __init__(self, graph: Message, where: str, input_shape: Sequence[int] | None = None):
+    def __init__(self, graph: Message, where: str, input_shape: Sequence[int] | None = None) -> None:
         self.where = where
         self.nodes: dict[str, Node] = {}
         for node in graph.node:

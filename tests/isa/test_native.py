@@ -121,6 +121,10 @@ def test_what_does_not_fit_is_a_user_error():
     x = builder.pool(builder.input, kernel=(100, 256), stride=(1, 1))
     with pytest.raises(UserError, match="not even one output pixel and its 256x100 window of 3 channels"):
         program(builder.job(x), B4096)
+    builder = JobBuilder((1, 1, 20000), 0)
+    x = builder.concat([builder.input, builder.input])
+    with pytest.raises(UserError, match=r"concat_0: not even one .* of 20000 channels"):
+        program(builder.job(x), B4096)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ rounded, padding beside negative values. Sums come from the quantizer's integer 
 they are known before they are rounded.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dpuflow.base.numerics import (
@@ -14,12 +16,14 @@ from dpuflow.base.numerics import (
     RELU6_FIX_POINT,
     RELU6_LIMIT,
 )
+from dpuflow.network import Layer, QuantizedNetwork
+from dpuflow.ops.pooling import AveragePool
 
 HIGH, SIX, LOW, ZERO = "saturates high", "clamps at 6", "saturates low", "cuts below zero"
 HALF, LEAK, PADDING = "rounds a half", "leaks below zero", "has negative values beside padding"
 
 
-def possible(quantized, layer):
+def possible(quantized: QuantizedNetwork, layer: Layer) -> set[str]:
     """Names of the branches that int8 inputs can take at all, by the layer's parameters."""
     if layer.operator.moves_bytes:
         return {PADDING} if any(layer.attrs.get("pad", ())) else set()
@@ -31,7 +35,7 @@ def possible(quantized, layer):
     return ways | {HALF} if _halves(quantized, layer) else ways - {HALF}
 
 
-def reached(quantized, layer, inputs):
+def reached(quantized: QuantizedNetwork, layer: Layer, inputs: Sequence[np.ndarray]) -> set[str]:
     """Names of the branches that these inputs take.
 
     inputs : int8 arrays (N, ...), one per input of the layer.
@@ -46,24 +50,23 @@ def reached(quantized, layer, inputs):
     return set() if real is None else _ways(quantized, layer, real)
 
 
-def unrounded(quantized, layer, inputs):
+def unrounded(quantized: QuantizedNetwork, layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
     """Results in units of the output's step before activation, rounding, saturation; None for moves."""
     inputs = [
         np.asarray(x, np.float32).reshape(len(x), *quantized.network[name].shape)
         for x, name in zip(inputs, layer.inputs, strict=True)
     ]
+    if not layer.operator.quantized:
+        return None
     name = layer.name
     if layer.op == "dense":
         inputs = [inputs[0].reshape(len(inputs[0]), -1)]
     fixes = _fix_points(quantized, layer)
-    fix, parameters = (
-        quantized.fix_points.get(name),
-        (quantized.weights.get(name), quantized.biases.get(name)),
-    )
-    return layer.operator.unrounded(inputs, fixes, fix, *parameters)
+    parameters = quantized.weights.get(name), quantized.biases.get(name)
+    return layer.operator.unrounded(inputs, fixes, quantized.fix_points[name], *parameters)
 
 
-def halves(quantized, layer, real):
+def halves(quantized: QuantizedNetwork, layer: Layer, real: np.ndarray) -> np.ndarray:
     """Where a half inside the range is rounded: boolean array like `real` (see `unrounded`)."""
     activation = layer.attrs.get("activation", "NONE")
     if activation == "LEAKYRELU":
@@ -72,9 +75,12 @@ def halves(quantized, layer, real):
     return (real - np.floor(real) == 0.5) & (real >= low) & (real < INT8_MAX)
 
 
-def average_halves(quantized, layer):
+def average_halves(quantized: QuantizedNetwork, layer: Layer) -> np.ndarray:
     """Sums of one window of an avg_pool that are rounded at a half inside the range."""
-    return layer.operator.half_sums(_fix_points(quantized, layer), quantized.fix_points[layer.name])
+    operator = layer.operator
+    if not isinstance(operator, AveragePool):
+        raise ValueError(f"layer {layer.name!r} ({layer.op}) averages nothing")
+    return operator.half_sums(_fix_points(quantized, layer), quantized.fix_points[layer.name])
 
 
 def _fix_points(quantized, layer):

@@ -5,15 +5,17 @@ Attribute names, kinds and conventions: docs/reference/xmodel.md.
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from dpuflow.base.errors import UserError
-from dpuflow.dpuczdx8g.isa.code import encode
-from dpuflow.dpuczdx8g.isa.machine import machine_for
+from dpuflow.dpuczdx8g.isa.code import Instruction, encode
+from dpuflow.dpuczdx8g.isa.machine import Machine, machine_for
 from dpuflow.dpuczdx8g.isa.plan import Region
 from dpuflow.dpuczdx8g.native.generator import Generator
 from dpuflow.dpuczdx8g.native.lowering import Lowered, align, lower_subgraph
-from dpuflow.dpuczdx8g.native.operations import PARAMETERS, WORKSPACE
+from dpuflow.dpuczdx8g.native.operations import PARAMETERS, WORKSPACE, Job
 from dpuflow.dpuczdx8g.native.synchronise import synchronise
+from dpuflow.xir import Graph
 
 STATUS = "compiled by dpuflow, verified on a simulator, not yet on hardware"
 """What reports and the file itself say of such code."""
@@ -45,12 +47,12 @@ class CompiledSubgraph:
     spilled: list[str]
     lowered: Lowered = field(repr=False)
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """All but `lowered`, as a dict for reports."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lowered"}
 
 
-def generate_code(job, machine):
+def generate_code(job: Job, machine: Machine) -> list[Instruction]:
     """Instructions of a Job with their dependency masks; completes job.region_sizes and job.pieces."""
     generator = Generator(machine, job)
     instructions = generator.generate()
@@ -61,16 +63,16 @@ def generate_code(job, machine):
     return instructions
 
 
-def job_regions(job):
+def job_regions(job: Job) -> dict[str, Region]:
     """ "REG_n" -> plan.Region of a Job, inputs and parameters filled."""
-    filled = {name: [] for name in job.region_sizes}
+    filled: dict[str, list[tuple[int, int]]] = {name: [] for name in job.region_sizes}
     filled[PARAMETERS] = [(0, len(job.parameters))]
     for feature_map in job.inputs:
         filled[feature_map.region].append((feature_map.address, feature_map.address + feature_map.size))
     return {name: Region(size, tuple(filled[name])) for name, size in job.region_sizes.items()}
 
 
-def compile_graph(graph):
+def compile_graph(graph: Graph) -> list[CompiledSubgraph]:
     """Generate machine code for every DPU subgraph of a compiled graph, in place.
 
     Parameters

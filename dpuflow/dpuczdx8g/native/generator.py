@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.native.operations import ENGINES, KINDS, OUTPUT, WORKSPACE, FeatureMap
+from dpuflow.dpuczdx8g.isa.code import Instruction
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.native.operations import ENGINES, KINDS, OUTPUT, WORKSPACE, FeatureMap, Job, Operation
 from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import (
     CHANNEL_GROUPS,
@@ -43,16 +44,16 @@ class Source:
 class Generator:
     """Generates the program of one Job."""
 
-    def __init__(self, machine, job):
+    def __init__(self, machine: Machine, job: Job) -> None:
         self.machine = machine
         self.job = job
         self.writer = Writer(machine)
         self.images = [Ring(), Ring()]
         self.weights, self.depthwise, self.bias = Ring(), Ring(), Ring()
-        self.resident = None
+        self.resident: Source | None = None
         self.workspace = 0
 
-    def generate(self):
+    def generate(self) -> list[Instruction]:
         """The list of instructions, masks still empty."""
         for number, op in enumerate(self.job.operations):
             following = self.job.operations[number + 1 : number + 2]
@@ -305,7 +306,7 @@ class Generator:
         channel = 0
         self._spill(op.output)
         for feature_map in op.inputs:
-            part = _Part(op, feature_map)
+            part = Operation(op.name, op.kind, [feature_map], feature_map)  # for tiling
             here = resident and feature_map is resident.feature_map
             cuts = [whole(op)] if here else tiles(part, self.machine, self.images[group].free, None, 1)
             for tile in cuts:
@@ -326,15 +327,6 @@ _COMPUTE = Total(
         "none": Generator._nothing,
     },
 )
-
-
-class _Part:
-    """One input of a concat, as an operation of its own for tiling."""
-
-    kind, windowed = "concat", False
-
-    def __init__(self, op, feature_map):
-        self.name, self.inputs, self.output = op.name, [feature_map], feature_map
 
 
 def _distinct(maps):

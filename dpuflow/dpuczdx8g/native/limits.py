@@ -11,6 +11,7 @@ from dataclasses import replace
 from dpuflow.compiler import target_check
 from dpuflow.compiler.target_check import Finding
 from dpuflow.compiler.workload import CONVOLUTION, engine, map_shape
+from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.dpuczdx8g.native.operations import FeatureMap, Operation
 from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, TooLargeError, channel_slices, tiles
@@ -22,7 +23,7 @@ MOST_ADDED = 4
 """Operands of the add instruction."""
 
 
-def check(network, target):
+def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
     """Findings of a Network or QuantizedNetwork for a Target and this compiler, in layer order.
 
     Dilated kernels are judged as the compiler writes them out (`network.dilation`).
@@ -30,11 +31,11 @@ def check(network, target):
     if isinstance(network, QuantizedNetwork):
         network = network.network
     network = Network(network.name, [_written_out(layer) for layer in network.layers])
-    found = {}
+    found: dict[str, list[Finding]] = {}
     for finding in target_check.check(network, target):
         found.setdefault(finding.layer, []).append(finding)
     machine = machine_for(target.fingerprint, f"target {target.name}")
-    findings = []
+    findings: list[Finding] = []
     for layer in network.layers:
         findings += found.get(layer.name) or _own(network, layer, machine)
     return findings

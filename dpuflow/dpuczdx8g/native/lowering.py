@@ -12,6 +12,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, RELU6_FIX_POINT, average_pool_factor
 from dpuflow.dpuczdx8g.isa.planning import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
+from dpuflow.xir.graph import Graph, Op, Subgraph
 from dpuflow.xir.parameters import constants
 
 SLOT = 4096
@@ -40,7 +41,7 @@ class Lowered:
     augmented: set[str] = field(default_factory=set)
 
 
-def lower_subgraph(graph, subgraph):
+def lower_subgraph(graph: Graph, subgraph: Subgraph) -> Lowered:
     """Read one DPU subgraph.
 
     Its weights may lie in the const-fix ops, or, if the file has been compiled before, in
@@ -54,30 +55,30 @@ def lower_subgraph(graph, subgraph):
     return reader.finish()
 
 
-def align(size, unit=ALIGNMENT):
+def align(size: int, unit: int = ALIGNMENT) -> int:
     """`size` rounded up to a multiple of `unit`."""
     return -(-size // unit) * unit
 
 
 class _Reader:
-    def __init__(self, graph, name):
+    def __init__(self, graph: Graph, name: str):
         self.graph = graph
         self.constants = constants(graph)
         self.lowered = Lowered(Job(name, [], [], [], b""))
         self.blob = bytearray()
-        self.zero_bias = {}
+        self.zero_bias: dict[int, int] = {}
 
     @property
-    def job(self):
+    def job(self) -> Job:
         return self.lowered.job
 
-    def read(self, op):
+    def read(self, op: Op) -> None:
         handler = HANDLERS.get(op.type)
         if handler is None:
             raise UserError(f"op {op.name!r}: the native compiler has no machine code for {op.type}")
         handler(self, op)
 
-    def finish(self):
+    def finish(self) -> Lowered:
         job = self.job
         ends = {}
         for region, maps in ((INPUT, job.inputs), (OUTPUT, job.outputs)):
@@ -93,13 +94,13 @@ class _Reader:
         job.region_sizes = {"REG_0": len(self.blob), **ends}
         return self.lowered
 
-    def map_of(self, name):
+    def map_of(self, name: str) -> FeatureMap:
         """Feature map that the op `name` produced."""
         if name not in self.lowered.maps:
             raise UserError(f"op {name!r}: expected a feature map inside DPU subgraph {self.job.name!r}")
         return self.lowered.maps[name]
 
-    def new_map(self, op, region=None):
+    def new_map(self, op: Op, region: str | None = None) -> FeatureMap:
         feature_map = FeatureMap(op.name, _hwc(op.tensor.shape))
         if region:
             feature_map.region = region
@@ -108,21 +109,21 @@ class _Reader:
 
     # parameters
 
-    def place(self, data):
+    def place(self, data: bytes) -> int:
         """Bytes into the next slot of REG_0; returns their address."""
         address = len(self.blob)
         self.blob += data
         self.blob += bytes(align(len(self.blob), SLOT) - len(self.blob))
         return address
 
-    def constant(self, name):
+    def constant(self, name: str) -> int:
         """Address in REG_0 of a const-fix op's data."""
         if name not in self.lowered.slots:
             data = np.ascontiguousarray(self.constants[name], np.int8)
             self.lowered.slots[name] = self.place(data.tobytes())
         return self.lowered.slots[name]
 
-    def bias(self, op, channels):
+    def bias(self, op: Op, channels: int) -> int:
         """Address of an op's bias, of zeros when it has none."""
         if "bias" in op.inputs:
             return self.constant(op.inputs["bias"][0])
@@ -132,10 +133,10 @@ class _Reader:
 
     # ops
 
-    def upload(self, op):
+    def upload(self, op: Op) -> None:
         self.job.inputs.append(self.new_map(op, INPUT))
 
-    def download(self, op):
+    def download(self, op: Op) -> None:
         feature_map = self.job.source(self.map_of(op.input_names[0]))
         if feature_map.region == INPUT:
             raise UserError(f"op {op.name!r}: downloads an input, there is nothing to compute")
@@ -143,10 +144,10 @@ class _Reader:
         if feature_map not in self.job.outputs:
             self.job.outputs.append(feature_map)
 
-    def nothing(self, op):
+    def nothing(self, op: Op) -> None:
         pass
 
-    def reshape(self, op):
+    def reshape(self, op: Op) -> None:
         """No code: the bytes in DDR, where a map lies without gaps, are read as another map."""
         read = self.map_of(op.input_names[0])
         readers = {reader.type for reader in self.graph.consumers(op.name)}
@@ -158,10 +159,10 @@ class _Reader:
         self.job.views.append((view, source))
         self.lowered.maps[op.name] = view
 
-    def conv(self, op):
+    def conv(self, op: Op) -> None:
         self._weighted(op, "conv")
 
-    def depthwise(self, op):
+    def depthwise(self, op: Op) -> None:
         self._weighted(op, "depthwise")
 
     def _weighted(self, op, kind):
@@ -226,7 +227,7 @@ class _Reader:
         kernel, stride = (geometry["kernel"][0], 1), (geometry["stride"][0], 1)
         return view, {"kernel": kernel, "stride": stride, "pad": (geometry["pad"][0], 0)}
 
-    def pool(self, op):
+    def pool(self, op: Op) -> None:
         (source,) = op.inputs["input"]
         kind = {"MAX": "max_pool", "AVG": "avg_pool"}.get(op.attr("type"))
         if kind is None:
@@ -250,7 +251,7 @@ class _Reader:
             )
         )
 
-    def hard_sigmoid(self, op):
+    def hard_sigmoid(self, op: Op) -> None:
         (source,) = op.inputs["input"]
         shift_bias, shift_cut = op.attr("hsigmoid_in"), op.attr("shift_hsigmoid")
         self._limits(op, "hsigmoid_in", shift_bias, 0, 15)
@@ -266,7 +267,7 @@ class _Reader:
             )
         )
 
-    def add(self, op):
+    def add(self, op: Op) -> None:
         if op.attr("type") != "ADD":
             raise UserError(f"op {op.name!r}: eltwise type {op.attr('type')!r} is not supported, only ADD")
         sources = op.inputs["input"]
@@ -293,7 +294,7 @@ class _Reader:
             )
         )
 
-    def concat(self, op):
+    def concat(self, op: Op) -> None:
         if op.attr("axis") not in (3, -1):
             raise UserError(
                 f"op {op.name!r}: concat on axis {op.attr('axis')}; the DPU joins channels (axis 3)"

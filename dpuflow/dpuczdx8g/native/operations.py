@@ -4,9 +4,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dpuflow.dpuczdx8g.isa.machine import Machine
 from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
 
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
+
+Shape = tuple[int, int, int]
+"""(height, width, channels)."""
+Span = tuple[int, int]
+"""[start, end)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class FeatureMap:
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: Shape
     region: str = WORKSPACE
     address: int = 0
     strides: tuple[int, int] | None = None
@@ -65,21 +71,21 @@ class FeatureMap:
     spilled: bool = False
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     @property
-    def row_bytes(self):
+    def row_bytes(self) -> int:
         """Bytes from one row to the next."""
         return self.strides[0] if self.strides else self.shape[1] * self.shape[2]
 
     @property
-    def pixel_bytes(self):
+    def pixel_bytes(self) -> int:
         """Bytes from one pixel of a row to the next."""
         return self.strides[1] if self.strides else self.shape[2]
 
-    def overlapping(self, kernel_w, stride_w, left, width):
+    def overlapping(self, kernel_w: int, stride_w: int, left: int, width: int) -> "FeatureMap":
         """A view of `width` pixels, windows of `kernel_w` pixels, all their channels together.
 
         Channel augmentation (docs/reference/instruction-set.md): a kernel of one column on this view is one
@@ -91,16 +97,16 @@ class FeatureMap:
         name, shift = f"{self.name} by {kernel_w} columns", left * self.pixel_bytes
         return FeatureMap(name, shape, self.region, self.address, strides, shift)
 
-    def reshaped(self, name, shape):
+    def reshaped(self, name: str, shape: Shape) -> "FeatureMap":
         """The same bytes as a map of another shape; only what lies in DDR can be read so."""
         return FeatureMap(name, shape, self.region, self.address)
 
-    def channels(self, first, count):
+    def channels(self, first: int, count: int) -> "FeatureMap":
         """A view of `count` channels from `first` on; only of what lies in DDR."""
         shape, strides = (*self.shape[:2], count), (self.row_bytes, self.pixel_bytes)
         return FeatureMap(self.name, shape, self.region, self.address + first, strides, self.shift)
 
-    def load_padding(self, machine, column, columns):
+    def load_padding(self, machine: Machine, column: int, columns: int) -> dict[str, int]:
         """Fields pad_start, pad_end and pad_idx of a LOAD of `columns` pixels from `column` on.
 
         Zero, zero and one where all bytes are of the row. Rule: docs/reference/instruction-set.md; that
@@ -158,19 +164,23 @@ class Operation:
     first_channel: int = 0
     weight_channels: int = 0
 
-    def channels(self, first, count):
+    def channels(self, first: int, count: int) -> "Operation":
         """The operation on channels [first, first + count) alone, input and output in DDR.
 
         For operations whose channels do not mix.
         """
-        maps = {"inputs": [m.channels(first, count) for m in self.inputs]}
-        maps["output"] = self.output.channels(first, count)
-        parameters = {"weights": self.weights + first, "bias": self.bias + first}
-        block = {"first_channel": first, "weight_channels": self.output.shape[2]}
-        return replace(self, **maps, **parameters, **block)
+        return replace(
+            self,
+            inputs=[m.channels(first, count) for m in self.inputs],
+            output=self.output.channels(first, count),
+            weights=self.weights + first,
+            bias=self.bias + first,
+            first_channel=first,
+            weight_channels=self.output.shape[2],
+        )
 
     @property
-    def windowed(self):
+    def windowed(self) -> bool:
         """Reads through a sliding window (all but add and concat)."""
         return KINDS[self.kind].windowed
 
@@ -180,9 +190,9 @@ class Piece:
     """What one computing instruction writes: [start, end) rows, columns, channel groups of an output."""
 
     op: str
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    groups: tuple[int, int]
+    rows: Span
+    columns: Span
+    groups: Span
 
 
 @dataclass
@@ -209,14 +219,14 @@ class Job:
     views: list[tuple[FeatureMap, FeatureMap]] = field(default_factory=list)
     pieces: dict[int, Piece] = field(default_factory=dict)
 
-    def views_of(self, feature_map):
+    def views_of(self, feature_map: FeatureMap) -> list[FeatureMap]:
         """Views of its bytes."""
         return [view for view, source in self.views if source is feature_map]
 
-    def source(self, feature_map):
+    def source(self, feature_map: FeatureMap) -> FeatureMap:
         """The map whose bytes a view shows; any other map itself."""
         return next((source for view, source in self.views if view is feature_map), feature_map)
 
-    def consumers(self, feature_map):
+    def consumers(self, feature_map: FeatureMap) -> list[Operation]:
         """Operations that read it."""
         return [op for op in self.operations if any(m is feature_map for m in op.inputs)]

@@ -6,11 +6,15 @@ that its sums reach both ends of its range and its halves, which no image may do
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from dpuflow.dpuczdx8g.native import branches
-from dpuflow.network import WEIGHTED
+from dpuflow.dpuczdx8g.native.operations import Shape
+from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork
+from dpuflow.xir.graph import Graph, Op
 
 MAP_KINDS = (
     *("noise", "quiet noise", "extremes", "small values", "all -128", "all 127"),
@@ -30,13 +34,18 @@ TRIES = 1024
 """Maps tried at most for a half in a layer of few outputs."""
 TRIED_SUMS = 2e8
 
+Reader = tuple[Layer, tuple[int, int], tuple[int, int], tuple[int, int, int, int], np.ndarray | None]
+"""A layer that reads a map, its kernel and stride (w, h), pad (l, r, t, b) and OHWI weights, if it has."""
 
-def noise(random, shape, least=-128, greatest=127):
+
+def noise(
+    random: np.random.Generator, shape: tuple[int, ...], least: int = -128, greatest: int = 127
+) -> np.ndarray:
     """int8 array of equally likely values [least, greatest]."""
     return random.integers(least, greatest + 1, shape, np.int8)
 
 
-def made_images(random, shape):
+def made_images(random: np.random.Generator, shape: Shape) -> np.ndarray:
     """int8 (len(MADE_IMAGES), *shape)."""
     height, width, channels = shape
     blocks = noise(random, (math.ceil(height / 4), math.ceil(width / 4), channels))
@@ -52,7 +61,9 @@ def made_images(random, shape):
     )
 
 
-def candidates(work, calibration, shape, random):
+def candidates(
+    work: float, calibration: np.ndarray | None, shape: Shape, random: np.random.Generator
+) -> tuple[np.ndarray, int]:
     """(images int8 (N, *shape), how many of them are from the calibration: the first ones).
 
     work : multiplications and values per image, which bounds their number.
@@ -67,20 +78,21 @@ def candidates(work, calibration, shape, random):
     return np.concatenate([taken, made]), len(taken)
 
 
-def choose(maps, from_calibration):
+def choose(maps: Mapping[str, np.ndarray], from_calibration: int) -> list[int]:
     """Indices of the images that together reach every (map, extreme) that one of them reaches.
 
     maps : op name -> int8 (N, ...) over all candidates; from_calibration : the first so many are.
     At least FEWEST where there are as many, half of them from the calibration.
     """
     count = len(next(iter(maps.values())))
-    reaches = [set() for _ in range(count)]
+    reaches: list[set[tuple[str, int]]] = [set() for _ in range(count)]
     for name, array in maps.items():
         flat = array.reshape(count, -1)
         for value in (-128, 0, 96, 127):
             for image in np.flatnonzero((flat == value).any(axis=1)):
                 reaches[image].add((name, value))
-    chosen, seen = [], set()
+    chosen: list[int] = []
+    seen: set[tuple[str, int]] = set()
     while len(chosen) < IMAGES:
         best = max(range(count), key=lambda i: len(reaches[i] - seen))
         if not reaches[best] - seen:
@@ -94,7 +106,9 @@ def choose(maps, from_calibration):
     return sorted(chosen + rest[: max(0, FEWEST - len(chosen))])
 
 
-def layer_maps(quantized, shape, readers, random):
+def layer_maps(
+    quantized: QuantizedNetwork, shape: Shape, readers: Sequence[Reader], random: np.random.Generator
+) -> np.ndarray:
     """Maps (len(MAP_KINDS), *shape) int8 for the layers that read them.
 
     readers : (layer, kernel (w, h), stride (w, h), pad (l, r, t, b), OHWI weights) of each
@@ -112,12 +126,12 @@ def layer_maps(quantized, shape, readers, random):
             noise(random, shape),
         ]
     )
-    for number, (layer, *window, weights) in enumerate(readers):
+    for number, (layer, kernel, stride, pad, weights) in enumerate(readers):
         if weights is None:
-            _averages(maps[1], branches.average_halves(quantized, layer), *window)
+            _averages(maps[1], branches.average_halves(quantized, layer), kernel, stride, pad)
             continue
         for image, sign in ((6, 1), (7, -1)):
-            _aligned(maps[image], *window, weights, sign, number, len(readers))
+            _aligned(maps[image], kernel, stride, pad, weights, sign, number, len(readers))
         found = _with_half(quantized, layer, shape, random)
         if found is not None:
             maps[number % 2] = found
@@ -180,21 +194,24 @@ def _with_half(quantized, layer, shape, random):
     return maps[hits.argmax()] if hits.any() else None
 
 
-def readers_of(graph, quantized, consumers, shape):
+def readers_of(
+    graph: Graph, quantized: QuantizedNetwork, consumers: Iterable[Op], shape: Shape
+) -> list[Reader]:
     """`readers` of `layer_maps` among the ops that read a map of `shape`, or its bytes as another one."""
-    found = []
+    found: list[Reader] = []
     for op in consumers:
         layer = quantized.network[op.name]
         if layer.op not in (*WEIGHTED, "avg_pool"):
             continue
-        window = [tuple(op.attr(name)) for name in ("kernel", "stride", "pad")]
+        window: Any = (tuple(op.attr(name)) for name in ("kernel", "stride", "pad"))
+        kernel, stride, pad = window
         if layer.op == "avg_pool":
-            found.append((layer, *window, None))
+            found.append((layer, kernel, stride, pad, None))
         elif layer.op == "dense":  # reads all of the map, whatever it takes it for
-            kernel, weights = (shape[1], shape[0]), quantized.weights[op.name][0].reshape(-1, *shape)
-            found.append((layer, kernel, (1, 1), (0, 0, 0, 0), weights))
+            weights = quantized.weights[op.name][0].reshape(-1, *shape)
+            found.append((layer, (shape[1], shape[0]), (1, 1), (0, 0, 0, 0), weights))
         else:
             # a depthwise layer's [1, KH, KW, C] serves all channels with one window
             weights = quantized.weights[op.name][0].reshape(graph.op(op.inputs["weights"][0]).tensor.shape)
-            found.append((layer, *window, weights))
+            found.append((layer, kernel, stride, pad, weights))
     return found

@@ -1,7 +1,10 @@
 """One compilation with machine code, verified before anybody gets to see it."""
 
+import numpy as np
+
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import is_exact_add
+from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
 from dpuflow.dpuczdx8g.isa.machine import machine_for
@@ -10,10 +13,13 @@ from dpuflow.dpuczdx8g.native import limits
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
 from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
 from dpuflow.emulator import Emulator
+from dpuflow.network import QuantizedNetwork
 from dpuflow.network.dilation import without_dilation
 
 
-def compile_native(quantized, target, on_cpu="error", calibration=None):
+def compile_native(
+    quantized: QuantizedNetwork, target: Target, on_cpu: str = "error", calibration: np.ndarray | None = None
+) -> Compiled:
     """Check, lower and compile a QuantizedNetwork to machine code for a DPUCZDX8G Target.
 
     The code is checked (addresses, banks, dependencies) and run on the instruction

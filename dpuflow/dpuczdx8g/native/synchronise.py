@@ -7,10 +7,15 @@ Since what is known to be finished only grows along an engine's queue, the token
 two engines never cross, and the k-th one taken is the k-th one given.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
+from dpuflow.dpuczdx8g.isa.machine import Machine
 from dpuflow.dpuczdx8g.isa.ordering import NEVER, Conflicts
+from dpuflow.dpuczdx8g.isa.plan import Region
 from dpuflow.dpuczdx8g.isa.planning import plan
 
 LAG = 16
@@ -22,19 +27,20 @@ two engines overlap by half of what the banks allow.
 """
 
 
-def synchronise(instructions, machine, regions):
+def synchronise(instructions: Sequence[Instruction], machine: Machine, regions: Mapping[str, Region]) -> None:
     """Set dpdon and dpdby of every instruction in place."""
     steps, _ = plan(instructions, machine, regions)
     conflicts = Conflicts(machine, regions)
     last_end = np.full((len(ENGINES), len(ENGINES)), NEVER)
     ends = np.full((len(steps), len(ENGINES)), NEVER)
-    positions, queues = np.zeros(len(steps), int), [[] for _ in ENGINES]
+    positions = np.zeros(len(steps), int)
+    queues: list[list[int]] = [[] for _ in ENGINES]
     for step in steps:
         instruction = step.instruction
         engine = instruction.engine
         instruction.dpdon = instruction.dpdby = 1 << engine
         known = last_end[engine].copy()
-        needed = {}
+        needed: dict[int, int] = {}
         for earlier in conflicts.step(step):
             producer = steps[earlier].instruction.engine
             if earlier > needed.get(producer, -1):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.addressing import PASSES
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.native.operations import KINDS
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.native.operations import KINDS, FeatureMap, Operation, Span
 from dpuflow.dpuczdx8g.native.placement import ceil_div
 from dpuflow.dpuczdx8g.native.writer import LENGTH
 
@@ -27,12 +27,12 @@ class Tile:
     column_end: int
 
 
-def window_range(start, end, stride, kernel, pad, size):
+def window_range(start: int, end: int, stride: int, kernel: int, pad: int, size: int) -> Span:
     """Input positions [first, last + 1) inside the map that outputs [start, end) read."""
     return max(0, start * stride - pad), min(size, (end - 1) * stride - pad + kernel)
 
 
-def input_tile(op, tile):
+def input_tile(op: Operation, tile: Tile) -> tuple[int, int, int, int]:
     """(row, row_end, column, column_end) of the input that an output tile reads."""
     if not op.windowed:
         return tile.row, tile.row_end, tile.column, tile.column_end
@@ -42,7 +42,7 @@ def input_tile(op, tile):
     return *rows, *columns
 
 
-def sub_rows(op, machine):
+def sub_rows(op: Operation, machine: Machine) -> int:
     """Rows per bank in which `op` wants its input stored.
 
     The row stride, so that one instruction computes as many output rows as it can. More where a
@@ -64,18 +64,18 @@ def sub_rows(op, machine):
     return rows
 
 
-def map_size(machine, rows, columns, channels, sub):
+def map_size(machine: Machine, rows: int, columns: int, channels: int, sub: int) -> int:
     """Entries per bank that rows x columns x channels take in an image group."""
     return ceil_div(rows, sub * machine.pixels) * sub * columns * machine.groups(channels)
 
 
-def whole(op):
+def whole(op: Operation) -> Tile:
     """The tile that is the whole output."""
     height, width, _ = op.output.shape
     return Tile(0, height, 0, width)
 
 
-def fits_whole(machine, feature_map, sub, free=BANK_DEPTH):
+def fits_whole(machine: Machine, feature_map: FeatureMap, sub: int, free: int = BANK_DEPTH) -> bool:
     """Whether a whole map can lie in one image group, `sub` rows per bank."""
     height, width, channels = feature_map.shape
     columns_fit = width <= LENGTH and width * machine.groups(channels) <= ROW_ENTRIES
@@ -86,7 +86,7 @@ class TooLargeError(UserError):
     """Not even one output pixel of an operation fits the image banks."""
 
 
-def channel_slices(op, machine):
+def channel_slices(op: Operation, machine: Machine) -> list[Operation]:
     """The operation in as few slices of its channels as have tiles that fit, [op] if it fits whole.
 
     For the operations whose channels do not mix: pooling, depthwise convolution.
@@ -103,7 +103,9 @@ def channel_slices(op, machine):
     return [op]
 
 
-def tiles(op, machine, input_free, output_free, output_sub):
+def tiles(
+    op: Operation, machine: Machine, input_free: int | None, output_free: int | None, output_sub: int
+) -> list[Tile]:
     """List of Tile, row by row.
 
     Parameters

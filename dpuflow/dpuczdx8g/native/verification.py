@@ -7,11 +7,20 @@ works on inputs that take it to its limits, whatever the layers before it can gi
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from dpuflow.base.numerics import input_table
+from dpuflow.dpuczdx8g.isa.engines import Memory
+from dpuflow.dpuczdx8g.isa.plan import Step
+from dpuflow.dpuczdx8g.isa.program import Port
+from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.native import branches, probes
+from dpuflow.dpuczdx8g.native.compile import CompiledSubgraph
+from dpuflow.emulator import Emulator
+from dpuflow.network import QuantizedNetwork
 
 SEED = 0
 
@@ -20,7 +29,13 @@ class DisagreementError(RuntimeError):
     """Machine code that computes something else than the emulator: a defect of the compiler."""
 
 
-def verify(quantized, reference, simulators, programs, calibration=None):
+def verify(
+    quantized: QuantizedNetwork,
+    reference: Emulator,
+    simulators: Mapping[str, Simulator],
+    programs: Sequence[CompiledSubgraph],
+    calibration: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Compare machine code with the emulator; DisagreementError names the first layer that differs.
 
     Parameters
@@ -38,7 +53,7 @@ def verify(quantized, reference, simulators, programs, calibration=None):
     random = np.random.default_rng(SEED)
     images, taken = _images(quantized, reference, programs, calibration, random)
     maps = reference.run(images, dump=True)
-    layers, values, inputs = {}, 0, {}
+    layers, values = {}, 0
     for program in programs:
         simulator = simulators[program.name]
         watch = _Watch(program, maps)
@@ -49,7 +64,6 @@ def verify(quantized, reference, simulators, programs, calibration=None):
         watch = _Watch(program, made.expected, made.inputs)
         outputs = simulator.run(made.ports, interleave=SEED, watch=watch)
         watch.finish(simulator.program.outputs, outputs)
-        inputs |= made.given
         values += watch.values
         for op in made.ops:
             given = [maps[name] for name in op.inputs["input"]], made.given[op.name]
@@ -125,7 +139,12 @@ class _Watch:
     expected : op name -> int8 (N, H, W, C); replaced : the same, what is put in its place, or None.
     """
 
-    def __init__(self, program, expected, replaced=None):
+    def __init__(
+        self,
+        program: CompiledSubgraph,
+        expected: Mapping[str, np.ndarray],
+        replaced: Mapping[str, np.ndarray] | None = None,
+    ):
         self.job = program.lowered.job
         self.order = [operation.name for operation in self.job.operations]
         self.maps = {name: program.lowered.maps[name] for name in self.order}
@@ -135,18 +154,18 @@ class _Watch:
             self.final = {name: self._hwc(name, replaced[name]) for name in self.order}
         self.replace = replaced is not None
         self.seen = {name: np.zeros(self.maps[name].shape, bool) for name in self.order}
-        self.wrong = Counter()
-        self.first = {}
+        self.wrong: Counter[str] = Counter()
+        self.first: dict[str, tuple[int, int]] = {}
 
     def _hwc(self, name, array):
         return np.asarray(array, np.int8).reshape(len(array), *self.maps[name].shape)
 
     @property
-    def values(self):
+    def values(self) -> int:
         """How many values of maps there are."""
         return sum(array.size for array in self.seen.values())
 
-    def __call__(self, step, memory, first):
+    def __call__(self, step: Step, memory: Memory, first: int) -> None:
         piece = self.job.pieces.get(step.index)
         if piece is not None:
             self._piece(piece, step, memory, first)
@@ -181,7 +200,7 @@ class _Watch:
             place = np.argwhere(differ)[0]
             self.first.setdefault(name, (found[tuple(place)], expected[tuple(place)]))
 
-    def finish(self, ports, outputs):
+    def finish(self, ports: Sequence[Port], outputs: Sequence[np.ndarray]) -> None:
         """DisagreementError at the first layer in order that differs or was not seen whole."""
         for name in self.order:
             if self.wrong[name]:

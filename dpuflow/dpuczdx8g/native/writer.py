@@ -4,11 +4,13 @@ Field rules: docs/reference/instruction-set.md. Everything here is arithmetic on
 goes where and in which order is the generator's business.
 """
 
+from collections.abc import Sequence
+
 from dpuflow.dpuczdx8g.isa.addressing import PASSES
-from dpuflow.dpuczdx8g.isa.code import make
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
-from dpuflow.dpuczdx8g.native.operations import KINDS, Piece
-from dpuflow.dpuczdx8g.native.placement import ceil_div
+from dpuflow.dpuczdx8g.isa.code import Instruction, make
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.native.operations import KINDS, FeatureMap, Operation, Piece, Span
+from dpuflow.dpuczdx8g.native.placement import Placement, ceil_div
 
 ACTIVATIONS = {"NONE": 0, "RELU": 1, "LEAKYRELU": 3, "RELU6": 4}
 LENGTH = 1024
@@ -17,7 +19,7 @@ VALID_MAX = 15
 """Greatest pad_bottom and pad_right of CONV; a kernel has at most one row (column) more."""
 
 
-def right_shift_code(shift, coded_right):
+def right_shift_code(shift: int, coded_right: int) -> int:
     """ALU and ELEW code of a shift to the right (to the left when negative)."""
     return coded_right + shift if shift > 0 else -shift
 
@@ -28,13 +30,13 @@ class Writer:
     `pieces` tells what each computing instruction computes (`Job.pieces`).
     """
 
-    def __init__(self, machine):
+    def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.instructions = []
-        self.pieces = {}
-        self._state = {}
+        self.instructions: list[Instruction] = []
+        self.pieces: dict[int, Piece] = {}
+        self._state: dict[str, dict[str, int]] = {}
 
-    def add(self, name, **fields):
+    def add(self, name: str, **fields: int) -> None:
         """Append one instruction."""
         self.instructions.append(make(name, **fields))
 
@@ -51,7 +53,7 @@ class Writer:
 
     # DDR
 
-    def load_row(self, feature_map, placement, row):
+    def load_row(self, feature_map: FeatureMap, placement: Placement, row: int) -> None:
         """DDR -> one row of a placement."""
         bank, address = placement.address(row, placement.column)
         start = row * feature_map.row_bytes + placement.column * feature_map.pixel_bytes - feature_map.shift
@@ -68,7 +70,9 @@ class Writer:
             **feature_map.load_padding(self.machine, placement.column, placement.columns),
         )
 
-    def save_row(self, placement, row, target, channels, channel=0):
+    def save_row(
+        self, placement: Placement, row: int, target: FeatureMap, channels: int, channel: int = 0
+    ) -> None:
         """One row of a placement -> channels `channel`... of `target` in DDR."""
         bank, address = placement.address(row, placement.column)
         start = row * target.row_bytes + placement.column * target.pixel_bytes
@@ -84,7 +88,9 @@ class Writer:
             ddr_addr=target.address + start + channel,
         )
 
-    def load_parameters(self, bank, address, ddr, length, channels, jump_read=None):
+    def load_parameters(
+        self, bank: int, address: int, ddr: int, length: int, channels: int, jump_read: int | None = None
+    ) -> None:
         """REG_0 -> a weight or bias bank: `length` runs of `channels` bytes."""
         entries, jump = self.machine.groups(channels), jump_read or channels
         for first in range(0, length, LENGTH):
@@ -102,7 +108,17 @@ class Writer:
 
     # computing
 
-    def conv(self, op, source, target, rows, columns, group, weights, bias):
+    def conv(
+        self,
+        op: Operation,
+        source: Placement,
+        target: Placement,
+        rows: Span,
+        columns: Span,
+        group: int,
+        weights: int,
+        bias: int,
+    ) -> None:
         """One CONV: output channel group `group` of output rows and columns [start, end)."""
         count, length = rows[1] - rows[0], columns[1] - columns[0]
         window, walk = self._window(op, source, rows, columns, count, 0)
@@ -140,7 +156,18 @@ class Writer:
             bank_addr_bias=bias % BANK_DEPTH,
         )
 
-    def alu(self, op, source, target, rows, columns, chunk, weights=0, bias=0, jump_weights=0):
+    def alu(
+        self,
+        op: Operation,
+        source: Placement,
+        target: Placement,
+        rows: Span,
+        columns: Span,
+        chunk: Span,
+        weights: int = 0,
+        bias: int = 0,
+        jump_weights: int = 0,
+    ) -> None:
         """One ALU: channel groups `chunk` = [start, end) of output rows and columns [start, end)."""
         count, length = rows[1] - rows[0], columns[1] - columns[0]
         window, walk = self._window(op, source, rows, columns, count, chunk[0])
@@ -185,7 +212,9 @@ class Writer:
             bank_addr_bias=bias % BANK_DEPTH,
         )
 
-    def elementwise(self, op, sources, target, rows, columns):
+    def elementwise(
+        self, op: Operation, sources: Sequence[Placement], target: Placement, rows: Span, columns: Span
+    ) -> None:
         """ELEWINITs and the ELEW that adds rows and columns [start, end) of all sources."""
         for number, (source, shift_read) in enumerate(zip(sources, op.shift_read, strict=True)):
             bank, address = source.address(rows[0], columns[0])
@@ -264,12 +293,12 @@ def _end_of_line(target, bank, rows):
     return target.row_entries if target.sub_rows > 1 or wraps else 1
 
 
-def region_number(region):
+def region_number(region: str) -> int:
     """ "REG_2" -> 2."""
     return int(region.removeprefix("REG_"))
 
 
-def band_rows(op, source, row, row_end, limit):
+def band_rows(op: Operation, source: Placement, row: int, row_end: int, limit: int) -> int:
     """How many output rows from `row` on one instruction can compute, at most `limit`.
 
     0 when even one row needs more passes over the banks than an instruction has.
