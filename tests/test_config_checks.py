@@ -94,6 +94,30 @@ def test_an_impossible_entry_is_named_by_its_key(config, schema, section, entry,
     assert message in refused(config, schema)
 
 
+@pytest.mark.fault("configuration", "value of another kind ({id})", "message")
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "runs",
+            {"dataset": "x"},
+            "is not of type 'array'; write a list: [a, b], or a line that",
+        ),
+        (
+            "models",
+            {"m": "x"},
+            "'x' is not of type 'object'; write keys with values: {key: value}",
+        ),
+        ("models", {"my-net": {"keras_h5": "x"}}, "'my-net' is no name; write letters, digits and _: my_net"),
+        ("models", None, "models: None is not of type 'object'; nothing stands behind the colon"),
+    ],
+    ids=["mapping for a list", "text for a mapping", "name with a dash", "nothing"],
+)
+def test_a_value_of_another_kind_says_what_to_write(config, schema, key, value, message):
+    config[key] = value
+    assert message in refused(config, schema)
+
+
 @pytest.mark.fault("configuration", "runner {id} for a model without machine code", "message")
 @pytest.mark.parametrize("runner", [{"kind": "isa_simulator"}, {"kind": "ssh", "boards": [{"host": "b"}]}])
 def test_a_runner_that_needs_machine_code_is_refused_for_a_target_without(config, schema, runner):

@@ -6,6 +6,7 @@ the run list into single runs; `Settings` answers what a rule's params ask.
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -155,10 +156,17 @@ def _explain(error):
         valid = [str(value) for value in error.validator_value]
         hint = "".join(f"; did you mean {name}?" for name in nearest(error.instance, valid))
         yield f"{where}: {error.instance!r} is not one of {', '.join(valid)}{hint}"
+    elif error.validator == "pattern" and error.validator_value.endswith("[A-Za-z0-9_]*$"):
+        yield f"{where}: {error.instance!r} is no name; write letters, digits and _: {_name(error)}"
     elif error.validator == "type":
         yield f"{where}: {_shortened(error.message)}{wrong_type(error.instance, error.validator_value)}"
     else:
         yield f"{where}: {_shortened(error.message)}"
+
+
+def _name(error):
+    """The nearest name to one that has other characters."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", error.instance).lstrip("_") or "mine"
 
 
 def _meant(error):

@@ -54,4 +54,8 @@ def wrong_type(value, wanted):
         return "; write a number without quotes" if value.strip() else "; write a number"
     if value is None:
         return "; nothing stands behind the colon"
+    if "array" in wanted:
+        return "; write a list: [a, b], or a line that begins with - for each"
+    if "object" in wanted:
+        return "; write keys with values: {key: value}, or a line for each, indented"
     return ""
