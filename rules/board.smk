@@ -1,9 +1,5 @@
 # {model}.xmodel -> predictions of the board, or of what stands in for it
 
-from dpuflow.board import application
-
-APPLICATION = [str(relative(f"board/{name}")) for name in application.FILES]
-
 
 rule run_emulator:
     message:
@@ -65,7 +61,6 @@ rule bundle:
     message:
         "Pack {wildcards.model}.xmodel, the test images and the application for {wildcards.target}."
     input:
-        application=APPLICATION,
         dataset=made.DATASET,
         xmodel=made.XMODEL,
     output:
@@ -92,7 +87,6 @@ rule run_virtual_board:
     message:
         "Run the board's application on the virtual board ({wildcards.model}, {wildcards.target})."
     input:
-        application=APPLICATION,
         bundle=rules.bundle.output.bundle,
         quantized=made.QUANTIZED_ACCURACY,
     output:
@@ -124,7 +118,6 @@ rule run_ssh:
     message:
         "Run {wildcards.model}.xmodel on a board of {wildcards.runner} over SSH ({wildcards.target})."
     input:
-        application=APPLICATION,
         bundle=rules.bundle.output.bundle,
         quantized=made.QUANTIZED_ACCURACY,
     output:

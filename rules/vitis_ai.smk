@@ -10,12 +10,11 @@ rule vitis_ai_bundle:
     input:
         dataset=made.DATASET,
         nodes=made.NODES,
-        programs=[program(name) for name in PROGRAMS],
     output:
         images=f"{BUNDLE}/calibration_images.npy",
         module=f"{BUNDLE}/calibration_input.py",
         arguments=f"{BUNDLE}/arguments.sh",
-        programs=[f"{BUNDLE}/{name}" for name in PROGRAMS],
+        programs=[f"{BUNDLE}/{name}" for name in programs.NAMES],
     log:
         made.log(made.QUANTIZED, "vitis_ai_bundle"),
     wildcard_constraints:

@@ -3,19 +3,10 @@
 import json
 import shlex
 
-from dpuflow.vitis_ai import releases
+from dpuflow.vitis_ai import programs, releases
 from dpuflow.vitis_ai.shell_words import option_words
 
 BUNDLE = f"results/{made.QUANTIZED}/vitis_ai"
-
-
-PROGRAMS = ("quantize_keras.py", "predict_frozen.py", "predict_keras.py")
-
-
-def program(name):
-    """A program that runs inside a container. It is copied to the results, which every container sees."""
-    path = f"vitis_ai/{name}"
-    return path if Path.cwd() == ROOT else str(ROOT / path)
 
 
 def quantizer_image(w):

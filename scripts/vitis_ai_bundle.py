@@ -1,10 +1,9 @@
 """What a vendor's quantizer is handed: calibration images, their input function, arguments, programs."""
 
-from pathlib import Path
-
 from dpuflow.base.files import read_json, write_bytes
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.quantize.calibration_images import refuse_test_images
+from dpuflow.vitis_ai import programs
 from dpuflow.vitis_ai.bundle import DEFAULT_BATCH, chosen_images, write_bundle
 from dpuflow.workflow.scripting import log, run
 
@@ -22,8 +21,8 @@ def main(snakemake):
         read_json(snakemake.input.nodes),
         snakemake.params.input_scaling,
     )
-    for source, copy in zip(snakemake.input.programs, snakemake.output.programs, strict=True):
-        write_bytes(copy, Path(source).read_bytes())
+    for name, copy in zip(programs.NAMES, snakemake.output.programs, strict=True):
+        write_bytes(copy, (programs.FOLDER / name).read_bytes())
     log.info("%d calibration images", len(images))
 
 

@@ -18,10 +18,13 @@ def tree(tmp_path):
         "dpuflow/sub/unused.yaml": "",
         "dpuflow/sub/page.j2": '{% extends "base.j2" %}',
         "dpuflow/pages/base.j2": "",
-        "dpuflow/late.py": "AGENT, TOOLS, PAGE = 'agent.py', 'bin', 'page.j2'\n",
+        "dpuflow/late.py": "AGENT, TOOLS, PAGE, FAR = 'agent.py', 'bin', 'page.j2', 'far/away/programs'\n",
         "dpuflow/agent.py": "",
         "dpuflow/bin/tool": "exec python -m dpuflow.sub.tool\n",
         "dpuflow/sub/tool.py": "",
+        "dpuflow/far/away/programs/one.py": "",
+        "dpuflow/far/away/programs/two.py": "",
+        "dpuflow/far/away/unused.py": "",
         "scripts/s.py": "from dpuflow.a import x\n",
     }
     for name, text in files.items():
@@ -37,6 +40,8 @@ def test_closure_follows_imports_also_inside_functions_and_takes_what_is_named(t
         "dpuflow/a.py",
         "dpuflow/agent.py",
         "dpuflow/bin/tool",
+        "dpuflow/far/away/programs/one.py",
+        "dpuflow/far/away/programs/two.py",
         "dpuflow/late.py",
         "dpuflow/pages/base.j2",
         "dpuflow/sub/__init__.py",

@@ -18,8 +18,6 @@ PARTS = (
     "envs",
     "report",
     "profiles",
-    "board",
-    "vitis_ai",
 )
 TINY = {
     "datasets": {

@@ -1,13 +1,11 @@
 """The board application as seen from this side: its files, its options, its dump."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / "board"
+FOLDER = Path(__file__).resolve().parents[1] / "foreign/board"
 FILES = (
     "answers.py",
     "app.py",
@@ -21,15 +19,6 @@ FILES = (
     "pixels.py",
 )
 OPTIONS = ("threads", "batch", "limit", "warmup", "runs", "dump", "mode")
-
-
-def module(name):
-    """A module of the application, imported from its folder: "cpu_ops"."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
 
 
 def arguments(options):

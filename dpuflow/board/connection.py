@@ -19,7 +19,7 @@ from dpuflow.base.files import sha256
 
 log = logging.getLogger("dpuflow")
 
-AGENT = Path(__file__).with_name("agent.py")
+AGENT = Path(__file__).resolve().parents[1] / "foreign/agent.py"
 
 PERMANENT = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key is not the one in known_hosts. If the board was "

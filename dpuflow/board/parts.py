@@ -2,8 +2,8 @@
 
 The DPU's subgraphs are run by the board's runtime from the xmodel. The CPU's are described here, op by
 op, with everything settled that can be (shifts, clamps, output sizes, lookup tables), so that the
-application (`board/cpu_ops.py`) needs neither XIR's attributes nor constants through the board's `xir`:
-weights go into the bundle as arrays. What an op means is said by the emulator's tables alone
+application (`foreign/board/cpu_ops.py`) needs neither XIR's attributes nor constants through the board's
+`xir`: weights go into the bundle as arrays. What an op means is said by the emulator's tables alone
 (`emulator.operations`, `emulator.plan`).
 """
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
-from dpuflow.board import application
 from dpuflow.emulator import oracle, plan
 from dpuflow.emulator.attributes import fix_point, inner_axis
 from dpuflow.emulator.float_ops import output_size
@@ -30,11 +29,6 @@ from dpuflow.xir.parameters import constants as graph_constants
 
 BEHIND_THE_OUTPUT = ("softmax", "fix2float", "reshape", "flatten", "squeeze", "identity")
 """Ops that may follow the int8 outputs: none changes which output is the largest."""
-
-
-def cpu_operators():
-    """The application's table of CPU operators: {XIR type: maker} of `board/cpu_ops.py`."""
-    return application.module("cpu_ops").OPERATORS
 
 
 class Parameters:
@@ -75,7 +69,7 @@ def describe_parts(emulator, wanted=()):
 
 def require_known(graph, source):
     """UserError that names the ops of CPU subgraphs which the application cannot run."""
-    known = {*(DESCRIPTIONS.keys() & cpu_operators().keys()), *plan.SOURCES, *CONSTANT_TYPES}
+    known = {*DESCRIPTIONS, *plan.SOURCES, *CONSTANT_TYPES}
     left_over = [name for part in graph.subgraphs() if part.device != "DPU" for name in part.op_names]
     unknown = [graph.op(name) for name in left_over if graph.op(name).type not in known]
     if unknown:
@@ -83,7 +77,7 @@ def require_known(graph, source):
         raise UserError(
             f"{source}: {names} left to the CPU, which the board's application cannot run; without it every "
             "answer would be wrong. Replace the layer in the network, or compile a network that ends before "
-            f"it. The application knows {', '.join(sorted(cpu_operators()))}"
+            f"it. The application knows {', '.join(sorted(DESCRIPTIONS))}"
         )
 
 
@@ -331,7 +325,9 @@ DESCRIPTIONS = {
     "relu6": lambda op, graph, constants: {"limit": 6},
     "mul": _mul,
 }
-"""Type of an op -> function(op, graph, constants) -> its description for `board/cpu_ops.py`."""
+"""Type of an op -> function(op, graph, constants) -> its description for `foreign/board/cpu_ops.py`.
+
+The application's table of operators has these types and no others (a test holds it)."""
 
 
 # ---- the network's ends

@@ -1,4 +1,4 @@
 """The vendor's toolchain (Vitis AI): releases, calibration bundle, logs and reports.
 
-What runs inside the vendor's containers is not here but in the top-level folder `vitis_ai/`.
+What runs inside the vendor's containers is not here but in `dpuflow/foreign/vitis_ai/`.
 """

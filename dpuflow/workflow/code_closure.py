@@ -24,7 +24,8 @@ _IMPORT = re.compile(
 a second at each start of Snakemake."""
 _RUN = re.compile(rf"-m ({PACKAGE}[\w.]*)")
 """A module that a program of the shell starts."""
-_NAMED = re.compile(r"""["']([\w.-]+)["']""")
+_NAMED = re.compile(r"""["'](?:([\w./-]+)/)?([\w.-]+)["']""")
+"""A file or folder, alone or by its path."""
 DATA_SUFFIXES = {".yaml", ".j2", ".css", ".js", ".c"}
 """Files of the package that are no modules: templates, tables, sources."""
 
@@ -35,7 +36,8 @@ def source_files(script, root):
     Imports inside functions count, and each package above a module with its `__init__`;
     a name imported from a package counts as the module it is. What a file names in
     quotes counts, too: a data file of the package by its file name, and a program or a
-    folder of programs beside it (what is sent to a board or run by a child process).
+    folder of programs (what is sent to a board or run by a child process) beside it by
+    its name, elsewhere by its path from the package's folder ("foreign/board").
     """
     root = str(root)
     found, queue = set(), [str(script)]
@@ -74,8 +76,10 @@ def _needs(path, root):
     found = {file for module in modules for file in _files_of(module, package)}
     if path in package.files:
         folder = path.rpartition("/")[0]
-        for name in set(_NAMED.findall(text)):
-            found |= package.data.get(name, set()) | package.programs.get((folder, name), set())
+        for above, name in set(_NAMED.findall(text)):
+            place = f"{PACKAGE}/{above}" if above else folder
+            found |= package.programs.get((place, name), set())
+            found |= set() if above else package.data.get(name, set())
     return found
 
 
@@ -100,7 +104,7 @@ def _files_of(module, package):
 
 @dataclass(frozen=True)
 class _Package:
-    """The package's files: all; data by file name; programs beside a module by (folder, name)."""
+    """The package's files: all; data by file name; programs and folders of them by (folder above, name)."""
 
     files: set
     data: dict

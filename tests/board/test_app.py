@@ -10,43 +10,46 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from application_modules import module
 
 from dpuflow.accuracy.predictions import COLUMNS
 from dpuflow.base.numerics import input_table
 from dpuflow.board import application
+from dpuflow.board.connection import AGENT
 from dpuflow.virtual_board.run import environment
 
 
 @pytest.fixture(scope="module")
 def app():
-    """board/app.py as a module."""
-    return application.module("app")
+    """The application's app.py as a module."""
+    return module("app")
 
 
 @pytest.fixture(scope="module")
 def board_info():
-    return application.module("board_info")
+    return module("board_info")
 
 
 @pytest.mark.parametrize("fix_point", [-3, -1, 0, 1, 3, 5, 6, 7, 9])
 @pytest.mark.parametrize(("subtract", "divide"), [(0, 255), (128, 128), (0, 1), (127.5, 127.5), (33.3, 78.6)])
 def test_the_input_is_rounded_as_the_quantizer_does(subtract, divide, fix_point):
     assert np.array_equal(
-        application.module("pixels").input_table(subtract, divide, fix_point),
+        module("pixels").input_table(subtract, divide, fix_point),
         input_table(subtract, divide, fix_point),
     )
 
 
 def test_the_brightest_pixel_saturates_and_halves_go_up():
-    app = application.module("pixels")
+    app = module("pixels")
     assert app.input_table(0, 255, 7)[255] == 127  # 128 truncated to int8 would be -128
     table = app.input_table(128, 128, 6)  # (pixel - 128) / 2: every odd pixel is a half
     assert (table[125], table[127], table[129]) == (-1, 0, 1)
 
 
-def test_the_file_runs_on_old_python(repo):
+def test_the_files_run_on_old_python():
+    assert {path.name for path in application.FOLDER.glob("*.py")} == set(application.FILES)
     for name in application.FILES:
-        source = (repo / "board" / name).read_text()
+        source = (application.FOLDER / name).read_text()
         ast.parse(source, feature_version=(3, 6))
         imported = {
             alias.name.split(".")[0]
@@ -61,8 +64,8 @@ def test_the_file_runs_on_old_python(repo):
         assert "capture_output" not in source and "missing_ok" not in source  # younger than 3.6
 
 
-def test_the_agent_runs_on_old_python_alone(repo):
-    source = (repo / "dpuflow" / "board" / "agent.py").read_text()
+def test_the_agent_runs_on_old_python_alone():
+    source = AGENT.read_text()
     ast.parse(source, feature_version=(3, 6))
     assert "dpuflow" not in {
         n.names[0].name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import)
@@ -91,9 +94,9 @@ def test_the_answer_of_xdputil(board_info):
     assert board_info.parse_xdputil("no device") == ({}, [])
 
 
-def query(repo, folder, **variables):
+def query(folder, **variables):
     done = subprocess.run(
-        [sys.executable, str(repo / "board" / "app.py"), "--query"],
+        [sys.executable, str(application.FOLDER / "app.py"), "--query"],
         env={"PATH": str(folder), **variables},
         capture_output=True,
         text=True,
@@ -108,29 +111,29 @@ def tool(folder, name, text):
     path.chmod(0o755)
 
 
-def test_query_with_and_without_tools(repo, tmp_path):
-    answer = query(repo, tmp_path)
+def test_query_with_and_without_tools(tmp_path):
+    answer = query(tmp_path)
     assert answer["fingerprint"] is None and answer["emulated"] is False
     assert answer["runtime"]["vart"].startswith("missing")
     tool(
         tmp_path, "show_dpu", "device_core_id=0 device= 0 core = 0 fingerprint = 0x101000016010407 batch = 1"
     )
-    answer = query(repo, tmp_path)
+    answer = query(tmp_path)
     assert (answer["fingerprint"], answer["fingerprint_from"]) == ("0x101000016010407", "show_dpu")
     tool(tmp_path, "xdputil", XDPUTIL)
-    answer = query(repo, tmp_path)
+    answer = query(tmp_path)
     assert (answer["fingerprint"], answer["fingerprint_from"]) == ("0x101000056010407", "xdputil query")
 
 
-def test_query_on_the_virtual_board_says_that_it_is_one(repo, tmp_path):
-    answer = query(repo, tmp_path, **{**environment(), "PATH": environment()["PATH"]})
+def test_query_on_the_virtual_board_says_that_it_is_one(tmp_path):
+    answer = query(tmp_path, **{**environment(), "PATH": environment()["PATH"]})
     assert answer["emulated"] is True
     assert answer["runtime"] == {"vart": "virtual board (emulated)", "xir": "virtual board (emulated)"}
     assert answer["xdputil"]["DPU IP Spec"]["IP version"] == "virtual board (emulated)"
 
 
 def test_predictions_csv():
-    answers = application.module("answers")
+    answers = module("answers")
     logits = np.array([[3, 3, -128], [-5, 0, 127]], np.int8)
     scores = answers.softmax(logits, 1)
     text = answers.predictions_csv(np.array([1, 2]), logits, scores, ["A", 'B "b", c', "D"])
@@ -141,7 +144,7 @@ def test_predictions_csv():
 
 
 def test_softmax():
-    values = application.module("answers").softmax(np.array([[127, -128], [4, 0]], np.int8), 2)
+    values = module("answers").softmax(np.array([[127, -128], [4, 0]], np.int8), 2)
     assert values[1].tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))])
     assert values.sum(axis=1).tolist() == pytest.approx([1, 1]) and np.isfinite(values).all()
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import CLASSES, small_images
 
 from dpuflow.base.errors import UserError
-from dpuflow.board import bundle
+from dpuflow.board import application, bundle
 from dpuflow.board.bundle import Bundle
 from dpuflow.device.targets import get_target, load_targets
 from dpuflow.virtual_board.run import environment
@@ -41,13 +41,13 @@ def test_two_builds_are_equal_and_nothing_is_of_this_machine(xmodel, tmp_path, b
     assert {entry.name.split("/")[:2][1] for entry in entries} == {"kv260"}
 
 
-def test_content(bundle_tar, xmodel, repo):
+def test_content(bundle_tar, xmodel):
     content = Bundle.open(bundle_tar)
     images, labels = small_images()
     assert np.array_equal(content.images, images) and content.images.dtype == np.uint8
     assert np.array_equal(content.labels, labels)
     assert content.files["model.xmodel"] == xmodel.read_bytes()
-    assert content.files["app.py"] == (repo / "board" / "app.py").read_bytes()
+    assert content.files["app.py"] == (application.FOLDER / "app.py").read_bytes()
     meta = content.meta
     assert meta["class_names"] == CLASSES
     assert meta["input"] == {

@@ -20,7 +20,7 @@ def note(path):
     path = os.path.abspath(path)
     if path.startswith(ROOT + os.sep):
         path = _CACHE.sub(r"\1.py", os.path.relpath(path, ROOT))
-        if path.startswith(("dpuflow/", "scripts/", "board/", "vitis_ai/", "envs/", "rules/", "config/")):
+        if path.startswith(("dpuflow/", "scripts/", "envs/", "rules/", "config/")):
             file = os.open(os.path.join(TRACE, os.environ[SCRIPT]), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.write(file, f"{path}\n".encode())
             os.close(file)

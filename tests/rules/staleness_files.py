@@ -1,6 +1,6 @@
 """What reruns after an edit of which file: the second half of the matrix.
 
-Scripts, environments, programs and the user's files are listed by hand. What a module of
+Scripts, environments and the user's files are listed by hand. What a module of
 dpuflow makes stale is derived here from the syntax trees of the scripts and modules, on
 another way than the rules take (dpuflow/workflow/code_closure.py reads by patterns); a few rows
 by hand hold both against a third opinion.
@@ -64,20 +64,14 @@ ENVIRONMENTS = {
 }
 """Stem of envs/*.yaml -> rules that run in it, with or without --sdm conda."""
 
+APPLICATION = (
+    *("answers.py", "app.py", "board_info.py", "bundle_files.py", "cpu_floats.py", "cpu_integers.py"),
+    *("cpu_ops.py", "cpu_windows.py", "parts.py", "pixels.py"),
+)
+CONTAINER_PROGRAMS = ("quantize_keras.py", "predict_frozen.py", "predict_keras.py")
+"""Files of dpuflow/foreign/board and dpuflow/foreign/vitis_ai."""
+
 OTHERS = {
-    "board/answers.py": "bundle; run_virtual_board; run_ssh",
-    "board/app.py": "bundle; run_virtual_board; run_ssh",
-    "board/board_info.py": "bundle; run_virtual_board; run_ssh",
-    "board/bundle_files.py": "bundle; run_virtual_board; run_ssh",
-    "board/cpu_floats.py": "bundle; run_virtual_board; run_ssh",
-    "board/cpu_integers.py": "bundle; run_virtual_board; run_ssh",
-    "board/cpu_ops.py": "bundle; run_virtual_board; run_ssh",
-    "board/cpu_windows.py": "bundle; run_virtual_board; run_ssh",
-    "board/parts.py": "bundle; run_virtual_board; run_ssh",
-    "board/pixels.py": "bundle; run_virtual_board; run_ssh",
-    "vitis_ai/quantize_keras.py": "vitis_ai_bundle",
-    "vitis_ai/predict_frozen.py": "vitis_ai_bundle",
-    "vitis_ai/predict_keras.py": "vitis_ai_bundle",
     "own/train.csv": "obtain_dataset dataset=pair",
     "own/test.csv.gz": "obtain_dataset dataset=pair",
     "own/set.zip": "obtain_dataset dataset=packed",
@@ -114,7 +108,9 @@ BY_HAND = {
     "dpuflow/dpuczdx8g/cost_model.py": "compile_reference; compile_native",
     "dpuflow/dpuczdx8g/native/lowering.py": "compile_native",
     "dpuflow/dpuczdx8g/isa/machine.py": "run_isa_simulator; compile_native",
-    "dpuflow/board/agent.py": "run_ssh",
+    **{f"dpuflow/foreign/board/{name}": "bundle; run_virtual_board; run_ssh" for name in APPLICATION},
+    **{f"dpuflow/foreign/vitis_ai/{name}": "vitis_ai_bundle" for name in CONTAINER_PROGRAMS},
+    "dpuflow/foreign/agent.py": "run_ssh",
     "dpuflow/virtual_board/vart_api.py": "run_virtual_board",
     "dpuflow/virtual_board/bin/xdputil": "run_virtual_board",
     "dpuflow/accuracy/gate.py": "gate",
@@ -137,7 +133,9 @@ DATA_OF = {
     "dpuflow/emulator/c_kernels.c": "dpuflow/emulator/c_kernels.py",
     "dpuflow/device/targets.yaml": "dpuflow/device/targets.py",
     "dpuflow/vitis_ai/releases.yaml": "dpuflow/vitis_ai/releases.py",
-    "dpuflow/board/agent.py": "dpuflow/board/connection.py",
+    **{f"dpuflow/foreign/board/{name}": "dpuflow/board/application.py" for name in APPLICATION},
+    **{f"dpuflow/foreign/vitis_ai/{name}": "dpuflow/vitis_ai/programs.py" for name in CONTAINER_PROGRAMS},
+    "dpuflow/foreign/agent.py": "dpuflow/board/connection.py",
     "dpuflow/virtual_board/bin/xdputil": "dpuflow/virtual_board/run.py",
     "dpuflow/virtual_board/xdputil.py": "dpuflow/virtual_board/bin/xdputil",
     "dpuflow/virtual_board/site/vart/__init__.py": "dpuflow/virtual_board/run.py",

@@ -16,7 +16,6 @@ from PIL import Image
 from workflow_copy import TINY, Workflow, copy_of
 
 from dpuflow.base.files import read_json, sha256
-from dpuflow.board import application
 from dpuflow.workflow.code_closure import source_files
 from dpuflow.workflow.config import expand_runs
 
@@ -178,10 +177,10 @@ def test_jobs_open_no_source_file_that_their_rule_does_not_declare(twins):
     workflow = twins[0]
     traces = {path.name: set(path.read_text().split()) for path in workflow.trace.iterdir()}
     assert len(traces) == 22  # all scripts but those for vendor tools, ssh and pictures of the workflow
-    inputs = {"bundle": {f"board/{name}" for name in application.FILES}}
     for script, opened in traces.items():
-        declared = {*source_files(f"scripts/{script}.py", workflow.folder), *inputs.get(script, ())}
+        declared = set(source_files(f"scripts/{script}.py", workflow.folder))
         assert opened - declared <= {f"scripts/{script}.py"}, script
         assert "dpuflow/workflow/scripting.py" in opened, script
+    assert "dpuflow/foreign/board/app.py" in traces["bundle"]
     assert "dpuflow/virtual_board/vart_api.py" in traces["run_virtual_board"]
     assert "dpuflow/emulator/c_kernels.c" in traces["run_emulator"]

@@ -9,7 +9,6 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 
 import every_rule
@@ -35,7 +34,7 @@ class Edit:
     @property
     def after_parsing(self):
         """Whether Snakemake reads these files only when the rule files have been read."""
-        folders = ("scripts/", "dpuflow/", "envs/", "board/", "vitis_ai/")
+        folders = ("scripts/", "dpuflow/", "envs/")
         return all(path.startswith(folders) for path in self.paths)
 
 
@@ -177,8 +176,8 @@ def test_every_file_has_a_row(repo):
     listed = {
         "scripts": {f"{name}.py" for name in files.SCRIPTS},
         "envs": {f"{name}.yaml" for name in files.ENVIRONMENTS},
-        "board": {Path(path).name for path in files.OTHERS if path.startswith("board/")},
-        "vitis_ai": {Path(path).name for path in files.OTHERS if path.startswith("vitis_ai/")},
+        "dpuflow/foreign/board": set(files.APPLICATION),
+        "dpuflow/foreign/vitis_ai": set(files.CONTAINER_PROGRAMS),
     }
     for folder, names in listed.items():
         assert {path.name for path in (repo / folder).iterdir() if path.is_file()} == names

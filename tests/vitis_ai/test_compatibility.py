@@ -16,6 +16,7 @@ from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import FrozenGraph, freeze
 from dpuflow.training.model_builder import build_model
 from dpuflow.training.trainer import compile_model, seed_everything
+from dpuflow.vitis_ai import programs
 from dpuflow.vitis_ai.bundle import write_bundle
 
 pytestmark = pytest.mark.slow
@@ -174,15 +175,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_program_that_predicts_in_the_container(chain, repo, tmp_path):
-    """vitis_ai/predict_frozen.py under TensorFlow 1.15 on our evaluation graph, all batches."""
+def test_program_that_predicts_in_the_container(chain, tmp_path):
+    """The program predict_frozen.py under TensorFlow 1.15 on our evaluation graph, all batches."""
     folder, ends, expected = chain
     pixels = np.rint(np.load(folder / "images.npy") * SCALING["divide"] + SCALING["subtract"]).astype(
         np.uint8
     )
     np.save(tmp_path / "pixels.npy", pixels)
     run(
-        "tf1.15.5", PROGRAM, repo / "vitis_ai/predict_frozen.py",
+        "tf1.15.5", PROGRAM, programs.FOLDER / "predict_frozen.py",
         "--graph", folder / "quantize_eval_model.pb", "--input-node", ends[0], "--output-node", ends[1],
         "--images", tmp_path / "pixels.npy", "--subtract", 128, "--divide", 128, "--batch", 25,
         "--output", tmp_path / "y.npy",
@@ -192,8 +193,8 @@ def test_program_that_predicts_in_the_container(chain, repo, tmp_path):
     np.testing.assert_allclose(y, expected["quantize_eval_model.pb"], atol=1e-6)
 
 
-@pytest.mark.parametrize("program", ["quantize_keras.py", "predict_frozen.py", "predict_keras.py"])
-def test_programs_are_python_3_6(repo, program):
-    source = (repo / "vitis_ai" / program).read_text()
+@pytest.mark.parametrize("program", programs.NAMES)
+def test_programs_are_python_3_6(program):
+    source = (programs.FOLDER / program).read_text()
     run("numpy3.6", "import sys; compile(sys.argv[1], 'program', 'exec')", source)
     assert "dpuflow" not in source.replace("dpuflow/", "")

@@ -57,9 +57,10 @@ def imports(path):
 
 @functools.cache
 def third_party(repo, script):
-    """Packages that a script and the modules behind it import."""
+    """Packages that a script and the modules behind it import; programs for other Pythons run elsewhere."""
     files = [f"scripts/{script}", *source_files(f"scripts/{script}", repo)]
-    found = set().union(*(imports(repo / path) for path in files if path.endswith(".py")))
+    here = (path for path in files if path.endswith(".py") and not path.startswith("dpuflow/foreign/"))
+    found = set().union(*(imports(repo / path) for path in here))
     return found - {"dpuflow"} - OPTIONAL
 
 
