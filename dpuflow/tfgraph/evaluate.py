@@ -2,21 +2,31 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from dpuflow.accuracy.evaluation import accuracy_record
 from dpuflow.base.numerics import scale_pixels
-from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.tfgraph.freeze import FrozenGraph
+
+
+class Splits(Protocol):
+    """What is asked of a data set: `datasets.dataset_file.Dataset` has it."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names indexed by label."""
+
+    def subset(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(images uint8 (n, H, W, C), labels uint8 (n,)) of a split."""
 
 
 def evaluate_graph(
     stage: str,
     graph_path: Path | str,
     nodes: Mapping[str, Any],
-    dataset: Dataset,
+    dataset: Splits,
     input_scaling: Mapping[str, float],
     split: str = "test",
     threads: int | None = None,
