@@ -73,6 +73,7 @@ ANNOTATED = (
     "datasets",
     "device",
     "dpuczdx8g",
+    "emulator",
     "network",
     "ops",
     "predict",

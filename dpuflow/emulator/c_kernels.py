@@ -13,14 +13,16 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from dpuflow.emulator.kernels import padded
-from dpuflow.emulator.operations import window_output
+from dpuflow.emulator.kernels import Kernel, Workspace, padded
+from dpuflow.emulator.operations import Conv, Pool, window_output
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
+from dpuflow.xir.shapes import Shape
 
 SOURCE = Path(__file__).with_name("c_kernels.c")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
@@ -30,7 +32,7 @@ _SLACK = 64
 
 
 @cache
-def library():
+def library() -> ctypes.CDLL | None:
     """The compiled kernels (ctypes.CDLL), or None where they cannot be had."""
     if os.environ.get("DPUFLOW_EMULATOR", "") == "numpy":
         return None
@@ -46,14 +48,22 @@ def library():
         return None
 
 
-def instructions():
+def instructions() -> str:
     """What the compiled kernels multiply with: "AVX512-VNNI", "AVX-VNNI" or "AVX2"."""
-    name = library().instructions
+    name = _loaded().instructions
     name.restype = ctypes.c_char_p
     return name().decode()
 
 
-def _from_cache(compiler, name):
+def _loaded() -> ctypes.CDLL:
+    """`library`, for who has made sure that there is one."""
+    kernels = library()
+    if kernels is None:
+        raise RuntimeError("this machine has no compiled kernels: ask `c_kernels.library` first")
+    return kernels
+
+
+def _from_cache(compiler: str, name: str) -> ctypes.CDLL:
     """Load the kernels from $XDG_CACHE_HOME/dpuflow or ~/.cache/dpuflow, compiled there if new."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "dpuflow"
@@ -66,7 +76,7 @@ def _from_cache(compiler, name):
     return ctypes.CDLL(str(path))
 
 
-def _without_cache(compiler, name):
+def _without_cache(compiler: str, name: str) -> ctypes.CDLL | None:
     """Compile for this process only."""
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +85,7 @@ def _without_cache(compiler, name):
         return None
 
 
-def _fingerprint(compiler):
+def _fingerprint(compiler: str) -> str:
     """Changes with the source, the flags and the processor (-march=native)."""
     digest = hashlib.sha256(SOURCE.read_bytes() + " ".join((compiler, *FLAGS)).encode())
     try:
@@ -86,24 +96,24 @@ def _fingerprint(compiler):
     return digest.hexdigest()[:16]
 
 
-def _compile(compiler, path):
+def _compile(compiler: str, path: Path) -> Path:
     command = [*shlex.split(compiler), *FLAGS, "-o", str(path), str(SOURCE)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return path
 
 
-def _pointer(array):
+def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
-def _integers(*values):
+def _integers(*values: int) -> list[ctypes.c_int64]:
     return [ctypes.c_int64(v) for v in values]
 
 
 class NativeConv:
     """conv2d-fix without groups, int8 in and out; OutOfRangeError if 32-bit sums could overflow."""
 
-    def __init__(self, op, shape):
+    def __init__(self, op: Conv, shape: Shape) -> None:
         if op.kind != "conv2d" or op.group != 1 or op.nonlinear.kind not in ("NONE", "RELU", "RELU6"):
             raise OutOfRangeError
         self.op = op
@@ -124,10 +134,10 @@ class NativeConv:
         self.image = (h + op.pad[2] + op.pad[3]) * self.row
         self._pack(rows, offsets, c)
 
-    def _pack(self, rows, offsets, channels):
+    def _pack(self, rows: np.ndarray, offsets: Sequence[int], channels: int) -> None:
         """Weights as [groups of four bytes, OC (padded), 4], offsets without the activations' +128."""
         op = self.op
-        lanes = library().lanes()
+        lanes = _loaded().lanes()
         (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
         joined = kernel_w if dil_w == 1 else 1
         starts = [
@@ -149,14 +159,14 @@ class NativeConv:
         self.constants = [_pointer(array) for array in (self.weights, self.offset)]
         self.start_pointer = _pointer(self.start)
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         (x,) = inputs
         x = np.ascontiguousarray(x)
         n, h, w, c = x.shape
         left, _, top, _ = self.op.pad
         source = workspace.take(self, "shifted", (n * self.image + _SLACK,), np.uint8, 128)
         start = source.ctypes.data + top * self.row + left * c
-        call = library()
+        call = _loaded()
         call.shift_into(_pointer(x), ctypes.c_void_p(start), *_integers(n, h, w * c, self.image, self.row))
         outputs = self.op.weights.shape[0]
         out = workspace.take(self, "out", (n, self.out_h, self.out_w, outputs), _INT8)
@@ -172,7 +182,7 @@ class NativeConv:
 class NativeMaxPool:
     """pool-fix MAX with equal fix points, int8 in and out."""
 
-    def __init__(self, op, shape):
+    def __init__(self, op: Pool, shape: Shape) -> None:
         if op.kind != "MAX" or op.shift != 0:
             raise OutOfRangeError
         self.op = op
@@ -180,12 +190,12 @@ class NativeMaxPool:
         self.out_h = window_output(h, op.kernel[1], op.stride[1], 1, op.pad[2], op.pad[3])
         self.out_w = window_output(w, op.kernel[0], op.stride[0], 1, op.pad[0], op.pad[1])
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         op, (x,) = self.op, inputs
         x = np.ascontiguousarray(padded(self, x, op.pad, workspace, _INT8, -128))
         n, h, w, c = x.shape
         out = workspace.take(self, "out", (n, self.out_h, self.out_w, c), _INT8)
-        library().max_pool(
+        _loaded().max_pool(
             _pointer(x),
             _pointer(out),
             *_integers(n, h, w, c, self.out_h, self.out_w, *op.kernel[::-1], *op.stride[::-1]),
@@ -196,10 +206,10 @@ class NativeMaxPool:
 class ThroughFloat:
     """A NumPy kernel between int8 neighbours."""
 
-    def __init__(self, kernel):
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         result = self.kernel(inputs, workspace)
         out = workspace.take(self, "int8", result.shape, _INT8)
         np.copyto(out, result, casting="unsafe")

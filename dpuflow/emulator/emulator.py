@@ -2,8 +2,11 @@
 
 import logging
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 
@@ -11,10 +14,13 @@ from dpuflow.base.errors import UserError, about
 from dpuflow.base.numerics import dequantize, input_table
 from dpuflow.emulator import c_kernels, plan, support
 from dpuflow.emulator.execute import Executor, core_count
-from dpuflow.xir import Graph, validate
+from dpuflow.xir import Graph, Op, validate
 from dpuflow.xir.parameters import CONSTANT_TYPES, constants
 
 log = logging.getLogger("dpuflow")
+
+Batch = np.ndarray | Mapping[str, np.ndarray]
+"""Images (N, ...) of the only input, or of each input by its name."""
 
 MAX_VALUES = 2**28
 """Values of all tensors, per image: bounds the emulator's memory; no network for a DPU comes near."""
@@ -29,9 +35,9 @@ class Part:
     """
 
     name: str
-    device: str
-    inputs: tuple
-    outputs: tuple
+    device: str | None
+    inputs: tuple[Op, ...]
+    outputs: tuple[Op, ...]
 
 
 class Emulator:
@@ -51,7 +57,13 @@ class Emulator:
     listed. What is odd in a foreign file but runs is logged as a warning.
     """
 
-    def __init__(self, graph, threads=None, use_native=True, subgraphs=None):
+    def __init__(
+        self,
+        graph: Graph | Path | str,
+        threads: int | None = None,
+        use_native: bool = True,
+        subgraphs: str | Sequence[str | int] | None = None,
+    ) -> None:
         self.graph = graph if isinstance(graph, Graph) else Graph.load(graph)
         self.source = str(self.graph.source or f"graph {self.graph.name!r}")
         if self.graph.source:  # `add_op` checked what was built here; a file may say anything
@@ -65,7 +77,7 @@ class Emulator:
         self.native = use_native and c_kernels.library() is not None
         for oddity in validate.oddities(self.graph):
             log.warning("warning: %s: %s", self.source, oddity)
-        self._executors = {}
+        self._executors: dict[Hashable, Executor] = {}
         with about(self.source):
             support.require_family(self.graph)
             support.require_ops(self._wanted(subgraphs), plan.known_types())
@@ -73,7 +85,7 @@ class Emulator:
         if subgraphs is None:
             self._whole()
 
-    def _wanted(self, subgraphs):
+    def _wanted(self, subgraphs: str | Sequence[str | int] | None) -> list[Op]:
         """The ops that the parameter `subgraphs` asks for."""
         if subgraphs is None:
             return self.graph.ops
@@ -82,30 +94,30 @@ class Emulator:
         names = {name for given in subgraphs for name in self._subgraph(self.part(given).name)}
         return [op for op in self.graph.ops if op.name in names]
 
-    def close(self):
+    def close(self) -> None:
         """Stop the worker threads; the emulator can still be used, and starts new ones."""
         for executor in self._executors.values():
             executor.close()
         self._executors.clear()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     @property
-    def backend(self):
+    def backend(self) -> str:
         """ "native" (compiled kernels, `c_kernels.py`) or "numpy"."""
         return "native" if self.native else "numpy"
 
     @cached_property
-    def inputs(self):
+    def inputs(self) -> list[Op]:
         """The ops whose values `run` takes."""
         return [op for op in self.graph.ops if op.type in plan.SOURCES]
 
     @property
-    def input(self):
+    def input(self) -> Op:
         """The op whose value `run` takes; UserError when there is not exactly one."""
         if len(self.inputs) != 1:
             names = ", ".join(op.name for op in self.inputs) or "none"
@@ -115,17 +127,17 @@ class Emulator:
         return self.inputs[0]
 
     @cached_property
-    def outputs(self):
+    def outputs(self) -> list[Op]:
         """Ops whose values `run` returns: the graph's return_ops if all are there, or what nobody reads."""
         named = self.graph.attrs.get("return_ops")
         if named and all(name in self.graph for name in named):
             return [self.graph.op(name) for name in named]
         return self._ends(self.graph.ops)
 
-    def _ends(self, ops):
+    def _ends(self, ops: Sequence[Op]) -> list[Op]:
         inside = {op.name for op in ops}
         fixed = (*plan.SOURCES, *CONSTANT_TYPES)
-        readers = {op.name: [] for op in self.graph.ops}
+        readers: dict[str, list[str]] = {op.name: [] for op in self.graph.ops}
         for op in self.graph.ops:
             for name in op.input_names:
                 readers[name].append(op.name)
@@ -136,11 +148,11 @@ class Emulator:
         ]
 
     @property
-    def input_fix_point(self):
+    def input_fix_point(self) -> int:
         """fix_point of the model's int8 input."""
         return self._source_fix_point(self.input)
 
-    def _source_fix_point(self, source):
+    def _source_fix_point(self, source: Op) -> int:
         if source.tensor.fix_point is not None:
             return source.tensor.fix_point
         fixes = [op for op in self.graph.consumers(source.name) if op.type in ("fix", "float2fix")]
@@ -156,7 +168,7 @@ class Emulator:
             )
         return points.pop()
 
-    def quantize_input(self, images):
+    def quantize_input(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (N, H, W) or (N, H, W, C) -> int8 (N, H, W, C), as the board's host code does.
 
         The float network's input scaling stands in the graph's attributes input_subtract
@@ -182,14 +194,20 @@ class Emulator:
             raise UserError(f"images of shape {images.shape} do not fit the model's input {shape}")
         return input_table(subtract, divide, self.input_fix_point)[images].reshape(shape)
 
-    def run(self, batch, dump=False):
+    @overload
+    def run(self, batch: Batch, dump: Literal[True]) -> dict[str, np.ndarray]: ...
+
+    @overload
+    def run(self, batch: Batch, dump: Literal[False] = False) -> Any: ...
+
+    def run(self, batch: Batch, dump: bool = False) -> np.ndarray | dict[str, np.ndarray]:
         """Execute the whole graph on int8 images (N, H, W, C); {input name: array} if it has several inputs.
 
         Returns the output as an array (N, ...), float32 behind softmax or fix2float; a
         dict {op name: array} if the graph has several outputs. With `dump`, a dict of
         every op's tensor (constants left out): int8 for integer ops.
         """
-        given = batch if isinstance(batch, dict) else {self.input.name: batch}
+        given = batch if isinstance(batch, Mapping) else {self.input.name: batch}
         batches = {op.name: self._checked(self._given(op, [op], given), op) for op in self.inputs}
         for op in self.inputs:
             if op.tensor.data_type == "FLOAT" and batches[op.name].dtype == np.int8:
@@ -202,19 +220,19 @@ class Emulator:
             return {**batches, **results}
         return results[self.outputs[0].name] if len(self.outputs) == 1 else results
 
-    def _whole(self):
+    def _whole(self) -> Executor:
         """The executor of the whole graph."""
         names = ([op.name for op in ops] for ops in (self.inputs, self.outputs))
         return self._executor("", self.graph.ops, *names)
 
-    def values(self, batch, names):
+    def values(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """{op name: array (N, ...)} of the named ops for int8 images (N, H, W, C), from the input on."""
         source = self.input
         executor = self._executor(("values", *names), self.graph.ops, [source.name], list(names))
         return executor({source.name: self._checked(batch, source)})
 
     @cached_property
-    def parts(self):
+    def parts(self) -> list[Part]:
         """Top-level subgraphs in execution order, as `Part`s."""
         found = []
         for subgraph in self.graph.subgraphs():
@@ -226,12 +244,12 @@ class Emulator:
             found.append(Part(subgraph.name, subgraph.device, inputs, tuple(outputs)))
         return found
 
-    def ops_of(self, part):
+    def ops_of(self, part: Part) -> list[Op]:
         """Ops of a Part in order of execution."""
         members = set(self._subgraph(part.name))
         return [op for op in self.graph.ops if op.name in members]
 
-    def part(self, name_or_index):
+    def part(self, name_or_index: str | int) -> Part:
         """The Part called so, or number so in execution order."""
         parts = self.parts
         if isinstance(name_or_index, int):
@@ -244,7 +262,9 @@ class Emulator:
         names = ", ".join(part.name for part in parts) or "none"
         raise UserError(f"there is no subgraph {name_or_index!r}; the graph has {names}")
 
-    def run_subgraph(self, name_or_index, inputs, dump=False):
+    def run_subgraph(
+        self, name_or_index: str | int, inputs: Mapping[str, np.ndarray], dump: bool = False
+    ) -> dict[str, np.ndarray]:
         """Execute one top-level subgraph: {input name: array (N, ...)} -> {output op name: array}.
 
         An input goes by the name of the op that feeds the subgraph, of that op's tensor,
@@ -262,7 +282,7 @@ class Emulator:
             given[op.name] = self._checked(self._given(op, [op, *uploads], inputs, part), op)
         return executor(given, dump)
 
-    def run_op(self, name, inputs):
+    def run_op(self, name: str, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Execute one op on its inputs' tensors, constants left out; the op's tensor (N, ...)."""
         op = self.graph.op(name)
         sources = [source for source in op.input_names if source not in self._constants]
@@ -278,11 +298,13 @@ class Emulator:
         finally:
             executor.close()
 
-    def _subgraph(self, name):
+    def _subgraph(self, name: str) -> list[str]:
         """Names of the ops of the top-level subgraph called so."""
         return next(s for s in self.graph.subgraphs() if s.name == name).op_names
 
-    def _given(self, op, aliases, inputs, part=None):
+    def _given(
+        self, op: Op, aliases: Sequence[Op], inputs: Mapping[str, np.ndarray], part: Part | None = None
+    ) -> np.ndarray:
         """The array for `op` among `inputs`: by the name of one of `aliases` or of its tensor."""
         accepted = [name for o in aliases for name in (o.name, o.tensor.name)]
         for name in accepted:
@@ -291,7 +313,7 @@ class Emulator:
         reader = f"subgraph {part.name!r}" if part else self.source
         raise UserError(f"{reader} needs an input called {accepted[0]!r}; got {sorted(inputs)}")
 
-    def _checked(self, batch, op):
+    def _checked(self, batch: np.ndarray, op: Op) -> np.ndarray:
         """The batch as an array of the op's type; UserError when its shape or dtype differs."""
         batch = np.asarray(batch)
         expected = tuple(op.tensor.shape[1:])
@@ -302,7 +324,9 @@ class Emulator:
             raise UserError(f"input {op.name!r} has dtype {batch.dtype}; int8 expected")
         return batch
 
-    def _executor(self, key, ops, sources, outputs):
+    def _executor(
+        self, key: Hashable, ops: Sequence[Op], sources: Sequence[str], outputs: Sequence[str]
+    ) -> Executor:
         if key not in self._executors:
             with about(self.source):
                 support.require_ops(ops, plan.known_types())

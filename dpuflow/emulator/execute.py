@@ -8,6 +8,7 @@ speed only.
 import math
 import os
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -15,6 +16,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from dpuflow.emulator.kernels import Workspace
+from dpuflow.emulator.plan import Plan
 
 CACHE_BYTES = 1 << 22
 """Aim for the activations that one block reads and writes in its largest step; smaller blocks
@@ -22,20 +24,20 @@ cost more in Python, larger ones leave the processor's cache (measured: flat fro
 LARGEST_BLOCK = 256
 
 
-def core_count():
+def core_count() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
-def _blas():
+def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
 class Executor:
     """Runs one plan with `threads` worker threads."""
 
-    def __init__(self, plan, threads, bytes_per_value):
+    def __init__(self, plan: Plan, threads: int, bytes_per_value: int) -> None:
         self.plan = plan
         self.threads = threads
         largest = max((math.prod(step.shape[1:]) for step in plan.steps), default=1)
@@ -43,11 +45,11 @@ class Executor:
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(threads)
 
-    def close(self):
+    def close(self) -> None:
         """Stop the worker threads."""
         self._pool.shutdown()
 
-    def __call__(self, inputs, dump=False):
+    def __call__(self, inputs: Mapping[str, np.ndarray], dump: bool = False) -> dict[str, np.ndarray]:
         """{source name: array (N, ...)} -> {name: array (N, ...)} of the outputs, or of all ops."""
         count = next(iter(inputs.values())).shape[0]
         integer = {step.name for step in self.plan.steps if step.integer}
@@ -75,7 +77,7 @@ class Executor:
                 list(self._pool.map(run, ranges))
         return results
 
-    def _block(self, inputs):
+    def _block(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         workspace = getattr(self._local, "workspace", None)
         if workspace is None:
             workspace = self._local.workspace = Workspace()

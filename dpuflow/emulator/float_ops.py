@@ -6,46 +6,52 @@ in float64, where sums of on-grid values are exact below 2**53 steps, so roundin
 Every function takes arrays with the batch first and keyword attributes in XIR's terms.
 """
 
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, ROUNDING
 from dpuflow.emulator.kernels import window_view
-from dpuflow.emulator.operations import window_output
+from dpuflow.emulator.operations import Pad, Pair, window_output
 
 REAL = np.dtype(np.float64)
 
 
-def softmax(x, axis=-1):
+def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """Softmax in float32 with the maximum subtracted, as the runtime computes it on the CPU."""
     x = x.astype(np.float32)
     shifted = np.exp(x - x.max(axis=axis, keepdims=True))
     return shifted / shifted.sum(axis=axis, keepdims=True)
 
 
-def round_to_grid(x, fix_point, bit_width=8, round_mode="DPU_ROUND", if_signed=True):
+def round_to_grid(
+    x: np.ndarray, fix_point: int, bit_width: int = 8, round_mode: str = "DPU_ROUND", if_signed: bool = True
+) -> np.ndarray:
     """Integers round(x * 2**fix_point), saturated to bit_width bits (as float64)."""
     low, high = (-(2 ** (bit_width - 1)), 2 ** (bit_width - 1) - 1) if if_signed else (0, 2**bit_width - 1)
     scaled = np.ldexp(np.asarray(x, dtype=REAL), fix_point)
     return np.clip(ROUNDING[round_mode](scaled), low, high)
 
 
-def fake_quantize(x, fix_point, **attributes):
+def fake_quantize(x: np.ndarray, fix_point: int, **attributes: Any) -> np.ndarray:
     """`fix`: values rounded to the grid 2**-fix_point, still float64."""
     return np.ldexp(round_to_grid(x, fix_point, **attributes), -fix_point)
 
 
-def fix2float(q, fix_point):
+def fix2float(q: np.ndarray, fix_point: int) -> np.ndarray:
     """int8 values -> float32, q * 2**-fix_point (exact)."""
     return np.ldexp(q.astype(np.float32), -fix_point)
 
 
-def float2fix(x, fix_point, round_mode="DPU_ROUND"):
+def float2fix(x: np.ndarray, fix_point: int, round_mode: str = "DPU_ROUND") -> np.ndarray:
     """float -> integers of [-128, 127]."""
     scaled = np.ldexp(np.asarray(x, dtype=REAL), fix_point)
     return np.clip(ROUNDING[round_mode](scaled), INT8_MIN, INT8_MAX)
 
 
-def output_size(size, kernel, stride, dilation, before, after, pad_mode):
+def output_size(
+    size: int, kernel: int, stride: int, dilation: int, before: int, after: int, pad_mode: str
+) -> tuple[int, int, int]:
     """Output length and the padding that it implies after the end (docs/reference/xmodel.md)."""
     extent = (kernel - 1) * dilation + 1
     if pad_mode == "FLOOR":
@@ -64,7 +70,15 @@ def output_size(size, kernel, stride, dilation, before, after, pad_mode):
     return out, before, after
 
 
-def sliding(x, kernel, stride, pad, dilation=(1, 1), pad_mode="FLOOR", fill=0.0):
+def sliding(
+    x: np.ndarray,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pad,
+    dilation: Pair = (1, 1),
+    pad_mode: str = "FLOOR",
+    fill: float = 0.0,
+) -> np.ndarray:
     """View (N, OH, OW, KH, KW, C) of x (N, H, W, C) padded with `fill`."""
     x = np.asarray(x, dtype=REAL)
     out_w, left, right = output_size(x.shape[2], kernel[0], stride[0], dilation[0], pad[0], pad[1], pad_mode)
@@ -73,7 +87,17 @@ def sliding(x, kernel, stride, pad, dilation=(1, 1), pad_mode="FLOOR", fill=0.0)
     return window_view(padded, kernel, stride, dilation, out_h, out_w)
 
 
-def conv2d(x, weights, bias=None, *, stride, pad, dilation=(1, 1), pad_mode="FLOOR", group=1):
+def conv2d(
+    x: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Pair,
+    pad: Pad,
+    dilation: Pair = (1, 1),
+    pad_mode: str = "FLOOR",
+    group: int = 1,
+) -> np.ndarray:
     """Convolution; weights [OC, KH, KW, IC / group], bias [OC]."""
     kernel = (weights.shape[2], weights.shape[1])
     view = sliding(x, kernel, stride, pad, dilation, pad_mode)
@@ -86,24 +110,41 @@ def conv2d(x, weights, bias=None, *, stride, pad, dilation=(1, 1), pad_mode="FLO
     return out if bias is None else out + bias
 
 
-def depthwise_conv2d(x, weights, bias=None, *, stride, pad, dilation=(1, 1), pad_mode="FLOOR"):
+def depthwise_conv2d(
+    x: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Pair,
+    pad: Pad,
+    dilation: Pair = (1, 1),
+    pad_mode: str = "FLOOR",
+) -> np.ndarray:
     """Depthwise convolution; weights [1, KH, KW, C]."""
     view = sliding(x, (weights.shape[2], weights.shape[1]), stride, pad, dilation, pad_mode)
     out = np.einsum("nhwklc,klc->nhwc", view, np.asarray(weights[0], dtype=REAL))
     return out if bias is None else out + bias
 
 
-def max_pool(x, *, kernel, stride, pad, pad_mode="FLOOR"):
+def max_pool(x: np.ndarray, *, kernel: Pair, stride: Pair, pad: Pad, pad_mode: str = "FLOOR") -> np.ndarray:
     """Maximum of each window; padding never wins."""
     return sliding(x, kernel, stride, pad, pad_mode=pad_mode, fill=-np.inf).max(axis=(3, 4))
 
 
-def window_sum(x, *, kernel, stride, pad, pad_mode="FLOOR"):
+def window_sum(x: np.ndarray, *, kernel: Pair, stride: Pair, pad: Pad, pad_mode: str = "FLOOR") -> np.ndarray:
     """Sum of each window, padding as zeros."""
     return sliding(x, kernel, stride, pad, pad_mode=pad_mode).sum(axis=(3, 4))
 
 
-def average_pool(x, *, kernel, stride, pad, pad_mode="FLOOR", count_include_pad=True):
+def average_pool(
+    x: np.ndarray,
+    *,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pad,
+    pad_mode: str = "FLOOR",
+    count_include_pad: bool = True,
+) -> np.ndarray:
     """Mean of each window; padding counts as zeros, or not at all."""
     total = window_sum(x, kernel=kernel, stride=stride, pad=pad, pad_mode=pad_mode)
     if count_include_pad:
@@ -112,7 +153,14 @@ def average_pool(x, *, kernel, stride, pad, pad_mode="FLOOR", count_include_pad=
     return total / sliding(ones, kernel, stride, pad, pad_mode=pad_mode).sum(axis=(3, 4))
 
 
-def matmul(x, weight, bias=None, *, transpose_a=False, transpose_b=False):
+def matmul(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> np.ndarray:
     """x @ weight (+ bias), with either operand's last two axes swapped."""
     left = np.swapaxes(x, -1, -2) if transpose_a else x
     right = np.swapaxes(weight, -1, -2) if transpose_b else weight
@@ -120,17 +168,17 @@ def matmul(x, weight, bias=None, *, transpose_a=False, transpose_b=False):
     return out if bias is None else out + bias
 
 
-def leaky_relu(x, alpha):
+def leaky_relu(x: np.ndarray, alpha: float) -> np.ndarray:
     """x where positive, alpha * x elsewhere."""
     return np.where(x < 0, x * alpha, x)
 
 
-def shifted_relu6(x):
+def shifted_relu6(x: np.ndarray) -> np.ndarray:
     """relu6(x + 3), six times the hard sigmoid."""
     return np.clip(np.asarray(x, dtype=REAL) + 3, 0, 6)
 
 
-def length(x, axis, keepdims):
+def length(x: np.ndarray, axis: int, keepdims: bool) -> np.ndarray:
     """Euclidean norm along an axis, in float32 as PyTorch gives it."""
     squares = np.square(np.asarray(x, dtype=REAL)).sum(axis=axis, keepdims=keepdims)
     return np.sqrt(squares).astype(np.float32)

@@ -1,14 +1,17 @@
 """Which implementation executes an operation: the compiled kernels where they can, else NumPy."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dpuflow.emulator import c_kernels, oracle
-from dpuflow.emulator.kernels import ConcatKernel, numpy_kernel
-from dpuflow.emulator.operations import Concat, Conv, Pool
+from dpuflow.emulator.kernels import ConcatKernel, Kernel, numpy_kernel
+from dpuflow.emulator.operations import Concat, Conv, Operation, Pool
 from dpuflow.emulator.requantise import OutOfRangeError
+from dpuflow.xir.shapes import Shape
 
 
-def prepare(op, shapes, native=False):
+def prepare(op: Operation, shapes: Sequence[Shape], native: bool = False) -> Kernel:
     """Kernel of `op` for inputs of `shapes` (batch first, its size is free).
 
     It takes and returns float32 arrays; with `native`, int8 arrays (see `c_kernels.library`).

@@ -8,8 +8,10 @@ of images: ``kernel([x, ...], workspace) -> y``.
 """
 
 import logging
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dpuflow.base.numerics import average_pool_factor
 from dpuflow.emulator import oracle
@@ -20,10 +22,14 @@ from dpuflow.emulator.operations import (
     Eltwise,
     HardSigmoid,
     Nonlinear,
+    Operation,
+    Pad,
+    Pair,
     Pool,
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
+from dpuflow.xir.shapes import Shape
 
 log = logging.getLogger("dpuflow")
 
@@ -36,10 +42,17 @@ class Workspace:
     An array obtained by `take` is valid until the same owner takes the same purpose again.
     """
 
-    def __init__(self):
-        self._arrays = {}
+    def __init__(self) -> None:
+        self._arrays: dict[Hashable, np.ndarray] = {}
 
-    def take(self, owner, purpose, shape, dtype=VALUE, fill=None):
+    def take(
+        self,
+        owner: object,
+        purpose: Hashable,
+        shape: Shape,
+        dtype: DTypeLike = VALUE,
+        fill: float | None = None,
+    ) -> np.ndarray:
         """Array of `shape`; `fill` is written only when the array is made."""
         key = (id(owner), purpose)
         kept = self._arrays.get(key)
@@ -49,7 +62,13 @@ class Workspace:
         return kept[: shape[0]]
 
 
-def padded(owner, x, pad, workspace, dtype, fill=0):
+Kernel = Callable[[Sequence[np.ndarray], Workspace], np.ndarray]
+"""Function(inputs, workspace) -> output, batch first; the output may lie in the workspace."""
+
+
+def padded(
+    owner: object, x: np.ndarray, pad: Pad, workspace: Workspace, dtype: DTypeLike, fill: float = 0
+) -> np.ndarray:
     """x (N, H, W, C) as `dtype` with a border of `fill`; x itself if nothing changes."""
     left, right, top, bottom = pad
     if not any(pad):
@@ -60,7 +79,9 @@ def padded(owner, x, pad, workspace, dtype, fill=0):
     return buffer
 
 
-def window_view(x, kernel, stride, dilation, out_h, out_w):
+def window_view(
+    x: np.ndarray, kernel: Pair, stride: Pair, dilation: Pair, out_h: int, out_w: int
+) -> np.ndarray:
     """View (N, OH, OW, KH, KW, C) of the sliding windows of x (N, H, W, C)."""
     n, _, _, c = x.shape
     sn, sh, sw, sc = x.strides
@@ -75,7 +96,7 @@ def window_view(x, kernel, stride, dilation, out_h, out_w):
 class DenseConv:
     """Convolution as matrix product over unfolded windows; groups one after the other."""
 
-    def __init__(self, op, shape):
+    def __init__(self, op: Conv, shape: Shape) -> None:
         self.op = op
         _, h, w, _ = shape
         (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
@@ -93,7 +114,7 @@ class DenseConv:
         self.whole = not any(op.pad) and self.out_h == self.out_w == 1 and (kernel_w, kernel_h) == (w, h)
         self.pointwise = not any(op.pad) and op.kernel == (1, 1) and op.stride == (1, 1)
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         op, (x,) = self.op, inputs
         n = x.shape[0]
         source = padded(self, x, op.pad, workspace, self.dtype)
@@ -111,7 +132,7 @@ class DenseConv:
             return self.requantise(sums, sums)
         return self.requantise(sums, workspace.take(self, "out", sums.shape))
 
-    def _unfold(self, source, workspace):
+    def _unfold(self, source: np.ndarray, workspace: Workspace) -> np.ndarray:
         """Rows (N * OH * OW, KH * KW * C) of window contents."""
         op = self.op
         n, channels = source.shape[0], source.shape[3]
@@ -133,7 +154,7 @@ class DenseConv:
         return rows.reshape(count, size)
 
 
-def _image_rows(columns):
+def _image_rows(columns: np.ndarray) -> np.ndarray:
     """(N, K, OH, OW) -> (N * OH * OW, K)."""
     n, size, out_h, out_w = columns.shape
     return columns.reshape(n, size, out_h * out_w).transpose(0, 2, 1).reshape(n * out_h * out_w, size)
@@ -142,7 +163,7 @@ def _image_rows(columns):
 class DepthwiseConv:
     """Depthwise convolution: one multiply-add of whole shifted maps per kernel position."""
 
-    def __init__(self, op, shape):
+    def __init__(self, op: Conv, shape: Shape) -> None:
         self.op = op
         _, h, w, _ = shape
         (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
@@ -159,7 +180,7 @@ class DepthwiseConv:
         )
         self.weights = (weights * self.requantise.scale).astype(self.requantise.dtype)
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         op, (x,) = self.op, inputs
         dtype = self.requantise.dtype
         source = padded(self, x, op.pad, workspace, dtype)
@@ -178,7 +199,7 @@ class DepthwiseConv:
 class PoolKernel:
     """Max or average pooling, separable: first along rows, then along columns."""
 
-    def __init__(self, op, shape):
+    def __init__(self, op: Pool, shape: Shape) -> None:
         self.op = op
         _, h, w, _ = shape
         kernel_w, kernel_h = op.kernel
@@ -195,7 +216,7 @@ class PoolKernel:
         self.requantise = Requantise([largest], shift, Nonlinear(), 0)
         self.factor = factor * self.requantise.scale
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         op, (x,) = self.op, inputs
         dtype = VALUE if self.requantise is None else self.requantise.dtype
         source = padded(self, x, op.pad, workspace, dtype, self.fill)
@@ -210,7 +231,7 @@ class PoolKernel:
         out *= dtype.type(self.factor)
         return self.requantise(out, workspace.take(self, "out", out.shape))
 
-    def _reduce(self, part, count, out):
+    def _reduce(self, part: Callable[[int], np.ndarray], count: int, out: np.ndarray) -> None:
         if count == 1:
             np.copyto(out, part(0))
             return
@@ -222,7 +243,7 @@ class PoolKernel:
 class EltwiseKernel:
     """Element-wise addition with guard bits, or multiplication, of any number of inputs."""
 
-    def __init__(self, op, shapes):
+    def __init__(self, op: Eltwise, shapes: Sequence[Shape]) -> None:
         self.op = op
         if op.kind == "ADD":
             lowest = min(op.fix_in)
@@ -233,7 +254,7 @@ class EltwiseKernel:
         self.requantise = Requantise([largest], shift, op.nonlinear, op.fix_out)
         self.shape = np.broadcast_shapes(*(shape[1:] for shape in shapes))
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         dtype = self.requantise.dtype
         sums = workspace.take(self, "sums", (inputs[0].shape[0], *self.shape), dtype)
         if self.op.kind == "MUL":
@@ -253,13 +274,13 @@ class EltwiseKernel:
 class ConcatKernel:
     """Inputs side by side, each through a table where its fix_point is not the output's."""
 
-    def __init__(self, op, dtype):
+    def __init__(self, op: Concat, dtype: DTypeLike) -> None:
         self.axis = op.axis
         every = np.arange(-128, 128, dtype=np.int8)
         rounded = [oracle.concat(Concat(0, (shift,)), every).astype(dtype) for shift in op.shifts]
         self.tables = [table if shift else None for table, shift in zip(rounded, op.shifts, strict=True)]
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         parts = [
             x if table is None else table[x.astype(np.int16) + 128]
             for x, table in zip(inputs, self.tables, strict=True)
@@ -272,24 +293,24 @@ class ConcatKernel:
 class TableKernel:
     """Any function of one int8 value: a table of 256 entries."""
 
-    def __init__(self, table):
+    def __init__(self, table: np.ndarray) -> None:
         self.table = table.astype(VALUE)
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         return self.table[inputs[0].astype(np.int16) + 128]
 
 
 class OracleKernel:
     """The slow implementation, for shifts that no floating-point type can hold exactly."""
 
-    def __init__(self, op):
+    def __init__(self, op: Operation) -> None:
         self.op = op
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         return oracle.apply(self.op, *(x.astype(np.int8) for x in inputs)).astype(VALUE)
 
 
-def numpy_kernel(op, shapes):
+def numpy_kernel(op: Operation, shapes: Sequence[Shape]) -> Kernel:
     """NumPy kernel of `op` for inputs of `shapes` (batch first, its size is free): float32 in and out.
 
     The slow kernel where no floating-point type holds the numbers, and for an operation that has no fast
@@ -309,8 +330,8 @@ def numpy_kernel(op, shapes):
         return OracleKernel(op)
 
 
-_CONVOLUTIONS = {"conv2d": DenseConv, "depthwise": DepthwiseConv}
-KERNELS = {
+_CONVOLUTIONS: dict[str, Callable[[Conv, Shape], Kernel]] = {"conv2d": DenseConv, "depthwise": DepthwiseConv}
+KERNELS: dict[type, Callable[..., Kernel]] = {
     Conv: lambda op, shapes: _CONVOLUTIONS[op.kind](op, shapes[0]),
     Pool: lambda op, shapes: PoolKernel(op, shapes[0]),
     Eltwise: EltwiseKernel,

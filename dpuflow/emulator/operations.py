@@ -7,7 +7,7 @@ Shapes exclude nothing: activations are NHWC with the batch first, `kernel`, `st
 docs/reference/numerics.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,13 @@ from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
 from dpuflow.emulator.attributes import check_output, fix_point, inner_axis, one_of, only_input
 from dpuflow.xir.graph import Graph, Op
 
+Pair = tuple[int, int]
+"""(w, h)."""
+Pad = tuple[int, int, int, int]
+"""(left, right, top, bottom)."""
+Constants = Mapping[str, np.ndarray]
+"""Op name -> value that no input influences."""
+
 NONLINEAR = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
 CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
 POOL_KINDS = ("MAX", "AVG")
@@ -25,7 +32,7 @@ GUARD_BITS = 7
 """Extra bits that eltwise ADD keeps below its inputs' common step (docs/reference/numerics.md)."""
 
 
-def _require(kind, known):
+def _require(kind: object, known: Collection[str]) -> None:
     """ValueError for a kind that no implementation has, so that none takes it for another one."""
     if kind not in known:
         raise ValueError(f"kind {kind!r}; known are {', '.join(known)}")
@@ -44,7 +51,7 @@ class Nonlinear:
     shift_hsigmoid: int = 0
     shift_hswish: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self.kind, NONLINEAR)
 
     @classmethod
@@ -83,25 +90,25 @@ class Conv:
     kind: str
     weights: np.ndarray
     bias: np.ndarray | None
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    pad: tuple[int, int, int, int]
+    stride: Pair
+    dilation: Pair
+    pad: Pad
     shift_cut: int
     shift_bias: int
     fix_out: int
     group: int = 1
     nonlinear: Nonlinear = field(default_factory=Nonlinear)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self.kind, CONV_KINDS.values())
 
     @property
-    def kernel(self):
+    def kernel(self) -> Pair:
         """(w, h)."""
         return self.weights.shape[2], self.weights.shape[1]
 
     @classmethod
-    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Conv":
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Conv":
         """Conv of a conv2d-fix or depthwise-conv2d-fix op."""
         check_output(op)
         weights_op = only_input(op, graph, "weights")
@@ -138,16 +145,16 @@ class Pool:
     """pool-fix: kind is "MAX" or "AVG"; `shift` = fix_in - fix_out."""
 
     kind: str
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int, int, int]
+    kernel: Pair
+    stride: Pair
+    pad: Pad
     shift: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self.kind, POOL_KINDS)
 
     @classmethod
-    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Pool":
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Pool":
         """Pool of a pool-fix op."""
         check_output(op)
         kind = one_of(op, POOL_KINDS)
@@ -164,11 +171,11 @@ class Eltwise:
     fix_out: int
     nonlinear: Nonlinear = field(default_factory=Nonlinear)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self.kind, ELTWISE_KINDS)
 
     @classmethod
-    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Eltwise":
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Eltwise":
         """Eltwise of an eltwise-fix op."""
         check_output(op)
         kind = one_of(op, ELTWISE_KINDS)
@@ -186,7 +193,7 @@ class Concat:
     shifts: tuple[int, ...]
 
     @classmethod
-    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "Concat":
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Concat":
         """Concat of a concat-fix op: its inputs may have other fix_points (docs/reference/instruction-set.md,
         "Rules that are none")."""
         check_output(op)
@@ -202,12 +209,16 @@ class HardSigmoid:
     shift_hsigmoid: int
 
     @classmethod
-    def of(cls, op: Op, graph: Graph, constants: Mapping[str, np.ndarray]) -> "HardSigmoid":
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "HardSigmoid":
         """HardSigmoid of a hard-sigmoid-fix op; without attributes, from the fix points."""
         check_output(op)
         fix_in = fix_point(only_input(op, graph))
         shift = op.attrs.get("shift_hsigmoid", 14 + fix_in - fix_point(op))
         return cls(op.attrs.get("hsigmoid_in", fix_in), shift)
+
+
+Operation = Conv | Pool | Eltwise | Concat | HardSigmoid
+"""What `INTEGER_OPS` makes: a class that is added there is added here."""
 
 
 def bias_shift(op: Op, shift: int) -> int:
@@ -222,12 +233,12 @@ def bias_shift(op: Op, shift: int) -> int:
     return op.attrs.get("shift_bias", shift)
 
 
-def window_output(size, kernel, stride, dilation, pad_before, pad_after):
+def window_output(size: int, kernel: int, stride: int, dilation: int, pad_before: int, pad_after: int) -> int:
     """Output length of a sliding window, FLOOR mode (docs/reference/xmodel.md)."""
     return (size + pad_before + pad_after - ((kernel - 1) * dilation + 1)) // stride + 1
 
 
-INTEGER_OPS = {
+INTEGER_OPS: dict[str, Callable[[Op, Graph, Constants], Operation]] = {
     "concat-fix": Concat.of,
     "conv2d-fix": Conv.of,
     "depthwise-conv2d-fix": Conv.of,

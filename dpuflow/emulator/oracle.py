@@ -4,6 +4,8 @@ Written to be read next to docs/reference/numerics.md and to judge the fast kern
 shares no arithmetic with them. Activations come in and go out as int8.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
@@ -13,9 +15,14 @@ from dpuflow.emulator.operations import (
     Conv,
     Eltwise,
     HardSigmoid,
+    Nonlinear,
+    Operation,
+    Pad,
+    Pair,
     Pool,
     window_output,
 )
+from dpuflow.xir.shapes import Shape
 
 
 class Exact:
@@ -24,27 +31,27 @@ class Exact:
     The numerators are int64; where a shift would overflow that, Python's integers.
     """
 
-    def __init__(self, numerator, exponent=0):
+    def __init__(self, numerator: np.ndarray, exponent: int = 0) -> None:
         self.numerator = numerator
         self.exponent = exponent
 
-    def scaled(self, shift):
+    def scaled(self, shift: int) -> "Exact":
         """self * 2**shift."""
         return Exact(self.numerator, self.exponent - shift)
 
-    def times(self, integer):
+    def times(self, integer: int) -> "Exact":
         """self * integer."""
         bits = int(integer).bit_length()
         return Exact(_room_for(self.numerator, bits) * integer, self.exponent)
 
-    def plus(self, other):
+    def plus(self, other: "Exact") -> "Exact":
         """self + other, on the finer of the two grids."""
         exponent = max(self.exponent, other.exponent)
         left = shift_left(self.numerator, exponent - self.exponent)
         right = shift_left(other.numerator, exponent - other.exponent)
         return Exact(_room_for(left, 1) + _room_for(right, 1), exponent)
 
-    def round_half_up(self):
+    def round_half_up(self) -> np.ndarray:
         """DPU_ROUND to integers: floor(self + 1/2)."""
         if self.exponent <= 0:
             return shift_left(self.numerator, -self.exponent)
@@ -54,7 +61,7 @@ class Exact:
         return (wide + half) >> self.exponent
 
 
-def _room_for(integers, bits):
+def _room_for(integers: np.ndarray, bits: int) -> np.ndarray:
     """`integers`, as Python integers if `bits` more bits would not fit in int64."""
     if integers.dtype == object or integers.size == 0:
         return integers
@@ -62,17 +69,17 @@ def _room_for(integers, bits):
     return integers.astype(object) if largest.bit_length() + bits > 62 else integers
 
 
-def shift_left(integers, bits):
+def shift_left(integers: np.ndarray, bits: int) -> np.ndarray:
     """integers * 2**bits, exactly (bits >= 0)."""
     return _room_for(integers, bits) * (1 << bits) if bits else integers
 
 
-def saturate(integers):
+def saturate(integers: np.ndarray) -> np.ndarray:
     """Integers -> int8, clipped to [-128, 127]."""
     return np.clip(integers, -128, 127).astype(np.int8)
 
 
-def hard_sigmoid(q, hsigmoid_in, shift_hsigmoid):
+def hard_sigmoid(q: np.ndarray, hsigmoid_in: int, shift_hsigmoid: int) -> np.ndarray:
     """Hard sigmoid of integers q with fix_point hsigmoid_in, rounded and saturated to int8."""
     value = Exact(q.astype(np.int64)).times(2731).plus(Exact(np.array([3 * 2731])).scaled(hsigmoid_in))
     zero = Exact(np.array([0]))
@@ -81,7 +88,7 @@ def hard_sigmoid(q, hsigmoid_in, shift_hsigmoid):
     return saturate(clamped.scaled(-shift_hsigmoid).round_half_up())
 
 
-def maximum(a, b):
+def maximum(a: Exact, b: Exact) -> Exact:
     """Element-wise larger of two Exact arrays."""
     exponent = max(a.exponent, b.exponent)
     left = shift_left(a.numerator, exponent - a.exponent)
@@ -89,13 +96,13 @@ def maximum(a, b):
     return Exact(np.maximum(left, right), exponent)
 
 
-def minimum(a, b):
+def minimum(a: Exact, b: Exact) -> Exact:
     """Element-wise smaller of two Exact arrays."""
     negated = maximum(Exact(-a.numerator, a.exponent), Exact(-b.numerator, b.exponent))
     return Exact(-negated.numerator, negated.exponent)
 
 
-def activate(value, nonlinear, fix_out):
+def activate(value: Exact, nonlinear: Nonlinear, fix_out: int) -> np.ndarray:
     """Exact results before rounding -> int8: nonlinearity, DPU_ROUND, saturation."""
     if nonlinear.kind in ("RELU", "RELU6"):
         value = maximum(value, Exact(np.array([0])))
@@ -116,14 +123,14 @@ def activate(value, nonlinear, fix_out):
     return q
 
 
-def pad_image(x, pad, value):
+def pad_image(x: np.ndarray, pad: Pad, value: int) -> np.ndarray:
     """int8 (N, H, W, C) -> int64 with `value` around: pad is (left, right, top, bottom)."""
     left, right, top, bottom = pad
     widths = ((0, 0), (top, bottom), (left, right), (0, 0))
     return np.pad(x.astype(np.int64), widths, constant_values=value)
 
 
-def accumulate(x, weights, stride, dilation, pad):
+def accumulate(x: np.ndarray, weights: np.ndarray, stride: Pair, dilation: Pair, pad: Pad) -> np.ndarray:
     """Sum of products of a convolution without groups: int64 (N, OH, OW, OC)."""
     kernel_h, kernel_w = weights.shape[1:3]
     padded = pad_image(x, pad, 0)
@@ -142,7 +149,9 @@ def accumulate(x, weights, stride, dilation, pad):
     return total
 
 
-def accumulate_depthwise(x, weights, stride, dilation, pad):
+def accumulate_depthwise(
+    x: np.ndarray, weights: np.ndarray, stride: Pair, dilation: Pair, pad: Pad
+) -> np.ndarray:
     """Sum of products per channel: weights [1, KH, KW, C]."""
     channels = [
         accumulate(x[..., [c]], weights[:, :, :, [c]], stride, dilation, pad) for c in range(x.shape[3])
@@ -150,7 +159,9 @@ def accumulate_depthwise(x, weights, stride, dilation, pad):
     return np.concatenate(channels, axis=3)
 
 
-def accumulate_grouped(x, weights, stride, dilation, pad, group):
+def accumulate_grouped(
+    x: np.ndarray, weights: np.ndarray, stride: Pair, dilation: Pair, pad: Pad, group: int
+) -> np.ndarray:
     """Convolution of `group` equal slices of the channels."""
     inputs = np.split(x, group, axis=3)
     filters = np.split(weights, group, axis=0)
@@ -158,7 +169,7 @@ def accumulate_grouped(x, weights, stride, dilation, pad, group):
     return np.concatenate(parts, axis=3)
 
 
-def conv(op, x):
+def conv(op: Conv, x: np.ndarray) -> np.ndarray:
     """conv2d-fix and depthwise-conv2d-fix: int8 (N, H, W, IC) -> int8 (N, OH, OW, OC).
 
     y = sat8(floor((2 acc + b 2**(shift_bias + 1)) / 2**(shift_cut + 1) + 1/2)).
@@ -174,7 +185,7 @@ def conv(op, x):
     return activate(value.scaled(-op.shift_cut), op.nonlinear, op.fix_out)
 
 
-def concat(op, *inputs):
+def concat(op: Concat, *inputs: np.ndarray) -> np.ndarray:
     """concat-fix: round(x / 2**shift) of each int8 input, saturated, side by side along the axis."""
     parts = [
         saturate(Exact(x.astype(np.int64)).scaled(-shift).round_half_up())
@@ -183,7 +194,7 @@ def concat(op, *inputs):
     return np.concatenate(parts, axis=op.axis)
 
 
-def windows(x, op, fill):
+def windows(x: np.ndarray, op: Pool, fill: int) -> tuple[list[tuple[int, int, np.ndarray]], Shape]:
     """Every pooling window: list of (row, column, int64 (N, KH, KW, C)), and the output's shape."""
     kernel_w, kernel_h = op.kernel
     padded = pad_image(x, op.pad, fill)
@@ -197,13 +208,14 @@ def windows(x, op, fill):
     return found, (x.shape[0], out_h, out_w, x.shape[3])
 
 
-def pool(op, x):
+def pool(op: Pool, x: np.ndarray) -> np.ndarray:
     """pool-fix MAX or AVG: int8 (N, H, W, C) -> int8 (N, OH, OW, C).
 
     MAX: padding counts as the lowest value. AVG: padding is 0, and M / 2**S stands for
     the division by the window's area.
     """
-    fill, reduce = {"MAX": (-128, np.max), "AVG": (0, np.sum)}[op.kind]
+    reductions: dict[str, tuple[int, Callable[..., np.ndarray]]] = {"MAX": (-128, np.max), "AVG": (0, np.sum)}
+    fill, reduce = reductions[op.kind]
     found, shape = windows(x, op, fill)
     result = np.empty(shape, np.int64)
     for row, column, window in found:
@@ -215,7 +227,7 @@ def pool(op, x):
     return saturate(value.scaled(-op.shift).round_half_up())
 
 
-def eltwise(op, *inputs):
+def eltwise(op: Eltwise, *inputs: np.ndarray) -> np.ndarray:
     """eltwise-fix ADD or MUL of int8 arrays (NumPy broadcasting).
 
     ADD: with m = min(fix_in), each input is used as floor(x * 2**(7 - (fix_in - m))),
@@ -227,28 +239,34 @@ def eltwise(op, *inputs):
             product = product * x.astype(np.int64)
         return activate(Exact(product).scaled(op.fix_out - sum(op.fix_in)), op.nonlinear, op.fix_out)
     lowest = min(op.fix_in)
-    total = np.int64(0)
+    total = np.zeros((), np.int64)
     for x, fix in zip(inputs, op.fix_in, strict=True):
         total = total + ((x.astype(np.int64) << GUARD_BITS) >> (fix - lowest))
     return activate(Exact(total).scaled(op.fix_out - lowest - GUARD_BITS), op.nonlinear, op.fix_out)
 
 
-def sigmoid(op, x):
+def sigmoid(op: HardSigmoid, x: np.ndarray) -> np.ndarray:
     """hard-sigmoid-fix of int8 arrays."""
     return hard_sigmoid(x, op.hsigmoid_in, op.shift_hsigmoid)
 
 
-SEMANTICS = {Conv: conv, Pool: pool, Eltwise: eltwise, Concat: concat, HardSigmoid: sigmoid}
+SEMANTICS: dict[type, Callable[..., np.ndarray]] = {
+    Conv: conv,
+    Pool: pool,
+    Eltwise: eltwise,
+    Concat: concat,
+    HardSigmoid: sigmoid,
+}
 """Class of an operation -> function(operation, *int8 arrays): all classes of `operations.INTEGER_OPS`."""
 
 
-def require(op):
+def require(op: object) -> None:
     """TypeError for an operation without semantics here: no kernel of it could be judged."""
     if type(op) not in SEMANTICS:
         raise TypeError(f"no integer operation of dpuflow.emulator.oracle.SEMANTICS: {op!r}")
 
 
-def apply(op, *inputs):
+def apply(op: Operation, *inputs: np.ndarray) -> np.ndarray:
     """Execute any integer operation of `operations`."""
     require(op)
     return SEMANTICS[type(op)](op, *inputs)

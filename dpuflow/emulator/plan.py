@@ -5,7 +5,9 @@ only is computed once. A plan is immutable, so threads can execute it at the sam
 each with a `kernels.Workspace` of its own.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +15,14 @@ from dpuflow.base.errors import UserError
 from dpuflow.emulator import float_ops, kernels
 from dpuflow.emulator.attributes import check_signed, inner_axis
 from dpuflow.emulator.implementations import prepare
-from dpuflow.emulator.operations import INTEGER_OPS
+from dpuflow.emulator.operations import INTEGER_OPS, Constants
+from dpuflow.xir.graph import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
+from dpuflow.xir.shapes import Shape
+
+StepFunction = kernels.Kernel
+"""Function(inputs, workspace) -> the op's tensor."""
+Maker = Callable[[Op, Graph, Constants], StepFunction]
 
 SOURCES = ("data", "data-fix")
 
@@ -25,9 +33,9 @@ class Step:
 
     name: str
     inputs: tuple[str, ...]
-    function: object
+    function: StepFunction
     integer: bool
-    shape: tuple[int, ...]
+    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,18 @@ class Plan:
 
     sources: tuple[str, ...]
     steps: tuple[Step, ...]
-    constants: dict
+    constants: dict[str, np.ndarray]
     outputs: tuple[str, ...]
 
 
-def build(graph, ops, sources, outputs, constants, native):
+def build(
+    graph: Graph,
+    ops: Sequence[Op],
+    sources: Sequence[str],
+    outputs: Sequence[str],
+    constants: Constants,
+    native: bool,
+) -> Plan:
     """Plan for `ops` (in topological order) given the values of `sources`."""
     known = dict(constants)
     steps = []
@@ -64,12 +79,12 @@ def build(graph, ops, sources, outputs, constants, native):
     return Plan(tuple(sources), tuple(steps), known, tuple(outputs))
 
 
-def known_types():
+def known_types() -> set[str]:
     """Op types that can be executed."""
     return {*INTEGER_OPS, *_MAKERS, *SOURCES, *CONSTANT_TYPES}
 
 
-def _function(op, graph, constants, native):
+def _function(op: Op, graph: Graph, constants: Constants, native: bool) -> StepFunction:
     """The callable of one op of `known_types`."""
     if op.type in INTEGER_OPS:
         operation = INTEGER_OPS[op.type](op, graph, constants)
@@ -81,25 +96,25 @@ def _function(op, graph, constants, native):
 class _Chosen:
     """A function together with the names of the inputs it wants (constants left out)."""
 
-    def __init__(self, function, inputs):
+    def __init__(self, function: StepFunction, inputs: Sequence[str]) -> None:
         self.function = function
         self.inputs = inputs
 
-    def __call__(self, inputs, workspace):
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: kernels.Workspace) -> np.ndarray:
         return self.function(inputs, workspace)
 
 
-def _one(function):
+def _one(function: Callable[[np.ndarray], np.ndarray]) -> StepFunction:
     """Step function of a unary NumPy function."""
     return lambda inputs, workspace: function(inputs[0])
 
 
-def _move(op, graph, constants):
+def _move(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """Ops that leave values and layout alone."""
     return _one(lambda x: x)
 
 
-def _reshape(op, graph, constants):
+def _reshape(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """New shape of each image; the first dimension of the op's shape is the batch."""
     source, tail = op.inputs["input"][0], tuple(op.tensor.shape[1:])
     if source in constants:
@@ -112,12 +127,12 @@ def _reshape(op, graph, constants):
     return _Chosen(_one(lambda x: x.reshape(x.shape[0], *tail)), [source])
 
 
-def _concatenate(op, graph, constants):
+def _concatenate(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axis = inner_axis(op, op.attr("axis"))
     return lambda inputs, workspace: np.concatenate(inputs, axis=axis)
 
 
-def _stack(op, graph, constants):
+def _stack(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """Constants only: the shape of a reshape (docs/reference/instruction-set.md, "Rules that are none")."""
     if not all(name in constants for name in op.input_names):
         raise UserError(f"op {op.name!r} ({op.type}): only constants can be stacked")
@@ -125,7 +140,7 @@ def _stack(op, graph, constants):
     return lambda inputs, workspace: np.stack(inputs, axis=axis)
 
 
-def _pad(op, graph, constants):
+def _pad(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """pad, pad-fix: paddings are (before, after) per axis of NHWC; constant mode."""
     paddings = np.array(op.attr("paddings")).reshape(-1, 2)
     mode = op.attr("mode").upper()
@@ -138,16 +153,16 @@ def _pad(op, graph, constants):
     return _one(lambda x: np.pad(x, paddings, constant_values=x.dtype.type(fill)))
 
 
-def _grid(op):
+def _grid(op: Op) -> dict[str, Any]:
     return {key: op.attr(key) for key in ("fix_point", "bit_width", "round_mode", "if_signed")}
 
 
-def _window(op, *names):
+def _window(op: Op, *names: str) -> dict[str, Any]:
     attributes = {name: tuple(op.attr(name)) for name in ("stride", "pad", *names)}
     return {**attributes, "pad_mode": op.attr("pad_mode")}
 
 
-def _float_convolution(op, graph, constants):
+def _float_convolution(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     weights_name = op.inputs["weights"][0]
     if weights_name not in constants:
         raise UserError(f"op {op.name!r} ({op.type}): weights {weights_name!r} must be constant")
@@ -156,13 +171,11 @@ def _float_convolution(op, graph, constants):
     attributes = _window(op, "dilation")
     if op.type == "conv2d":
         attributes["group"] = op.attr("group")
-        run = float_ops.conv2d
-    else:
-        run = float_ops.depthwise_conv2d
+    run: Callable[..., np.ndarray] = float_ops.conv2d if op.type == "conv2d" else float_ops.depthwise_conv2d
     return _Chosen(_one(lambda x: run(x, weights, bias, **attributes)), op.inputs["input"])
 
 
-def _global_window(op, graph):
+def _global_window(op: Op, graph: Graph) -> dict[str, Any]:
     """Attributes of a float pool; `global` makes the whole map the window."""
     attributes = _window(op, "kernel")
     if op.attr("global"):
@@ -171,7 +184,7 @@ def _global_window(op, graph):
     return attributes
 
 
-def _float_pool(op, graph, constants):
+def _float_pool(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     attributes = _global_window(op, graph)
     if op.type == "maxpool2d":
         return _one(lambda x: float_ops.max_pool(x, **attributes))
@@ -179,7 +192,7 @@ def _float_pool(op, graph, constants):
     return _one(lambda x: float_ops.average_pool(x, **attributes))
 
 
-def _multiply(op, graph, constants):
+def _multiply(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """mul; the constant that follows an average pool or a hard sigmoid is joined with its division.
 
     The pool's mean times KH * KW * M / 2**S stands for the DPU's sum * M / 2**S, the hard sigmoid
@@ -195,7 +208,7 @@ def _multiply(op, graph, constants):
     return lambda inputs, workspace: _fold(np.multiply, inputs)
 
 
-def joined_factor(op, graph, constants):
+def joined_factor(op: Op, graph: Graph, constants: Constants) -> tuple[Op, float] | None:
     """(dividing op, factor) where a `mul` multiplies one by a constant, else None."""
     factors = [constants[name] for name in op.input_names if name in constants]
     others = [graph.op(name) for name in op.input_names if name not in constants]
@@ -206,7 +219,7 @@ def joined_factor(op, graph, constants):
     return None
 
 
-def _window_sums(op, graph):
+def _window_sums(op: Op, graph: Graph) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     attributes = _global_window(op, graph)
     return lambda x: float_ops.window_sum(x, **attributes), attributes["kernel"][0] * attributes["kernel"][1]
 
@@ -218,49 +231,51 @@ _UNDIVIDED = {
 """Type of a dividing op -> (what it computes before its division, divisor)."""
 
 
-def _fold(function, inputs):
+def _fold(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray], inputs: Sequence[np.ndarray]
+) -> np.ndarray:
     total = inputs[0]
     for x in inputs[1:]:
         total = function(total, x)
     return total
 
 
-def _folded(function):
+def _folded(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Maker:
     return lambda op, graph, constants: lambda inputs, workspace: _fold(function, inputs)
 
 
-def _matmul(op, graph, constants):
-    flags = {key: bool(op.attr(key)) for key in ("transpose_a", "transpose_b")}
+def _matmul(op: Op, graph: Graph, constants: Constants) -> StepFunction:
+    flags: dict[str, Any] = {key: bool(op.attr(key)) for key in ("transpose_a", "transpose_b")}
     if not op.inputs.get("bias"):
         return lambda inputs, workspace: float_ops.matmul(*inputs, **flags)
-    return lambda inputs, workspace: float_ops.matmul(*inputs[:2], bias=inputs[2], **flags)
+    return lambda inputs, workspace: float_ops.matmul(inputs[0], inputs[1], inputs[2], **flags)
 
 
-def _transpose(op, graph, constants):
+def _transpose(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     order = tuple(op.attr("order"))
     if order[0] != 0 and op.input_names[0] not in constants:
         raise UserError(f"op {op.name!r} ({op.type}): order {list(order)} moves the batch")
     return _one(lambda x: x.transpose(order))
 
 
-def _to_fix(op, graph, constants):
+def _to_fix(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """float2fix as int8: the compiled kernels of the ops behind it read bytes."""
     check_signed(op)
     grid = op.attr("fix_point"), op.attr("round_mode")
     return _one(lambda x: float_ops.float2fix(x, *grid).astype(np.int8))
 
 
-def _softmax(op, graph, constants):
+def _softmax(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axis = inner_axis(op, op.attr("axis"))
     return _one(lambda x: float_ops.softmax(x, axis))
 
 
-def _norm(op, graph, constants):
+def _norm(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axis, keep = norm_axis(op, graph)
     return _one(lambda x: float_ops.length(x, axis, keep))
 
 
-def norm_axis(op, graph):
+def norm_axis(op: Op, graph: Graph) -> tuple[int, bool]:
     """(axis, whether it is kept) of nndct_normalize: the Euclidean length along `dim`.
 
     It is what vai_q_pytorch makes of torch.norm.
@@ -286,16 +301,16 @@ def norm_axis(op, graph):
     return fitting.pop(), len(result) == len(shape)
 
 
-def _without(shape, axis, instead=()):
+def _without(shape: Shape, axis: int, instead: Sequence[int] = ()) -> Shape:
     return (*shape[:axis], *instead, *shape[axis + 1 :])
 
 
-def _leaky_relu(op, graph, constants):
+def _leaky_relu(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     alpha = op.attr("alpha")
     return _one(lambda x: float_ops.leaky_relu(x, alpha))
 
 
-_MAKERS = {
+_MAKERS: dict[str, Maker] = {
     **dict.fromkeys(("upload", "download", "identity"), _move),
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _reshape),
     "concat": _concatenate,

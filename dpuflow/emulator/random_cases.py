@@ -4,13 +4,32 @@ Everything is drawn from a NumPy generator, so a seed names a case. The draws fa
 what goes wrong: saturation, halves, negative shifts, extreme values, odd sizes.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
-from dpuflow.emulator.operations import NONLINEAR, Concat, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
-from dpuflow.xir import Graph
+from dpuflow.emulator.attributes import fix_point as fix_point_of
+from dpuflow.emulator.operations import (
+    NONLINEAR,
+    Concat,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Nonlinear,
+    Operation,
+    Pad,
+    Pair,
+    Pool,
+)
+from dpuflow.xir import Graph, Op
+from dpuflow.xir.shapes import Shape
+
+Case = tuple[Operation, list[np.ndarray]]
+"""Operation and its int8 inputs."""
 
 
-def values(rng, shape):
+def values(rng: np.random.Generator, shape: int | Shape) -> np.ndarray:
     """int8 array: uniform, small, sparse, or all at one extreme."""
     style = rng.integers(6)
     if style == 0:
@@ -22,29 +41,30 @@ def values(rng, shape):
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
-def nonlinear(rng, kinds=NONLINEAR):
+def nonlinear(rng: np.random.Generator, kinds: Sequence[str] = NONLINEAR) -> Nonlinear:
     """Random Nonlinear; half of them none or ReLU."""
     kind = str(rng.choice(kinds[:2] if rng.random() < 0.5 else kinds))
     hsigmoid_in = int(rng.integers(0, 8))
     return Nonlinear(kind, hsigmoid_in, int(rng.integers(7, 22)), int(rng.integers(0, 9)))
 
 
-def _pair(rng, low, high):
+def _pair(rng: np.random.Generator, low: int, high: int) -> Pair:
     return int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1))
 
 
-def _window(rng, largest, dilations):
+def _window(rng: np.random.Generator, largest: int, dilations: int) -> tuple[Pair, Pair, Pair, Pad, Pair]:
     """kernel, stride, dilation, pad, and an input size (h, w) that the kernel fits."""
     kernel, stride, dilation = _pair(rng, 1, largest), _pair(rng, 1, 3), _pair(rng, 1, dilations)
     extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    pad = tuple(int(rng.integers(0, extent[i // 2])) for i in range(4))
+    left, right, top, bottom = (int(rng.integers(0, extent[i // 2])) for i in range(4))
+    pad = left, right, top, bottom
     sizes = [
         max(1, extent[axis] - pad[2 * axis] - pad[2 * axis + 1]) + int(rng.integers(0, 6)) for axis in (0, 1)
     ]
     return kernel, stride, dilation, pad, (sizes[1], sizes[0])
 
 
-def _conv(rng, kind):
+def _conv(rng: np.random.Generator, kind: str) -> Case:
     kernel, stride, dilation, pad, (h, w) = _window(rng, 4, 2)
     if kind == "dense":
         kernel, stride, dilation, pad = (w, h), (1, 1), (1, 1), (0, 0, 0, 0)
@@ -71,14 +91,14 @@ def _conv(rng, kind):
     return op, [values(rng, (int(rng.integers(1, 4)), h, w, channels))]
 
 
-def _pool(rng, kind):
+def _pool(rng: np.random.Generator, kind: str) -> Case:
     kernel, stride, _, pad, (h, w) = _window(rng, 7, 1)
     shift = 0 if rng.random() < 0.5 else int(rng.integers(-3, 4))
     shape = (int(rng.integers(1, 4)), h, w, int(rng.integers(1, 20)))
     return Pool(kind, kernel, stride, pad, shift), [values(rng, shape)]
 
 
-def _eltwise(rng, kind):
+def _eltwise(rng: np.random.Generator, kind: str) -> Case:
     count = int(rng.integers(2, 4))
     shape = (int(rng.integers(1, 4)), *_pair(rng, 1, 5), int(rng.integers(1, 20)))
     fixes = tuple(int(f) for f in rng.integers(-4, 12, count))
@@ -86,18 +106,18 @@ def _eltwise(rng, kind):
     return op, [values(rng, shape) for _ in range(count)]
 
 
-def _concat(rng, kind):
+def _concat(rng: np.random.Generator, kind: str) -> Case:
     shape = (int(rng.integers(1, 4)), *_pair(rng, 1, 5))
     shifts = tuple(int(s) for s in rng.integers(-9, 10, int(rng.integers(1, 4))))
     return Concat(3, shifts), [values(rng, (*shape, int(rng.integers(1, 20)))) for _ in shifts]
 
 
-def _hard_sigmoid(rng, kind):
+def _hard_sigmoid(rng: np.random.Generator, kind: str) -> Case:
     op = HardSigmoid(int(rng.integers(0, 16)), int(rng.integers(0, 32)))
     return op, [values(rng, (2, 3, 3, int(rng.integers(1, 9))))]
 
 
-_KINDS = {
+_KINDS: dict[str, tuple[Callable[[np.random.Generator, str], Case], int]] = {
     "conv2d": (_conv, 4),
     "depthwise": (_conv, 2),
     "dense": (_conv, 2),
@@ -111,7 +131,7 @@ _KINDS = {
 KINDS = tuple(_KINDS)
 
 
-def operation(rng, kind=None):
+def operation(rng: np.random.Generator, kind: str | None = None) -> tuple[str, Operation, list[np.ndarray]]:
     """(kind, operation, list of int8 inputs)."""
     if kind is None:
         weights = np.array([weight for _, weight in _KINDS.values()], float)
@@ -122,14 +142,21 @@ def operation(rng, kind=None):
 class GraphBuilder:
     """Writes a compiled-form graph op by op: data-fix, upload, ..., download, fix2float, softmax."""
 
-    def __init__(self, rng, shape, fix_point):
+    def __init__(self, rng: np.random.Generator, shape: Shape, fix_point: int) -> None:
         self.rng = rng
         self.graph = Graph("random")
         attrs = {"shape": [1, *shape], "data_type": "XINT8"}
         self._op("input", "data-fix", None, attrs, fix_point)
         self.last = self._op("input_upload_0", "upload", {"input": ["input"]}, {}, fix_point)
 
-    def _op(self, name, type_, inputs, attrs, fix_point):
+    def _op(
+        self,
+        name: str,
+        type_: str,
+        inputs: Mapping[str, list[str]] | None,
+        attrs: Mapping[str, Any],
+        fix_point: int | None,
+    ) -> Op:
         op = self.graph.add_op(name, type_, inputs, attrs)
         if fix_point is not None:
             op.tensor.attrs["fix_point"] = fix_point
@@ -138,16 +165,23 @@ class GraphBuilder:
             op.tensor.attrs["round_mode"] = "DPU_ROUND"
         return op
 
-    def _name(self, type_):
+    def _name(self, type_: str) -> str:
         return f"{type_}_{len(self.graph.ops)}"
 
-    def _constant(self, name, array, fix_point):
+    def _constant(self, name: str, array: np.ndarray, fix_point: int) -> str:
         attrs = {"shape": list(array.shape), "data_type": "XINT8", "data": array.tobytes()}
         return self._op(name, "const-fix", None, attrs, fix_point).name
 
     def conv(
-        self, source, outputs, kernel, stride=(1, 1), pad=(0, 0, 0, 0), activation="RELU", kind="conv2d"
-    ):
+        self,
+        source: Op,
+        outputs: int,
+        kernel: Pair,
+        stride: Pair = (1, 1),
+        pad: Pad = (0, 0, 0, 0),
+        activation: str = "RELU",
+        kind: str = "conv2d",
+    ) -> Op:
         """Convolution with random weights, fixed so that its output neither vanishes nor saturates."""
         rng, name = self.rng, self._name(kind)
         channels = source.tensor.shape[3]
@@ -159,42 +193,52 @@ class GraphBuilder:
         cut = max(
             0, round(np.log2(25 * np.sqrt(weights[0].size if kind == "conv2d" else kernel[0] * kernel[1])))
         )
-        fix_in, fix_weights = source.tensor.fix_point, 7
+        fix_in, fix_weights = fix_point_of(source), 7
         inputs = {
             "input": [source.name],
             "weights": [self._constant(f"{name}_weights", weights, fix_weights)],
             "bias": [self._constant(f"{name}_bias", bias, fix_in + fix_weights - int(rng.integers(-1, 7)))],
         }
-        attrs = {"kernel": list(kernel), "stride": list(stride), "dilation": [1, 1], "pad": list(pad)}
+        attrs: dict[str, Any] = {
+            "kernel": list(kernel),
+            "stride": list(stride),
+            "dilation": [1, 1],
+            "pad": list(pad),
+        }
         attrs |= {"nonlinear": activation, **({"group": 1} if kind == "conv2d" else {})}
         return self._op(name, f"{kind}-fix", inputs, attrs, fix_in + fix_weights - cut)
 
-    def pool(self, source, kind, kernel, stride):
+    def pool(self, source: Op, kind: str, kernel: Pair, stride: Pair) -> Op:
         """Pooling without padding; the fix_point stays."""
-        attrs = {"kernel": list(kernel), "stride": list(stride), "pad": [0, 0, 0, 0], "type": kind}
+        attrs: dict[str, Any] = {
+            "kernel": list(kernel),
+            "stride": list(stride),
+            "pad": [0, 0, 0, 0],
+            "type": kind,
+        }
         name = self._name("pool")
-        return self._op(name, "pool-fix", {"input": [source.name]}, attrs, source.tensor.fix_point)
+        return self._op(name, "pool-fix", {"input": [source.name]}, attrs, fix_point_of(source))
 
-    def add(self, sources, activation="NONE"):
+    def add(self, sources: Sequence[Op], activation: str = "NONE") -> Op:
         """Element-wise sum."""
         attrs = {"type": "ADD", "nonlinear": activation}
-        fix = min(s.tensor.fix_point for s in sources) - int(self.rng.integers(0, 2))
+        fix = min(fix_point_of(s) for s in sources) - int(self.rng.integers(0, 2))
         return self._op(self._name("add"), "eltwise-fix", {"input": [s.name for s in sources]}, attrs, fix)
 
-    def concat(self, sources):
+    def concat(self, sources: Sequence[Op]) -> Op:
         """Channels side by side, at the fix point of one of them or near it."""
         inputs = {"input": [s.name for s in sources]}
-        fix_point = sources[0].tensor.fix_point + int(self.rng.integers(-1, 2))
+        fix_point = fix_point_of(sources[0]) + int(self.rng.integers(-1, 2))
         return self._op(self._name("concat"), "concat-fix", inputs, {"axis": 3}, fix_point)
 
-    def dense(self, source, outputs, activation="NONE"):
+    def dense(self, source: Op, outputs: int, activation: str = "NONE") -> Op:
         """Convolution whose kernel is the whole map."""
         _, h, w, _ = source.tensor.shape
         return self.conv(source, outputs, (w, h), activation=activation)
 
-    def finish(self, source):
+    def finish(self, source: Op) -> Graph:
         """Flatten, download, fix2float, softmax; returns the graph."""
-        fix = source.tensor.fix_point
+        fix = fix_point_of(source)
         flat = {"shape": [1, int(np.prod(source.tensor.shape))]}
         self._op("flat", "reshape-fix", {"input": [source.name]}, flat, fix)
         self._op("flat_download_0", "download", {"input": ["flat"]}, {}, fix)
@@ -204,7 +248,7 @@ class GraphBuilder:
         return self.graph
 
 
-def graph(rng):
+def graph(rng: np.random.Generator) -> Graph:
     """Random small network: convolutions, pools, a residual sum, a concat, two dense layers."""
     size, channels = int(rng.integers(6, 13)), int(rng.integers(1, 5))
     build = GraphBuilder(rng, (size, size + int(rng.integers(0, 3)), channels), int(rng.integers(3, 8)))
@@ -232,11 +276,13 @@ def graph(rng):
     return build.finish(build.dense(x, int(rng.integers(2, 30))))
 
 
-def _activation(rng):
+def _activation(rng: np.random.Generator) -> str:
     return str(rng.choice(["NONE", "RELU", "RELU", "RELU6", "LEAKYRELU"]))
 
 
-def sign_network(rng, widths=(32, 64, 64), hidden=128, classes=25):
+def sign_network(
+    rng: np.random.Generator, widths: Sequence[int] = (32, 64, 64), hidden: int = 128, classes: int = 25
+) -> Graph:
     """Random weights in the shape of a small image classifier: 28x28x1, 3x3 convolutions, 2x2 pools."""
     build = GraphBuilder(rng, (28, 28, 1), 6)
     x = build.last

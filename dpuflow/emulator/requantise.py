@@ -7,12 +7,14 @@ an integer multiple of one step and stays below 2**24 (float32) or 2**53 (float6
 which is checked here from bounds on |acc|, not hoped for.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT
 from dpuflow.base.totality import Total
 from dpuflow.emulator import oracle
-from dpuflow.emulator.operations import NONLINEAR
+from dpuflow.emulator.operations import NONLINEAR, Nonlinear
 
 LOWEST = Total(
     "emulator.requantise: least int8 behind the first rounding",
@@ -23,15 +25,15 @@ LOWEST = Total(
     },
 )
 
-MANTISSA = {np.dtype(np.float32): 24, np.dtype(np.float64): 53}
-_LARGEST_SHIFT = {np.dtype(np.float32): 60, np.dtype(np.float64): 500}
+MANTISSA: dict[np.dtype, int] = {np.dtype(np.float32): 24, np.dtype(np.float64): 53}
+_LARGEST_SHIFT: dict[np.dtype, int] = {np.dtype(np.float32): 60, np.dtype(np.float64): 500}
 
 
 class OutOfRangeError(Exception):
     """No floating-point type holds the sums exactly; the caller falls back to the oracle."""
 
 
-def exact_dtype(largest):
+def exact_dtype(largest: int) -> np.dtype:
     """Smallest float type whose integers reach `largest`; OutOfRangeError if none does."""
     for dtype, bits in MANTISSA.items():
         if largest < 1 << bits:
@@ -39,7 +41,7 @@ def exact_dtype(largest):
     raise OutOfRangeError
 
 
-def _shifted(value, shift):
+def _shifted(value: int, shift: int) -> int:
     """floor(value * 2**shift) of a Python integer."""
     return value << shift if shift >= 0 else value >> -shift
 
@@ -58,7 +60,15 @@ class Requantise:
     scale : factor the sums must already carry (fold it into the weights).
     """
 
-    def __init__(self, largest, shift_cut, nonlinear, fix_out, bias=None, shift_bias=0):
+    def __init__(
+        self,
+        largest: Sequence[int] | np.ndarray,
+        shift_cut: int,
+        nonlinear: Nonlinear,
+        fix_out: int,
+        bias: np.ndarray | None = None,
+        shift_bias: int = 0,
+    ) -> None:
         largest = [int(v) for v in largest]
         biases = [0] * len(largest) if bias is None else [int(b) for b in bias]
         self.low = LOWEST[nonlinear.kind]
@@ -70,7 +80,7 @@ class Requantise:
         else:
             self._affine(largest, shift_cut, biases, shift_bias)
 
-    def _affine(self, largest, shift_cut, biases, shift_bias):
+    def _affine(self, largest: list[int], shift_cut: int, biases: list[int], shift_bias: int) -> None:
         if shift_cut >= 0:
             # numerator 2 acc + c over 2**(shift_cut + 1): an odd c's last bit cannot change
             # the floor, so whole steps of acc are enough - also for bits of a bias below them
@@ -92,7 +102,7 @@ class Requantise:
         self.integer_offsets = offsets
         self.shift_cut = shift_cut
 
-    def _leaky(self, largest, shift_cut, biases, shift_bias):
+    def _leaky(self, largest: list[int], shift_cut: int, biases: list[int], shift_bias: int) -> None:
         slope, bits = LEAKY_RELU_SLOPE
         self.dtype = exact_dtype(max(largest))
         finest = min(0, shift_bias, shift_cut - 1) - bits
@@ -106,7 +116,7 @@ class Requantise:
         self.offset = np.ldexp(np.array(biases, dtype=np.float64), shift_bias)
         self.shift_cut = shift_cut
 
-    def __call__(self, sums, out):
+    def __call__(self, sums: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Write clip(round(...)) of `sums` (..., OC) to `out` (float32 or int8), and return it."""
         if self.leaky:
             slope, bits = LEAKY_RELU_SLOPE
@@ -123,7 +133,7 @@ class Requantise:
         return out
 
 
-def _second_stage(nonlinear):
+def _second_stage(nonlinear: Nonlinear) -> np.ndarray | None:
     """Table (256,) int8 of what follows the first rounding, for HSIGMOID and HSWISH; else None."""
     if nonlinear.kind not in ("HSIGMOID", "HSWISH"):
         return None

@@ -10,25 +10,27 @@ on the NumPy kernels and, where the machine has them, on the native kernels. Exi
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from dpuflow.emulator import Emulator, c_kernels, oracle, random_cases
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.kernels import Workspace
-from dpuflow.emulator.operations import INTEGER_OPS
+from dpuflow.emulator.operations import INTEGER_OPS, Operation
 from dpuflow.emulator.plan import SOURCES
+from dpuflow.xir import Graph
 from dpuflow.xir.parameters import constants
 
 GRAPH_EVERY = 5
 
 
-def backends():
+def backends() -> list[str]:
     """The fast implementations on this machine: names."""
     return ["numpy"] if c_kernels.library() is None else ["numpy", "native"]
 
 
-def operation_differences(op, inputs):
+def operation_differences(op: Operation, inputs: Sequence[np.ndarray]) -> list[str]:
     """Names of the backends whose result differs from the oracle's."""
     expected = oracle.apply(op, *inputs)
     different = []
@@ -40,10 +42,10 @@ def operation_differences(op, inputs):
     return different
 
 
-def oracle_tensors(graph, batch):
+def oracle_tensors(graph: Graph, batch: np.ndarray) -> dict[str, np.ndarray]:
     """{op name: int8 array} of a compiled graph's integer ops, every one by the oracle."""
     known = constants(graph)
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for op in graph.ops:
         inputs = [tensors[name] for name in op.inputs.get("input", []) if name in tensors]
         if op.type in SOURCES:
@@ -55,7 +57,7 @@ def oracle_tensors(graph, batch):
     return tensors
 
 
-def graph_differences(graph, batch):
+def graph_differences(graph: Graph, batch: np.ndarray) -> list[tuple[str, str]]:
     """(backend, op name) of every integer tensor that differs from the oracle's."""
     expected = oracle_tensors(graph, batch)
     different = []
@@ -68,7 +70,7 @@ def graph_differences(graph, batch):
     return different
 
 
-def check(seed, number):
+def check(seed: int, number: int) -> tuple[str, Sequence[object]]:
     """(kind, differences) of case `number`."""
     rng = np.random.default_rng([seed, number])
     if number % GRAPH_EVERY:
@@ -79,13 +81,14 @@ def check(seed, number):
     return "graph", graph_differences(graph, batch)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--cases", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    counts, failed = Counter(), 0
+    counts: Counter[str] = Counter()
+    failed = 0
     for number in range(chosen.cases):
         kind, differences = check(chosen.seed, number)
         counts[kind] += 1

@@ -1,7 +1,10 @@
 """What the emulator can execute: DPU families and op types, checked when a file is opened."""
 
+from collections.abc import Collection, Sequence
+
 from dpuflow.base.errors import UserError
 from dpuflow.device.targets import describe_fingerprint
+from dpuflow.xir import Graph, Op
 
 READABLE, TYPE = "DPUCZDX8G", 1
 """The family whose arithmetic and parameters are known, and its number in a fingerprint's highest byte.
@@ -14,7 +17,7 @@ TENSORS = {("XINT", 8), ("INT", 8), ("FLOAT", 32)}
 """(data type, width) of the tensors that the kernels compute."""
 
 
-def require_family(graph):
+def require_family(graph: Graph) -> None:
     """UserError when a DPU subgraph is compiled for another family of DPUs, by fingerprint or name.
 
     Both instruction sets of the DPUCZDX8G are read: the graph and its parameters are alike, only the
@@ -33,9 +36,9 @@ def require_family(graph):
             )
 
 
-def require_ops(ops, known):
+def require_ops(ops: Sequence[Op], known: Collection[str]) -> None:
     """UserError that lists every op of a type which is not among `known`, and every odd tensor."""
-    unknown = {}
+    unknown: dict[str, list[str]] = {}
     for op in ops:
         if op.type not in known:
             unknown.setdefault(op.type, []).append(repr(op.name))

@@ -130,19 +130,28 @@ class Weighted(Operator):
 
 
 @dataclass(frozen=True)
-class Convolution(Weighted, Window):
-    """Weights [OC, KH, KW, IC]."""
+class WeightedWindow(Weighted, Window):
+    """What the convolutions share: weights over the windows of a map."""
 
     dilation: tuple[int, int]
     activation: str
-
-    kind: ClassVar[str] = "conv"
-    per_channel: ClassVar[bool] = False
 
     def check(self) -> None:
         """ValueError when an attribute has an impossible value."""
         super().check()
         self.check_activation()
+
+    def view(self, x: np.ndarray) -> np.ndarray:
+        """All kernel windows (N, OH, OW, KH, KW, IC) of a map."""
+        return arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride, self.dilation)
+
+
+@dataclass(frozen=True)
+class Convolution(WeightedWindow):
+    """Weights [OC, KH, KW, IC]."""
+
+    kind: ClassVar[str] = "conv"
+    per_channel: ClassVar[bool] = False
 
     def weights_shape(self, shape: Shape, output: Shape) -> Shape:
         """(OC, KH, KW, IC)."""
@@ -165,30 +174,18 @@ class Convolution(Weighted, Window):
             np.matmul(rows, matrix, out=out[images].reshape(-1, matrix.shape[1]))
         return out
 
-    def view(self, x: np.ndarray) -> np.ndarray:
-        """All kernel windows (N, OH, OW, KH, KW, IC) of a map."""
-        return arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride, self.dilation)
-
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """OH OW OC (2 KH KW IC + 1); the 1 is the bias and counts without one, too."""
         return work.conv_workload(output, self.kernel, inputs[0][2])
 
 
 @dataclass(frozen=True)
-class DepthwiseConvolution(Weighted, Window):
+class DepthwiseConvolution(WeightedWindow):
     """One filter per channel: weights [1, KH, KW, C]."""
-
-    dilation: tuple[int, int]
-    activation: str
 
     kind: ClassVar[str] = "depthwise_conv"
     per_channel: ClassVar[bool] = True
     output_axis: ClassVar[int] = -1
-
-    def check(self) -> None:
-        """ValueError when an attribute has an impossible value."""
-        super().check()
-        self.check_activation()
 
     def weights_shape(self, shape: Shape, output: Shape) -> Shape:
         """(1, KH, KW, C)."""
@@ -201,10 +198,6 @@ class DepthwiseConvolution(Weighted, Window):
         if weights != expected:
             raise ValueError(f"weights {weights}, expected {expected}")
         return shape
-
-    def view(self, x: np.ndarray) -> np.ndarray:
-        """All kernel windows (N, OH, OW, KH, KW, C) of a map."""
-        return arithmetic.windows(arithmetic.pad_map(x, self.pad), self.kernel, self.stride, self.dilation)
 
     def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sums, tap by tap."""
@@ -258,11 +251,18 @@ class Dense(Weighted):
         return work.conv_workload(output, (1, 1), math.prod(inputs[0]))
 
 
-def given(weights: Parameter | None) -> Parameter:
-    """The weights; ValueError when a weighted layer has none."""
-    if weights is None:
-        raise ValueError("a weighted layer without weights")
-    return weights
+def given(parameter: Parameter | None) -> Parameter:
+    """The weights, or the bias; ValueError when the layer has none."""
+    if parameter is None:
+        raise ValueError("a weighted layer without weights, or bias")
+    return parameter
+
+
+def weighted(operator: Operator) -> Weighted:
+    """The operator, which has weights; TypeError for one without."""
+    if not isinstance(operator, Weighted):
+        raise TypeError(f"{operator.kind} has no weights")
+    return operator
 
 
 def weight_matrix(weights: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ rescales, so its two sides are free of each other (docs/reference/numerics.md, "
 the vendor's TF2 tool leaves it out of the alignment, too).
 """
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -19,16 +21,20 @@ from dpuflow.base.numerics import (
     is_exact_add,
     quantize,
 )
-from dpuflow.network import WEIGHTED
-from dpuflow.quantize.positions import ANY_POSITION, non_overflow
+from dpuflow.network import WEIGHTED, Layer, Network
+from dpuflow.ops.convolution import given
+from dpuflow.quantize.positions import ANY_POSITION, Change, Positions, Table, non_overflow
+
+Pair = tuple[int, int]
+"""(least, greatest)."""
 
 
-def shares(network, layer):
+def shares(network: Network, layer: Layer) -> bool:
     """Whether a layer's output must have its inputs' position."""
     return layer.operator.shares_fix_point([network[name].shape for name in layer.inputs])
 
 
-def _set(positions, name, position, report, why):
+def _set(positions: Positions, name: str, position: int, report: list[Change], why: str) -> bool:
     if positions[name] != position:
         report.append({"tensor": name, "from": positions[name], "to": position, "why": why})
         positions[name] = position
@@ -36,9 +42,9 @@ def _set(positions, name, position, report, why):
     return False
 
 
-def position_groups(network):
+def position_groups(network: Network) -> list[list[str]]:
     """Lists of layer names that must share a position, in topological order."""
-    group = {}
+    group: dict[str, list[str]] = {}
     for layer in network.layers:
         if not layer.operator.quantized:
             continue
@@ -50,17 +56,17 @@ def position_groups(network):
                     for member in merged:
                         group[member] = merged
     order = {layer.name: i for i, layer in enumerate(network.layers)}
-    unique = {id(members): sorted(members, key=order.get) for members in group.values()}
+    unique = {id(members): sorted(members, key=order.__getitem__) for members in group.values()}
     return sorted(unique.values(), key=lambda members: order[members[0]])
 
 
-def share_positions(network, positions):
+def share_positions(network: Network, positions: Positions) -> list[Change]:
     """Give every group one position, in place; returns the changes.
 
     A group takes the position of its last tensor (behind pooling, which is what the next layer
     reads), with a concatenation the smallest of its members. A tensor that is all zero has no say.
     """
-    report = []
+    report: list[Change] = []
     for members in position_groups(network):
         joined = any(network[name].op == "concat" for name in members)
         position = positions[members[-1]]
@@ -71,13 +77,14 @@ def share_positions(network, positions):
     return report
 
 
-def place_silent(network, positions):
+def place_silent(network: Network, positions: Positions) -> list[Change]:
     """Give every tensor that was zero on all calibration images a position, in place; returns the changes.
 
     Nothing is known of its size, so it takes the coarsest one at which nothing can saturate: that of
     the largest value which the float layer may give, its inputs being what their positions hold.
     """
-    report, silent = [], {name for name, position in positions.items() if position == ANY_POSITION}
+    report: list[Change] = []
+    silent = {name for name, position in positions.items() if position == ANY_POSITION}
     groups = {name: members for members in position_groups(network) for name in members}
     changed = bool(silent)
     while changed:
@@ -93,7 +100,7 @@ def place_silent(network, positions):
     return report
 
 
-def _coarse_enough(layer, fixes):
+def _coarse_enough(layer: Layer, fixes: Sequence[int]) -> int:
     """Position at which a layer's output does not saturate, whatever its inputs are."""
     sizes = [float(np.ldexp(-INT8_MIN, -fix)) for fix in fixes]
     largest = layer.operator.largest(sizes, layer.weights, layer.bias)
@@ -104,14 +111,14 @@ def _coarse_enough(layer, fixes):
     return max(position, RELU6_FIX_POINT) if layer.attrs.get("activation") == "RELU6" else position
 
 
-def raise_relu6(network, positions):
+def raise_relu6(network: Network, positions: Positions) -> list[Change]:
     """Give every group with a ReLU6 in it at least the position at which the DPU's clamp means 6.0.
 
     In place; returns the changes. A ReLU6's own choice is never below (6.0 fits there), but a
     concatenation may ask for more range than that: for twice as much it saturates a little, beyond
     that it is refused (UserError).
     """
-    report = []
+    report: list[Change] = []
     for members in position_groups(network):
         clamped = [name for name in members if network[name].attrs.get("activation") == "RELU6"]
         if clamped and positions[clamped[0]] < RELU6_FIX_POINT:
@@ -128,14 +135,15 @@ def raise_relu6(network, positions):
     return report
 
 
-def bound_adds(network, positions):
+def bound_adds(network: Network, positions: Positions) -> list[Change]:
     """Bring the inputs of additions close enough for the add instruction to be exact, in place.
 
     Only ever lowers positions (nothing saturates): the output, as far as it is more than a step above
     the coarsest input, then all but the coarsest inputs and one. Groups move as one, and a ReLU6 stays
     where its clamp means 6. Returns the changes; `numerics.is_exact_add` says what is exact.
     """
-    report, groups = [], {name: members for members in position_groups(network) for name in members}
+    report: list[Change] = []
+    groups = {name: members for members in position_groups(network) for name in members}
     adds = [layer for layer in network.layers if layer.op == "add"]
     while True:
         before = len(report)
@@ -145,7 +153,13 @@ def bound_adds(network, positions):
             return report
 
 
-def _bound_add(layer, network, positions, groups, report):
+def _bound_add(
+    layer: Layer,
+    network: Network,
+    positions: Positions,
+    groups: Mapping[str, list[str]],
+    report: list[Change],
+) -> None:
     def lower(name, position):
         relu6 = any(network[member].attrs.get("activation") == "RELU6" for member in groups[name])
         if position < positions[name] and not (relu6 and position < RELU6_FIX_POINT):
@@ -166,7 +180,7 @@ def _bound_add(layer, network, positions, groups, report):
             lower(name, least + ADD_GUARD_BITS)
 
 
-def fit_shifts(network, positions, weights, biases):
+def fit_shifts(network: Network, positions: Positions, weights: Table, biases: Table) -> list[Change]:
     """Bring shift_cut, shift_bias and additions into their ranges, in place, so that nothing saturates.
 
     shift_cut = fix_in + fix_w - fix_out, shift_bias = fix_in + fix_w - fix_bias. Only ever lowers
@@ -175,7 +189,8 @@ def fit_shifts(network, positions, weights, biases):
     clamp means 6; there the weights are raised by one, as the vendor does, and beyond that the layer
     is refused (UserError). Returns the changes.
     """
-    report, groups = [], {name: members for members in position_groups(network) for name in members}
+    report: list[Change] = []
+    groups = {name: members for members in position_groups(network) for name in members}
     layers = [layer for layer in network.layers if layer.op in WEIGHTED]
     while True:
         before = len(report)
@@ -197,7 +212,9 @@ def fit_shifts(network, positions, weights, biases):
     return report + repair_shifts(network, positions, weights, biases)
 
 
-def _lower_weights(layer, positions, weights, biases, report):
+def _lower_weights(
+    layer: Layer, positions: Positions, weights: Table, biases: Table, report: list[Change]
+) -> None:
     fix_in, old = positions[layer.inputs[0]], weights[layer.name][1]
     bias = biases.get(layer.name, (None, ANY_POSITION))[1]
     highest = positions[layer.name] + SHIFT_CUT_RANGE[1]
@@ -205,14 +222,21 @@ def _lower_weights(layer, positions, weights, biases, report):
         highest = min(highest, bias + SHIFT_BIAS_RANGE[1])
     if old == ANY_POSITION:  # all zero: any shift will do
         position = min(positions[layer.name] + SHIFT_CUT_RANGE[0], highest) - fix_in
-        weights[layer.name] = (np.zeros(layer.weights.shape, np.int8), position)
+        weights[layer.name] = (np.zeros(given(layer.weights).shape, np.int8), position)
     elif fix_in + old > highest:
         position = highest - fix_in
         report.append(_change(f"{layer.name}/weights", old, position, "finer than output or bias can tell"))
-        weights[layer.name] = (quantize(layer.weights, position, "STD_ROUND"), position)
+        weights[layer.name] = (quantize(given(layer.weights), position, "STD_ROUND"), position)
 
 
-def _lower_output(layer, network, positions, weights, groups, report):
+def _lower_output(
+    layer: Layer,
+    network: Network,
+    positions: Positions,
+    weights: Table,
+    groups: Mapping[str, list[str]],
+    report: list[Change],
+) -> None:
     unit = positions[layer.inputs[0]] + weights[layer.name][1] - SHIFT_CUT_RANGE[0]
     relu6 = any(network[name].attrs.get("activation") == "RELU6" for name in groups[layer.name])
     if positions[layer.name] > unit and not (relu6 and unit < RELU6_FIX_POINT):
@@ -220,13 +244,13 @@ def _lower_output(layer, network, positions, weights, groups, report):
             _set(positions, name, unit, report, f"finer than the sums of {layer.name}")
 
 
-def align_as_vendor(network, positions):
+def align_as_vendor(network: Network, positions: Positions) -> list[Change]:
     """The vendor's alignment, in place: concat inputs to the output, then pool inputs to the pool.
 
     One pass each, even where the second undoes the first, and average pooling included (which
     costs range in front of a global average). Returns the changes {"tensor", "from", "to", "why"}.
     """
-    report = []
+    report: list[Change] = []
     for kind, name in (("concat", "concatenation"), ("pool", "pooling")):
         for layer in network.layers:
             if layer.operator.vendor_aligns == kind:
@@ -240,15 +264,20 @@ def align_as_vendor(network, positions):
 
 
 def repair_shifts(
-    network, positions, weights, biases, cut_range=SHIFT_CUT_RANGE, bias_range=SHIFT_BIAS_RANGE
-):
+    network: Network,
+    positions: Positions,
+    weights: Table,
+    biases: Table,
+    cut_range: Pair = SHIFT_CUT_RANGE,
+    bias_range: Pair | Callable[[int], Pair] = SHIFT_BIAS_RANGE,
+) -> list[Change]:
     """Keep shift_cut and shift_bias in range by the vendor's repairs, in place.
 
     shift_cut = fix_in + fix_w - fix_out: the weights' position moves. shift_bias =
     fix_in + fix_w - fix_bias: the bias's position moves. int8 values are made anew.
     bias_range : (low, high) or a function of shift_cut. Returns the list of changes.
     """
-    report = []
+    report: list[Change] = []
     for layer in network.layers:
         if layer.op not in WEIGHTED:
             continue
@@ -256,34 +285,34 @@ def repair_shifts(
         fix_weights = weights[layer.name][1]
         if fix_weights == ANY_POSITION:  # all-zero weights: any shift will do
             fix_weights = fix_out - fix_in + cut_range[0]
-            weights[layer.name] = (np.zeros(layer.weights.shape, np.int8), fix_weights)
+            weights[layer.name] = (np.zeros(given(layer.weights).shape, np.int8), fix_weights)
         cut = fix_in + fix_weights - fix_out
         wanted = min(max(cut, cut_range[0]), cut_range[1])
         if wanted != cut:
             position = fix_weights + wanted - cut
             report.append(_change(f"{layer.name}/weights", fix_weights, position, f"shift_cut was {cut}"))
-            weights[layer.name] = (quantize(layer.weights, position, "STD_ROUND"), position)
+            weights[layer.name] = (quantize(given(layer.weights), position, "STD_ROUND"), position)
         if layer.name not in biases:
             continue
         fix_bias = biases[layer.name][1]
         low, high = bias_range(wanted) if callable(bias_range) else bias_range
         unit = fix_in + weights[layer.name][1]
         if fix_bias == ANY_POSITION:
-            biases[layer.name] = (np.zeros(layer.bias.shape, np.int8), unit - max(low, 0))
+            biases[layer.name] = (np.zeros(given(layer.bias).shape, np.int8), unit - max(low, 0))
             continue
         shift = unit - fix_bias
         wanted = min(max(shift, low), high)
         if wanted != shift:
             position = unit - wanted
             report.append(_change(f"{layer.name}/bias", fix_bias, position, f"shift_bias was {shift}"))
-            biases[layer.name] = (quantize(layer.bias, position, "STD_ROUND"), position)
+            biases[layer.name] = (quantize(given(layer.bias), position, "STD_ROUND"), position)
     return report
 
 
-def _change(tensor, old, new, why):
+def _change(tensor: str, old: int, new: int, why: str) -> Change:
     return {"tensor": tensor, "from": old, "to": new, "why": why}
 
 
-def vendor_bias_range(shift_cut):
+def vendor_bias_range(shift_cut: int) -> Pair:
     """shift_bias limits of the vendor's quantizer: [min(0, -(24 - (8 + shift_cut))), 16]."""
     return min(0, -(24 - (8 + shift_cut))), 16

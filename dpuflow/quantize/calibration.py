@@ -6,22 +6,29 @@ ties go to the smaller (docs/reference/quantizers.md).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from dpuflow.base.errors import about
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
+from dpuflow.network import Layer, Network
+from dpuflow.ops.operator import Quantized
 from dpuflow.quantize import engine
-from dpuflow.quantize.positions import ANY_POSITION, choose_activation, choose_weights
+from dpuflow.quantize.positions import ANY_POSITION, Positions, Table, choose_activation, choose_weights
+
+Votes = dict[str, dict[int, int]]
+"""Layer name -> {position: number of batches}."""
 
 
-def quantize_parameters(network, method):
+def quantize_parameters(network: Network, method: str) -> tuple[Table, Table]:
     """Positions and int8 values of all weights and biases.
 
     Returns (weights, biases): layer name -> (int8 array, fix_point). All-zero tensors get
     the position of their partner's scale later (`alignment`), here ANY_POSITION.
     """
-    weights, biases = {}, {}
+    weights: Table = {}
+    biases: Table = {}
     for layer in network.layers:
         if not layer.operator.weighted:
             continue
@@ -33,7 +40,13 @@ def quantize_parameters(network, method):
     return weights, biases
 
 
-def real_output(layer, inputs, fixes, weights=None, bias=None):
+def real_output(
+    layer: Layer,
+    inputs: Sequence[np.ndarray],
+    fixes: Sequence[int],
+    weights: Quantized | None = None,
+    bias: Quantized | None = None,
+) -> np.ndarray:
     """Output of a layer before its own quantization, in real units.
 
     inputs : int8-valued float32 arrays, one per input; fixes : their fix_points.
@@ -45,7 +58,7 @@ def real_output(layer, inputs, fixes, weights=None, bias=None):
     return layer.operator.before_rounding(inputs, fixes, weights, bias)
 
 
-def to_grid(x, position):
+def to_grid(x: np.ndarray, position: int) -> np.ndarray:
     """Real activations -> int8-valued float32 at `position` (DPU_ROUND, saturated)."""
     grid = x * x.dtype.type(2.0**position)
     grid += x.dtype.type(0.5)
@@ -53,11 +66,18 @@ def to_grid(x, position):
     return np.clip(grid, INT8_MIN, INT8_MAX, out=grid).astype(np.float32, copy=False)
 
 
-def batch_positions(network, weights, biases, x, method, input_method="non_overflow"):
+def batch_positions(
+    network: Network,
+    weights: Table,
+    biases: Table,
+    x: np.ndarray,
+    method: str,
+    input_method: str = "non_overflow",
+) -> Positions:
     """Positions that one calibration batch x (N, H, W, C) float32 chooses, layer name -> position."""
-    positions = {}
+    positions: Positions = {}
 
-    def compute(layer, inputs):
+    def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
         if not layer.operator.quantized:
             return inputs[0]
         fixes = [positions[name] for name in layer.inputs]
@@ -75,17 +95,30 @@ def batch_positions(network, weights, biases, x, method, input_method="non_overf
     return positions
 
 
-def vote(network, weights, biases, images, method, batch, input_method="non_overflow"):
+def vote(
+    network: Network,
+    weights: Table,
+    biases: Table,
+    images: np.ndarray,
+    method: str,
+    batch: int,
+    input_method: str = "non_overflow",
+) -> tuple[Positions, Votes]:
     """Most frequent position per activation over batches of `batch` images (ties: the smaller).
 
     images : float32 (N, H, W, C), network input values. The last batch may be short. A batch on which
     an output is zero everywhere does not count unless all are (`ANY_POSITION`, `alignment.place_silent`).
     Returns (positions, votes): votes is layer name -> {position: number of batches}.
     """
-    counts = {}
+    counts: dict[str, Counter[int]] = {}
     for start in range(0, len(images), batch):
         x = images[start : start + batch]
         for name, position in batch_positions(network, weights, biases, x, method, input_method).items():
             counts.setdefault(name, Counter())[position] += 1
-    positions = {name: min(c, key=lambda p, c=c: (p == ANY_POSITION, -c[p], p)) for name, c in counts.items()}
+    positions = {name: _most_frequent(count) for name, count in counts.items()}
     return positions, {name: dict(sorted(c.items())) for name, c in counts.items()}
+
+
+def _most_frequent(count: Counter[int]) -> int:
+    """ANY_POSITION only if there is no other, ties to the smaller."""
+    return min(count, key=lambda position: (position == ANY_POSITION, -count[position], position))

@@ -5,11 +5,18 @@ docs/reference/quantizers.md). What it chooses may break rules that this project
 methods keep: concatenation inputs may differ from the output, shift_bias may be negative.
 """
 
+import numpy as np
+
+from dpuflow.network import Network
 from dpuflow.quantize import alignment, calibration
+from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.equalization import vendor_equalize
+from dpuflow.quantize.positions import Change, Positions, Table
 
 
-def choose_positions(network, images, method, batch, equalize=False):
+def choose_positions(
+    network: Network, images: np.ndarray, method: str, batch: int, equalize: bool = False
+) -> tuple[Positions, Table, Table, Votes, list[Change]]:
     """Positions and parameters as vai_q_tensorflow would choose them.
 
     Parameters

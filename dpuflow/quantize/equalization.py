@@ -6,11 +6,15 @@ layer may be multiplied by s_c if the next layer's weights for c are divided by 
 tool step by step (docs/reference/quantizers.md).
 """
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
 
-from dpuflow.network import WEIGHTED
+from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.ops import kinds
 from dpuflow.ops.arithmetic import activation_named
+from dpuflow.ops.convolution import given
 
 SWEEPS = 10
 LIMITS = (0.01, 100.0)
@@ -19,7 +23,7 @@ VENDORS_ENDS, VENDORS_WAY = ("conv", "depthwise_conv"), ("max_pool", "avg_pool")
 """Layers that the vendor's tool equalizes, and what may lie between them."""
 
 
-def chains(network, ends, through):
+def chains(network: Network, ends: Collection[str], through: Collection[str]) -> list[tuple[Layer, Layer]]:
     """Pairs (head, tail) of layers `ends` joined by single-reader steps `through`."""
     pairs = []
     for head in network.layers:
@@ -38,7 +42,7 @@ def chains(network, ends, through):
     return pairs
 
 
-def relu6_to_relu(network):
+def relu6_to_relu(network: Network) -> list[str]:
     """Replace ReLU6 by ReLU, in place, as the vendor does before equalizing. Returns the layers changed."""
     changed = [layer.name for layer in network.layers if layer.attrs.get("activation") == "RELU6"]
     for name in changed:
@@ -46,32 +50,33 @@ def relu6_to_relu(network):
     return changed
 
 
-def output_range(layer):
+def output_range(layer: Layer) -> np.ndarray:
     """Largest |weight|, bias included, per output channel."""
-    weights = np.moveaxis(np.abs(layer.weights), layer.operator.output_axis, 0)
+    weights = np.moveaxis(np.abs(given(layer.weights)), layer.operator.output_axis, 0)
     largest = weights.reshape(len(weights), -1).max(axis=1)
     return largest if layer.bias is None else np.maximum(largest, np.abs(layer.bias))
 
 
-def input_range(layer, channels):
+def input_range(layer: Layer, channels: int) -> np.ndarray:
     """Largest |weight| per input channel of the map in front: the last axis, channel fastest."""
-    return np.abs(layer.weights).reshape(-1, channels).max(axis=0)
+    return np.abs(given(layer.weights)).reshape(-1, channels).max(axis=0)
 
 
-def scale_output(layer, factors):
+def scale_output(layer: Layer, factors: np.ndarray) -> None:
     """Multiply the output channels of a weighted layer."""
-    layer.weights = (layer.weights * layer.per_output_channel(factors)).astype(np.float32)
+    layer.weights = (given(layer.weights) * layer.per_output_channel(factors)).astype(np.float32)
     if layer.bias is not None:
         layer.bias = (layer.bias * factors).astype(np.float32)
 
 
-def scale_input(layer, factors):
+def scale_input(layer: Layer, factors: np.ndarray) -> None:
     """Multiply the weights that read each channel of the map in front: the last axis, channel fastest."""
-    times = layer.weights.shape[-1] // len(factors)
-    layer.weights = (layer.weights * np.tile(factors, times)).astype(np.float32)
+    weights = given(layer.weights)
+    times = weights.shape[-1] // len(factors)
+    layer.weights = (weights * np.tile(factors, times)).astype(np.float32)
 
 
-def vendor_equalize(network, sweeps=SWEEPS):
+def vendor_equalize(network: Network, sweeps: int = SWEEPS) -> list[dict[str, str]]:
     """The vendor's CLE, in place: conv to conv only, 10 sweeps, factors in [0.01, 100]."""
     relu6_to_relu(network)
     pairs = chains(network, VENDORS_ENDS, VENDORS_WAY)
@@ -88,7 +93,7 @@ def vendor_equalize(network, sweeps=SWEEPS):
     return [{"head": head.name, "tail": tail.name} for head, tail in pairs]
 
 
-def equalize(network, sweeps=SWEEPS):
+def equalize(network: Network, sweeps: int = SWEEPS) -> list[dict[str, Any]]:
     """Cross-layer equalization in place, across every kind of weighted layer (dense behind flatten too).
 
     As `vendor_equalize` in its formula, but without the vendor's threshold, which leaves most
@@ -97,7 +102,7 @@ def equalize(network, sweeps=SWEEPS):
     and the range of their channels' total factors.
     """
     pairs = chains(network, WEIGHTED, kinds(lambda operator: operator.passes_positive_scale))
-    total = {}
+    total: dict[tuple[str, str], np.ndarray] = {}
     for _ in range(sweeps):
         for head, tail in pairs:
             out = output_range(head)
@@ -108,7 +113,7 @@ def equalize(network, sweeps=SWEEPS):
             scale_output(head, factors)
             scale_input(tail, 1 / factors)
             key = head.name, tail.name
-            total[key] = total.get(key, 1) * factors
+            total[key] = total[key] * factors if key in total else factors
     return [
         {"head": head, "tail": tail, "smallest": float(f.min()), "largest": float(f.max())}
         for (head, tail), f in total.items()

@@ -7,13 +7,18 @@ that compute in float64. Only ops and attributes of TensorFlow 1.15 occur, and a
 that equal their default are left out.
 """
 
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
 from dpuflow.base.totality import Total
-from dpuflow.network import WEIGHTED, folded_ops
+from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops.activations import SLOPE, rules
 from dpuflow.ops.arithmetic import EXACT_FLOAT32, activation_named
+from dpuflow.ops.convolution import weighted
+from dpuflow.ops.operator import Shape
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
 
@@ -22,7 +27,9 @@ LOGITS_INT8 = f"{SCOPE}/logits_int8"
 LOGITS = f"{SCOPE}/logits"
 
 
-def write_eval_graph(path, quantized, output_node=f"{SCOPE}/output"):
+def write_eval_graph(
+    path: Path | str, quantized: QuantizedNetwork, output_node: str = f"{SCOPE}/output"
+) -> dict[str, str]:
     """Write the evaluation graph; returns {"input", "logits_int8", "logits", "output"}: its node names.
 
     Input: float32 placeholder of the frozen graph's name and shape, already scaled
@@ -38,13 +45,13 @@ def write_eval_graph(path, quantized, output_node=f"{SCOPE}/output"):
 class GraphWriter:
     """Emits the nodes of one QuantizedNetwork."""
 
-    def __init__(self, quantized, output_node):
+    def __init__(self, quantized: QuantizedNetwork, output_node: str) -> None:
         self.quantized = quantized
         self.output_node = output_node
         self.graph = new_graph()
-        self.tensors = {}
+        self.tensors: dict[str, str] = {}
 
-    def build(self):
+    def build(self) -> dict[str, str]:
         """Emit every layer; returns the names of input and outputs."""
         network = self.quantized.network
         for layer in network.layers:
@@ -65,17 +72,19 @@ class GraphWriter:
 
     # -- pieces ------------------------------------------------------------------------------
 
-    def _binary(self, op, name, x, constant, dtype=DT_FLOAT):
+    def _binary(self, op: str, name: str, x: str, constant: ArrayLike, dtype: int = DT_FLOAT) -> str:
         array = np.asarray(constant, np.float32 if dtype == DT_FLOAT else np.float64)
         second = add_constant(self.graph, f"{name}/constant", array)
         return add_node(self.graph, op, name, [x, second], T=("type", dtype))
 
-    def _cast(self, name, x, source, target):
+    def _cast(self, name: str, x: str, source: int, target: int) -> str:
         if source == target:
             return x
         return add_node(self.graph, "Cast", name, [x], SrcT=("type", source), DstT=("type", target))
 
-    def _round_and_saturate(self, scope, x, dtype, low=INT8_MIN, high=INT8_MAX):
+    def _round_and_saturate(
+        self, scope: str, x: str, dtype: int, low: float = INT8_MIN, high: float = INT8_MAX
+    ) -> str:
         """floor(x + 1/2), clamped to [low, high], as float32."""
         x = self._binary("Add", f"{scope}/half", x, 0.5, dtype)
         x = add_node(self.graph, "Floor", f"{scope}/round", [x], T=("type", dtype))
@@ -83,14 +92,14 @@ class GraphWriter:
         x = self._binary("Maximum", f"{scope}/lower", x, low, dtype)
         return self._cast(f"{scope}/int8", x, dtype, DT_FLOAT)
 
-    def _slope(self, scope, x, dtype):
+    def _slope(self, scope: str, x: str, dtype: int) -> str:
         """Negative values times 26/256."""
         negative = self._binary("Minimum", f"{scope}/negative", x, 0.0, dtype)
         negative = self._binary("Mul", f"{scope}/slope", negative, SLOPE, dtype)
         positive = self._binary("Maximum", f"{scope}/positive", x, 0.0, dtype)
         return add_node(self.graph, "Add", f"{scope}/leaky", [negative, positive], T=("type", dtype))
 
-    def _finish(self, scope, x, dtype, scale, activation, fix_point):
+    def _finish(self, scope: str, x: str, dtype: int, scale: float, activation: str, fix_point: int) -> str:
         """Accumulator -> activation, scaling by a power of two, rounding, saturation."""
         kind = activation_named(activation)
         x = _BEFORE_ROUNDING[kind.before_rounding](self, scope, x, dtype)
@@ -98,7 +107,9 @@ class GraphWriter:
             x = self._binary("Mul", f"{scope}/shift", x, scale, dtype)
         return self._round_and_saturate(scope, x, dtype, kind.lowest, kind.limit(fix_point))
 
-    def _padded(self, scope, layer, x, dtype, in_shape, value=None):
+    def _padded(
+        self, scope: str, layer: Layer, x: str, dtype: int, in_shape: Shape, value: float | None = None
+    ) -> tuple[str, str]:
         """Padding as TensorFlow's SAME where that is the same, else an explicit Pad; (tensor, padding)."""
         pad = layer.attrs["pad"]
         if not any(pad):
@@ -109,16 +120,16 @@ class GraphWriter:
         _, top, bottom = window(in_shape[0], kernel[1], stride[1], dilation[1], "SAME")
         if (left, right, top, bottom) == tuple(pad):
             return x, "SAME"
-        amounts = np.array([[0, 0], pad[2:], pad[:2], [0, 0]], np.int32)
-        amounts = add_constant(self.graph, f"{scope}/paddings", amounts)
+        table = np.array([[0, 0], pad[2:], pad[:2], [0, 0]], np.int32)
+        amounts = add_constant(self.graph, f"{scope}/paddings", table)
         if value is None:
             return add_node(self.graph, "Pad", f"{scope}/pad", [x, amounts], T=("type", dtype)), "VALID"
-        value = add_constant(self.graph, f"{scope}/pad_value", np.float32(value))
-        return add_node(self.graph, "PadV2", f"{scope}/pad", [x, amounts, value], T=("type", dtype)), "VALID"
+        filled = add_constant(self.graph, f"{scope}/pad_value", np.asarray(value, np.float32))
+        return add_node(self.graph, "PadV2", f"{scope}/pad", [x, amounts, filled], T=("type", dtype)), "VALID"
 
     # -- layers ------------------------------------------------------------------------------
 
-    def _input(self, layer, scope):
+    def _input(self, layer: Layer, scope: str) -> str:
         shape = ("shape", [-1, *layer.shape])
         add_node(self.graph, "Placeholder", layer.name, dtype=("type", DT_FLOAT), shape=shape)
         # float64, because float32 would round 0.49999997 + 0.5 up to 1
@@ -126,13 +137,13 @@ class GraphWriter:
         x = self._binary("Mul", f"{scope}/scale", x, 2.0 ** self.quantized.fix_points[layer.name], DT_DOUBLE)
         return self._round_and_saturate(scope, x, DT_DOUBLE)
 
-    def _weighted(self, layer, scope):
+    def _weighted(self, layer: Layer, scope: str) -> str:
         quantized, name = self.quantized, layer.name
         weights = quantized.weights[name][0]
         bias = quantized.biases[name][0] if name in quantized.biases else None
         shift_bias = quantized.shift_bias(name) if bias is not None else 0
         double = (
-            layer.operator.needs_float64(weights, bias, shift_bias)
+            weighted(layer.operator).needs_float64(weights, bias, shift_bias)
             or layer.attrs["activation"] == "LEAKYRELU"
         )
         dtype, real = (DT_DOUBLE, np.float64) if double else (DT_FLOAT, np.float32)
@@ -143,17 +154,17 @@ class GraphWriter:
         scale = 2.0 ** -quantized.shift_cut(name)
         return self._finish(scope, x, dtype, scale, layer.attrs["activation"], quantized.fix_points[name])
 
-    def _matrix(self, layer, scope, x, weights, dtype):
+    def _matrix(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         constant = add_constant(self.graph, f"{scope}/weights", weights.T)
         return add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
 
-    def _conv(self, layer, scope, x, weights, dtype):
+    def _conv(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         return self._convolution("Conv2D", layer, scope, x, weights, dtype)
 
-    def _depthwise(self, layer, scope, x, weights, dtype):
+    def _depthwise(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
 
-    def _convolution(self, op, layer, scope, x, weights, dtype):
+    def _convolution(self, op: str, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
         constant = add_constant(self.graph, f"{scope}/weights", weights.transpose(1, 2, 3, 0))
         in_shape = self.quantized.network[layer.inputs[0]].shape
@@ -165,7 +176,7 @@ class GraphWriter:
             T=("type", dtype), strides=[1, sh, sw, 1], padding=padding, **extra,
         )  # fmt: skip
 
-    def _max_pool(self, layer, scope):
+    def _max_pool(self, layer: Layer, scope: str) -> str:
         x = self.tensors[layer.inputs[0]]
         in_shape = self.quantized.network[layer.inputs[0]].shape
         x, padding = self._padded(scope, layer, x, DT_FLOAT, in_shape, INT8_MIN)
@@ -176,7 +187,7 @@ class GraphWriter:
         )  # fmt: skip
         return self._requantized(scope, x, layer.inputs[0], layer.name)
 
-    def _avg_pool(self, layer, scope):
+    def _avg_pool(self, layer: Layer, scope: str) -> str:
         """Window sums by a convolution with ones: AvgPool itself would round in float32."""
         (kw, kh), channels = layer.attrs["kernel"], layer.shape[-1]
         multiplier, shift = average_pool_factor(kh, kw)
@@ -200,36 +211,36 @@ class GraphWriter:
         x = self._binary("Mul", f"{scope}/factor", x, multiplier * 2.0**exponent, dtype)
         return self._round_and_saturate(scope, x, dtype)
 
-    def _add(self, layer, scope):
+    def _add(self, layer: Layer, scope: str) -> str:
         fixes = [self.quantized.fix_points[name] for name in layer.inputs]
         lowest, fix = min(fixes), self.quantized.fix_points[layer.name]
-        total = None
+        total = ""
         for k, (name, fix_in) in enumerate(zip(layer.inputs, fixes, strict=True)):
             x = self._binary("Mul", f"{scope}/{k}/scale", self.tensors[name], 2.0 ** (7 - (fix_in - lowest)))
             if fix_in - lowest > 7:
                 x = add_node(self.graph, "Floor", f"{scope}/{k}/floor", [x], T=("type", DT_FLOAT))
-            total = x if total is None else add_node(
-                self.graph, "Add", f"{scope}/sum{k}", [total, x], T=("type", DT_FLOAT)
-            )  # fmt: skip
+            total = (
+                add_node(self.graph, "Add", f"{scope}/sum{k}", [total, x], T=("type", DT_FLOAT)) if k else x
+            )
         double = layer.attrs["activation"] == "LEAKYRELU"
         dtype = DT_DOUBLE if double else DT_FLOAT
         total = self._cast(f"{scope}/double", total, DT_FLOAT, dtype)
         return self._finish(scope, total, dtype, 2.0 ** (fix - lowest - 7), layer.attrs["activation"], fix)
 
-    def _concat(self, layer, scope):
+    def _concat(self, layer: Layer, scope: str) -> str:
         parts = [
             self._requantized(f"{scope}/{k}", self.tensors[name], name, layer.name)
             for k, name in enumerate(layer.inputs)
         ]
-        axis = add_constant(self.graph, f"{scope}/axis", np.int32(layer.attrs["axis"]))
+        axis = add_constant(self.graph, f"{scope}/axis", np.asarray(layer.attrs["axis"], np.int32))
         return add_node(
             self.graph, "ConcatV2", f"{scope}/concat", [*parts, axis], N=len(parts), T=("type", DT_FLOAT)
         )
 
-    def _softmax(self, layer, scope):
+    def _softmax(self, layer: Layer, scope: str) -> None:
         """Nothing yet: `build` writes the output under the name that the frozen graph gives it."""
 
-    def _flatten(self, layer, scope):
+    def _flatten(self, layer: Layer, scope: str) -> str:
         shape = add_constant(self.graph, f"{scope}/shape", np.array([-1, layer.shape[0]], np.int32))
         return add_node(
             self.graph,
@@ -239,7 +250,7 @@ class GraphWriter:
             T=("type", DT_FLOAT),
         )
 
-    def _requantized(self, scope, x, source, target):
+    def _requantized(self, scope: str, x: str, source: str, target: str) -> str:
         difference = self.quantized.fix_points[target] - self.quantized.fix_points[source]
         if difference == 0:
             return x

@@ -11,6 +11,8 @@ tool (docs/reference/quantizers.md, "Constraints and repairs").
 """
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +20,17 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.quantize import folding_arithmetic as arithmetic
-from dpuflow.quantize.folding_arithmetic import Parameters, Step
+from dpuflow.quantize.folding_arithmetic import Parameters, ParameterTable, Step
 from dpuflow.tfgraph.merging import bypass
+
+Note = dict[str, str]
+"""{"layer", "into", "how"}."""
 
 MAX_SLOPE_DIFFERENCE = 0.005
 """Accepted |alpha - 26/256|; Keras networks made for the DPU use 0.1."""
 
 
-def fold(network, batch_norm_after_activation="fold"):
+def fold(network: Network, batch_norm_after_activation: str = "fold") -> tuple[Network, list[Note]]:
     """Fold a network as read by `tfgraph.graph_reader`.
 
     Parameters
@@ -42,7 +47,9 @@ def fold(network, batch_norm_after_activation="fold"):
     return fold_with_recipe(network, batch_norm_after_activation)[:2]
 
 
-def fold_with_recipe(network, batch_norm_after_activation="fold"):
+def fold_with_recipe(
+    network: Network, batch_norm_after_activation: str = "fold"
+) -> tuple[Network, list[Note], list[Step]]:
     """As `fold`; also returns the recipe (`folding_arithmetic.Step`s) that made its weights and biases."""
     work = Folder(copy.deepcopy(network))
     work.fold_batch_norm_upwards()
@@ -66,44 +73,47 @@ class Folder:
     notes : what vanished where.
     """
 
-    def __init__(self, network):
+    def __init__(self, network: Network) -> None:
         self.layers = network.layers
         self.table = {layer.name: Parameters(layer.weights, layer.bias) for layer in network.layers}
         for layer in self.layers:
             layer.weights = layer.bias = None
-        self.recipe = []
-        self.notes = []
+        self.recipe: list[Step] = []
+        self.notes: list[Note] = []
 
-    def take(self, function, *arguments):
+    def take(self, function: Callable[..., None], *arguments: Any) -> None:
         """Take a step of `folding_arithmetic` and write it down."""
         function(np, self.table, *arguments)
         self.recipe.append(Step(function, arguments))
 
-    def finished(self):
+    def finished(self) -> list[Layer]:
         """The layers with their weights and biases."""
         for layer in self.layers:
             found = self.table.get(layer.name, Parameters(None, None))
             layer.weights, layer.bias = found.weights, found.bias
         return self.layers
 
-    def layer(self, name):
+    def layer(self, name: str) -> Layer:
+        """The layer called so."""
         return next(layer for layer in self.layers if layer.name == name)
 
-    def readers(self, name):
+    def readers(self, name: str) -> list[Layer]:
+        """The layers that read it."""
         return [layer for layer in self.layers if name in layer.inputs]
 
-    def note(self, layer, into, how):
+    def note(self, layer: str, into: str, how: str) -> None:
+        """Write down what became of a layer."""
         self.notes.append({"layer": layer, "into": into, "how": how})
 
-    def _of_op(self, op):
+    def _of_op(self, op: str) -> list[Layer]:
         return [layer for layer in self.layers if layer.op == op]
 
-    def _activations(self):
+    def _activations(self) -> list[Layer]:
         return [layer for layer in self.layers if layer.operator.fuses_as]
 
     # -- before the activation ---------------------------------------------------------------
 
-    def fold_batch_norm_upwards(self):
+    def fold_batch_norm_upwards(self) -> None:
         """Conv-BN and Dense-BN: scale the weights, set the bias."""
         for norm in self._of_op("batch_norm"):
             before = self.layer(norm.inputs[0])
@@ -115,7 +125,7 @@ class Folder:
 
     # -- activations -------------------------------------------------------------------------
 
-    def check_leaky(self):
+    def check_leaky(self) -> None:
         """Only slope 26/256 exists on the DPU."""
         slope = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
         for layer in self._of_op("leaky_relu"):
@@ -126,7 +136,7 @@ class Folder:
                 )
             self.note(layer.name, layer.name, f"slope {layer.attrs['alpha']:g} becomes 26/256")
 
-    def move_activations_up(self):
+    def move_activations_up(self) -> None:
         """Conv-MaxPool-ReLU = Conv-ReLU-MaxPool, and Concat-ReLU = ReLU on every part."""
         moved = True
         while moved:
@@ -144,7 +154,7 @@ class Folder:
                 self.note(act.name, before.name, f"activation moved in front of {before.op}")
                 moved = True
 
-    def fuse_activations(self):
+    def fuse_activations(self) -> None:
         """ReLU behind a weighted layer or an add becomes its activation attribute."""
         for act in self._activations():
             before = self.layer(act.inputs[0])
@@ -160,7 +170,7 @@ class Folder:
 
     # -- behind the activation ---------------------------------------------------------------
 
-    def fold_batch_norm_downwards(self):
+    def fold_batch_norm_downwards(self) -> None:
         """Move each remaining BN into the layers that follow, if all of it can go."""
         done = set()
         while True:
@@ -173,7 +183,7 @@ class Folder:
             if trial.push_down(name):
                 self.__dict__ = trial.__dict__
 
-    def push_down(self, name):
+    def push_down(self, name: str) -> bool:
         """Push one BN (and its copies) down until absorbed; False when some piece stays."""
         pending = [name]
         while pending:
@@ -193,7 +203,7 @@ class Folder:
                     return False
         return True
 
-    def _absorb_or_swap(self, norm, reader, pending):
+    def _absorb_or_swap(self, norm: Layer, reader: Layer, pending: list[str]) -> bool:
         """`reader` already reads what norm reads; fold norm into it or put norm behind it."""
         if reader.op in WEIGHTED:
             return self._absorb_into_weights(norm, reader)
@@ -208,7 +218,7 @@ class Folder:
         pending.append(norm.name)
         return True
 
-    def _absorb_into_weights(self, norm, reader):
+    def _absorb_into_weights(self, norm: Layer, reader: Layer) -> bool:
         padded = any(reader.attrs.get("pad", ()))
         if not padded or not self.table[norm.name].bias.any():
             self.take(arithmetic.norm_into_reader, norm.name, reader.name, reader.operator.output_axis)
@@ -217,7 +227,7 @@ class Folder:
             return True
         return reader.op == "conv" and self._absorb_by_constant_channel(norm, reader)
 
-    def _absorb_by_constant_channel(self, norm, reader):
+    def _absorb_by_constant_channel(self, norm: Layer, reader: Layer) -> bool:
         """Give the producer of `reader`'s input a constant channel that carries the offset."""
         chain, producer = [], self.layer(reader.inputs[0])
         while producer.op in ("max_pool", "avg_pool") and len(self.readers(producer.name)) == 1:
@@ -246,7 +256,7 @@ class Folder:
 
     # -- the rest ----------------------------------------------------------------------------
 
-    def replace_leftovers(self):
+    def replace_leftovers(self) -> None:
         """BN and activations that found no partner become 1x1 depthwise (on vectors: dense) layers."""
         for layer in self.layers:
             activation = layer.operator.fuses_as
@@ -272,14 +282,14 @@ class Folder:
                 "activation": activation,
             }
 
-    def _will_fuse(self, act):
+    def _will_fuse(self, act: Layer) -> bool:
         """An activation behind a BN that becomes a depthwise convolution fuses into that."""
         before = self.layer(act.inputs[0])
         alone = len(self.readers(before.name)) == 1
         return alone and (before.op == "batch_norm" or before.attrs.get("activation") == "NONE")
 
 
-def _scaled(table, norm, reader):
+def _scaled(table: ParameterTable, norm: Layer, reader: Layer) -> np.ndarray:
     """Weights of `reader` with the scale of `norm`, float32."""
     trial = {name: copy.copy(table[name]) for name in (norm.name, reader.name)}
     arithmetic.scale_into_reader(np, trial, norm.name, reader.name)

@@ -5,6 +5,7 @@ recipe of a network. `replay` takes them again with other values of the same sha
 (`xp` is its NumPy interface then), so that training sees the folded parameters as a function of its own.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,15 @@ class Parameters:
 class Step:
     """`function(xp, table, *arguments)` changes a table {layer name: Parameters} in place."""
 
-    function: Any
-    arguments: tuple
+    function: Callable[..., None]
+    arguments: tuple[Any, ...]
 
 
-def replay(recipe, table, xp):
+ParameterTable = dict[str, Parameters]
+"""Layer name -> Parameters."""
+
+
+def replay(recipe: Iterable[Step], table: ParameterTable, xp: Any) -> ParameterTable:
     """Take the steps of a recipe on `table` in place, with the array functions of `xp`."""
     for step in recipe:
         step.function(xp, table, *step.arguments)
@@ -53,7 +58,7 @@ def _sum(bias, more):
     return more if bias is None else bias + more
 
 
-def norm_into_producer(xp, table, norm, name, axis):
+def norm_into_producer(xp: Any, table: ParameterTable, norm: str, name: str, axis: int) -> None:
     """y = (W x + b) * scale + offset as one layer; `axis` of W counts the output channels."""
     scale, layer = _wide(xp, table[norm].weights), table[name]
     rank = len(layer.weights.shape)
@@ -63,13 +68,13 @@ def norm_into_producer(xp, table, norm, name, axis):
     )
 
 
-def copy_norm(xp, table, norm, name, times=1):
+def copy_norm(xp: Any, table: ParameterTable, norm: str, name: str, times: int = 1) -> None:
     """A batch norm under a new name, its channels repeated `times` (behind a flatten)."""
     found = table[norm]
     table[name] = Parameters(xp.tile(found.weights, times), xp.tile(found.bias, times))
 
 
-def norm_into_reader(xp, table, norm, name, axis):
+def norm_into_reader(xp: Any, table: ParameterTable, norm: str, name: str, axis: int) -> None:
     """y = W (x * scale + offset) + b as one layer, where no padding makes x * scale + offset zero."""
     layer = table[name]
     kernel = _wide(xp, layer.weights) * _wide(xp, table[norm].bias)
@@ -79,18 +84,20 @@ def norm_into_reader(xp, table, norm, name, axis):
     layer.bias = _narrow(xp, _sum(layer.bias, total))
 
 
-def scale_into_reader(xp, table, norm, name):
+def scale_into_reader(xp: Any, table: ParameterTable, norm: str, name: str) -> None:
     """y = W (x * scale) as one layer."""
     layer = table[name]
     layer.weights = _narrow(xp, _wide(xp, layer.weights) * _wide(xp, table[norm].weights))
 
 
-def offset_kernel(xp, table, norm, name):
+def offset_kernel(xp: Any, table: ParameterTable, norm: str, name: str) -> Any:
     """[OC, KH, KW]: weights of a channel that is constantly 1, which carry the offset of a norm in front."""
     return xp.sum(_wide(xp, table[name].weights) * _wide(xp, table[norm].bias), axis=-1)
 
 
-def norm_by_constant_channel(xp, table, norm, name, producer, constant):
+def norm_by_constant_channel(
+    xp: Any, table: ParameterTable, norm: str, name: str, producer: str, constant: float
+) -> None:
     """As `norm_into_reader` where padding is in the way: the offset comes from a channel of the producer.
 
     The producer, a convolution, gets a channel of the value `constant`, which padding cuts off as it
@@ -108,18 +115,18 @@ def norm_by_constant_channel(xp, table, norm, name, producer, constant):
     layer.weights = _narrow(xp, xp.concatenate([layer.weights, extra], axis=-1))
 
 
-def identity(xp, table, name, channels):
+def identity(xp: Any, table: ParameterTable, name: str, channels: int) -> None:
     """The norm y = x, from which an activation becomes a layer of its own."""
     table[name] = Parameters(np.ones(channels, np.float32), np.zeros(channels, np.float32))
 
 
-def norm_as_dense(xp, table, name):
+def norm_as_dense(xp: Any, table: ParameterTable, name: str) -> None:
     """A batch norm of a vector as a dense layer."""
     table[name].weights = _narrow(xp, xp.diag(table[name].weights))
     table[name].bias = _narrow(xp, table[name].bias)
 
 
-def norm_as_depthwise(xp, table, name):
+def norm_as_depthwise(xp: Any, table: ParameterTable, name: str) -> None:
     """A batch norm of a map as a 1x1 depthwise convolution."""
     table[name].weights = _narrow(xp, xp.reshape(table[name].weights, (1, 1, 1, -1)))
     table[name].bias = _narrow(xp, table[name].bias)

@@ -1,6 +1,10 @@
 """Results of steps that several settings of the quantizer share, and what each took."""
 
 import time
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Memo:
@@ -12,11 +16,12 @@ class Memo:
         computation would have taken alone.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.saved = 0.0
-        self._found = {}
+        self._found: dict[Hashable, tuple[Any, float]] = {}
 
-    def __call__(self, key, compute):
+    def __call__(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """The result, computed or found."""
         if key not in self._found:
             begun = self.alone()
             value = compute()
@@ -26,6 +31,6 @@ class Memo:
         self.saved += seconds
         return value
 
-    def alone(self):
+    def alone(self) -> float:
         """A clock in seconds that shared results drive on by what they took."""
         return time.perf_counter() + self.saved

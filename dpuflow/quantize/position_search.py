@@ -5,6 +5,7 @@ flatten) form a group with one position (`alignment.position_groups`).
 """
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -16,11 +17,20 @@ from dpuflow.base.numerics import (
     is_exact_add,
     quantize,
 )
-from dpuflow.network import WEIGHTED, QuantizedNetwork
+from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
+from dpuflow.ops.convolution import given
 from dpuflow.quantize import engine
 from dpuflow.quantize.alignment import fit_shifts, position_groups
 from dpuflow.quantize.calibration import real_output, to_grid
-from dpuflow.quantize.positions import ANY_POSITION, CANDIDATES, choose_weights, non_overflow, squared_error
+from dpuflow.quantize.distance import LogitDistance
+from dpuflow.quantize.positions import (
+    ANY_POSITION,
+    CANDIDATES,
+    Change,
+    choose_weights,
+    non_overflow,
+    squared_error,
+)
 
 RESERVE = 1.15
 """How much larger than on the calibration images a runner-up may be and still fit."""
@@ -33,7 +43,7 @@ class Candidate:
     its range; weights and outputs are kept inside shift_cut's range by `allowed`.
     """
 
-    def __init__(self, quantized, method):
+    def __init__(self, quantized: QuantizedNetwork, method: str) -> None:
         network = quantized.network
         self.quantized = QuantizedNetwork(
             network,
@@ -49,7 +59,7 @@ class Candidate:
         }
         self.refresh()
 
-    def refresh(self, names=None):
+    def refresh(self, names: Collection[str] | None = None) -> None:
         """Requantize the biases of layers whose unit (fix_in + fix_w) may have changed."""
         quantized = self.quantized
         for name, free in self.free_bias.items():
@@ -59,22 +69,22 @@ class Candidate:
             low, high = unit - SHIFT_BIAS_RANGE[1], unit - SHIFT_BIAS_RANGE[0]
             position = high if free == ANY_POSITION else min(max(free, low), high)
             if name not in quantized.biases or quantized.biases[name][1] != position:
-                quantized.biases[name] = (quantize(layer.bias, position, "STD_ROUND"), position)
+                quantized.biases[name] = (quantize(given(layer.bias), position, "STD_ROUND"), position)
 
-    def set_group(self, members, position):
+    def set_group(self, members: Sequence[str], position: int) -> None:
         """Move a group of activations to `position`."""
         for name in members:
             self.quantized.fix_points[name] = position
         network = self.quantized.network
         self.refresh({layer.name for name in members for layer in network.consumers(name)})
 
-    def set_weights(self, name, position):
+    def set_weights(self, name: str, position: int) -> None:
         """Requantize one layer's weights at `position`."""
         layer = self.quantized.network[name]
-        self.quantized.weights[name] = (quantize(layer.weights, position, "STD_ROUND"), position)
+        self.quantized.weights[name] = (quantize(given(layer.weights), position, "STD_ROUND"), position)
         self.refresh({name})
 
-    def fits(self, name):
+    def fits(self, name: str) -> bool:
         """Whether a layer's shift_cut is in range, its ReLU6 keeps its meaning and its addition is exact."""
         quantized, layer = self.quantized, self.quantized.network[name]
         if layer.op == "add":
@@ -91,26 +101,26 @@ class Candidate:
             return False  # the bias would have to saturate
         return SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]
 
-    def unit(self, name):
+    def unit(self, name: str) -> int:
         """Position of a weighted layer's accumulator, fix_in + fix_w."""
         quantized = self.quantized
         return quantized.fix_points[quantized.network[name].inputs[0]] + quantized.weights[name][1]
 
-    def adjust(self):
+    def adjust(self) -> list[Change]:
         """Bring what the moves left out of range into it (`alignment.fit_shifts`); returns the changes.
 
         Biases start from the positions that they would choose, and none of their moves is told.
         """
         quantized = self.quantized
         biases = {
-            name: (quantize(quantized.network[name].bias, position, "STD_ROUND"), position)
+            name: (quantize(given(quantized.network[name].bias), position, "STD_ROUND"), position)
             for name, position in self.free_bias.items()
         }
         changes = fit_shifts(quantized.network, quantized.fix_points, quantized.weights, biases)
         self.refresh()
         return [change for change in changes if not change["tensor"].endswith("/bias")]
 
-    def allowed(self):
+    def allowed(self) -> bool:
         """Whether every layer fits."""
         return all(self.fits(layer.name) for layer in self.quantized.network.layers)
 
@@ -121,14 +131,14 @@ class LogitSearch:
     images : float32 network input; distance : `distance.LogitDistance` of the float logits.
     """
 
-    def __init__(self, candidate, images, distance):
+    def __init__(self, candidate: Candidate, images: np.ndarray, distance: LogitDistance) -> None:
         self.candidate = candidate
         self.network = candidate.quantized.network
         self.images = images
         self.distance = distance
         self.logits = logits_name(self.network)
         self.order = {layer.name: i for i, layer in enumerate(self.network.layers)}
-        self.values = {}
+        self.values: dict[str, np.ndarray] = {}
         # decided by the pixels alone: with few images the logits would trade its exactness for luck
         self.groups = [
             members
@@ -139,7 +149,7 @@ class LogitSearch:
             candidate.set_group([self.network.input.name], best_input_position(images))
         self.error = self._evaluate(0, keep=True)
 
-    def _evaluate(self, start, keep=False):
+    def _evaluate(self, start: int, keep: bool = False) -> float:
         """Divergence with layers from index `start` on computed anew; stores the values if `keep`."""
         quantized = self.candidate.quantized
         values = dict(self.values)
@@ -154,9 +164,9 @@ class LogitSearch:
             self.values = values
         return self.distance(values[self.logits] * np.float32(2.0 ** -quantized.fix_points[self.logits]))
 
-    def run(self, sweeps):
+    def run(self, sweeps: int) -> list[Change]:
         """Walk every group and every layer's weights up to `sweeps` times; returns the moves made."""
-        moves = []
+        moves: list[Change] = []
         for _ in range(sweeps):
             before = len(moves)
             for members in self.groups:
@@ -167,20 +177,17 @@ class LogitSearch:
                 break
         return moves
 
-    def _walk(self, label, start, target):
+    def _walk(self, label: str, start: int, target: str | list[str]) -> list[Change]:
         """Move one coordinate (a group's members or a layer's name) up or down while that helps."""
         quantized = self.candidate.quantized
-        if isinstance(target, str):
-            now, move = quantized.weights[target][1], self.candidate.set_weights
-        else:
-            now, move = quantized.fix_points[target[0]], self.candidate.set_group
+        now = quantized.weights[target][1] if isinstance(target, str) else quantized.fix_points[target[0]]
         first = now
         for direction in (1, -1):
             while True:
-                move(target, now + direction)
+                self._move(target, now + direction)
                 error = self._evaluate(start) if self.candidate.allowed() else np.inf
                 if error >= self.error:
-                    move(target, now)
+                    self._move(target, now)
                     break
                 self.error = error
                 now += direction
@@ -191,14 +198,21 @@ class LogitSearch:
         self._evaluate(start, keep=True)
         return [{"tensor": label, "from": first, "to": now, "why": "less divergence of the logits"}]
 
+    def _move(self, target: str | list[str], position: int) -> None:
+        """Give a group's members, or a layer's weights, a position."""
+        if isinstance(target, str):
+            self.candidate.set_weights(target, position)
+        else:
+            self.candidate.set_group(target, position)
 
-def logits_name(network):
+
+def logits_name(network: Network) -> str:
     """Name of the last quantized layer: what the softmax reads, or the output."""
     last = network.output
     return last.inputs[0] if last.op == "softmax" else last.name
 
 
-def place_logits(candidate, images):
+def place_logits(candidate: Candidate, images: np.ndarray) -> list[Change]:
     """Give the logits the finest position at which only first places saturate; returns the move made.
 
     The class is decided among the first two, and a saturated first stays first: so the runner-up's
@@ -231,20 +245,22 @@ def place_logits(candidate, images):
     return [] if after == before else [{"tensor": name, "from": before, "to": after, "why": why}]
 
 
-def best_input_position(x):
+def best_input_position(x: np.ndarray) -> int:
     """Position of the network input with the least squared error (ties: the smaller)."""
     base = non_overflow(x.min(), x.max())
     return min(range(base, base + CANDIDATES), key=lambda p: squared_error(x, p))
 
 
-def float_outputs(network, images):
+def float_outputs(network: Network, images: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs of all layers but the softmax in float: layer name -> array (N, ...)."""
     return engine.run_float(
         network, images, [layer.name for layer in network.layers if layer.operator.quantized]
     )
 
 
-def search_by_output_error(candidate, images, reference=None):
+def search_by_output_error(
+    candidate: Candidate, images: np.ndarray, reference: Mapping[str, np.ndarray] | None = None
+) -> list[Change]:
     """Choose each layer's weight and output position by the error of its output, front to back.
 
     The error is taken against the float network, on the quantized network's own inputs,
@@ -254,7 +270,8 @@ def search_by_output_error(candidate, images, reference=None):
     quantized, network = candidate.quantized, candidate.quantized.network
     groups = {name: members for members in position_groups(network) for name in members}
     reference = reference or float_outputs(network, images)
-    values, moves = {}, []
+    values: dict[str, np.ndarray] = {}
+    moves: list[Change] = []
     before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
     decided = set()
     for layer in network.layers:
@@ -291,7 +308,7 @@ def search_by_output_error(candidate, images, reference=None):
     return moves
 
 
-def _real(candidate, layer, inputs):
+def _real(candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
     quantized = candidate.quantized
     fixes = [quantized.fix_points[name] for name in layer.inputs]
     return real_output(
@@ -299,16 +316,19 @@ def _real(candidate, layer, inputs):
     )
 
 
-def _choose_weight_position(candidate, layer, inputs, reference):
+def _choose_weight_position(
+    candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray], reference: np.ndarray
+) -> None:
     """Of non-overflow and the finer positions, the one whose real-valued output errs least."""
-    base = non_overflow(layer.weights.min(), layer.weights.max())
+    weights = given(layer.weights)
+    base = non_overflow(weights.min(), weights.max())
     if base == ANY_POSITION:
         return
     errors = {}
     for position in range(base, base + 3):
         candidate.set_weights(layer.name, position)
         errors[position] = float(np.square(_real(candidate, layer, inputs) - reference).sum(dtype=np.float64))
-    best = min(errors, key=errors.get)
+    best = min(errors, key=errors.__getitem__)
     fix_in, fix_out = (candidate.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
     low, high = (limit + fix_out - fix_in for limit in SHIFT_CUT_RANGE)
     free = candidate.free_bias.get(layer.name, ANY_POSITION)
@@ -317,7 +337,13 @@ def _choose_weight_position(candidate, layer, inputs, reference):
     candidate.set_weights(layer.name, min(max(best, low), high))
 
 
-def _choose_output_position(candidate, layer, inputs, members, reference):
+def _choose_output_position(
+    candidate: Candidate,
+    layer: Layer,
+    inputs: Sequence[np.ndarray],
+    members: Sequence[str],
+    reference: Mapping[str, np.ndarray],
+) -> None:
     """Position of a group from the output of its first layer, judged behind the group's pooling."""
     network = candidate.quantized.network
     real, last = _real(candidate, layer, inputs), layer
@@ -339,4 +365,4 @@ def _choose_output_position(candidate, layer, inputs, members, reference):
             errors[position] = float(
                 np.square(to_grid(real, position) * np.float32(2.0**-position) - wanted).sum(dtype=np.float64)
             )
-    candidate.set_group(members, min(errors, key=errors.get) if errors else start)
+    candidate.set_group(members, min(errors, key=errors.__getitem__) if errors else start)

@@ -5,11 +5,20 @@
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
+from dpuflow.ops.operator import Quantized
+
+Positions = dict[str, int]
+"""Layer name -> fix_point of its output."""
+Table = dict[str, Quantized]
+"""Layer name -> int8 weights (or biases) and their fix_point."""
+Change = dict[str, Any]
+"""{"tensor", "from", "to", "why"}: a position that was moved."""
 
 METHODS = ("non_overflow", "min_diffs")
 CANDIDATES = 5
@@ -20,7 +29,7 @@ COARSEST, FINEST = -56, 60
 2**-60 counts as zero, and CANDIDATES finer positions still fit into a file (`network.check`)."""
 
 
-def non_overflow(smallest, largest):
+def non_overflow(smallest: float, largest: float) -> int:
     """Position from a tensor's range: floor(log2(1 / max(min / -128.5, max / 127.5))), at most FINEST.
 
     UserError for a range that is infinite, no number, or would need less than COARSEST.
@@ -35,7 +44,7 @@ def non_overflow(smallest, largest):
     return ANY_POSITION if step <= 0 else min(math.floor(-math.log2(step)), FINEST)
 
 
-def choose_activation(x, method, where=None):
+def choose_activation(x: np.ndarray, method: str, where: object = None) -> int:
     """fix_point for activations `x` (real values, DPU_ROUND) by `method`."""
     position = non_overflow(x.min(), x.max())
     if method == "non_overflow" or position == ANY_POSITION:
@@ -44,7 +53,7 @@ def choose_activation(x, method, where=None):
     return min(range(position, position + CANDIDATES), key=lambda p: squared_error(x, p))
 
 
-def choose_weights(x, method):
+def choose_weights(x: np.ndarray, method: str) -> int:
     """fix_point for weights or biases `x` (rounded half away from zero) by `method`."""
     x = np.asarray(x, np.float64)
     position = non_overflow(x.min(), x.max())
@@ -60,7 +69,7 @@ def choose_weights(x, method):
 _PIECE = 1 << 16
 
 
-def squared_error(x, position):
+def squared_error(x: np.ndarray, position: int) -> float:
     """Sum of (x - Q(x))**2 for DPU_ROUND at `position`; x float32 or float64 of any shape."""
     scale = x.dtype.type(2.0**position)
     flat = x.reshape(-1)

@@ -4,23 +4,28 @@
 `correct_biases` shifts biases so that every channel's mean is the float network's.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.numerics import quantize
-from dpuflow.network import WEIGHTED
+from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
 from dpuflow.ops.arithmetic import activate
+from dpuflow.ops.convolution import given, weighted
 from dpuflow.quantize import engine, rounding
 from dpuflow.quantize.calibration import to_grid
+from dpuflow.quantize.settings import Settings
 
 
-def preactivations(network, x):
+def preactivations(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs of the weighted layers before their activation, float32, for float input x."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
 
-    def compute(layer, inputs):
+    def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
         if layer.op not in WEIGHTED:
             return engine.float_layer(layer, inputs)
-        out = layer.operator.preactivation(inputs[0], layer.weights, layer.bias)
+        out = weighted(layer.operator).preactivation(inputs[0], given(layer.weights), layer.bias)
         found[layer.name] = out
         return activate(out.copy(), layer.attrs["activation"])
 
@@ -28,11 +33,13 @@ def preactivations(network, x):
     return found
 
 
-def _front_to_back(quantized, x, change):
+def _front_to_back(
+    quantized: QuantizedNetwork, x: np.ndarray, change: Callable[[int, Layer, np.ndarray], None]
+) -> None:
     """Run the integer network, letting `change(index, layer, input)` alter each weighted layer first."""
     network = quantized.network
 
-    def compute(layer, inputs):
+    def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
         if layer.op in WEIGHTED:
             change(network.layers.index(layer), layer, inputs[0])
         return engine.integer_layer(quantized, layer, inputs)
@@ -41,7 +48,12 @@ def _front_to_back(quantized, x, change):
     engine.run_layers(network, grid, {network.output.name}, compute)
 
 
-def fast_finetune(quantized, x, settings, targets=None):
+def fast_finetune(
+    quantized: QuantizedNetwork,
+    x: np.ndarray,
+    settings: Settings,
+    targets: Mapping[str, np.ndarray] | None = None,
+) -> list[dict[str, Any]]:
     """Refine weight rounding and biases of every weighted layer, in place.
 
     x : float32 (N, H, W, C) network input. settings : {"rows", "sweeps", "reach", "ridge"}.
@@ -49,10 +61,10 @@ def fast_finetune(quantized, x, settings, targets=None):
     Returns [{"layer", "loss_before", "loss_after", "weights_moved"}]: mean squared error of
     the layer's output in output steps squared, and the share of weights not rounded to nearest.
     """
-    targets = dict(targets or preactivations(quantized.network, x))
-    record = []
+    wanted = dict(targets or preactivations(quantized.network, x))
+    record: list[dict[str, Any]] = []
 
-    def change(index, layer, inputs):
+    def change(index: int, layer: Layer, inputs: np.ndarray) -> None:
         name = layer.name
         old = quantized.weights[name]
         weights, bias, before, after = rounding.refine_layer(
@@ -62,7 +74,7 @@ def fast_finetune(quantized, x, settings, targets=None):
             old,
             quantized.biases.get(name),
             quantized.fix_points[name],
-            targets.pop(name),
+            wanted.pop(name),
             settings,
             index,
         )
@@ -76,25 +88,27 @@ def fast_finetune(quantized, x, settings, targets=None):
     return record
 
 
-def correct_biases(quantized, x, targets=None):
+def correct_biases(
+    quantized: QuantizedNetwork, x: np.ndarray, targets: Mapping[str, np.ndarray] | None = None
+) -> list[dict[str, Any]]:
     """Shift biases by the mean difference of pre-activations to the float network, in place.
 
     After Nagel et al. 2019 (arXiv:1906.04721), measured on calibration images x instead of
     derived from batch normalisation. Returns [{"layer", "largest_shift"}] in real units.
     targets : as for `fast_finetune`.
     """
-    targets = dict(targets or preactivations(quantized.network, x))
-    record = []
+    wanted = dict(targets or preactivations(quantized.network, x))
+    record: list[dict[str, Any]] = []
 
-    def change(_, layer, inputs):
+    def change(_: int, layer: Layer, inputs: np.ndarray) -> None:
         name = layer.name
         if name not in quantized.biases:
             return
         values, fix_bias = quantized.biases[name]
         unit = quantized.fix_points[layer.inputs[0]] + quantized.weights[name][1]
-        out = layer.operator.accumulate(inputs, quantized.weights[name][0], values, unit - fix_bias)
+        out = weighted(layer.operator).accumulate(inputs, quantized.weights[name][0], values, unit - fix_bias)
         axes = tuple(range(out.ndim - 1))
-        shift = targets.pop(name).mean(axis=axes, dtype=np.float64) - np.ldexp(
+        shift = wanted.pop(name).mean(axis=axes, dtype=np.float64) - np.ldexp(
             out.mean(axis=axes, dtype=np.float64), -unit
         )
         real = np.ldexp(values.astype(np.float64), -fix_bias) + shift

@@ -11,25 +11,33 @@ no relaxation and no learning rate, and is deterministic.
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.network import Layer
 from dpuflow.ops.arithmetic import activation_named
-from dpuflow.ops.convolution import weight_matrix
-from dpuflow.ops.operator import Window
+from dpuflow.ops.convolution import WeightedWindow, given, weight_matrix, weighted
+from dpuflow.ops.operator import Quantized, Window
+from dpuflow.quantize.settings import Settings
+
+Refined = tuple[Quantized, Quantized | None, float, float]
+"""(weights, bias, loss before, loss after)."""
 
 RARE = 0.02
 """Share of the samples added to a channel's count of active samples in the penalties."""
 
 
-def sample_rows(layer, x, rows, seed):
+def sample_rows(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Up to `rows` rows of the patch matrix of a weighted layer, and their flat positions."""
     sample = _sample_windows if isinstance(layer.operator, Window) else _sample_vectors
     return sample(layer, x, rows, seed)
 
 
-def _sample_vectors(layer, x, rows, seed):
+def _sample_vectors(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(len(x))[:rows], x[:rows]
 
 
-def _sample_windows(layer, x, rows, seed):
+def _sample_windows(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    operator = layer.operator
+    if not isinstance(operator, WeightedWindow):
+        raise TypeError(f"{operator.kind} has no windows with weights")
     height, width, _ = layer.shape
     total = len(x) * height * width
     # one generator per layer, so that adding a layer does not change another's sample
@@ -37,7 +45,7 @@ def _sample_windows(layer, x, rows, seed):
     if total > rows:
         chosen = np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
     image, position = np.divmod(chosen, height * width)
-    view = layer.operator.view(x)
+    view = operator.view(x)
     row, column = np.divmod(position, width)
     return chosen, view[image, row, column].reshape(len(chosen), -1)
 
@@ -53,32 +61,44 @@ class Problem:
     low, high : clipping of the activation, in accumulator units.
     """
 
-    def __init__(self, inputs, target, weights, bias, bias_step, low, high, ridge):
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        target: np.ndarray,
+        weights: np.ndarray,
+        bias: np.ndarray | None,
+        bias_step: float,
+        low: float,
+        high: float,
+        ridge: float,
+    ) -> None:
         self.inputs, self.target = inputs, target
         self.weights, self.bias, self.bias_step = weights, bias, bias_step
         self.low, self.high = np.float32(low), np.float32(high)
         self.ridge = ridge
 
-    def residual(self, weights, bias):
+    def residual(self, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """(clipped target - output) where it counts, else 0, as (S, OC)."""
         out = self.inputs @ weights.astype(np.float32)
         if bias is not None:
             out += (bias * self.bias_step).astype(np.float32)
         return out
 
-    def loss(self, weights, bias):
+    def loss(self, weights: np.ndarray, bias: np.ndarray | None) -> float:
         """Mean squared error after activation and saturation."""
         out = np.clip(self.residual(weights, bias), self.low, self.high)
         return float(np.square(out - np.clip(self.target, self.low, self.high)).mean(dtype=np.float64))
 
-    def active(self, out):
+    def active(self, out: np.ndarray) -> np.ndarray:
         """Where the outcome depends on the weights: not cut off on the same side for both."""
         below = (out <= self.low) & (self.target <= self.low)
         above = (out >= self.high) & (self.target >= self.high)
         return ~(below | above)
 
 
-def descend(problem, weights, bias, sweeps, reach):
+def descend(
+    problem: Problem, weights: np.ndarray, bias: np.ndarray | None, sweeps: int, reach: float
+) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Cyclic coordinate descent over the integers.
 
     weights : (K, OC) integers to start from; bias : (OC,) integers or None.
@@ -127,7 +147,17 @@ def descend(problem, weights, bias, sweeps, reach):
     return best
 
 
-def refine_layer(layer, x, fix_in, weights, bias, fix_out, target, settings, seed):
+def refine_layer(
+    layer: Layer,
+    x: np.ndarray,
+    fix_in: int,
+    weights: Quantized,
+    bias: Quantized | None,
+    fix_out: int,
+    target: np.ndarray,
+    settings: Settings,
+    seed: int,
+) -> Refined:
     """Refine one weighted layer.
 
     Parameters
@@ -141,14 +171,24 @@ def refine_layer(layer, x, fix_in, weights, bias, fix_out, target, settings, see
 
     Returns (weights, bias, loss before, loss after); losses in units of the output step squared.
     """
-    refine = _refine_depthwise if layer.operator.per_channel else _refine_matrix
+    refine = _refine_depthwise if weighted(layer.operator).per_channel else _refine_matrix
     return refine(layer, x, fix_in, weights, bias, fix_out, target, settings, seed)
 
 
-def _refine_matrix(layer, x, fix_in, weights, bias, fix_out, target, settings, seed):
+def _refine_matrix(
+    layer: Layer,
+    x: np.ndarray,
+    fix_in: int,
+    weights: Quantized,
+    bias: Quantized | None,
+    fix_out: int,
+    target: np.ndarray,
+    settings: Settings,
+    seed: int,
+) -> Refined:
     """All output channels at once: they have the same inputs."""
     chosen, rows = sample_rows(layer, x, settings["rows"], seed)
-    real = weight_matrix(layer.weights).astype(np.float64)
+    real = weight_matrix(given(layer.weights)).astype(np.float64)
     start = weight_matrix(weights[0])
     wanted = target.reshape(-1, target.shape[-1])[chosen]
     new, new_bias, before, after = _solve(
@@ -159,7 +199,17 @@ def _refine_matrix(layer, x, fix_in, weights, bias, fix_out, target, settings, s
     return weights, new_bias, before, after
 
 
-def _solve(layer, rows, fix_in, weights, bias, fix_out, target, real, settings):
+def _solve(
+    layer: Layer,
+    rows: np.ndarray,
+    fix_in: int,
+    weights: Quantized,
+    bias: Quantized | None,
+    fix_out: int,
+    target: np.ndarray,
+    real: np.ndarray,
+    settings: Settings,
+) -> tuple[np.ndarray, Quantized | None, float, float]:
     unit = fix_in + weights[1]
     scale = 2.0**unit
     low = activation_named(layer.attrs["activation"]).counts_from * 2.0 ** (unit - fix_out)
@@ -176,13 +226,23 @@ def _solve(layer, rows, fix_in, weights, bias, fix_out, target, real, settings):
     )
     start_bias = None if bias is None else bias[0].astype(np.float32)
     before = problem.loss(weights[0], start_bias)
-    new, new_bias, after = descend(problem, weights[0], start_bias, settings["sweeps"], settings["reach"])
+    new, shifted, after = descend(problem, weights[0], start_bias, settings["sweeps"], settings["reach"])
     to_step = 4.0 ** (fix_out - unit)
-    new_bias = None if bias is None else (new_bias.astype(np.int8), bias[1])
+    new_bias = None if bias is None else (given(shifted).astype(np.int8), bias[1])
     return new, new_bias, before * to_step, after * to_step
 
 
-def _refine_depthwise(layer, x, fix_in, weights, bias, fix_out, target, settings, seed):
+def _refine_depthwise(
+    layer: Layer,
+    x: np.ndarray,
+    fix_in: int,
+    weights: Quantized,
+    bias: Quantized | None,
+    fix_out: int,
+    target: np.ndarray,
+    settings: Settings,
+    seed: int,
+) -> Refined:
     """Channel by channel: each has its own few inputs."""
     chosen, rows = sample_rows(layer, x, settings["rows"], seed)
     channels = layer.shape[-1]
@@ -191,7 +251,7 @@ def _refine_depthwise(layer, x, fix_in, weights, bias, fix_out, target, settings
     flat_target = target.reshape(-1, channels)[chosen]
     for c in range(channels):
         start = weights[0][0, :, :, c].reshape(-1, 1)
-        real = layer.weights[0, :, :, c].reshape(-1, 1).astype(np.float64)
+        real = given(layer.weights)[0, :, :, c].reshape(-1, 1).astype(np.float64)
         one = None if bias is None else (bias[0][c : c + 1], bias[1])
         new, new_bias, b, a = _solve(
             layer,
@@ -208,5 +268,5 @@ def _refine_depthwise(layer, x, fix_in, weights, bias, fix_out, target, settings
         new_biases.append(new_bias)
         before, after = before + b / channels, after + a / channels
     if bias is not None:
-        bias = (np.concatenate([b[0] for b in new_biases]), bias[1])
+        bias = (np.concatenate([given(b)[0] for b in new_biases]), bias[1])
     return (values, weights[1]), bias, before, after

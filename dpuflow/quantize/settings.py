@@ -1,11 +1,16 @@
 """Settings of the `reference` quantizer: defaults, names, checks."""
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import did_you_mean
 
-DEFAULTS = {
+Settings = dict[str, Any]
+"""All settings of the quantizer, as `complete` gives them."""
+
+DEFAULTS: Settings = {
     "method": "min_diffs",
     "compat": None,
     "calibration": {"images": None, "batch": 32},
@@ -39,10 +44,11 @@ COUNTS = (
     "fast_finetune.sweeps",
     "fast_finetune.reach",
 )
+_YAML_WORDS: dict[Any, str] = {None: "null", True: "true", False: "false"}
 NOT_FOR_COMPAT = ("position_search", "bias_correction", "fast_finetune")
 
 
-def complete(settings):
+def complete(settings: Mapping[str, Any] | None) -> Settings:
     """Fill in defaults; UserError names an unknown key or value and what is valid.
 
     Under `compat: vai_q` everything that the vendor's tool does not do is off unless given
@@ -53,7 +59,7 @@ def complete(settings):
     for path, allowed in CHOICES.items():
         value = _get(merged, path)
         if not any(value is option or (isinstance(value, str) and value == option) for option in allowed):
-            named = ", ".join({None: "null", True: "true", False: "false"}.get(o, str(o)) for o in allowed)
+            named = ", ".join(_YAML_WORDS.get(option, str(option)) for option in allowed)
             raise UserError(f"quantizer setting {path}: {value!r}; expected one of {named}")
     for path in COUNTS:
         value = _get(merged, path)
@@ -67,11 +73,11 @@ def complete(settings):
     return _for_compat(merged, given) if merged["compat"] else merged
 
 
-def steps(settings):
+def steps(settings: Mapping[str, Any]) -> str:
     """The steps that settings switch on, in their order, in words for a job's message."""
     full = complete({key: value for key, value in settings.items() if key != "tool"})
     criterion = full["position_search"]["criterion"] if full["position_search"] else None
-    named = {
+    named: dict[Any, Any] = {
         full["method"]: True,
         f"compat {full['compat']}": full["compat"],
         "equalization": full["equalization"],
@@ -82,7 +88,7 @@ def steps(settings):
     return ", ".join(name for name, on in named.items() if on)
 
 
-def _for_compat(merged, given):
+def _for_compat(merged: Settings, given: Mapping[str, Any]) -> Settings:
     wanted = {"position_search": (given.get("position_search") or {}).get("criterion")} | {
         key: given.get(key) for key in ("bias_correction", "fast_finetune")
     }
@@ -99,7 +105,7 @@ def _for_compat(merged, given):
     return merged
 
 
-def _get(settings, path):
+def _get(settings: Any, path: str) -> Any:
     for key in path.split("."):
         settings = settings[key]
         if settings is False:

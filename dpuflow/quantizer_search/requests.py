@@ -1,20 +1,23 @@
 """The configuration's `quantizer_search`: which settings to compare, on which networks."""
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import no_entry
 from dpuflow.quantizer_search.grid import DEFAULT_GRID, expand
 
 
-def search_settings(config):
+def search_settings(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The settings to compare, in order (`grid.expand`)."""
     return expand(config.get("quantizer_search", {}).get("grid", DEFAULT_GRID))
 
 
-def search_networks(config):
+def search_networks(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """[(data set, model)] to search for, a model's name with its seed, each once, in order."""
-    search, found = config.get("quantizer_search", {}), {}
+    search = config.get("quantizer_search", {})
+    found: dict[tuple[str, str], None] = {}
     for run in config["runs"]:
         datasets = _as_list(search.get("dataset", run["dataset"]))
         models = _as_list(search.get("model", run["model"]))
@@ -24,13 +27,14 @@ def search_networks(config):
     return list(found)
 
 
-def _as_list(value):
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def search_problems(config):
+def search_problems(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with `quantizer_search` beyond its schema, as messages."""
-    search, messages = config.get("quantizer_search", {}), []
+    search: Mapping[str, Any] = config.get("quantizer_search", {})
+    messages = []
     for component, section in (("dataset", "datasets"), ("model", "models")):
         for name in _as_list(search.get(component, [])):
             if name not in config[section]:
