@@ -1,10 +1,15 @@
 """What the page shows about one run below the stage table: errors, classes, curves, confusion."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from markupsafe import Markup
 
 from dpuflow.accuracy.evaluation import confusion_matrix, per_class_accuracy
 from dpuflow.report import figures
 from dpuflow.report.images import data_uri
+from dpuflow.report.inputs import Run
 
 SHOWN_ERRORS = 60
 
@@ -19,7 +24,7 @@ ERROR_GROUPS = {
 NOT_RUN = -1
 
 
-def predictions_of(run):
+def predictions_of(run: Run) -> dict[str, np.ndarray]:
     """{stage: (N,) int64 predictions}, NOT_RUN for images that a stage did not get to."""
     size = max(record["images"] for record in run.records.values())
     found = {}
@@ -29,13 +34,15 @@ def predictions_of(run):
     return found
 
 
-def matrix_of(run, given):
-    """Confusion matrix of one stage over the images that it saw."""
+def matrix_of(run: Run, given: np.ndarray) -> np.ndarray:
+    """Confusion matrix of one stage over the images that it saw; ValueError without dataset."""
+    if run.images is None:
+        raise ValueError("without the dataset the labels are not known image by image")
     seen = given != NOT_RUN
     return confusion_matrix(run.images.labels[seen], given[seen], len(run.class_names))
 
 
-def misclassified(run, limit=SHOWN_ERRORS):
+def misclassified(run: Run, limit: int = SHOWN_ERRORS) -> dict[str, Any] | None:
     """Images that at least one stage got wrong, grouped by how the stages fared.
 
     All of them up to `limit`; beyond it the ones lost on the way get up to half the places,
@@ -79,7 +86,7 @@ def misclassified(run, limit=SHOWN_ERRORS):
     return {"total": len(positions), "shown": len(chosen), "groups": groups}
 
 
-def _kind(wrong):
+def _kind(wrong: np.ndarray) -> str:
     if wrong.all():
         return "every"
     if wrong[0] == wrong[-1]:
@@ -87,7 +94,7 @@ def _kind(wrong):
     return "regained" if wrong[0] else "lost"
 
 
-def _choose(positions, kinds, times_wrong, limit):
+def _choose(positions: np.ndarray, kinds: np.ndarray, times_wrong: np.ndarray, limit: int) -> np.ndarray:
     if len(positions) <= limit:
         return positions
     lost = positions[kinds == "lost"][: limit // 2]
@@ -97,7 +104,7 @@ def _choose(positions, kinds, times_wrong, limit):
     return np.sort(np.concatenate([lost, changed, worst[: limit - len(lost) - len(changed)]]))
 
 
-def confusions(run, anchor):
+def confusions(run: Run, anchor: str) -> list[dict[str, Any]] | None:
     """Per stage: label, svg, errors (count), the commonest mistakes and same_as (an earlier label).
 
     anchor : prefix of ids in the page. A matrix that an earlier stage has too is drawn by
@@ -106,7 +113,8 @@ def confusions(run, anchor):
     if run.images is None:
         return None
     names = run.class_names
-    views, known = [], {}
+    views = []
+    known: dict[bytes, tuple[str, Markup]] = {}
     for stage, given in predictions_of(run).items():
         matrix, label = matrix_of(run, given), run.stage_label(stage)
         same, copy = known.get(matrix.tobytes(), (None, None))
@@ -126,7 +134,7 @@ def confusions(run, anchor):
     return views
 
 
-def _commonest_mistakes(matrix, names, most=6):
+def _commonest_mistakes(matrix: np.ndarray, names: Sequence[str], most: int = 6) -> list[dict[str, Any]]:
     errors = matrix.copy()
     np.fill_diagonal(errors, 0)
     order = np.argsort(-errors, axis=None, kind="stable")[:most]
@@ -136,7 +144,7 @@ def _commonest_mistakes(matrix, names, most=6):
     ]
 
 
-def classes(run):
+def classes(run: Run) -> list[dict[str, Any]] | None:
     """Rows of the per-class table: name, images and per stage accuracy, correct, interval."""
     if run.images is None:
         return None
@@ -149,7 +157,7 @@ def classes(run):
     return rows
 
 
-def training(run):
+def training(run: Run) -> dict[str, Any] | None:
     """Training curves: charts (title, svg), best (epoch whose weights were kept), epochs.
 
     None without a history.
@@ -174,7 +182,7 @@ def training(run):
     return {"charts": charts, "best": best, "epochs": len(history)} if charts else None
 
 
-def sizes(run):
+def sizes(run: Run) -> list[dict[str, Any]]:
     """Bytes of the model at each stage, with the share of the largest for a bar."""
     wanted = ("keras_model", "checkpoint", "frozen_graph", "quantized_graph", "quantized_model", "xmodel")
     rows = [

@@ -2,8 +2,12 @@
 
 import itertools
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from numpy.typing import ArrayLike
 
 from dpuflow.report.svg import drawing, element, log_ticks, ticks
 
@@ -11,17 +15,22 @@ WIDTH, HEIGHT = 480, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40
 
 
-def curves(title, series, best_epoch=None, percent=False):
+def curves(
+    title: str,
+    series: Sequence[tuple[str, Iterable[float | None], str]],
+    best_epoch: int | None = None,
+    percent: bool = False,
+) -> Markup:
     """Line chart over epochs 1..n.
 
     series : list of (name, values, css class); values may hold NaN or None, which leave a gap.
     best_epoch : 1-based epoch to mark with a vertical line, or None.
     """
-    series = [
+    lines = [
         (n, np.array([math.nan if v is None else v for v in values], float), c) for n, values, c in series
     ]
-    epochs = max(len(values) for _, values, _ in series)
-    finite = np.concatenate([values[np.isfinite(values)] for _, values, _ in series])
+    epochs = max(len(values) for _, values, _ in lines)
+    finite = np.concatenate([values[np.isfinite(values)] for _, values, _ in lines])
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     pad = (high - low) * 0.06 or abs(high) * 0.05 or 0.5
     low, high = low - pad, high + pad
@@ -30,12 +39,12 @@ def curves(title, series, best_epoch=None, percent=False):
     x = _scale(1, max(epochs, 2), LEFT, WIDTH - RIGHT)
     y = _scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = _grid_y(y, ticks(low, min(high, 1.0) if percent else high), percent)
-    for epoch in [t for t in ticks(1, max(epochs, 2), 7) if t == int(t) and t <= epochs]:
-        parts.append(_tick_x(x(epoch), f"{int(epoch)}"))
+    for tick in [t for t in ticks(1, max(epochs, 2), 7) if t == int(t) and t <= epochs]:
+        parts.append(_tick_x(x(tick), f"{int(tick)}"))
     parts.append(_axis_title("epoch"))
     if best_epoch is not None:
         parts.append(_line(x(best_epoch), TOP, x(best_epoch), HEIGHT - BOTTOM, "mark"))
-    for name, values, class_ in series:
+    for name, values, class_ in lines:
         points = [(x(i + 1), y(v)) for i, v in enumerate(values) if math.isfinite(v)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(element("polyline", points=path, class_=f"curve {class_}"))
@@ -48,7 +57,7 @@ def curves(title, series, best_epoch=None, percent=False):
     return drawing(WIDTH, HEIGHT, f"{title} over {epochs} epochs", parts)
 
 
-def confusion(matrix, names, title, anchor):
+def confusion(matrix: ArrayLike, names: Sequence[str], title: str, anchor: str) -> tuple[Markup, Markup]:
     """Heat map of a confusion matrix: rows true, columns predicted; classes never seen are left out.
 
     The diagonal is shaded by the class's own accuracy, errors by their count on a
@@ -57,7 +66,7 @@ def confusion(matrix, names, title, anchor):
     """
     matrix = np.asarray(matrix)
     seen = np.flatnonzero((matrix.sum(axis=0) + matrix.sum(axis=1)) > 0)
-    matrix, names = matrix[np.ix_(seen, seen)], [str(names[i]) for i in seen]
+    matrix, names = matrix[np.ix_(seen, seen)], [str(names[int(i)]) for i in seen]
     cell, margin = 22, 12 + min(6 * max(map(len, names), default=1), 60)
     top = margin + 14
     errors = matrix.copy()
@@ -110,7 +119,14 @@ def confusion(matrix, names, title, anchor):
     return svg, copy
 
 
-def scatter(title, points, x_title, y_title, front=(), log_x=False):
+def scatter(
+    title: str,
+    points: Sequence[Mapping[str, Any]],
+    x_title: str,
+    y_title: str,
+    front: Sequence[tuple[float, float]] = (),
+    log_x: bool = False,
+) -> Markup:
     """Scatter plot with horizontal confidence whiskers on y.
 
     points : dicts x, y, low, high (y interval or None), words (tooltip), class.
@@ -151,7 +167,7 @@ def scatter(title, points, x_title, y_title, front=(), log_x=False):
     return drawing(WIDTH, HEIGHT, f"{title}: {y_title} against {x_title}, {len(points)} runs", parts)
 
 
-def _scale(low, high, start, end, log=False):
+def _scale(low: float, high: float, start: float, end: float, log: bool = False) -> Callable[[float], float]:
     if log:
         low, high = math.log(low), math.log(high)
     span = (high - low) or 1.0
@@ -163,11 +179,11 @@ def _scale(low, high, start, end, log=False):
     return place
 
 
-def _line(x1, y1, x2, y2, class_):
+def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def _grid_y(y, values, percent):
+def _grid_y(y: Callable[[float], float], values: Sequence[float], percent: bool) -> list[Markup]:
     decimals = 0
     if len(values) > 1:
         step = abs(values[1] - values[0]) * (100 if percent else 1)
@@ -180,11 +196,11 @@ def _grid_y(y, values, percent):
     return parts
 
 
-def _tick_x(x, text):
+def _tick_x(x: float, text: str) -> Markup:
     return element("text", text, x=x, y=HEIGHT - BOTTOM + 17, text_anchor="middle", class_="tick")
 
 
-def _axis_title(text):
+def _axis_title(text: str) -> Markup:
     return element(
         "text", text, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 5, text_anchor="middle", class_="axis"
     )

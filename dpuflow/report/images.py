@@ -9,7 +9,7 @@ LARGEST_SIDE = 96
 """Pixels; larger images are shrunk, which keeps the page light."""
 
 
-def data_uri(image):
+def data_uri(image: np.ndarray) -> str:
     """uint8 image (H, W, 1) or (H, W, 3) -> "data:image/png;base64,..."."""
     from PIL import Image
 

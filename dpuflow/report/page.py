@@ -2,6 +2,7 @@
 
 import functools
 import json
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -10,10 +11,11 @@ from dpuflow.report import wording
 
 
 @functools.cache
-def environment():
+def environment() -> jinja2.Environment:
     """Jinja2 environment of the report's templates; autoescapes everything but Markdown."""
+    loader = jinja2.PackageLoader("dpuflow.report", "templates")
     env = jinja2.Environment(
-        loader=jinja2.PackageLoader("dpuflow.report", "templates"),
+        loader=loader,
         autoescape=lambda name: not (name or "").endswith(".md.j2"),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -38,16 +40,16 @@ def environment():
         "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     }
     env.globals["fact_value"] = wording.fact_value
-    env.globals["file"] = lambda name: Markup(env.loader.get_source(env, name)[0])
+    env.globals["file"] = lambda name: Markup(loader.get_source(env, name)[0])
     return env
 
 
-def render(template, **values):
+def render(template: str, **values: Any) -> str:
     """Text of a template."""
     return environment().get_template(template).render(**values)
 
 
-def title_of(key):
+def title_of(key: str) -> str:
     """A JSON key as a heading: "latency_us" -> "latency (µs)", "fix_point" -> "fix point"."""
     for ending, unit in UNITS.items():
         if key.endswith(ending) and key != ending.strip("_"):

@@ -2,8 +2,10 @@
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from dpuflow.base.files import sha256
 
@@ -18,11 +20,11 @@ PACKAGES = (
 )
 
 
-def versions():
+def versions() -> dict[str, str | None]:
     """Version of dpuflow, Python and the packages that shape the numbers; None when not installed."""
     from dpuflow import __version__
 
-    found = {"dpuflow": __version__, "python": platform.python_version()}
+    found: dict[str, str | None] = {"dpuflow": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -31,7 +33,7 @@ def versions():
     return found
 
 
-def commit(folder="."):
+def commit(folder: Path | str = ".") -> str | None:
     """Abbreviated git commit of `folder`, "-dirty" when tracked files differ from it; None without git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*", "--abbrev=12"]
     try:
@@ -41,12 +43,14 @@ def commit(folder="."):
     return done.stdout.strip() or None
 
 
-def provenance(config=None, commands=(), commit_id=None):
+def provenance(
+    config: Any = None, commands: Iterable[str] = (), commit_id: str | None = None
+) -> dict[str, Any]:
     """What the report says about its making. commands : list of strings, shown as given."""
     return {"commit": commit_id, "versions": versions(), "commands": list(commands), "config": config}
 
 
-def checksums(paths):
+def checksums(paths: Iterable[Path | str]) -> dict[str, dict[str, Any]]:
     """{path: {"bytes", "sha256"}} of files, in the order of their paths."""
     return {
         Path(path).as_posix(): {"bytes": Path(path).stat().st_size, "sha256": sha256(path)}

@@ -1,6 +1,11 @@
 """The quantizer search: a table of settings, best first, as CSV and as a page."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
+from markupsafe import Markup
 
 from dpuflow.accuracy.evaluation import wilson_interval
 from dpuflow.base.files import write_text
@@ -11,7 +16,7 @@ from dpuflow.report.page import render
 MEASURED = ("correct", "accuracy", "agreement", "divergence", "sqnr_db", "p_value", "seconds", "error")
 
 
-def search_csv(rows):
+def search_csv(rows: Sequence[dict[str, Any]]) -> str:
     """CSV text: rank, the keys in which the settings differ, what was measured; empty where nothing was."""
     words = varied([row["setting"] for row in rows])
     columns = {"rank": [row["rank"] for row in rows]}
@@ -22,7 +27,16 @@ def search_csv(rows):
     return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
-def write_search(rows, csv, html, *, dataset, model, images, float_correct):
+def write_search(
+    rows: Sequence[dict[str, Any]],
+    csv: Path | str,
+    html: Path | str,
+    *,
+    dataset: str,
+    model: str,
+    images: int,
+    float_correct: int,
+) -> None:
     """Write the table and the page.
 
     rows : of `quantize.comparison.Comparison.ranked`; images : how many validation images;
@@ -46,7 +60,7 @@ def write_search(rows, csv, html, *, dataset, model, images, float_correct):
     write_text(html, page)
 
 
-def _chart(rows, words):
+def _chart(rows: Sequence[dict[str, Any]], words: Sequence[Mapping[str, str]]) -> Markup:
     points = [
         {
             "x": row["seconds"],

@@ -1,13 +1,16 @@
 """The numbers of the report: a row per run, a cell per stage. What accuracy.json holds."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
-from dpuflow.accuracy.evaluation import accuracy_change, agreement
+from dpuflow.accuracy.evaluation import Record, accuracy_change, agreement
+from dpuflow.report.inputs import Run
 
 FORMAT = "dpuflow accuracy report 1"
 
 
-def run_results(run):
+def run_results(run: Run) -> dict[str, Any]:
     """Everything the stage table shows about one run, as a dict for JSON.
 
     Returns
@@ -25,7 +28,7 @@ def run_results(run):
         row = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
         row |= {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
         previous = run.records[stages[index - 1]] if index else None
-        row["agreement_with_previous"] = agreement(*common(previous, record)) if index else None
+        row["agreement_with_previous"] = agreement(*common(previous, record)) if previous else None
         row["agreement_with_first"] = agreement(*common(first, record)) if index else None
         rows.append(row)
     result = {**run.ids, "split": first["split"], "images": first["images"], "stages": rows}
@@ -36,7 +39,7 @@ def run_results(run):
     return result
 
 
-def compared_pairs(stages):
+def compared_pairs(stages: Sequence[str]) -> list[tuple[str, str]]:
     """Consecutive stages, and first to last when that is not one of them."""
     pairs = list(itertools.pairwise(stages))
     if len(stages) > 2:
@@ -44,13 +47,13 @@ def compared_pairs(stages):
     return pairs
 
 
-def common(a, b):
+def common(a: Record, b: Record) -> tuple[list[int], list[int]]:
     """Predictions of two records on the images that both saw: a board may stop after the first n."""
     count = min(a["images"], b["images"])
     return a["predictions"][:count], b["predictions"][:count]
 
 
-def _compare(run, before, after):
+def _compare(run: Run, before: str, after: str) -> dict[str, Any]:
     a, b = common(run.records[before], run.records[after])
     row = {
         "before": before,

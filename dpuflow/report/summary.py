@@ -1,9 +1,13 @@
 """What a run says when it is done: the stage table as plain text, and where the report lies."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from dpuflow.report.wording import SPACE, count, interval, percent, points
 
 
-def summary(content, report_path):
+def summary(content: Mapping[str, Any], report_path: Path | str) -> str:
     """Text for a terminal or a log.
 
     content : of accuracy.json; report_path : of accuracy.html. Lines fit 100 columns for

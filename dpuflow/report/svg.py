@@ -1,17 +1,18 @@
 """Inline SVG as strings: themable by the page's CSS, a tenth of matplotlib's bytes, the same every time."""
 
 import math
+from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
 
-def number(value):
+def number(value: float) -> str:
     """A coordinate with at most two decimals and no trailing zeros."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
 
 
-def element(name, *children, **attributes):
+def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
     """An SVG element. Attributes: `class_` -> class, `text_anchor` -> text-anchor, None drops it."""
     parts = [name]
     for key, value in attributes.items():
@@ -25,13 +26,15 @@ def element(name, *children, **attributes):
     return Markup(f"<{opening}>{''.join(escape(child) for child in children)}</{name}>")
 
 
-def _attribute_name(key):
+def _attribute_name(key: str) -> str:
     if key in ("viewBox", "preserveAspectRatio"):
         return key
     return key.rstrip("_").replace("_", "-")
 
 
-def drawing(width, height, label, children, class_="figure"):
+def drawing(
+    width: float, height: float, label: str, children: Iterable[str], class_: str = "figure"
+) -> Markup:
     """The svg element itself: scales with its container, and `label` is read out in its stead."""
     return element(
         "svg",
@@ -43,7 +46,7 @@ def drawing(width, height, label, children, class_="figure"):
     )
 
 
-def ticks(low, high, wanted=6):
+def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     """Some `wanted` round axis values (1, 2, 5 times a power of ten) in [low, high]."""
     if not high > low:
         return [low]
@@ -54,7 +57,7 @@ def ticks(low, high, wanted=6):
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def log_ticks(low, high):
+def log_ticks(low: float, high: float) -> list[float]:
     """1, 2, 5 times powers of ten in [low, high] (few when the span is wide); low > 0."""
     decades = math.log10(high / low)
     factors = (1,) if decades > 3 else (1, 3) if decades > 1.5 else (1, 2, 5)

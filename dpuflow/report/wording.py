@@ -1,18 +1,21 @@
 """Numbers as the report writes them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 MISSING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 """Between a number and its unit, so that no line breaks there."""
 
 
-def percent(value, digits=2):
+def percent(value: float | None, digits: int = 2) -> str:
     """0.9972 -> "99.72 %". 1 is written only when it is exactly 1, never by rounding up."""
     if value is None:
         return MISSING
     return f"{fraction(value, digits)}{SPACE}%"
 
 
-def fraction(value, digits=2):
+def fraction(value: float, digits: int = 2) -> str:
     """0.9972 -> "99.72": a percentage without its sign."""
     text = f"{value * 100:.{digits}f}"
     if value < 1 and float(text) >= 100:
@@ -21,14 +24,14 @@ def fraction(value, digits=2):
     return text
 
 
-def interval(bounds, digits=2):
+def interval(bounds: Sequence[float] | None, digits: int = 2) -> str:
     """[0.9957, 0.9982] -> "99.57–99.82 %"."""
     if bounds is None:
         return MISSING
     return f"{fraction(bounds[0], digits)}–{fraction(bounds[1], digits)}{SPACE}%"
 
 
-def points(value, digits=2):
+def points(value: float | None, digits: int = 2) -> str:
     """A change of accuracy in percentage points with its sign: -0.0014 -> "−0.14 pp"."""
     if value is None:
         return MISSING
@@ -37,12 +40,12 @@ def points(value, digits=2):
     return f"{sign}{text}{SPACE}pp"
 
 
-def count(value):
+def count(value: int | None) -> str:
     """7172 -> "7,172"."""
     return MISSING if value is None else f"{value:,}"
 
 
-def size(value):
+def size(value: int | None) -> str:
     """Bytes in decimal units: 4730000 -> "4.73 MB"."""
     if value is None:
         return MISSING
@@ -52,7 +55,7 @@ def size(value):
     return f"{value / 1000**power:.3g}{SPACE}{('kB', 'MB', 'GB')[power - 1]}"
 
 
-def operations(value):
+def operations(value: float | None) -> str:
     """Operations per frame: 12659072 -> "12.7 MOP"."""
     if value is None:
         return MISSING
@@ -60,7 +63,7 @@ def operations(value):
     return f"{value / 1000**power:.3g}{SPACE}{('MOP', 'GOP')[power - 2]}"
 
 
-def duration(microseconds):
+def duration(microseconds: float | None) -> str:
     """184.2 -> "184 µs"; 2513.0 -> "2.51 ms"."""
     if microseconds is None:
         return MISSING
@@ -69,7 +72,7 @@ def duration(microseconds):
     return f"{microseconds / 1000:.3g}{SPACE}ms"
 
 
-def seconds(value):
+def seconds(value: float | None) -> str:
     """12.34 -> "12 s"; 754 -> "12 min 34 s"."""
     if value is None:
         return MISSING
@@ -77,7 +80,7 @@ def seconds(value):
     return f"{minutes:,}{SPACE}min {rest}{SPACE}s" if minutes else f"{rest}{SPACE}s"
 
 
-def real(value, digits=4):
+def real(value: object, digits: int = 4) -> str:
     """A float with `digits` significant figures: 0.00123456 -> "0.001235"."""
     if value is None:
         return MISSING
@@ -96,14 +99,14 @@ def real(value, digits=4):
     return text.replace("-", "−")
 
 
-def p_value(value):
+def p_value(value: float | None) -> str:
     """McNemar's p for a table cell."""
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def fact_name(key):
+def fact_name(key: str) -> str:
     """A JSON key as a caption, without the unit that `fact_value` writes: "memory_us" -> "memory time"."""
     name = str(key)
     if name.endswith("_us"):
@@ -113,7 +116,7 @@ def fact_name(key):
     return name.replace("_", " ")
 
 
-def fact_value(key, value):
+def fact_value(key: str, value: Any) -> str:
     """A value of a JSON file with the unit that its key names."""
     if isinstance(value, (bool, str)):
         return real(value)
