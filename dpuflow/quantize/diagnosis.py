@@ -2,15 +2,12 @@
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
-from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork
+from dpuflow.network import WEIGHTED
 from dpuflow.ops.arithmetic import activation_named
-from dpuflow.ops.convolution import given
 from dpuflow.quantize import engine
 from dpuflow.quantize.calibration import to_grid
 from dpuflow.quantize.distance import LogitDistance, agreement
@@ -22,12 +19,12 @@ SAMPLE = 1 << 20
 """Values per tensor that quantiles are taken from."""
 
 
-def _short(value: float) -> float | None:
+def _short(value):
     """Six significant digits: more would differ between machines; infinity becomes None."""
     return None if not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
-def sqnr(signal: np.ndarray, approximation: np.ndarray) -> float | None:
+def sqnr(signal, approximation):
     """Signal to quantization noise ratio in dB; infinite when nothing differs, None without signal."""
     power = float(np.square(signal, dtype=np.float64).sum())
     noise = float(np.square(np.subtract(signal, approximation, dtype=np.float64)).sum())
@@ -36,7 +33,7 @@ def sqnr(signal: np.ndarray, approximation: np.ndarray) -> float | None:
     return _short(10 * math.log10(power / noise)) if noise else None
 
 
-def _range(tensor: str, kind: str, values: np.ndarray, fix_point: int) -> dict[str, Any]:
+def _range(tensor, kind, values, fix_point):
     flat = np.asarray(values).reshape(-1)
     flat = flat[:: max(1, -(-flat.size // SAMPLE))]
     low, high = math.ldexp(INT8_MIN, -fix_point), math.ldexp(INT8_MAX, -fix_point)
@@ -53,7 +50,7 @@ def _range(tensor: str, kind: str, values: np.ndarray, fix_point: int) -> dict[s
     }
 
 
-def diagnose(quantized: QuantizedNetwork, x: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
+def diagnose(quantized, x, labels=None):
     """Diagnose a QuantizedNetwork on float32 network input x (N, H, W, C), never test images.
 
     Returns {"images", "float_accuracy", "layers", "ranges"}.
@@ -95,17 +92,15 @@ def diagnose(quantized: QuantizedNetwork, x: np.ndarray, labels: np.ndarray | No
         rows.append(row)
         ranges.append(_range(layer.name, "activation", values, fix))
         if layer.op in WEIGHTED:
-            ranges.append(
-                _range(layer.name, "weights", given(layer.weights), quantized.weights[layer.name][1])
-            )
+            ranges.append(_range(layer.name, "weights", layer.weights, quantized.weights[layer.name][1]))
             if layer.name in quantized.biases:
-                ranges.append(_range(layer.name, "bias", given(layer.bias), quantized.biases[layer.name][1]))
+                ranges.append(_range(layer.name, "bias", layer.bias, quantized.biases[layer.name][1]))
     rows.sort(key=lambda row: -row["alone"]["divergence"])
     accuracy = None if labels is None else _short(float((logits.argmax(axis=1) == labels).mean()))
     return {"images": len(x), "float_accuracy": accuracy, "layers": rows, "ranges": ranges}
 
 
-def _parameters(quantized: QuantizedNetwork, layer: Layer) -> dict[str, Any]:
+def _parameters(quantized, layer):
     if layer.op not in WEIGHTED:
         return {}
     name = layer.name
@@ -113,14 +108,14 @@ def _parameters(quantized: QuantizedNetwork, layer: Layer) -> dict[str, Any]:
     row = {
         "weights_fix_point": fix,
         "shift_cut": quantized.shift_cut(name),
-        "weights_sqnr_db": sqnr(given(layer.weights), dequantize(values, fix)),
+        "weights_sqnr_db": sqnr(layer.weights, dequantize(values, fix)),
     }
     if name in quantized.biases:
         row |= {"bias_fix_point": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}
     return row
 
 
-def _alone(quantized: QuantizedNetwork, index: int, floats: Mapping[str, np.ndarray]) -> np.ndarray:
+def _alone(quantized, index, floats):
     """Logits when only one layer's parameters and output are quantized and all else is float."""
     network = quantized.network
     layer = network.layers[index]
