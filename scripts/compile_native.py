@@ -1,11 +1,11 @@
 """Quantized model -> xmodel with machine code for a DPUCZDX8G, its uncompiled form, compile.json."""
 
 from dpuflow.base.errors import about
-from dpuflow.base.files import write_json
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.device.targets import configured_target
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.network.quantized_file import read_quantized
+from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, run
 
 
@@ -18,7 +18,7 @@ def main(snakemake):
         compiled = compile_native(quantized, target, on_cpu=entry["on_cpu"], calibration=calibration)
     compiled.quantized_graph.save(snakemake.output.quantized)
     compiled.graph.save(snakemake.output.xmodel)
-    write_json(snakemake.output.report, compiled.report)
+    write_record(snakemake.output.report, "compile.schema.yaml", compiled.report)
     for program in compiled.report["programs"]:
         log.info(
             "%s for %s: %d instructions, %d bytes, estimated %d cycles",

@@ -1,10 +1,10 @@
 """Quantized model -> xmodel for a target (no instructions), its uncompiled form, compile.json."""
 
 from dpuflow.base.errors import about
-from dpuflow.base.files import write_json
 from dpuflow.device.targets import configured_target
 from dpuflow.dpuczdx8g.compile_report import compile_reference
 from dpuflow.network.quantized_file import read_quantized
+from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, run
 
 
@@ -16,7 +16,7 @@ def main(snakemake):
         compiled = compile_reference(quantized, target, on_cpu=entry["on_cpu"])
     compiled.quantized_graph.save(snakemake.output.quantized)
     compiled.graph.save(snakemake.output.xmodel)
-    write_json(snakemake.output.report, compiled.report)
+    write_record(snakemake.output.report, "compile.schema.yaml", compiled.report)
     log.info(
         "%s for %s: %d layers on the DPU; estimated %.0f us per frame",
         quantized.network.name,

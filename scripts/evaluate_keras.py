@@ -1,12 +1,12 @@
 """Accuracy of the trained H5 on every test image -> keras_accuracy.json."""
 
 from dpuflow.accuracy.evaluation import accuracy_record, guessing_hint
-from dpuflow.base.files import write_json
 from dpuflow.base.numerics import scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.keras_file import load_model
 from dpuflow.keras_models.prediction import predictor
+from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, log_accuracy, run
 
 
@@ -18,7 +18,9 @@ def main(snakemake):
     predictions = predict(scale_pixels(images, snakemake.params.input_scaling)).argmax(axis=1)
     record = accuracy_record("keras", "test", labels, predictions, dataset.class_names)
     hint = guessing_hint(record, snakemake.params.input_scaling)
-    write_json(snakemake.output.accuracy, record | ({"warning": hint} if hint else {}))
+    write_record(
+        snakemake.output.accuracy, "accuracy.schema.yaml", record | ({"warning": hint} if hint else {})
+    )
     log_accuracy(record)
     if hint:
         log.warning("warning: %s", hint)

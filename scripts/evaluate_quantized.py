@@ -1,7 +1,7 @@
 """Accuracy of quantize_eval_model.pb (fake-quantized, stock TensorFlow) on every test image."""
 
-from dpuflow.base.files import read_json, write_json
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.records import read_record, write_record
 from dpuflow.tfgraph.evaluate import evaluate_graph
 from dpuflow.workflow.scripting import log_accuracy, run
 
@@ -10,12 +10,12 @@ def main(snakemake):
     record = evaluate_graph(
         "quantized",
         snakemake.input.graph,
-        read_json(snakemake.input.nodes),
+        read_record(snakemake.input.nodes, "nodes.schema.yaml"),
         read_dataset(snakemake.input.dataset),
         snakemake.params.input_scaling,
         threads=snakemake.threads,
     )
-    write_json(snakemake.output.accuracy, record)
+    write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
     log_accuracy(record)
 
 

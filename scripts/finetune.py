@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from dpuflow.base.files import write_json, write_text
+from dpuflow.base.files import write_text
 from dpuflow.base.numerics import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.keras_file import load_model, save_model
+from dpuflow.records import write_record
 from dpuflow.training.fake_quant import fake_quantized
 from dpuflow.training.trainer import compile_model, history_csv, loss_and_accuracy, seed_everything, train
 from dpuflow.workflow.scripting import run
@@ -41,7 +42,7 @@ def main(snakemake):
         compile_model(model, params.training)
     save_model(model, snakemake.output.model)
     write_text(snakemake.output.history, history_csv(history))
-    write_json(snakemake.output.gain, gain)
+    write_record(snakemake.output.gain, "finetune.schema.yaml", gain)
 
 
 run(main, globals())

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dpuflow.base.files import write_json
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.records import write_record
 from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import compare_with_keras, freeze
 from dpuflow.workflow.scripting import log, run
@@ -12,7 +12,7 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     folder = Path(snakemake.output.nodes).parent
     nodes = convert(snakemake.input.model, folder)
-    write_json(snakemake.output.nodes, nodes)
+    write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
     log.info("input node %s, output node %s", nodes["input"]["name"], nodes["output"]["name"])
     report = freeze(folder, nodes, snakemake.output.graph)
     images, _ = read_dataset(snakemake.input.dataset).subset("validation")
@@ -24,7 +24,7 @@ def main(snakemake):
         snakemake.params.input_scaling,
         snakemake.params.tolerance,
     )
-    write_json(snakemake.output.report, report)
+    write_record(snakemake.output.report, "freeze.schema.yaml", report)
     log.info(
         "froze %d variables into constants; largest difference to Keras %.1e over %d images",
         report["variables_frozen"],

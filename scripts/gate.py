@@ -1,20 +1,20 @@
 """Accuracy records of all stages + limits -> gate.json; fails with the table of stages if one is exceeded."""
 
-from dpuflow.accuracy.evaluation import read_record
+from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.accuracy.gate import evaluate, require, table
-from dpuflow.base.files import write_json
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):
     paths = snakemake.input.records  # a single path comes as text
-    records = [read_record(path) for path in (paths.split(",") if isinstance(paths, str) else paths)]
+    records = [read_accuracy(path) for path in (paths.split(",") if isinstance(paths, str) else paths)]
     labels = None
     if snakemake.input.get("dataset"):
         labels = read_dataset(snakemake.input.dataset).subset(records[0]["split"])[1]
     result = evaluate({record["stage"]: record for record in records}, snakemake.params.limits, labels)
-    write_json(snakemake.output.gate, result)
+    write_record(snakemake.output.gate, "gate.schema.yaml", result)
     log.info("%s", table(result))
     require(result)
 

@@ -2,9 +2,10 @@
 
 import shutil
 
-from dpuflow.base.files import atomic_path, write_json
+from dpuflow.base.files import atomic_path
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
+from dpuflow.records import write_record
 from dpuflow.tfgraph.graph_def import write_graph_def
 from dpuflow.tfgraph.open_graph import open_graph
 from dpuflow.workflow.scripting import log, run
@@ -27,7 +28,7 @@ def main(snakemake):
         }
         for end in ("input", "output")
     }
-    write_json(snakemake.output.nodes, nodes | {"variables": []})
+    write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes | {"variables": []})
     if changes:
         write_graph_def(snakemake.output.graph, graph)
     else:

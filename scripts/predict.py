@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import sha256, write_json, write_text
+from dpuflow.base.files import sha256, write_text
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator
 from dpuflow.predict.answers import answers_csv, answers_page, best_classes
 from dpuflow.predict.find import find_pictures, short_names
 from dpuflow.predict.picture_files import read_pictures
+from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, run
 
 
@@ -37,7 +38,7 @@ def main(snakemake):
     }
     write_text(snakemake.output.predictions, answers_csv(names, answers))
     write_text(snakemake.output.page, answers_page(names, pictures, answers, facts, softmax, invert, skipped))
-    write_json(snakemake.output.skipped, {"read": len(names), "skipped": skipped})
+    write_record(snakemake.output.skipped, "skipped.schema.yaml", {"read": len(names), "skipped": skipped})
     for name, best in zip(names, answers, strict=True):
         log.info("%s: %s", name, ", ".join(f"{a['name']} {a['score']:.3f}" for a in best))
     for fault in skipped:

@@ -3,7 +3,7 @@
 No times and no absolute paths: equal artifacts from equal versions give equal bytes.
 """
 
-from dpuflow.base.files import write_json
+from dpuflow.records import write_record
 from dpuflow.report.provenance import checksums, commit, provenance
 from dpuflow.workflow.scripting import log, run
 
@@ -14,8 +14,10 @@ def main(snakemake):
     params = snakemake.params
     about = provenance(params.config, params.commands, commit(params.get("repository") or "."))
     artifacts = checksums(snakemake.input)
-    write_json(
-        snakemake.output.record, {"format": FORMAT, **about, "seeds": params.seeds, "artifacts": artifacts}
+    write_record(
+        snakemake.output.record,
+        "provenance.schema.yaml",
+        {"format": FORMAT, **about, "seeds": params.seeds, "artifacts": artifacts},
     )
     log.info("%d artifacts", len(artifacts))
 

@@ -1,15 +1,15 @@
 """frozen_graph.pb -> INT8 by the reference quantizer: model, evaluation graph, report."""
 
-from dpuflow.base.files import read_json
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.quantize.reference import quantize, write_artifacts
+from dpuflow.records import read_record
 from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     images, labels = dataset.subset("calibration")
-    nodes = read_json(snakemake.input.nodes)
+    nodes = read_record(snakemake.input.nodes, "nodes.schema.yaml")
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "tool"}
     quantized, report = quantize(
         snakemake.input.graph,
@@ -25,7 +25,7 @@ def main(snakemake):
         validation=dataset.subset("validation"),
     )
     if snakemake.input.get("finetune"):
-        report["training_further"] = read_json(snakemake.input.finetune)
+        report["training_further"] = read_record(snakemake.input.finetune, "finetune.schema.yaml")
     write_artifacts(
         quantized, report, snakemake.output.model, snakemake.output.eval_graph, snakemake.output.report
     )

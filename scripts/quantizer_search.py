@@ -1,9 +1,9 @@
 """Compare settings of the reference quantizer on one frozen graph -> quantizer_search.csv, .html."""
 
-from dpuflow.base.files import read_json
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.quantizer_search.comparison import Comparison
 from dpuflow.quantizer_search.grid import as_entry, varied
+from dpuflow.records import read_record
 from dpuflow.report.quantizer_search import write_search
 from dpuflow.workflow.scripting import log, run
 
@@ -12,7 +12,7 @@ def main(snakemake):
     dataset, settings = read_dataset(snakemake.input.dataset), snakemake.params.settings
     comparison = Comparison(
         snakemake.input.graph,
-        read_json(snakemake.input.nodes),
+        read_record(snakemake.input.nodes, "nodes.schema.yaml"),
         dataset.subset("calibration")[0],
         dataset.subset("validation"),
         snakemake.params.input_scaling,

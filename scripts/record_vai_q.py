@@ -1,7 +1,7 @@
 """Log and output of a vendor's quantizer -> quantization.json."""
 
-from dpuflow.base.files import read_json, write_json
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.records import read_record, write_record
 from dpuflow.vitis_ai.bundle import chosen_images
 from dpuflow.vitis_ai.records import quantization_record
 from dpuflow.workflow.scripting import log, run
@@ -14,7 +14,7 @@ def main(snakemake):
     images = chosen_images(images, entry.get("calibration", {}))
     record = quantization_record(
         entry,
-        read_json(snakemake.input.nodes),
+        read_record(snakemake.input.nodes, "nodes.schema.yaml"),
         snakemake.params.input_scaling,
         snakemake.input.model,
         snakemake.input.log,
@@ -22,7 +22,7 @@ def main(snakemake):
         dataset.splits["calibration"][: len(images)],
         labels[: len(images)],
     )
-    write_json(snakemake.output.report, record)
+    write_record(snakemake.output.report, "quantization.schema.yaml", record)
     for change in record["adjustments"]:
         log.info("%(tensor)s: position adjusted from %(from)d to %(to)d (%(why)s)", change)
     for warning in record["warnings"]:

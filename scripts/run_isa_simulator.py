@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from dpuflow.accuracy.evaluation import accuracy_record, agreement, read_record
+from dpuflow.accuracy.evaluation import accuracy_record, agreement, read_accuracy
 from dpuflow.accuracy.predictions import predictions_csv
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_json, write_text
+from dpuflow.base.files import write_text
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.emulator import Emulator
+from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, log_accuracy, run
 
 
@@ -28,16 +29,17 @@ def main(snakemake):
     predictions = np.argmax(probabilities, axis=1)
     record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
     record["agreement_with_quantized"] = agreement(
-        predictions, read_record(snakemake.input.quantized)["predictions"]
+        predictions, read_accuracy(snakemake.input.quantized)["predictions"]
     )
     record["runner"] = "isa_simulator"
+    record["origin"] = "simulated"
     record["how"] = "simulated: the file's machine code on an instruction-level simulator; no board"
     record["machine_code"] = {"images": len(batch), "equal_to_emulator": equal, "programs": runner.summary()}
     write_text(
         snakemake.output.predictions,
         predictions_csv(labels, predictions, probabilities, dataset.class_names),
     )
-    write_json(snakemake.output.accuracy, record)
+    write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
     log.info("machine code equal to the emulator on all %d images", len(batch))
     log_accuracy(record)
 

@@ -4,11 +4,11 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 
-from dpuflow.accuracy.evaluation import read_record
-from dpuflow.base.files import write_json
+from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.board.compare import board_record
 from dpuflow.board.ssh import Patience, boards_from_config, run
 from dpuflow.device.targets import load_targets
+from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, log_accuracy
 from dpuflow.workflow.scripting import run as run_script
 
@@ -21,7 +21,7 @@ def main(snakemake):
     patience = Patience(**{f.name: runner[f.name] for f in fields(Patience) if f.name in runner})
     bundle, out = snakemake.input.bundle, Path(snakemake.output.report).parent
     quantized = snakemake.input.get("quantized")
-    quantized = quantized and read_record(quantized)
+    quantized = quantized and read_accuracy(quantized)
     options = runner.get("options", {})
     run(bundle, boards, out, options, targets, patience)
     record = board_record(out, bundle, quantized=quantized, runner="ssh")
@@ -33,7 +33,7 @@ def main(snakemake):
             again = {**options, "limit": different["image"] + 1, "dump": different["image"], "runs": 1}
             run(bundle, boards, folder, again, targets, patience)
             record = board_record(out, bundle, quantized=quantized, dump=Path(folder) / "dump", runner="ssh")
-    write_json(snakemake.output.accuracy, record)
+    write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
     log_accuracy(record)
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from dpuflow.accuracy.evaluation import read_record
-from dpuflow.base.files import write_json
+from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.compare import board_record
 from dpuflow.device.targets import configured_target
+from dpuflow.records import write_record
 from dpuflow.virtual_board.run import run as run_on_virtual_board
 from dpuflow.workflow.scripting import log_accuracy, run
 
@@ -20,9 +20,9 @@ def main(snakemake):
     run_on_virtual_board(bundle.path, out, options, target, batch=snakemake.params.get("batch", 64))
     quantized = snakemake.input.get("quantized")
     record = board_record(
-        out, bundle.path, quantized=quantized and read_record(quantized), runner="virtual_board"
+        out, bundle.path, quantized=quantized and read_accuracy(quantized), runner="virtual_board"
     )
-    write_json(snakemake.output.accuracy, record)
+    write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
     log_accuracy(record)
 
 

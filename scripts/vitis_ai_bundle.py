@@ -1,8 +1,9 @@
 """What a vendor's quantizer is handed: calibration images, their input function, arguments, programs."""
 
-from dpuflow.base.files import read_json, write_bytes
+from dpuflow.base.files import write_bytes
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.quantize.calibration_images import refuse_test_images
+from dpuflow.records import read_record
 from dpuflow.vitis_ai import programs
 from dpuflow.vitis_ai.bundle import DEFAULT_BATCH, chosen_images, write_bundle
 from dpuflow.workflow.scripting import log, run
@@ -18,7 +19,7 @@ def main(snakemake):
         snakemake.output.arguments,
         images,
         snakemake.params.calibration.get("batch", DEFAULT_BATCH),
-        read_json(snakemake.input.nodes),
+        read_record(snakemake.input.nodes, "nodes.schema.yaml"),
         snakemake.params.input_scaling,
     )
     for name, copy in zip(programs.NAMES, snakemake.output.programs, strict=True):

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from dpuflow.base.errors import UserError
-from dpuflow.workflow.config import check, load_schema
+from dpuflow.base.schemas import load_schema
+from dpuflow.workflow.config import check
 from dpuflow.workflow.network_checks import unfit_networks
 from dpuflow.workflow.user_files import missing, path_values, used_entries
 

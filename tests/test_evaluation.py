@@ -176,24 +176,24 @@ def test_per_class_accuracy_leaves_absent_classes_open():
 
 
 @pytest.mark.fault("results", "damaged or foreign accuracy record", "refused")
-def test_read_record_round_trip_and_refusals(tmp_path):
+def test_read_accuracy_round_trip_and_refusals(tmp_path):
     path = tmp_path / "keras_accuracy.json"
     record = evaluation.accuracy_record("keras", "test", [0, 1], [0, 2], NAMES)
     write_json(path, record)
-    assert evaluation.read_record(path) == record
+    assert evaluation.read_accuracy(path) == record
 
     write_json(path, {**record, "images": 3})
     with pytest.raises(UserError, match=r"keras_accuracy.json: 2 predictions, but images says 3"):
-        evaluation.read_record(path)
+        evaluation.read_accuracy(path)
     write_json(path, {"accuracy": 1})
-    with pytest.raises(UserError, match="not an accuracy record: stage, split"):
-        evaluation.read_record(path)
+    with pytest.raises(UserError, match=r"keras_accuracy.json: top level: misses the keys stage, split"):
+        evaluation.read_accuracy(path)
     write_json(path, {**record, "predictions": [0, "B"]})
-    with pytest.raises(UserError, match="list of integers"):
-        evaluation.read_record(path)
+    with pytest.raises(UserError, match=r"accuracy.json: predictions\[1\]: 'B' is not of type 'integer'"):
+        evaluation.read_accuracy(path)
     write_json(path, [])
-    with pytest.raises(UserError, match="not an accuracy record"):
-        evaluation.read_record(path)
+    with pytest.raises(UserError, match=r"keras_accuracy.json: top level: \[\] is not of type 'object'"):
+        evaluation.read_accuracy(path)
 
 
 def test_check_same_images_names_the_files():

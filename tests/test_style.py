@@ -77,6 +77,7 @@ ANNOTATED = (
     "network",
     "ops",
     "predict",
+    "records",
     "tfgraph",
     "virtual_board",
     "vitis_ai",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import read_json
+from dpuflow.records import read_record
 
 CONFIDENCE = 0.95
 
@@ -186,19 +186,13 @@ def guessing_hint(record: Record, input_scaling: Mapping[str, float]) -> str | N
     )
 
 
-def read_record(path: Path | str) -> Record:
+def read_accuracy(path: Path | str) -> Record:
     """Read an accuracy record; UserError when it is not one or contradicts itself."""
-    record = read_json(path)
-    missing = [key for key in RECORD_KEYS if not isinstance(record, dict) or key not in record]
-    if missing:
+    record = read_record(path, "accuracy.schema.yaml")
+    if len(record["predictions"]) != record["images"]:
         raise UserError(
-            f"{path}: not an accuracy record: {', '.join(missing)} missing; remove it and run again"
+            f"{path}: {len(record['predictions'])} predictions, but images says {record['images']}"
         )
-    predictions = record["predictions"]
-    if not isinstance(predictions, list) or not all(type(p) is int for p in predictions):
-        raise UserError(f"{path}: predictions must be a list of integers")
-    if len(predictions) != record["images"]:
-        raise UserError(f"{path}: {len(predictions)} predictions, but images says {record['images']}")
     problem = _contradiction(record)
     if problem:
         raise UserError(f"{path}: contradicts itself: {problem}; remove it and run again")
@@ -208,22 +202,15 @@ def read_record(path: Path | str) -> Record:
 def _contradiction(record):
     """What in an accuracy record cannot be, or None."""
     images, correct, classes = record["images"], record["correct"], record["per_class"]
-    if not all(isinstance(record[key], str) for key in ("stage", "split", "labels_sha256")):
-        return "stage, split and labels_sha256 must be texts"
-    if type(correct) is not int or not 0 <= correct <= images or not images:
-        return f"{correct!r} of {images} images right"
+    if correct > images:
+        return f"{correct} of {images} images right"
     if record["accuracy"] != correct / images:
         return f"{correct} of {images} right is no accuracy of {record['accuracy']!r}"
     if record["interval95"] != list(wilson_interval(correct, images)):
         return f"the interval {record['interval95']!r} is not that of {correct} of {images}"
-    if not isinstance(classes, list) or not all(
-        isinstance(row, dict)
-        and isinstance(row.get("class"), str)
-        and all(type(row.get(key)) is int for key in ("images", "correct"))
-        and 0 <= row["correct"] <= row["images"]
-        for row in classes
-    ):
-        return "per_class is not a list of classes with their images and right answers"
+    for row in classes:
+        if row["correct"] > row["images"]:
+            return f"per_class: {row['correct']} of {row['images']} images of {row['class']} right"
     for key in ("images", "correct"):
         if sum(row[key] for row in classes) != record[key]:
             return f"{key} of all classes are not the {record[key]} in all"

@@ -60,10 +60,15 @@ def _pack_number_lists(text):
     )
 
 
-def write_json(path: Path | str, data: Any) -> None:
-    """Write `data` as deterministic, readable JSON (insertion order kept, no NaN)."""
+def json_text(data: Any) -> str:
+    """`data` as deterministic, readable JSON (insertion order kept, no NaN)."""
     text = json.dumps(data, indent=1, cls=_NumpyEncoder, allow_nan=False, ensure_ascii=False)
-    write_text(path, _pack_number_lists(text) + "\n")
+    return _pack_number_lists(text) + "\n"
+
+
+def write_json(path: Path | str, data: Any) -> None:
+    """Write `data` as `json_text`. An artifact has a schema: `records.write_record`."""
+    write_text(path, json_text(data))
 
 
 def _no_number(text):

@@ -148,3 +148,22 @@ def average_pool_factor(kernel_h: int, kernel_w: int) -> tuple[int, int]:
     target = np.float32(1.0 / area)
     pairs = ((math.floor(2**shift / area + 0.5), shift) for shift in range(math.ceil(math.log2(area * 128))))
     return min(pairs, key=lambda pair: abs(np.float32(pair[0] / 2 ** pair[1]) - target))
+
+
+SIX_DIGITS = 6
+"""Significant digits of a figure that a report holds: more would differ between machines."""
+
+
+def short(value: float | None) -> float | None:
+    """A figure to six significant digits; None of infinity and of None."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{SIX_DIGITS}g}")
+
+
+def sqnr_db(signal: ArrayLike, approximation: ArrayLike) -> float | None:
+    """Signal to quantization noise in dB, 10 log10(sum x**2 / sum (x - q)**2); None when either is zero.
+
+    To six digits (`short`).
+    """
+    power = float(np.square(signal, dtype=np.float64).sum())
+    noise = float(np.square(np.subtract(signal, approximation, dtype=np.float64)).sum())
+    return short(10 * math.log10(power / noise)) if power > 0 and noise > 0 else None

@@ -12,11 +12,11 @@ import pandas as pd
 
 from dpuflow.accuracy.evaluation import accuracy_record, agreement
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import read_json
 from dpuflow.base.numerics import input_table
 from dpuflow.board.application import dump_name
 from dpuflow.board.bundle import Bundle
 from dpuflow.emulator import Emulator
+from dpuflow.records import read_record
 
 PREFIX = "q_"
 """Columns of predictions.csv with the int8 output of each class."""
@@ -129,7 +129,7 @@ def board_record(results, bundle, quantized=None, dump=None, runner="board"):
     """
     content = Bundle.open(bundle)
     meta, images, labels = content.meta, content.images, content.labels
-    report = read_json(Path(results) / "board.json")
+    report = read_record(Path(results) / "board.json", "board.schema.yaml")
     path = Path(results) / "predictions.csv"
     found, predictions, outputs = read_board_predictions(path)
     count = len(found)
@@ -140,6 +140,7 @@ def board_record(results, bundle, quantized=None, dump=None, runner="board"):
     emulator = Emulator(content.graph)
     record = accuracy_record("board", meta["images"]["split"], found, predictions, meta["class_names"])
     record["runner"] = runner
+    record["origin"] = "emulated" if report["emulated"] else "measured"
     record["how"] = (
         "emulated: the board application on the virtual board of a PC; no board"
         if report["emulated"]
@@ -153,7 +154,7 @@ def board_record(results, bundle, quantized=None, dump=None, runner="board"):
     record["unstable_images"] = report["unstable_images"]
     folder, dumped = Path(dump or Path(results) / "dump"), report.get("dump")
     if dump is not None:
-        dumped = read_json(folder.parent / "board.json").get("dump")
+        dumped = read_record(folder.parent / "board.json", "board.schema.yaml").get("dump")
     if dumped and folder.is_dir():
         record["layers"] = first_different_layer(folder, emulator, meta, images, dumped["image"])
     return record

@@ -23,6 +23,7 @@ from dpuflow.board import application, pool
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.connection import Board, DroppedError
 from dpuflow.device.targets import describe_fingerprint
+from dpuflow.records import read_record
 
 log = logging.getLogger("dpuflow")
 
@@ -81,7 +82,7 @@ def run(bundle, boards, out, options=None, targets=None, patience=None):
         _fetch(connection, job, Path(out))
         folder = connection.board.folder
         connection.call("clean", job=job, digest=digest, keep=KEEP_BUNDLES, folder=folder)
-    return json.loads((Path(out) / "board.json").read_text(encoding="utf-8"))
+    return read_record(Path(out) / "board.json", "board.schema.yaml")
 
 
 def job_name(digest, arguments):

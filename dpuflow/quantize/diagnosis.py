@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize, short, sqnr_db
 from dpuflow.network import WEIGHTED
 from dpuflow.ops.arithmetic import activation_named
 from dpuflow.quantize import engine
@@ -14,23 +14,8 @@ from dpuflow.quantize.distance import LogitDistance, agreement
 from dpuflow.quantize.position_search import logits_name
 
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
-DIGITS = 6
 SAMPLE = 1 << 20
 """Values per tensor that quantiles are taken from."""
-
-
-def _short(value):
-    """Six significant digits: more would differ between machines; infinity becomes None."""
-    return None if not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
-
-
-def sqnr(signal, approximation):
-    """Signal to quantization noise ratio in dB; infinite when nothing differs, None without signal."""
-    power = float(np.square(signal, dtype=np.float64).sum())
-    noise = float(np.square(np.subtract(signal, approximation, dtype=np.float64)).sum())
-    if power == 0:
-        return None
-    return _short(10 * math.log10(power / noise)) if noise else None
 
 
 def _range(tensor, kind, values, fix_point):
@@ -44,9 +29,9 @@ def _range(tensor, kind, values, fix_point):
         "fix_point": fix_point,
         "int8_low": low,
         "int8_high": high,
-        "min": _short(float(np.min(values))),
-        "max": _short(float(np.max(values))),
-        **{f"p{100 * q:g}": _short(float(v)) for q, v in zip(QUANTILES, points, strict=True)},
+        "min": short(float(np.min(values))),
+        "max": short(float(np.max(values))),
+        **{f"p{100 * q:g}": short(float(v)) for q, v in zip(QUANTILES, points, strict=True)},
     }
 
 
@@ -79,16 +64,16 @@ def diagnose(quantized, x, labels=None):
         clipped_at_zero = activation_named(layer.attrs.get("activation", "NONE")).lowest == 0
         ends = (grid == INT8_MAX) if clipped_at_zero else (grid == INT8_MAX) | (grid == INT8_MIN)
         row |= {
-            "float_min": _short(float(values.min())),
-            "float_max": _short(float(values.max())),
-            "saturated": _short(float(ends.mean())),
-            "sqnr_db": sqnr(values, grid * np.float32(2.0**-fix)),
+            "float_min": short(float(values.min())),
+            "float_max": short(float(values.max())),
+            "saturated": short(float(ends.mean())),
+            "sqnr_db": sqnr_db(values, grid * np.float32(2.0**-fix)),
         }
         alone = _alone(quantized, index, floats)
-        row["alone"] = {"divergence": _short(distance(alone)), "agreement": _short(agreement(alone, logits))}
+        row["alone"] = {"divergence": short(distance(alone)), "agreement": short(agreement(alone, logits))}
         if labels is not None:
             correct = [float((z.argmax(axis=1) == labels).mean()) for z in (alone, logits)]
-            row["alone"]["accuracy_change"] = _short(100 * (correct[0] - correct[1]))
+            row["alone"]["accuracy_change"] = short(100 * (correct[0] - correct[1]))
         rows.append(row)
         ranges.append(_range(layer.name, "activation", values, fix))
         if layer.op in WEIGHTED:
@@ -96,7 +81,7 @@ def diagnose(quantized, x, labels=None):
             if layer.name in quantized.biases:
                 ranges.append(_range(layer.name, "bias", layer.bias, quantized.biases[layer.name][1]))
     rows.sort(key=lambda row: -row["alone"]["divergence"])
-    accuracy = None if labels is None else _short(float((logits.argmax(axis=1) == labels).mean()))
+    accuracy = None if labels is None else short(float((logits.argmax(axis=1) == labels).mean()))
     return {"images": len(x), "float_accuracy": accuracy, "layers": rows, "ranges": ranges}
 
 
@@ -108,7 +93,7 @@ def _parameters(quantized, layer):
     row = {
         "weights_fix_point": fix,
         "shift_cut": quantized.shift_cut(name),
-        "weights_sqnr_db": sqnr(layer.weights, dequantize(values, fix)),
+        "weights_sqnr_db": sqnr_db(layer.weights, dequantize(values, fix)),
     }
     if name in quantized.biases:
         row |= {"bias_fix_point": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}

@@ -7,13 +7,13 @@ of the logits from the float network's on the calibration images. No TensorFlow 
 
 import copy
 import json
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dpuflow.base.errors import UserError, about
-from dpuflow.base.files import write_json
-from dpuflow.base.numerics import input_table, scale_pixels
-from dpuflow.network import QuantizedNetwork
+from dpuflow.base.numerics import input_table, scale_pixels, short
+from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.network.quantized_file import write_quantized
 from dpuflow.quantize import alignment, calibration, engine, equalization, position_search, reconstruction
 from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
@@ -24,6 +24,7 @@ from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.settings import complete
+from dpuflow.records import write_record
 from dpuflow.tfgraph.graph_reader import read_network_and_nodes
 
 DIAGNOSIS_IMAGES = 500
@@ -71,22 +72,22 @@ def quantize(
     calibration_indices = None if calibration_indices is None else calibration_indices[: len(images)]
     with engine.single_threaded_blas():
         with about(frozen_path):
-            run = Run(network, images, settings, input_scaling)
-        quantized = run.quantize()
+            quantization = Quantization(network, images, settings, input_scaling)
+        outcome = quantization.run()
         report = {
             "quantizer": "reference",
             "settings": settings,
             "input_scaling": input_scaling,
             "nodes": nodes,
             "calibration": calibration_record(images, calibration_indices, calibration_labels),
-            "folding": run.folding,
-            "steps": run.steps,
-            "votes": run.votes,
-            "adjustments": run.adjustments,
+            "folding": quantization.folding,
+            "steps": outcome.steps,
+            "votes": outcome.votes,
+            "adjustments": outcome.adjustments,
         }
         if settings["diagnosis"]:
-            report["diagnosis"] = _diagnosis(quantized, images, calibration_labels, validation)
-    return quantized, report
+            report["diagnosis"] = _diagnosis(outcome.quantized, images, calibration_labels, validation)
+    return outcome.quantized, report
 
 
 def checked_images(images, shape):
@@ -110,22 +111,57 @@ def _diagnosis(quantized, images, labels, validation):
     return {"source": source, **diagnose(quantized, x, labels)}
 
 
-class Run:
-    """One quantization of a network as read from its graph, and what was measured on the way.
+@dataclass(frozen=True)
+class Made:
+    """A network on the way, and what it was made by: among runs of one memo equal keys mean equal networks.
+
+    Attributes
+    ----------
+    network : Network or QuantizedNetwork.
+    key : the step with its options and the key of what it started from.
+    """
+
+    network: Network | QuantizedNetwork
+    key: tuple
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a quantization has come to so far.
+
+    Attributes
+    ----------
+    made : the quantized network; floats : the folded, perhaps equalized network that it was made from.
+    votes : layer name -> {fix_point: batches}; adjustments : changes forced by the DPU.
+    steps : list of {"step", "divergence", "agreement", ...}: state after each step, over the
+        calibration images; `kept` tells whether an optional step stayed.
+    """
+
+    made: Made
+    floats: Made
+    votes: dict
+    adjustments: list
+    steps: list
+
+    @property
+    def quantized(self):
+        """The QuantizedNetwork."""
+        return self.made.network
+
+
+class Quantization:
+    """The quantization of a network as read from its graph, by one set of settings.
 
     Parameters
     ----------
     network : Network before folding; images : uint8 calibration images, as many as the settings want.
     settings : complete (`settings.complete`); input_scaling : {"subtract", "divide"}.
-    memo : `memo.Memo` that runs on the same network and images share: steps that have the
+    memo : `memo.Memo` that quantizations of the same network and images share: steps that have the
         same settings up to there are then done once.
 
     Attributes
     ----------
-    network : the folded network; folding : notes on it.
-    steps : list of {"step", "divergence", "agreement", ...}: state after each step, over the
-        calibration images; `kept` tells whether an optional step stayed.
-    votes : layer name -> {position: batches}; adjustments : changes forced by the DPU.
+    folded : Made of the folded network; folding : notes on it.
     """
 
     def __init__(self, network, images, settings, input_scaling, memo=None):
@@ -136,28 +172,28 @@ class Run:
             )
         self.settings, self.input_scaling = settings, input_scaling
         self.memo = memo or Memo()
-        self.steps, self.votes, self.adjustments = [], {}, []
-        mode = settings["batch_norm_after_activation"]
-        self.network, self.folding = self.memo(("fold", mode), lambda: fold(network, mode))
-        self.logits = position_search.logits_name(self.network)
+        fold_key = "fold", settings["batch_norm_after_activation"]
+        folded, self.folding = self.memo(fold_key, lambda: fold(network, fold_key[1]))
+        self.folded = Made(folded, fold_key)
+        self.logits = position_search.logits_name(folded)
         self.x = self.memo(("input", len(images)), lambda: scale_pixels(images, input_scaling))
-        self.reference, self.distance = self._once("reference", self.network, self._float_logits)
+        self.reference, self.distance = self._once("reference", self.folded, self._float_logits)
+
+    def _key(self, what, source, *options):
+        """Says all that the result of a step on `source` (a Made) depends on."""
+        return what, source.key, len(self.x), json.dumps(options)
 
     def _once(self, what, source, compute, *options):
-        """compute(), once for all runs: what becomes of a network, float or quantized, by these options.
-
-        The key names the network by its id, which stays its own because the memo keeps it.
-        """
-        key = what, id(source), len(self.x), json.dumps(options)
-        return self.memo(key, lambda: (compute(), source))[0]
+        """compute(), once for all quantizations: what becomes of `source` by these options."""
+        return self.memo(self._key(what, source, *options), compute)
 
     def _float_logits(self):
-        logits = engine.run_float(self.network, self.x, [self.logits])[self.logits]
+        logits = engine.run_float(self.folded.network, self.x, [self.logits])[self.logits]
         return logits, LogitDistance(logits)
 
-    def measure(self, quantized):
+    def measure(self, made):
         """{"divergence", "agreement"} of the integer network against the float one."""
-        return self._once("measure", quantized, lambda: self._measure(quantized))
+        return self._once("measure", made, lambda: self._measure(made.network))
 
     def _integer_logits(self, quantized):
         """Logits of the integer network in real units."""
@@ -167,41 +203,66 @@ class Run:
 
     def _measure(self, quantized):
         logits = self._integer_logits(quantized)
-        short = float(f"{self.distance(logits):.6g}")
-        return {"divergence": short, "agreement": float(f"{agreement(logits, self.reference):.6g}")}
+        return {
+            "divergence": short(self.distance(logits)),
+            "agreement": short(agreement(logits, self.reference)),
+        }
 
-    def quantize(self):
-        """The QuantizedNetwork by these settings: positions, then every optional step that is on."""
+    def run(self):
+        """The Outcome of these settings: positions, then every optional step that is on."""
         settings = self.settings
         if settings["compat"]:
-            return self._positions("compat", self.network, self._vendor_positions)
-        quantized = self._equalized()
+            return self._placed("compat", self.folded, self._vendor_positions, settings["equalization"])
+        outcome = self._equalized()
         if settings["position_search"]["criterion"]:
-            quantized = self._step(self._search, quantized, settings["position_search"], settings["method"])
-            quantized = self._step(self._place_logits, quantized, settings["method"])
+            outcome = self._step(
+                "position_search", self._search, outcome, settings["position_search"], settings["method"]
+            )
+            outcome = self._step(
+                "logits_position", self._place_logits, outcome, settings["method"], judge=self._decides_more
+            )
         if settings["bias_correction"]:
-            quantized = self._step(self._correct_biases, quantized)
+            outcome = self._step("bias_correction", self._correct_biases, outcome)
         if settings["fast_finetune"]:
-            quantized = self._step(self._fast_finetune, quantized, settings["fast_finetune"])
-        return quantized
+            outcome = self._step("fast_finetune", self._fast_finetune, outcome, settings["fast_finetune"])
+        return outcome
 
-    def _step(self, step, quantized, *options):
-        """The network after `step(quantized, *options)`, which gives it and a record."""
-        result, record = self._once(step.__name__, quantized, lambda: step(quantized, *options), *options)
-        self.steps.append(record)
-        return result
+    def _step(self, name, work, outcome, *options, judge=None):
+        """The outcome after an optional step, which stays if `judge` finds it no worse.
 
-    def _positions(self, step, network, choose):
-        """The network as `choose` places it, noted as the first step."""
-        options = (
-            self.settings["method"],
-            self.settings["calibration"]["batch"],
-            self.settings["equalization"],
-        )
-        found = self._once(step, network, lambda: choose(network), *options[: 3 if step == "compat" else 2])
-        quantized, self.votes, self.adjustments = found
-        self.steps.append({"step": "positions", **self.measure(quantized)})
-        return quantized
+        work(outcome, *options) : gives another QuantizedNetwork and what the record says of it.
+        judge(before, after) : of two Mades gives the figures for the record, `kept` among them;
+            None: no more divergence than before.
+        """
+        key = self._key(name, outcome.made, *options)
+
+        def compute():
+            candidate, found = work(outcome, *options)
+            made = Made(candidate, ("made by", *key))
+            figures = (judge or self._diverges_no_more)(outcome.made, made)
+            return (made if figures["kept"] else outcome.made), {"step": name, **figures, **found}
+
+        made, record = self.memo(key, compute)
+        return replace(outcome, made=made, steps=[*outcome.steps, record])
+
+    def _diverges_no_more(self, before, after):
+        measured = self.measure(after)
+        return {**measured, "kept": measured["divergence"] <= self.measure(before)["divergence"]}
+
+    def _decides_more(self, before, after):
+        """What placing the logits is for: telling apart more of the close ones (`_decided`).
+
+        Where it tells apart no more of them, the divergence decides, as for any other step.
+        """
+        ranks = [(self._decided(m.network), -self.measure(m)["divergence"]) for m in (after, before)]
+        return {**self.measure(after), "decided": ranks[0][0], "kept": ranks[0] >= ranks[1]}
+
+    def _placed(self, step, floats, choose, *options):
+        """The outcome of the first step: the network as `choose` places it."""
+        options = self.settings["method"], self.settings["calibration"]["batch"], *options
+        quantized, votes, adjustments = self._once(step, floats, lambda: choose(floats.network), *options)
+        made = Made(quantized, ("made by", *self._key(step, floats, *options)))
+        return Outcome(made, floats, votes, adjustments, [{"step": "positions", **self.measure(made)}])
 
     def _vendor_positions(self, network):
         """The vendor's frozen-graph quantizer, reproduced."""
@@ -224,84 +285,70 @@ class Run:
 
     def _equalized(self):
         """Choose positions with and without equalization; keep whichever diverges less."""
-        plain = self._positions("positions", self.network, self._own_positions)
+        plain = self._placed("positions", self.folded, self._own_positions)
         if not self.settings["equalization"]:
             return plain
-        sweeps, before = self.settings["equalization"]["sweeps"], (self.votes, self.adjustments)
-        network, pairs = self._once("equalize", self.network, lambda: self._equalize(sweeps), sweeps)
+        sweeps = self.settings["equalization"]["sweeps"]
+        network, pairs = self._once("equalize", self.folded, lambda: self._equalize(sweeps), sweeps)
+        floats = Made(network, self._key("equalize", self.folded, sweeps))
+        before = plain.steps[0]
         try:
-            other = self._positions("positions", network, self._own_positions)
+            other = self._placed("positions", floats, self._own_positions)
         except UserError as error:  # it made a range that plain quantization does not have
-            self.steps.append({**self.steps[-1], "step": "equalization", "kept": False, "why": str(error)})
-            return plain
-        measured, plainly = self.steps.pop(), self.steps[-1]
-        kept = measured["divergence"] < plainly["divergence"]
-        self.steps.append({**measured, "step": "equalization", "kept": kept, "pairs": pairs})
-        if not kept:
-            self.votes, self.adjustments = before
-        return other if kept else plain
+            refused = {**before, "step": "equalization", "kept": False, "why": str(error)}
+            return replace(plain, steps=[before, refused])
+        after = other.steps[0]
+        kept = after["divergence"] < before["divergence"]
+        record = {**after, "step": "equalization", "kept": kept, "pairs": pairs}
+        return replace(other if kept else plain, steps=[before, record])
 
     def _equalize(self, sweeps):
-        network = copy.deepcopy(self.network)
+        network = copy.deepcopy(self.folded.network)
         return network, equalization.equalize(network, sweeps)
 
-    def _search(self, quantized, options, method):
-        images, network = self.x[: options["images"]], quantized.network
-        candidate = position_search.Candidate(quantized, method)
+    def _search(self, outcome, options, method):
+        images, floats = self.x[: options["images"]], outcome.floats
+        candidate = position_search.Candidate(outcome.quantized, method)
         if options["criterion"] == "output_error":
             outputs = self._once(
-                "outputs", network, lambda: position_search.float_outputs(network, images), len(images)
+                "outputs",
+                floats,
+                lambda: position_search.float_outputs(outcome.quantized.network, images),
+                len(images),
             )
             moves = position_search.search_by_output_error(candidate, images, outputs)
         else:
             distance = LogitDistance(self.reference[: len(images)])
             moves = position_search.LogitSearch(candidate, images, distance).run(options["sweeps"])
         moves += candidate.adjust()
-        return self._better("position_search", quantized, candidate.quantized, {"moves": moves})
+        return candidate.quantized, {"moves": moves}
 
-    def _place_logits(self, quantized, method):
-        candidate = position_search.Candidate(quantized, method)
+    def _place_logits(self, outcome, method):
+        candidate = position_search.Candidate(outcome.quantized, method)
         moves = position_search.place_logits(candidate, self.x)
-        measured = [
-            (self._decided(q), -self.measure(q)["divergence"]) for q in (candidate.quantized, quantized)
-        ]
-        kept = measured[0] >= measured[1]
-        record = {
-            **self.measure(candidate.quantized),
-            "decided": measured[0][0],
-            "kept": kept,
-            "moves": moves,
-        }
-        return (candidate.quantized if kept else quantized), {"step": "logits_position", **record}
+        return candidate.quantized, {"moves": moves}
 
     def _decided(self, quantized):
         """Share of images on which the float network's first class is first, and alone.
 
-        What placing the logits is for: sure winners may saturate, which the divergence counts against
-        it, so that more of the close ones are told apart. Where it tells apart no more of them, the
-        divergence decides, as for any other step.
+        Sure winners may saturate, which the divergence counts against it, so that more of the close ones
+        are told apart.
         """
-        return float(f"{decided(self._integer_logits(quantized), self.reference):.6g}")
+        return short(decided(self._integer_logits(quantized), self.reference))
 
-    def _correct_biases(self, quantized):
-        candidate, targets = _with_own_parameters(quantized), self._preactivations(quantized)
-        layers = reconstruction.correct_biases(candidate, self.x, targets)
-        return self._better("bias_correction", quantized, candidate, {"layers": layers})
+    def _correct_biases(self, outcome):
+        candidate, targets = _with_own_parameters(outcome.quantized), self._preactivations(outcome)
+        return candidate, {"layers": reconstruction.correct_biases(candidate, self.x, targets)}
 
-    def _fast_finetune(self, quantized, options):
-        candidate, targets = _with_own_parameters(quantized), self._preactivations(quantized)
-        layers = reconstruction.fast_finetune(candidate, self.x, options, targets)
-        return self._better("fast_finetune", quantized, candidate, {"layers": layers})
+    def _fast_finetune(self, outcome, options):
+        candidate, targets = _with_own_parameters(outcome.quantized), self._preactivations(outcome)
+        return candidate, {"layers": reconstruction.fast_finetune(candidate, self.x, options, targets)}
 
-    def _preactivations(self, quantized):
-        network = quantized.network
-        return self._once("preactivations", network, lambda: reconstruction.preactivations(network, self.x))
-
-    def _better(self, step, quantized, candidate, record):
-        """The candidate if it diverges no more than the network before, and the record of the step."""
-        measured = self.measure(candidate)
-        kept = measured["divergence"] <= self.measure(quantized)["divergence"]
-        return (candidate if kept else quantized), {"step": step, **measured, "kept": kept, **record}
+    def _preactivations(self, outcome):
+        network = outcome.quantized.network
+        return self._once(
+            "preactivations", outcome.floats, lambda: reconstruction.preactivations(network, self.x)
+        )
 
 
 def _with_own_parameters(quantized):
@@ -336,4 +383,4 @@ def write_artifacts(quantized, report, model_path, eval_graph_path, report_path)
     """Write quantized_model.h5, quantize_eval_model.pb and quantization.json."""
     write_quantized(model_path, quantized)
     nodes = write_eval_graph(eval_graph_path, quantized, report["nodes"]["output"])
-    write_json(report_path, {**report, "eval_graph": nodes})
+    write_record(report_path, "quantization.schema.yaml", {**report, "eval_graph": nodes})

@@ -8,15 +8,14 @@ import numpy as np
 
 from dpuflow.accuracy.evaluation import mcnemar_exact, wilson_interval
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.numerics import scale_pixels, sqnr_db
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import load_targets
 from dpuflow.emulator import Emulator
 from dpuflow.quantize import engine, position_search
-from dpuflow.quantize.diagnosis import sqnr
 from dpuflow.quantize.distance import LogitDistance, agreement
 from dpuflow.quantize.memo import Memo
-from dpuflow.quantize.reference import Run, checked_images
+from dpuflow.quantize.reference import Quantization, checked_images
 from dpuflow.quantize.settings import complete
 from dpuflow.tfgraph.graph_reader import read_network
 
@@ -61,11 +60,11 @@ class Comparison:
         self.float_correct = int((self.float_logits.argmax(axis=1) == self.labels).sum())
 
     def quantize(self, setting):
-        """The QuantizedNetwork of a setting, as `reference.quantize` makes it."""
+        """The Outcome of a setting, with the network that `reference.quantize` makes."""
         settings = complete(setting)
         images = self.calibration[: settings["calibration"]["images"]]
         with engine.single_threaded_blas():
-            return Run(self.network, images, settings, self.input_scaling, self.memo).quantize()
+            return Quantization(self.network, images, settings, self.input_scaling, self.memo).run()
 
     def logits(self, quantized):
         """Logits of every validation image in the emulator: float32 (N, classes), and their int8 values.
@@ -88,10 +87,10 @@ class Comparison:
         A setting whose network cannot be compiled has the key error instead.
         """
         begun = self.memo.alone()
-        quantized = self.quantize(setting)
+        outcome = self.quantize(setting)
         seconds = self.memo.alone() - begun
-        # the memo keeps the network, so that its id stays its own; different settings may end in one
-        answers = self.memo(("answers", id(quantized)), lambda: self.answers(quantized))
+        # different settings may end in one network
+        answers = self.memo(("answers", outcome.made.key), lambda: self.answers(outcome.quantized))
         return {"setting": setting, "seconds": seconds, **answers}
 
     def answers(self, quantized):
@@ -109,7 +108,7 @@ class Comparison:
             "interval95": list(wilson_interval(correct, len(self.labels))),
             "agreement": agreement(logits, self.float_logits),
             "divergence": float(f"{self.distance(logits):.6g}"),
-            "sqnr_db": sqnr(self.float_logits, logits),
+            "sqnr_db": sqnr_db(self.float_logits, logits),
             "predictions": predictions,
         }
 

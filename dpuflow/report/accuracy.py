@@ -1,18 +1,16 @@
 """The accuracy report: accuracy.html, accuracy.md and accuracy.json of a list of runs."""
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_json, write_text
+from dpuflow.base.files import write_text
+from dpuflow.records import write_record
 from dpuflow.report import details, diagnosis, hardware
 from dpuflow.report.inputs import load_run
 from dpuflow.report.overview import page_values
 from dpuflow.report.page import render
 from dpuflow.report.results import FORMAT, run_results
-from dpuflow.report.tolerant import entries, mapping
 
 ERROR_BUDGET = 480
 """Misclassified images on the whole page; each run gets its share."""
-
-GATE_KEYS = {"from_stage", "to_stage", "drop", "agreement", "passed"}
 
 SECTIONS = {
     "agreement": "Stage to stage",
@@ -46,7 +44,7 @@ def write_report(entries, html, markdown, data, provenance):
         "provenance": provenance,
     }
     page = page_values(runs, content)
-    write_json(data, content)
+    write_record(data, "report.schema.yaml", content)
     write_text(markdown, render("accuracy.md.j2", **page))
     views = page["views"]
     budget = max(8, min(details.SHOWN_ERRORS, ERROR_BUDGET // len(runs)))
@@ -66,7 +64,7 @@ def detail_views(run, shown_errors, anchor):
         "diagnosis": diagnosis.diagnosis(run),
         "hardware": hardware.hardware(run),
         "sizes": details.sizes(run),
-        "gates": [gate for gate in entries(mapping(run.gate).get("gates")) if set(gate) >= GATE_KEYS],
+        "gates": run.gate["gates"] if run.gate else [],
         "freeze": hardware.scalars(run.freeze or {}),
     }
     present = {

@@ -2,42 +2,30 @@
 
 import math
 
-import numpy as np
-
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize, sqnr_db
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
-from dpuflow.report.tolerant import entries, mapping, number, text
 
 TRACK = 1.25
 """A range track shows this many times what INT8 can represent, so that overflow is seen."""
 
 COLUMNS = {
     "op": "op",
-    "fix_point_in": "fix in",
-    "fix_point_weights": "fix weights",
-    "fix_point_bias": "fix bias",
-    "fix_point_out": "fix out",
+    "input_fix_point": "fix in",
+    "weights_fix_point": "fix weights",
+    "bias_fix_point": "fix bias",
+    "fix_point": "fix out",
     "shift_cut": "shift cut",
     "shift_bias": "shift bias",
     "weights_sqnr_db": "SQNR of weights",
     "sqnr_db": "SQNR of output",
-    "saturation_rate": "saturated",
+    "saturated": "saturated",
     "divergence_alone": "divergence alone",
     "agreement_alone": "agreement alone",
     "accuracy_change_alone": "accuracy change alone",
 }
 """Keys of a layer that the diagnosis table shows -> column heading."""
-
-ALIASES = {
-    "layer": "name",
-    "fix_point": "fix_point_out",
-    "weights_fix_point": "fix_point_weights",
-    "bias_fix_point": "fix_point_bias",
-    "saturated": "saturation_rate",
-}
-"""What `quantize.diagnosis` calls them -> the key above."""
 
 
 def diagnosis(run):
@@ -53,59 +41,49 @@ def diagnosis(run):
     if run.quantization is None and quantized is None:
         return None
     record = run.quantization or {}
-    source = mapping(record.get("diagnosis")) or record
-    layers = merge_layers(source.get("layers"), quantized)
-    bars = recorded_bars(source.get("ranges")) or {
+    found = record.get("diagnosis", {})
+    # what the vendor's quantizers tell of a layer stands outside: they measure nothing
+    layers = merge_layers(found.get("layers") or record.get("layers", []), quantized)
+    bars = recorded_bars(found.get("ranges", [])) or {
         "activation": [bar for row in layers if (bar := activation_bar(row))],
         "weights": [bar for row in layers if (bar := weight_bar(row))],
     }
     return {
         "layers": sorted(layers, key=_badness),
         "columns": [key for key in COLUMNS if any(row.get(key) is not None for row in layers)],
-        "images": number(source.get("images")) if "ranges" in source else None,
-        "source": text(source.get("source")) or "calibration",
+        "images": found.get("images"),
+        "source": found.get("source", "calibration"),
         "bars": [(words, bars[kind]) for kind, words in KINDS.items() if bars.get(kind)],
         "quantiles": any(bar["core"] for group in bars.values() for bar in group),
-        "votes": vote_rows(
-            mapping(record.get("votes")), {row["name"]: row.get("fix_point_out") for row in layers}
-        ),
-        "adjustments": adjustments(record.get("adjustments")),
-        "folding": [entry for entry in entries(record.get("folding")) if "layer" in entry],
-        "steps": table(record.get("steps")),
+        "votes": vote_rows(record.get("votes", {}), {row["name"]: row.get("fix_point") for row in layers}),
+        "adjustments": adjustments(record.get("adjustments", [])),
+        "folding": record.get("folding", []),
+        "steps": table(record.get("steps", [])),
         "settings": settings(record),
-        "options": flatten(mapping(record.get("settings"))),
+        "options": flatten(record.get("settings", {})),
     }
 
 
 def layer_row(row):
-    """A layer of quantization.json under the names of COLUMNS, values of the wrong type dropped."""
-    named = {ALIASES.get(key, key): value for key, value in row.items()}
-    alone = mapping(named.pop("alone", None))
-    for key in ("divergence", "agreement"):
-        named.setdefault(f"{key}_alone", alone.get(key))
-    if number(alone.get("accuracy_change")) is not None:
-        named["accuracy_change_alone"] = alone["accuracy_change"] / 100  # points -> fraction
-    words = {key: str(named[key]) for key in ("name", "op") if named.get(key) is not None}
-    return words | {
-        key: value for key, value in named.items() if key not in words and number(value) is not None
-    }
+    """A layer of quantization.json under its name, with what it does alone beside the rest; no Nones."""
+    flat = {"name": row["layer"], **row}
+    alone = flat.pop("alone", {})
+    flat |= {f"{key}_alone": value for key, value in alone.items()}
+    if "accuracy_change" in alone:
+        flat["accuracy_change_alone"] /= 100  # points -> fraction
+    return {key: value for key, value in flat.items() if value is not None and key != "layer"}
 
 
 def adjustments(found):
     """Fix points that were moved after the vote: tensor, before, after, why."""
-    return [
-        {"tensor": e["tensor"], "before": e.get("from"), "after": e.get("to"), "why": e.get("why")}
-        for e in entries(found)
-        if "tensor" in e
-    ]
+    return [{"tensor": e["tensor"], "before": e["from"], "after": e["to"], "why": e["why"]} for e in found]
 
 
 def merge_layers(recorded, quantized):
     """Layers of quantized_model.h5 completed and overruled by those of quantization.json, by name."""
     rows = {row["name"]: row for row in (model_layers(quantized) if quantized else [])}
-    for row in map(layer_row, entries(recorded)):
-        if "name" in row:
-            rows[row["name"]] = {**rows.get(row["name"], {}), **row}
+    for row in map(layer_row, recorded):
+        rows[row["name"]] = {**rows.get(row["name"], {}), **row}
     return list(rows.values())
 
 
@@ -116,26 +94,19 @@ def model_layers(quantized):
         if layer.operator.renames or not layer.operator.quantized:
             continue
         name = layer.name
-        row = {"name": name, "op": layer.op, "fix_point_out": quantized.fix_points.get(name)}
+        row = {"name": name, "op": layer.op, "fix_point": quantized.fix_points.get(name)}
         if layer.inputs:
-            row["fix_point_in"] = quantized.fix_points.get(layer.inputs[0])
+            row["input_fix_point"] = quantized.fix_points.get(layer.inputs[0])
         if name in quantized.weights:
             values, fix_point = quantized.weights[name]
-            row |= {"fix_point_weights": fix_point, "shift_cut": quantized.shift_cut(name)}
+            row |= {"weights_fix_point": fix_point, "shift_cut": quantized.shift_cut(name)}
             if layer.weights is not None:
                 row |= {"weights_min": float(layer.weights.min()), "weights_max": float(layer.weights.max())}
                 row["weights_sqnr_db"] = sqnr_db(layer.weights, dequantize(values, fix_point))
         if name in quantized.biases:
-            row |= {"fix_point_bias": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}
+            row |= {"bias_fix_point": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}
         rows.append(row)
     return rows
-
-
-def sqnr_db(exact, rounded):
-    """Signal to quantization noise, 10 log10(sum x**2 / sum (x - q)**2); None when either is zero."""
-    exact = np.asarray(exact, np.float64)
-    signal, noise = float(np.square(exact).sum()), float(np.square(exact - rounded).sum())
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
 def _badness(row):
@@ -148,8 +119,8 @@ def _badness(row):
 def settings(record):
     """The chief facts of a quantization: scalars of the record, the method, the calibration images."""
     found = {key: value for key, value in record.items() if isinstance(value, (str, int, float, bool))}
-    found["method"] = mapping(record.get("settings")).get("method")
-    found["calibration images"] = mapping(record.get("calibration")).get("images")
+    found["method"] = record.get("settings", {}).get("method")
+    found["calibration images"] = record.get("calibration", {}).get("images")
     return {
         key: value
         for key, value in found.items()
@@ -165,9 +136,7 @@ def vote_rows(votes, chosen):
     """
     rows = []
     for name, found in votes.items():
-        counts = sorted(
-            (int(position), number(n) or 0) for position, n in mapping(found).items() if is_whole(position)
-        )
+        counts = sorted((int(position), n) for position, n in found.items())
         batches = sum(n for _, n in counts)
         final = chosen.get(name)
         if batches and (len(counts) > 1 or final not in (None, counts[0][0])):
@@ -185,29 +154,23 @@ KINDS = {"activation": "Activations", "weights": "Weights", "bias": "Biases"}
 def recorded_bars(ranges):
     """{kind: range bars} of the `ranges` of a diagnosis; {} without them."""
     bars = {}
-    for entry in entries(ranges):
-        core = (number(entry.get("p0.1")), number(entry.get("p99.9")))
-        values = (number(entry.get(key)) for key in ("min", "max", "fix_point"))
-        bar = range_bar(str(entry.get("tensor", "")), *values, core)
+    for entry in ranges:
+        values = (entry[key] for key in ("min", "max", "fix_point"))
+        bar = range_bar(entry["tensor"], *values, (entry["p0.1"], entry["p99.9"]))
         if bar:
-            bars.setdefault(str(entry.get("kind")), []).append(bar)
+            bars.setdefault(entry["kind"], []).append(bar)
     return bars
-
-
-def is_whole(position):
-    """Whether a JSON key is a whole number, as fix_points are."""
-    return str(position).removeprefix("-").isdecimal()
 
 
 def activation_bar(row):
     """Range bar of a layer's output during calibration; None when the row does not tell."""
-    return range_bar(row["name"], row.get("float_min"), row.get("float_max"), row.get("fix_point_out"))
+    return range_bar(row["name"], row.get("float_min"), row.get("float_max"), row.get("fix_point"))
 
 
 def weight_bar(row):
     """Range bar of a layer's float weights; None when the row does not tell."""
     return range_bar(
-        row["name"], row.get("weights_min"), row.get("weights_max"), row.get("fix_point_weights")
+        row["name"], row.get("weights_min"), row.get("weights_max"), row.get("weights_fix_point")
     )
 
 

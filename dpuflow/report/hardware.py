@@ -1,12 +1,7 @@
 """Compilation as the report shows it: target fit, workload per layer, estimated time."""
 
-from dpuflow.report.tolerant import entries, mapping, number, text
-
 LONG = 60
 """Characters; a longer string is a sentence and not a fact for the grid."""
-
-INSTRUCTION_KEYS = ("machine_code", "instructions", "native")
-"""Any of these, true in compile.json, says that the xmodel holds DPU instructions."""
 
 
 def hardware(run):
@@ -21,77 +16,54 @@ def hardware(run):
     compiled = run.compile
     if not compiled:
         return None
-    estimate = mapping(compiled.get("estimate"))
+    estimate = compiled.get("estimate", {})
     plain = {key: value for key, value in estimate.items() if key not in ("assumptions", "layers", "kind")}
     return {
-        "facts": {key: value for key, value in scalars(compiled).items() if key not in INSTRUCTION_KEYS},
-        "note": text(compiled.get("note")),
-        "findings": [finding(entry) for entry in findings(compiled)],
-        "layers": table(estimate.get("layers") or compiled.get("layers")),
-        "programs": table(compiled.get("programs")),
-        "verification": text(mapping(compiled.get("verification")).get("how")),
+        "facts": {key: value for key, value in scalars(compiled).items() if key != "machine_code"},
+        "note": compiled.get("note", ""),
+        "findings": [finding(entry) for entry in compiled["findings"]],
+        "layers": table(estimate["layers"] if estimate else compiled["layers"]),
+        "programs": table(compiled.get("programs", [])),
+        "verification": compiled.get("verification", {}).get("how", ""),
         "estimate": {
             key: value
             for key, value in flatten(plain).items()
             if value != compiled.get(key) and not key.endswith(" kind")
         },
-        "notes": notes(estimate),
-        "has_instructions": holds_instructions(compiled),
+        "notes": estimate["assumptions"]["notes"] if estimate else [],
+        "has_instructions": compiled["machine_code"],
     }
-
-
-def holds_instructions(compiled):
-    """Whether compile.json says that the xmodel holds DPU instructions; silence means no."""
-    return any(bool(compiled.get(key)) for key in INSTRUCTION_KEYS)
-
-
-def findings(compiled):
-    """The findings of compile.json: dicts or sentences."""
-    found = compiled.get("findings")
-    return [entry for entry in found if isinstance(entry, (dict, str))] if isinstance(found, list) else []
-
-
-def notes(estimate):
-    """What an estimate takes for granted, as sentences."""
-    said = mapping(estimate.get("assumptions")).get("notes")
-    return [note for note in said if isinstance(note, str)] if isinstance(said, list) else []
 
 
 def costs(run):
     """Row of the size and speed table: xmodel bytes, weights, operations and the estimate; None = unknown."""
-    estimate = mapping(mapping(run.compile).get("estimate"))
-    frames = mapping(estimate.get("frames_per_second"))
+    estimate = (run.compile or {}).get("estimate", {})
+    frames = estimate.get("frames_per_second", {})
     return {
         "xmodel_bytes": next((f["bytes"] for f in run.files if f["key"] == "xmodel"), None),
-        "weight_bytes": number(estimate.get("weight_bytes")),
-        "workload": number(estimate.get("workload")),
+        "weight_bytes": estimate.get("weight_bytes"),
+        "workload": estimate.get("workload"),
         "latency_us": latency_us(estimate),
-        "frames_one_thread": number(frames.get("one_thread")),
-        "frames_board": number(frames.get("board")),
-        "on_cpu": len(findings(run.compile)) if run.compile else None,
+        "frames_one_thread": frames.get("one_thread"),
+        "frames_board": frames.get("board"),
+        "on_cpu": len(run.compile["findings"]) if run.compile else None,
     }
 
 
 def latency_us(estimate):
     """Estimated latency in microseconds: from the machine code's cycles where there is one; else None."""
-    return number(mapping(estimate.get("machine_code")).get("latency_us")) or number(
-        estimate.get("latency_us")
-    )
+    return estimate.get("machine_code", estimate).get("latency_us")
 
 
 def finding(entry):
-    """A finding as level, where and message, whatever form it has in the file."""
-    if not isinstance(entry, dict):
-        return {"level": "warning", "where": "", "message": str(entry)}
-    message = entry.get("message") or entry.get("reason") or ""
-    if entry.get("limit"):
-        message = f"{entry['limit']} is {entry.get('value')}, allowed {entry.get('allowed')}; {message}"
-    if entry.get("remedy"):
-        message += f"; remedy: {entry['remedy']}"
-    where = f"{entry.get('layer') or entry.get('name') or ''}"
-    if entry.get("op"):
-        where += f" ({entry['op']})"
-    return {"level": str(entry.get("level", "warning")), "where": where, "message": message}
+    """A finding as level, where and message."""
+    message = entry["reason"]
+    if "limit" in entry:
+        message = (
+            f"{entry['limit']} is {entry['value']}, allowed {entry['allowed']}; {message}; "
+            f"remedy: {entry['remedy']}"
+        )
+    return {"level": "warning", "where": f"{entry['layer']} ({entry['op']})", "message": message}
 
 
 def scalars(mapping):
@@ -117,7 +89,7 @@ def flatten(mapping, prefix=""):
 
 def table(rows):
     """Rows of dicts -> columns (keys with scalar values, in order of appearance), numeric ones, rows."""
-    rows = [flatten(row) for row in entries(rows)]
+    rows = [flatten(row) for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     numeric = [
         key

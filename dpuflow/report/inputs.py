@@ -7,10 +7,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from dpuflow.accuracy.evaluation import check_same_images, labels_digest, read_record
+from dpuflow.accuracy.evaluation import check_same_images, labels_digest, read_accuracy
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import read_json, sha256
+from dpuflow.base.files import sha256
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.records import read_record
 
 STAGES = {
     "keras": ("keras_accuracy", "Keras"),
@@ -21,13 +22,21 @@ STAGES = {
 """stage -> (key of its accuracy record among a run's files, column heading)."""
 
 RUNNERS = {
-    "emulator": ("Emulated board", "emulated"),
-    "virtual_board": ("Virtual board", "emulated"),
-    "isa_simulator": ("Machine code (simulated)", "simulated"),
-    "ssh": ("Board", "measured"),
-    "board": ("Board", "measured"),
+    "emulator": "Emulated board",
+    "virtual_board": "Virtual board",
+    "isa_simulator": "Machine code (simulated)",
+    "ssh": "Board",
+    "board": "Board",
 }
-"""kind of runner -> (what its column is called, how its accuracy came about)."""
+"""kind of runner -> what its column is called."""
+
+RECORDS = {
+    "freeze": "freeze.schema.yaml",
+    "quantization": "quantization.schema.yaml",
+    "compile": "compile.schema.yaml",
+    "gate": "gate.schema.yaml",
+}
+"""Key of a JSON file among a run's files -> its schema; the accuracy records have theirs."""
 
 FILES = {
     "dataset": "dataset",
@@ -81,7 +90,6 @@ class Run:
 
     ids: dict
     records: dict
-    runner_kind: str = "emulator"
     images: Images | None = None
     history: pd.DataFrame | None = None
     freeze: dict | None = None
@@ -107,26 +115,17 @@ class Run:
         """What a stage's column is called for this run; the board's name says what it really was."""
         if stage != "board":
             return STAGES[stage][1]
-        return board_name(self.runner_kind, self.records["board"].get("how"))[0]
+        return board_name(self.records["board"])
 
     def how(self, stage):
-        """ "measured", "emulated" or "simulated"; "unknown" for a runner the report does not know."""
-        if stage != "board":
-            return "measured"
-        return board_name(self.runner_kind, self.records["board"].get("how"))[1]
+        """ "measured", "emulated" or "simulated"."""
+        return self.records[stage].get("origin", "measured")
 
 
-def board_name(kind, how=None):
-    """(column heading, how the accuracy came about) of a board stage.
-
-    how : the record's own sentence. It overrules the kind of runner when it is the humbler
-    of the two: a login to a virtual board is no measurement.
-    """
-    label, known = RUNNERS.get(kind, (f"Runner {kind!r}", "unknown"))
-    said = str(how or "").partition(":")[0].partition(" ")[0]
-    if known == "measured" and said in ("emulated", "simulated"):
-        return "Virtual board", said
-    return label, known
+def board_name(record):
+    """Column heading of a board's accuracy record; a login to a virtual board is no board."""
+    label = RUNNERS[record["runner"]]
+    return "Virtual board" if label == "Board" and record["origin"] != "measured" else label
 
 
 def load_run(entry, digests=None):
@@ -134,8 +133,8 @@ def load_run(entry, digests=None):
 
     Parameters
     ----------
-    entry : dict of the ids (dataset, model, quantizer, target, runner; optionally seed and
-        runner_kind, for records that do not name their runner) and `files`, a dict of path by FILES key.
+    entry : dict of the ids (dataset, model, quantizer, target, runner; optionally seed) and `files`, a
+        dict of path by FILES key.
         Accuracy records are needed for at least one stage; any other file may be absent.
     digests : dict path -> SHA-256 shared between runs, so that files in common are read once.
 
@@ -145,20 +144,19 @@ def load_run(entry, digests=None):
     unknown = sorted(set(files) - set(FILES))
     if unknown:
         raise UserError(f"report: unknown file key {unknown[0]!r}, expected one of {', '.join(FILES)}")
-    ids = {key: value for key, value in entry.items() if key not in ("files", "runner_kind")}
-    records = {stage: read_record(files[key]) for stage, (key, _) in STAGES.items() if key in files}
+    ids = {key: value for key, value in entry.items() if key != "files"}
+    records = {stage: read_accuracy(files[key]) for stage, (key, _) in STAGES.items() if key in files}
     if not records:
         raise UserError(f"report: run {ids} names no accuracy record, so there is nothing to report")
-    kind = records.get("board", {}).get("runner") or entry.get("runner_kind") or ids.get("runner", "emulator")
-    run = Run(ids, records, str(kind), paths=files)
+    run = Run(ids, records, paths=files)
     if "dataset" in files:
         run.images = open_images(files["dataset"], next(iter(records.values())))
     check_records(run, {stage: files[STAGES[stage][0]] for stage in records})
     if "history" in files:
         run.history = read_history(files["history"])
-    for key in ("freeze", "quantization", "compile", "gate"):
+    for key, schema in RECORDS.items():
         if key in files:
-            setattr(run, key, read_mapping(files[key]))
+            setattr(run, key, read_record(files[key], schema))
     digests = {} if digests is None else digests
     run.files = [file_facts(key, files[key], digests) for key in FILES if key in files]
     return run
@@ -179,14 +177,6 @@ def check_records(run, paths):
             )
         del records["board"]
     check_same_images(list(records.values()), [paths[stage] for stage in records])
-
-
-def read_mapping(path):
-    """A JSON file that holds an object."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object with named values; remove it and run again")
-    return found
 
 
 def open_images(path, record):

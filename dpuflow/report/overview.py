@@ -4,7 +4,6 @@ from dpuflow.accuracy.evaluation import RECORD_KEYS
 from dpuflow.report import hardware, wording
 from dpuflow.report.hardware import flatten
 from dpuflow.report.inputs import RUNNERS, STAGES
-from dpuflow.report.tolerant import mapping
 
 OPEN_RUNS = 2
 """Runs whose details are unfolded when the page opens."""
@@ -16,7 +15,6 @@ KINDS = {
     "computer. Its answers are meant to be those of the device bit for bit; no device took part.",
     "simulated": "Machine code (simulated): the DPU's instructions were executed by a simulator of the "
     "instruction set, not by a device.",
-    "unknown": "The report does not know this runner and cannot say how its accuracy came about.",
     "estimate": "Latency and throughput are computed from the compiled layers, not measured.",
 }
 
@@ -102,8 +100,10 @@ def run_view(run, result, index):
 
 def board_facts(record):
     """What a runner adds to the accuracy record (agreement with the emulator, unstable images, ...)."""
-    own = (*RECORD_KEYS, "runner", "how", "agreement_with_quantized", "layers")
+    own = (*RECORD_KEYS, "runner", "origin", "how", "agreement_with_quantized", "layers")
     extra = {key: value for key, value in record.items() if key not in own}
+    if "unstable_images" in extra:
+        extra["unstable_images"] = len(extra["unstable_images"])
     return {key: value for key, value in flatten(extra).items() if isinstance(value, (str, int, float))}
 
 
@@ -122,14 +122,14 @@ def sentence(result, change):
 def kinds(runs):
     """(badge, explanation) for every way in which a number of this report came about."""
     found = {run.how(stage) for run in runs for stage in run.records}
-    if any(mapping(mapping(run.compile).get("estimate")) for run in runs):
+    if any(run.compile and "estimate" in run.compile for run in runs):
         found.add("estimate")
     texts = dict(KINDS)
     if any(run.how("board") == "measured" for run in runs if "board" in run.records):
-        texts["measured"] += f" Accuracy of the stage “{RUNNERS['ssh'][0]}” is measured on the device."
+        texts["measured"] += f" Accuracy of the stage “{RUNNERS['ssh']}” is measured on the device."
     if any(run.stage_label("board") == "Virtual board" for run in runs if "board" in run.records):
         texts["emulated"] += " The virtual board also runs the board's own application, on a computer."
-    if any(run.compile and not hardware.holds_instructions(run.compile) for run in runs):
+    if any(run.compile and not run.compile["machine_code"] for run in runs):
         texts["emulated"] += (
             " The compiled xmodel holds no DPU instructions, so a board cannot run it as it is."
         )
@@ -161,8 +161,8 @@ def warnings(runs):
                 f"{leaked:,} training images of {name} are also test images: its accuracy looks too good."
             )
     for run in runs:
-        hints = (record.get("warning") for record in run.records.values())
-        hint = next((f"{run.ids.get('model')}: {text}" for text in hints if isinstance(text, str)), None)
+        hints = (record["warning"] for record in run.records.values() if "warning" in record)
+        hint = next((f"{run.ids.get('model')}: {text}" for text in hints), None)
         if hint and hint not in found:
             found.append(hint)
     return found

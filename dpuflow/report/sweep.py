@@ -4,14 +4,14 @@ import csv
 import re
 from pathlib import Path
 
-from dpuflow.accuracy.evaluation import mean_interval, read_record, wilson_interval
+from dpuflow.accuracy.evaluation import mean_interval, read_accuracy, wilson_interval
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_json, write_text
+from dpuflow.base.files import write_text
+from dpuflow.records import read_record, write_record
 from dpuflow.report import figures, wording
 from dpuflow.report.hardware import latency_us
-from dpuflow.report.inputs import STAGES, board_name, read_mapping
+from dpuflow.report.inputs import RECORDS, STAGES
 from dpuflow.report.page import render
-from dpuflow.report.tolerant import mapping, number
 
 FORMAT = "dpuflow sweep 1"
 
@@ -42,7 +42,7 @@ def write_sweep(entries, html, data=None):
     parts = [dataset_part(dataset, split, members) for (dataset, split), members in groups.items()]
     content = {"format": FORMAT, "datasets": parts}
     if data is not None:
-        write_json(data, content)
+        write_record(data, "sweep.schema.yaml", content)
     views = []
     for index, part in enumerate(parts, 1):
         best = {name for names in part["pareto_fronts"].values() for name in names}
@@ -68,27 +68,25 @@ def sweep_row(entry, cache):
             f"sweep: stages {next(iter(records))} and {stage} of run {describe(entry)} were not measured "
             "on the same images; runs in a ranking need all images at every stage"
         )
-    compiled = cached(cache, read_mapping, files["compile"]) if files.get("compile") else {}
-    estimate = mapping(compiled.get("estimate"))
+    estimate = cached(cache, estimate_of, files["compile"]) if files.get("compile") else {}
     model, seed = split_seed(entry)
-    kind = last["runner"] or entry.get("runner_kind") or str(entry.get("runner", ""))
     return {
         "dataset": str(entry.get("dataset", "")),
         "model": model,
         "seed": seed,
         **{key: str(entry.get(key, "")) for key in CONFIGURATION[1:]},
         "stage": stage,
-        "how": board_name(kind, last["how"])[1] if stage == "board" else "measured",
+        "how": last["origin"] or "measured",
         "split": last["split"],
         "labels_sha256": last["labels_sha256"],
         **{key: last[key] for key in ("images", "correct", "accuracy")},
         "interval95": list(wilson_interval(last["correct"], last["images"])),
         "change": last["accuracy"] - first["accuracy"] if last is not first else None,
         "xmodel_bytes": size_of(files["xmodel"]) if files.get("xmodel") else None,
-        "weight_bytes": number(estimate.get("weight_bytes")),
-        "workload": number(estimate.get("workload")),
+        "weight_bytes": estimate.get("weight_bytes"),
+        "workload": estimate.get("workload"),
         "latency_us": latency_us(estimate),
-        "frames_board": number(mapping(estimate.get("frames_per_second")).get("board")),
+        "frames_board": estimate.get("frames_per_second", {}).get("board"),
         "seconds": seconds_of(entry.get("benchmarks"), cache),
     }
 
@@ -101,10 +99,15 @@ def cached(cache, read, path):
     return cache[key]
 
 
+def estimate_of(path):
+    """The estimate in compile.json; {} of the vendor's compilers, which give none."""
+    return read_record(path, RECORDS["compile"]).get("estimate", {})
+
+
 def score(path):
     """What a ranking needs of an accuracy record; its predictions are checked and dropped."""
-    record = read_record(path)
-    wanted = ("split", "images", "correct", "accuracy", "labels_sha256", "runner", "how")
+    record = read_accuracy(path)
+    wanted = ("split", "images", "correct", "accuracy", "labels_sha256", "origin")
     return {key: record.get(key) for key in wanted}
 
 

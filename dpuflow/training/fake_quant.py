@@ -19,7 +19,7 @@ from dpuflow.ops.activations import SLOPE
 from dpuflow.quantize import engine
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import replay
-from dpuflow.quantize.reference import Run
+from dpuflow.quantize.reference import Quantization
 from dpuflow.quantize.settings import complete
 from dpuflow.training.keras_network import read_keras
 
@@ -49,8 +49,8 @@ def positions(model, calibration_inputs):
     settings = complete(SETTINGS)
     _, _, recipe = fold_with_recipe(network, settings["batch_norm_after_activation"])
     with engine.single_threaded_blas():
-        run = Run(network, calibration_inputs, settings, {"subtract": 0, "divide": 1})
-        return run.quantize(), recipe, parameters
+        quantization = Quantization(network, calibration_inputs, settings, {"subtract": 0, "divide": 1})
+        return quantization.run().quantized, recipe, parameters
 
 
 def _model_class():

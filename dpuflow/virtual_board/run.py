@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import read_json, write_bytes
+from dpuflow.base.files import write_bytes
 from dpuflow.board.application import arguments
 from dpuflow.board.bundle import Bundle
+from dpuflow.records import read_record
 
 if TYPE_CHECKING:
     from dpuflow.device.targets import Target
@@ -62,4 +63,4 @@ def run(
         for path in sorted(results.rglob("*")):
             if path.is_file():
                 write_bytes(Path(out) / path.relative_to(results), path.read_bytes())
-    return read_json(Path(out) / "board.json")
+    return read_record(Path(out) / "board.json", "board.schema.yaml")

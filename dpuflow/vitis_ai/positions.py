@@ -128,12 +128,12 @@ def layer_row(
     cut = x + weights - out if x is not None and weights is not None and out is not None else None
     shift = x + weights - bias if x is not None and weights is not None and bias is not None else None
     return {
-        "name": name,
+        "layer": name,
         "op": op,
-        "fix_point_in": x,
-        "fix_point_weights": weights,
-        "fix_point_bias": bias,
-        "fix_point_out": out,
+        "input_fix_point": x,
+        "weights_fix_point": weights,
+        "bias_fix_point": bias,
+        "fix_point": out,
         "shift_cut": cut,
         "shift_bias": shift,
     }
@@ -153,7 +153,11 @@ def keras_layers(path: Path | str) -> list[Row]:
         raise UserError(f"{path}: not a readable HDF5 file ({error})") from None
     if not found:
         raise UserError(f"{path}: holds no positions (variables *_pos); vai_q_tensorflow2 did not write it")
-    return [{"name": name, **row} for name, row in found.items()]
+    return [{"layer": name, **row} for name, row in found.items()]
+
+
+_PARTS = {"bias": "bias_fix_point", "kernel": "weights_fix_point"}
+"""What a variable's name holds -> the key of its position; any other is the layer's output."""
 
 
 def _note_position(found, path, item):
@@ -161,6 +165,6 @@ def _note_position(found, path, item):
     variable = path.rpartition("/")[2].partition(":")[0]
     if not isinstance(item, h5py.Dataset) or not variable.endswith("_pos") or item.size != 1:
         return
-    part = next((p for p in ("bias", "kernel") if p in variable), "out")
+    key = next((key for part, key in _PARTS.items() if part in variable), "fix_point")
     row = found.setdefault(path.partition("/")[0].removeprefix("quant_"), {})
-    row[f"fix_point_{'weights' if part == 'kernel' else part}"] = int(item[()].reshape(-1)[0])
+    row[key] = int(item[()].reshape(-1)[0])

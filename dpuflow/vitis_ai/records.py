@@ -136,7 +136,7 @@ def _findings(graph, logged):
 
 
 def _finding(name, op, reason):
-    return {"level": "warning", "layer": name, "op": op, "message": reason or "runs on the CPU"}
+    return {"layer": name, "op": op, "reason": reason or "runs on the CPU"}
 
 
 def _layers(graph):
@@ -154,7 +154,7 @@ def _layers(graph):
 def enforce_on_cpu(record: Mapping[str, Any], on_cpu: str) -> None:
     """UserError for layers on the CPU when `on_cpu` is "error"."""
     if on_cpu == "error" and record["findings"]:
-        listed = "; ".join(f"{f['layer']} ({f['op']}): {f['message']}" for f in record["findings"])
+        listed = "; ".join(f"{f['layer']} ({f['op']}): {f['reason']}" for f in record["findings"])
         raise UserError(
             f"target {record['target']}: {len(record['findings'])} layers would run on the CPU: {listed}; "
             "change the network or set on_cpu: warn for this target"

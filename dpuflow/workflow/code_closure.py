@@ -74,12 +74,11 @@ def _needs(path, root):
     if not path.endswith(".py"):
         modules |= set(_RUN.findall(text))
     found = {file for module in modules for file in _files_of(module, package)}
-    if path in package.files:
-        folder = path.rpartition("/")[0]
-        for above, name in set(_NAMED.findall(text)):
-            place = f"{PACKAGE}/{above}" if above else folder
-            found |= package.programs.get((place, name), set())
-            found |= set() if above else package.data.get(name, set())
+    folder = path.rpartition("/")[0]
+    for above, name in set(_NAMED.findall(text)):
+        place = f"{PACKAGE}/{above}" if above else folder
+        found |= package.programs.get((place, name), set())
+        found |= set() if above else package.data.get(name, set())
     return found
 
 

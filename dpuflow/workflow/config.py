@@ -5,19 +5,11 @@ the run list into single runs; `Settings` answers what a rule's params ask.
 """
 
 import itertools
-import math
-import re
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-import yaml
-from jsonschema import Draft202012Validator, validators
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.hints import did_you_mean, nearest, no_entry
+from dpuflow.base.hints import no_entry
+from dpuflow.base.schemas import SchemaValidator, explain, load_schema
 from dpuflow.device.targets import configured_target
 from dpuflow.quantizer_search.requests import search_problems
 from dpuflow.vitis_ai import checks as vitis_ai
@@ -36,36 +28,10 @@ COMPONENTS = {
 ORIGINS = ("layers", "keras_h5", "frozen_pb", "starts_from")
 """Where a model comes from: trained here, a user's own H5 or frozen graph, another model trained further."""
 
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The C loader where PyYAML has it: every start of Snakemake, so every cluster job, reads the schemas."""
-
-_TYPES = Draft202012Validator.TYPE_CHECKER
-_Validator = validators.extend(
-    Draft202012Validator,
-    type_checker=_TYPES.redefine(
-        "number", lambda _, value: _TYPES.is_type(value, "number") and math.isfinite(value)
-    ),
-)
-"""Takes YAML's .inf and .nan for no numbers."""
-
 MAX_VALUES, MAX_DEPTH = 100_000, 60
 """Of a configuration: a sweep over hundreds of runs has thousands of values."""
 
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
-
-
-@cache
-def load_schema(path):
-    """(schema, registry): the schema file and the fragments beside it, ready to use."""
-    path = Path(path)
-
-    def retrieve(uri):
-        return Resource.from_contents(
-            yaml.load((path.parent / uri).read_text(encoding="utf-8"), _YAML),
-            default_specification=DRAFT202012,
-        )
-
-    return yaml.load(path.read_text(encoding="utf-8"), _YAML), Registry(retrieve=retrieve)
 
 
 def check(config, schema_path):
@@ -75,7 +41,7 @@ def check(config, schema_path):
     """
     _check_extent(config)
     schema, registry = load_schema(schema_path)
-    validator = _Validator(schema, registry=registry)
+    validator = SchemaValidator(schema, registry=registry)
     errors = list(validator.iter_errors(config))
     if errors and read_numbers(config, errors):
         errors = list(validator.iter_errors(config))
@@ -85,7 +51,7 @@ def check(config, schema_path):
     for error in errors:
         # what else is wrong with a value of the wrong type (its range, its pattern) helps nobody
         if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
-            messages.extend(_explain(error))
+            messages.extend(explain(error, wrong_type))
     if not messages:
         messages = _dangling_names(config) or problems(config)
         messages = messages or vitis_ai.problems(config) or search_problems(config)
@@ -116,11 +82,6 @@ def _check_extent(config):
         )
 
 
-def _shortened(message):
-    """jsonschema's messages quote the whole value."""
-    return message if len(message) <= 300 else f"{message[:150]} ... {message[-120:]}"
-
-
 def sort_keys(config):
     """Order the keys of every mapping in `config` by name, in place: their order means nothing."""
     if isinstance(config, dict):
@@ -129,59 +90,6 @@ def sort_keys(config):
     for value in config.values() if isinstance(config, dict) else config:
         if isinstance(value, dict | list):
             sort_keys(value)
-
-
-def key_text(path):
-    """("runs", 0, "model") -> "runs[0].model"."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
-    return text or "top level"
-
-
-def _explain(error):
-    """Sentences for one schema error: key, what was found, what is expected."""
-    where = key_text(error.absolute_path)
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        valid = list(error.schema.get("properties", {}))
-        for name in sorted(set(map(str, error.instance)) - set(valid)):
-            key = name if where == "top level" else f"{where}.{name}"
-            yield f"{key}: unknown key; {did_you_mean(name, valid)}"
-    elif error.validator in ("oneOf", "anyOf") and error.context:
-        yield from _explain(_meant(error))
-    elif error.validator == "required":
-        missing = [k for k in error.validator_value if k not in error.instance]
-        yield f"{where}: misses the key{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-    elif error.validator == "enum":
-        valid = [str(value) for value in error.validator_value]
-        hint = "".join(f"; did you mean {name}?" for name in nearest(error.instance, valid))
-        yield f"{where}: {error.instance!r} is not one of {', '.join(valid)}{hint}"
-    elif error.validator == "pattern" and error.validator_value.endswith("[A-Za-z0-9_]*$"):
-        yield f"{where}: {error.instance!r} is no name; write letters, digits and _: {_name(error)}"
-    elif error.validator == "type":
-        yield f"{where}: {_shortened(error.message)}{wrong_type(error.instance, error.validator_value)}"
-    else:
-        yield f"{where}: {_shortened(error.message)}"
-
-
-def _name(error):
-    """The nearest name to one that has other characters."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", error.instance).lstrip("_") or "mine"
-
-
-def _meant(error):
-    """Of the alternatives that failed, the error of the one that the value was meant to be.
-
-    That is the alternative of the value's own type; of several the one that got furthest.
-    """
-    scalar = not isinstance(error.instance, dict | list)
-
-    def rank(sub):
-        wrong_type = sub.validator == "type" or (sub.validator == "enum" and not scalar)
-        at_top = len(sub.absolute_path) == len(error.absolute_path)
-        return (not (wrong_type and at_top), len(sub.absolute_path))
-
-    return max(error.context, key=rank)
 
 
 def _dangling_names(config):

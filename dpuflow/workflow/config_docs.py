@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from dpuflow.workflow.config import load_schema
+from dpuflow.base.schemas import load_schema
 
 HEAD = """\
 # Configuration

@@ -58,7 +58,6 @@ def report_entries(settings, runs):
             "quantizer": run.quantizer,
             "target": run.target,
             "runner": run.runner,
-            "runner_kind": settings.config["runners"][run.runner]["kind"],
             "files": result_files(settings, run),
         }
         for run in runs

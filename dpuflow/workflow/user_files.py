@@ -9,9 +9,10 @@ import os
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import absent
+from dpuflow.base.schemas import key_text, load_schema
 from dpuflow.datasets.locate import PARTS, expand, find_in_folder, named_paths
 from dpuflow.quantizer_search.requests import search_networks
-from dpuflow.workflow.config import expand_runs, key_text, load_schema
+from dpuflow.workflow.config import expand_runs
 
 
 def path_values(config, schema_path):

@@ -226,6 +226,7 @@ def record_seeds():
 
     labels = np.array([0, 1, 2, 1])
     record = accuracy_record("board", "test", labels, np.array([0, 1, 1, 1]), ["a", "b", "c"])
+    record |= {"runner": "ssh", "origin": "measured", "how": "measured on a board"}
     return [json.dumps(record, indent=1).encode()]
 
 

@@ -284,9 +284,9 @@ def read_predictions_file(path):
 
 
 def read_accuracy_record(path):
-    from dpuflow.accuracy.evaluation import agreement, check_same_images, read_record
+    from dpuflow.accuracy.evaluation import agreement, check_same_images, read_accuracy
 
-    record = read_record(path)
+    record = read_accuracy(path)
     check_same_images([record, record])
     agreement(record, record)
     assert 0 <= record["correct"] <= record["images"] == len(record["predictions"])

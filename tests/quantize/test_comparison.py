@@ -52,7 +52,7 @@ def test_each_setting_gives_the_network_that_it_gives_alone(compared):
     for row in rows:
         settings = {**row["setting"], "diagnosis": False}
         alone, _ = quantize(path, images(), settings, SCALING)
-        shared = comparison.quantize(row["setting"])
+        shared = comparison.quantize(row["setting"]).quantized
         assert shared.fix_points == alone.fix_points
         for table, expected in ((shared.weights, alone.weights), (shared.biases, alone.biases)):
             assert table.keys() == expected.keys()
@@ -66,7 +66,7 @@ def test_each_setting_gives_the_network_that_it_gives_alone(compared):
 
 def test_the_integers_are_those_of_the_emulator_and_of_the_evaluation(compared):
     _, _, comparison, _ = compared
-    quantized = comparison.quantize({})
+    quantized = comparison.quantize({}).quantized
     logits, values = comparison.logits(quantized)
     assert values.dtype == np.int8
     assert np.array_equal(values, predict(quantized, comparison.images))
@@ -104,6 +104,21 @@ def test_the_table_and_the_page_say_what_was_measured(compared, tmp_path):
     page = files[1].read_text()
     assert as_entry(ranked[0]["setting"]).splitlines()[2] in page
     assert "Test images were not looked at" in page and page.count('<tr><th scope="row"') == len(rows)
+
+
+def test_a_key_names_the_network_that_it_stands_for(compared):
+    """Settings with one key have one network, also where all is made anew: a key holds no address."""
+    path, labels, comparison, rows = compared
+    known = {}
+    for row in (*rows, *rows):
+        made = comparison.quantize(row["setting"]).made
+        assert known.setdefault(made.key, made.network) is made.network
+    again = Comparison(path, NODES, images(), (comparison.images, labels), SCALING)
+    for row in rows[::7]:
+        made = again.quantize(row["setting"]).made
+        assert known[made.key].fix_points == made.network.fix_points
+        for name, (values, _) in made.network.weights.items():
+            assert np.array_equal(known[made.key].weights[name][0], values)
 
 
 def test_shared_steps_are_done_once_and_count_in_each(monkeypatch):

@@ -17,7 +17,7 @@ from dpuflow.quantize.calibration import to_grid, vote
 from dpuflow.quantize.distance import LogitDistance
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.positions import ANY_POSITION, COARSEST, non_overflow
-from dpuflow.quantize.reference import Run, quantize
+from dpuflow.quantize.reference import Quantization, quantize
 from dpuflow.quantize.settings import complete
 from tests.quantize.frozen_networks import images, plain_network
 from tests.quantize.random_networks import NETWORKS, SCALINGS, NetworkMaker, dark, smooth
@@ -39,19 +39,20 @@ REFUSED = {"large weights", "all dead", "norms of tiny variance", "very large we
 
 
 def made(kind, classes, scaling, settings, pictures, seed):
-    """(Run, QuantizedNetwork) of one case."""
+    """(Quantization, its Outcome) of one case."""
     rng = np.random.default_rng(seed)
     network = NetworkMaker(rng, **NETWORKS[kind]).network(classes)
     settings = complete({"diagnosis": False, "calibration": {"batch": 8}, "fast_finetune": TUNE} | settings)
-    run = Run(network, pictures(rng, 24), settings, SCALINGS[scaling])
-    return run, run.quantize()
+    quantization = Quantization(network, pictures(rng, 24), settings, SCALINGS[scaling])
+    return quantization, quantization.run()
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(("number", "case"), enumerate(CASES), ids=[f"{kind}, {n}" for kind, n, *_ in CASES])
 def test_quantized_as_it_should_be_or_refused(number, case):
     try:
-        run, quantized = made(*case, seed=number)
+        run, outcome = made(*case, seed=number)
+        quantized = outcome.quantized
     except UserError as error:
         assert case[0] in REFUSED and "layer" in str(error)
         return
@@ -62,7 +63,7 @@ def test_quantized_as_it_should_be_or_refused(number, case):
             assert SHIFT_BIAS_RANGE[0] <= quantized.shift_bias(name) <= SHIFT_BIAS_RANGE[1]
         if quantized.network[name].attrs["activation"] == "RELU6":
             assert quantized.fix_points[name] >= RELU6_FIX_POINT
-    assert no_worse_than_kept(run.steps)
+    assert no_worse_than_kept(outcome.steps)
     # integers close to the float network, on the calibration images and on others of their kind
     others = scale_pixels(case[4](np.random.default_rng(99), 24), run.input_scaling)
     for x in (run.x, others):

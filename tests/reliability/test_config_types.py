@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.schemas import load_schema
 from dpuflow.workflow import config as configuration
-from dpuflow.workflow.config import check, load_schema
+from dpuflow.workflow.config import check
 from dpuflow.workflow.config_docs import document
 
 from killed_jobs import REPO  # isort: skip

@@ -6,5 +6,5 @@ from made_up_runs import write_toy_report
 
 @pytest.fixture(scope="session")
 def toy_report(tmp_path_factory):
-    """Folder with a report of three runs, one of them bare and of the unknown runner "lab"."""
+    """Folder with a report of three runs, one of them bare and of the instruction simulator."""
     return write_toy_report(tmp_path_factory.mktemp("report"))

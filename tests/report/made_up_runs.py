@@ -9,9 +9,10 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from dpuflow.accuracy.evaluation import accuracy_record
-from dpuflow.base.files import write_json
 from dpuflow.base.hdf5 import new_hdf5
 from dpuflow.datasets.dataset_file import FORMAT
+from dpuflow.dpuczdx8g.compile_report import NO_INSTRUCTIONS
+from dpuflow.records import write_record
 
 LETTERS = [chr(ord("A") + i) for i in range(25)]
 PRESENT = [i for i in range(25) if i != 9]
@@ -82,60 +83,86 @@ def quantization(random):
     for index, (name, op) in enumerate(LAYERS):
         high = float(np.round(random.uniform(0.8, 12), 3)) if index else 1.0
         fix = int(np.floor(np.log2(127 / high))) + int(index == 3)
-        row = {"name": name, "op": op, "fix_point_in": 5, "fix_point_out": fix}
+        row = {"layer": name, "op": op, "input_fix_point": 5, "fix_point": fix}
         row |= {"float_min": 0.0 if index % 2 == 0 else -high / 3, "float_max": high}
-        row |= {"saturation_rate": 0.0123 if index == 3 else 0.0}
+        row |= {"saturated": 0.0123 if index == 3 else 0.0}
         if op in ("conv", "dense"):
-            row |= {"fix_point_weights": 7, "fix_point_bias": 6, "shift_cut": 12 - fix, "shift_bias": 6}
-            row |= {"weights_min": -0.71, "weights_max": 0.83}
-            row |= {"sqnr_db": 22.0 + 3 * index, "accuracy_change_alone": -0.004 / (index + 1)}
+            row |= {"weights_fix_point": 7, "bias_fix_point": 6, "shift_cut": 12 - fix, "shift_bias": 6}
+            row["sqnr_db"] = 22.0 + 3 * index
+            row["alone"] = {"divergence": 0.01, "agreement": 0.99, "accuracy_change": -0.4 / (index + 1)}
         layers.append(row)
-    votes = {"conv2d": {"3": 7, "4": 3}, "dense": {"4": 10}}
-    record = {"quantizer": "reference", "settings": {"method": "min_diffs"}, "calibration": {"images": 320}}
+    record = {"quantizer": "reference", "settings": {"method": "min_diffs"}}
+    record["input_scaling"] = {"subtract": 0, "divide": 255}
+    record["nodes"] = {"input": "input_1", "output": "softmax"}
+    record["calibration"] = {"images": 320, "images_sha256": "ab" * 32}
     record["adjustments"] = [{"tensor": "dense/bias", "from": 11, "to": 10, "why": "shift_bias was -1"}]
     record["folding"] = [{"layer": "batch_norm", "into": "conv2d", "how": "folded"}]
     record["steps"] = [{"step": "positions", "divergence": 0.0123, "agreement": 0.994}]
-    return {**record, "votes": votes, "layers": layers}
+    record["votes"] = {"conv2d": {"3": 7, "4": 3}, "dense": {"4": 10}}
+    record["diagnosis"] = {"source": "validation", "images": 300, "float_accuracy": 0.98}
+    record["diagnosis"] |= {"layers": layers, "ranges": []}
+    names = {"input": "input_1", "logits_int8": "dense_1/int8", "logits": "logits", "output": "softmax"}
+    return {**record, "eval_graph": names}
 
 
-def compilation(random):
+def estimate_row(name, op, workload, cycles):
+    """A layer of an estimate."""
+    row = {
+        "name": name,
+        "op": op,
+        "engine": "convolution",
+        "workload": workload,
+        "workload_on_arch": workload,
+    }
+    row |= {"cycles": cycles, "utilisation": 0.5, "weight_bytes": 10, "ddr_bytes": 20}
+    return {**row, "compute_us": 1.0, "memory_us": 0.5, "time_us": 1.0, "bound": "compute"}
+
+
+def compilation(random, latency_us=432.9, workload=12_659_072, board_frames=8100.0):
     """A compile.json with a finding, layers and an estimate."""
     layers = [
-        {
-            "name": n,
-            "op": o,
-            "workload": int(random.integers(1e4, 1e6)),
-            "cycles": int(random.integers(100, 9000)),
-        }
+        estimate_row(n, o, int(random.integers(1e4, 1e6)), int(random.integers(100, 9000)))
         for n, o in LAYERS
         if o not in ("input", "flatten")
     ]
     finding = {"layer": "dense_1", "op": "dense", "limit": "channels", "value": 5000, "allowed": "1 to 4096"}
     finding |= {"reason": "too many channels", "remedy": "use fewer units"}
-    frames = {"one_thread": 2310.0, "one_core_saturated": 10860.0, "board": 8100.0}
-    estimate = {
-        "kind": "estimate",
-        "target": "zcu104",
-        "clock_mhz": 300.0,
-        "latency_us": 432.9,
-        "dpu_us": 92.1,
-    }
-    estimate |= {
-        "frames_per_second": frames,
-        "workload": 12_659_072,
-        "weight_bytes": 118_040,
-        "layers": layers,
-    }
-    estimate |= {"array_utilisation": 0.31, "assumptions": {"threads": 4, "notes": ["clock 300 MHz"]}}
+    dpu, board = "DPUCZDX8G_ISA1_B4096", {"name": "ZCU104", "cores": 2, "clock_mhz": 300.0}
+    assumptions = {"bandwidth_gb_s": 6.0, "call_overhead_us": 260.0, "serial_overhead_us": 160.0}
+    assumptions |= {"threads": 4, "default_clock_mhz": 300.0, "notes": ["clock 300 MHz"]}
+    estimate = {"kind": "estimate", "target": "zcu104", "dpu": dpu, "board": "ZCU104", "clock_mhz": 300.0}
+    estimate |= {"cores": 2, "assumptions": assumptions, "latency_us": latency_us, "dpu_us": 92.1}
+    estimate |= {"compute_us": 80.0, "memory_us": 40.0, "overhead_us": 260.0}
+    frames = {"one_thread": 2310.0, "one_core_saturated": 10860.0, "board": board_frames}
+    estimate |= {"frames_per_second": frames, "workload": workload, "workload_on_arch": workload}
+    estimate |= {"array_utilisation": 0.31, "end_to_end_utilisation": 0.1, "weight_bytes": 118_040}
+    estimate |= {"activation_bytes": 3000, "ddr_bytes": 150_000, "layers": layers}
     return {
         "compiler": "reference",
         "machine_code": False,
+        "note": NO_INSTRUCTIONS,
         "target": "zcu104",
-        "dpu": "DPUCZDX8G_ISA1_B4096",
+        "dpu": dpu,
+        "release": "3.0",
         "fingerprint": "0x101000056010407",
+        "board": board,
         "findings": [finding],
         "estimate": estimate,
     }
+
+
+ORIGINS = {
+    "emulator": "emulated",
+    "virtual_board": "emulated",
+    "isa_simulator": "simulated",
+    "ssh": "measured",
+}
+
+
+def board_record(record, runner="emulator", origin=None):
+    """An accuracy record as a runner completes it."""
+    origin = origin or ORIGINS[runner]
+    return {**record, "runner": runner, "origin": origin, "how": f"{origin}: test text"}
 
 
 def make_run(
@@ -159,7 +186,10 @@ def make_run(
             for position in random.choice(right, errors[index] - errors[index - 1], replace=False):
                 given[position] = PRESENT[(PRESENT.index(labels[position]) + 1) % 24]
         files[f"{stage}_accuracy"] = home / f"{stage}_accuracy.json"
-        write_json(files[f"{stage}_accuracy"], accuracy_record(stage, "test", labels, given, LETTERS))
+        record = accuracy_record(stage, "test", labels, given, LETTERS)
+        if stage == "board":
+            record = board_record(record, runner)
+        write_record(files[f"{stage}_accuracy"], "accuracy.schema.yaml", record)
     if full:
         files |= write_extras(home, random)
     ids = {"dataset": "toy", "model": model, "quantizer": "reference", "target": "zcu104", "runner": runner}
@@ -181,9 +211,11 @@ def write_extras(home, random):
         }
     )
     history.to_csv(home / "history.csv", index=False)
-    write_json(home / "freeze.json", {"variables": 24, "nodes_removed": 311, "max_difference": 4.1e-9})
-    write_json(home / "quantization.json", quantization(random))
-    write_json(home / "compile.json", compilation(random))
+    freeze = {"variables_frozen": 1, "variables": ["conv/kernel"], "nodes_before": 340, "nodes_after": 29}
+    freeze |= {"nodes_removed": {"Identity": 311}, "images_compared": 96, "max_difference": 4.1e-9}
+    write_record(home / "freeze.json", "freeze.schema.yaml", {**freeze, "predictions_equal": True})
+    write_record(home / "quantization.json", "quantization.schema.yaml", quantization(random))
+    write_record(home / "compile.json", "compile.schema.yaml", compilation(random))
     files = {"history": "history.csv", "freeze": "freeze.json"}
     files |= {"quantization": "quantization.json", "compile": "compile.json"}
     for key, name, size in (
@@ -206,7 +238,7 @@ def write_toy_report(folder: Path):
     entries = [
         make_run(folder),
         make_run(folder, "optimal", (31, 31, 44, 44), dataset, seed=2),
-        make_run(folder, "baseline", (95, 95, 97, 99), dataset, seed=3, full=False, runner="lab"),
+        make_run(folder, "baseline", (95, 95, 97, 99), dataset, seed=3, full=False, runner="isa_simulator"),
     ]
     about = provenance({"runs": [{"model": "signnet"}]}, ["snakemake all --cores 2"], "0123456789ab")
     paths = [folder / "report" / f"accuracy.{ending}" for ending in ("html", "md", "json")]
@@ -234,13 +266,15 @@ def make_sweep(folder, runs, images=480):
         files = {"keras_accuracy": home / "keras.json", "board_accuracy": home / "board.json"}
         for number, path in enumerate(files.values()):
             given = confuse(labels, wrong + 2 * number, random)
-            write_json(
-                path, {**accuracy_record(path.stem, "test", labels, given, LETTERS), "runner": "emulator"}
-            )
+            record = accuracy_record(path.stem, "test", labels, given, LETTERS)
+            record = board_record(record) if path.stem == "board" else record
+            write_record(path, "accuracy.schema.yaml", record)
         files |= {"compile": home / "compile.json", "xmodel": home / f"{model}.xmodel"}
-        frames = {"board": 1e6 / latency}
-        estimate = {"latency_us": latency * (1 + (target == "ultra96v2")), "frames_per_second": frames}
-        write_json(files["compile"], {"estimate": {**estimate, "workload": size * 40_000}})
+        latency_us = latency * (1 + (target == "ultra96v2"))
+        compiled = compilation(
+            np.random.default_rng(0), latency_us, size * 40_000, board_frames=1e6 / latency
+        )
+        write_record(files["compile"], "compile.schema.yaml", compiled)
         files["xmodel"].write_bytes(bytes(1000 * size))
         (home / "train.tsv").write_text(f"s\th:m:s\n{100 + size / 10 + index}\t0:01:40\n")
         ids = {"dataset": "toy", "model": f"{model}-s{index // 16}", "quantizer": quantizer, "target": target}

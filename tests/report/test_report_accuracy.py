@@ -7,18 +7,15 @@ from pathlib import Path
 
 import h5py
 import pytest
-from made_up_runs import LETTERS, make_run, write_toy_report
+from made_up_runs import LETTERS, board_record, make_run, write_toy_report
 
 from dpuflow.accuracy import gate
 from dpuflow.accuracy.evaluation import accuracy_record, wilson_interval
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_json, write_json
 from dpuflow.base.hdf5 import seal
-from dpuflow.report.accuracy import detail_views, write_report
-from dpuflow.report.diagnosis import COLUMNS
+from dpuflow.report.accuracy import write_report
 from dpuflow.report.inputs import load_run
-from dpuflow.report.overview import page_values
-from dpuflow.report.page import render
 from dpuflow.report.provenance import provenance
 from dpuflow.report.results import run_results
 from dpuflow.report.summary import summary
@@ -93,7 +90,6 @@ def test_every_stage_has_its_numbers(toy_report):
         ("isa_simulator", "Machine code (simulated)", "simulated"),
         ("virtual_board", "Virtual board", "emulated"),
         ("ssh", "Board", "measured"),
-        ("lab", "Runner 'lab'", "unknown"),
     ],
 )
 def test_the_board_column_says_what_it_is(tmp_path, runner, label, kind):
@@ -108,11 +104,7 @@ def test_the_board_column_says_what_it_is(tmp_path, runner, label, kind):
 
 
 def test_the_record_names_the_runner_whatever_the_config_calls_it(tmp_path):
-    entry = make_run(tmp_path, runner="my_runner")
-    record = read_json(entry["files"]["board_accuracy"])
-    write_json(
-        entry["files"]["board_accuracy"], {**record, "runner": "emulator", "how": "emulated: test text"}
-    )
+    entry = make_run(tmp_path) | {"runner": "my_runner"}
     html, _, data = report_of([entry], tmp_path)
     assert data["runs"][0]["stages"][-1]["label"] == "Emulated board"
     assert "Emulated: test text." in html
@@ -121,10 +113,9 @@ def test_the_record_names_the_runner_whatever_the_config_calls_it(tmp_path):
 def test_a_login_to_a_virtual_board_is_no_measurement(tmp_path):
     entry = make_run(tmp_path, runner="ssh")
     record = read_json(entry["files"]["board_accuracy"])
-    how = "emulated: the board application on the virtual board of a PC; no board"
-    write_json(
-        entry["files"]["board_accuracy"], {**record, "runner": "ssh", "how": how, "unstable_images": 3}
-    )
+    # the words are for people: what they begin with means nothing
+    record |= {"origin": "emulated", "how": "measured on nothing but a PC", "unstable_images": [4, 7, 9]}
+    write_json(entry["files"]["board_accuracy"], record)
     html, _, data = report_of([entry], tmp_path)
     stage = data["runs"][0]["stages"][-1]
     assert (stage["label"], stage["how"]) == ("Virtual board", "emulated")
@@ -137,7 +128,8 @@ def cut_board(entry, count):
     with h5py.File(entry["files"]["dataset"]) as file:
         labels = file["labels"][()][file["split/test"][()]][:count]
     given = read_json(entry["files"]["board_accuracy"])["predictions"][:count]
-    write_json(entry["files"]["board_accuracy"], accuracy_record("board", "test", labels, given, LETTERS))
+    record = board_record(accuracy_record("board", "test", labels, given, LETTERS))
+    write_json(entry["files"]["board_accuracy"], record)
 
 
 def test_a_board_that_stops_early_is_compared_on_what_it_saw(tmp_path):
@@ -176,9 +168,17 @@ def test_gates_are_shown(tmp_path):
 def test_machine_code_is_described(tmp_path):
     entry = make_run(tmp_path)
     compiled = read_json(entry["files"]["compile"])
-    program = {"name": "subgraph_1", "code_bytes": 5124, "estimate": {"cycles": 81234}}
-    compiled["estimate"]["machine_code"] = {"kind": "estimate", "cycles": 81234, "latency_us": 391.5}
-    compiled |= {"machine_code": True, "programs": [program], "verification": {"how": "run on a simulator"}}
+    cycles = {"kind": "estimate", "cycles": 81234, "sequential": 90000, "busy": {"CONV": 70000}}
+    cycles |= {"bytes_per_cycle": 20.0, "note": "theoretical"}
+    program = {"name": "subgraph_1", "machine": "B4096", "code_bytes": 5124, "instructions": {"CONV": 7}}
+    program |= {"region_sizes": {"REG_0": 64}, "on_chip": [], "spilled": [], "estimate": cycles}
+    made = {"kind": "estimate", "cycles": 81234, "dpu_us": 131.5, "latency_us": 391.5}
+    compiled["estimate"]["machine_code"] = made
+    verification = {"how": "run on a simulator", "maps": 5, "values_per_image": 9, "layer_inputs": ["random"]}
+    verification |= {"images": {"compared": 4, "from_calibration": 2, "made": 2}, "orders": "in order"}
+    verification |= {"branches": {"reached": 3, "possible": 4}, "layers": []}
+    compiled |= {"compiler": "native", "machine_code": True, "note": "verified on a simulator"}
+    compiled |= {"programs": [program], "verification": verification}
     write_json(entry["files"]["compile"], compiled)
     html, _, _ = report_of([entry], tmp_path)
     assert "81,234" in html and "Verified: run on a simulator." in html
@@ -191,8 +191,11 @@ def test_estimates_and_missing_instructions_are_named(tmp_path):
     html, _, _ = report_of([entry], tmp_path)
     assert '<span class="badge estimate">estimate</span>' in html
     assert "no DPU instructions" in html
-    compiled = read_json(entry["files"]["compile"])
-    write_json(entry["files"]["compile"], {**compiled, "machine_code": True})
+    vendors = {"compiler": "vai_c_xir", "machine_code": True, "findings": [], "arch": "arch.json"}
+    vendors |= {"dpu_subgraphs": 1, "cpu_subgraphs": 0, "warnings": [], "layers": []}
+    ours = read_json(entry["files"]["compile"])
+    kept = {key: value for key, value in ours.items() if key not in ("estimate", "note")}
+    write_json(entry["files"]["compile"], kept | vendors)
     html, _, _ = report_of([entry], tmp_path)
     assert "no DPU instructions" not in html and "The xmodel holds DPU instructions." in html
 
@@ -240,13 +243,10 @@ def test_one_stage_alone_makes_a_report(tmp_path):
     assert data["runs"][0]["comparisons"] == []
 
 
-def test_bare_records_of_other_tools_do_not_crash(tmp_path):
+def test_a_history_without_curves_drops_the_section(tmp_path):
     entry = make_run(tmp_path)
-    write_json(entry["files"]["quantization"], {"layers": [{"name": "a"}, {"op": "nameless"}, "text"]})
-    write_json(entry["files"]["compile"], {"findings": ["softmax on the CPU"], "estimate": None})
     Path(entry["files"]["history"]).write_text("epoch\n1\n")
-    html, _, _ = report_of([entry], tmp_path)
-    assert "softmax on the CPU" in html
+    assert "Training</h3>" not in report_of([entry], tmp_path)[0]
 
 
 @pytest.mark.fault("results", "stages measured on different images", "refused")
@@ -330,42 +330,35 @@ def test_summary_for_the_terminal(toy_report):
     assert max(map(len, lines)) <= 100
 
 
-ODD = [
-    None,
-    3,
-    "x",
-    [],
-    {},
-    [1],
-    ["x"],
-    [{"a": 1}],
-    {"a": {"b": [1]}},
-    {"layers": 3},
-    {"layers": [{"name": "a"}]},
-]
+ODD = [None, 3, "x", [], {}, [1], ["x"], [{"a": 1}], {"a": {"b": [1]}}, {"layers": 3}]
 
 
-@pytest.mark.fault("results", "odd JSON of other tools: {id}", "right")
-@pytest.mark.parametrize("key", ["quantization", "compile", "freeze", "gate"])
-def test_odd_json_of_other_tools_drops_sections_and_never_crashes(tmp_path, key):
-    entry = make_run(tmp_path)
+@pytest.mark.fault("results", "odd value in a record: {id}", "refused")
+@pytest.mark.parametrize("key", ["quantization", "compile", "freeze", "gate", "board_accuracy"])
+def test_a_record_with_an_odd_value_is_refused_by_file_and_key(tmp_path, key):
+    entry = make_run(tmp_path, full=key != "board_accuracy")
     entry["files"].setdefault("gate", str(tmp_path / "gate.json"))
-    write_json(tmp_path / "gate.json", {"passed": True, "gates": []})
-    whole = read_json(entry["files"][key])
-    changes = [odd for odd in ODD if isinstance(odd, dict)]
-    changes += [{**whole, part: odd} for part in whole for odd in ODD]
-    if key == "quantization":
-        changes += [{"diagnosis": odd} for odd in ODD] + [{"diagnosis": {"ranges": odd}} for odd in ODD]
-    if key == "compile":
-        changes += [
-            {"estimate": {**whole["estimate"], part: odd}} for part in whole["estimate"] for odd in ODD
-        ]
-    write_json(tmp_path / "list.json", [])
-    with pytest.raises(UserError, match=r"list.json: expected a JSON object"):
-        load_run({**entry, "files": {**entry["files"], key: str(tmp_path / "list.json")}})
-    run = load_run(entry)
-    for change in changes:
-        setattr(run, key, change)
-        page = page_values([run], {"runs": [run_results(run)], "provenance": provenance()})
-        page["views"][0] |= detail_views(run, 8, "m")
-        assert "Stage to stage" in render("accuracy.html.j2", headings=COLUMNS, **page)
+    write_json(tmp_path / "gate.json", {"passed": True, "stages": [], "gates": []})
+    path = Path(entry["files"][key])
+    whole = read_json(path)
+    load_run(entry)
+    for part, value in whole.items():
+        for odd in ODD:
+            # of its own type a value may be right; test_schemas.py looks closer
+            if type(odd) is type(value) or (isinstance(value, float) and odd == 3):
+                continue
+            if part == "board" and odd is None:  # a target without one
+                continue
+            write_json(path, {**whole, part: odd})
+            with pytest.raises(UserError, match=rf"{path.name}: (top level: )?.*{part}"):
+                load_run(entry)
+    for part in whole:
+        write_json(path, {name: value for name, value in whole.items() if name != part})
+        if part == "diagnosis":  # may be switched off
+            load_run(entry)
+            continue
+        with pytest.raises(UserError, match=rf"{path.name}: .*{part}|{path.name}: .* does not belong here"):
+            load_run(entry)
+    write_json(path, [])
+    with pytest.raises(UserError, match=rf"{path.name}: top level: \[\] is not of type 'object'"):
+        load_run(entry)

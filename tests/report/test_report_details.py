@@ -12,10 +12,12 @@ from made_up_runs import LETTERS, make_run
 from PIL import Image
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_json
+from dpuflow.base.files import read_json, write_json
+from dpuflow.base.numerics import sqnr_db
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.network.quantized_file import write_quantized
 from dpuflow.quantize.diagnosis import diagnose
+from dpuflow.records import write_record
 from dpuflow.report import details, diagnosis, figures, hardware, wording
 from dpuflow.report.images import data_uri
 from dpuflow.report.inputs import load_run
@@ -134,17 +136,19 @@ def test_layers_come_from_the_quantized_model_too(tmp_path):
     del entry["files"]["quantization"]
     view = diagnosis.diagnosis(load_run(entry))
     row = next(row for row in view["layers"] if row["name"] == "dense")
-    assert (row["fix_point_in"], row["fix_point_weights"], row["fix_point_out"], row["shift_cut"]) == (
+    assert (row["input_fix_point"], row["weights_fix_point"], row["fix_point"], row["shift_cut"]) == (
         6,
         7,
         5,
         8,
     )
-    assert (row["fix_point_bias"], row["shift_bias"]) == (6, 7)
+    assert (row["bias_fix_point"], row["shift_bias"]) == (6, 7)
     assert (row["weights_min"], row["weights_max"]) == (-0.25, 0.5)
     exact = np.array([0.5, -0.25, 0.3, 0.1], np.float32).astype(float)
     noise = exact - np.array([64, -32, 38, 13]) / 128
-    assert row["weights_sqnr_db"] == pytest.approx(10 * np.log10((exact**2).sum() / (noise**2).sum()))
+    assert row["weights_sqnr_db"] == pytest.approx(
+        10 * np.log10((exact**2).sum() / (noise**2).sum()), rel=1e-5
+    )
     assert [(words, [bar["name"] for bar in bars]) for words, bars in view["bars"]] == [
         ("Weights", ["dense"])
     ]
@@ -157,27 +161,29 @@ def test_the_diagnosis_of_the_quantizer_is_understood(tmp_path):
     quantized.network.layers[0].shape = (2,)
     found = diagnose(quantized, x, np.zeros(50, int))
     entry = make_run(tmp_path)
-    write_json(entry["files"]["quantization"], {"diagnosis": found})
+    path = entry["files"]["quantization"]
+    found = {"source": "validation", **found}
+    write_record(path, "quantization.schema.yaml", read_json(path) | {"diagnosis": found})
     view = diagnosis.diagnosis(load_run(entry))
     row = next(row for row in view["layers"] if row["name"] == "dense")
     told = next(row for row in found["layers"] if row["layer"] == "dense")
     assert row["divergence_alone"] == told["alone"]["divergence"] > 0
     assert row["accuracy_change_alone"] == pytest.approx(told["alone"]["accuracy_change"] / 100)
-    assert (row["fix_point_out"], row["fix_point_weights"], row["shift_cut"]) == (5, 7, 8)
+    assert (row["fix_point"], row["weights_fix_point"], row["shift_cut"]) == (5, 7, 8)
     assert view["images"] == 50 and view["quantiles"]
     assert [words for words, _ in view["bars"]] == ["Activations", "Weights", "Biases"]
     assert all(bar["pieces"][-1][0] == "core" for _, bars in view["bars"] for bar in bars)
 
 
 def test_recorded_layers_overrule_and_complete():
-    merged = diagnosis.merge_layers([{"name": "dense", "sqnr_db": 31.0, "op": None}], toy_network())
+    merged = diagnosis.merge_layers([{"layer": "dense", "sqnr_db": 31.0}], toy_network())
     assert merged[1]["sqnr_db"] == 31.0 and merged[1]["op"] == "dense"
 
 
 def test_sqnr_of_exact_and_empty_signals_is_open():
-    assert diagnosis.sqnr_db([1.0, 2.0], [1.0, 2.0]) is None
-    assert diagnosis.sqnr_db([0.0], [1.0]) is None
-    assert diagnosis.sqnr_db([1.0, 1.0], [0.9, 1.1]) == pytest.approx(20.0)
+    assert sqnr_db([1.0, 2.0], [1.0, 2.0]) is None
+    assert sqnr_db([0.0], [1.0]) is None
+    assert sqnr_db([1.0, 1.0], [0.9, 1.1]) == pytest.approx(20.0)
 
 
 def test_worst_layers_come_first(tmp_path):
@@ -190,7 +196,8 @@ def test_worst_layers_come_first(tmp_path):
 
 def test_adjustments_and_folding_are_listed(tmp_path):
     entry = make_run(tmp_path)
-    record = {"adjustments": [{"tensor": "dense/bias", "from": 11, "to": 10, "why": "shift_bias was -1"}]}
+    record = read_json(entry["files"]["quantization"])
+    record["adjustments"] = [{"tensor": "dense/bias", "from": 11, "to": 10, "why": "shift_bias was -1"}]
     record["folding"] = [{"layer": "bn", "into": "conv", "how": "folded"}]
     write_json(entry["files"]["quantization"], record)
     view = diagnosis.diagnosis(load_run(entry))
@@ -218,8 +225,8 @@ def test_hardware_views(tmp_path):
     )
     assert view["estimate"]["frames_per_second board"] == 8100.0
     assert "target" not in view["estimate"]
-    assert view["layers"]["columns"] == ["name", "op", "workload", "cycles"]
-    assert view["layers"]["numeric"] == ["workload", "cycles"]
+    assert view["layers"]["columns"][:4] == ["name", "op", "engine", "workload"]
+    assert view["layers"]["numeric"][:3] == ["workload", "workload_on_arch", "cycles"]
     assert hardware.costs(run)["latency_us"] == 432.9
 
 

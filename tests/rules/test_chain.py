@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dpuflow.accuracy.evaluation import read_record
+from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.accuracy.predictions import read_predictions
 from dpuflow.base.files import read_json
 
@@ -57,10 +57,10 @@ def test_the_run_ends_with_the_stage_table_and_the_reports_path(finished):
 def test_all_stages_saw_the_same_images_and_agree(finished):
     model = "results/tiny/small"
     records = {
-        "keras": read_record(finished.path(f"{model}/keras_accuracy.json")),
-        "frozen": read_record(finished.path(f"{model}/frozen_accuracy.json")),
-        "quantized": read_record(finished.path(f"{model}/reference/quantized_accuracy.json")),
-        "board": read_record(finished.path(f"{model}/reference/zcu104/emulator/board_accuracy.json")),
+        "keras": read_accuracy(finished.path(f"{model}/keras_accuracy.json")),
+        "frozen": read_accuracy(finished.path(f"{model}/frozen_accuracy.json")),
+        "quantized": read_accuracy(finished.path(f"{model}/reference/quantized_accuracy.json")),
+        "board": read_accuracy(finished.path(f"{model}/reference/zcu104/emulator/board_accuracy.json")),
     }
     assert {record["images"] for record in records.values()} == {96}
     assert len({record["labels_sha256"] for record in records.values()}) == 1
@@ -72,7 +72,7 @@ def test_all_stages_saw_the_same_images_and_agree(finished):
 def test_predictions_csv_repeats_the_record(finished):
     folder = finished.path("results/tiny/small/reference/zcu104/emulator")
     labels, predictions = read_predictions(folder / "predictions.csv")
-    record = read_record(folder / "board_accuracy.json")
+    record = read_accuracy(folder / "board_accuracy.json")
     assert predictions.tolist() == record["predictions"]
     assert int((labels == predictions).sum()) == record["correct"]
 

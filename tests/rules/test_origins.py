@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from dpuflow.accuracy.evaluation import read_record
+from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.base.files import read_json
 
 pytestmark = pytest.mark.rules
@@ -32,7 +32,7 @@ def origins(finished):
 
 
 def board(workflow, model):
-    return read_record(workflow.path(f"results/tiny/{model}/reference/zcu104/emulator/board_accuracy.json"))
+    return read_accuracy(workflow.path(f"results/tiny/{model}/reference/zcu104/emulator/board_accuracy.json"))
 
 
 def test_an_own_model_gives_the_same_answers_as_the_one_trained_here(origins):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpuflow.accuracy.evaluation import read_record
+from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.datasets.dataset_file import read_dataset
 
 pytestmark = pytest.mark.rules
@@ -25,7 +25,7 @@ def test_test_images_as_files_get_the_answers_of_the_emulated_board(finished, tm
         rows = list(csv.DictReader(stream))
     assert len(rows) == 3 * 7
     first = {row["image"]: int(row["label"]) for row in rows if row["rank"] == "1"}
-    record = read_record(finished.path("results/tiny/small/reference/zcu104/emulator/board_accuracy.json"))
+    record = read_accuracy(finished.path("results/tiny/small/reference/zcu104/emulator/board_accuracy.json"))
     assert [first[f"{index}.png"] for index in range(6)] == record["predictions"][:6]
     page = finished.path(f"{FOLDER}/predictions.html").read_text()
     assert page.count("<article") == 7 and str(tmp_path) not in page

@@ -52,7 +52,7 @@ def test_a_file_of_the_vendor(vendor):
 
 def test_what_runs_on_the_cpu_is_found(vendor):
     findings = {finding["layer"]: finding for finding in record(vendor)["findings"]}
-    assert findings["head/Sigmoid"]["message"] == "DPU does not support sigmoid"  # told by the log
+    assert findings["head/Sigmoid"]["reason"] == "DPU does not support sigmoid"  # told by the log
     assert "probabilities/Softmax" not in findings  # softmax is no finding
     with pytest.raises(UserError, match=r"head/Sigmoid \(sigmoid\).*on_cpu: warn"):
         enforce_on_cpu(record(vendor), "error")

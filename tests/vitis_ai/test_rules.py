@@ -114,11 +114,11 @@ def test_records_of_the_frozen_graph_flow(finished):
     record = read(folder / "quantization.json")
     assert record["quantizer"] == "vai_q_tensorflow" and "stand-in" in record["note"]
     assert record["calibration"]["images"] == 70 and record["settings"]["method"] == 1
-    rows = {row["name"]: row for row in record["layers"]}
-    assert rows["input"]["fix_point_out"] == 7  # (pixel - 128) / 128
+    rows = {row["layer"]: row for row in record["layers"]}
+    assert rows["input"]["fix_point"] == 7  # (pixel - 128) / 128
     for name in ("conv1", "logits"):
         row = rows[name]
-        cut = row["fix_point_in"] + row["fix_point_weights"] - row["fix_point_out"]
+        cut = row["input_fix_point"] + row["weights_fix_point"] - row["fix_point"]
         assert row["shift_cut"] == cut and 0 <= cut <= 16
     compiled = read(folder / "z_tf1/compile.json")
     assert compiled["compiler"] == "vai_c_tensorflow" and compiled["fingerprint"] == "0x101000056010407"
@@ -135,8 +135,8 @@ def test_records_of_the_keras_flow(finished):
     folder = finished.path("results/tiny/small/tf2")
     record = read(folder / "quantization.json")
     assert record["quantizer"] == "vai_q_tensorflow2" and record["release"] == "2.5"
-    rows = {row["name"]: row for row in record["layers"]}
-    assert rows["conv1"].keys() >= {"fix_point_weights", "fix_point_bias", "fix_point_out"}
+    rows = {row["layer"]: row for row in record["layers"]}
+    assert rows["conv1"].keys() >= {"weights_fix_point", "bias_fix_point", "fix_point"}
     compiled = read(folder / "z_tf2/compile.json")
     assert compiled["fingerprint"] == "0x101000016010407"  # release 2.5
     # no board is named, so the container's arch.json files are not trusted

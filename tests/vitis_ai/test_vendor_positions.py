@@ -63,18 +63,18 @@ def residual(tmp_path):
 
 
 def test_layers_of_a_graph(residual):
-    rows = {row["name"]: row for row in graph_layers(residual)}
+    rows = {row["layer"]: row for row in graph_layers(residual)}
     assert list(rows) == ["input", "block/conv1", "block/conv2", "sum", "pool", "fc"]
     assert rows["block/conv1"] == {
-        "name": "block/conv1", "op": "conv", "fix_point_in": 7, "fix_point_weights": 8, "fix_point_bias": 9,
-        "fix_point_out": 4, "shift_cut": 11, "shift_bias": 6,
+        "layer": "block/conv1", "op": "conv", "input_fix_point": 7, "weights_fix_point": 8,
+        "bias_fix_point": 9, "fix_point": 4, "shift_cut": 11, "shift_bias": 6,
     }  # fmt: skip
-    assert rows["block/conv2"]["fix_point_in"] == 4 and rows["block/conv2"]["fix_point_out"] == 3
-    assert rows["sum"] == {"name": "sum", "op": "add", "fix_point_in": 4, "fix_point_out": 2}
-    assert rows["pool"] == {"name": "pool", "op": "max_pool", "fix_point_in": 2, "fix_point_out": 2}
+    assert rows["block/conv2"]["input_fix_point"] == 4 and rows["block/conv2"]["fix_point"] == 3
+    assert rows["sum"] == {"layer": "sum", "op": "add", "input_fix_point": 4, "fix_point": 2}
+    assert rows["pool"] == {"layer": "pool", "op": "max_pool", "input_fix_point": 2, "fix_point": 2}
     # through the reshape; without a bias there is neither its position nor its shift
     assert rows["fc"] == {
-        "name": "fc", "op": "dense", "fix_point_in": 2, "fix_point_weights": 10, "fix_point_out": 1,
+        "layer": "fc", "op": "dense", "input_fix_point": 2, "weights_fix_point": 10, "fix_point": 1,
         "shift_cut": 11,
     }  # fmt: skip
 
@@ -96,8 +96,8 @@ def test_layers_of_a_keras_model(tmp_path):
         group["kernel_min:0"], group["kernel_max:0"] = np.float32(-1), np.float32(1)
         file["model_weights/quant_relu/quant_relu/post_activation_pos:0"] = np.float32(4)
     assert keras_layers(path) == [
-        {"name": "conv1", "fix_point_bias": 9, "fix_point_weights": 8},
-        {"name": "relu", "fix_point_out": 4},
+        {"layer": "conv1", "bias_fix_point": 9, "weights_fix_point": 8},
+        {"layer": "relu", "fix_point": 4},
     ]
 
 
