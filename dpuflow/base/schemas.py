@@ -144,7 +144,7 @@ def _meant(error):
     """
     scalar = not isinstance(error.instance, dict | list)
 
-    def rank(sub):
+    def rank(sub: ValidationError) -> tuple[bool, int]:
         wrong_type = sub.validator == "type" or (sub.validator == "enum" and not scalar)
         at_top = len(sub.absolute_path) == len(error.absolute_path)
         return (not (wrong_type and at_top), len(sub.absolute_path))
