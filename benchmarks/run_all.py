@@ -24,7 +24,7 @@ from measuring import REPO, goal_lines, progress, table
 
 FOLDER = Path(__file__).resolve().parent
 SHARED_DATA = REPO.parent / "shared" / "datasets" / "sign_mnist"
-PACKAGES = ("numpy", "pandas", "pyarrow", "tensorflow", "tf_keras", "onnxruntime", "snakemake")
+PACKAGES = ("numpy", "pandas", "tensorflow", "tf_keras", "onnxruntime", "snakemake")
 MARK = "<!-- {} -->"
 """Stands before each section, so that one of them can be replaced."""
 

@@ -62,10 +62,6 @@ class Total(Mapping):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def where_true(self) -> tuple[str, ...]:
-        """Names whose entry is true, in order: a table of yes and no as a list."""
-        return tuple(name for name, value in self._entries.items() if value)
-
 
 def gaps() -> list[str]:
     """What the tables lack or have too much against their vocabularies, a line each."""

@@ -49,7 +49,6 @@ def _closed(count):
 ACROSS_FIST = ((25, 48), (-38, 42), (-72, 8))
 BESIDE = ((42, 28), (12, 20), (2, 8))
 ACROSS_PALM = ((12, 48), (-50, 22), (-72, 0))
-ON_CLOSED_FINGERS = ((22, 55), (-40, 40), (-66, 0))
 
 POSES = {
     "A": Pose(_closed(4), BESIDE),

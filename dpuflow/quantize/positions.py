@@ -44,7 +44,7 @@ def non_overflow(smallest: float, largest: float) -> int:
     return ANY_POSITION if step <= 0 else min(math.floor(-math.log2(step)), FINEST)
 
 
-def choose_activation(x: np.ndarray, method: str, where: object = None) -> int:
+def choose_activation(x: np.ndarray, method: str) -> int:
     """fix_point for activations `x` (real values, DPU_ROUND) by `method`."""
     position = non_overflow(x.min(), x.max())
     if method == "non_overflow" or position == ANY_POSITION:

@@ -14,7 +14,7 @@ from dpuflow.base.files import json_text, read_json, write_text
 
 FOLDER = Path(__file__).with_name("schemas")
 COMMON = "common.schema.yaml"
-"""What several schemas refer to."""
+"""What several schemas refer to; named here for `workflow.code_closure`."""
 
 SHOWN = 3
 """Mistakes of a file that its error lists."""

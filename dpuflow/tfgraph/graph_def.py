@@ -80,7 +80,7 @@ _MESSAGES = {
     ],
 }
 
-DT_FLOAT, DT_DOUBLE, DT_INT32, DT_STRING, DT_INT64, DT_BOOL = 1, 2, 3, 7, 9, 10
+DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64, DT_BOOL = 1, 2, 3, 9, 10
 DTYPES = {
     DT_FLOAT: (np.float32, "float_val"),
     DT_DOUBLE: (np.float64, "double_val"),

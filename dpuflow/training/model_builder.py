@@ -11,7 +11,6 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import keras
 
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu")
-BATCH_NORM = ("none", "before_activation", "after_activation")
 
 
 def build_model(layers, image_shape, classes, name):

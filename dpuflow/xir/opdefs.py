@@ -22,7 +22,6 @@ _CONV_FIX = (
 )
 _SOURCE = ("shape int32_vec", "data_type string")
 _FIX = ("fix_point int32", "bit_width int32", "round_mode string", "if_signed bool")
-_POOL_FIX = ("kernel int32_vec[2]", "stride int32_vec[2]", _PAD, "type string")
 _POOL = ("kernel int32_vec[2]", "stride int32_vec[2]", "pad_mode string", _PAD, "global bool = false")
 _GROUP = "group int32 = 1"
 _RESAMPLE = (
@@ -30,7 +29,6 @@ _RESAMPLE = (
     *("half_pixel_centers bool = false", "scale float_vec[2]"),
 )
 _SLICE = ("begin int32_vec", "end int32_vec", "strides int32_vec")
-_BATCHNORM = "input gamma beta moving_mean moving_var"
 _REDUCTION = ("axis int32_vec", "keep_dims bool")
 
 TABLE = {
