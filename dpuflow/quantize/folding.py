@@ -51,7 +51,7 @@ def fold_with_recipe(
     network: Network, batch_norm_after_activation: str = "fold"
 ) -> tuple[Network, list[Note], list[Step]]:
     """As `fold`; also returns the recipe (`folding_arithmetic.Step`s) that made its weights and biases."""
-    work = Folder(copy.deepcopy(network))
+    work = Folding(copy.deepcopy(network))
     work.fold_batch_norm_upwards()
     work.check_leaky()
     work.move_activations_up()
@@ -63,7 +63,7 @@ def fold_with_recipe(
     return Network(network.name, work.finished()), work.notes, work.recipe
 
 
-class Folder:
+class Folding:
     """A network under folding.
 
     Attributes

@@ -1,6 +1,6 @@
 """What folding does to weights and biases, as steps that can be repeated with other values.
 
-`folding.Folder` decides on the values that it was given and takes these steps; the steps it took are the
+`folding.Folding` decides on the values that it was given and takes these steps; the steps it took are the
 recipe of a network. `replay` takes them again with other values of the same shapes, also with TensorFlow's
 (`xp` is its NumPy interface then), so that training sees the folded parameters as a function of its own.
 """

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from dpuflow.accuracy.evaluation import confusion_matrix, per_class_accuracy
 from dpuflow.report import figures
 from dpuflow.report.images import data_uri
-from dpuflow.report.inputs import Run
+from dpuflow.report.inputs import LoadedRun
 
 SHOWN_ERRORS = 60
 
@@ -24,7 +24,7 @@ ERROR_GROUPS = {
 NOT_RUN = -1
 
 
-def predictions_of(run: Run) -> dict[str, np.ndarray]:
+def predictions_of(run: LoadedRun) -> dict[str, np.ndarray]:
     """{stage: (N,) int64 predictions}, NOT_RUN for images that a stage did not get to."""
     size = max(record["images"] for record in run.records.values())
     found = {}
@@ -34,7 +34,7 @@ def predictions_of(run: Run) -> dict[str, np.ndarray]:
     return found
 
 
-def matrix_of(run: Run, given: np.ndarray) -> np.ndarray:
+def matrix_of(run: LoadedRun, given: np.ndarray) -> np.ndarray:
     """Confusion matrix of one stage over the images that it saw; ValueError without dataset."""
     if run.images is None:
         raise ValueError("without the dataset the labels are not known image by image")
@@ -42,7 +42,7 @@ def matrix_of(run: Run, given: np.ndarray) -> np.ndarray:
     return confusion_matrix(run.images.labels[seen], given[seen], len(run.class_names))
 
 
-def misclassified(run: Run, limit: int = SHOWN_ERRORS) -> dict[str, Any] | None:
+def misclassified(run: LoadedRun, limit: int = SHOWN_ERRORS) -> dict[str, Any] | None:
     """Images that at least one stage got wrong, grouped by how the stages fared.
 
     All of them up to `limit`; beyond it the ones lost on the way get up to half the places,
@@ -104,7 +104,7 @@ def _choose(positions: np.ndarray, kinds: np.ndarray, times_wrong: np.ndarray, l
     return np.sort(np.concatenate([lost, changed, worst[: limit - len(lost) - len(changed)]]))
 
 
-def confusions(run: Run, anchor: str) -> list[dict[str, Any]] | None:
+def confusions(run: LoadedRun, anchor: str) -> list[dict[str, Any]] | None:
     """Per stage: label, svg, errors (count), the commonest mistakes and same_as (an earlier label).
 
     anchor : prefix of ids in the page. A matrix that an earlier stage has too is drawn by
@@ -144,7 +144,7 @@ def _commonest_mistakes(matrix: np.ndarray, names: Sequence[str], most: int = 6)
     ]
 
 
-def classes(run: Run) -> list[dict[str, Any]] | None:
+def classes(run: LoadedRun) -> list[dict[str, Any]] | None:
     """Rows of the per-class table: name, images and per stage accuracy, correct, interval."""
     if run.images is None:
         return None
@@ -157,7 +157,7 @@ def classes(run: Run) -> list[dict[str, Any]] | None:
     return rows
 
 
-def training(run: Run) -> dict[str, Any] | None:
+def training(run: LoadedRun) -> dict[str, Any] | None:
     """Training curves: charts (title, svg), best (epoch whose weights were kept), epochs.
 
     None without a history.
@@ -182,7 +182,7 @@ def training(run: Run) -> dict[str, Any] | None:
     return {"charts": charts, "best": best, "epochs": len(history)} if charts else None
 
 
-def sizes(run: Run) -> list[dict[str, Any]]:
+def sizes(run: LoadedRun) -> list[dict[str, Any]]:
     """Bytes of the model at each stage, with the share of the largest for a bar."""
     wanted = ("keras_model", "checkpoint", "frozen_graph", "quantized_graph", "quantized_model", "xmodel")
     rows = [

@@ -85,7 +85,7 @@ class Images:
 
 
 @dataclass
-class Run:
+class LoadedRun:
     """One run: its ids, its accuracy records by stage and what else its files say (None = absent)."""
 
     ids: dict
@@ -148,7 +148,7 @@ def load_run(entry, digests=None):
     records = {stage: read_accuracy(files[key]) for stage, (key, _) in STAGES.items() if key in files}
     if not records:
         raise UserError(f"report: run {ids} names no accuracy record, so there is nothing to report")
-    run = Run(ids, records, paths=files)
+    run = LoadedRun(ids, records, paths=files)
     if "dataset" in files:
         run.images = open_images(files["dataset"], next(iter(records.values())))
     check_records(run, {stage: files[STAGES[stage][0]] for stage in records})

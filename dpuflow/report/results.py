@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpuflow.accuracy.evaluation import Record, accuracy_change, agreement
-from dpuflow.report.inputs import Run
+from dpuflow.report.inputs import LoadedRun
 
 FORMAT = "dpuflow accuracy report 1"
 
 
-def run_results(run: Run) -> dict[str, Any]:
+def run_results(run: LoadedRun) -> dict[str, Any]:
     """Everything the stage table shows about one run, as a dict for JSON.
 
     Returns
@@ -53,7 +53,7 @@ def common(a: Record, b: Record) -> tuple[list[int], list[int]]:
     return a["predictions"][:count], b["predictions"][:count]
 
 
-def _compare(run: Run, before: str, after: str) -> dict[str, Any]:
+def _compare(run: LoadedRun, before: str, after: str) -> dict[str, Any]:
     a, b = common(run.records[before], run.records[after])
     row = {
         "before": before,

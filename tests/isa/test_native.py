@@ -10,8 +10,8 @@ from random_jobs import FINGERPRINTS, assert_equal, chain, program, random_job
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.code import encode
 from dpuflow.dpuczdx8g.isa.ordering import clocks
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.isa.steps import MachineCodeError
 
 B4096 = FINGERPRINTS["B4096"]
 

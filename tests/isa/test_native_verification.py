@@ -10,10 +10,10 @@ from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.isa import engines
 from dpuflow.dpuczdx8g.isa.code import decode, encode
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.isa.steps import MachineCodeError
 from dpuflow.dpuczdx8g.native import lowering, writer
 from dpuflow.dpuczdx8g.native.compile import compile_graph
 from dpuflow.dpuczdx8g.native.report import compile_native

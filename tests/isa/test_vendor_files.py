@@ -9,9 +9,9 @@ from dpuflow.dpuczdx8g.isa import shell as cli
 from dpuflow.dpuczdx8g.isa.assembly import parse_listing
 from dpuflow.dpuczdx8g.isa.code import decode, encode
 from dpuflow.dpuczdx8g.isa.ordering import interleaving
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.isa.steps import MachineCodeError
 from dpuflow.xir import Graph
 
 VERSIONS = ("2.5", "3.0")

@@ -16,9 +16,9 @@ from dpuflow.device.targets import describe_fingerprint
 from dpuflow.dpuczdx8g.isa import shell as cli
 from dpuflow.dpuczdx8g.isa.assembly import parse_listing
 from dpuflow.dpuczdx8g.isa.code import decode, encode
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError
 from dpuflow.dpuczdx8g.isa.program import feature_maps, read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.isa.steps import MachineCodeError
 from dpuflow.xir import Graph
 
 WILD = Path(__file__).resolve().parents[3] / "shared" / "golden" / "wild"

@@ -9,7 +9,7 @@ import pytest
 from dpuflow.base.errors import UserError
 from dpuflow.device.targets import load_targets
 from dpuflow.report import hardware
-from dpuflow.report.inputs import Run
+from dpuflow.report.inputs import LoadedRun
 from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu, with_input_scaling
 from dpuflow.xir import Graph, seal
 
@@ -84,7 +84,7 @@ def test_a_file_without_a_dpu_subgraph_is_refused(shared, tmp_path):
 
 
 def test_the_report_reads_it(vendor):
-    view = hardware.hardware(Run({}, {}, compile=record(vendor)))
+    view = hardware.hardware(LoadedRun({}, {}, compile=record(vendor)))
     assert view["has_instructions"] and view["facts"]["compiler"] == "vai_c_tensorflow2"
     assert view["layers"]["columns"][:2] == ["name", "op"] and view["findings"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
-from dpuflow.dpuczdx8g.isa.plan import Step
+from dpuflow.dpuczdx8g.isa.steps import Step
 
 BYTES_PER_CYCLE = 20.0
 """DDR bytes per cycle and direction: 6 GB/s at 300 MHz, the cost model's assumption."""
@@ -39,7 +39,7 @@ def estimate_cycles(steps: Sequence[Step], bytes_per_cycle: float = BYTES_PER_CY
 
     Parameters
     ----------
-    steps : plan.Step list of a checked program.
+    steps : steps.Step list of a checked program.
     bytes_per_cycle : of DDR, for LOAD and for SAVE.
 
     Returns

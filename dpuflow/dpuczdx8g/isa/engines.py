@@ -13,8 +13,8 @@ import numpy as np
 
 from dpuflow.dpuczdx8g.isa.addressing import PADDING
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
-from dpuflow.dpuczdx8g.isa.plan import Region, Step
-from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, FILL, HARD_SIGMOID, MAX_POOL
+from dpuflow.dpuczdx8g.isa.step_derivation import AVERAGE_POOL, DEPTHWISE, FILL, HARD_SIGMOID, MAX_POOL
+from dpuflow.dpuczdx8g.isa.steps import Region, Step
 
 FLOAT32_EXACT = 2**24
 """Integers below this are exact in float32."""

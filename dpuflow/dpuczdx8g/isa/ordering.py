@@ -20,7 +20,7 @@ from dpuflow.dpuczdx8g.isa.addressing import distinct
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region, Step
+from dpuflow.dpuczdx8g.isa.steps import MachineCodeError, Region, Step
 
 NEVER = -1
 

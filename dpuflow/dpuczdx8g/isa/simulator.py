@@ -13,9 +13,9 @@ from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa import engines, ordering
 from dpuflow.dpuczdx8g.isa.code import decode
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region, Step
-from dpuflow.dpuczdx8g.isa.planning import plan
 from dpuflow.dpuczdx8g.isa.program import DpuProgram, Port
+from dpuflow.dpuczdx8g.isa.step_derivation import derive_steps
+from dpuflow.dpuczdx8g.isa.steps import MachineCodeError, Region, Step
 
 MAX_REGION_BYTES = 2**27
 """Of DDR besides the parameters; the checks take about twenty bytes for each (`ordering.Accesses`)."""
@@ -35,7 +35,7 @@ class Simulator:
     ----------
     program : program.DpuProgram.
     machine : the Machine its fingerprint names.
-    steps : list of plan.Step.
+    steps : list of steps.Step.
     clocks : ordering.Clocks of the program.
     weights_per_image : whether it computes weights (squeeze and excitation).
     """
@@ -51,7 +51,7 @@ class Simulator:
                 f" the simulator takes up to {MAX_REGION_BYTES}"
             )
         try:
-            self.steps, written = plan(decode(program.code, program.name), self.machine, self.regions)
+            self.steps, written = derive_steps(decode(program.code, program.name), self.machine, self.regions)
             self.clocks = ordering.check(self.steps, self.machine, self.regions)
         except UserError as error:
             raise type(error)(f"{program.name}: {error}") from None

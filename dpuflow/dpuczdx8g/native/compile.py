@@ -10,7 +10,7 @@ from typing import Any
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.code import Instruction, encode
 from dpuflow.dpuczdx8g.isa.machine import Machine, machine_for
-from dpuflow.dpuczdx8g.isa.plan import Region
+from dpuflow.dpuczdx8g.isa.steps import Region
 from dpuflow.dpuczdx8g.native.generator import Generator
 from dpuflow.dpuczdx8g.native.lowering import Lowered, align, lower_subgraph
 from dpuflow.dpuczdx8g.native.operations import PARAMETERS, WORKSPACE, Job
@@ -64,7 +64,7 @@ def generate_code(job: Job, machine: Machine) -> list[Instruction]:
 
 
 def job_regions(job: Job) -> dict[str, Region]:
-    """ "REG_n" -> plan.Region of a Job, inputs and parameters filled."""
+    """ "REG_n" -> steps.Region of a Job, inputs and parameters filled."""
     filled: dict[str, list[tuple[int, int]]] = {name: [] for name in job.region_sizes}
     filled[PARAMETERS] = [(0, len(job.parameters))]
     for feature_map in job.inputs:

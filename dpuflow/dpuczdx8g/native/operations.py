@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dpuflow.dpuczdx8g.isa.machine import Machine
-from dpuflow.dpuczdx8g.isa.planning import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
+from dpuflow.dpuczdx8g.isa.step_derivation import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
 
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
 

@@ -15,8 +15,8 @@ from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.isa.machine import Machine
 from dpuflow.dpuczdx8g.isa.ordering import NEVER, Conflicts
-from dpuflow.dpuczdx8g.isa.plan import Region
-from dpuflow.dpuczdx8g.isa.planning import plan
+from dpuflow.dpuczdx8g.isa.step_derivation import derive_steps
+from dpuflow.dpuczdx8g.isa.steps import Region
 
 LAG = 16
 """From this many instructions of the producing engine in between, wait for a later one.
@@ -29,7 +29,7 @@ two engines overlap by half of what the banks allow.
 
 def synchronise(instructions: Sequence[Instruction], machine: Machine, regions: Mapping[str, Region]) -> None:
     """Set dpdon and dpdby of every instruction in place."""
-    steps, _ = plan(instructions, machine, regions)
+    steps, _ = derive_steps(instructions, machine, regions)
     conflicts = Conflicts(machine, regions)
     last_end = np.full((len(ENGINES), len(ENGINES)), NEVER)
     ends = np.full((len(steps), len(ENGINES)), NEVER)

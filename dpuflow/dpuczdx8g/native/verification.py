@@ -14,9 +14,9 @@ import numpy as np
 
 from dpuflow.base.numerics import input_table
 from dpuflow.dpuczdx8g.isa.engines import Memory
-from dpuflow.dpuczdx8g.isa.plan import Step
 from dpuflow.dpuczdx8g.isa.program import Port
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.isa.steps import Step
 from dpuflow.dpuczdx8g.native import branches, probes
 from dpuflow.dpuczdx8g.native.compile import CompiledSubgraph
 from dpuflow.emulator import Emulator

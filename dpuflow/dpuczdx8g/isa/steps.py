@@ -1,7 +1,7 @@
 """Machine code -> steps: every instruction with its engine state and what it reads and writes.
 
 The code of this instruction set is independent of the data, so all of this is worked out
-once per program: `planning` follows the instructions, `ordering` checks the dependency masks
+once per program: `step_derivation` follows the instructions, `ordering` checks the dependency masks
 on the steps, `engines` executes them.
 """
 

@@ -13,7 +13,7 @@ import numpy as np
 from dpuflow.dpuczdx8g.isa import addressing
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
-from dpuflow.dpuczdx8g.isa.plan import MachineCodeError, Region, Step, Transfer
+from dpuflow.dpuczdx8g.isa.steps import MachineCodeError, Region, Step, Transfer
 
 MAX_POOL, AVERAGE_POOL, HARD_SIGMOID = 3, 2, 7
 DEPTHWISE, DEPTHWISE_NO_BIAS = 0, 6
@@ -27,7 +27,7 @@ FILL = 7
 """LOAD.broadcast: write const_value instead of reading DDR."""
 
 
-def plan(
+def derive_steps(
     instructions: Sequence[Instruction], machine: Machine, regions: Mapping[str, Region]
 ) -> tuple[list[Step], dict[str, np.ndarray]]:
     """(list of Step for a program, "REG_n" -> [bytes] bool: what of it holds data at the end).
