@@ -1,5 +1,6 @@
 # What all rules share: the checked configuration, wildcard constraints.
 
+import functools
 import time
 
 STARTED = time.time()
@@ -7,6 +8,7 @@ STARTED = time.time()
 from snakemake.exceptions import WorkflowError
 
 from dpuflow.datasets.locate import expand
+from dpuflow.datasets.picture_changes import fingerprint_of
 from dpuflow.workflow import artifacts as made  # where every artifact lies
 from dpuflow.workflow import run_files
 from dpuflow.workflow.config import Settings, check, expand_runs, sort_keys
@@ -39,6 +41,12 @@ def user_file(path):
     """
     path = str(expand(path))
     return path if os.path.exists(path) or is_made(path) else []
+
+
+@functools.cache
+def pictures_of(dataset):
+    """Stands for the picture files of a data set: asked once, in place of thousands of input files."""
+    return fingerprint_of(SETTINGS.dataset(dataset)["source"])
 
 
 def relative(path):

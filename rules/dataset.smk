@@ -1,4 +1,4 @@
-# CSV files -> dataset.h5
+# CSV files or pictures -> dataset.h5
 
 from dpuflow.datasets.locate import given_files
 
@@ -15,6 +15,8 @@ rule obtain_dataset:
         made.log(made.DATA, "obtain_dataset"),
     benchmark:
         made.times(made.DATA, "obtain_dataset")
+    wildcard_constraints:
+        dataset=SETTINGS.datasets_of("synthetic", "files", "kaggle"),
     params:
         entry=lambda w: {
             k: v for k, v in SETTINGS.dataset(w.dataset).items() if k in ("source", "image", "class_names")
@@ -43,6 +45,8 @@ rule build_dataset:
         made.log(made.DATA, "build_dataset"),
     benchmark:
         made.times(made.DATA, "build_dataset")
+    wildcard_constraints:
+        dataset=SETTINGS.datasets_of("synthetic", "files", "kaggle"),
     params:
         entry=lambda w: {k: v for k, v in SETTINGS.dataset(w.dataset).items() if k != "source"},
     group:
@@ -54,3 +58,31 @@ rule build_dataset:
         "../envs/dpuflow.yaml"
     script:
         "../scripts/build_dataset.py"
+
+
+rule build_picture_dataset:
+    message:
+        "Read the pictures of {wildcards.dataset} and divide them."
+    input:
+        source=lambda w: given_files(SETTINGS.dataset(w.dataset)["source"], is_made),
+    output:
+        dataset=made.DATASET,
+    log:
+        made.log(made.DATA, "build_picture_dataset"),
+    benchmark:
+        made.times(made.DATA, "build_dataset")
+    wildcard_constraints:
+        dataset=SETTINGS.datasets_of("pictures"),
+    params:
+        entry=lambda w: SETTINGS.dataset(w.dataset),
+        pictures=lambda w: pictures_of(w.dataset),
+    group:
+        "data"
+    threads: 2
+    resources:
+        mem_mb=growing(2000),
+        runtime=60,
+    conda:
+        "../envs/dpuflow.yaml"
+    script:
+        "../scripts/build_picture_dataset.py"

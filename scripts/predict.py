@@ -21,7 +21,7 @@ def main(snakemake):
     paths = find_pictures([given] if isinstance(given, str) else list(given))
     dataset = read_dataset(snakemake.input.dataset)
     invert = params.get("invert", False)
-    read, faults = read_pictures(paths, dataset.shape, invert)
+    read, faults = read_pictures(paths, dataset.shape, invert, dataset.resize)
     if not read:
         raise UserError("; ".join(faults.values()))
     short = dict(zip(paths, short_names(paths), strict=True))
@@ -37,7 +37,10 @@ def main(snakemake):
         "xmodel_sha256": sha256(snakemake.input.xmodel),
     }
     write_text(snakemake.output.predictions, answers_csv(names, answers))
-    write_text(snakemake.output.page, answers_page(names, pictures, answers, facts, softmax, invert, skipped))
+    write_text(
+        snakemake.output.page,
+        answers_page(names, pictures, answers, facts, softmax, invert, skipped, dataset.resize),
+    )
     write_record(snakemake.output.skipped, "skipped.schema.yaml", {"read": len(names), "skipped": skipped})
     for name, best in zip(names, answers, strict=True):
         log.info("%s: %s", name, ", ".join(f"{a['name']} {a['score']:.3f}" for a in best))

@@ -75,6 +75,41 @@ def refused(config, schema):
         ),
         (
             "datasets",
+            {"source": {"kind": "pictures"}, "image": {"height": 8, "width": 8}},
+            "datasets.x.source: kind pictures needs a folder, a zip or a list; found none of them",
+        ),
+        (
+            "datasets",
+            {"source": {"kind": "pictures", "zip": "a", "folder": "b"}, "image": {"height": 8, "width": 8}},
+            "datasets.x.source: kind pictures takes either folder or zip; found both",
+        ),
+        (
+            "datasets",
+            {"source": {"kind": "pictures", "folder": "a", "seed": 3}, "image": {"height": 8, "width": 8}},
+            "datasets.x.source: kind pictures has no seed; it takes folder or zip, and list",
+        ),
+        (
+            "datasets",
+            {"source": {"kind": "pictures", "folder": "a"}},
+            "datasets.x.image: kind pictures needs it: image: {height: 96, width: 96, channels: 3}",
+        ),
+        (
+            "datasets",
+            {"source": {"kind": "kaggle"}, "test": {"fraction": 0.5}},
+            "datasets.x.test: only for kind pictures; kind kaggle has images for the test of its own",
+        ),
+        (
+            "datasets",
+            {"source": {"kind": "kaggle", "list": "a.csv"}},
+            "datasets.x.source.list: only kind pictures takes a list; found kind kaggle",
+        ),
+        (
+            "datasets",
+            {"source": {"kind": "kaggle"}, "image": {"height": 8, "width": 8, "resize": "pad"}},
+            "datasets.x.image.resize: only for kind pictures; the images of kind kaggle have their size",
+        ),
+        (
+            "datasets",
             {"source": {"kind": "kaggle"}, "image": {"height": 28}},
             "datasets.x.image: misses the key width",
         ),
@@ -203,7 +238,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
     paths = {where for where, leaf in leaves(load_schema(schema)[0]) if "path" in leaf}
     others = {where for where, leaf in leaves(load_schema(schema)[0]) if "path" not in leaf}
     assert paths == {
-        *(f"datasets.*.source.{key}" for key in ("folder", "zip", "train", "test")),
+        *(f"datasets.*.source.{key}" for key in ("folder", "zip", "list", "train", "test")),
         *("models.*.keras_h5", "models.*.frozen_pb"),
         *(f"runners.*.boards.*.{key}" for key in ("identity", "ssh_config", "known_hosts")),
         *("vitis_ai.images.*.*", "predict.images", "predict.images.*", "images", "images.*"),

@@ -8,8 +8,9 @@ import yaml
 from PIL import Image
 from snakemake.utils import update_config
 
-from dpuflow.datasets.image_csv import read_image_csv
+from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.datasets.labels import labels_of
+from dpuflow.datasets.picture_dataset import build_picture_dataset
 from dpuflow.workflow.config import Settings, check, expand_runs
 
 PAGES = ["README.md", "docs/adding-a-dataset.md", "docs/adding-a-model.md", "docs/adding-a-target.md"]
@@ -38,16 +39,16 @@ def test_every_configuration_is_valid(repo, page):
 
 @pytest.mark.parametrize("page", COMPLETE)
 def test_complete_examples_define_what_they_run(repo, page):
-    (text,) = blocks(repo, page, "yaml")
-    own, config = yaml.safe_load(text), merged(repo, text)
-    settings, runs = Settings(config), expand_runs(config)
-    (section,) = set(own) - {"runs"}
-    component = section.removesuffix("s")
-    assert {getattr(run, component) for run in runs} == set(own[section])
-    for run in runs:
-        assert settings.hardware(run.target).fingerprint > 0
-        labels_of(settings.dataset(run.dataset).get("class_names"))
-        assert settings.origin(run.model) in ("layers", "keras_h5", "frozen_pb")
+    for text in blocks(repo, page, "yaml"):
+        own, config = yaml.safe_load(text), merged(repo, text)
+        settings, runs = Settings(config), expand_runs(config)
+        (section,) = set(own) - {"runs"}
+        component = section.removesuffix("s")
+        assert {getattr(run, component) for run in runs} == set(own[section])
+        for run in runs:
+            assert settings.hardware(run.target).fingerprint > 0
+            labels_of(settings.dataset(run.dataset).get("class_names"))
+            assert settings.origin(run.model) in ("layers", "keras_h5", "frozen_pb")
 
 
 def test_the_own_board_has_the_fingerprint_that_its_dpu_names(repo):
@@ -57,20 +58,20 @@ def test_the_own_board_has_the_fingerprint_that_its_dpu_names(repo):
     assert settings.hardware("kv260_b1024").board.clock_mhz == 275
 
 
-def test_the_code_that_makes_csv_files_of_pictures_runs(repo, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    pixels = np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    for part, count in (("train", 3), ("test", 2)):
-        for name in ("car", "ship", "lorry"):
-            folder = tmp_path / "pictures" / part / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                Image.fromarray(pixels + np.uint8(index)).save(folder / f"{index}.png")
-    (code,) = blocks(repo, "docs/adding-a-dataset.md", "python")
-    exec(code, {})
-    images, labels = read_image_csv("vehicles_train.csv", height=32, width=32, channels=3)
-    assert images.shape == (9, 32, 32, 3) and sorted(labels.tolist()) == [0, 0, 0, 2, 2, 2, 3, 3, 3]
-    assert read_image_csv("vehicles_test.csv", height=32, width=32, channels=3)[0].shape[0] == 6
+def test_the_pictures_of_the_example_become_a_data_set(repo, tmp_path):
+    random = np.random.default_rng(2)
+    for name in ("car", "ship", "lorry"):
+        folder = tmp_path / "vehicles" / name
+        folder.mkdir(parents=True)
+        for index in range(5):
+            pixels = random.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    entry = yaml.safe_load(blocks(repo, "docs/adding-a-dataset.md", "yaml")[0])["datasets"]["vehicles"]
+    entry["source"]["folder"] = str(tmp_path / "vehicles")
+    build_picture_dataset(tmp_path / "dataset.h5", entry)
+    data = read_dataset(tmp_path / "dataset.h5")
+    assert data.class_names == ["car", "lorry", "ship"] and data.shape == (96, 96, 3)
+    assert sorted(data.subset("test")[1].tolist()) == [0, 1, 2] and len(data.labels) == 15
 
 
 def test_links_between_pages_lead_somewhere(repo):

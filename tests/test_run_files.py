@@ -17,6 +17,7 @@ from dpuflow.workflow.run_files import (
 )
 
 CONFIG = {
+    "datasets": {"signs": {"source": {"kind": "synthetic"}}, "photos": {"source": {"kind": "pictures"}}},
     "models": {"own": {"layers": []}, "h5": {"keras_h5": "m.h5"}, "pb": {"frozen_pb": "m.pb"}},
     "quantizers": {
         "reference": {"tool": "reference"},

@@ -3,10 +3,11 @@
 Layout: /images uint8 (N, H, W, C), the training rows and then the test rows;
 /labels uint8 (N,), uint16 for more than 256 classes; /class_names, UTF-8, indexed by label;
 /split/{train, validation, test, calibration}, int64 rows of /images (calibration is a subset of
-train, or images of its own). Root attributes: format, classes (width of the network's output),
-present (labels that occur), train_sha256 and test_sha256 of the CSV bytes or of the list of
-pictures, train_origin and test_origin, and the counts of repeated images. Made of picture files it
-has /paths (one for each image) and the attribute resize, too. Equal content gives equal bytes.
+train, or images of its own; without any to train on it is the validation, too). Root attributes:
+format, classes (width of the network's output), present (labels that occur), train_sha256 and
+test_sha256 of the CSV bytes or of the list of pictures, train_origin and test_origin, and the counts
+of repeated images. Made of picture files it has /paths (one for each image) and the attribute
+resize, too. Equal content gives equal bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,11 @@ class Dataset:
     def outputs(self) -> int:
         """Width of the network's output."""
         return self.classes.outputs
+
+    @property
+    def resize(self) -> str:
+        """How picture files were brought to the shape (`predict.picture_files`); crop for CSV files."""
+        return str(self.attrs.get("resize", "crop"))
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -148,14 +154,15 @@ def read_dataset(path: Path | str) -> Dataset:
 
 
 def _check_splits(splits, images):
-    """ValueError unless every image is in one split; calibration takes from train or has its own."""
+    """ValueError unless every image is in one split; calibration shares with all but the test."""
     for name, rows in splits.items():
         if len(rows) and not 0 <= rows.min() <= rows.max() < images:
             raise ValueError(f"rows of split {name} outside the images")
         if len(np.unique(rows)) != len(rows):
             raise ValueError(f"split {name} has a row twice")
-    own = np.setdiff1d(splits["calibration"], splits["train"])
-    parts = np.concatenate([*(splits[name] for name in ("train", "validation", "test")), own])
+    fitted = np.concatenate([splits["train"], splits["validation"]])
+    own = np.setdiff1d(splits["calibration"], fitted)
+    parts = np.concatenate([fitted, splits["test"], own])
     if len(parts) != images or len(np.unique(parts)) != images:
         raise ValueError("the splits do not divide the images among them")
 

@@ -14,7 +14,9 @@ from typing import Any
 from dpuflow.base.errors import UserError
 
 MAX_LABEL = 255
-"""Labels are uint8 in the CSV reader and in dataset.h5."""
+"""Labels are uint8 in the CSV reader."""
+MAX_PICTURE_LABEL = 65535
+"""dataset.h5 holds uint16 at most."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ def sign_mnist_labels() -> Labels:
     return Labels(names, tuple(label for label in range(25) if label != 9))
 
 
-def labels_of(classes: Sequence[str | None] | Mapping[Any, str | None] | None) -> Labels:
+def labels_of(
+    classes: Sequence[str | None] | Mapping[Any, str | None] | None, most: int = MAX_LABEL
+) -> Labels:
     """The Labels that a dataset entry's `class_names` asks for.
 
     classes : None for the letters of Sign Language MNIST; a list of names (name i is
         label i; None marks a label that does not occur, its place kept); or a
-        mapping label -> name with gaps allowed.
+        mapping label -> name with gaps allowed. most : the largest label allowed.
     """
     if classes is None:
         return sign_mnist_labels()
@@ -65,8 +69,8 @@ def labels_of(classes: Sequence[str | None] | Mapping[Any, str | None] | None) -
     if not table:
         raise UserError("class_names: expected at least one class name")
     highest = max(table)
-    if min(table) < 0 or highest > MAX_LABEL:
-        raise UserError(f"class_names: labels must lie in 0..{MAX_LABEL}, found {min(table)}..{highest}")
+    if min(table) < 0 or highest > most:
+        raise UserError(f"class_names: labels must lie in 0..{most}, found {min(table)}..{highest}")
     present = tuple(sorted(label for label, name in table.items() if name is not None))
     names = tuple(str(table[i]) if table.get(i) is not None else f"absent {i}" for i in range(highest + 1))
     return Labels(names, present)

@@ -15,8 +15,14 @@ FORMS = (("folder",), ("zip",), PARTS)
 """The ways to name the files of kind files."""
 
 
+PICTURE_KEYS = ("folder", "zip", "list")
+"""What a source of kind pictures may name."""
+
+
 def form_problem(source: Mapping[str, Any]) -> str | None:
-    """What is wrong with a `source` of kind files whatever lies on the disk, in words; None if nothing."""
+    """What is wrong with a `source` of kind files or pictures whatever lies on the disk; None if nothing."""
+    if source.get("kind") == "pictures":
+        return _picture_problem(source)
     given = [key for key in ("folder", "zip", *PARTS) if source.get(key)]
     if tuple(given) in FORMS:
         return None
@@ -29,22 +35,45 @@ def form_problem(source: Mapping[str, Any]) -> str | None:
     )
 
 
+def _picture_problem(source):
+    others = [key for key in source if key not in ("kind", *PICTURE_KEYS)]
+    if others:
+        return f"kind pictures has no {', '.join(others)}; it takes folder or zip, and list"
+    if source.get("folder") and source.get("zip"):
+        return "kind pictures takes either folder or zip; found both"
+    if not any(source.get(key) for key in PICTURE_KEYS):
+        return "kind pictures needs a folder, a zip or a list; found none of them"
+    return None
+
+
+def picture_paths(source: Mapping[str, Any]) -> dict[str, str]:
+    """Of a `source` of kind pictures: {"place": folder or zip, "list": CSV file if one is given}.
+
+    A list without folder or zip has its pictures beside it. As the configuration writes them (`expand`).
+    """
+    listed = source.get("list")
+    place = source.get("folder") or source.get("zip") or str(PurePosixPath(str(listed)).parent)
+    return {"place": place} | ({"list": listed} if listed else {})
+
+
 def named_paths(source: Mapping[str, Any]) -> dict[str, Path]:
-    """{key: path} of what a `source` entry names; {} unless it is of kind files. UserError as `expand`."""
+    """{key: path} of what a `source` of kind files or pictures names, else {}; UserError as `expand`."""
+    if source.get("kind") == "pictures":
+        return {key: expand(source[key]) for key in PICTURE_KEYS if source.get(key)}
     if source.get("kind") != "files":
         return {}
     return {key: expand(source[key]) for key in ("folder", "zip", *PARTS) if source.get(key)}
 
 
 def given_files(source: Mapping[str, Any], made: Callable[[str], bool] = lambda path: False) -> list[str]:
-    """The files that a `source` entry of kind files names, as texts; [] for the other kinds.
+    """The files that a `source` entry of kind files or pictures names, as texts; [] for the other kinds.
 
-    Only those that exist, or that another job makes (`made`). What is missing or ambiguous is left
-    to `sources.obtain`, which says so.
+    Only those that exist, or that another job makes (`made`). Pictures in a folder are none of them
+    (`picture_changes`). What is missing or ambiguous is left to the job, which says so.
     """
     try:
         named = named_paths(source)
-        if "folder" in named:
+        if "folder" in named and source["kind"] == "files":
             named = {part: find_in_folder(named["folder"], part) for part in PARTS}
     except UserError:
         return []

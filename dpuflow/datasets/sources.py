@@ -1,13 +1,9 @@
 """Obtain train.csv and test.csv: draw them, copy them out of files, or download them."""
 
-import errno
 import functools
 import hashlib
 import logging
-import lzma
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from dpuflow.datasets import synthetic_signs
 from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
 from dpuflow.datasets.labels import labels_of
 from dpuflow.datasets.locate import PARTS, expand, find_in_folder, form_problem, pick
+from dpuflow.datasets.zip_errors import errors_of_zip
 
 log = logging.getLogger(__name__)
 
@@ -121,29 +118,15 @@ def _from_zip(entry, source, archive, targets):
     first faulty line, and one called ../../x has no way to leave the archive.
     """
     digests = {}
-    try:
-        with zipfile.ZipFile(archive) as bundle:
-            members = [name for name in bundle.namelist() if name and not name.endswith("/")]
-            for part in PARTS:
-                member = pick(members, part, archive)
-                opener = functools.partial(bundle.open, member)
-                digests[part] = _verified_copy(
-                    entry, source, opener, part, targets[part], name=f"{archive} ({member})"
-                )
-    except FileNotFoundError:
-        raise UserError(f"{archive}: no such file (datasets.*.source.zip)") from None
-    except IsADirectoryError:
-        raise UserError(f"{archive}: a folder; give it as folder") from None
-    except (zipfile.BadZipFile, *_DAMAGE, OSError) as error:
-        # bz2 raises an OSError without a number, a seek to nowhere EINVAL; others are the machine's
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
-        raise UserError(f"{archive}: damaged or unreadable zip file ({error}); obtain it again") from None
+    with errors_of_zip(archive), zipfile.ZipFile(archive) as bundle:
+        members = [name for name in bundle.namelist() if name and not name.endswith("/")]
+        for part in PARTS:
+            member = pick(members, part, archive)
+            opener = functools.partial(bundle.open, member)
+            digests[part] = _verified_copy(
+                entry, source, opener, part, targets[part], name=f"{archive} ({member})"
+            )
     return digests
-
-
-_DAMAGE = (zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
-"""What zipfile lets through from the decompressors and from its own reading of damaged headers."""
 
 
 def _verified_copy(entry, source, path, part, target, name=None):

@@ -5,7 +5,7 @@ file's. Validation and calibration come from the training file only; the origina
 tutorial calibrated on test images (docs/reference/tutorial.md, "Defects not repeated").
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,21 @@ def calibration_rows(
         rounds[members] = np.arange(len(members))
     order = np.lexsort((np.arange(len(shuffled)), rounds))
     return np.sort(shuffled[order[:count]])
+
+
+def stratified_choice(labels: Sequence[int] | np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """bool (N,): a share of the rows of each class, at least one and not all of it.
+
+    settings : {"fraction": f, "seed": s}. A class with one row keeps it.
+    """
+    labels = np.asarray(labels)
+    chosen = np.zeros(len(labels), bool)
+    generator = _generator(settings)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = min(max(1, round(len(members) * settings["fraction"])), len(members) - 1)
+        chosen[members[:count]] = True
+    return chosen
 
 
 def _generator(settings):

@@ -50,11 +50,13 @@ def answers_page(
     softmax: bool,
     invert: bool,
     skipped: Iterable[str] = (),
+    resize: str = "crop",
 ) -> str:
     """Self-contained HTML text: original, what the network saw, the best classes.
 
     pictures : list of `picture_files.Picture`; facts : mapping of what to say about the
-    network; softmax : whether the scores are those of a softmax; skipped : why files were left out.
+    network; softmax : whether the scores are those of a softmax; skipped : why files were left out;
+    resize : how the pictures were brought to the network's shape.
     """
     cards = [
         {
@@ -76,6 +78,7 @@ def answers_page(
         softmax=softmax,
         skipped=list(skipped),
         invert=invert,
+        resize=resize,
         shape={"height": height, "width": width, "grey": channels == 1},
     )
 

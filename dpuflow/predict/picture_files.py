@@ -3,12 +3,17 @@
 A file is turned upright (EXIF orientation), cut to a centred rectangle with the sides of
 the data set's images (a square for square ones), made grey or RGB and resized by Pillow,
 whose bicubic filter widens when it shrinks (antialiased). Transparent pixels become white.
+Instead of cutting (crop), the whole picture may be fitted between black bars (pad) or take the
+sides of the data set's images whatever its own are (stretch). A data set of picture files
+(datasets/picture_dataset.py) is made with `prepared`, too.
 """
 
 import io
 import struct
+import threading
 import zlib
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +37,8 @@ DECODED_SIDE = 2048
 """Such a JPG keeps at least this many pixels on both sides."""
 KEPT_SIDE = 360
 """Of an original, for the page: hundreds of photographs would not fit into memory."""
+_ONE_LARGE = threading.Lock()
+"""Threads decode such pictures one after the other: each may take some hundred MB."""
 OTHER_PICTURES = {".heic": "HEIC", ".heif": "HEIF", ".avif": "AVIF"}
 
 
@@ -57,32 +64,64 @@ class Picture:
             self.size = self.original.size
 
 
-def read_picture(path: Path | str, shape: tuple[int, int, int], invert: bool = False) -> Picture:
-    """The Picture of a file in one of FORMATS.
+def prepared(content: bytes, name: str, shape: tuple[int, int, int], resize: str = "crop") -> np.ndarray:
+    """Pixels uint8 (H, W, C) of a picture file's bytes, in one of FORMATS.
 
     shape : (H, W, C) of the data set, C 1 (grey, ITU-R 601 luma) or 3 (RGB).
-    invert : swap dark and light.
+    resize : "crop", "pad" or "stretch". name : of the file, for the UserError when it is damaged, not a
+    picture, or of another format.
+    """
+    return _fitted(_upright(content, name)[0], shape, resize)
+
+
+def read_picture(
+    path: Path | str, shape: tuple[int, int, int], invert: bool = False, resize: str = "crop"
+) -> Picture:
+    """The Picture of a file in one of FORMATS.
+
+    shape, resize : see `prepared`. invert : swap dark and light.
     UserError when the file is damaged, not a picture, or of another format.
     """
-    from PIL import Image
-
-    decoded, size = _upright(path)
-    height, width, channels = shape
-    part = decoded.crop(centred_crop(decoded.size, width, height)).convert("L" if channels == 1 else "RGB")
-    pixels = np.asarray(part.resize((width, height), Image.Resampling.BICUBIC)).reshape(shape)
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    decoded, size = _upright(content, str(path))
+    pixels = _fitted(decoded, shape, resize)
     decoded.thumbnail((KEPT_SIDE, KEPT_SIDE))
-    crop = centred_crop(size, width, height)
+    crop = centred_crop(size, shape[1], shape[0]) if resize == "crop" else (0, 0, *size)
     return Picture(decoded, crop, 255 - pixels if invert else pixels, size)
 
 
+def _fitted(image, shape, resize):
+    """uint8 (H, W, C) of an upright image."""
+    from PIL import Image
+
+    height, width, channels = shape
+    mode = "L" if channels == 1 else "RGB"
+    sides = width, height
+    if resize == "crop":
+        image = image.crop(centred_crop(image.size, width, height))
+    elif resize == "pad":
+        sides = fitting_sides(image.size, width, height)
+    fitted = image.convert(mode).resize(sides, Image.Resampling.BICUBIC)
+    if sides != (width, height):
+        canvas = Image.new(mode, (width, height))
+        canvas.paste(fitted, ((width - sides[0]) // 2, (height - sides[1]) // 2))
+        fitted = canvas
+    return np.asarray(fitted).reshape(shape)
+
+
 def read_pictures(
-    paths: Iterable[str], shape: tuple[int, int, int], invert: bool = False
+    paths: Iterable[str], shape: tuple[int, int, int], invert: bool = False, resize: str = "crop"
 ) -> tuple[dict[str, Picture], dict[str, str]]:
     """(pictures, faults): the Pictures of the files that can be read, by path, and why the others cannot."""
     pictures, faults = {}, {}
     for path in paths:
         try:
-            pictures[path] = read_picture(path, shape, invert)
+            pictures[path] = read_picture(path, shape, invert, resize)
         except UserError as error:
             faults[path] = str(error)
     return pictures, faults
@@ -99,8 +138,16 @@ def centred_crop(size: tuple[int, int], width: int, height: int) -> tuple[int, i
     return left, top, left + used[0], top + used[1]
 
 
-def _upright(path):
-    """(the file as an upright 8-bit grey or RGB image, its whole upright size)."""
+def fitting_sides(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Largest (w, h) within width x height with the sides of an image of `size` (w, h), rounded."""
+    across, down = size
+    if across * height >= down * width:
+        return width, max(1, round(down * width / across))
+    return max(1, round(across * height / down)), height
+
+
+def _upright(content, path):
+    """(a file's bytes as an upright 8-bit grey or RGB image, its whole upright size); path : its name."""
     from PIL import Image, ImageOps
 
     kind = OTHER_PICTURES.get(Path(path).suffix.lower())
@@ -108,22 +155,21 @@ def _upright(path):
         raise UserError(f"{path}: a picture in {kind}, which is not read here; save it as JPG or PNG")
     try:
         # in memory, where a chunk that claims 4 GB reads as what is there
-        content = io.BytesIO(Path(path).read_bytes())
-        with Image.open(content, formats=FORMATS) as file:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             size = file.size
             if size[0] * size[1] > MAX_PIXELS:
                 raise UserError(
                     f"{path}: {size[0]} x {size[1]} pixels; save it with {MAX_PIXELS} pixels at most"
                 )
-            if size[0] * size[1] > LARGE and file.format in ("JPEG", "MPO"):
+            large = size[0] * size[1] > LARGE
+            if large and file.format in ("JPEG", "MPO"):
                 file.draft(None, (DECODED_SIDE, DECODED_SIDE))
-            file.load()
-            upright = ImageOps.exif_transpose(file)
-            # decoded at a fraction, it tells by its longer side whether it was turned
-            turned = (upright.width < upright.height) != (size[0] < size[1])
-            return _eight_bits(upright, path), tuple(reversed(size)) if turned else size
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+            with _ONE_LARGE if large else nullcontext():
+                file.load()
+                upright = ImageOps.exif_transpose(file)
+                # decoded at a fraction, it tells by its longer side whether it was turned
+                turned = (upright.width < upright.height) != (size[0] < size[1])
+                return _eight_bits(upright, path), tuple(reversed(size)) if turned else size
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: {error}; save it with {MAX_PIXELS} pixels at most") from None
     except _DAMAGE as error:

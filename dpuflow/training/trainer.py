@@ -39,6 +39,11 @@ def train(model, train_data, validation_data, settings, input_scaling, seed):
     list of dict : one row per epoch: epoch, learning_rate, loss, accuracy,
         validation_loss, validation_accuracy, kept (the best epoch).
     """
+    if not len(train_data[0]):
+        raise UserError(
+            "the data set has no images to train on (only a test and a calibration part); add them, or bring "
+            "a trained network: keras_h5 or frozen_pb in its entry of models"
+        )
     compile_model(model, settings)
     loop = Loop(model, train_data, settings, input_scaling, seed)
     x_validation = scale_pixels(validation_data[0], input_scaling)

@@ -212,7 +212,8 @@ class Settings:
         datasets = {}
         for name in sorted({run.dataset for run in runs}):
             parts = {
-                part: self.dataset(name).get(part, {}) for part in ("source", "validation", "calibration")
+                part: self.dataset(name).get(part, {})
+                for part in ("source", "test", "validation", "calibration")
             }
             datasets[name] = {part: entry["seed"] for part, entry in parts.items() if "seed" in entry}
         return {"training": training, "datasets": datasets}
@@ -229,6 +230,11 @@ class Settings:
         """Regular expression of the model wildcard for models of these origins."""
         names = [name for name in self.config["models"] if self.origin(name) in origins]
         return f"({'|'.join(names)})(-s[0-9]+)?" if names else "(?!)"
+
+    def datasets_of(self, *kinds):
+        """Regular expression of the dataset wildcard for data sets of these kinds of source."""
+        entries = self.config["datasets"].items()
+        return "|".join(name for name, entry in entries if entry["source"]["kind"] in kinds) or "(?!)"
 
     def named(self, section, key, *values):
         """Regular expression of the entries of `section` whose `key` is one of `values`, or of nothing."""

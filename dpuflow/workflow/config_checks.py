@@ -1,7 +1,7 @@
 """Do the entries of a configuration fit each other? What no schema can say, asked whenever it is read."""
 
 from dpuflow.base.errors import UserError
-from dpuflow.datasets.labels import labels_of
+from dpuflow.datasets.labels import MAX_LABEL, MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import form_problem
 from dpuflow.device.targets import configured_target
 
@@ -18,16 +18,30 @@ def problems(config):
 def _datasets(config):
     for name, entry in config["datasets"].items():
         kind = entry["source"]["kind"]
-        problem = form_problem(entry["source"]) if kind == "files" else None
+        problem = form_problem(entry["source"]) if kind in ("files", "pictures") else None
         if problem:
             yield f"datasets.{name}.source: {problem}"
         for key in ("image", "class_names"):
             if kind == "synthetic" and key in entry:
                 yield f"datasets.{name}.{key}: kind synthetic draws 28x28 letters A to Y; leave it out"
+        yield from _pictures(f"datasets.{name}", kind, entry)
         try:
-            labels_of(entry.get("class_names"))
+            labels_of(entry.get("class_names"), MAX_PICTURE_LABEL if kind == "pictures" else MAX_LABEL)
         except UserError as error:
             yield f"datasets.{name}.class_names: {error}"
+
+
+def _pictures(key, kind, entry):
+    if kind == "pictures":
+        if "image" not in entry:
+            yield f"{key}.image: kind pictures needs it: image: {{height: 96, width: 96, channels: 3}}"
+        return
+    if "list" in entry["source"]:
+        yield f"{key}.source.list: only kind pictures takes a list; found kind {kind}"
+    if "test" in entry:
+        yield f"{key}.test: only for kind pictures; kind {kind} has images for the test of its own"
+    if "resize" in entry.get("image", {}):
+        yield f"{key}.image.resize: only for kind pictures; the images of kind {kind} have their size"
 
 
 def _targets(config):

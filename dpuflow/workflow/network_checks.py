@@ -9,7 +9,7 @@ from functools import cache
 from dpuflow.base.errors import UserError
 from dpuflow.compiler.target_check import check, enforce
 from dpuflow.datasets.first_look import image_shape
-from dpuflow.datasets.labels import labels_of
+from dpuflow.datasets.labels import MAX_PICTURE_LABEL, labels_of
 from dpuflow.training.layer_shapes import network_of
 from dpuflow.workflow.config import Settings, expand_runs
 
@@ -32,8 +32,11 @@ def unfit_networks(config):
             name, model = model["starts_from"], settings.model(model["starts_from"])
         if "layers" not in model or shape is None:
             continue
+        entry = settings.dataset(run.dataset)
+        if entry["source"]["kind"] == "pictures" and "class_names" not in entry:
+            continue  # only a job counts the folders
         try:
-            classes = labels_of(settings.dataset(run.dataset).get("class_names")).outputs
+            classes = labels_of(entry.get("class_names"), MAX_PICTURE_LABEL).outputs
             network = network_of(model["layers"], shape, classes, name)
             target = settings.target(run.target)
             if target["compiler"] in CHECKED and target["on_cpu"] == "error":

@@ -94,12 +94,14 @@ def all_result_files(settings, runs):
 
 
 def artifact_files(settings, run):
-    """Every file that the chain makes for a run, from its CSV files to the answers of the board.
+    """Every file that the chain makes for a run, from its images to the answers of the board.
 
     Left out: the gates' verdicts (they come after all else, and fail), bundles and the
     containers' working files.
     """
-    patterns = {made.TRAIN_CSV, made.TEST_CSV, made.NODES}
+    patterns = {made.NODES}
+    if settings.dataset(run.dataset)["source"]["kind"] != "pictures":
+        patterns |= {made.TRAIN_CSV, made.TEST_CSV}
     if settings.origin(run.model) != "frozen_pb":
         patterns.update(made.CHECKPOINT_FILES)
     if settings.origin(run.model) == "starts_from":

@@ -90,7 +90,7 @@ def _missing_data(key, source, made):
     found = []
     for name in named:
         found += _problem(f"{key}.{name}", "folder" if name == "folder" else "file", source[name], made)
-    if "folder" in named and not found:
+    if "folder" in named and source["kind"] == "files" and not found:
         try:
             for part in PARTS:
                 find_in_folder(named["folder"], part)

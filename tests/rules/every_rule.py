@@ -15,6 +15,12 @@ def vendor_target(compiler, release, **more):
     return {"dpu": "DPUCZDX8G_ISA1_B4096", "release": release, "compiler": compiler, **more}
 
 
+def photos(**source):
+    """Entry of a data set of pictures."""
+    image = {"height": 8, "width": 8, "channels": 3}
+    return {"source": {"kind": "pictures", **source}, "image": image, "test": {"fraction": 0.5}}
+
+
 CONFIG = {
     "datasets": {
         "drawn": TINY["datasets"]["tiny"],
@@ -22,6 +28,9 @@ CONFIG = {
         "packed": {"source": FILES | {"zip": "own/set.zip"}},
         "foldered": {"source": FILES | {"folder": "own/folder"}},
         "fetched": {"source": {"kind": "kaggle"}},
+        "photos": photos(folder="own/photos"),
+        "zipped_photos": photos(zip="own/photos.zip"),
+        "listed": photos(list="own/photos/list.csv"),
     },
     "models": {
         "small": SMALL,
@@ -76,7 +85,10 @@ CONFIG = {
 TARGETS = [
     *("all", "bundles", "sweep", "predict", "quantizer_search", "rulegraph", "dag_svg"),
     # no runs on these: the way to their images is what they add
-    *(f"results/{name}/dataset.h5" for name in ("packed", "foldered", "fetched")),
+    *(
+        f"results/{name}/dataset.h5"
+        for name in ("packed", "foldered", "fetched", "photos", "zipped_photos", "listed")
+    ),
 ]
 NO_JOBS_OF_THEIR_OWN = {"all", "bundles", "sweep", "predict", "quantizer_search"}
 """Rules that only collect files."""
@@ -85,11 +97,12 @@ OWN_FILES = [
     *("own/train.csv", "own/test.csv.gz", "own/set.zip"),
     *("own/folder/deep/sign_mnist_train.csv", "own/folder/deep/sign_mnist_test.csv"),
     *("own/model.h5", "own/model.pb", "own/pictures/a.png"),
+    *("own/photos/cat/a.png", "own/photos/dog/b.jpg", "own/photos/README.txt", "own/photos.zip"),
 ]
 """The user's own files. Dry runs do not look into them."""
 OTHER_FILES = [
     *("own/other.h5", "own/other.pb", "own/other.csv", "own/other.zip", "own/more/b.png"),
-    *("own/key", "own/hosts"),
+    *("own/key", "own/hosts", "own/more_photos/cat/a.png", "own/more_photos.zip", "own/more_photos/list.csv"),
 ]
 """More of them, for changed configurations."""
 
@@ -100,4 +113,5 @@ def add_own_files(folder):
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{name}\n")
+    Path(folder, "own/photos/list.csv").write_text("path,label\ncat/a.png,cat\n")
     Path(folder, "test.yaml").write_text(yaml.safe_dump(CONFIG))

@@ -15,6 +15,7 @@ PICTURES = "rulegraph; dag_svg"
 SCRIPTS = {
     "build_dataset": "build_dataset",
     "accept_pictures": "accept_pictures",
+    "build_picture_dataset": "build_picture_dataset",
     "bundle": "bundle",
     "compile_native": "compile_native",
     "compile_reference": "compile_reference",
@@ -58,7 +59,8 @@ ENVIRONMENTS = {
     "test": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
     "record_vai_q; record_vai_c; evaluate_vai_q",
     "report": "report; sweep_report",
-    "dpuflow": "obtain_dataset; build_dataset; import_frozen; compile_reference; compile_native; bundle; "
+    "dpuflow": "obtain_dataset; build_dataset; build_picture_dataset; import_frozen; compile_reference; "
+    "compile_native; bundle; "
     "gate; predict_pictures; accept_pictures; rulegraph; dag_svg; search_quantizer; "
     "vitis_ai_bundle; vitis_ai_test_images; vitis_ai_arch; export_quantized",
 }
@@ -79,6 +81,13 @@ OTHERS = {
     "own/folder/deep/sign_mnist_test.csv": "obtain_dataset dataset=foldered",
     "own/model.h5": "import_keras",
     "own/model.pb": "import_frozen",
+    # the list names a.png alone, and says itself what lies beside it
+    "own/photos/cat/a.png": "build_picture_dataset dataset=photos; build_picture_dataset dataset=listed",
+    "own/photos/dog/b.jpg": "build_picture_dataset dataset=photos",
+    "own/photos/dog/added.webp": "build_picture_dataset dataset=photos",
+    "own/photos/list.csv": "build_picture_dataset dataset=listed",
+    "own/photos/README.txt": "",
+    "own/photos.zip": "build_picture_dataset dataset=zipped_photos",
     "own/pictures/a.png": "predict_pictures",
     "own/pictures/added.png": "predict_pictures",
     # rules count by what they ask for (inputs, params, commands); the pictures draw them

@@ -29,6 +29,7 @@ PICTURES = "rulegraph; dag_svg"
 """They draw the whole configuration: every change of it makes them stale."""
 SHOWN = "report; provenance"
 
+OF_PHOTOS, OF_LISTED = (f"build_picture_dataset dataset={name}" for name in ("photos", "listed"))
 OF_DRAWN, OF_PAIR = "obtain_dataset dataset=drawn", "obtain_dataset dataset=pair"
 BUILD_PAIR, TRAIN, FURTHER = "build_dataset dataset=pair", "train model=small", "finetune model=further"
 QUANTIZE, LAB, VIRTUAL = "quantize_reference quantizer=ours", "run_ssh runner=lab", "run_virtual_board"
@@ -79,6 +80,19 @@ DATASETS = [
           ("folder", "foldered", {"kind": "files", "folder": "own/folder/deep"}),
           ("handle", "fetched", {"kind": "kaggle", "handle": "a/b"}),
       )),
+    *(Row(f"datasets.NAME.{k}", {f"datasets.photos.{k}": v}, OF_PHOTOS, False) for k, v in {
+        "source.folder": "own/more_photos", "image.resize": "pad", "image.channels": 1,
+        "test.fraction": 0.25, "test.seed": 2, "class_names": ["dog", "cat"], "duplicates": "allow",
+        "validation.rows": 3, "calibration.images": 2,
+    }.items()),
+    Row(
+        "datasets.NAME.source.list", {"datasets.listed.source.list": "own/more_photos/list.csv"},
+        OF_LISTED, False,
+    ),
+    Row(
+        "datasets.NAME.source.zip", {"datasets.zipped_photos.source.zip": "own/more_photos.zip"},
+        "build_picture_dataset dataset=zipped_photos", False,
+    ),
     *options("datasets", "pair", f"{OF_PAIR}; {BUILD_PAIR}", {"class_names": ["a", "b"]}),
     *(Row(f"datasets.NAME.image.{k}", {"datasets.pair.image": IMAGE | {k: v}}, f"{OF_PAIR}; {BUILD_PAIR}")
       for k, v in {"height": 27, "width": 27, "channels": 3}.items()),

@@ -1,0 +1,186 @@
+"""Which picture belongs to which class and to which part of the data set: told by folders or by a list.
+
+Folders: CLASS/... or train/CLASS/..., test/CLASS/... (also validation and calibration), below any number
+of folders that hold all of it; what lies deeper belongs to the class. A list: a CSV file with the
+columns path and label, and split where the parts are told by it.
+"""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.hints import did_you_mean
+from dpuflow.datasets.labels import MAX_PICTURE_LABEL
+from dpuflow.datasets.picture_source import Source, is_picture
+
+PARTS = {
+    **{name: "train" for name in ("train", "training")},
+    **{name: "validation" for name in ("validation", "valid", "val")},
+    **{name: "test" for name in ("test", "testing")},
+    "calibration": "calibration",
+}
+"""Name of a folder, or in the column split -> the part that it means."""
+WHOLE = "whole"
+"""The part of all pictures where no parts are told."""
+
+
+class Item(NamedTuple):
+    """One picture."""
+
+    path: str
+    """As it is recorded: without the folders that hold everything."""
+    name: str
+    """As its Source knows it."""
+    label: str
+    """Name of its class."""
+
+
+def by_folders(source: Source) -> dict[str, list[Item]]:
+    """Part -> Items, sorted by path; {WHOLE: Items} without parts."""
+    if not source.pictures:
+        raise UserError(f"{source.place}: no pictures in it; expected CLASS/*.jpg or train/CLASS/*.jpg")
+    prefix = _common_folders(source.pictures)
+    inner = [name[len(prefix) :] for name in source.pictures]
+    tops = {_top(path) for path in inner if "/" in path}
+    of_parts = {top for top in tops if top.casefold() in PARTS}
+    if of_parts and of_parts != tops:
+        raise UserError(
+            f"{source.place}: {', '.join(sorted(of_parts))} beside {sorted(tops - of_parts)[0]}: parts or "
+            "classes? expected either CLASS/*.jpg or nothing but train, validation, test and calibration"
+        )
+    parts: dict[str, list[Item]] = {}
+    meant: dict[str, str] = {}
+    for path, name in zip(inner, source.pictures, strict=True):
+        folders = path.split("/")[:-1]
+        part = WHOLE
+        if of_parts and folders:
+            top, part = folders[0], PARTS[folders[0].casefold()]
+            if meant.setdefault(part, top) != top:
+                raise UserError(f"{source.place}: both {meant[part]} and {top}; put them into one folder")
+            folders = folders[1:]
+        if not folders:
+            raise UserError(f"{source.place}: {name} lies in no folder of a class; expected CLASS/*.jpg")
+        parts.setdefault(part, []).append(Item(path, name, folders[0]))
+    return parts
+
+
+def _top(path):
+    return path.split("/", 1)[0]
+
+
+def _common_folders(names):
+    """The folders, with a slash at their end, that hold all classes or parts."""
+    prefix = ""
+    while True:
+        rest = [name[len(prefix) :] for name in names]
+        top = _top(rest[0])
+        whole = all(path.startswith(f"{top}/") and path.count("/") >= 2 for path in rest)
+        if not whole or top.casefold() in PARTS:
+            return prefix
+        prefix += f"{top}/"
+
+
+def by_list(source: Source, path: Path) -> dict[str, list[Item]]:
+    """Part -> Items, sorted by path, of the pictures that a CSV file names; the others are left out."""
+    known = set(source.pictures) | set(source.others)
+    parts: dict[str, list[Item]] = {}
+    lines: dict[str, int] = {}
+    for line, row in _rows(path):
+        name = _safe(row["path"], f"{path}: line {line}")
+        if name not in known:
+            raise UserError(f"{path}: line {line}: {row['path']} is not in {source.place}")
+        if not is_picture(name):
+            raise UserError(f"{path}: line {line}: {row['path']} is no picture by its suffix")
+        if name in lines:
+            raise UserError(f"{path}: line {line}: {name} is there twice (line {lines[name]})")
+        lines[name] = line
+        part = WHOLE
+        if row["split"] is not None:
+            if row["split"].casefold() not in PARTS:
+                hint = did_you_mean(row["split"], tuple(PARTS))
+                raise UserError(f"{path}: line {line}, column split: found {row['split']!r}; {hint}")
+            part = PARTS[row["split"].casefold()]
+        parts.setdefault(part, []).append(Item(name, name, row["label"]))
+    if not parts:
+        raise UserError(f"{path}: no pictures in it; expected lines of path,label below a header")
+    return {part: sorted(items) for part, items in parts.items()}
+
+
+def listed_names(path: Path) -> set[str] | None:
+    """Names of the pictures in such a list; None where it cannot be read."""
+    try:
+        return {_safe(row["path"], "") for _, row in _rows(path)}
+    except UserError:
+        return None
+
+
+def _rows(path):
+    """Yield (line, {"path", "label", "split" (None without this column)}) of a list."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}) (datasets.*.source.list)") from None
+    except ValueError:
+        raise UserError(f"{path}: not a text in UTF-8; expected a CSV file with path,label") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        if not {"path", "label"} <= set(columns) or len(set(columns)) < len(columns):
+            raise UserError(
+                f"{path}: line 1: found the columns {', '.join(columns) or 'none'}; expected path and label, "
+                "each once, and split if it tells train from test"
+            )
+        reader.fieldnames = columns
+        for row in reader:
+            line = reader.line_num
+            if None in row or None in row.values():
+                raise UserError(f"{path}: line {line}: expected {len(columns)} fields, as in line 1")
+            wanted = ("path", "label", *(("split",) if "split" in columns else ()))
+            found = {name: unicodedata.normalize("NFC", row[name].strip()) for name in wanted}
+            if not all(found.values()):
+                raise UserError(f"{path}: line {line}: an empty field")
+            yield line, {"split": None} | found
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
+
+
+def _safe(text, place):
+    """A path of a list as a name below the folder; UserError when it leads out of it."""
+    pure = PurePosixPath(text.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts:
+        raise UserError(f"{place}: {text} leads out of the folder; expected a path below it")
+    return str(pure)
+
+
+def classes_of(
+    items: Iterable[Item], class_names: Collection[object] | None, numbers: bool, place: str
+) -> tuple[list[str | None], Mapping[str, int]]:
+    """(names by label, None where a label has none; label of each class that an Item may have).
+
+    class_names : the configuration's, which fix the order; None: the classes found, in the order of
+    their characters' code points. numbers : whether labels that are all whole numbers mean themselves.
+    """
+    found = sorted({item.label for item in items})
+    names = None if class_names is None else [None if name is None else str(name) for name in class_names]
+    if numbers and all(label.isdecimal() and label.isascii() for label in found):
+        most = max(map(int, found))
+        if most > MAX_PICTURE_LABEL:
+            raise UserError(f"{place}: found the label {most}, expected 0 to {MAX_PICTURE_LABEL}")
+        if names is None:
+            here = set(map(int, found))
+            names = [str(label) if label in here else None for label in range(most + 1)]
+        if most >= len(names) or any(names[int(label)] is None for label in found):
+            raise UserError(f"{place}: label {most} has no name in class_names")
+        return names, {label: int(label) for label in found}
+    if names is None:
+        names = list(found)
+    labels = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names) if name is not None}
+    for label in found:
+        if label not in labels:
+            hint = did_you_mean(label, tuple(labels)) if len(labels) < 50 else ""
+            raise UserError(f"{place}: class {label} is not in class_names; {hint}".rstrip("; "))
+    return names, labels

@@ -1,0 +1,151 @@
+"""The pictures of a folder or a zip: their names, and the bytes of each. Never anything outside of it.
+
+Free of NumPy and Pillow, because Snakemake looks at each start (`picture_changes`). Names are paths below
+the folder or in the zip, with slashes and in Unicode's composed form, so that they are the same on
+every machine. Hidden files and what macOS adds to a zip are left out.
+"""
+
+import functools
+import os
+import stat
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.hints import absent
+from dpuflow.datasets.zip_errors import errors_of_zip
+from dpuflow.predict.find import SUFFIXES
+
+LARGEST_FILE = 256 << 20
+"""Bytes of one picture file. A zip's member may unpack to any number."""
+LEFT_OUT = ("__MACOSX",)
+
+
+class Source(NamedTuple):
+    """Pictures, and what else lies there."""
+
+    place: str
+    """The folder or zip, for messages."""
+    pictures: tuple[str, ...]
+    """Names, sorted."""
+    others: tuple[str, ...]
+    """Names of files that are no pictures by their suffix, sorted."""
+    read: Callable[[str], bytes]
+    """Name -> content of the file."""
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """The Source of a folder or a zip; UserError for what leads out of it or is damaged."""
+    if path.is_dir():
+        found = {name: file for name, file, _ in walk(path)}
+        yield _source(path, found, lambda file: _content(path, file))
+        return
+    if not path.exists():
+        raise UserError(f"{path}: {absent(path)} (datasets.*.source)")
+    with errors_of_zip(path):
+        bundle = zipfile.ZipFile(path)
+    with bundle:
+        yield _source(path, _members(path, bundle), functools.partial(_unpacked, path, bundle))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its suffix, one that can be read or not."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def _source(path, found, read):
+    """found : name -> what `read` takes."""
+    names = sorted(found)
+    return Source(
+        str(path),
+        tuple(name for name in names if is_picture(name)),
+        tuple(name for name in names if not is_picture(name)),
+        lambda name: read(found[name]),
+    )
+
+
+def walk(root: Path | str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield (name, path, os.stat_result) of the files below a folder, in any order.
+
+    Links are followed as long as they stay below it. UserError for two names that differ only in how
+    Unicode writes them.
+    """
+    real_root = os.path.realpath(root)
+    seen: dict[str, str] = {}
+    pending: list[tuple[str, str, frozenset[str]]] = [(str(root), "", frozenset())]
+    while pending:
+        folder, prefix, above = pending.pop()
+        real = os.path.realpath(folder)
+        if real in above:
+            raise UserError(f"{folder}: a link to a folder that it lies in; remove it")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _left_out(entry.name):
+                    continue
+                name = prefix + unicodedata.normalize("NFC", entry.name)
+                if entry.is_symlink():
+                    _check_link(entry.path, real_root)
+                if entry.is_dir():
+                    pending.append((entry.path, f"{name}/", above | {real}))
+                    continue
+                if name in seen:
+                    raise UserError(f"{entry.path}: its name looks like that of {seen[name]}; rename one")
+                seen[name] = entry.path
+                found = entry.stat()
+                if stat.S_ISREG(found.st_mode):
+                    yield name, entry.path, found
+
+
+def _left_out(name):
+    return name.startswith(".") or name in LEFT_OUT
+
+
+def _check_link(path, real_root):
+    target = os.path.realpath(path)
+    if not os.path.exists(target):
+        raise UserError(f"{path}: a link to nothing; remove it")
+    if os.path.commonpath([target, real_root]) != real_root:
+        raise UserError(f"{path}: a link that leads out of {real_root}; put the file itself there")
+
+
+def _content(root, path):
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return _of_fair_size(content, path)
+
+
+def _members(archive, bundle):
+    """Name -> ZipInfo of the files in a zip."""
+    found = {}
+    for info in bundle.infolist():
+        path = PurePosixPath(info.filename)
+        if info.is_dir() or any(_left_out(part) for part in path.parts if part != ".."):
+            continue
+        if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
+            raise UserError(f"{archive}: {info.filename!r} leads out of the archive; pack it anew")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise UserError(f"{archive}: {info.filename} is a link; pack the file itself")
+        name = unicodedata.normalize("NFC", str(path))
+        if name in found:
+            raise UserError(f"{archive}: {info.filename} is there twice; pack it anew")
+        found[name] = info
+    return found
+
+
+def _unpacked(archive, bundle, info):
+    with errors_of_zip(archive), bundle.open(info) as stream:
+        return _of_fair_size(stream.read(LARGEST_FILE + 1), f"{archive} ({info.filename})")
+
+
+def _of_fair_size(content, name):
+    if len(content) > LARGEST_FILE:
+        raise UserError(f"{name}: more than {LARGEST_FILE >> 20} MiB; no picture for a network is as large")
+    return content
