@@ -309,6 +309,19 @@ def own(config, **entries):
             "datasets.own.source.folder: key: a file, expected a folder",
         ),
         (
+            {
+                "datasets": {
+                    "source": {"kind": "pictures", "folder": "dta"},
+                    "image": {"height": 8, "width": 8},
+                }
+            },
+            "datasets.own.source.folder: dta: no such file or folder; did you mean data?",
+        ),
+        (
+            {"datasets": {"source": {"kind": "pictures", "list": "data/trian.csv"}}},
+            "datasets.own.source.list: data/trian.csv: no such file or folder; did you mean data/train.csv",
+        ),
+        (
             {"runners": {"kind": "ssh", "boards": [{"host": "b"}, {"host": "c", "identity": "kye"}]}},
             "runners.own.boards[1].identity: kye: no such file or folder; did you mean key?",
         ),

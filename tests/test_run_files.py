@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -119,5 +120,9 @@ def test_artifacts_are_what_the_report_reads_and_what_lies_between():
     frozen = artifact_files(SETTINGS, run("pb"))
     assert {path for path in frozen if "/tf/" in path} == {"results/signs/pb/tf/nodes.json"}
     assert not any("quantized.xmodel" in path for path in artifact_files(SETTINGS, run(quantizer="tf1")))
+    of_pictures = artifact_files(SETTINGS, replace(run(), dataset="photos"))
+    assert (
+        not any("resources/" in path for path in of_pictures) and "results/photos/dataset.h5" in of_pictures
+    )
     both = all_artifact_files(SETTINGS, [run(), run("pb")])
     assert both == sorted({*artifact_files(SETTINGS, run()), *frozen})
