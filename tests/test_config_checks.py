@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.foreign_file import HDF5_SIGNATURE
 from dpuflow.base.schemas import load_schema
 from dpuflow.workflow.config import check
 from dpuflow.workflow.network_checks import unfit_networks
@@ -258,7 +259,10 @@ def folder(tmp_path, monkeypatch):
     """A user's folder, with files that a configuration names."""
     for name in ("models/mine.h5", "data/train.csv", "data/test.csv", "data/both.zip", "key"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_bytes(HDF5_SIGNATURE)
+    (tmp_path / "lfs.h5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/saved_model.pb").write_bytes(b"\x08\x01")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -283,7 +287,14 @@ def own(config, **entries):
             {"models": {"frozen_pb": "modles/mine.pb"}},
             "models.own.frozen_pb: modles/mine.pb: there is no folder modles; did you mean models?",
         ),
-        ({"models": {"keras_h5": "models"}}, "models.own.keras_h5: models: a folder, expected a file"),
+        ({"models": {"keras_h5": "models"}}, "models.own.keras_h5: models: is a folder; expected an H5 file"),
+        ({"models": {"keras_h5": "saved"}}, "models.own.keras_h5: saved: is a SavedModel folder, not an H5"),
+        (
+            {"models": {"frozen_pb": "saved"}},
+            "models.own.frozen_pb: saved: is a SavedModel folder, not a ",
+        ),
+        ({"models": {"keras_h5": "lfs.h5"}}, "models.own.keras_h5: lfs.h5: is a Git LFS pointer"),
+        ({"models": {"frozen_pb": "lfs.h5"}}, "models.own.frozen_pb: lfs.h5: is a Git LFS pointer"),
         (
             {"models": {"keras_h5": "$UNSET_HERE/a.h5"}},
             "models.own.keras_h5: $UNSET_HERE/a.h5: the environment variable in this path is not set",

@@ -11,8 +11,8 @@ import h5py
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_bytes
+from dpuflow.base.foreign_file import check_is_hdf5
 from dpuflow.base.tensorflow_env import keras
-from dpuflow.keras_models.foreign_file import check_is_hdf5
 from dpuflow.keras_models.keras_config import check_code, layer_configs
 
 UNKNOWN_TO_OLD_KERAS = {

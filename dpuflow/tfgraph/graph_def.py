@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_bytes
+from dpuflow.base.foreign_file import check_may_be_graph
 
 Message = Any
 """A message of the classes here (GraphDef, NodeDef, TensorProto): made at run time, without types."""
@@ -155,6 +156,7 @@ def new_graph() -> Message:
 
 def read_graph_def(path: Path | str) -> Message:
     """Parse a binary GraphDef file; UserError when it is missing, text, empty or something else."""
+    check_may_be_graph(path)
     try:
         with open(path, "rb") as stream:
             data = stream.read()

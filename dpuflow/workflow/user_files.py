@@ -6,8 +6,10 @@ what the runs use is looked for each time that the configuration is read (`missi
 """
 
 import os
+from pathlib import Path
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.foreign_file import EXPECTED, problem
 from dpuflow.base.hints import absent
 from dpuflow.base.schemas import key_text, load_schema
 from dpuflow.datasets.locate import PARTS, expand, find_in_folder, named_paths
@@ -76,10 +78,19 @@ def missing(config, schema_path, made=lambda path: False):
         section, name = where[0], where[1] if len(where) > 1 else None
         if section == "datasets" or (section in used and name not in used[section]):
             continue
-        messages += _problem(key_text(where), kind, value, made)
+        messages += _foreign(where, value) or _problem(key_text(where), kind, value, made)
     for name in sorted(used["datasets"]):
         messages += _missing_data(f"datasets.{name}.source", config["datasets"][name]["source"], made)
     return messages
+
+
+def _foreign(where, value):
+    """What a file or folder is that is there and is no model of the kind that its key says."""
+    path = Path(os.path.expanduser(os.path.expandvars(value)))
+    if where[-1] not in EXPECTED or not os.access(path, os.R_OK):
+        return []  # what is missing `_problem` says
+    found = problem(path, EXPECTED[where[-1]])
+    return [f"{key_text(where)}: {value}: {found}"] if found else []
 
 
 def _missing_data(key, source, made):

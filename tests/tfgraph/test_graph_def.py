@@ -9,6 +9,7 @@ from dpuflow.tfgraph.graph_def import (
     add_node,
     new_graph,
     parse_graph_def,
+    read_graph_def,
     tensor_to_array,
     write_graph_def,
 )
@@ -72,3 +73,37 @@ def test_a_tensor_without_numbers_is_named():
     node.attr["value"].tensor.dtype = 7
     with pytest.raises(UserError, match=r"node 'n': tensor of data type 7"):
         tensor_to_array(node.attr["value"].tensor, "node 'n'")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.pb", b"\x89HDF\r\n\x1a\n", "is an H5 file; name it with keras_h5 instead of frozen_pb"),
+        ("m.pb", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
+        ("m.pb", b"<!DOCTYPE html>", r"web page \(HTML\), not a frozen graph"),
+        (
+            "m.tflite",
+            b"\x1c\0\0\0TFL3\0\0",
+            "TensorFlow Lite file, not a frozen graph; .*variables as con",
+        ),
+        ("m.pb", b"", "is empty"),
+        ("m.pb", b'node { name: "x" }', "not a binary GraphDef.*pbtxt"),
+        ("m.pb", b"\n{broken", "not a binary GraphDef"),
+    ],
+)
+def test_another_kind_of_file_is_called_what_it_is(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as raised:
+        read_graph_def(tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)
+
+
+@pytest.mark.parametrize("length", [ord("{"), ord("<"), ord(" ")])
+def test_a_graph_whose_first_bytes_look_like_a_text_is_read(tmp_path, length):
+    """A newline is the tag of the first node, the byte behind it the node's length."""
+    graph = new_graph()
+    node = graph.node.add(name="", op="Const")
+    node.name = "x" * (length - node.ByteSize() - 2)
+    write_graph_def(tmp_path / "g.pb", graph)
+    assert (tmp_path / "g.pb").read_bytes()[:2] == bytes([10, length])
+    assert read_graph_def(tmp_path / "g.pb").node[0].name == node.name

@@ -137,7 +137,7 @@ def saved_model(path):
         ("m.zip", zipped("deep/m.h5"), r"zip archive; unpack it first \(it holds deep/m\.h5\)"),
         ("m.h5", holding(b"PK\x03\x04broken"), "damaged zip archive"),
         ("model", saved_model, "is a SavedModel folder"),
-        ("model", lambda path: path.mkdir(), "is a folder; name the H5 file"),
+        ("model", lambda path: path.mkdir(), "is a folder; expected an H5 file"),
         (
             "m.h5",
             holding(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),

@@ -1,0 +1,131 @@
+"""What a file is that was named where a Keras H5 or a frozen graph is expected, and what to do with it.
+
+Told by content, the name's suffix only where the content has no mark of its own. Quick enough to be asked
+of every model whenever the configuration is read.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpuflow.base.errors import UserError
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HEAD = 4096
+"""Bytes that are looked at."""
+
+GRAPH_BEGINS = (b"\n", b"\x12", b'"')
+"""Tags of a GraphDef's fields node, library and versions. What begins so only its parser can judge: the
+length behind a newline may well look like the start of a text."""
+
+SAVE_AS_H5 = "load it where it was made and save it with model.save('model.h5') in Keras 2 (tf_keras)"
+FREEZE = "write its variables as constants and name that binary .pb file"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A kind of model file: what a message calls it, and how another form of the model becomes one."""
+
+    what: str
+    convert: str
+    other_way: str
+
+
+H5 = Expected("an H5 file", SAVE_AS_H5, "or freeze it and name the graph with frozen_pb instead of keras_h5")
+GRAPH = Expected("a frozen graph", FREEZE, "or save it as H5, named with keras_h5 instead of frozen_pb")
+
+EXPECTED = {"keras_h5": H5, "frozen_pb": GRAPH}
+"""By the configuration's key that names the file."""
+
+
+def check_is_hdf5(path: Path | str) -> None:
+    """Raise UserError that says what `path` is, unless it begins as an HDF5 file does."""
+    _raise(path, problem(path, H5))
+
+
+def check_may_be_graph(path: Path | str) -> None:
+    """Raise UserError that says what `path` is, if it is known to be something else than a GraphDef."""
+    _raise(path, problem(path, GRAPH))
+
+
+def _raise(path, found):
+    if found:
+        raise UserError(f"{path}: {found}")
+
+
+def problem(path: Path | str, expected: Expected) -> str | None:
+    """What the file or folder `path` is instead of what is expected, and what to do; None where it may be it.
+
+    A GraphDef has no mark of its own: for a frozen graph only what is known to be another kind is told.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path, expected)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD)
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if head.startswith(HDF5_SIGNATURE):
+        return None if expected is H5 else "is an H5 file; name it with keras_h5 instead of frozen_pb"
+    return _content(path, head, expected)
+
+
+def _folder(path, expected):
+    if (path / "saved_model.pb").is_file():
+        return f"is a SavedModel folder, not {expected.what}; {expected.convert}, {expected.other_way}"
+    return f"is a folder; expected {expected.what}"
+
+
+def _content(path, head, expected):
+    """The rest of the message for a file that is no HDF5."""
+    if not head:
+        return "is empty; copy or download it again"
+    if expected is GRAPH:
+        return None if head[:1] in GRAPH_BEGINS else _known(path, head, expected)
+    if path.suffix == ".pb":
+        return f"is a TensorFlow graph, not {expected.what}; name it with frozen_pb instead of keras_h5"
+    known = _known(path, head, expected)
+    return known or f"is not an HDF5 file (it begins with {head[:8]!r}), so no Keras H5; {expected.convert}"
+
+
+def _known(path, head, expected):
+    """The rest of the message for a file of another kind that has a mark; None for others."""
+    start, wanted, convert = head.lstrip().lower(), f"not {expected.what}", expected.convert
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file it stands for; fetch that with: git lfs pull"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"is a web page (HTML), {wanted}; the download went wrong, get the file itself"
+    if head.startswith(b"PK\x03\x04"):
+        return _archive(path, expected)
+    if head[4:8] == b"TFL3":
+        return f"is a TensorFlow Lite file, {wanted}; take the model it was made from: {convert}"
+    if path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x3a", b"\x42")):
+        return f"looks like an ONNX file, which dpuflow does not read; {convert}"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return f"is a Python pickle, which dpuflow never opens (it could run any program); {convert}"
+    if start.startswith(b"{"):
+        return f"is JSON, an architecture at most, without weights; {convert}"
+    if path.name == "checkpoint" or path.suffix in (".index", ".ckpt", ".meta") or ".data-" in path.name:
+        return f"is part of a TensorFlow checkpoint, {wanted}; {convert}"
+    return None
+
+
+def _archive(path, expected):
+    wanted = expected.what
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return f"is a damaged zip archive; expected {wanted}"
+    if "config.json" in names and any(name.endswith("weights.h5") for name in names):
+        return (
+            f"is a .keras file (a zip of Keras' newer format), not {wanted}; {expected.convert}, "
+            f"{expected.other_way}"
+        )
+    if any(name.endswith("data.pkl") for name in names):
+        return f"is a PyTorch file, not {wanted}; dpuflow takes Keras H5 files and frozen TensorFlow graphs"
+    inside = [name for name in names if name.endswith((".h5", ".hdf5", ".pb"))]
+    return f"is a zip archive; unpack it first{f' (it holds {inside[0]})' if inside else ''}"
