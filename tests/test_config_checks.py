@@ -437,6 +437,19 @@ def test_the_shipped_networks_fit_every_target(config):
     assert unfit_networks(config) == []
 
 
+def test_what_native_has_no_code_for_is_said_before_training(config, tmp_path):
+    """A window that the DPU could run: the compiler `reference` takes it, `native` has no code for it."""
+    source = {"kind": "files", "train": f"{tmp_path}/a.csv", "test": f"{tmp_path}/b.csv"}
+    own(config, datasets={"source": source, "image": {"height": 200, "width": 200}})
+    network(config, {"conv": {"filters": 40}}, "global_average_pool")
+    assert unfit_networks(config) == []
+    config["runs"][0]["target"] = "kv260_native"
+    (found,) = unfit_networks(config)
+    assert "models.signnet.layers[1] (global_average_pool) (avg_pool): window is 200x200 on 40" in found
+    config["targets"]["kv260_native"]["on_cpu"] = "warn"
+    assert unfit_networks(config) == []
+
+
 @pytest.mark.parametrize("form", ["train", "folder", "zip"])
 def test_the_size_of_the_images_comes_from_the_first_line(config, tmp_path, form):
     import zipfile

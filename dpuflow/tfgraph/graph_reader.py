@@ -364,7 +364,7 @@ class GraphTranslator:
         ):
             self.fail(
                 node,
-                f"takes {_images(rest)}, the data set's images are {_images(shape)}; train and export the "
+                f"takes {_images(rest)}, the data set has {_images(shape)}; train and export the "
                 "network for such images, or give it a data set of its own kind",
             )
         value = self.emit(node, "input", [], shape)

@@ -7,14 +7,16 @@ each job.
 from functools import cache
 
 from dpuflow.base.errors import UserError
-from dpuflow.compiler.target_check import check, enforce
+from dpuflow.compiler import target_check
+from dpuflow.compiler.target_check import enforce
 from dpuflow.datasets.first_look import image_shape
 from dpuflow.datasets.labels import MAX_PICTURE_LABEL, labels_of
+from dpuflow.dpuczdx8g.native import limits
 from dpuflow.training.layer_shapes import network_of
 from dpuflow.workflow.config import Settings, expand_runs
 
-CHECKED = ("reference", "native")
-"""Compilers of our own; the vendor's leave to the CPU what they like."""
+CHECKS = {"reference": target_check.check, "native": limits.check}
+"""Compilers of our own, and what each refuses; the vendor's leave to the CPU what they like."""
 
 
 def unfit_networks(config):
@@ -39,9 +41,9 @@ def unfit_networks(config):
             classes = labels_of(entry.get("class_names"), MAX_PICTURE_LABEL).outputs
             network = network_of(model["layers"], shape, classes, name)
             target = settings.target(run.target)
-            if target["compiler"] in CHECKED and target["on_cpu"] == "error":
+            if target["compiler"] in CHECKS and target["on_cpu"] == "error":
                 hardware = settings.hardware(run.target)
-                enforce(check(network, hardware), "error", hardware)
+                enforce(CHECKS[target["compiler"]](network, hardware), "error", hardware)
         except UserError as error:
             size = " x ".join(map(str, shape))
             messages[f"{error} (on the {size} images of {run.dataset})"] = None

@@ -5,6 +5,8 @@ from pathlib import Path
 import yaml
 from workflow_copy import TINY
 
+from dpuflow.base.foreign_file import HDF5_SIGNATURE
+
 SMALL = TINY["models"]["small"]
 FURTHER = {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32, "epochs": 1}
 FILES = {"kind": "files"}
@@ -99,7 +101,7 @@ OWN_FILES = [
     *("own/model.h5", "own/model.pb", "own/pictures/a.png"),
     *("own/photos/cat/a.png", "own/photos/dog/b.jpg", "own/photos/README.txt", "own/photos.zip"),
 ]
-"""The user's own files. Dry runs do not look into them."""
+"""The user's own files. Dry runs do not look into them, but for the first bytes of an H5."""
 OTHER_FILES = [
     *("own/other.h5", "own/other.pb", "own/other.csv", "own/other.zip", "own/more/b.png"),
     *("own/key", "own/hosts", "own/more_photos/cat/a.png", "own/more_photos.zip", "own/more_photos/list.csv"),
@@ -112,6 +114,6 @@ def add_own_files(folder):
     for name in OWN_FILES + OTHER_FILES:
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{name}\n")
+        path.write_bytes((HDF5_SIGNATURE if path.suffix == ".h5" else b"") + f"{name}\n".encode())
     Path(folder, "own/photos/list.csv").write_text("path,label\ncat/a.png,cat\n")
     Path(folder, "test.yaml").write_text(yaml.safe_dump(CONFIG))

@@ -131,7 +131,7 @@ def test_a_graph_that_fits_stays_as_it_is(image_graph):
 @pytest.mark.parametrize(
     ("dims", "message"),
     [
-        ([None, 8, 6, 1], r"takes images of 8x6 with 1 channel, the data set's images are images of 6x6"),
+        ([None, 8, 6, 1], r"takes images of 8x6 with 1 channel, the data set has images of 6x6"),
         ([None, 6, 6, 3], r"takes images of 6x6 with 3 channels, .* 6x6 with 1 channel"),
         ([None, 64], r"takes inputs of the shape \(images, 64\)"),
     ],
