@@ -88,14 +88,18 @@ class Weighted(Operator):
             out += (bias.astype(np.float64) * 2.0**shift_bias).astype(dtype)
         return out
 
+    def _sums(self, x, fix_in, weights, bias):
+        """(`accumulate`'s sums, their fix_point) for weights and a bias with fix_points of their own."""
+        values, fix_weights = given(weights)
+        unit = fix_in + fix_weights
+        data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
+        return self.accumulate(x, values, data, shift), unit
+
     def before_rounding(
         self, inputs: Arrays, fix_points: Sequence[int], weights: Integers = None, bias: Integers = None
     ) -> np.ndarray:
         """Exact sums in real units (float32's 24 bits, float64 where sums may need more), activated."""
-        values, fix_weights = given(weights)
-        unit = fix_points[0] + fix_weights
-        data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
-        total = self.accumulate(inputs[0], values, data, shift)
+        total, unit = self._sums(inputs[0], fix_points[0], weights, bias)
         total *= total.dtype.type(2.0**-unit)
         return arithmetic.activate(total, self.activation)
 
@@ -108,10 +112,8 @@ class Weighted(Operator):
         bias: Integers = None,
     ) -> np.ndarray:
         """acc / 2**shift_cut."""
-        values, fix_weights = given(weights)
-        unit = fix_points[0] + fix_weights
-        data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
-        return np.ldexp(self.accumulate(inputs[0], values, data, shift).astype(np.float64), fix_out - unit)
+        total, unit = self._sums(inputs[0], fix_points[0], weights, bias)
+        return np.ldexp(total.astype(np.float64), fix_out - unit)
 
     def integer(
         self,
@@ -122,10 +124,7 @@ class Weighted(Operator):
         bias: Integers = None,
     ) -> np.ndarray:
         """y = sat8(DPU_ROUND(acc / 2**shift_cut)) (docs/reference/numerics.md, "Convolution")."""
-        values, fix_weights = given(weights)
-        unit = fix_points[0] + fix_weights
-        data, shift = (None, 0) if bias is None else (bias[0], unit - bias[1])
-        total = self.accumulate(inputs[0], values, data, shift)
+        total, unit = self._sums(inputs[0], fix_points[0], weights, bias)
         return arithmetic.finish(total, unit - fix_out, self.activation, fix_out)
 
 
