@@ -58,7 +58,7 @@ class Executor:
         ranges = [(start, min(start + size, count)) for start in range(0, count, size)] or [(0, 0)]
         results, lock = {}, threading.Lock()
 
-        def run(bounds):
+        def run(bounds: tuple[int, int]) -> None:
             start, stop = bounds
             values = self._block({name: x[start:stop] for name, x in inputs.items()})
             with lock:
