@@ -39,6 +39,10 @@ class Negate(Elementwise):
         """Float32 semantics."""
         return -inputs[0]
 
+    def largest(self, sizes, weights=None, bias=None):
+        """As large as its input."""
+        return sizes[0]
+
     def result_range(self, fix_points, fix_out):
         """Of -127 and 128 steps of the input."""
         step = 2.0 ** (fix_out - fix_points[0])

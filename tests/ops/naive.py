@@ -1,0 +1,146 @@
+"""What every operator computes, written out value by value in whole numbers and fractions.
+
+From docs/reference/numerics.md; nothing of `dpuflow.ops` is used but the attributes.
+"""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from dpuflow.base.numerics import average_pool_factor
+
+
+def power(exponent):
+    """2**exponent, exact."""
+    return Fraction(2) ** exponent
+
+
+def int8(value, low=-128, high=127):
+    """floor(value + 1/2), clamped."""
+    return max(low, min(high, math.floor(value + Fraction(1, 2))))
+
+
+def activated(value, activation, fix_out):
+    """An exact sum, in steps of the output, as int8."""
+    low = 0 if activation in ("RELU", "RELU6") else -128
+    high = 96 if activation == "RELU6" and fix_out <= 4 else 127
+    if activation == "LEAKYRELU" and value < 0:
+        value = value * Fraction(26, 256)
+    return int8(value, low, high)
+
+
+def pixels(shape):
+    """All (row, column, channel)."""
+    return itertools.product(*map(range, shape))
+
+
+def window(operator, x, row, column, outside):
+    """{(kernel row, kernel column): the channels there} of one output pixel; `outside` in the padding."""
+    left, _, top, _ = operator.pad
+    step_w, step_h = getattr(operator, "dilation", (1, 1))
+    found = {}
+    for i in range(operator.kernel[1]):
+        for j in range(operator.kernel[0]):
+            y = row * operator.stride[1] - top + i * step_h
+            z = column * operator.stride[0] - left + j * step_w
+            inside = 0 <= y < x.shape[0] and 0 <= z < x.shape[1]
+            found[i, j] = x[y, z].tolist() if inside else [outside] * x.shape[2]
+    return found
+
+
+def regridded(values, fix_in, fix_out):
+    """int8 values on another grid."""
+    moved = [int8(value * power(fix_out - fix_in)) for value in values.reshape(-1).tolist()]
+    return np.array(moved).reshape(values.shape)
+
+
+def conv(case, x, shape):
+    """One image."""
+    weights, out = case.weights.tolist(), np.zeros(shape, int)
+    for row, column, channel in pixels(shape):
+        total = 0
+        for (i, j), values in window(case.operator, x, row, column, 0).items():
+            if case.operator.kind == "depthwise_conv":
+                total += values[channel] * weights[0][i][j][channel]
+            else:
+                total += sum(a * b for a, b in zip(values, weights[channel][i][j], strict=True))
+        out[row, column, channel] = weighted(case, total, channel)
+    return out
+
+
+def weighted(case, total, channel):
+    """A sum of products with its bias, as int8."""
+    unit = case.fix_in[0] + case.fix_weights
+    total = Fraction(total)
+    if case.bias is not None:
+        total += int(case.bias[channel]) * power(unit - case.fix_bias)
+    return activated(total * power(case.fix_out - unit), case.operator.activation, case.fix_out)
+
+
+def dense(case, x, shape):
+    """One image."""
+    sums = [sum(a * b for a, b in zip(x.tolist(), row, strict=True)) for row in case.weights.tolist()]
+    return np.array([weighted(case, total, channel) for channel, total in enumerate(sums)])
+
+
+def max_pool(case, x, shape):
+    """One image."""
+    x, out = regridded(x, case.fix_in[0], case.fix_out), np.zeros(shape, int)
+    for row, column, channel in pixels(shape):
+        seen = window(case.operator, x, row, column, -1000).values()
+        out[row, column, channel] = max(values[channel] for values in seen)
+    return out
+
+
+def avg_pool(case, x, shape):
+    """One image."""
+    width, height = case.operator.kernel
+    multiplier, shift = average_pool_factor(height, width)
+    out = np.zeros(shape, int)
+    for row, column, channel in pixels(shape):
+        total = sum(values[channel] for values in window(case.operator, x, row, column, 0).values())
+        out[row, column, channel] = int8(total * multiplier * power(case.fix_out - case.fix_in[0] - shift))
+    return out
+
+
+def add(case, x, y, shape):
+    """One image: 7 guard bits below the coarser input's step."""
+    least, out = min(case.fix_in), np.zeros(shape, int)
+    for place in pixels(shape):
+        total = sum(
+            math.floor(int(values[place]) * power(7 - (fix - least)))
+            for values, fix in zip((x, y), case.fix_in, strict=True)
+        )
+        steps = total * power(case.fix_out - least - 7)
+        out[place] = activated(steps, case.operator.activation, case.fix_out)
+    return out
+
+
+def concat(case, *inputs):
+    """One image."""
+    *inputs, shape = inputs
+    out, first = np.zeros(shape, int), 0
+    for values, fix in zip(inputs, case.fix_in, strict=True):
+        out[..., first : first + values.shape[-1]] = regridded(values, fix, case.fix_out)
+        first += values.shape[-1]
+    return out
+
+
+def flatten(case, x, shape):
+    """One image."""
+    return regridded(np.array([x[place] for place in pixels(x.shape)]), case.fix_in[0], case.fix_out)
+
+
+INTEGER = {
+    "conv": conv,
+    "depthwise_conv": conv,
+    "dense": dense,
+    "max_pool": max_pool,
+    "avg_pool": avg_pool,
+    "add": add,
+    "concat": concat,
+    "flatten": flatten,
+}
+"""Kind -> function(case, *int8 inputs of one image, output shape) -> integers."""
