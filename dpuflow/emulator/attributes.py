@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from dpuflow.base.errors import UserError
-from dpuflow.xir.graph import Graph, Op
+from dpuflow.xir import Graph, Op
 
 
 def fix_point(op: Op) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
 from dpuflow.emulator.attributes import check_output, fix_point, inner_axis, one_of, only_input
-from dpuflow.xir.graph import Graph, Op
+from dpuflow.xir import Graph, Op
 
 Pair = tuple[int, int]
 """(w, h)."""

@@ -28,6 +28,7 @@
 `validate.validate(graph)` lists every broken rule; `python -m dpuflow.xir show|diff|svg FILE` for the shell.
 """
 
-from dpuflow.xir.graph import Graph, Op, Subgraph, Tensor
+from dpuflow.xir.graph import Graph
+from dpuflow.xir.nodes import Op, Subgraph, Tensor
 
 __all__ = ["Graph", "Op", "Subgraph", "Tensor"]

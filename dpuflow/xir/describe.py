@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dpuflow.xir.graph import Graph, Op, Tensor
+from dpuflow.xir.graph import Graph
+from dpuflow.xir.nodes import Op, Tensor
 from dpuflow.xir.validate import oddities, validate
 
 _SHOWN = (

@@ -7,18 +7,13 @@ Rules of XIR 3.5 (docs/reference/xmodel.md): kernel, stride, dilation are (w, h)
 import math
 import re
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
 from dpuflow.xir import opdefs
-
-if TYPE_CHECKING:
-    from dpuflow.xir.graph import Graph, Op
-
-Shape = tuple[int, ...]
+from dpuflow.xir.nodes import Op, OpGraph, Shape
 
 MAX_PAD = 255
 """Far beyond what a network's window pads by (the DPU's fields end at 15); bounds memory."""
@@ -41,7 +36,7 @@ def known(type_: str) -> bool:
     return type_ in opdefs.OPDEFS and opdefs.OPDEFS[type_].shape != "stored"
 
 
-def infer(graph: "Graph", op: "Op") -> tuple[Shape, str, int]:
+def infer(graph: OpGraph, op: Op) -> tuple[Shape, str, int]:
     """(shape, data_type, bit_width) of `op`'s output; ShapeError if inputs and attributes do not fit."""
     if not known(op.type):
         raise ShapeError(f"no shape rule for ops of type {op.type!r} in dpuflow.xir.opdefs")
@@ -215,7 +210,7 @@ def _concat(op, inputs):
     return *shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :]
 
 
-def integers(graph: "Graph", name: str) -> list[int] | None:
+def integers(graph: OpGraph, name: str) -> list[int] | None:
     """The integers that a const, or a stack of consts, holds as a shape; None when `name` is no such op.
 
     vai_q_pytorch writes ``x.view(x.size(0), -1)`` as a reshape whose argument `shape` is one (

@@ -1,14 +1,11 @@
 """Rules of the subgraph tree (docs/reference/xmodel.md)."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dpuflow.xir.graph import Graph
+from dpuflow.xir.nodes import OpGraph
 
 DEVICES = ("USER", "DPU", "CPU")
 
 
-def check_tree(graph: "Graph") -> list[str]:
+def check_tree(graph: OpGraph) -> list[str]:
     """Each node is a leaf or has children, and the leaves hold every op exactly once."""
     problems, placed = [], set()
     root = graph.root
@@ -29,7 +26,7 @@ def check_tree(graph: "Graph") -> list[str]:
     return problems
 
 
-def check_devices(graph: "Graph", attributes: bool = True) -> list[str]:
+def check_devices(graph: OpGraph, attributes: bool = True) -> list[str]:
     """The tree as the runtime needs it: ordered, each child with a device and (`attributes`) a runner."""
     root = graph.root
     problems = []

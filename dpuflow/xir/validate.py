@@ -8,16 +8,13 @@ problems as sentences that name the op, tensor or subgraph; an empty list means 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import ROUNDING
 from dpuflow.xir import opdefs, shapes
+from dpuflow.xir.nodes import OpGraph
 from dpuflow.xir.schema import DATA_TYPES
 from dpuflow.xir.tree import check_devices, check_tree
-
-if TYPE_CHECKING:
-    from dpuflow.xir.graph import Graph
 
 MAX_ELEMENTS = 2**31
 """Elements of one tensor: ddr_addr is an int32, so more cannot be addressed."""
@@ -60,7 +57,7 @@ def require(problems: Sequence[str], source: Path | str) -> None:
         raise UserError(f"{source}: not a valid xmodel:{shown}{more}")
 
 
-def structure(graph: "Graph") -> list[str]:
+def structure(graph: OpGraph) -> list[str]:
     """Problems that make a graph unreadable: names, order, tensors, subgraph tree, unset attributes."""
     problems, defined = [], set()
     names = {op.name for op in graph.ops}
@@ -105,7 +102,7 @@ def _check_tensor(op):
     return problems
 
 
-def validate(graph: "Graph", strict: bool = False, devices: bool = True) -> list[str]:
+def validate(graph: OpGraph, strict: bool = False, devices: bool = True) -> list[str]:
     """All problems of a graph; where names and order, or kinds of attributes, are wrong, only those.
 
     `strict` adds what files of our own keep on top: only ops of the definition table, no
@@ -260,7 +257,7 @@ def _check_tensor_names(graph):
     return problems
 
 
-def kinds(graph: "Graph") -> list[str]:
+def kinds(graph: OpGraph) -> list[str]:
     """Problems with the kinds of attributes beyond the op definitions: the readers expect exactly these."""
     places = [("graph", graph.attrs, opdefs.GRAPH_ATTRS)]
     for op in graph.ops:
@@ -279,7 +276,7 @@ def kinds(graph: "Graph") -> list[str]:
     ]
 
 
-def oddities(graph: "Graph") -> list[str]:
+def oddities(graph: OpGraph) -> list[str]:
     """What is odd in somebody else's file but does not keep it from running, as sentences."""
     return [f"{problem}; the ops that nobody reads are taken" for problem in _missing_return_ops(graph)]
 

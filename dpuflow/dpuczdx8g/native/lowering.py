@@ -12,7 +12,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, RELU6_FIX_POINT, average_pool_factor
 from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
-from dpuflow.xir.graph import Graph, Op, Subgraph
+from dpuflow.xir import Graph, Op, Subgraph
 from dpuflow.xir.parameters import constants
 
 SLOT = 4096

@@ -14,7 +14,7 @@ import numpy as np
 from dpuflow.dpuczdx8g.native import branches
 from dpuflow.dpuczdx8g.native.operations import Shape
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork
-from dpuflow.xir.graph import Graph, Op
+from dpuflow.xir import Graph, Op
 
 MAP_KINDS = (
     *("noise", "quiet noise", "extremes", "small values", "all -128", "all 127"),
