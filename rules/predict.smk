@@ -1,6 +1,6 @@
 # A user's own pictures -> letters, by the emulated board of each run
 
-from dpuflow.predict.find import find_pictures
+from dpuflow.datasets.find_pictures import find_pictures
 
 IMAGES = config.get("images") or config.get("predict", {}).get("images")
 

@@ -7,10 +7,10 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256, write_text
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.datasets.find_pictures import find_pictures, short_names
+from dpuflow.datasets.picture_files import read_pictures
 from dpuflow.emulator import Emulator
 from dpuflow.predict.answers import answers_csv, answers_page, best_classes
-from dpuflow.predict.find import find_pictures, short_names
-from dpuflow.predict.picture_files import read_pictures
 from dpuflow.records import write_record
 from dpuflow.workflow.scripting import log, run
 

@@ -69,7 +69,7 @@ class Dataset:
 
     @property
     def resize(self) -> str:
-        """How picture files were brought to the shape (`predict.picture_files`); crop for CSV files."""
+        """How picture files were brought to the shape (`datasets.picture_files`); crop for CSV files."""
         return str(self.attrs.get("resize", "crop"))
 
     @cached_property

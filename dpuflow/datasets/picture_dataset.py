@@ -22,10 +22,10 @@ from dpuflow.datasets import duplicates
 from dpuflow.datasets.dataset_writing import CHUNK_ROWS, ImageSink, Naming, write_tables, write_texts
 from dpuflow.datasets.labels import MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import expand, picture_paths
+from dpuflow.datasets.picture_files import prepared
 from dpuflow.datasets.picture_layout import WHOLE, Item, by_folders, by_list, classes_of
 from dpuflow.datasets.picture_source import open_source
 from dpuflow.datasets.splits import DEFAULT_CALIBRATION, calibration_rows, stratified_choice, validation_split
-from dpuflow.predict.picture_files import prepared
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dpuflow.emulator import float_ops, kernels
 from dpuflow.emulator.attributes import check_signed, inner_axis
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.operations import INTEGER_OPS, Constants
-from dpuflow.xir.graph import Graph, Op
+from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.shapes import Shape
 

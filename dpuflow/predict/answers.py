@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dpuflow.predict.picture_files import KEPT_SIDE, Picture
+from dpuflow.datasets.picture_files import KEPT_SIDE, Picture
 from dpuflow.report.images import data_uri
 from dpuflow.report.page import render
 

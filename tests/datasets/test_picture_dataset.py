@@ -16,7 +16,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.datasets import picture_dataset
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.datasets.picture_dataset import build_picture_dataset
-from dpuflow.predict.picture_files import read_picture
+from dpuflow.datasets.picture_files import read_picture
 
 IMAGE = {"height": 8, "width": 10, "channels": 3}
 CLASSES = ("cat", "dog", "owl")

@@ -305,8 +305,8 @@ def read_output_array(path):
 
 
 def read_picture_file(path):
+    from dpuflow.datasets.picture_files import read_picture
     from dpuflow.predict.answers import answers_page
-    from dpuflow.predict.picture_files import read_picture
 
     for shape in ((5, 4, 1), (4, 5, 3)):
         picture = read_picture(path, shape)

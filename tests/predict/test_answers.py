@@ -5,8 +5,8 @@ import re
 import numpy as np
 from PIL import Image
 
+from dpuflow.datasets.picture_files import Picture
 from dpuflow.predict.answers import SHOWN, answers_csv, answers_page, best_classes
-from dpuflow.predict.picture_files import Picture
 
 NAMES = ["A", "B", "C", "D"]
 SCORES = np.array([[0.1, 0.6, 0.25, 0.05], [0.25, 0.25, 0.25, 0.25]], np.float32)

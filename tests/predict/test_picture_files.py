@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpuflow.base.errors import UserError
-from dpuflow.predict.find import find_pictures, short_names
-from dpuflow.predict.picture_files import centred_crop, read_picture, read_pictures
+from dpuflow.datasets.find_pictures import find_pictures, short_names
+from dpuflow.datasets.picture_files import centred_crop, read_picture, read_pictures
 
 GREY = (28, 28, 1)
 COLOUR = (28, 28, 3)

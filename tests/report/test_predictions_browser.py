@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpuflow.datasets.picture_files import read_picture
 from dpuflow.predict.answers import answers_page, best_classes
-from dpuflow.predict.picture_files import read_picture
 
 pytestmark = pytest.mark.browser
 
