@@ -12,10 +12,12 @@ from dpuflow.workflow.scripting import log, log_accuracy, run
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
-    images, labels = dataset.subset("test")
+    labels = dataset.labels_in("test")
     tensorflow(snakemake.threads)
     predict = predictor(load_model(snakemake.input.model))
-    predictions = predict(scale_pixels(images, snakemake.params.input_scaling)).argmax(axis=1)
+    scaling = snakemake.params.input_scaling
+    outputs = dataset.through("test", lambda images: predict(scale_pixels(images, scaling)))
+    predictions = outputs.argmax(axis=1)
     record = accuracy_record("keras", "test", labels, predictions, dataset.class_names)
     hint = guessing_hint(record, snakemake.params.input_scaling)
     write_record(

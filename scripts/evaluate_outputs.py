@@ -9,7 +9,7 @@ from dpuflow.workflow.scripting import log_accuracy, run
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
-    _, labels = dataset.subset("test")
+    labels = dataset.labels_in("test")
     outputs = read_outputs(snakemake.input.outputs, len(labels))
     record = accuracy_record("quantized", "test", labels, outputs.argmax(axis=1), dataset.class_names)
     write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)

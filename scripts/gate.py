@@ -12,7 +12,7 @@ def main(snakemake):
     records = [read_accuracy(path) for path in (paths.split(",") if isinstance(paths, str) else paths)]
     labels = None
     if snakemake.input.get("dataset"):
-        labels = read_dataset(snakemake.input.dataset).subset(records[0]["split"])[1]
+        labels = read_dataset(snakemake.input.dataset).labels_in(records[0]["split"])
     result = evaluate({record["stage"]: record for record in records}, snakemake.params.limits, labels)
     write_record(snakemake.output.gate, "gate.schema.yaml", result)
     log.info("%s", table(result))

@@ -11,9 +11,9 @@ from dpuflow.workflow.scripting import log_accuracy, run
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
-    images, labels = dataset.subset("test")
+    labels = dataset.labels_in("test")
     emulator = Emulator(snakemake.input.xmodel, threads=snakemake.threads)
-    probabilities = emulator.run(emulator.quantize_input(images))
+    probabilities = dataset.through("test", lambda images: emulator.run(emulator.quantize_input(images)))
     predictions = probabilities.argmax(axis=1)
     record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
     record["agreement_with_quantized"] = agreement(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from dpuflow.base.numerics import (
     average_pool_factor,
     dequantize,
+    images_at_a_time,
     input_table,
     is_exact_add,
     quantize,
@@ -97,3 +98,8 @@ def test_the_additions_called_exact_are_exact():
     np.testing.assert_array_equal(add_results((3, 5, 9), 4, 2), add_results((3, 5, 9), 4, 7))
     assert not is_exact_add((3, 7, 9), 3)
     assert not np.array_equal(add_results((3, 7, 9), 3, 2), add_results((3, 7, 9), 3, 7))
+
+
+def test_batches_shrink_for_large_images():
+    shapes = ((28, 28, 1), (64, 64, 3), (96, 96, 3), (224, 224, 3), (4000, 4000, 3))
+    assert [images_at_a_time(shape) for shape in shapes] == [512, 512, 303, 55, 1]

@@ -110,6 +110,14 @@ def stored_bias(bias: ArrayLike, shift_bias: int) -> np.ndarray:
     return np.asarray(bias, np.int8) >> lost if lost > 0 else np.asarray(bias, np.int8)
 
 
+def images_at_a_time(shape: Sequence[int]) -> int:
+    """How many uint8 images of a shape (H, W, C) make a batch: 512, or fewer when they are large.
+
+    8 MiB of pixels at most: as floats, and with a network's maps, they take a hundred times as much.
+    """
+    return max(1, min(512, (8 << 20) // math.prod(shape)))
+
+
 def scale_pixels(images: ArrayLike, input_scaling: Mapping[str, float]) -> np.ndarray:
     """uint8 pixels -> the float network's input, (pixel - subtract) / divide in float32."""
     subtract, divide = np.float32(input_scaling["subtract"]), np.float32(input_scaling["divide"])

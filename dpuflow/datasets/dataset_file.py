@@ -10,7 +10,7 @@ of repeated images. Made of picture files it has /paths (one for each image) and
 resize, too. Equal content gives equal bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,15 +20,16 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hdf5 import check_stored, new_hdf5, open_hdf5, stored_values
+from dpuflow.base.numerics import images_at_a_time
 from dpuflow.datasets.dataset_writing import FORMAT, SPLITS, WHAT, ImageSink, Naming, write_tables
 from dpuflow.datasets.image_csv import ImageShape, image_blocks
 from dpuflow.datasets.labels import Labels
 from dpuflow.datasets.splits import calibration_rows, validation_split
 
-BATCH = 512
-"""Images in a batch when nothing else is asked for."""
 SPAN_BYTES = 16 << 20
-"""Read at a time: scattered rows are picked out of stretches of this size."""
+"""Read at a time: scattered rows are picked out of stretches of this size,"""
+GAP_BYTES = 128 << 10
+"""and rows with more than this between them are read on their own."""
 
 
 @dataclass
@@ -88,17 +89,29 @@ class Dataset:
         with self._opened() as file:
             return self._gather(file, rows), self.labels[rows]
 
-    def batches(self, name: str, size: int = BATCH) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, name: str, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (images uint8 (n, H, W, C), labels (n,)) of a split, `size` images at a time, in its order.
 
-        Memory holds one batch. An empty split yields nothing.
+        size : None for `numerics.images_at_a_time`. Memory holds one batch. An empty split
+        yields nothing.
         """
         rows = self._rows(name)
+        size = size or images_at_a_time(self.shape)
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
             with self._opened() as file:  # not longer: the caller's errors are none of the file's
                 images = self._gather(file, some)
             yield images, self.labels[some]
+
+    def labels_in(self, name: str) -> np.ndarray:
+        """Labels (n,) of a split, in the order of its rows."""
+        return self.labels[self._rows(name)]
+
+    def through(self, name: str, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """What a function makes of the images of a split (uint8 (n, H, W, C) -> (n, ...)), batch by batch."""
+        if not len(self._rows(name)):
+            raise UserError(f"{self.path}: no images for {name}")
+        return np.concatenate([function(images) for images, _ in self.batches(name)])
 
     def _rows(self, name):
         if name not in self.splits:
@@ -108,13 +121,16 @@ class Dataset:
     def _gather(self, file, rows):
         """Images of any rows: contiguous reads, then a choice in memory (HDF5's own choice is slow)."""
         images = np.empty((len(rows), *self.shape), np.uint8)
-        step = max(1, SPAN_BYTES // int(np.prod(self.shape)))
+        size = int(np.prod(self.shape))
+        step, gap = max(1, SPAN_BYTES // size), max(1, GAP_BYTES // size)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
+        ends = np.append(np.flatnonzero(np.diff(ascending) > gap) + 1, len(rows))
         start = 0
         while start < len(rows):
             first = int(ascending[start])
-            stop = int(np.searchsorted(ascending, first + step))
+            within = int(np.searchsorted(ascending, first + step))
+            stop = min(within, int(ends[np.searchsorted(ends, start, side="right")]))
             span = file["images"][first : int(ascending[stop - 1]) + 1]
             images[order[start:stop]] = span[ascending[start:stop] - first]
             start = stop

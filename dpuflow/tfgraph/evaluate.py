@@ -1,6 +1,6 @@
 """Accuracy of a GraphDef on a split, every image counted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +18,8 @@ class Splits(Protocol):
     def class_names(self) -> list[str]:
         """Names indexed by label."""
 
-    def subset(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(images uint8 (n, H, W, C), labels uint8 (n,)) of a split."""
+    def batches(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of (images uint8 (n, H, W, C), labels (n,)) of a split."""
 
 
 def evaluate_graph(
@@ -35,12 +35,18 @@ def evaluate_graph(
     """Run a frozen or fake-quantized graph in TensorFlow and return its accuracy record.
 
     nodes : content of nodes.json; dataset : `datasets.dataset_file.Dataset`.
-    check(x, outputs) : sees the float images and the graph's outputs; may refuse.
+    check(x, outputs) : sees the first batch of float images and the graph's outputs; may refuse.
     """
-    images, labels = dataset.subset(split)
     graph = FrozenGraph(graph_path, nodes["input"]["name"], nodes["output"]["name"], threads)
-    x = scale_pixels(images, input_scaling)
-    outputs = graph.run(x)
-    if check is not None:
-        check(x, outputs)
-    return accuracy_record(stage, split, labels, outputs.argmax(axis=1), dataset.class_names)
+    labels: list[np.ndarray] = []
+    predictions: list[np.ndarray] = []
+    for images, some in dataset.batches(split):
+        x = scale_pixels(images, input_scaling)
+        outputs = graph.run(x)
+        if check is not None and not labels:
+            check(x, outputs)
+        labels.append(some)
+        predictions.append(outputs.argmax(axis=1))
+    return accuracy_record(
+        stage, split, np.concatenate(labels), np.concatenate(predictions), dataset.class_names
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.numerics import images_at_a_time, scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.keras_models.keras_file import load_model
 from dpuflow.keras_models.prediction import predictor
@@ -115,9 +115,12 @@ def compare_with_keras(
     differ by more than `tolerance`, or when an image gets another class that Keras finds worse by
     more than that (a tie within rounding is none).
     """
-    x = scale_pixels(images, input_scaling)
-    expected = predictor(load_model(keras_path))(x)
-    frozen = FrozenGraph(frozen_path, nodes["input"]["name"], nodes["output"]["name"]).run(x)
+    predict = predictor(load_model(keras_path))
+    graph = FrozenGraph(frozen_path, nodes["input"]["name"], nodes["output"]["name"])
+    count = images_at_a_time(images.shape[1:])
+    batches = (scale_pixels(images[i : i + count], input_scaling) for i in range(0, len(images), count))
+    pairs = [(predict(x), graph.run(x)) for x in batches]
+    expected, frozen = (np.concatenate(outputs) for outputs in zip(*pairs, strict=True))
     expected = expected.reshape(frozen.shape)
     difference = float(np.abs(frozen - expected).max())
     size = float(np.abs(expected).max()) or 1.0
@@ -130,11 +133,11 @@ def compare_with_keras(
             f"{frozen_path}: differs from {keras_path} by up to {difference:.2e} (image {image} of the "
             f"validation split, output {output}: {frozen[image, output]:.6g} instead of "
             f"{expected[image, output]:.6g}), {difference / size:.1e} of the largest output {size:.4g} "
-            f"(allowed {tolerance:.0e}), and in {int(changed.sum())} of {len(x)} predictions; the frozen "
-            "graph is not the trained model"
+            f"(allowed {tolerance:.0e}), and in {int(changed.sum())} of {len(images)} predictions; the "
+            "frozen graph is not the trained model"
         )
     return {
-        "images_compared": len(x),
+        "images_compared": len(images),
         "max_difference": difference,
         "predictions_equal": not bool(changed.any()),
     }

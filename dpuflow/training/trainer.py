@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.numerics import images_at_a_time, scale_pixels
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter
@@ -46,13 +46,12 @@ def train(model, train_data, validation_data, settings, input_scaling, seed):
         )
     compile_model(model, settings)
     loop = Loop(model, train_data, settings, input_scaling, seed)
-    x_validation = scale_pixels(validation_data[0], input_scaling)
     y_validation = validation_data[1].astype(np.int32)
     predict = predictor(model)
     history, best = [], None
     for epoch in range(settings["epochs"]):
         row = {"epoch": epoch + 1, **loop.run_epoch(epoch)}
-        loss, accuracy = _score(predict(x_validation), y_validation)
+        loss, accuracy = _score(_outputs(predict, validation_data[0], input_scaling), y_validation)
         row |= {"validation_loss": loss, "validation_accuracy": accuracy}
         history.append(row)
         if not math.isfinite(row["loss"]):
@@ -94,8 +93,16 @@ def compile_model(model, settings):
 
 def loss_and_accuracy(model, data, input_scaling):
     """{"loss", "accuracy"} of a model with softmax output on (images uint8, labels)."""
-    loss, accuracy = _score(predictor(model)(scale_pixels(data[0], input_scaling)), data[1].astype(np.int32))
+    outputs = _outputs(predictor(model), data[0], input_scaling)
+    loss, accuracy = _score(outputs, data[1].astype(np.int32))
     return {"loss": loss, "accuracy": accuracy}
+
+
+def _outputs(predict, images, input_scaling):
+    """Outputs for uint8 images; never more floats than a batch has."""
+    count = images_at_a_time(images.shape[1:])
+    starts = range(0, len(images), count)
+    return np.concatenate([predict(scale_pixels(images[i : i + count], input_scaling)) for i in starts])
 
 
 def _score(probabilities, labels):

@@ -175,6 +175,7 @@ def test_batches_are_the_split_in_its_order(made, monkeypatch):
     build, images, labels = made
     data = read_dataset(build(validation={"fraction": 0.2, "take": "random", "seed": 2}))
     monkeypatch.setattr("dpuflow.datasets.dataset_file.SPAN_BYTES", 40 * 9)  # stretches of 40 images
+    monkeypatch.setattr("dpuflow.datasets.dataset_file.GAP_BYTES", 5 * 9)
     data.splits["validation"] = data.splits["validation"][::-1]  # any order
     for name, size in (("train", 300), ("validation", 7), ("test", 48), ("calibration", 512)):
         rows, batches = data.splits[name], list(data.batches(name, size))
@@ -184,3 +185,15 @@ def test_batches_are_the_split_in_its_order(made, monkeypatch):
         assert np.array_equal(data.subset(name)[0], images[rows])
     with pytest.raises(UserError, match="no split 'calib'"):
         next(data.batches("calib"))
+
+
+def test_a_function_goes_through_a_split_batch_by_batch(made):
+    build, images, labels = made
+    data, seen = read_dataset(build()), []
+    sums = data.through("train", lambda batch: seen.append(len(batch)) or batch.sum(axis=(1, 2, 3)))
+    rows = data.splits["train"]
+    assert seen == [512, 512, 176] and np.array_equal(sums, images[rows].sum(axis=(1, 2, 3)))
+    assert np.array_equal(data.labels_in("train"), labels[rows])
+    data.splits["test"] = rows[:0]
+    with pytest.raises(UserError, match="no images for test"):
+        data.through("test", len)

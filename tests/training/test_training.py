@@ -186,3 +186,10 @@ def test_brightness_changes_all_pixels_of_an_image_alike():
     moved = augmenter({"brightness": 0.1}, 5, (8, 8, 1))(0, images).numpy()
     assert (moved == moved[:, :1, :1]).all()
     assert (np.abs(moved - 100) <= 25.5).all() and len(np.unique(moved)) == 4
+
+
+def test_a_data_set_with_nothing_to_train_on_is_refused(data):
+    model = build_model(LAYERS, (8, 8, 1), 2, "tiny")
+    nothing = np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.uint8)
+    with pytest.raises(UserError, match="no images to train on .* keras_h5 or frozen_pb"):
+        train(model, nothing, data[1], SETTINGS, SCALING, 3)
