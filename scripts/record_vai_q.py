@@ -24,7 +24,7 @@ def main(snakemake):
     )
     write_record(snakemake.output.report, "quantization.schema.yaml", record)
     for change in record["adjustments"]:
-        log.info("%(tensor)s: position adjusted from %(from)d to %(to)d (%(why)s)", change)
+        log.info("%(tensor)s: fix_point adjusted from %(from)d to %(to)d (%(why)s)", change)
     for warning in record["warnings"]:
         log.info("%s warns: %s", entry["tool"], warning)
     log.info("%d quantized layers", len(record["layers"]))

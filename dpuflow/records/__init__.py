@@ -21,7 +21,7 @@ SHOWN = 3
 
 
 def write_record(path: Path | str, schema: str, data: Any) -> None:
-    """Write `data` as the JSON artifact that the schema file ("freeze.schema.yaml") describes.
+    """Write `data` as the JSON artifact that the schema file (`freeze.schema.yaml`) describes.
 
     ValueError, a defect of this program and not of the user, when it does not fit.
     """

@@ -131,6 +131,9 @@ BY_HAND = {
     "dpuflow/emulator/c_kernels.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
     "predict_pictures; compile_native; search_quantizer; bundle",
     "dpuflow/vitis_ai/tool_logs.py": "record_vai_q; record_vai_c",
+    "dpuflow/records/schemas/provenance.schema.yaml": "provenance",
+    "dpuflow/records/schemas/sweep.schema.yaml": "sweep_report",
+    "dpuflow/records/schemas/arch.schema.yaml": "vitis_ai_arch",
     "dpuflow/workflow/rulegraph.py": PICTURES,
     "dpuflow/workflow/code_closure.py": "",
     "dpuflow/workflow/run_files.py": "",
@@ -138,7 +141,45 @@ BY_HAND = {
 }
 """Files of the package for which the derivation must say this."""
 
+EVALUATIONS = ("evaluate_keras", "evaluate_frozen", "evaluate_quantized", "evaluate_outputs")
+RUNS = ("run_emulator", "run_isa_simulator", "run_virtual_board", "run_ssh")
+READS_NODES = ("quantize_reference", "record_vai_q", "quantizer_search", "vitis_ai_bundle")
+SCHEMAS = {
+    "accepted": ("scripts/accept_pictures.py",),
+    "accuracy": (
+        "dpuflow/accuracy/evaluation.py",
+        *(f"scripts/{name}.py" for name in (*EVALUATIONS, *RUNS)),
+    ),
+    "arch": ("scripts/vitis_ai_arch.py",),
+    "board": ("dpuflow/virtual_board/run.py", "dpuflow/board/compare.py", "dpuflow/board/ssh.py"),
+    "common": ("dpuflow/records/__init__.py",),
+    "compile": (
+        "dpuflow/report/inputs.py",
+        *(f"scripts/{name}.py" for name in ("compile_native", "compile_reference", "record_vai_c")),
+    ),
+    "finetune": (
+        "dpuflow/records/schemas/quantization.schema.yaml",
+        *("scripts/finetune.py", "scripts/quantize_reference.py"),
+    ),
+    "freeze": ("dpuflow/report/inputs.py", "scripts/freeze.py"),
+    "gate": ("dpuflow/report/inputs.py", "scripts/gate.py"),
+    "nodes": (
+        *(f"scripts/{name}.py" for name in (*READS_NODES, "evaluate_frozen", "evaluate_quantized")),
+        *("scripts/freeze.py", "scripts/import_frozen.py"),
+    ),
+    "provenance": ("scripts/provenance.py",),
+    "quantization": (
+        *("dpuflow/quantize/reference.py", "dpuflow/report/inputs.py"),
+        "scripts/record_vai_q.py",
+    ),
+    "report": ("dpuflow/report/accuracy.py",),
+    "skipped": ("scripts/accept_pictures.py", "scripts/predict.py"),
+    "sweep": ("dpuflow/report/sweep.py",),
+}
+"""Schema of a record -> files that write or read it, or refer to it."""
+
 DATA_OF = {
+    **{f"dpuflow/records/schemas/{name}.schema.yaml": users for name, users in SCHEMAS.items()},
     "dpuflow/emulator/c_kernels.c": "dpuflow/emulator/c_kernels.py",
     "dpuflow/device/targets.yaml": "dpuflow/device/targets.py",
     "dpuflow/vitis_ai/releases.yaml": "dpuflow/vitis_ai/releases.py",
@@ -160,7 +201,7 @@ DATA_OF = {
     "dpuflow/report/templates/report.css": "dpuflow/report/page.py",
     "dpuflow/report/templates/report.js": "dpuflow/report/page.py",
 }
-"""File that no import statement names -> file that reads or runs it."""
+"""File that no import statement names -> file that reads or runs it, or several."""
 
 
 def package_files(repo):
@@ -184,7 +225,11 @@ def needed(start, repo):
     while queue:
         path = queue.pop()
         new = {file for file in imported(repo, path) if (repo / file).is_file()}
-        new |= {data for data, user in DATA_OF.items() if user == path}
+        new |= {
+            data
+            for data, users in DATA_OF.items()
+            if path in (users if isinstance(users, tuple) else (users,))
+        }
         queue.extend(new - found)
         found |= new
     return found
