@@ -191,5 +191,5 @@ def test_brightness_changes_all_pixels_of_an_image_alike():
 def test_a_data_set_with_nothing_to_train_on_is_refused(data):
     model = build_model(LAYERS, (8, 8, 1), 2, "tiny")
     nothing = np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.uint8)
-    with pytest.raises(UserError, match="no images to train on .* keras_h5 or frozen_pb"):
+    with pytest.raises(UserError, match=r"no images to train on .* keras_h5 or frozen_pb"):
         train(model, nothing, data[1], SETTINGS, SCALING, 3)
