@@ -1,7 +1,7 @@
 """Counts the faults that the tests try, for docs/reliability.md. A pytest plugin.
 
 A test that breaks something on purpose has the marker fault(group, what, end); one that feeds a parser
-generated input has fuzz(parser). With `--reliability=FILE` only those run, and FILE becomes the page. With
+generated input has fuzz(parser). With `--reliability=FILE` only those run, and FILE becomes the page; with `--reliability-with-all=FILE` all run. With
 `--reliability-list=FILE` nothing runs: FILE gets the lines that the page has to have, as JSON.
 """
 
@@ -14,6 +14,7 @@ from reliability_page import GROUPS, Fault, lines, page
 
 def pytest_addoption(parser):
     parser.addoption("--reliability", metavar="FILE", help="run the marked tests only and write the page")
+    parser.addoption("--reliability-with-all", metavar="FILE", help="run all tests and write the page")
     parser.addoption(
         "--reliability-list", metavar="FILE", help="run nothing; write what the page has to list"
     )
@@ -48,6 +49,8 @@ class Record:
     def __init__(self, config):
         self.page = config.getoption("--reliability")
         self.list = config.getoption("--reliability-list")
+        self.only = bool(self.page or self.list)
+        self.page = self.page or config.getoption("--reliability-with-all")
         self.faults, self.fuzzed, self.outcomes = {}, {}, {}
 
     @pytest.hookimpl(tryfirst=True)  # all that was collected, before -k and -m
@@ -57,7 +60,7 @@ class Record:
                 self.faults[item.nodeid] = fault
             if mark := item.get_closest_marker("fuzz"):
                 self.fuzzed[item.nodeid] = (mark.args[0], examples_of(item))
-        if self.page or self.list:
+        if self.only:
             keep = [item for item in items if item.nodeid in self.faults or item.nodeid in self.fuzzed]
             config.hook.pytest_deselected(items=[item for item in items if item not in keep])
             items[:] = [] if self.list else keep
