@@ -1,7 +1,8 @@
 """Counts the faults that the tests try, for docs/reliability.md. A pytest plugin.
 
 A test that breaks something on purpose has the marker fault(group, what, end); one that feeds a parser
-generated input has fuzz(parser). With `--reliability=FILE` only those run, and FILE becomes the page; with `--reliability-with-all=FILE` all run. With
+generated input has fuzz(parser). With `--reliability=FILE` only those run, and FILE becomes the page; with
+`--reliability-with-all=FILE` all run. With
 `--reliability-list=FILE` nothing runs: FILE gets the lines that the page has to have, as JSON.
 """
 
