@@ -2,12 +2,15 @@
 
 import copy
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize, short, sqnr_db
-from dpuflow.network import WEIGHTED
+from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork
 from dpuflow.ops.arithmetic import activation_named
+from dpuflow.ops.convolution import given
 from dpuflow.quantize import engine
 from dpuflow.quantize.calibration import to_grid
 from dpuflow.quantize.distance import LogitDistance, agreement
@@ -18,7 +21,7 @@ SAMPLE = 1 << 20
 """Values per tensor that quantiles are taken from."""
 
 
-def _range(tensor, kind, values, fix_point):
+def _range(tensor: str, kind: str, values: np.ndarray, fix_point: int) -> dict[str, Any]:
     flat = np.asarray(values).reshape(-1)
     flat = flat[:: max(1, -(-flat.size // SAMPLE))]
     low, high = math.ldexp(INT8_MIN, -fix_point), math.ldexp(INT8_MAX, -fix_point)
@@ -35,7 +38,7 @@ def _range(tensor, kind, values, fix_point):
     }
 
 
-def diagnose(quantized, x, labels=None):
+def diagnose(quantized: QuantizedNetwork, x: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
     """Diagnose a QuantizedNetwork on float32 network input x (N, H, W, C), never test images.
 
     Returns {"images", "float_accuracy", "layers", "ranges"}.
@@ -77,15 +80,17 @@ def diagnose(quantized, x, labels=None):
         rows.append(row)
         ranges.append(_range(layer.name, "activation", values, fix))
         if layer.op in WEIGHTED:
-            ranges.append(_range(layer.name, "weights", layer.weights, quantized.weights[layer.name][1]))
+            ranges.append(
+                _range(layer.name, "weights", given(layer.weights), quantized.weights[layer.name][1])
+            )
             if layer.name in quantized.biases:
-                ranges.append(_range(layer.name, "bias", layer.bias, quantized.biases[layer.name][1]))
+                ranges.append(_range(layer.name, "bias", given(layer.bias), quantized.biases[layer.name][1]))
     rows.sort(key=lambda row: -row["alone"]["divergence"])
     accuracy = None if labels is None else short(float((logits.argmax(axis=1) == labels).mean()))
     return {"images": len(x), "float_accuracy": accuracy, "layers": rows, "ranges": ranges}
 
 
-def _parameters(quantized, layer):
+def _parameters(quantized: QuantizedNetwork, layer: Layer) -> dict[str, Any]:
     if layer.op not in WEIGHTED:
         return {}
     name = layer.name
@@ -93,14 +98,14 @@ def _parameters(quantized, layer):
     row = {
         "weights_fix_point": fix,
         "shift_cut": quantized.shift_cut(name),
-        "weights_sqnr_db": sqnr_db(layer.weights, dequantize(values, fix)),
+        "weights_sqnr_db": sqnr_db(given(layer.weights), dequantize(values, fix)),
     }
     if name in quantized.biases:
         row |= {"bias_fix_point": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}
     return row
 
 
-def _alone(quantized, index, floats):
+def _alone(quantized: QuantizedNetwork, index: int, floats: Mapping[str, np.ndarray]) -> np.ndarray:
     """Logits when only one layer's parameters and output are quantized and all else is float."""
     network = quantized.network
     layer = network.layers[index]

@@ -7,15 +7,21 @@ of the logits from the float network's on the calibration images. No TensorFlow 
 
 import copy
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.base.numerics import input_table, scale_pixels, short
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.network.quantized_file import write_quantized
+from dpuflow.ops.operator import Shape
 from dpuflow.quantize import alignment, calibration, engine, equalization, position_search, reconstruction
+from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_positions
 from dpuflow.quantize.diagnosis import diagnose
@@ -23,27 +29,37 @@ from dpuflow.quantize.distance import LogitDistance, agreement, decided
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.memo import Memo
-from dpuflow.quantize.settings import complete
+from dpuflow.quantize.positions import Change
+from dpuflow.quantize.settings import Settings, complete
 from dpuflow.records import write_record
 from dpuflow.tfgraph.graph_reader import read_network_and_nodes
 
 DIAGNOSIS_IMAGES = 500
 
+Result = TypeVar("Result")
+Kind = TypeVar("Kind", Network, QuantizedNetwork)
+Key = tuple[Any, ...]
+"""What the result of a step depends on."""
+Placed = tuple[QuantizedNetwork, Votes, list[Change]]
+"""(network, votes, adjustments)."""
+Candidate = tuple[QuantizedNetwork, dict[str, Any]]
+"""Another network, and what its step's record says of it."""
+
 
 def quantize(
-    frozen_path,
-    calibration_images,
-    settings=None,
-    input_scaling=None,
+    frozen_path: Path | str,
+    calibration_images: ArrayLike,
+    settings: Mapping[str, Any] | None = None,
+    input_scaling: Mapping[str, float] | None = None,
     *,
-    name=None,
-    input_name=None,
-    output_name=None,
-    calibration_indices=None,
-    calibration_labels=None,
-    test_images=None,
-    validation=None,
-):
+    name: str | None = None,
+    input_name: str | None = None,
+    output_name: str | None = None,
+    calibration_indices: Sequence[int] | np.ndarray | None = None,
+    calibration_labels: ArrayLike | None = None,
+    test_images: np.ndarray | None = None,
+    validation: tuple[np.ndarray, ArrayLike] | None = None,
+) -> tuple[QuantizedNetwork, dict[str, Any]]:
     """Quantize a frozen graph to INT8 with power-of-two steps.
 
     Parameters
@@ -90,7 +106,7 @@ def quantize(
     return outcome.quantized, report
 
 
-def checked_images(images, shape):
+def checked_images(images: ArrayLike, shape: Shape) -> np.ndarray:
     """The calibration images as an array; UserError unless they are uint8 of the network's input shape."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
@@ -101,7 +117,12 @@ def checked_images(images, shape):
     return images
 
 
-def _diagnosis(quantized, images, labels, validation):
+def _diagnosis(
+    quantized: QuantizedNetwork,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    validation: tuple[np.ndarray, ArrayLike] | None,
+) -> dict[str, Any]:
     source = "calibration"
     if validation is not None and len(validation[0]):
         images, labels, source = validation[0], np.asarray(validation[1]), "validation"
@@ -112,7 +133,7 @@ def _diagnosis(quantized, images, labels, validation):
 
 
 @dataclass(frozen=True)
-class Made:
+class Made(Generic[Kind]):
     """A network on the way, and what it was made by: among runs of one memo equal keys mean equal networks.
 
     Attributes
@@ -121,8 +142,8 @@ class Made:
     key : the step with its options and the key of what it started from.
     """
 
-    network: Network | QuantizedNetwork
-    key: tuple
+    network: Kind
+    key: Key
 
 
 @dataclass(frozen=True)
@@ -137,16 +158,20 @@ class Outcome:
         calibration images; `kept` tells whether an optional step stayed.
     """
 
-    made: Made
-    floats: Made
-    votes: dict
-    adjustments: list
-    steps: list
+    made: Made[QuantizedNetwork]
+    floats: Made[Network]
+    votes: Votes
+    adjustments: list[Change]
+    steps: list[dict[str, Any]]
 
     @property
-    def quantized(self):
+    def quantized(self) -> QuantizedNetwork:
         """The QuantizedNetwork."""
         return self.made.network
+
+
+Judge = Callable[[Made[QuantizedNetwork], Made[QuantizedNetwork]], dict[str, Any]]
+"""Function(before, after) -> figures for the record, `kept` among them."""
 
 
 class Quantization:
@@ -164,7 +189,14 @@ class Quantization:
     folded : Made of the folded network; folding : notes on it.
     """
 
-    def __init__(self, network, images, settings, input_scaling, memo=None):
+    def __init__(
+        self,
+        network: Network,
+        images: np.ndarray,
+        settings: Settings,
+        input_scaling: dict[str, float],
+        memo: Memo | None = None,
+    ) -> None:
         if np.min(images) == np.max(images):
             raise UserError(
                 f"calibration images: every pixel of all {len(images)} is {np.max(images):g}, which tells "
@@ -179,36 +211,36 @@ class Quantization:
         self.x = self.memo(("input", len(images)), lambda: scale_pixels(images, input_scaling))
         self.reference, self.distance = self._once("reference", self.folded, self._float_logits)
 
-    def _key(self, what, source, *options):
+    def _key(self, what: str, source: Made, *options: Any) -> Key:
         """Says all that the result of a step on `source` (a Made) depends on."""
         return what, source.key, len(self.x), json.dumps(options)
 
-    def _once(self, what, source, compute, *options):
+    def _once(self, what: str, source: Made, compute: Callable[[], Result], *options: Any) -> Result:
         """compute(), once for all quantizations: what becomes of `source` by these options."""
         return self.memo(self._key(what, source, *options), compute)
 
-    def _float_logits(self):
+    def _float_logits(self) -> tuple[np.ndarray, LogitDistance]:
         logits = engine.run_float(self.folded.network, self.x, [self.logits])[self.logits]
         return logits, LogitDistance(logits)
 
-    def measure(self, made):
+    def measure(self, made: Made[QuantizedNetwork]) -> dict[str, Any]:
         """{"divergence", "agreement"} of the integer network against the float one."""
         return self._once("measure", made, lambda: self._measure(made.network))
 
-    def _integer_logits(self, quantized):
+    def _integer_logits(self, quantized: QuantizedNetwork) -> np.ndarray:
         """Logits of the integer network in real units."""
         grid = calibration.to_grid(self.x, quantized.fix_points[quantized.network.input.name])
         logits = engine.run_integer(quantized, grid, [self.logits])[self.logits]
         return logits * np.float32(2.0 ** -quantized.fix_points[self.logits])
 
-    def _measure(self, quantized):
+    def _measure(self, quantized: QuantizedNetwork) -> dict[str, Any]:
         logits = self._integer_logits(quantized)
         return {
             "divergence": short(self.distance(logits)),
             "agreement": short(agreement(logits, self.reference)),
         }
 
-    def run(self):
+    def run(self) -> Outcome:
         """The Outcome of these settings: positions, then every optional step that is on."""
         settings = self.settings
         if settings["compat"]:
@@ -227,7 +259,14 @@ class Quantization:
             outcome = self._step("fast_finetune", self._fast_finetune, outcome, settings["fast_finetune"])
         return outcome
 
-    def _step(self, name, work, outcome, *options, judge=None):
+    def _step(
+        self,
+        name: str,
+        work: Callable[..., Candidate],
+        outcome: Outcome,
+        *options: Any,
+        judge: Judge | None = None,
+    ) -> Outcome:
         """The outcome after an optional step, which stays if `judge` finds it no worse.
 
         work(outcome, *options) : gives another QuantizedNetwork and what the record says of it.
@@ -236,7 +275,7 @@ class Quantization:
         """
         key = self._key(name, outcome.made, *options)
 
-        def compute():
+        def compute() -> tuple[Made[QuantizedNetwork], dict[str, Any]]:
             candidate, found = work(outcome, *options)
             made = Made(candidate, ("made by", *key))
             figures = (judge or self._diverges_no_more)(outcome.made, made)
@@ -245,11 +284,13 @@ class Quantization:
         made, record = self.memo(key, compute)
         return replace(outcome, made=made, steps=[*outcome.steps, record])
 
-    def _diverges_no_more(self, before, after):
+    def _diverges_no_more(
+        self, before: Made[QuantizedNetwork], after: Made[QuantizedNetwork]
+    ) -> dict[str, Any]:
         measured = self.measure(after)
         return {**measured, "kept": measured["divergence"] <= self.measure(before)["divergence"]}
 
-    def _decides_more(self, before, after):
+    def _decides_more(self, before: Made[QuantizedNetwork], after: Made[QuantizedNetwork]) -> dict[str, Any]:
         """What placing the logits is for: telling apart more of the close ones (`_decided`).
 
         Where it tells apart no more of them, the divergence decides, as for any other step.
@@ -257,14 +298,16 @@ class Quantization:
         ranks = [(self._decided(m.network), -self.measure(m)["divergence"]) for m in (after, before)]
         return {**self.measure(after), "decided": ranks[0][0], "kept": ranks[0] >= ranks[1]}
 
-    def _placed(self, step, floats, choose, *options):
+    def _placed(
+        self, step: str, floats: Made[Network], choose: Callable[[Network], Placed], *options: Any
+    ) -> Outcome:
         """The outcome of the first step: the network as `choose` places it."""
         options = self.settings["method"], self.settings["calibration"]["batch"], *options
         quantized, votes, adjustments = self._once(step, floats, lambda: choose(floats.network), *options)
         made = Made(quantized, ("made by", *self._key(step, floats, *options)))
         return Outcome(made, floats, votes, adjustments, [{"step": "positions", **self.measure(made)}])
 
-    def _vendor_positions(self, network):
+    def _vendor_positions(self, network: Network) -> Placed:
         """The vendor's frozen-graph quantizer, reproduced."""
         network, equal = copy.deepcopy(network), bool(self.settings["equalization"])
         positions, weights, biases, votes, adjustments = choose_positions(
@@ -272,7 +315,7 @@ class Quantization:
         )
         return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
 
-    def _own_positions(self, network):
+    def _own_positions(self, network: Network) -> Placed:
         """Positions by vote, shared within groups, shifts in range; with the votes and adjustments."""
         method, batch = self.settings["method"], self.settings["calibration"]["batch"]
         weights, biases = calibration.quantize_parameters(network, method)
@@ -283,7 +326,7 @@ class Quantization:
         adjustments += alignment.fit_shifts(network, positions, weights, biases)
         return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
 
-    def _equalized(self):
+    def _equalized(self) -> Outcome:
         """Choose positions with and without equalization; keep whichever diverges less."""
         plain = self._placed("positions", self.folded, self._own_positions)
         if not self.settings["equalization"]:
@@ -302,11 +345,11 @@ class Quantization:
         record = {**after, "step": "equalization", "kept": kept, "pairs": pairs}
         return replace(other if kept else plain, steps=[before, record])
 
-    def _equalize(self, sweeps):
+    def _equalize(self, sweeps: int) -> tuple[Network, list[dict[str, Any]]]:
         network = copy.deepcopy(self.folded.network)
         return network, equalization.equalize(network, sweeps)
 
-    def _search(self, outcome, options, method):
+    def _search(self, outcome: Outcome, options: Settings, method: str) -> Candidate:
         images, floats = self.x[: options["images"]], outcome.floats
         candidate = position_search.Candidate(outcome.quantized, method)
         if options["criterion"] == "output_error":
@@ -323,12 +366,12 @@ class Quantization:
         moves += candidate.adjust()
         return candidate.quantized, {"moves": moves}
 
-    def _place_logits(self, outcome, method):
+    def _place_logits(self, outcome: Outcome, method: str) -> Candidate:
         candidate = position_search.Candidate(outcome.quantized, method)
         moves = position_search.place_logits(candidate, self.x)
         return candidate.quantized, {"moves": moves}
 
-    def _decided(self, quantized):
+    def _decided(self, quantized: QuantizedNetwork) -> float | None:
         """Share of images on which the float network's first class is first, and alone.
 
         Sure winners may saturate, which the divergence counts against it, so that more of the close ones
@@ -336,36 +379,36 @@ class Quantization:
         """
         return short(decided(self._integer_logits(quantized), self.reference))
 
-    def _correct_biases(self, outcome):
+    def _correct_biases(self, outcome: Outcome) -> Candidate:
         candidate, targets = _with_own_parameters(outcome.quantized), self._preactivations(outcome)
         return candidate, {"layers": reconstruction.correct_biases(candidate, self.x, targets)}
 
-    def _fast_finetune(self, outcome, options):
+    def _fast_finetune(self, outcome: Outcome, options: Settings) -> Candidate:
         candidate, targets = _with_own_parameters(outcome.quantized), self._preactivations(outcome)
         return candidate, {"layers": reconstruction.fast_finetune(candidate, self.x, options, targets)}
 
-    def _preactivations(self, outcome):
+    def _preactivations(self, outcome: Outcome) -> dict[str, np.ndarray]:
         network = outcome.quantized.network
         return self._once(
             "preactivations", outcome.floats, lambda: reconstruction.preactivations(network, self.x)
         )
 
 
-def _with_own_parameters(quantized):
+def _with_own_parameters(quantized: QuantizedNetwork) -> QuantizedNetwork:
     """A copy whose tables of weights and biases can be changed."""
     candidate = copy.copy(quantized)
     candidate.weights, candidate.biases = dict(quantized.weights), dict(quantized.biases)
     return candidate
 
 
-def quantize_input(quantized, images):
+def quantize_input(quantized: QuantizedNetwork, images: np.ndarray) -> np.ndarray:
     """uint8 images -> int8 DPU input, by the input layer's fix_point."""
     fix_point = quantized.fix_points[quantized.network.input.name]
     scaling = quantized.input_scaling
     return input_table(scaling["subtract"], scaling["divide"], fix_point)[images]
 
 
-def predict(quantized, images, batch=64):
+def predict(quantized: QuantizedNetwork, images: np.ndarray, batch: int = 64) -> np.ndarray:
     """Integer logits of uint8 images: float32 (N, classes) of int8 values."""
     logits = position_search.logits_name(quantized.network)
     with engine.single_threaded_blas():
@@ -379,7 +422,13 @@ def predict(quantized, images, batch=64):
         )
 
 
-def write_artifacts(quantized, report, model_path, eval_graph_path, report_path):
+def write_artifacts(
+    quantized: QuantizedNetwork,
+    report: Mapping[str, Any],
+    model_path: Path | str,
+    eval_graph_path: Path | str,
+    report_path: Path | str,
+) -> None:
     """Write quantized_model.h5, quantize_eval_model.pb and quantization.json."""
     write_quantized(model_path, quantized)
     nodes = write_eval_graph(eval_graph_path, quantized, report["nodes"]["output"])

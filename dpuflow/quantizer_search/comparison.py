@@ -4,7 +4,12 @@ Each setting gives the network that `reference.quantize` would give, and answers
 images in the emulator, which computes what the board computes. Test images are not looked at.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dpuflow.accuracy.evaluation import mcnemar_exact, wilson_interval
 from dpuflow.base.errors import UserError
@@ -12,16 +17,20 @@ from dpuflow.base.numerics import scale_pixels, sqnr_db
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import load_targets
 from dpuflow.emulator import Emulator
+from dpuflow.network import QuantizedNetwork
 from dpuflow.quantize import engine, position_search
 from dpuflow.quantize.distance import LogitDistance, agreement
 from dpuflow.quantize.memo import Memo
-from dpuflow.quantize.reference import Quantization, checked_images
+from dpuflow.quantize.reference import Outcome, Quantization, checked_images
 from dpuflow.quantize.settings import complete
 from dpuflow.tfgraph.graph_reader import read_network
 
 EXECUTED_FOR = "zcu104"
 """The emulator takes compiled graphs; the integers are the same for every DPU."""
 BATCH = 64
+
+Row = dict[str, Any]
+"""A setting and what was measured of it."""
 
 
 class Comparison:
@@ -35,7 +44,15 @@ class Comparison:
     input_scaling : {"subtract", "divide"}.
     """
 
-    def __init__(self, frozen_path, nodes, calibration, validation, input_scaling, threads=1):
+    def __init__(
+        self,
+        frozen_path: Path | str,
+        nodes: Mapping[str, Any],
+        calibration: np.ndarray,
+        validation: tuple[np.ndarray, ArrayLike],
+        input_scaling: dict[str, float],
+        threads: int = 1,
+    ) -> None:
         self.network = read_network(frozen_path, nodes["input"]["name"], nodes["output"]["name"])
         self.calibration = checked_images(calibration, self.network.input.shape)
         self.images, self.labels = validation[0], np.asarray(validation[1])
@@ -59,14 +76,14 @@ class Comparison:
         self.distance = LogitDistance(self.float_logits)
         self.float_correct = int((self.float_logits.argmax(axis=1) == self.labels).sum())
 
-    def quantize(self, setting):
+    def quantize(self, setting: Mapping[str, Any]) -> Outcome:
         """The Outcome of a setting, with the network that `reference.quantize` makes."""
         settings = complete(setting)
         images = self.calibration[: settings["calibration"]["images"]]
         with engine.single_threaded_blas():
             return Quantization(self.network, images, settings, self.input_scaling, self.memo).run()
 
-    def logits(self, quantized):
+    def logits(self, quantized: QuantizedNetwork) -> tuple[np.ndarray, np.ndarray]:
         """Logits of every validation image in the emulator: float32 (N, classes), and their int8 values.
 
         UserError when the network cannot be compiled.
@@ -78,7 +95,7 @@ class Comparison:
             values = emulator.run(emulator.quantize_input(self.images)).reshape(len(self.images), -1)
         return values * np.float32(2.0 ** -quantized.fix_points[name]), values
 
-    def measure(self, setting):
+    def measure(self, setting: Mapping[str, Any]) -> Row:
         """One row: what the setting does on the validation images.
 
         correct, accuracy, interval95 (Wilson), agreement (share of images with the float
@@ -93,7 +110,7 @@ class Comparison:
         answers = self.memo(("answers", outcome.made.key), lambda: self.answers(outcome.quantized))
         return {"setting": setting, "seconds": seconds, **answers}
 
-    def answers(self, quantized):
+    def answers(self, quantized: QuantizedNetwork) -> Row:
         """The part of a row that the network decides."""
         try:
             logits, values = self.logits(quantized)
@@ -112,7 +129,7 @@ class Comparison:
             "predictions": predictions,
         }
 
-    def ranked(self, rows):
+    def ranked(self, rows: Sequence[Row]) -> list[Row]:
         """The rows, best first, with rank and p_value (McNemar's, of "as good as the first").
 
         By right answers, then agreement with the float network, then divergence; settings that

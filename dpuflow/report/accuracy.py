@@ -1,10 +1,14 @@
 """The accuracy report: accuracy.html, accuracy.md and accuracy.json of a list of runs."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_text
 from dpuflow.records import write_record
 from dpuflow.report import details, diagnosis, hardware
-from dpuflow.report.inputs import load_run
+from dpuflow.report.inputs import Entry, Run, load_run
 from dpuflow.report.overview import page_values
 from dpuflow.report.page import render
 from dpuflow.report.results import FORMAT, run_results
@@ -23,7 +27,13 @@ SECTIONS = {
 }
 
 
-def write_report(entries, html, markdown, data, provenance):
+def write_report(
+    entries: Sequence[Entry],
+    html: Path | str,
+    markdown: Path | str,
+    data: Path | str,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
     """Write the report of runs.
 
     Parameters
@@ -36,7 +46,7 @@ def write_report(entries, html, markdown, data, provenance):
     """
     if not entries:
         raise UserError("report: no runs; name at least one under `runs` in the config")
-    digests = {}
+    digests: dict[Path, str] = {}
     runs = [load_run(entry, digests) for entry in entries]
     content = {
         "format": FORMAT,
@@ -54,7 +64,7 @@ def write_report(entries, html, markdown, data, provenance):
     return content
 
 
-def detail_views(run, shown_errors, anchor):
+def detail_views(run: Run, shown_errors: int, anchor: str) -> dict[str, Any]:
     """The sections below the stage table of one run, and which of them exist."""
     view = {
         "confusions": details.confusions(run, anchor),

@@ -1,6 +1,6 @@
 """What the page shows about one run below the stage table: errors, classes, curves, confusion."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def misclassified(run: LoadedRun, limit: int = SHOWN_ERRORS) -> dict[str, Any] |
     positions = np.flatnonzero(wrong.any(axis=0))
     kinds = np.array([_kind(wrong[ran[:, p], p]) for p in positions], dtype=object)
     chosen = _choose(positions, kinds, wrong.sum(axis=0), limit)
-    pictures = run.images.read(chosen) if len(chosen) else []
+    pictures: Iterable[np.ndarray] = run.images.read(chosen) if len(chosen) else []
     cards = {
         int(p): {
             "index": int(p),

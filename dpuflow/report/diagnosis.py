@@ -1,11 +1,15 @@
 """Quantization as the report shows it: ranges against what INT8 holds, worst layers first."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize, sqnr_db
+from dpuflow.network import QuantizedNetwork
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
+from dpuflow.report.inputs import Row, Run
 
 TRACK = 1.25
 """A range track shows this many times what INT8 can represent, so that overflow is seen."""
@@ -28,7 +32,7 @@ COLUMNS = {
 """Keys of a layer that the diagnosis table shows -> column heading."""
 
 
-def diagnosis(run):
+def diagnosis(run: Run) -> dict[str, Any] | None:
     """Views of quantization.json and quantized_model.h5; None when both are absent.
 
     Returns
@@ -64,7 +68,7 @@ def diagnosis(run):
     }
 
 
-def layer_row(row):
+def layer_row(row: Mapping[str, Any]) -> Row:
     """A layer of quantization.json under its name, with what it does alone beside the rest; no Nones."""
     flat = {"name": row["layer"], **row}
     alone = flat.pop("alone", {})
@@ -74,12 +78,12 @@ def layer_row(row):
     return {key: value for key, value in flat.items() if value is not None and key != "layer"}
 
 
-def adjustments(found):
+def adjustments(found: Sequence[Row]) -> list[Row]:
     """Fix points that were moved after the vote: tensor, before, after, why."""
     return [{"tensor": e["tensor"], "before": e["from"], "after": e["to"], "why": e["why"]} for e in found]
 
 
-def merge_layers(recorded, quantized):
+def merge_layers(recorded: Sequence[Row], quantized: QuantizedNetwork | None) -> list[Row]:
     """Layers of quantized_model.h5 completed and overruled by those of quantization.json, by name."""
     rows = {row["name"]: row for row in (model_layers(quantized) if quantized else [])}
     for row in map(layer_row, recorded):
@@ -87,14 +91,14 @@ def merge_layers(recorded, quantized):
     return list(rows.values())
 
 
-def model_layers(quantized):
+def model_layers(quantized: QuantizedNetwork) -> list[Row]:
     """Rows of a QuantizedNetwork: fix_points, shifts, float weight ranges and SQNR of the weights."""
     rows = []
     for layer in quantized.network.layers:
         if layer.operator.renames or not layer.operator.quantized:
             continue
         name = layer.name
-        row = {"name": name, "op": layer.op, "fix_point": quantized.fix_points.get(name)}
+        row: Row = {"name": name, "op": layer.op, "fix_point": quantized.fix_points.get(name)}
         if layer.inputs:
             row["input_fix_point"] = quantized.fix_points.get(layer.inputs[0])
         if name in quantized.weights:
@@ -109,14 +113,14 @@ def model_layers(quantized):
     return rows
 
 
-def _badness(row):
+def _badness(row: Mapping[str, Any]) -> tuple[float, float, float]:
     """Order of the table: what alone moves the answers most, then accuracy lost, then noise."""
     noise = row.get("sqnr_db", row.get("weights_sqnr_db"))
     keys = (row.get("divergence_alone"), row.get("accuracy_change_alone"))
     return (-(keys[0] or 0.0), keys[1] or 0.0, math.inf if noise is None else noise)
 
 
-def settings(record):
+def settings(record: Mapping[str, Any]) -> dict[str, str | int | float]:
     """The chief facts of a quantization: scalars of the record, the method, the calibration images."""
     found = {key: value for key, value in record.items() if isinstance(value, (str, int, float, bool))}
     found["method"] = record.get("settings", {}).get("method")
@@ -128,7 +132,7 @@ def settings(record):
     }
 
 
-def vote_rows(votes, chosen):
+def vote_rows(votes: Mapping[str, Any], chosen: Mapping[str, int | None]) -> list[Row]:
     """Calibration votes: per layer the share of batches that wanted each position.
 
     votes : layer -> {position: batches}; chosen : layer -> final fix_point or None.
@@ -151,30 +155,36 @@ def vote_rows(votes, chosen):
 KINDS = {"activation": "Activations", "weights": "Weights", "bias": "Biases"}
 
 
-def recorded_bars(ranges):
+def recorded_bars(ranges: Sequence[Row]) -> dict[str, list[Row]]:
     """{kind: range bars} of the `ranges` of a diagnosis; {} without them."""
-    bars = {}
+    bars: dict[str, list[Row]] = {}
     for entry in ranges:
-        values = (entry[key] for key in ("min", "max", "fix_point"))
-        bar = range_bar(entry["tensor"], *values, (entry["p0.1"], entry["p99.9"]))
+        low, high, fix_point = (entry[key] for key in ("min", "max", "fix_point"))
+        bar = range_bar(entry["tensor"], low, high, fix_point, (entry["p0.1"], entry["p99.9"]))
         if bar:
             bars.setdefault(entry["kind"], []).append(bar)
     return bars
 
 
-def activation_bar(row):
+def activation_bar(row: Mapping[str, Any]) -> Row | None:
     """Range bar of a layer's output during calibration; None when the row does not tell."""
     return range_bar(row["name"], row.get("float_min"), row.get("float_max"), row.get("fix_point"))
 
 
-def weight_bar(row):
+def weight_bar(row: Mapping[str, Any]) -> Row | None:
     """Range bar of a layer's float weights; None when the row does not tell."""
     return range_bar(
         row["name"], row.get("weights_min"), row.get("weights_max"), row.get("weights_fix_point")
     )
 
 
-def range_bar(name, low, high, fix_point, core=(None, None)):
+def range_bar(
+    name: str,
+    low: float | None,
+    high: float | None,
+    fix_point: float | None,
+    core: tuple[float | None, float | None] = (None, None),
+) -> Row | None:
     """Where a float range lies on a track that INT8 values fill from 10 % to 90 %.
 
     core : (low, high) that hold nearly all values, or Nones. Returns name, low, high,
@@ -188,7 +198,7 @@ def range_bar(name, low, high, fix_point, core=(None, None)):
     step = 2.0**-fix_point
     limit = -INT8_MIN * step
 
-    def place(value):
+    def place(value: float) -> float:
         return 50 + 50 * max(-1.0, min(1.0, value / limit / TRACK))
 
     edges = [place(low), place(max(low, -limit)), place(min(high, limit)), place(high)]

@@ -1,10 +1,15 @@
 """Compilation as the report shows it: target fit, workload per layer, estimated time."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dpuflow.report.inputs import Row, Run
+
 LONG = 60
 """Characters; a longer string is a sentence and not a fact for the grid."""
 
 
-def hardware(run):
+def hardware(run: Run) -> dict[str, Any] | None:
     """Views of compile.json; None when absent.
 
     Returns
@@ -35,7 +40,7 @@ def hardware(run):
     }
 
 
-def costs(run):
+def costs(run: Run) -> dict[str, float | None]:
     """Row of the size and speed table: xmodel bytes, weights, operations and the estimate; None = unknown."""
     estimate = (run.compile or {}).get("estimate", {})
     frames = estimate.get("frames_per_second", {})
@@ -50,12 +55,12 @@ def costs(run):
     }
 
 
-def latency_us(estimate):
+def latency_us(estimate: Mapping[str, Any]) -> float | None:
     """Estimated latency in microseconds: from the machine code's cycles where there is one; else None."""
     return estimate.get("machine_code", estimate).get("latency_us")
 
 
-def finding(entry):
+def finding(entry: Mapping[str, Any]) -> dict[str, str]:
     """A finding as level, where and message."""
     message = entry["reason"]
     if "limit" in entry:
@@ -66,7 +71,7 @@ def finding(entry):
     return {"level": "warning", "where": f"{entry['layer']} ({entry['op']})", "message": message}
 
 
-def scalars(mapping):
+def scalars(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Entries that fit in a line: strings, numbers."""
     return {
         key: value
@@ -75,9 +80,9 @@ def scalars(mapping):
     }
 
 
-def flatten(mapping, prefix=""):
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a b": 1}; lists and None are left out."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in mapping.items():
         name = f"{prefix} {key}".strip()
         if isinstance(value, dict):
@@ -87,7 +92,7 @@ def flatten(mapping, prefix=""):
     return flat
 
 
-def table(rows):
+def table(rows: Iterable[Row]) -> dict[str, Any]:
     """Rows of dicts -> columns (keys with scalar values, in order of appearance), numeric ones, rows."""
     rows = [flatten(row) for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -1,17 +1,24 @@
 """Read the files of a run: what the report is made from."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from dpuflow.accuracy.evaluation import check_same_images, labels_digest, read_accuracy
+from dpuflow.accuracy.evaluation import Record, check_same_images, labels_digest, read_accuracy
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256
-from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.datasets.dataset_file import Dataset, read_dataset
 from dpuflow.records import read_record
+
+Row = dict[str, Any]
+"""What a template shows of one thing: key -> value."""
+Entry = Mapping[str, Any]
+"""A run as the workflow names it: its ids and its files (`load_run`)."""
 
 STAGES = {
     "keras": ("keras_accuracy", "Keras"),
@@ -70,13 +77,13 @@ class Images:
     dataset : datasets.dataset_file.Dataset; labels : (N,) int64; class_names : by label.
     """
 
-    def __init__(self, dataset, split):
+    def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset = dataset
         self.rows = dataset.splits[split]
         self.labels = dataset.labels[self.rows].astype(np.int64)
         self.class_names = dataset.class_names
 
-    def read(self, positions):
+    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 images (n, H, W, C) at `positions` of the split, in any order."""
         # h5py reads increasing indices only
         unique, inverse = np.unique(self.rows[np.asarray(positions, dtype=np.int64)], return_inverse=True)
@@ -88,47 +95,47 @@ class Images:
 class LoadedRun:
     """One run: its ids, its accuracy records by stage and what else its files say (None = absent)."""
 
-    ids: dict
-    records: dict
+    ids: dict[str, Any]
+    records: dict[str, Record]
     images: Images | None = None
     history: pd.DataFrame | None = None
-    freeze: dict | None = None
-    quantization: dict | None = None
-    compile: dict | None = None
-    gate: dict | None = None
-    files: list = field(default_factory=list)
-    paths: dict = field(default_factory=dict)
+    freeze: dict[str, Any] | None = None
+    quantization: dict[str, Any] | None = None
+    compile: dict[str, Any] | None = None
+    gate: dict[str, Any] | None = None
+    files: list[dict[str, Any]] = field(default_factory=list)
+    paths: dict[str, Path] = field(default_factory=dict)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Ids joined for headings: "signnet / reference / zcu104 / emulator"."""
         return " / ".join(str(self.ids[key]) for key in IDS[1:] if self.ids.get(key))
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str]:
         """Class names by label, from the dataset or else from the first record."""
         if self.images is not None:
             return self.images.class_names
         return [row["class"] for row in next(iter(self.records.values()))["per_class"]]
 
-    def stage_label(self, stage):
+    def stage_label(self, stage: str) -> str:
         """What a stage's column is called for this run; the board's name says what it really was."""
         if stage != "board":
             return STAGES[stage][1]
         return board_name(self.records["board"])
 
-    def how(self, stage):
+    def how(self, stage: str) -> str:
         """ "measured", "emulated" or "simulated"."""
         return self.records[stage].get("origin", "measured")
 
 
-def board_name(record):
+def board_name(record: Record) -> str:
     """Column heading of a board's accuracy record; a login to a virtual board is no board."""
     label = RUNNERS[record["runner"]]
     return "Virtual board" if label == "Board" and record["origin"] != "measured" else label
 
 
-def load_run(entry, digests=None):
+def load_run(entry: Entry, digests: dict[Path, str] | None = None) -> Run:
     """Read one run.
 
     Parameters
@@ -162,7 +169,7 @@ def load_run(entry, digests=None):
     return run
 
 
-def check_records(run, paths):
+def check_records(run: Run, paths: Mapping[str, Path]) -> None:
     """UserError unless all stages saw the same images; a board may stop after the first n of them."""
     records = dict(run.records)
     board, first = records.get("board"), next(iter(records.values()))
@@ -179,7 +186,7 @@ def check_records(run, paths):
     check_same_images(list(records.values()), [paths[stage] for stage in records])
 
 
-def open_images(path, record):
+def open_images(path: Path | str, record: Record) -> Images:
     """The split of dataset.h5 that `record` was measured on; UserError if its labels differ."""
     dataset = read_dataset(path)
     split = record["split"]
@@ -194,7 +201,7 @@ def open_images(path, record):
     return images
 
 
-def read_history(path):
+def read_history(path: Path | str) -> pd.DataFrame:
     """history.csv: one row per epoch, numeric columns such as loss, val_loss, accuracy."""
     try:
         history = pd.read_csv(path)
@@ -203,7 +210,7 @@ def read_history(path):
     return history.select_dtypes("number")
 
 
-def file_facts(key, path, digests=None):
+def file_facts(key: str, path: Path, digests: dict[Path, str] | None = None) -> dict[str, Any]:
     """name, shown path, bytes and SHA-256 of an artifact (a directory counts as its files in order)."""
     digests = {} if digests is None else digests
     members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -223,7 +230,7 @@ def file_facts(key, path, digests=None):
     }
 
 
-def shown_path(path):
+def shown_path(path: Path | str) -> str:
     """A path as the report may print it: relative to the working directory, never absolute."""
     path = Path(path)
     if not path.is_absolute():

@@ -1,9 +1,13 @@
 """What stands above the details of the runs: stage table, costs, how numbers came about, data sets."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from dpuflow.accuracy.evaluation import RECORD_KEYS
+from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.report import hardware, wording
 from dpuflow.report.hardware import flatten
-from dpuflow.report.inputs import RUNNERS, STAGES
+from dpuflow.report.inputs import RUNNERS, STAGES, Run
 
 OPEN_RUNS = 2
 """Runs whose details are unfolded when the page opens."""
@@ -19,7 +23,7 @@ KINDS = {
 }
 
 
-def page_values(runs, content):
+def page_values(runs: Sequence[Run], content: Mapping[str, Any]) -> dict[str, Any]:
     """What both templates need: the stage table and the words around it."""
     views = [
         run_view(run, result, index)
@@ -42,7 +46,7 @@ def page_values(runs, content):
     }
 
 
-def page_title(results):
+def page_title(results: Sequence[Mapping[str, Any]]) -> str:
     """Datasets, splits and image counts of the report in a line."""
     seen = dict.fromkeys((r.get("dataset"), r["split"], r["images"]) for r in results)
     parts = [
@@ -52,7 +56,7 @@ def page_title(results):
     return f"{runs} on {'; '.join(parts)}"
 
 
-def columns(runs):
+def columns(runs: Sequence[Run]) -> list[dict[str, str]]:
     """Stages that any run has, with the heading that all runs share, or else the plain one."""
     found = []
     for stage, (_, plain) in STAGES.items():
@@ -62,7 +66,7 @@ def columns(runs):
     return found
 
 
-def scale(results):
+def scale(results: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Common axis (low, high) of the whiskers: all intervals, rounded outwards to half a per cent."""
     bounds = [stage["interval95"] for result in results for stage in result["stages"]]
     low = int(min(b[0] for b in bounds) * 200) / 200
@@ -70,7 +74,7 @@ def scale(results):
     return (low, high) if high > low else (low - 0.005, high)
 
 
-def run_view(run, result, index):
+def run_view(run: Run, result: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Names, anchors and the stage cells of a run."""
     stages = {}
     previous = None
@@ -98,7 +102,7 @@ def run_view(run, result, index):
     }
 
 
-def board_facts(record):
+def board_facts(record: Mapping[str, Any]) -> dict[str, str | int | float]:
     """What a runner adds to the accuracy record (agreement with the emulator, unstable images, ...)."""
     own = (*RECORD_KEYS, "runner", "origin", "how", "agreement_with_quantized", "layers")
     extra = {key: value for key, value in record.items() if key not in own}
@@ -107,7 +111,7 @@ def board_facts(record):
     return {key: value for key, value in flatten(extra).items() if isinstance(value, (str, int, float))}
 
 
-def sentence(result, change):
+def sentence(result: Mapping[str, Any], change: Mapping[str, Any] | None) -> str:
     """The run in a line: first and last accuracy and the change between them."""
     first, last = result["stages"][0], result["stages"][-1]
     text = f"{first['label']} {wording.percent(first['accuracy'])}"
@@ -119,7 +123,7 @@ def sentence(result, change):
     return text
 
 
-def kinds(runs):
+def kinds(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """(badge, explanation) for every way in which a number of this report came about."""
     found = {run.how(stage) for run in runs for stage in run.records}
     if any(run.compile and "estimate" in run.compile for run in runs):
@@ -136,9 +140,9 @@ def kinds(runs):
     return [(kind, text) for kind, text in texts.items() if kind in found]
 
 
-def checksums(runs):
+def checksums(runs: Sequence[Run]) -> list[dict[str, str]]:
     """Every artifact's file and SHA-256 once, in the order of the chain."""
-    seen = {}
+    seen: dict[str, dict[str, str]] = {}
     for run in runs:
         for artifact in run.files:
             for entry in artifact["sha256"]:
@@ -146,12 +150,12 @@ def checksums(runs):
     return list(seen.values())
 
 
-def opened_datasets(runs):
+def opened_datasets(runs: Sequence[Run]) -> dict[str, Dataset]:
     """{name: Dataset} of the runs that have theirs."""
     return {str(run.ids.get("dataset", "")): run.images.dataset for run in runs if run.images is not None}
 
 
-def warnings(runs):
+def warnings(runs: Sequence[Run]) -> list[str]:
     """What makes the numbers of this report look better than they are, or worse than the network is."""
     found = []
     for name, data in opened_datasets(runs).items():
@@ -168,7 +172,7 @@ def warnings(runs):
     return found
 
 
-def datasets(runs):
+def datasets(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Facts of every data set: sizes, splits, repeated images, origins and checksums of its CSV files."""
     views = []
     for name, data in opened_datasets(runs).items():

@@ -25,7 +25,7 @@ def run_results(run: LoadedRun) -> dict[str, Any]:
     rows = []
     for index, stage in enumerate(stages):
         record = run.records[stage]
-        row = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
+        row: dict[str, Any] = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
         row |= {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
         previous = run.records[stages[index - 1]] if index else None
         row["agreement_with_previous"] = agreement(*common(previous, record)) if previous else None
@@ -55,7 +55,7 @@ def common(a: Record, b: Record) -> tuple[list[int], list[int]]:
 
 def _compare(run: LoadedRun, before: str, after: str) -> dict[str, Any]:
     a, b = common(run.records[before], run.records[after])
-    row = {
+    row: dict[str, Any] = {
         "before": before,
         "before_label": run.stage_label(before),
         "after": after,

@@ -2,7 +2,9 @@
 
 import csv
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dpuflow.accuracy.evaluation import mean_interval, read_accuracy, wilson_interval
 from dpuflow.base.errors import UserError
@@ -10,10 +12,13 @@ from dpuflow.base.files import write_text
 from dpuflow.records import read_record, write_record
 from dpuflow.report import figures, wording
 from dpuflow.report.hardware import latency_us
-from dpuflow.report.inputs import RECORDS, STAGES
+from dpuflow.report.inputs import RECORDS, STAGES, Entry, Row
 from dpuflow.report.page import render
 
 FORMAT = "dpuflow sweep 1"
+
+Cache = dict[tuple[str, str], Any]
+"""(name of the reading function, path) -> what it gave."""
 
 COSTS = {
     "xmodel_bytes": ("Accuracy against xmodel size", "xmodel in kB", 1000, False),
@@ -25,7 +30,7 @@ COSTS = {
 CONFIGURATION = ("model", "quantizer", "target", "runner")
 
 
-def write_sweep(entries, html, data=None):
+def write_sweep(entries: Sequence[Entry], html: Path | str, data: Path | str | None = None) -> dict[str, Any]:
     """Write sweep.html, and its numbers as JSON to `data`.
 
     entries : as `inputs.load_run` takes them, of which the accuracy records, compile.json
@@ -34,9 +39,9 @@ def write_sweep(entries, html, data=None):
     """
     if not entries:
         raise UserError("sweep: no runs; name at least one under `runs` in the config")
-    cache = {}
+    cache: Cache = {}
     rows = [sweep_row(entry, cache) for entry in entries]
-    groups = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["split"]), []).append(row)
     parts = [dataset_part(dataset, split, members) for (dataset, split), members in groups.items()]
@@ -53,7 +58,7 @@ def write_sweep(entries, html, data=None):
     return content
 
 
-def sweep_row(entry, cache):
+def sweep_row(entry: Entry, cache: Cache) -> Row:
     """The numbers of one run. cache : dict shared between runs, so that common files are read once."""
     files = entry.get("files") or {}
     records = {s: cached(cache, score, files[key]) for s, (key, _) in STAGES.items() if files.get(key)}
@@ -91,7 +96,7 @@ def sweep_row(entry, cache):
     }
 
 
-def cached(cache, read, path):
+def cached(cache: Cache, read: Callable[[Path | str], Any], path: Path | str) -> Any:
     """read(path), once per path."""
     key = (read.__name__, str(path))
     if key not in cache:
@@ -99,19 +104,19 @@ def cached(cache, read, path):
     return cache[key]
 
 
-def estimate_of(path):
+def estimate_of(path: Path | str) -> dict[str, Any]:
     """The estimate in compile.json; {} of the vendor's compilers, which give none."""
     return read_record(path, RECORDS["compile"]).get("estimate", {})
 
 
-def score(path):
+def score(path: Path | str) -> Row:
     """What a ranking needs of an accuracy record; its predictions are checked and dropped."""
     record = read_accuracy(path)
     wanted = ("split", "images", "correct", "accuracy", "labels_sha256", "origin")
     return {key: record.get(key) for key in wanted}
 
 
-def split_seed(entry):
+def split_seed(entry: Entry) -> tuple[str, int | None]:
     """(model without its seed, seed or None): "signnet-s3" is seed 3 of signnet."""
     model = str(entry.get("model", ""))
     found = re.fullmatch(r"(.+)-s(\d+)", model)
@@ -120,7 +125,7 @@ def split_seed(entry):
     return (found[1], int(found[2])) if found else (model, None)
 
 
-def size_of(path):
+def size_of(path: Path | str) -> int:
     """Bytes of a file; UserError when it is not there."""
     try:
         return Path(path).stat().st_size
@@ -128,13 +133,13 @@ def size_of(path):
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def seconds_of(benchmarks, cache):
+def seconds_of(benchmarks: Iterable[Path | str] | None, cache: Cache) -> float | None:
     """Seconds of all jobs in Snakemake's benchmark files (their first row), None without any."""
     known = [s for path in benchmarks or () if (s := cached(cache, benchmark_seconds, path)) is not None]
     return sum(known) if known else None
 
 
-def benchmark_seconds(path):
+def benchmark_seconds(path: Path | str) -> float | None:
     """Column `s` of the first row of a benchmark file; None when the file is not there or empty."""
     try:
         with open(path, encoding="utf-8", newline="") as stream:
@@ -146,12 +151,12 @@ def benchmark_seconds(path):
         raise UserError(f"{path}: not a benchmark file of Snakemake (no column `s` with seconds)") from None
 
 
-def describe(entry):
+def describe(entry: Entry) -> str:
     """A run in a message."""
     return " / ".join(str(entry[key]) for key in ("dataset", *CONFIGURATION) if entry.get(key))
 
 
-def dataset_part(dataset, split, rows):
+def dataset_part(dataset: str, split: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Ranking of the runs of one data set: runs, configurations over seeds, Pareto fronts."""
     labels = {row["labels_sha256"] for row in rows}
     if len(labels) > 1:
@@ -175,14 +180,14 @@ def dataset_part(dataset, split, rows):
     }
 
 
-def name_of(row):
+def name_of(row: Row) -> str:
     """A configuration: everything but the seed."""
     return " / ".join(row[key] for key in CONFIGURATION if row[key])
 
 
-def summarise(rows):
+def summarise(rows: Sequence[Row]) -> list[Row]:
     """Runs that differ in their seed only, together: mean accuracy, t interval, extremes, mean costs."""
-    members = {}
+    members: dict[str, list[Row]] = {}
     for row in rows:
         members.setdefault(name_of(row), []).append(row)
     found = []
@@ -200,7 +205,7 @@ def summarise(rows):
     return sorted(found, key=lambda c: (-c["mean"], c["name"]))
 
 
-def pareto_front(points):
+def pareto_front(points: Sequence[tuple[float | None, float]]) -> list[int]:
     """Indices of points (cost, accuracy) that no other beats in both, by rising cost.
 
     Points without a cost (None) are left out; of equal points the first stays.
@@ -214,7 +219,7 @@ def pareto_front(points):
     return front
 
 
-def charts(part):
+def charts(part: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A scatter plot of the configurations for each cost that is known."""
     found = []
     for cost, (title, axis, unit, estimated) in COSTS.items():
