@@ -56,7 +56,8 @@ class Executor:
         wanted = [step.name for step in self.plan.steps] if dump else list(self.plan.outputs)
         size = max(1, min(self.block, math.ceil(count / self.threads)))
         ranges = [(start, min(start + size, count)) for start in range(0, count, size)] or [(0, 0)]
-        results, lock = {}, threading.Lock()
+        results: dict[str, np.ndarray] = {}
+        lock = threading.Lock()
 
         def run(bounds: tuple[int, int]) -> None:
             start, stop = bounds

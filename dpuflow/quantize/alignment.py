@@ -160,13 +160,13 @@ def _bound_add(
     groups: Mapping[str, list[str]],
     report: list[Change],
 ) -> None:
-    def lower(name, position):
+    def lower(name: str, position: int) -> None:
         relu6 = any(network[member].attrs.get("activation") == "RELU6" for member in groups[name])
         if position < positions[name] and not (relu6 and position < RELU6_FIX_POINT):
             for member in groups[name]:
                 _set(positions, member, position, report, f"addition {layer.name} is exact so")
 
-    def exact():
+    def exact() -> bool:
         return is_exact_add([positions[name] for name in layer.inputs], positions[layer.name])
 
     finest_last = sorted(set(layer.inputs), key=lambda name: positions[name])

@@ -60,7 +60,7 @@ def choose_weights(x: np.ndarray, method: str) -> int:
     if method == "non_overflow" or position == ANY_POSITION:
         return position
 
-    def error(p):
+    def error(p: int) -> float:
         return float(np.square(np.ldexp(quantize(x, p, "STD_ROUND"), -p, dtype=np.float64) - x).sum())
 
     return min(range(position, position + CANDIDATES), key=error)

@@ -172,7 +172,7 @@ def _scale(low: float, high: float, start: float, end: float, log: bool = False)
         low, high = math.log(low), math.log(high)
     span = (high - low) or 1.0
 
-    def place(value):
+    def place(value: float) -> float:
         value = math.log(value) if log else value
         return start + (value - low) / span * (end - start)
 
