@@ -8,7 +8,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_text
 from dpuflow.records import write_record
 from dpuflow.report import details, diagnosis, hardware
-from dpuflow.report.inputs import Entry, Run, load_run
+from dpuflow.report.inputs import Entry, LoadedRun, load_run
 from dpuflow.report.overview import page_values
 from dpuflow.report.page import render
 from dpuflow.report.results import FORMAT, run_results
@@ -64,7 +64,7 @@ def write_report(
     return content
 
 
-def detail_views(run: Run, shown_errors: int, anchor: str) -> dict[str, Any]:
+def detail_views(run: LoadedRun, shown_errors: int, anchor: str) -> dict[str, Any]:
     """The sections below the stage table of one run, and which of them exist."""
     view = {
         "confusions": details.confusions(run, anchor),

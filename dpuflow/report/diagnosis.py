@@ -9,7 +9,7 @@ from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize, sqnr_db
 from dpuflow.network import QuantizedNetwork
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
-from dpuflow.report.inputs import Row, Run
+from dpuflow.report.inputs import LoadedRun, Row
 
 TRACK = 1.25
 """A range track shows this many times what INT8 can represent, so that overflow is seen."""
@@ -32,7 +32,7 @@ COLUMNS = {
 """Keys of a layer that the diagnosis table shows -> column heading."""
 
 
-def diagnosis(run: Run) -> dict[str, Any] | None:
+def diagnosis(run: LoadedRun) -> dict[str, Any] | None:
     """Views of quantization.json and quantized_model.h5; None when both are absent.
 
     Returns

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dpuflow.report.inputs import Row, Run
+from dpuflow.report.inputs import LoadedRun, Row
 
 LONG = 60
 """Characters; a longer string is a sentence and not a fact for the grid."""
 
 
-def hardware(run: Run) -> dict[str, Any] | None:
+def hardware(run: LoadedRun) -> dict[str, Any] | None:
     """Views of compile.json; None when absent.
 
     Returns
@@ -40,7 +40,7 @@ def hardware(run: Run) -> dict[str, Any] | None:
     }
 
 
-def costs(run: Run) -> dict[str, float | None]:
+def costs(run: LoadedRun) -> dict[str, float | None]:
     """Row of the size and speed table: xmodel bytes, weights, operations and the estimate; None = unknown."""
     estimate = (run.compile or {}).get("estimate", {})
     frames = estimate.get("frames_per_second", {})

@@ -135,7 +135,7 @@ def board_name(record: Record) -> str:
     return "Virtual board" if label == "Board" and record["origin"] != "measured" else label
 
 
-def load_run(entry: Entry, digests: dict[Path, str] | None = None) -> Run:
+def load_run(entry: Entry, digests: dict[Path, str] | None = None) -> LoadedRun:
     """Read one run.
 
     Parameters
@@ -169,7 +169,7 @@ def load_run(entry: Entry, digests: dict[Path, str] | None = None) -> Run:
     return run
 
 
-def check_records(run: Run, paths: Mapping[str, Path]) -> None:
+def check_records(run: LoadedRun, paths: Mapping[str, Path]) -> None:
     """UserError unless all stages saw the same images; a board may stop after the first n of them."""
     records = dict(run.records)
     board, first = records.get("board"), next(iter(records.values()))

@@ -7,7 +7,7 @@ from dpuflow.accuracy.evaluation import RECORD_KEYS
 from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.report import hardware, wording
 from dpuflow.report.hardware import flatten
-from dpuflow.report.inputs import RUNNERS, STAGES, Run
+from dpuflow.report.inputs import RUNNERS, STAGES, LoadedRun
 
 OPEN_RUNS = 2
 """Runs whose details are unfolded when the page opens."""
@@ -23,7 +23,7 @@ KINDS = {
 }
 
 
-def page_values(runs: Sequence[Run], content: Mapping[str, Any]) -> dict[str, Any]:
+def page_values(runs: Sequence[LoadedRun], content: Mapping[str, Any]) -> dict[str, Any]:
     """What both templates need: the stage table and the words around it."""
     views = [
         run_view(run, result, index)
@@ -56,7 +56,7 @@ def page_title(results: Sequence[Mapping[str, Any]]) -> str:
     return f"{runs} on {'; '.join(parts)}"
 
 
-def columns(runs: Sequence[Run]) -> list[dict[str, str]]:
+def columns(runs: Sequence[LoadedRun]) -> list[dict[str, str]]:
     """Stages that any run has, with the heading that all runs share, or else the plain one."""
     found = []
     for stage, (_, plain) in STAGES.items():
@@ -74,7 +74,7 @@ def scale(results: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.005, high)
 
 
-def run_view(run: Run, result: Mapping[str, Any], index: int) -> dict[str, Any]:
+def run_view(run: LoadedRun, result: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Names, anchors and the stage cells of a run."""
     stages = {}
     previous = None
@@ -123,7 +123,7 @@ def sentence(result: Mapping[str, Any], change: Mapping[str, Any] | None) -> str
     return text
 
 
-def kinds(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def kinds(runs: Sequence[LoadedRun]) -> list[tuple[str, str]]:
     """(badge, explanation) for every way in which a number of this report came about."""
     found = {run.how(stage) for run in runs for stage in run.records}
     if any(run.compile and "estimate" in run.compile for run in runs):
@@ -140,7 +140,7 @@ def kinds(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return [(kind, text) for kind, text in texts.items() if kind in found]
 
 
-def checksums(runs: Sequence[Run]) -> list[dict[str, str]]:
+def checksums(runs: Sequence[LoadedRun]) -> list[dict[str, str]]:
     """Every artifact's file and SHA-256 once, in the order of the chain."""
     seen: dict[str, dict[str, str]] = {}
     for run in runs:
@@ -150,12 +150,12 @@ def checksums(runs: Sequence[Run]) -> list[dict[str, str]]:
     return list(seen.values())
 
 
-def opened_datasets(runs: Sequence[Run]) -> dict[str, Dataset]:
+def opened_datasets(runs: Sequence[LoadedRun]) -> dict[str, Dataset]:
     """{name: Dataset} of the runs that have theirs."""
     return {str(run.ids.get("dataset", "")): run.images.dataset for run in runs if run.images is not None}
 
 
-def warnings(runs: Sequence[Run]) -> list[str]:
+def warnings(runs: Sequence[LoadedRun]) -> list[str]:
     """What makes the numbers of this report look better than they are, or worse than the network is."""
     found = []
     for name, data in opened_datasets(runs).items():
@@ -172,7 +172,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def datasets(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def datasets(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
     """Facts of every data set: sizes, splits, repeated images, origins and checksums of its CSV files."""
     views = []
     for name, data in opened_datasets(runs).items():
