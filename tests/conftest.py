@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+import yaml
 
 pytest_plugins = ["fault_record", "hidden_skips"]
 
@@ -32,3 +34,21 @@ def shared():
         return path
 
     return locate
+
+
+@pytest.fixture(scope="session")
+def default(repo):
+    """The shipped configuration; not to be changed."""
+    return yaml.safe_load((repo / "config/config.yaml").read_text())
+
+
+@pytest.fixture
+def config(default):
+    """A copy of the shipped configuration."""
+    return copy.deepcopy(default)
+
+
+@pytest.fixture
+def schema(repo):
+    """Path of the configuration's schema."""
+    return repo / "config/config.schema.yaml"

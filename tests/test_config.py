@@ -9,16 +9,6 @@ from dpuflow.workflow.config import Run, Settings, check, expand_runs, sort_keys
 from dpuflow.workflow.config_docs import document
 
 
-@pytest.fixture(scope="module")
-def default(repo):
-    return yaml.safe_load((repo / "config/config.yaml").read_text())
-
-
-@pytest.fixture
-def schema(repo):
-    return repo / "config/config.schema.yaml"
-
-
 def changed(config, path, value):
     """A copy with the value at a dotted path set (None: removed)."""
     config = copy.deepcopy(config)
