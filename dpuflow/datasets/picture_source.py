@@ -83,7 +83,7 @@ def walk(root: Path | str) -> Iterator[tuple[str, str, os.stat_result]]:
         real = os.path.realpath(folder)
         if real in above:
             raise UserError(f"{folder}: a link to a folder that it lies in; remove it")
-        with os.scandir(folder) as entries:
+        with _listing(folder) as entries:
             for entry in entries:
                 if _left_out(entry.name):
                     continue
@@ -99,6 +99,13 @@ def walk(root: Path | str) -> Iterator[tuple[str, str, os.stat_result]]:
                 found = entry.stat()
                 if stat.S_ISREG(found.st_mode):
                     yield name, entry.path, found
+
+
+def _listing(folder):
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _left_out(name):
@@ -126,10 +133,10 @@ def _members(archive, bundle):
     """Name -> ZipInfo of the files in a zip."""
     found = {}
     for info in bundle.infolist():
-        path = PurePosixPath(info.filename)
+        path = PurePosixPath(info.filename.replace("\\", "/"))  # some programs on Windows write these
         if info.is_dir() or any(_left_out(part) for part in path.parts if part != ".."):
             continue
-        if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
+        if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{archive}: {info.filename!r} leads out of the archive; pack it anew")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise UserError(f"{archive}: {info.filename} is a link; pack the file itself")

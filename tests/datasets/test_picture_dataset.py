@@ -315,6 +315,13 @@ def test_zip_slip(build, tmp_path, name):
         build({"zip": str(tmp_path / "a.zip")})
 
 
+def test_a_zip_with_the_slashes_of_windows(build, put, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
+        for name, data in split_files().items():
+            bundle.writestr("photos\\" + name.replace("/", "\\"), data)
+    assert paths(build({"zip": str(tmp_path / "a.zip")})) == paths(build(put(split_files()), name="f.h5"))
+
+
 def test_a_link_in_a_zip(build, tmp_path):
     link = zipfile.ZipInfo("train/a/1.png")
     link.external_attr = 0o120777 << 16
