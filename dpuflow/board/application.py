@@ -1,7 +1,9 @@
 """The board application as seen from this side: its files, its options, its dump."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dpuflow.base.errors import UserError
 
@@ -21,7 +23,7 @@ FILES = (
 OPTIONS = ("threads", "batch", "limit", "warmup", "runs", "dump", "mode")
 
 
-def arguments(options):
+def arguments(options: Mapping[str, Any] | None) -> list[str]:
     """Command line for options {threads, batch, limit, warmup, runs, dump, mode}.
 
     dump is an image's index, True for the first image, or False.
@@ -40,6 +42,6 @@ def arguments(options):
     return words
 
 
-def dump_name(name):
+def dump_name(name: str) -> str:
     """A tensor's or subgraph's name as the runtime writes it into names of dump files."""
     return re.sub(r"[^0-9A-Za-z_]", "_", name)

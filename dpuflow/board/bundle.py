@@ -11,8 +11,10 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
 from dpuflow.board import application
 from dpuflow.board.parts import describe_output, describe_parts, require_known
+from dpuflow.device.targets import Target
 from dpuflow.emulator import Emulator
 from dpuflow.xir import Graph
 
@@ -49,7 +52,7 @@ The model is compiled for {dpu}, release {release}. {instructions}
 """
 
 
-def input_scaling(graph, source):
+def input_scaling(graph: Graph, source: Path | str) -> dict[str, float]:
     """{"subtract", "divide"} that a compiled graph records; UserError when it does not."""
     try:
         return {key: float(graph.attrs[f"input_{key}"]) for key in ("subtract", "divide")}
@@ -60,7 +63,15 @@ def input_scaling(graph, source):
         ) from None
 
 
-def describe(xmodel, images, labels, class_names, target, split, scaling=None):
+def describe(
+    xmodel: Path | str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    target: Target,
+    split: str,
+    scaling: Mapping[str, float] | None = None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(content of meta.json, {key: array} of parameters.npz), after checking that all fits together."""
     graph = Graph.load(xmodel)
     subgraphs = graph.subgraphs("DPU")
@@ -117,7 +128,16 @@ def describe(xmodel, images, labels, class_names, target, split, scaling=None):
     return meta, parameters
 
 
-def build(path, xmodel, images, labels, class_names, target, split, scaling=None):
+def build(
+    path: Path | str,
+    xmodel: Path | str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    target: Target,
+    split: str,
+    scaling: Mapping[str, float] | None = None,
+) -> None:
     """Write the bundle's tar.
 
     Parameters
@@ -143,7 +163,7 @@ def build(path, xmodel, images, labels, class_names, target, split, scaling=None
     pack(path, target.name, files)
 
 
-def pack(path, target, files):
+def pack(path: Path | str, target: str, files: Mapping[str, bytes]) -> None:
     """Write {name: bytes} with their checksums as the tar for the target called so."""
     files = {name: data for name, data in files.items() if name != "SHA256SUMS"}
     sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
@@ -197,16 +217,16 @@ class Bundle:
     """An opened bundle: its parsed meta.json and the bytes of its files by name."""
 
     path: Path
-    meta: dict
-    files: dict
+    meta: dict[str, Any]
+    files: dict[str, bytes]
 
     @classmethod
-    def open(cls, path):
+    def open(cls, path: Path | str) -> "Bundle":
         """Read a bundle; UserError when the file is none."""
         try:
             with tarfile.open(path) as archive:
-                entries = [entry for entry in archive if entry.isfile()]
-                files = {Path(entry.name).name: archive.extractfile(entry).read() for entry in entries}
+                entries = {entry.name: archive.extractfile(entry) for entry in archive if entry.isfile()}
+                files = {Path(name).name: stream.read() for name, stream in entries.items() if stream}
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except (tarfile.TarError, OSError) as error:
@@ -224,21 +244,21 @@ class Bundle:
         return cls(Path(path), meta, files)
 
     @property
-    def images(self):
+    def images(self) -> np.ndarray:
         """uint8 (N, H, W, C)."""
         return np.load(io.BytesIO(self.files["images.npy"]), allow_pickle=False)
 
     @property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """int64 (N,)."""
         return np.load(io.BytesIO(self.files["labels.npy"]), allow_pickle=False)
 
     @property
-    def graph(self):
+    def graph(self) -> Graph:
         """The model as dpuflow.xir.Graph."""
         return Graph.from_bytes(self.files["model.xmodel"], f"{self.path}: model.xmodel")
 
-    def unpack(self, folder):
+    def unpack(self, folder: Path) -> Path:
         """Write the files into a new folder and return it."""
         folder.mkdir(parents=True)
         for name, data in self.files.items():

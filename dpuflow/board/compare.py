@@ -5,7 +5,9 @@ board every int8 output is equal. Where one is not, a dump of the board's tensor
 the first layer that differs.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ PREFIX = "q_"
 """Columns of predictions.csv with the int8 output of each class."""
 
 
-def read_board_predictions(path):
+def read_board_predictions(path: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(labels, predictions, int8 outputs (N, classes)) of a board's predictions.csv."""
     try:
         table = pd.read_csv(path)
@@ -35,7 +37,7 @@ def read_board_predictions(path):
         raise UserError(f"{path}: not the predictions of a board ({error}); run again") from None
 
 
-def network_outputs(emulator, meta, images):
+def network_outputs(emulator: Emulator, meta: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
     """int8 outputs (N, classes) of the whole network, from uint8 images on.
 
     Every layer counts, also those that the board runs on its CPU: what the board has left out
@@ -50,7 +52,7 @@ def _quantized(emulator, meta, images):
     return table[images].reshape(len(images), *emulator.input.tensor.shape[1:])
 
 
-def compare_outputs(board, emulated):
+def compare_outputs(board: np.ndarray, emulated: np.ndarray) -> dict[str, Any]:
     """Agreement of two arrays (N, classes) of int8 outputs.
 
     Returns the agreement of the predictions, the number of images with any different
@@ -70,7 +72,9 @@ def compare_outputs(board, emulated):
     return answer
 
 
-def first_different_layer(folder, emulator, meta, images, index):
+def first_different_layer(
+    folder: Path | str, emulator: Emulator, meta: Mapping[str, Any], images: np.ndarray, index: int
+) -> dict[str, Any]:
     """Compare a board's dump of image `index` with the emulator, layer by layer.
 
     folder : the `dump` folder that the runtime wrote. Only tensors in DDR are there:
@@ -83,7 +87,7 @@ def first_different_layer(folder, emulator, meta, images, index):
     tensors = emulator.run(_quantized(emulator, meta, images[index : index + 1]), dump=True)
     on_board = {op.name for part in emulator.parts for op in (*part.inputs, *emulator.ops_of(part))}
     dumped = {path.name: path for path in sorted(Path(folder).rglob("0.*.bin"))}
-    answer = {"image": int(index), "compared": [], "not_dumped": 0, "first_different": None}
+    answer: dict[str, Any] = {"image": int(index), "compared": [], "not_dumped": 0, "first_different": None}
     for op in emulator.graph.ops:
         if op.name not in on_board or op.name not in tensors or tensors[op.name].dtype != np.int8:
             continue
@@ -114,7 +118,13 @@ def first_different_layer(folder, emulator, meta, images, index):
     return answer
 
 
-def board_record(results, bundle, quantized=None, dump=None, runner="board"):
+def board_record(
+    results: Path | str,
+    bundle: Path | str,
+    quantized: Mapping[str, Any] | None = None,
+    dump: Path | str | None = None,
+    runner: str = "board",
+) -> dict[str, Any]:
     """The accuracy record of a board run with its comparisons.
 
     Parameters

@@ -11,13 +11,17 @@ import shlex
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256
 
 log = logging.getLogger("dpuflow")
+
+T = TypeVar("T")
 
 AGENT = Path(__file__).resolve().parents[1] / "foreign/agent.py"
 
@@ -66,7 +70,7 @@ class Board:
     known_hosts: str | None = None
     python: str = "python3"
     folder: str = "dpuflow"
-    environment: dict = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     lock: str = "/tmp/dpuflow.lock"
     fingerprint: str | None = None
     connect_timeout_s: int = 10
@@ -76,7 +80,7 @@ class Board:
     backoff_s: float = 1.0
 
     @classmethod
-    def from_config(cls, where, entry):
+    def from_config(cls, where: str, entry: Any) -> "Board":
         """A Board from a mapping (or a bare destination); UserError for unknown keys."""
         if isinstance(entry, str):
             entry = {"host": entry}
@@ -92,7 +96,7 @@ class Board:
             raise UserError(f"{where}.host: {entry['host']!r} is not a host")
         return cls(**entry)
 
-    def ssh_command(self, *more):
+    def ssh_command(self, *more: str) -> list[str]:
         """The ssh command line up to the destination, with `more` options."""
         command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
         command += ["-o", f"ConnectTimeout={self.connect_timeout_s}", "-o", "ClearAllForwardings=yes"]
@@ -111,10 +115,11 @@ class Board:
 class Connection:
     """Calls of the agent on a board, each repeated while the connection drops."""
 
-    def __init__(self, board):
+    def __init__(self, board: Board) -> None:
         self.board = board
         self.agent = f"{board.folder}/agent-{sha256(AGENT)[:16]}.py"
-        self._installed, self._master = False, None
+        self._installed = False
+        self._master: subprocess.Popen[bytes] | None = None
 
     def _share(self):
         """Have a master connection that all calls go through: a login takes a board long.
@@ -144,14 +149,15 @@ class Connection:
             time.sleep(0.01)
 
     @property
-    def socket(self):
+    def socket(self) -> Path:
         """Path of the master connection's control socket."""
         return Path(self._folder.name) / "socket"
 
-    def close(self):
+    def close(self) -> None:
         """End the master connection."""
         if self._master:
-            self._master.stdin.close()
+            if self._master.stdin:
+                self._master.stdin.close()
             try:
                 self._master.wait(2)
             except subprocess.TimeoutExpired:
@@ -160,7 +166,9 @@ class Connection:
             self._master = None
             self._folder.cleanup()
 
-    def once(self, words, stdin=None, timeout=None):
+    def once(
+        self, words: Sequence[str], stdin: IO[bytes] | None = None, timeout: float | None = None
+    ) -> bytes:
         """Run a command (list of words) on the board; its standard output. Raises DroppedError."""
         remote = " ".join(shlex.quote(word) for word in words)
         try:
@@ -172,7 +180,8 @@ class Connection:
                 timeout=timeout or self.board.call_timeout_s,
             )
         except subprocess.TimeoutExpired as error:
-            self._master.kill()  # it hangs, and all that goes through it
+            if self._master:
+                self._master.kill()  # it hangs, and all that goes through it
             raise DroppedError(f"no answer in {error.timeout:g} s") from None
         except FileNotFoundError:
             raise UserError("the program `ssh` (OpenSSH) is not installed on this machine") from None
@@ -195,7 +204,7 @@ class Connection:
             if words in message:
                 raise UserError(f"board {self.board.host}: {meaning.replace('HOST', self.board.host)}")
 
-    def retry(self, action, progress=None):
+    def retry(self, action: Callable[[], T], progress: Callable[[], float] | None = None) -> T:
         """`action()` again after a dropped connection, with growing pauses.
 
         `progress()`, if given, is a number that grows with progress; growth starts the
@@ -218,7 +227,7 @@ class Connection:
                 log.info("board %s: %s; again in %g s", self.board.host, error, pause)
                 time.sleep(pause)
 
-    def install(self):
+    def install(self) -> None:
         """Put the agent on the board, unless the same one is there (its name holds its checksum)."""
         folder, name = shlex.quote(self.board.folder), shlex.quote(self.agent)
         script = (
@@ -234,12 +243,12 @@ class Connection:
             self.retry(send)
             self._installed = True
 
-    def words(self, command, **request):
+    def words(self, command: str, **request: Any) -> list[str]:
         """Command line of an agent's command."""
         variables = [f"{name}={value}" for name, value in self.board.environment.items()]
         return ["env", *variables, self.board.python, self.agent, command, json.dumps(request)]
 
-    def call(self, command, **request):
+    def call(self, command: str, **request: Any) -> dict[str, Any]:
         """Run an agent's command; its JSON answer as a dict. Repeats while the connection drops."""
         self.install()
         words = self.words(command, **request)

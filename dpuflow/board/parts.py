@@ -7,11 +7,15 @@ application (`foreign/board/cpu_ops.py`) needs neither XIR's attributes nor cons
 (`emulator.operations`, `emulator.plan`).
 """
 
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
-from dpuflow.emulator import oracle, plan
+from dpuflow.emulator import Emulator, oracle, plan
 from dpuflow.emulator.attributes import fix_point, inner_axis
 from dpuflow.emulator.float_ops import output_size
 from dpuflow.emulator.operations import (
@@ -24,6 +28,7 @@ from dpuflow.emulator.operations import (
     Pool,
     window_output,
 )
+from dpuflow.xir import Graph
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.parameters import constants as graph_constants
 
@@ -34,17 +39,19 @@ BEHIND_THE_OUTPUT = ("softmax", "fix2float", "reshape", "flatten", "squeeze", "i
 class Parameters:
     """Arrays for the bundle, each once: `key(array)` names them."""
 
-    def __init__(self):
-        self.arrays = {}
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
 
-    def key(self, array):
+    def key(self, array: np.ndarray) -> str:
         """Name of an array in the bundle."""
         name = f"a{len(self.arrays)}"
         self.arrays[name] = np.ascontiguousarray(array)
         return name
 
 
-def describe_parts(emulator, wanted=()):
+def describe_parts(
+    emulator: Emulator, wanted: Collection[str] = ()
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """(list for meta.json, {key: array}) of the top-level subgraphs of a model, in order.
 
     Each part: device, subgraph (its name); the DPU's: inputs and outputs, each with the `value` it
@@ -67,7 +74,7 @@ def describe_parts(emulator, wanted=()):
     return parts, parameters.arrays
 
 
-def require_known(graph, source):
+def require_known(graph: Graph, source: Path | str) -> None:
     """UserError that names the ops of CPU subgraphs which the application cannot run."""
     known = {*DESCRIPTIONS, *plan.SOURCES, *CONSTANT_TYPES}
     left_over = [name for part in graph.subgraphs() if part.device != "DPU" for name in part.op_names]
@@ -135,7 +142,9 @@ def _integer(op, graph, constants):
     return describe_operation(operation, graph.op(op.inputs["input"][0]).tensor.shape)
 
 
-def describe_operation(operation, shape):
+def describe_operation(
+    operation: Conv | Pool | Eltwise | Concat | HardSigmoid, shape: Sequence[int]
+) -> dict[str, Any]:
     """Description of an integer operation (`emulator.operations`) on an input of `shape` (batch first).
 
     Its arrays are under "arrays", by name. TypeError for an operation that has no description.
@@ -333,7 +342,7 @@ The application's table of operators has these types and no others (a test holds
 # ---- the network's ends
 
 
-def describe_output(emulator):
+def describe_output(emulator: Emulator) -> dict[str, Any]:
     """The dict `output` of meta.json: which value holds the int8 outputs, and which ends the network.
 
     Only ops that cannot change the order of the outputs may follow them (BEHIND_THE_OUTPUT).

@@ -14,11 +14,12 @@ import secrets
 import socket
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
-from dpuflow.board.connection import Connection
+from dpuflow.board.connection import Board, Connection
 
 log = logging.getLogger("dpuflow")
 
@@ -42,7 +43,13 @@ def _flock(board):
 
 
 @contextmanager
-def take(boards, job, wait_s=3600.0, stale_after_s=STALE_AFTER_S, pause_s=PAUSE_S):
+def take(
+    boards: Sequence[Board],
+    job: str,
+    wait_s: float = 3600.0,
+    stale_after_s: float = STALE_AFTER_S,
+    pause_s: float = PAUSE_S,
+) -> Iterator[tuple[Connection, str]]:
     """Yield (Connection, token) for the first of `boards` that is free; both locks are held meanwhile.
 
     boards : list of Board. job : identifier of the job, the same in a repeated run.

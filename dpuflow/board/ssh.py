@@ -14,15 +14,17 @@ import os
 import shutil
 import tarfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256, write_bytes
 from dpuflow.board import application, pool
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.connection import Board, DroppedError
-from dpuflow.device.targets import describe_fingerprint
+from dpuflow.device.targets import Target, describe_fingerprint
 from dpuflow.records import read_record
 
 log = logging.getLogger("dpuflow")
@@ -30,7 +32,7 @@ log = logging.getLogger("dpuflow")
 KEEP_BUNDLES = 3
 
 
-def boards_from_config(entries):
+def boards_from_config(entries: Any) -> list[Board]:
     """List of Board from the configuration's `boards` (destinations or mappings)."""
     if not isinstance(entries, list) or not entries:
         raise UserError(f"boards: expected a list of at least one board, got {entries!r}")
@@ -54,7 +56,14 @@ class Patience:
     stale_after_s: float = pool.STALE_AFTER_S
 
 
-def run(bundle, boards, out, options=None, targets=None, patience=None):
+def run(
+    bundle: Path | str,
+    boards: Sequence[Board],
+    out: Path | str,
+    options: Mapping[str, Any] | None = None,
+    targets: Mapping[str, Target] | None = None,
+    patience: Patience | None = None,
+) -> dict[str, Any]:
     """Run a bundle on the first free board of `boards` and put the results into `out`.
 
     Parameters
@@ -85,7 +94,7 @@ def run(bundle, boards, out, options=None, targets=None, patience=None):
     return read_record(Path(out) / "board.json", "board.schema.yaml")
 
 
-def job_name(digest, arguments):
+def job_name(digest: str, arguments: Sequence[str]) -> str:
     """Name of the job that runs a bundle (by its SHA-256) with these arguments."""
     return hashlib.sha256(json.dumps([digest, arguments]).encode()).hexdigest()[:16]
 
