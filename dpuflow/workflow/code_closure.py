@@ -30,7 +30,7 @@ DATA_SUFFIXES = {".yaml", ".j2", ".css", ".js", ".c"}
 """Files of the package that are no modules: templates, tables, sources."""
 
 
-def source_files(script, root):
+def source_files(script: Path | str, root: Path | str) -> list[str]:
     """Sorted paths (relative to `root`) of the modules and data that `script` needs.
 
     Imports inside functions count, and each package above a module with its `__init__`;
@@ -49,7 +49,7 @@ def source_files(script, root):
     return sorted(found)
 
 
-def code_digest(script, root):
+def code_digest(script: Path | str, root: Path | str) -> str:
     """SHA-256 (hex) of the names and contents of `script` and of its `source_files`."""
     root = str(root)
     lines = [f"{_sha256(path, root)}  {path}" for path in [str(script), *source_files(script, root)]]

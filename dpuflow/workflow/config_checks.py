@@ -1,5 +1,8 @@
 """Do the entries of a configuration fit each other? What no schema can say, asked whenever it is read."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from dpuflow.base.errors import UserError
 from dpuflow.datasets.labels import MAX_LABEL, MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import form_problem
@@ -9,7 +12,7 @@ NEEDS_CODE = ("isa_simulator", "ssh")
 """Kinds of runner that execute machine code, which all compilers but `reference` write."""
 
 
-def problems(config):
+def problems(config: Mapping[str, Any]) -> list[str]:
     """Messages, each with its key, about entries and runs that cannot work."""
     messages = [*_datasets(config), *_targets(config), *_runners(config)]
     return messages or list(dict.fromkeys(_runs(config)))

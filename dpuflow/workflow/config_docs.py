@@ -23,7 +23,7 @@ runs, with the key and the nearest valid one.
 """
 
 
-def document(schema_path):
+def document(schema_path: Path | str) -> str:
     """The Markdown text for a schema file and the fragments that it refers to."""
     schema, registry = load_schema(schema_path)
     resolver = registry.resolver_with_root(registry.get_or_retrieve("config.schema.yaml").value)

@@ -6,6 +6,7 @@ that stand twice in one mapping are an error here: YAML keeps the last one and s
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -18,7 +19,7 @@ DEFAULT = Path("config/config.yaml")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def check_command_line(words):
+def check_command_line(words: Sequence[str]) -> None:
     """End the process with one line per fault of the configuration files that Snakemake's arguments name."""
     faults = []
     for path in [*([DEFAULT] if DEFAULT.exists() else []), *named_files(words)]:
@@ -31,7 +32,7 @@ def check_command_line(words):
         sys.exit(1)
 
 
-def named_files(words):
+def named_files(words: Sequence[str]) -> list[Path]:
     """Paths behind --configfile, or an abbreviation of it: it takes all words up to the next option."""
     taking, found = False, []
     for word in words:
@@ -46,7 +47,7 @@ def named_files(words):
     return found
 
 
-def check_file(path):
+def check_file(path: Path) -> None:
     """UserError, with line and column, for a file that is missing, no YAML, no mapping or has a key twice."""
     try:
         text = path.read_bytes().decode("utf-8-sig")

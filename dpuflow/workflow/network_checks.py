@@ -4,7 +4,9 @@ Apart from `config_checks`, because it needs NumPy and the first line of each CS
 each job.
 """
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.compiler import target_check
@@ -19,13 +21,14 @@ CHECKS = {"reference": target_check.check, "native": limits.check}
 """Compilers of our own, and what each refuses; the vendor's leave to the CPU what they like."""
 
 
-def unfit_networks(config):
+def unfit_networks(config: Mapping[str, Any]) -> list[str]:
     """Messages about layer lists whose shapes do not fit, or that the target of a run cannot run.
 
     Said before anything is trained, by the rule that the compiler applies afterwards. Left out: data sets
     whose images are not at hand, targets with `on_cpu` other than error, the vendor's compilers.
     """
-    settings, messages = Settings(config), {}
+    settings = Settings(config)
+    messages: dict[str, None] = {}
     shape_of = cache(lambda name: image_shape(settings.dataset(name)))
     for run in expand_runs(config):
         shape, model = shape_of(run.dataset), settings.model(run.model)

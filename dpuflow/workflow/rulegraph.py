@@ -9,6 +9,7 @@ rules/ that holds the rule. Equal graphs give equal bytes, whatever order they c
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -16,6 +17,8 @@ from xml.sax.saxutils import escape
 from dpuflow.base.errors import UserError
 from dpuflow.xir.layout import arrange
 
+Edge = tuple[str, str]
+"""Names of its source and its target."""
 RULES = Path(__file__).resolve().parent.parent.parent / "rules"
 CHARACTER, PADDING, HEIGHT, GAP, ROW_GAP, MARGIN, LEGEND = 7.6, 14, 32, 22, 30, 16, 34
 """Pixels: a character of the 13 px font, then the boxes and what lies between them."""
@@ -38,12 +41,13 @@ STYLE = """\
 @media (prefers-color-scheme: dark) { .paper { fill: #0e1318; } .words { fill: #9dabb8; } }"""
 
 
-def parse(mermaid):
+def parse(mermaid: str) -> tuple[list[str], list[Edge]]:
     """(sorted names, sorted edges (source, target) of names) of a mermaid flow chart.
 
     A name is a rule's, or a job's with its new wildcards; jobs of the same words are numbered.
     """
-    names, uses = {}, Counter()
+    names: dict[str, str] = {}
+    uses: Counter[str] = Counter()
     for node, name in re.findall(r"^\s*(\w+)\[(.+)\]\s*$", mermaid, re.MULTILINE):
         uses[name] += 1
         names[node] = name if uses[name] == 1 else f"{name} ({uses[name]})"
@@ -53,18 +57,18 @@ def parse(mermaid):
     return sorted(set(names.values())), sorted({(names[a], names[b]) for a, b in edges})
 
 
-def rule_of(name):
+def rule_of(name: str) -> str:
     """The rule of a job's name: "train - model: signnet" -> "train"."""
     return name.partition(" ")[0]
 
 
-def essential(edges):
+def essential(edges: Sequence[Edge]) -> list[Edge]:
     """The edges of an acyclic graph that no longer path implies."""
-    targets = {}
+    targets: dict[str, set[str]] = {}
     for source, target in edges:
         targets.setdefault(source, set()).add(target)
 
-    def reaches(start, goal):
+    def reaches(start: str, goal: str) -> bool:
         seen, queue = set(), [start]
         while queue:
             for node in targets.get(queue.pop(), ()):
@@ -82,7 +86,7 @@ def essential(edges):
     ]
 
 
-def groups(folder=RULES):
+def groups(folder: Path | str = RULES) -> dict[str, str]:
     """Rule name -> stem of the file under rules/ that defines it."""
     found = {}
     for path in sorted(Path(folder).glob("*.smk")):
@@ -91,12 +95,12 @@ def groups(folder=RULES):
     return found
 
 
-def draw(mermaid, group_of=None):
+def draw(mermaid: str, group_of: Mapping[str, str] | None = None) -> str:
     """SVG text of a mermaid rule graph; group_of : rule name -> key of COLOURS."""
     names, edges = parse(mermaid)
     group_of = groups() if group_of is None else group_of
     edges = essential(edges)
-    sorter = TopologicalSorter({name: [] for name in names})
+    sorter: TopologicalSorter[str] = TopologicalSorter({name: [] for name in names})
     for source, target in edges:
         sorter.add(target, source)
     widths = {name: len(name) * CHARACTER + 2 * PADDING for name in names}

@@ -13,9 +13,11 @@ import ast
 import logging
 import os
 import sys
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import yaml
 
@@ -36,24 +38,24 @@ usage: python -m scripts.{name} SECTION.KEY=VALUE ...
 class Values(SimpleNamespace):
     """Named values like Snakemake's: attributes, `get`, and iteration over the values."""
 
-    def get(self, key, default=None):
+    def get(self, key: str, default: Any = None) -> Any:
         """The value named `key`, else `default`."""
         return getattr(self, key, default)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | str) -> Any:
         return list(vars(self).values())[index] if isinstance(index, int) else vars(self)[index]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter(vars(self).values())
 
-    def items(self):
+    def items(self) -> ItemsView[str, Any]:
         """(name, value) pairs."""
         return vars(self).items()
 
 
-def parse_assignments(words):
+def parse_assignments(words: Sequence[str]) -> SimpleNamespace:
     """["input.a=x", "threads=2"] -> an object shaped like Snakemake's `snakemake`."""
-    sections = {name: {} for name in SECTIONS}
+    sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     threads = os.cpu_count() or 1
     for word in words:
         target, equals, text = word.partition("=")
@@ -72,7 +74,7 @@ def parse_assignments(words):
     return SimpleNamespace(threads=threads, **{name: Values(**given) for name, given in sections.items()})
 
 
-def keys_read(script):
+def keys_read(script: Path | str) -> list[str]:
     """Which `snakemake.SECTION.KEY` a script's source reads, for its usage message."""
     tree = ast.parse(Path(script).read_text(encoding="utf-8"))
     keys = {
@@ -87,7 +89,7 @@ def keys_read(script):
     return sorted(keys)
 
 
-def log_accuracy(record):
+def log_accuracy(record: Mapping[str, Any]) -> None:
     """One line for an accuracy record (`evaluation.accuracy_record`)."""
     low, high = record["interval95"]
     log.info(
@@ -144,7 +146,7 @@ def _from_command_line(script):
         sys.exit(2)
 
 
-def run(main, namespace):
+def run(main: Callable[[Any], object], namespace: Mapping[str, Any]) -> None:
     """Run `main` if the script is executed (by Snakemake or alone), not if it is imported."""
     snakemake = namespace.get("snakemake")
     if snakemake is None:

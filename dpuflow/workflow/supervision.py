@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -15,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def supervise(say):
+def supervise(say: Callable[[float, bool], object]) -> None:
     """Go on in a child process; the process that called leaves with the child's status.
 
     say : called if SIGKILL ended the child, with its greatest resident memory in MB and whether the kernel
@@ -30,8 +31,8 @@ def supervise(say):
         if os.getppid() != parent:  # it was gone before prctl was heard
             os._exit(1)
         return
-    for number in FORWARDED:
-        signal.signal(number, lambda number, frame: os.kill(child, number))
+    for forwarded in FORWARDED:
+        signal.signal(forwarded, lambda number, frame: os.kill(child, number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child, too
     _, status, usage = os.wait4(child, 0)
     if os.WIFEXITED(status):
@@ -45,7 +46,7 @@ def supervise(say):
     os._exit(128 + number)
 
 
-def killed(job, megabytes, by_kernel):
+def killed(job: str, megabytes: float, by_kernel: bool) -> str:
     """The message about a job that SIGKILL ended when it had held so many MB."""
     why = (
         "because memory ran out (the kernel's out-of-memory killer)"
@@ -55,7 +56,7 @@ def killed(job, megabytes, by_kernel):
     return f"{job} was killed (SIGKILL), {why}. {needs(job, megabytes)}"
 
 
-def needs(job, megabytes):
+def needs(job: str, megabytes: float) -> str:
     """What a job held at most, and what to do if that is too much."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     return (
@@ -65,14 +66,14 @@ def needs(job, megabytes):
     )
 
 
-def peak_megabytes():
+def peak_megabytes() -> float:
     """Greatest resident memory of this process so far."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def out_of_memory_kills():
+def out_of_memory_kills() -> int:
     """How many processes the kernel has ended for want of memory, here and in this control group."""
     total = 0
     for path in (Path("/proc/vmstat"), _control_group() / "memory.events"):

@@ -6,7 +6,9 @@ what the runs use is looked for each time that the configuration is read (`missi
 """
 
 import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import EXPECTED, problem
@@ -17,7 +19,9 @@ from dpuflow.quantizer_search.requests import search_networks
 from dpuflow.workflow.config import expand_runs
 
 
-def path_values(config, schema_path):
+def path_values(
+    config: Mapping[str, Any], schema_path: Path | str
+) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
     """(where, kind, value) of every path in the configuration: keys, "file", "folder" or "any", the text.
 
     Values that name no file (an image in a registry, "none") are left out.
@@ -50,7 +54,7 @@ def _walk(schema, value, where, root):
             yield from _walk(schema["items"], child, (*where, index), root)
 
 
-def used_entries(config):
+def used_entries(config: Mapping[str, Any]) -> dict[str, set[str]]:
     """{section: names} of the entries that `runs` and `quantizer_search` use, directly or by starts_from."""
     runs, searched = expand_runs(config), search_networks(config)
     models = {run.model.partition("-s")[0] for run in runs}
@@ -67,7 +71,9 @@ def used_entries(config):
     }
 
 
-def missing(config, schema_path, made=lambda path: False):
+def missing(
+    config: Mapping[str, Any], schema_path: Path | str, made: Callable[[str], bool] = lambda path: False
+) -> list[str]:
     """Messages about files and folders that used entries name and that are not there.
 
     made : whether a rule makes a path; what another job makes is no user's file. Entries that no run

@@ -2,12 +2,16 @@
 
 import math
 import re
+from collections.abc import Iterable
+from typing import Any
+
+from jsonschema import ValidationError
 
 _NUMBER = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+")
 """With an exponent, as YAML 1.2, JSON and everybody else write it; YAML 1.1 wants a point and a sign."""
 
 
-def read_numbers(config, errors):
+def read_numbers(config: dict[str, Any], errors: Iterable[ValidationError]) -> bool:
     """Replace texts such as "1e-3" where the schema wants a number; returns whether there were any.
 
     errors : of jsonschema's validation of `config`.
@@ -43,7 +47,7 @@ def _number(error):
     return int(value) if math.isfinite(value) and value.is_integer() else value
 
 
-def wrong_type(value, wanted):
+def wrong_type(value: Any, wanted: str | list[str]) -> str:
     """End of a message: what to write instead of a value whose type YAML decided; "" if unknown."""
     wanted = wanted if isinstance(wanted, list) else [wanted]
     if isinstance(value, bool) and "string" in wanted:
