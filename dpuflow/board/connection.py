@@ -235,7 +235,7 @@ class Connection:
             f"{{ mkdir -p {folder} && cat > {name}.$$ && mv -f {name}.$$ {name}; }}"
         )
 
-        def send():
+        def send() -> None:
             with open(AGENT, "rb") as stream:
                 self.once(["sh", "-c", script], stdin=stream)
 

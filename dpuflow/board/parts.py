@@ -62,7 +62,7 @@ def describe_parts(
     values = graph_constants(graph)
     parts = []
     for part in emulator.parts:
-        entry = {"device": part.device, "subgraph": part.name}
+        entry: dict[str, Any] = {"device": part.device, "subgraph": part.name}
         if part.device == "DPU":
             entry["inputs"] = [_port(graph, op) for op in part.inputs]
             entry["outputs"] = [_port(graph, op) for op in part.outputs]
@@ -138,7 +138,7 @@ def _describe(graph, step, constants, parameters):
 
 
 def _integer(op, graph, constants):
-    operation = INTEGER_OPS[op.type](op, graph, constants)
+    operation: Any = INTEGER_OPS[op.type](op, graph, constants)
     return describe_operation(operation, graph.op(op.inputs["input"][0]).tensor.shape)
 
 

@@ -104,7 +104,7 @@ def _transfer(connection, bundle, digest, token):
     board, size = connection.board, bundle.stat().st_size
     reached = [0]
 
-    def attempt():
+    def attempt() -> bool:
         have = connection.call("received", folder=board.folder, digest=digest)
         if have["complete"]:
             return True
@@ -210,13 +210,12 @@ def _fetch(connection, job, out):
     """Fetch the results, check them, and only then put them into `out`."""
     words = connection.words("results", folder=connection.board.folder, job=job)
 
-    def attempt():
+    def attempt() -> dict[str, bytes]:
         data = connection.once(words, timeout=connection.board.transfer_timeout_s)
         try:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                files = {
-                    member.name: archive.extractfile(member).read() for member in archive if member.isfile()
-                }
+                members = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+                files = {name: stream.read() for name, stream in members.items() if stream}
             sums = json.loads(files.pop("MANIFEST.json"))
         except (tarfile.TarError, KeyError, ValueError):
             raise DroppedError("the results arrived damaged") from None

@@ -3,6 +3,8 @@
 Handlers of `rebuild.Rebuilder`: `handler(builder, layer, value, ...)` returns the `Tracked` result.
 """
 
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.tensorflow_env import keras
@@ -87,7 +89,7 @@ def _dense(builder, layer, value):
         make = None
         if len(value.shape) == 3:  # along the channels of a map it is a 1x1 convolution
 
-            def make(name):
+            def make(name: str) -> Any:
                 options = {"activation": layer.activation, "use_bias": layer.use_bias, "name": name}
                 return keras().layers.Conv2D(layer.units, 1, **options)
 
@@ -115,11 +117,11 @@ def _normalization(builder, layer, value):
         builder.fail(
             layer, "normalizes each pixel by itself; only one mean for all, or one per channel, is read"
         )
-    mean, variance = (v.reshape(()) if v.size == 1 else v for v in (mean, variance))
-    deviation = np.maximum(np.sqrt(variance), keras().backend.epsilon())
+    centre, spread = (v.reshape(()) if v.size == 1 else v for v in (mean, variance))
+    deviation = np.maximum(np.sqrt(spread), keras().backend.epsilon())
     if getattr(layer, "invert", False):
-        return value.affine(deviation, mean, layer.name)
-    return value.affine(1 / deviation, -mean / deviation, layer.name)
+        return value.affine(deviation, centre, layer.name)
+    return value.affine(1 / deviation, -centre / deviation, layer.name)
 
 
 def _rescaling(builder, layer, value):
@@ -153,22 +155,22 @@ def _reshape(builder, layer, value):
 def _resize(size):
     """Layers that cut or resize at inference: nothing to do where the image has that size already."""
 
-    def handler(builder, layer, value):
+    def handler(builder: Any, layer: Any, value: Tracked) -> Tracked:
         wanted = size(layer)
         height, width = value.shape[:2]
         if (height, width) == wanted:
             return value
         top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
-        if type(layer).__name__ == "CenterCrop" and top >= 0 and left >= 0:
-            value = builder.settle(value)
-            cut = ((top, height - wanted[0] - top), (left, width - wanted[1] - left))
-            new = keras().layers.Cropping2D(cut, name=builder.unique(layer.name))
-            return Tracked(new(value.tensor), value.order)
-        builder.fail(
-            layer,
-            f"resizes {height}x{width} images to {wanted[0]}x{wanted[1]}, which the DPU path cannot; make "
-            "the data set of that size (datasets.NAME.image) or take the layer out",
-        )
+        if type(layer).__name__ != "CenterCrop" or top < 0 or left < 0:
+            builder.fail(
+                layer,
+                f"resizes {height}x{width} images to {wanted[0]}x{wanted[1]}, which the DPU path cannot; "
+                "make the data set of that size (datasets.NAME.image) or take the layer out",
+            )
+        value = builder.settle(value)
+        cut = ((top, height - wanted[0] - top), (left, width - wanted[1] - left))
+        new = keras().layers.Cropping2D(cut, name=builder.unique(layer.name))
+        return Tracked(new(value.tensor), value.order)
 
     return handler
 
@@ -177,8 +179,8 @@ def _input_layer(builder, layer, value):
     return value
 
 
-def _concatenate(builder, layer, *values):
-    values = [builder.settle(value) for value in values]
+def _concatenate(builder, layer, *given):
+    values = [builder.settle(value) for value in given]
     start, orders, moved = 0, [], False
     for value in values:
         moved |= value.order is not None

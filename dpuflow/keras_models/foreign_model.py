@@ -1,9 +1,21 @@
 """Does a model from elsewhere fit the data set, and what to say when it does not."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from dpuflow.base.errors import UserError
 
+OpenShape = Sequence[int | None]
+"""A shape without the batch dimension; None for an open size."""
 
-def check_fits(path, inputs, outputs, image_shape, classes):
+
+def check_fits(
+    path: Path | str,
+    inputs: Sequence[OpenShape],
+    outputs: Sequence[OpenShape],
+    image_shape: Sequence[int],
+    classes: int,
+) -> None:
     """Raise UserError unless the model has one input of `image_shape` and one output of `classes`.
 
     inputs, outputs : lists of shapes without the batch dimension; None for an open size.
@@ -19,7 +31,7 @@ def check_fits(path, inputs, outputs, image_shape, classes):
             raise UserError(f"{path}: {problem}")
 
 
-def input_mismatch(wanted, image_shape):
+def input_mismatch(wanted: OpenShape, image_shape: Sequence[int]) -> str:
     """What to say when a network takes another shape than the data set's images have."""
     height, width, channels = image_shape
     have = f"the data set's images are {height}x{width} with {_channels(channels)}"
@@ -42,7 +54,7 @@ def _channels(count):
     return f"{count} channel{'s' * (count != 1)}{kind}"
 
 
-def output_mismatch(shape, classes):
+def output_mismatch(shape: OpenShape, classes: int) -> str:
     """What to say when a network answers in another shape than one value per class."""
     if shape == (1,):
         return (

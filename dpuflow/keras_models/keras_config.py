@@ -6,6 +6,9 @@ message names the layer.
 """
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import keras, tensorflow
@@ -61,7 +64,7 @@ KERAS_1 = ("nb_filter", "nb_row", "border_mode", "dim_ordering", "subsample", "o
 KERAS_1_LAYERS = ("Dense", "Convolution2D", "MaxPooling2D", "AveragePooling2D", "ZeroPadding2D", "Conv2D")
 
 
-def layer_configs(value):
+def layer_configs(value: Any) -> Iterator[dict[str, Any]]:
     """Every {"class_name": ..., "config": ...} mapping, however deep."""
     if isinstance(value, dict):
         if "class_name" in value:
@@ -73,15 +76,16 @@ def layer_configs(value):
             yield from layer_configs(child)
 
 
-def real_layers(config):
+def real_layers(config: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(name, class name, config) of each layer and nested model; not of initializers and the like."""
     for found in layer_configs(config):
         options = found.get("config")
-        if isinstance(options, dict) and isinstance(options.get("name", found.get("name")), str):
-            yield options.get("name", found.get("name")), str(found["class_name"]), options
+        name = options.get("name", found.get("name")) if isinstance(options, dict) else None
+        if isinstance(options, dict) and isinstance(name, str):
+            yield name, str(found["class_name"]), options
 
 
-def check_code(path, config):
+def check_code(path: Path | str, config: Any) -> None:
     """UserError for a layer whose configuration carries code, or names a function that might do anything.
 
     Of `TFOpLambda` (an operation written with Python operators or `tf.` functions) the file holds the
@@ -115,7 +119,7 @@ def check_code(path, config):
                 )
 
 
-def check_foreign(path, config, versions):
+def check_foreign(path: Path | str, config: dict[str, Any], versions: Mapping[str, str | None]) -> None:
     """UserError unless the model of this `model_config` is one that dpuflow can read as it was meant.
 
     versions : {"keras_version", "backend"} as the file says, None where it does not.
@@ -238,7 +242,9 @@ def _mapping(value):
 # -- one form for all ----------------------------------------------------------------------
 
 
-def plain_config(path, config, image_shape):
+def plain_config(
+    path: Path | str, config: dict[str, Any], image_shape: Sequence[int]
+) -> tuple[dict[str, Any], set[str] | None]:
     """(configuration that Keras 2 builds in float32, with a free batch and channels last; layers to turn).
 
     - `dtype` and policies (mixed_float16, uint8 inputs) become float32: parameters of mixed precision are

@@ -4,8 +4,10 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -23,7 +25,7 @@ UNKNOWN_TO_OLD_KERAS = {
 (measured; docs/reference/tutorial.md, "Compatibility"). At its default a key says nothing and is left out."""
 
 
-def save_model(model, path):
+def save_model(model: Any, path: Path | str) -> None:
     """Save architecture, weights, training settings and optimizer state as H5.
 
     The `model_config` is cleaned of keys that TensorFlow 2.3 to 2.12 does not know and
@@ -44,7 +46,7 @@ def save_model(model, path):
         write_bytes(path, file.id.get_file_image())
 
 
-def load_model(path, *, compile=False):
+def load_model(path: Path | str, *, compile: bool = False) -> Any:
     """Load an H5 model; UserError for anything that is not a safe Keras H5 model.
 
     A Lambda layer is refused before Keras sees the file: its config holds Python
@@ -54,7 +56,7 @@ def load_model(path, *, compile=False):
     return built_by_keras(path, path, compile=compile)
 
 
-def built_by_keras(path, source, *, compile=False):
+def built_by_keras(path: Path | str, source: Path | str | h5py.File, *, compile: bool = False) -> Any:
     """The model that Keras builds from `source` (a path or an open h5py.File); UserError about `path`."""
     try:
         return keras().models.load_model(source, compile=compile)
@@ -70,7 +72,7 @@ def _reason(error):
     return f"layer {where[1]!r}: {cause[:300]}" if where else cause[:300]
 
 
-def read_config(path):
+def read_config(path: Path | str) -> dict[str, Any]:
     """The `model_config` of an H5 model as a dict, without importing Keras.
 
     UserError for another kind of file, which the message names with what to do about it, and for weights
@@ -79,7 +81,7 @@ def read_config(path):
     return read_description(path)[0]
 
 
-def read_description(path):
+def read_description(path: Path | str) -> tuple[dict[str, Any], dict[str, str | None]]:
     """(`model_config`, {"keras_version", "backend"}: None where the file does not say)."""
     check_is_hdf5(path)
     try:
@@ -112,7 +114,7 @@ def _without_model(file):
 
 
 @contextmanager
-def changed_copy(path, config):
+def changed_copy(path: Path | str, config: dict[str, Any]) -> Iterator[h5py.File]:
     """The H5 file in memory, open, with another `model_config`; the file itself stays as it is."""
     with h5py.File(io.BytesIO(Path(path).read_bytes()), "r+") as file:
         del file.attrs["model_config"]

@@ -1,5 +1,9 @@
 """Somebody's trained Keras H5 -> the same network as a plain model for the data set at hand."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -20,7 +24,7 @@ makes of their last bits whole per mille. So how far outputs move when each pixe
 ten roundings of float32) is allowed so many times on top."""
 
 
-def import_model(path, image_shape, classes):
+def import_model(path: Path | str, image_shape: Sequence[int], classes: int) -> tuple[Any, list[str]]:
     """Read a foreign H5 file; returns (plain Keras model, notes on what was changed).
 
     Parameters
@@ -54,7 +58,7 @@ def import_model(path, image_shape, classes):
     return copied, notes
 
 
-def turn_kernels(model):
+def turn_kernels(model: Any) -> int:
     """Turn the kernels of all convolutions by 180 degrees in place, shared ones once; returns how many."""
     layers, models = {}, [model]
     while models:
@@ -69,7 +73,7 @@ def turn_kernels(model):
     return len(layers)
 
 
-def prove_equal(path, original, copied, image_shape):
+def prove_equal(path: Path | str, original: Any, copied: Any, image_shape: Sequence[int]) -> None:
     """UserError unless both give the same values on noise of the size of scaled and of raw pixels."""
     random = np.random.default_rng(0)
     noise = random.uniform(-1, 1, (PROOF_IMAGES, *image_shape)).astype(np.float32)

@@ -3,6 +3,8 @@
 Handlers of `rebuild.Rebuilder`: `handler(builder, layer, args, kwargs)` returns the `Tracked` result.
 """
 
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.tensorflow_env import keras
@@ -21,8 +23,8 @@ def _arithmetic(builder, layer, operation, operands):
             builder.fail(layer, "divides one activation by another, which no DPU can")
         return _joined(builder, layer, kinds[operation], operands)
     first = tracked[0]
-    value, constant = operands if first else operands[::-1]
-    constant = per_channel(constant, value.channels)
+    value, number = operands if first else operands[::-1]
+    constant: Any = per_channel(number, value.channels)
     if constant is None:
         builder.fail(layer, "its constant is neither one number nor one per channel")
     if operation == "add":
@@ -110,7 +112,7 @@ def _computed(builder, layer, function, args, kwargs):
     if any(v.order is not None for v in every):
         builder.fail(layer, "stands behind a change of the channels' order that it cannot take over")
 
-    def tensors(item):
+    def tensors(item: Any) -> Any:
         if isinstance(item, Tracked):
             return builder.settle(item).tensor
         if isinstance(item, (list, tuple)):
@@ -162,7 +164,7 @@ def _graph_operation(builder, layer, args, kwargs):
         return _float_only(
             builder, layer, inputs[0], np.dtype(dtypes.as_dtype(layer.node_def.attr["DstT"].type).name)
         )
-    operands = list(inputs)
+    operands: list[Any] = list(inputs)
     for index, constant in sorted((int(k), v) for k, v in layer.constants.items()):
         operands.insert(index, np.asarray(constant))
     return _arithmetic(builder, layer, operation, operands)

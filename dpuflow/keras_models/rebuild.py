@@ -13,6 +13,10 @@ act in training only (augmentation), and gives the same values:
 - One sigmoid output for two classes becomes softmax over (-z/2, z/2), which is (1 - sigmoid(z), sigmoid(z)).
 """
 
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -51,7 +55,16 @@ SAME_ORDER = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 SAME_POOLS = ("MaxPooling2D", "AveragePooling2D")
 
 
-def rebuild(path, model, image_shape, classes, *, theano=False, turned=(), channels_first=False):
+def rebuild(
+    path: Path | str,
+    model: Any,
+    image_shape: Sequence[int],
+    classes: int,
+    *,
+    theano: bool = False,
+    turned: Collection[str] | None = (),
+    channels_first: bool = False,
+) -> Any:
     """Return the plain copy of `model`, as a functional Keras model.
 
     Parameters
@@ -87,22 +100,24 @@ def _input_name(model):
 class Rebuilder:
     """State of one copy: the clones by layer, the names in use, the weights to set at the end."""
 
-    def __init__(self, path, model, theano, turned, channels_first):
+    def __init__(
+        self, path: Path | str, model: Any, theano: bool, turned: Collection[str] | None, channels_first: bool
+    ) -> None:
         self.path = path
         self.original = model
         self.theano = theano
         self.turned = turned or ()
         self.channels_first = channels_first
-        self.clones = {}
-        self.names = set()
-        self.weights = []
-        self.binary = ()
+        self.clones: dict[int, tuple[Any, tuple[int, ...] | None]] = {}
+        self.names: set[str] = set()
+        self.weights: list[tuple[Any, Sequence[np.ndarray]]] = []
+        self.binary: tuple[Any, ...] = ()
 
-    def fail(self, layer, problem):
+    def fail(self, layer: Any, problem: str) -> NoReturn:
         """Raise the UserError that names the file, the Keras layer and its class."""
         raise UserError(f"{self.path}: layer {layer.name!r} ({type(layer).__name__}): {problem}")
 
-    def unique(self, name):
+    def unique(self, name: str) -> str:
         """`name` as one scope of a graph, with a number where another model inside brought the same."""
         number, wanted = 1, name.replace("tf.__operators__.", "").replace("/", "_")
         while (unique := wanted if number == 1 else f"{wanted}_{number}") in self.names:
@@ -112,7 +127,7 @@ class Rebuilder:
 
     # -- the ends --------------------------------------------------------------------------
 
-    def enter(self, model, images):
+    def enter(self, model: Any, images: Any) -> Tracked:
         """The data set's images in the shape that the model takes."""
         image_shape = tuple(images.shape[1:])
         wanted = self._one(model, "input")
@@ -126,7 +141,7 @@ class Rebuilder:
             return Tracked(layer(images), forms=(images,))
         raise UserError(f"{self.path}: {input_mismatch(wanted, image_shape)}")
 
-    def leave(self, value, classes):
+    def leave(self, value: Tracked, classes: int) -> Any:
         """The output tensor: one value per class."""
         value = self.settle(value)
         shape = value.shape
@@ -150,9 +165,10 @@ class Rebuilder:
             )
         return tuple(tensors[0].shape[1:]) if tensors else None
 
-    def sigmoid_output(self):
+    def sigmoid_output(self) -> tuple[Any, ...]:
         """The layers that make sigmoid(z) of one value z at the end; () where the model ends otherwise."""
-        layer, model = self.original, None
+        layer: Any = self.original
+        model: Any = None
         while hasattr(layer, "layers"):
             if not layer.layers:
                 return ()
@@ -163,14 +179,14 @@ class Rebuilder:
             return ()
         if kind == "Dense" and layer.units == 1:
             return (layer,)
-        before = model.layers[-2] if len(model.layers) > 1 else None
+        before: Any = model.layers[-2] if len(model.layers) > 1 else None
         if kind == "Activation" and type(before).__name__ == "Dense" and before.units == 1:
             return (before, layer) if before.activation.__name__ == "linear" else ()
         return ()
 
     # -- walking ---------------------------------------------------------------------------
 
-    def run(self, model, value):
+    def run(self, model: Any, value: Tracked) -> Tracked:
         """What `model` makes of `value`; nested models are taken apart."""
         K = keras()
         self._one(model, "input")
@@ -190,7 +206,7 @@ class Rebuilder:
                     values[id(tensor)] = result
         return values[id(model.outputs[0])]
 
-    def call(self, layer, args, kwargs):
+    def call(self, layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tracked:
         """The value of one call of `layer`."""
         kind = type(layer).__name__
         kwargs = dict(kwargs)
@@ -244,7 +260,15 @@ class Rebuilder:
 
     # -- clones ----------------------------------------------------------------------------
 
-    def apply(self, layer, tensors, change=None, weights=None, order=None, make=None):
+    def apply(
+        self,
+        layer: Any,
+        tensors: Any,
+        change: Mapping[str, Any] | None = None,
+        weights: Sequence[np.ndarray] | None = None,
+        order: np.ndarray | None = None,
+        make: Callable[[str], Any] | None = None,
+    ) -> Any:
         """Call the copy of `layer`; made at its first call, shared by the later ones.
 
         make : name -> another layer in its place.
@@ -268,7 +292,7 @@ class Rebuilder:
             self.fail(layer, "is shared by inputs whose channels come in different orders")
         return clone(tensors)
 
-    def settle(self, value):
+    def settle(self, value: Tracked) -> Tracked:
         """`value` with its pending arithmetic done (once, whoever reads it)."""
         if value.scale is None:
             return value
@@ -285,7 +309,7 @@ class Rebuilder:
             value.settled = Tracked(tensor, value.order)
         return value.settled
 
-    def reshape_to(self, layer, value, target):
+    def reshape_to(self, layer: Any, value: Tracked, target: tuple[int, ...]) -> Tracked:
         """The value in another shape: one that it had before, else by a Reshape."""
         value = self.settle(value)
         count = int(np.prod(value.shape))

@@ -5,9 +5,14 @@ the number of the step: a run repeats bit for bit whatever the threads do.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Augment = Callable[[Any, Any], Any]
+"""(step, float32 images) -> images, both TensorFlow's."""
 
 
-def augmenter(options, seed, image_shape):
+def augmenter(options: Mapping[str, float], seed: int, image_shape: Sequence[int]) -> Augment | None:
     """Return ``augment(step, images)`` for float32 batches (N, H, W, C) in [0, 255].
 
     options : mapping with any of rotation (degrees), zoom (fraction), shift (fraction of
@@ -23,11 +28,11 @@ def augmenter(options, seed, image_shape):
     tf = tensorflow()
     height, width, _ = image_shape
 
-    def augment(step, images):
+    def augment(step: Any, images: Any) -> Any:
         count = tf.shape(images)[0]
         draws = iter(range(100))
 
-        def uniform(limit, low=None):
+        def uniform(limit: float, low: float | None = None) -> Any:
             shape_seed = tf.stack([tf.cast(step, tf.int32), seed * 100 + next(draws)])
             low = -limit if low is None else low
             return tf.random.stateless_uniform([count], shape_seed, low, limit)

@@ -8,17 +8,20 @@ the model
 underneath, whose architecture stays as it is.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.totality import Total
-from dpuflow.network import WEIGHTED, folded_ops
+from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE
 from dpuflow.quantize import engine
 from dpuflow.quantize.folding import fold_with_recipe
-from dpuflow.quantize.folding_arithmetic import replay
+from dpuflow.quantize.folding_arithmetic import Parameters, replay
 from dpuflow.quantize.reference import Quantization
 from dpuflow.quantize.settings import complete
 from dpuflow.training.keras_network import read_keras
@@ -27,7 +30,7 @@ SETTINGS = {"equalization": False, "position_search": {"criterion": None}, "fast
 """Of the quantizer: what chooses positions without changing a weight. They stay as chosen at the start."""
 
 
-def fake_quantized(model, calibration_inputs):
+def fake_quantized(model: Any, calibration_inputs: np.ndarray) -> Any:
     """Return a Keras model of the same output that computes in fake-quantized arithmetic.
 
     Parameters
@@ -43,7 +46,9 @@ def fake_quantized(model, calibration_inputs):
     return _model_class()(model, np.asarray(calibration_inputs, np.float32))
 
 
-def positions(model, calibration_inputs):
+def positions(
+    model: Any, calibration_inputs: np.ndarray
+) -> tuple[QuantizedNetwork, Any, Callable[[], dict[str, Parameters]]]:
     """(QuantizedNetwork of the model as it is now, recipe of its folding, function for its parameters)."""
     network, parameters = read_keras(model)
     settings = complete(SETTINGS)
@@ -56,7 +61,7 @@ def positions(model, calibration_inputs):
 def _model_class():
     K, tf = keras(), tensorflow()
 
-    class FakeQuantized(K.Model):
+    class FakeQuantized(K.Model):  # type: ignore[name-defined]  # known at run time only
         """The folded network of `base` with fake quantization, a function of base's variables."""
 
         def __init__(self, base, calibration_inputs):
@@ -64,14 +69,14 @@ def _model_class():
             self.base = base
             self.quantized, self.recipe, self.parameters = positions(base, calibration_inputs)
 
-        def call(self, inputs, training=False):
+        def call(self, inputs: Any, training: bool = False) -> Any:
             table = replay(self.recipe, self.parameters(), tf.experimental.numpy)
             return _Forward(self.quantized, table).run(inputs)
 
     return FakeQuantized
 
 
-def rounded(x, position, rounding):
+def rounded(x: Any, position: int, rounding: str) -> Any:
     """x on the grid of `position`, saturated; the gradient passes inside the range."""
     tf = tensorflow()
     scale = 2.0**position
@@ -98,9 +103,9 @@ class _Forward:
     def __init__(self, quantized, table):
         self.quantized, self.table = quantized, table
 
-    def run(self, x):
+    def run(self, x: Any) -> Any:
         """Output of the network for a batch x of real inputs."""
-        values = {}
+        values: dict[str, Any] = {}
         for layer in self.quantized.network.layers:
             inputs = [values[name] for name in layer.inputs] or [x]
             value = LAYERS[layer.op](self, layer, inputs)
@@ -109,10 +114,10 @@ class _Forward:
             values[layer.name] = value
         return values[self.quantized.network.output.name]
 
-    def given(self, layer, inputs):
+    def given(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return inputs[0]
 
-    def weighted(self, layer, inputs):
+    def weighted(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         found, quantized = self.table[layer.name], self.quantized
         weights = rounded(found.weights, quantized.weights[layer.name][1], "half_away")
         total = _LINEAR[layer.op](layer, inputs[0], weights)
@@ -120,27 +125,27 @@ class _Forward:
             total += rounded(found.bias, quantized.biases[layer.name][1], "half_away")
         return _ACTIVATE[layer.attrs["activation"]](total)
 
-    def add(self, layer, inputs):
+    def add(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return _ACTIVATE[layer.attrs["activation"]](tensorflow().add_n(inputs))
 
-    def max_pool(self, layer, inputs):
+    def max_pool(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         x = _padded(layer, inputs[0], inputs[0].dtype.min)
         kernel, stride = (layer.attrs[name][::-1] for name in ("kernel", "stride"))
         return tensorflow().nn.max_pool2d(x, kernel, stride, "VALID")
 
-    def average_pool(self, layer, inputs):
+    def average_pool(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         kernel, stride = (layer.attrs[name][::-1] for name in ("kernel", "stride"))
         multiplier, shift = average_pool_factor(*kernel)
         mean = tensorflow().nn.avg_pool2d(_padded(layer, inputs[0]), kernel, stride, "VALID")
         return mean * (kernel[0] * kernel[1] * multiplier / 2**shift)
 
-    def concat(self, layer, inputs):
+    def concat(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().concat(inputs, axis=-1)
 
-    def flatten(self, layer, inputs):
+    def flatten(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().reshape(inputs[0], (-1, *layer.shape))
 
-    def softmax(self, layer, inputs):
+    def softmax(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().nn.softmax(inputs[0])
 
 

@@ -5,6 +5,9 @@ after the Keras layers, so that the quantizer's own folding and positions apply 
 being trained. tests/training/test_fake_quant.py holds the two against each other.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -14,7 +17,7 @@ from dpuflow.quantize.folding_arithmetic import Parameters
 from dpuflow.tfgraph.weighted_nodes import window
 
 
-def read_keras(model):
+def read_keras(model: Any) -> tuple[Network, Callable[[], dict[str, Parameters]]]:
     """Network of a functional or sequential Keras model, unfolded, with the parameters of this moment.
 
     UserError names a layer that has no counterpart.
@@ -38,7 +41,8 @@ class _Reader:
                 f"quantization-aware training: the model has {len(model.inputs)} inputs and "
                 f"{len(model.outputs)} outputs; one of each is supported"
             )
-        self.layers, self.variables = [], {}
+        self.layers: list[Layer] = []
+        self.variables: dict[str, Callable[[], Parameters]] = {}
         shape = tuple(model.inputs[0].shape[1:])
         if len(shape) != 3 or None in shape:
             raise UserError(f"quantization-aware training: the input has the shape {shape}, not (H, W, C)")
@@ -54,14 +58,22 @@ class _Reader:
             tensors = layer.input if isinstance(layer.input, list) else [layer.input]
             self.value[id(layer.output)] = LAYERS[kind](self, layer, *(self.value[id(t)] for t in tensors))
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameters]:
         """{layer name: Parameters} as TensorFlow values of the model's variables as they are now."""
         return {name: variables() for name, variables in self.variables.items()}
 
-    def fail(self, layer, problem):
+    def fail(self, layer: Any, problem: str) -> NoReturn:
         raise UserError(f"quantization-aware training: layer {layer.name!r} {problem}")
 
-    def emit(self, name, op, inputs, shape, variables=None, **attrs):
+    def emit(
+        self,
+        name: str,
+        op: str,
+        inputs: Sequence[Layer],
+        shape: Sequence[int],
+        variables: Callable[[], Parameters] | None = None,
+        **attrs: Any,
+    ) -> Layer:
         """Append a layer; returns it."""
         layer = Layer(name, op, [source.name for source in inputs], tuple(shape), attrs)
         self.layers.append(layer)
@@ -71,7 +83,14 @@ class _Reader:
 
     # -- layers with weights -----------------------------------------------------------------
 
-    def sliding(self, layer, source, kernel, stride, dilation=(1, 1)):
+    def sliding(
+        self,
+        layer: Any,
+        source: Layer,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int] = (1, 1),
+    ) -> tuple[tuple[int, int], dict[str, Any]]:
         """((height, width) of the output, kernel, stride, dilation and pad as a Network has them)."""
         if len(source.shape) != 3:
             self.fail(layer, f"reads a tensor of shape {source.shape}, not a map")
@@ -87,7 +106,7 @@ class _Reader:
         }
         return (height, width), attrs
 
-    def conv(self, layer, source):
+    def conv(self, layer: Any, source: Layer) -> Layer:
         if layer.groups != 1:
             self.fail(layer, f"has groups={layer.groups}; only 1 is supported")
         dilation = layer.dilation_rate
@@ -98,7 +117,7 @@ class _Reader:
         )
         return self.own_activation(layer, new)
 
-    def depthwise(self, layer, source):
+    def depthwise(self, layer: Any, source: Layer) -> Layer:
         if layer.depth_multiplier != 1:
             self.fail(layer, f"has depth_multiplier={layer.depth_multiplier}; only 1 is supported")
         dilation = layer.dilation_rate
@@ -108,7 +127,7 @@ class _Reader:
         new = self.emit(layer.name, "depthwise_conv", [source], shape, _Weights(layer, (3, 0, 1, 2)), **attrs)
         return self.own_activation(layer, new)
 
-    def dense(self, layer, source):
+    def dense(self, layer: Any, source: Layer) -> Layer:
         if len(source.shape) != 1:
             self.fail(layer, f"reads a map of shape {source.shape}; flatten first")
         new = self.emit(
@@ -116,26 +135,26 @@ class _Reader:
         )
         return self.own_activation(layer, new)
 
-    def batch_norm(self, layer, source):
+    def batch_norm(self, layer: Any, source: Layer) -> Layer:
         return self.emit(layer.name, "batch_norm", [source], source.shape, _Affine(layer))
 
     # -- activations -------------------------------------------------------------------------
 
-    def own_activation(self, layer, source):
+    def own_activation(self, layer: Any, source: Layer) -> Layer:
         """The activation that a layer brings along (`Conv2D(..., activation="relu")`)."""
         return self.activate(layer, source, f"{layer.name}/{layer.activation.__name__}")
 
-    def activation(self, layer, source):
+    def activation(self, layer: Any, source: Layer) -> Layer:
         return self.activate(layer, source, layer.name)
 
-    def activate(self, layer, source, name):
+    def activate(self, layer: Any, source: Layer, name: str) -> Layer:
         function = layer.activation.__name__
         if function not in FUNCTIONS:
             self.fail(layer, f"has the activation {function!r}; supported: {', '.join(FUNCTIONS)}")
         op = FUNCTIONS[function]
         return self.emit(name, op, [source], source.shape) if op else source
 
-    def relu(self, layer, source):
+    def relu(self, layer: Any, source: Layer) -> Layer:
         slope, most = float(layer.negative_slope), layer.max_value
         if float(layer.threshold) or (most is not None and (float(most) != 6 or slope)):
             self.fail(layer, "is a ReLU other than relu, relu6 or leaky relu")
@@ -143,35 +162,35 @@ class _Reader:
             return self.emit(layer.name, "leaky_relu", [source], source.shape, alpha=slope)
         return self.emit(layer.name, "relu" if most is None else "relu6", [source], source.shape)
 
-    def leaky_relu(self, layer, source):
+    def leaky_relu(self, layer: Any, source: Layer) -> Layer:
         return self.emit(layer.name, "leaky_relu", [source], source.shape, alpha=float(layer.alpha))
 
-    def softmax(self, layer, source):
+    def softmax(self, layer: Any, source: Layer) -> Layer:
         return self.emit(layer.name, "softmax", [source], source.shape)
 
     # -- pooling, joining, moving ------------------------------------------------------------
 
-    def pool(self, layer, source, op):
+    def pool(self, layer: Any, source: Layer, op: str) -> Layer:
         size, attrs = self.sliding(layer, source, layer.pool_size, layer.strides)
         if op == "avg_pool" and any(attrs["pad"]):
             self.fail(layer, "is an average pooling with padding, which is not supported")
         return self.emit(layer.name, op, [source], (*size, source.shape[-1]), **attrs)
 
-    def max_pool(self, layer, source):
+    def max_pool(self, layer: Any, source: Layer) -> Layer:
         return self.pool(layer, source, "max_pool")
 
-    def average_pool(self, layer, source):
+    def average_pool(self, layer: Any, source: Layer) -> Layer:
         return self.pool(layer, source, "avg_pool")
 
-    def global_average(self, layer, source):
+    def global_average(self, layer: Any, source: Layer) -> Layer:
         height, width, channels = source.shape
-        attrs = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+        attrs: dict[str, Any] = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
         pooled = self.emit(layer.name, "avg_pool", [source], (1, 1, channels), **attrs)
         if layer.keepdims:
             return pooled
         return self.emit(f"{layer.name}/Mean/flatten", "flatten", [pooled], (channels,))
 
-    def add(self, layer, first, *others):
+    def add(self, layer: Any, first: Layer, *others: Layer) -> Layer:
         for k, other in enumerate(others):
             if first.shape != other.shape:
                 self.fail(layer, f"adds shapes {first.shape} and {other.shape}")
@@ -179,19 +198,19 @@ class _Reader:
             first = self.emit(name, "add", [first, other], first.shape, activation="NONE")
         return first
 
-    def concat(self, layer, *sources):
+    def concat(self, layer: Any, *sources: Layer) -> Layer:
         rank = len(sources[0].shape) + 1
         if layer.axis % rank != rank - 1:
             self.fail(layer, f"joins along axis {layer.axis}; only the channels are supported")
         shape = (*sources[0].shape[:-1], sum(source.shape[-1] for source in sources))
         return self.emit(layer.name, "concat", sources, shape, axis=rank - 1)
 
-    def flatten(self, layer, source):
+    def flatten(self, layer: Any, source: Layer) -> Layer:
         if len(source.shape) == 1:
             return source
         return self.emit(layer.name, "flatten", [source], (int(np.prod(source.shape)),))
 
-    def nothing(self, layer, source):
+    def nothing(self, layer: Any, source: Layer) -> Layer:
         """Only training sees it, or nothing does."""
         return source
 
@@ -225,7 +244,7 @@ class _Affine:
 
 FUNCTIONS = {"linear": None, "relu": "relu", "relu6": "relu6", "softmax": "softmax"}
 """Keras activation function -> op."""
-LAYERS = {
+LAYERS: dict[str, Callable[..., Layer]] = {
     "Conv2D": _Reader.conv,
     "DepthwiseConv2D": _Reader.depthwise,
     "Dense": _Reader.dense,

@@ -4,13 +4,18 @@
 ops with the same windows and shapes, but no parameters. A test holds the two together.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from dpuflow.base.errors import UserError
 from dpuflow.network import Layer, Network
+from dpuflow.ops.operator import Shape
+from dpuflow.training import Entry
 
 ACTIVATION = {"none": "NONE", "relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}
 
 
-def network_of(layers, image_shape, classes, name):
+def network_of(layers: Sequence[Entry], image_shape: Sequence[int], classes: int, name: str) -> Network:
     """A folded Network without parameters; its layers go by their place in the configuration.
 
     layers : list of layer entries; image_shape : (H, W, C); classes : width of the output.
@@ -38,16 +43,16 @@ class _Shapes:
         self.layers = [Layer("input", "input", [], tuple(image_shape))]
         self.shapes = {"input": tuple(image_shape)}
 
-    def of(self, name):
+    def of(self, name: str) -> Shape:
         return self.shapes[name]
 
-    def add(self, name, op, inputs, shape, **attrs):
+    def add(self, name: str, op: str, inputs: list[str], shape: Shape, **attrs: Any) -> str:
         """Append a layer; returns its name."""
         self.layers.append(Layer(name, op, inputs, shape, attrs))
         self.shapes[name] = shape
         return name
 
-    def stack(self, source, entries, path):
+    def stack(self, source: str, entries: Sequence[Entry], path: str) -> str:
         """Append a list of entries; returns the name of its output."""
         for index, entry in enumerate(entries):
             kind, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, None)
@@ -57,13 +62,15 @@ class _Shapes:
                 raise UserError(f"{where}: leaves an empty map ({_text(self.of(source))})")
         return source
 
-    def map(self, source, where):
+    def map(self, source: str, where: str) -> Shape:
         """(H, W, C) of a map."""
         if len(self.of(source)) != 3:
             raise UserError(f"{where}: needs a map, but its input is a vector of {_text(self.of(source))}")
         return self.of(source)
 
-    def window(self, source, where, kernel, stride, padding):
+    def window(
+        self, source: str, where: str, kernel: int, stride: int, padding: str
+    ) -> tuple[tuple[int, ...], dict[str, Any]]:
         """((out H, out W), attrs) of a square window."""
         height, width, _ = self.map(source, where)
         sides, pads = [], []
@@ -78,13 +85,13 @@ class _Shapes:
         attrs = {"kernel": (kernel, kernel), "stride": (stride, stride), "pad": tuple(pads)}
         return tuple(reversed(sides)), attrs
 
-    def conv(self, source, options, where):
+    def conv(self, source: str, options: Any, where: str) -> str:
         return self.convolution(source, options, where, "conv", options["filters"])
 
-    def depthwise_conv(self, source, options, where):
+    def depthwise_conv(self, source: str, options: Any, where: str) -> str:
         return self.convolution(source, options or {}, where, "depthwise_conv", None)
 
-    def convolution(self, source, options, where, op, filters):
+    def convolution(self, source: str, options: Any, where: str, op: str, filters: int | None) -> str:
         channels = filters or self.map(source, where)[2]
         kernel, stride = options.get("kernel", 3), options.get("stride", 1)
         size, attrs = self.window(source, where, kernel, stride, options.get("padding", "same"))
@@ -93,7 +100,7 @@ class _Shapes:
             where, op, [source], (*size, channels), **attrs, dilation=(1, 1), activation=activation
         )
 
-    def dense(self, source, options, where):
+    def dense(self, source: str, options: Any, where: str) -> str:
         options = {"units": options} if isinstance(options, int) else options
         activation = ACTIVATION[options.get("activation", "none")]
         shape = self.of(source)
@@ -102,14 +109,14 @@ class _Shapes:
             return self.convolution(source, one, where, "conv", options["units"])
         return self.add(where, "dense", [source], (options["units"],), activation=activation)
 
-    def pool(self, source, options, where, op):
+    def pool(self, source: str, options: Any, where: str, op: str) -> str:
         options = {"kernel": options} if isinstance(options, int) else options
         kernel = options.get("kernel", 2)
         stride, padding = options.get("stride", kernel), options.get("padding", "valid")
         size, attrs = self.window(source, where, kernel, stride, padding)
         return self.add(where, op, [source], (*size, self.of(source)[2]), **attrs)
 
-    def global_average_pool(self, source, options, where):
+    def global_average_pool(self, source: str, options: Any, where: str) -> str:
         height, width, channels = self.map(source, where)
         pooled = self.add(
             where,
@@ -122,14 +129,14 @@ class _Shapes:
         )
         return self.add(f"{where}, flattened", "flatten", [pooled], (channels,))
 
-    def flatten(self, source, options, where):
+    def flatten(self, source: str, options: Any, where: str) -> str:
         height, width, channels = (*self.of(source), 1, 1)[:3]
         return self.add(where, "flatten", [source], (height * width * channels,))
 
-    def dropout(self, source, options, where):
+    def dropout(self, source: str, options: Any, where: str) -> str:
         return source
 
-    def residual(self, source, options, where):
+    def residual(self, source: str, options: Any, where: str) -> str:
         body = self.stack(source, options["layers"], f"{where}.layers")
         shortcut, wanted = source, self.of(body)
         if wanted != self.of(source):
@@ -144,7 +151,7 @@ class _Shapes:
         activation = ACTIVATION[options.get("activation", "relu")]
         return self.add(where, "add", [body, shortcut], wanted, activation=activation)
 
-    def concat(self, source, options, where):
+    def concat(self, source: str, options: Any, where: str) -> str:
         ends = [
             self.stack(source, branch, f"{where}.branches[{index}]")
             for index, branch in enumerate(options["branches"])

@@ -6,14 +6,17 @@ listed: its width is the dataset's.
 """
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import keras
+from dpuflow.training import Entry
 
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu")
 
 
-def build_model(layers, image_shape, classes, name):
+def build_model(layers: Sequence[Entry], image_shape: Sequence[int], classes: int, name: str) -> Any:
     """Build the (uncompiled) model.
 
     Parameters
@@ -46,11 +49,11 @@ class _Builder:
         self.model_name = model_name
         self.counts = {}
 
-    def name(self, kind):
+    def name(self, kind: str) -> str:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         return f"{kind}{self.counts[kind]}"
 
-    def stack(self, x, layers, path):
+    def stack(self, x: Any, layers: Sequence[Entry], path: str) -> Any:
         for index, entry in enumerate(layers):
             where = f"{path}[{index}]"
             kind, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, None)
@@ -65,7 +68,7 @@ class _Builder:
                 raise UserError(f"{where}: {kind} leaves an empty map {tuple(x.shape[1:])}")
         return x
 
-    def activate(self, x, options, prefix):
+    def activate(self, x: Any, options: Any, prefix: str) -> Any:
         """Batch norm and activation in the order the entry asks for."""
         activation = options.get("activation", "none")
         batch_norm = options.get("batch_norm", "none")
@@ -82,10 +85,10 @@ class _Builder:
             x = self.batch_norm(x, prefix)
         return x
 
-    def batch_norm(self, x, prefix):
+    def batch_norm(self, x: Any, prefix: str) -> Any:
         return self.K.layers.BatchNormalization(name=f"{prefix}_bn")(x)
 
-    def conv(self, x, options, where):
+    def conv(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("conv")
         x = self.K.layers.Conv2D(
             options["filters"],
@@ -96,7 +99,7 @@ class _Builder:
         )(x)
         return self.activate(x, options, name)
 
-    def depthwise_conv(self, x, options, where):
+    def depthwise_conv(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("depthwise")
         options = options or {}
         x = self.K.layers.DepthwiseConv2D(
@@ -107,20 +110,20 @@ class _Builder:
         )(x)
         return self.activate(x, options, name)
 
-    def dense(self, x, options, where):
+    def dense(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("dense")
         options = {"units": options} if isinstance(options, int) else options
         x = self.K.layers.Dense(options["units"], name=name)(x)
         return self.activate(x, options, name)
 
-    def pool(self, x, options, kind):
+    def pool(self, x: Any, options: Any, kind: str) -> Any:
         options = {"kernel": options} if isinstance(options, int) else (options or {})
         kernel = options.get("kernel", 2)
         make = self.K.layers.MaxPooling2D if kind == "max_pool" else self.K.layers.AveragePooling2D
         stride, padding = options.get("stride", kernel), options.get("padding", "valid")
         return make(kernel, strides=stride, padding=padding, name=self.name(kind))(x)
 
-    def residual(self, x, options, where):
+    def residual(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("residual")
         body = self.stack(x, options["layers"], f"{where}.residual.layers")
         shortcut = x
@@ -133,7 +136,7 @@ class _Builder:
         x = self.K.layers.Add(name=name)([body, shortcut])
         return self.activate(x, {"activation": options.get("activation", "relu")}, name)
 
-    def concat(self, x, options, where):
+    def concat(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("concat")
         branches = [
             self.stack(x, branch, f"{where}.concat.branches[{i}]")
@@ -141,13 +144,13 @@ class _Builder:
         ]
         return self.K.layers.Concatenate(name=name)(branches)
 
-    def global_average_pool(self, x, options, where):
+    def global_average_pool(self, x: Any, options: Any, where: str) -> Any:
         return self.K.layers.GlobalAveragePooling2D(name=self.name("global_average_pool"))(x)
 
-    def flatten(self, x, options, where):
+    def flatten(self, x: Any, options: Any, where: str) -> Any:
         return self.K.layers.Flatten(name=self.name("flatten"))(x)
 
-    def dropout(self, x, options, where):
+    def dropout(self, x: Any, options: Any, where: str) -> Any:
         return self.K.layers.Dropout(options, name=self.name("dropout"))(x)
 
 

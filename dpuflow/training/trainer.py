@@ -6,6 +6,8 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,14 @@ CHUNK = 50
 short enough that progress shows."""
 
 
-def train(model, train_data, validation_data, settings, input_scaling, seed):
+def train(
+    model: Any,
+    train_data: tuple[np.ndarray, np.ndarray],
+    validation_data: tuple[np.ndarray, np.ndarray],
+    settings: Mapping[str, Any],
+    input_scaling: Mapping[str, float],
+    seed: int,
+) -> list[dict[str, Any]]:
     """Train in place and leave the best epoch's weights in the model.
 
     Parameters
@@ -71,12 +80,12 @@ def train(model, train_data, validation_data, settings, input_scaling, seed):
     return history
 
 
-def seed_everything(seed, threads=None):
+def seed_everything(seed: int, threads: int | None = None) -> None:
     """Seed Python, NumPy and TensorFlow; `tensorflow_env` asks for deterministic kernels."""
     keras(threads).utils.set_random_seed(seed)
 
 
-def compile_model(model, settings):
+def compile_model(model: Any, settings: Mapping[str, Any]) -> None:
     """Attach optimizer, loss and metric; all of them are stored in the H5.
 
     `keras.optimizers.legacy.Adam` is written as `Adam`, which TensorFlow 2.3 loads;
@@ -91,7 +100,9 @@ def compile_model(model, settings):
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
-def loss_and_accuracy(model, data, input_scaling):
+def loss_and_accuracy(
+    model: Any, data: tuple[np.ndarray, np.ndarray], input_scaling: Mapping[str, float]
+) -> dict[str, float]:
     """{"loss", "accuracy"} of a model with softmax output on (images uint8, labels)."""
     outputs = _outputs(predictor(model), data[0], input_scaling)
     loss, accuracy = _score(outputs, data[1].astype(np.int32))
@@ -115,7 +126,14 @@ def _score(probabilities, labels):
 class Loop:
     """Training steps as one TensorFlow function over images that stay in memory."""
 
-    def __init__(self, model, train_data, settings, input_scaling, seed):
+    def __init__(
+        self,
+        model: Any,
+        train_data: tuple[np.ndarray, np.ndarray],
+        settings: Mapping[str, Any],
+        input_scaling: Mapping[str, float],
+        seed: int,
+    ) -> None:
         self.tf = tf = tensorflow()
         self.model, self.settings, self.seed = model, settings, seed
         images, labels = train_data
@@ -146,7 +164,7 @@ class Loop:
                 self.model.optimizer.learning_rate.assign(rates[index])
             self.model.train_step((x, tf.gather(self.labels, rows)))
 
-    def rate(self, step):
+    def rate(self, step: int) -> float:
         """Learning rate of a step: constant, or a cosine to zero after a linear warm-up."""
         base = self.settings["learning_rate"]
         if self.settings.get("schedule", "constant") == "constant":
@@ -157,7 +175,7 @@ class Loop:
             return base * (step + 1) / warm
         return base * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
-    def run_epoch(self, epoch, steps=None):
+    def run_epoch(self, epoch: int, steps: int | None = None) -> dict[str, float]:
         """One pass over the training images in an order drawn from (seed, epoch), or its first `steps`."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count).astype(np.int32)
         steps = min(steps or self.steps, self.steps)
@@ -187,7 +205,7 @@ class Loop:
         return {"learning_rate": float(self.rate(first + self.steps - 1)), **results}
 
 
-def history_csv(history):
+def history_csv(history: Sequence[Mapping[str, Any]]) -> str:
     """The training history as CSV text; floats in full precision."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(history[0]), lineterminator="\n")

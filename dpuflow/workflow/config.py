@@ -5,12 +5,15 @@ the run list into single runs; `Settings` answers what a rule's params ask.
 """
 
 import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import no_entry
 from dpuflow.base.schemas import SchemaValidator, explain, load_schema
-from dpuflow.device.targets import configured_target
+from dpuflow.device.targets import Target, configured_target
 from dpuflow.quantizer_search.requests import search_problems
 from dpuflow.vitis_ai import checks as vitis_ai
 from dpuflow.workflow.config_checks import problems
@@ -34,7 +37,7 @@ MAX_VALUES, MAX_DEPTH = 100_000, 60
 DEFAULT_INPUT = {"subtract": 0, "divide": 255}
 
 
-def check(config, schema_path):
+def check(config: dict[str, Any], schema_path: Path | str) -> None:
     """Raise one UserError that lists every mistake of `config` by its key.
 
     Numbers that YAML 1.1 reads as texts (1e-3) become numbers in `config` first.
@@ -47,7 +50,7 @@ def check(config, schema_path):
         errors = list(validator.iter_errors(config))
     errors.sort(key=lambda e: [str(p) for p in e.absolute_path])
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
-    messages = []
+    messages: list[str] = []
     for error in errors:
         # what else is wrong with a value of the wrong type (its range, its pattern) helps nobody
         if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
@@ -61,20 +64,19 @@ def check(config, schema_path):
 
 def _check_extent(config):
     """Refuse what YAML's aliases can make of a small file: a value within itself, or without number."""
-    sizes = {}
+    sizes: dict[int, int | None] = {}
 
-    def size(value, depth):
+    def size(value: Any, depth: int) -> int:
         if not isinstance(value, dict | list):
             return 1
-        if (
-            depth > MAX_DEPTH or sizes.get(id(value), 0) is None
-        ):  # None: still being counted, so it holds itself
+        counted = sizes.get(id(value), 0)
+        if depth > MAX_DEPTH or counted is None:  # None: still being counted, so it holds itself
             raise UserError(f"config: values nested more than {MAX_DEPTH} deep, or an alias within itself")
-        if id(value) not in sizes:
+        if not counted:
             sizes[id(value)] = None
             children = value.values() if isinstance(value, dict) else value
-            sizes[id(value)] = 1 + sum(size(child, depth + 1) for child in children)
-        return sizes[id(value)]
+            counted = sizes[id(value)] = 1 + sum(size(child, depth + 1) for child in children)
+        return counted
 
     if size(config, 0) > MAX_VALUES:
         raise UserError(
@@ -82,7 +84,7 @@ def _check_extent(config):
         )
 
 
-def sort_keys(config):
+def sort_keys(config: dict[str, Any] | list[Any]) -> None:
     """Order the keys of every mapping in `config` by name, in place: their order means nothing."""
     if isinstance(config, dict):
         for key in sorted(config, key=str):
@@ -137,14 +139,14 @@ class Run:
     runner: str
 
     @property
-    def folder(self):
+    def folder(self) -> str:
         """Folder of the run's last artifacts below `results/`."""
         return f"{self.dataset}/{self.model}/{self.quantizer}/{self.target}/{self.runner}"
 
 
-def expand_runs(config):
+def expand_runs(config: Mapping[str, Any]) -> list[Run]:
     """The run list with lists multiplied out, in order and without repetition."""
-    runs = {}
+    runs: dict[Run, None] = {}
     for entry in config["runs"]:
         seeds = _as_list(entry.get("seed", None))
         parts = [_as_list(entry[component]) for component in COMPONENTS]
@@ -158,34 +160,34 @@ def expand_runs(config):
 class Settings:
     """Answers what the rules' params ask of the configuration, by wildcard value."""
 
-    def __init__(self, config):
+    def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
 
-    def dataset(self, name):
+    def dataset(self, name: str) -> dict[str, Any]:
         """Entry of a data set."""
         return self.config["datasets"][name]
 
-    def model(self, name):
+    def model(self, name: str) -> dict[str, Any]:
         """Entry of a model; `name` may carry a seed ("signnet-s3")."""
         return self.config["models"][name.partition("-s")[0]]
 
-    def seed(self, model):
+    def seed(self, model: str) -> int:
         """Training seed of a model's name: its own, else the configuration's."""
         own = model.partition("-s")[2]
         return int(own) if own else self.config.get("seed", 1)
 
-    def input_scaling(self, model):
+    def input_scaling(self, model: str) -> dict[str, float]:
         """{"subtract", "divide"} of a model."""
         entry = self.model(model)
         if "starts_from" in entry and "input" not in entry:
             entry = self.model(entry["starts_from"])
         return entry.get("input", DEFAULT_INPUT)
 
-    def start_of(self, model):
+    def start_of(self, model: str) -> str:
         """The model that `model` is trained further from, with the same seed."""
         return self.model(model)["starts_from"] + "".join(model.partition("-s")[1:])
 
-    def target(self, name):
+    def target(self, name: str) -> dict[str, Any]:
         """{"hardware": entry for `targets.load_targets`, "on_cpu", "compiler"} of a target."""
         entry = self.config["targets"][name]
         return {
@@ -194,11 +196,11 @@ class Settings:
             "compiler": entry.get("compiler", "reference"),
         }
 
-    def hardware(self, name):
+    def hardware(self, name: str) -> Target:
         """`targets.Target` of a target."""
         return configured_target(name, self.target(name)["hardware"])
 
-    def used_by(self, runs):
+    def used_by(self, runs: Iterable[Run]) -> dict[str, Any]:
         """The part of the configuration that these runs depend on."""
         used = {"seed": self.config.get("seed", 1)}
         for component, section in COMPONENTS.items():
@@ -206,7 +208,7 @@ class Settings:
             used[section] = {name: self.config[section][name] for name in names}
         return used
 
-    def seeds(self, runs):
+    def seeds(self, runs: Iterable[Run]) -> dict[str, Any]:
         """Every seed that these runs depend on: {"training": by model, "datasets": by data set and use}."""
         training = {run.model: self.seed(run.model) for run in runs if self.is_trained(run.model)}
         datasets = {}
@@ -218,25 +220,25 @@ class Settings:
             datasets[name] = {part: entry["seed"] for part, entry in parts.items() if "seed" in entry}
         return {"training": training, "datasets": datasets}
 
-    def is_trained(self, model):
+    def is_trained(self, model: str) -> bool:
         """Whether a model is trained here, from the beginning or further."""
         return self.origin(model) in ("layers", "starts_from")
 
-    def origin(self, model):
+    def origin(self, model: str) -> str:
         """Which of ORIGINS a model has."""
         return next(key for key in ORIGINS if key in self.model(model))
 
-    def models_from(self, *origins):
+    def models_from(self, *origins: str) -> str:
         """Regular expression of the model wildcard for models of these origins."""
         names = [name for name in self.config["models"] if self.origin(name) in origins]
         return f"({'|'.join(names)})(-s[0-9]+)?" if names else "(?!)"
 
-    def datasets_of(self, *kinds):
+    def datasets_of(self, *kinds: str) -> str:
         """Regular expression of the dataset wildcard for data sets of these kinds of source."""
         entries = self.config["datasets"].items()
         return "|".join(name for name, entry in entries if entry["source"]["kind"] in kinds) or "(?!)"
 
-    def named(self, section, key, *values):
+    def named(self, section: str, key: str, *values: str) -> str:
         """Regular expression of the entries of `section` whose `key` is one of `values`, or of nothing."""
         default = _DEFAULTS.get((section, key))
         names = [name for name, entry in self.config[section].items() if entry.get(key, default) in values]

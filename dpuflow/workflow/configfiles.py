@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -101,7 +102,7 @@ def _refuse_repeated_keys(path, node, seen):
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
-        first = {}
+        first: dict[Any, int] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in first:

@@ -4,18 +4,27 @@ A run is anything with the attributes dataset, model, quantizer, target and runn
 (`config.Run`, a rule's wildcards); settings is `config.Settings`.
 """
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 from dpuflow.workflow import artifacts as made
 
+if TYPE_CHECKING:
+    from dpuflow.workflow.config import Settings
 
-def stage_records(settings, run):
+Names = Any
+"""A run: anything with the attributes dataset, model, quantizer, target and runner."""
+
+
+def stage_records(settings: "Settings", run: Names) -> list[str]:
     """The accuracy records of a run, in the order of its stages."""
-    stages = (made.FROZEN_ACCURACY, made.QUANTIZED_ACCURACY, made.BOARD_ACCURACY)
+    stages: tuple[str, ...] = (made.FROZEN_ACCURACY, made.QUANTIZED_ACCURACY, made.BOARD_ACCURACY)
     if settings.origin(run.model) != "frozen_pb":
         stages = (made.KERAS_ACCURACY, *stages)
     return [made.of(pattern, run) for pattern in stages]
 
 
-def result_files(settings, run):
+def result_files(settings: "Settings", run: Names) -> dict[str, str]:
     """What the report reads of a run: key of `dpuflow.report.inputs.FILES` -> path."""
     origin = settings.origin(run.model)
     files = {"dataset": made.DATASET}
@@ -49,7 +58,7 @@ def _quantized_files(settings, run):
     return {"quantized_graph": made.EVAL_GRAPH if tool == "vai_q_tensorflow" else made.QUANTIZED_MODEL}
 
 
-def report_entries(settings, runs):
+def report_entries(settings: "Settings", runs: Iterable[Names]) -> list[dict[str, Any]]:
     """One mapping per run, as `dpuflow.report.inputs.load_run` takes it: its names and its files."""
     return [
         {
@@ -64,7 +73,7 @@ def report_entries(settings, runs):
     ]
 
 
-def benchmark_files(run):
+def benchmark_files(run: Names) -> list[str]:
     """Where Snakemake notes the seconds of the jobs that lead to a run, shared ones included.
 
     Not every run has all of them: which stages there are depends on the model and the tools.
@@ -82,18 +91,18 @@ def benchmark_files(run):
     return [made.of(made.times(folder, job), run) for folder, jobs in stages.items() for job in jobs]
 
 
-def sweep_entries(settings, runs):
+def sweep_entries(settings: "Settings", runs: Sequence[Names]) -> list[dict[str, Any]]:
     """`report_entries` with the benchmark files, for `dpuflow.report.sweep`."""
     entries = report_entries(settings, runs)
     return [entry | {"benchmarks": benchmark_files(run)} for entry, run in zip(entries, runs, strict=True)]
 
 
-def all_result_files(settings, runs):
+def all_result_files(settings: "Settings", runs: Iterable[Names]) -> list[str]:
     """Every file that a report on these runs reads, sorted, each once."""
     return sorted({path for run in runs for path in result_files(settings, run).values()})
 
 
-def artifact_files(settings, run):
+def artifact_files(settings: "Settings", run: Names) -> set[str]:
     """Every file that the chain makes for a run, from its images to the answers of the board.
 
     Left out: the gates' verdicts (they come after all else, and fail), bundles and the
@@ -115,6 +124,6 @@ def artifact_files(settings, run):
     return {made.of(pattern, run) for pattern in patterns} | set(result_files(settings, run).values())
 
 
-def all_artifact_files(settings, runs):
+def all_artifact_files(settings: "Settings", runs: Iterable[Names]) -> list[str]:
     """`artifact_files` of all runs, sorted, each once."""
     return sorted({path for run in runs for path in artifact_files(settings, run)})

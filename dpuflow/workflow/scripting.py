@@ -107,7 +107,7 @@ def log_accuracy(record: Mapping[str, Any]) -> None:
 def _set_up_logging(log_file):
     """Plain lines to the job's log file and to the terminal."""
     logging.raiseExceptions = False  # a log on a full disk is lost, the job's own error still shows
-    handlers = [logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file:
         with explained_writing(log_file):
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
