@@ -66,36 +66,16 @@ def test_every_rule_says_what_it_does_and_keeps_a_log(repo):
             assert "\n    log:\n" in rule or "\n    script:\n" not in rule, f"{path.name}: {name}: log"
 
 
-ANNOTATED = (
-    "accuracy",
-    "base",
-    "board",
-    "compiler",
-    "datasets",
-    "device",
-    "dpuczdx8g",
-    "emulator",
-    "keras_models",
-    "network",
-    "ops",
-    "predict",
-    "quantize",
-    "quantizer_search",
-    "records",
-    "report",
-    "tfgraph",
-    "training",
-    "virtual_board",
-    "vitis_ai",
-    "workflow",
-    "xir",
-)
-"""Rooms whose public functions are all annotated."""
+FOREIGN = "foreign"
+"""Folder of dpuflow/ whose programs run on other Pythons (boards, the vendor's containers, the far end of ssh),
+some of them too old for annotations as the package writes them."""
 
 
 def test_public_functions_have_type_annotations(repo):
-    missing = []
-    for path in sorted(path for room in ANNOTATED for path in (repo / "dpuflow" / room).rglob("*.py")):
+    package, missing = repo / "dpuflow", []
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] == FOREIGN:
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
                 continue
