@@ -67,8 +67,8 @@ def test_every_rule_says_what_it_does_and_keeps_a_log(repo):
 
 
 FOREIGN = "foreign"
-"""Folder of dpuflow/ whose programs run on other Pythons (boards, the vendor's containers, the far end of ssh),
-some of them too old for annotations as the package writes them."""
+"""Folder of dpuflow/ whose programs run on other Pythons (boards, the vendor's containers, the far end of
+ssh), some of them too old for annotations as the package writes them."""
 
 
 def test_public_functions_have_type_annotations(repo):
