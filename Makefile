@@ -55,8 +55,9 @@ format: $(VENV)/test.stamp ## format the sources
 rulegraph dag_svg: $(VENV)/run.stamp ## draw the rules (results/rulegraph.svg) or the jobs (results/dag.svg)
 	@$(SNAKEMAKE) $@ --quiet rules $(WITH_CONFIG)
 
-docs: $(VENV)/run.stamp ## write config/README.md anew from the schema
+docs: $(VENV)/run.stamp ## write config/README.md anew from the schema, docs/operators.md from the reader
 	@$(VENV)/bin/python -m dpuflow.workflow.config_docs config/config.schema.yaml > config/README.md
+	@$(VENV)/bin/python -m dpuflow.tfgraph.operator_docs > docs/operators.md
 
 $(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.txt
 	@$(PIP) install --quiet -c constraints.txt -r requirements-bench.txt
