@@ -82,12 +82,15 @@ NO_NAMES = (
 )
 
 
-def _label(labels):
+def expected_label(labels: Collection[int]) -> str:
+    """What a label must be, in words."""
     return f"one of the labels {compact_labels(labels)}{NO_NAMES if set(labels) == LETTERS else ''}"
 
 
 def _field_fault(field, labels_allowed):
-    expected = "a pixel, a whole number 0 to 255" if labels_allowed is None else _label(labels_allowed)
+    expected = (
+        "a pixel, a whole number 0 to 255" if labels_allowed is None else expected_label(labels_allowed)
+    )
     if not field.strip():
         return f"empty field; expected {expected}"
     if WHOLE.match(field):

@@ -11,6 +11,7 @@ from typing import Any
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
 from dpuflow.datasets import synthetic_signs
+from dpuflow.datasets.csv_rows import form_of, other_blocks
 from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
 from dpuflow.datasets.labels import labels_of
 from dpuflow.datasets.locate import PARTS, expand, find_in_folder, form_problem, pick
@@ -36,7 +37,8 @@ def obtain(
 
     entry : a dataset's config entry: `source` with its `kind` (synthetic, files,
         kaggle), and optionally `image` and `class_names`, against which every row is
-        checked. processes : how many may draw at a time (None: one per processor).
+        checked. `source.csv` says what `csv_forms` shall not recognise itself.
+        processes : how many may draw at a time (None: one per processor).
 
     Returns {"train": sha256, "test": sha256}. UserError on anything missing or faulty;
     then neither file is left half-written.
@@ -83,7 +85,8 @@ def _obtain_files(entry, source, targets):
         files = {part: find_in_folder(expand(source["folder"]), part) for part in PARTS}
     else:
         files = {part: expand(source[part]) for part in PARTS}
-    return {part: _verified_copy(entry, source, files[part], part, targets[part]) for part in PARTS}
+    copy = _Copier(entry, source)
+    return {part: copy(files[part], part, targets[part]) for part in PARTS}
 
 
 def _obtain_kaggle(entry, source, targets):
@@ -105,10 +108,8 @@ def _obtain_kaggle(entry, source, targets):
             "and save it as ~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY; "
             "or download the files in a browser and use kind files"
         ) from None
-    return {
-        part: _verified_copy(entry, source, find_in_folder(folder, part), part, targets[part])
-        for part in PARTS
-    }
+    copy = _Copier(entry, source)
+    return {part: copy(find_in_folder(folder, part), part, targets[part]) for part in PARTS}
 
 
 def _from_zip(entry, source, archive, targets):
@@ -117,44 +118,83 @@ def _from_zip(entry, source, archive, targets):
     Members are read as streams, so one that unpacks to far more than it should is refused at its
     first faulty line, and one called ../../x has no way to leave the archive.
     """
-    digests = {}
+    digests, copy = {}, _Copier(entry, source)
     with errors_of_zip(archive), zipfile.ZipFile(archive) as bundle:
         members = [name for name in bundle.namelist() if name and not name.endswith("/")]
         for part in PARTS:
             member = pick(members, part, archive)
             opener = functools.partial(bundle.open, member)
-            digests[part] = _verified_copy(
-                entry, source, opener, part, targets[part], name=f"{archive} ({member})"
-            )
+            digests[part] = copy(opener, part, targets[part], name=f"{archive} ({member})")
     return digests
 
 
-def _verified_copy(entry, source, path, part, target, name=None):
-    """Check every row of `path`, then copy it uncompressed to `target`; return its SHA-256."""
-    name = name or path
-    labels, shape = labels_of(entry.get("class_names")), ImageShape.of_config(entry.get("image"))
-    rows, shape = count_rows(path, shape, labels.present, name=name)
-    digest = hashlib.sha256()
-    with atomic_path(target) as temporary:
-        with open_csv(path, name) as packed, open(temporary, "wb") as plain:
+class _Copier:
+    """Writes train.csv and test.csv of a dataset entry in the plain form (`image_csv`)."""
+
+    def __init__(self, entry, source):
+        self.source = source
+        self.labels = labels_of(entry.get("class_names")).present
+        self.shape = ImageShape.of_config(entry.get("image"))
+        self.train_form = None
+
+    def __call__(self, path, part, target, name=None):
+        """Check every row of `path`, then write `target`; return the SHA-256 of `path`, uncompressed.
+
+        The plain form is copied as it is; what else is recognised (`csv_forms`) is written anew.
+        """
+        name = name or path
+        plain = self._plain_rows(path, name)
+        if plain:
+            rows, shape = plain
+            with atomic_path(target) as temporary, open(temporary, "wb") as copy:
+                digest = self._digest(path, part, name, copy.write)
+        else:
+            digest = self._digest(path, part, name)
+            form = form_of(
+                path, self.source.get("csv"), self.shape, self.labels, name=name, like=self.train_form
+            )
+            self.train_form = self.train_form or form
+            log.info("%s: %s", name, form)
+            rows, shape = self._write(other_blocks(path, form, self.labels, name=name), form, target)
+        known = known_as(digest)
+        size = "x".join(map(str, shape.as_tuple()))
+        log.info("%s: %d images of %s; %s", name, rows, size, known or "not a file known by checksum")
+        if known and f" {part}," not in known:
+            log.warning("warning: %s: used as the %s file, but it is %s", name, part, known)
+        return digest
+
+    def _plain_rows(self, path, name):
+        """(rows, shape) of a file in the plain form without a fault, or None."""
+        if self.source.get("csv"):
+            return None
+        try:
+            return count_rows(path, self.shape, self.labels, name=name)
+        except UserError:  # if it is a fault in every form, reading it in its own form tells it
+            return None
+
+    def _digest(self, path, part, name, take=lambda chunk: None):
+        """Checksum of the uncompressed file, compared with the configuration's; `take` gets every chunk."""
+        digest = hashlib.sha256()
+        with open_csv(path, name) as packed:
             for chunk in iter(functools.partial(packed.read, 1 << 20), b""):
                 digest.update(chunk)
-                plain.write(chunk)
-        digest = digest.hexdigest()
-        wanted = source.get(f"{part}_sha256")
-        if wanted and wanted != digest:
+                take(chunk)
+        found, wanted = digest.hexdigest(), self.source.get(f"{part}_sha256")
+        if wanted and wanted != found:
             raise UserError(
-                f"{name}: SHA-256 of the uncompressed CSV is {digest}, expected {wanted} "
+                f"{name}: SHA-256 of the uncompressed CSV is {found}, expected {wanted} "
                 f"(source.{part}_sha256); obtain the file again or correct the config"
             )
-    known = known_as(digest)
-    log.info(
-        "%s: %d images of %dx%dx%d; %s",
-        name,
-        rows,
-        *shape.as_tuple(),
-        known or "not a file known by checksum",
-    )
-    if known and f" {part}," not in known:
-        log.warning("warning: %s: used as the %s file, but it is %s", name, part, known)
-    return digest
+        return found
+
+    def _write(self, blocks, form, target):
+        rows = 0
+
+        def _counted():
+            nonlocal rows
+            for images, labels in blocks:
+                rows += len(labels)
+                yield images, labels
+
+        write_image_blocks(target, _counted(), form.shape.pixels)
+        return rows, form.shape

@@ -294,6 +294,7 @@ def edit_xmodel(data, edits):
 
 STRUCTURED = {
     "csv": edit_fields(b",\n"),
+    "csv_form": edit_fields(b',;\t\n".'),
     "predictions": edit_fields(b",\n"),
     "record": edit_fields(b'",:\n[]{} '),
     "listing": edit_fields(b" =\n/"),

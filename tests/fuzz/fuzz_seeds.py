@@ -27,6 +27,31 @@ def csv_seeds():
     return [text, text.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + text, text[:-1]]
 
 
+def csv_form_seeds():
+    """The rows of `csv_seeds` as other people write them."""
+    _, *rows = csv_seeds()[0].splitlines()
+    fields = [row.split(b",") for row in rows]
+    last = [[*row[1:], row[0]] for row in fields]
+    indexed = [[b"%d" % index, *row] for index, row in enumerate(fields)]
+
+    def text(rows, separator=b",", first=()):
+        return b"".join(separator.join(row) + b"\n" for row in (*first, *rows))
+
+    names = [b"a", b"b", b"c", b"d"]
+    return [
+        text(last, b";", [[*names, b"class"]]) + b"\n",
+        text([[*row, b""] for row in fields], b"\t", [[b"y", *names]]),
+        text(indexed, first=[[b"", b"label", *names]]).replace(b"\n", b"\r\n"),
+        text([[b'"' + field + b'"' for field in row] for row in fields], first=[[b'"label"', *names]]),
+        text([[field + b".0" for field in row] for row in fields], first=[[b"label", *names]]),
+        text(
+            [[b" %.3e" % float(field) for field in row] for row in indexed],
+            first=[[b"id", b"Target", *names]],
+        ),
+        text(fields, first=[[b"label", b"0", b"1", b"2", b"3"]])[:-1],
+    ]
+
+
 def gz_seeds():
     text = csv_seeds()[0]
     stored = gzip.compress(text, 0, mtime=0)

@@ -16,6 +16,7 @@ from fuzz_seeds import (
     REPO,
     code_seeds,
     config_seeds,
+    csv_form_seeds,
     csv_seeds,
     dataset_seeds,
     graph_seeds,
@@ -85,6 +86,26 @@ def read_csv(path):
         assert expected is None, "a good file was refused"
         raise
     assert np.column_stack([labels, images.reshape(len(images), -1)]).tolist() == expected
+
+
+def read_csv_form(path):
+    """Each row that is read stands in its line in this order, the label before or after the pixels."""
+    from dpuflow.datasets.csv_rows import form_of, other_blocks
+    from dpuflow.datasets.image_csv import ImageShape
+
+    form = form_of(path, None, ImageShape(2, 2), LETTERS)
+    blocks = list(other_blocks(path, form, LETTERS))
+    labels = np.concatenate([block for _, block in blocks]).tolist()
+    images = np.concatenate([block for block, _ in blocks]).reshape(-1, 4).tolist()
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip(b" \t\r\n").split(b"\n")
+    lines = lines[form.names is not None :]
+    assert len(lines) == len(labels)
+    for line, label, pixels in zip(lines, labels, images, strict=True):
+        texts = [text.strip(b' "\r\t') for text in re.split(b"[,;\t]", line)]
+        found = [float(text) if re.fullmatch(rb"[-+.eE0-9]+", text) else None for text in texts]
+        kept = [value for index, value in enumerate(found) if index not in (*form.ignored, form.label)]
+        assert kept[:4] == pixels and all(text == b"" for text in texts[form.columns :])
+        assert found[form.label] == label in LETTERS
 
 
 # -- gz, zip ----------------------------------------------------------------------------------
@@ -318,6 +339,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("csv", "CSV", "images.csv", csv_seeds, read_csv),
+        Target("csv_form", "CSV", "images.csv", csv_form_seeds, read_csv_form),
         Target("gz", "zip and gz", "images.csv.gz", gz_seeds, read_gz),
         Target("zip", "zip and gz", "archive.zip", zip_seeds, read_zip),
         Target("graph_def", "GraphDef", "graph.pb", graph_seeds, read_graph),

@@ -11,6 +11,7 @@ from fuzz_targets import TARGETS
 
 EXAMPLES = {
     "csv": 400,
+    "csv_form": 300,
     "gz": 200,
     "zip": 150,
     "graph_def": 300,

@@ -72,6 +72,8 @@ DATASETS = [
     *options("datasets", "pair", OF_PAIR, {
         "source.train": "own/other.csv", "source.test": "own/other.csv",
         "source.train_sha256": A_SHA, "source.test_sha256": A_SHA,
+        "source.csv.header": True, "source.csv.separator": "comma", "source.csv.label": 1,
+        "source.csv.ignore": [2],
     }),
     *(Row(f"datasets.NAME.source.{k}", {f"datasets.{d}.source": v}, f"obtain_dataset dataset={d}", False)
       for k, d, v in (
