@@ -13,7 +13,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 .PHONY: help install run test test-tools reliability lint format bench rulegraph dag_svg docs clean
 
 help: ## show the targets
-	@grep -hE '^[a-z_ -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_ -]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z_ -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_ -]+):[^#]*## /  make \1\t/' | expand -t 28
 	@echo "  CONFIG=FILE chooses another configuration, CORES=N the number of cores."
 
 $(VENV)/run.stamp: requirements.txt constraints.txt pyproject.toml
