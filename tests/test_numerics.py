@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpuflow.base.numerics import (
-    average_pool_factor,
+    Grid,
     dequantize,
     images_at_a_time,
     input_table,
-    is_exact_add,
     quantize,
     round_half_away,
     round_half_even,
     round_half_up,
 )
+from dpuflow.device.dpuczdx8g import average_pool_factor, is_exact_add
 
 HALVES = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
 
@@ -103,3 +103,21 @@ def test_the_additions_called_exact_are_exact():
 def test_batches_shrink_for_large_images():
     shapes = ((28, 28, 1), (64, 64, 3), (96, 96, 3), (224, 224, 3), (4000, 4000, 3))
     assert [images_at_a_time(shape) for shape in shapes] == [512, 512, 303, 55, 1]
+
+
+@pytest.mark.parametrize(
+    ("grid", "low", "high"),
+    [(Grid(3), -128, 127), (Grid(0, 8, False), 0, 255), (Grid(-2, 4), -8, 7), (Grid(1, 16), -32768, 32767)],
+)
+def test_a_grid_knows_its_ends_and_its_numbers(grid, low, high):
+    assert (grid.low, grid.high) == (low, high)
+    numbers = np.arange(low, high + 1)
+    assert np.array_equal(grid.integers(grid.reals(numbers)), numbers)
+    step = 2.0**-grid.fix_point
+    assert grid.integers([(high + 5) * step, (low - 5) * step, 2.5 * step]).tolist() == [high, low, 3]
+    assert grid.attributes("PY3_ROUND") == {
+        "fix_point": grid.fix_point,
+        "bit_width": grid.bits,
+        "if_signed": grid.signed,
+        "round_mode": "PY3_ROUND",
+    }

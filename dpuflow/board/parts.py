@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator import Emulator, oracle, plan
 from dpuflow.emulator.attributes import fix_point, inner_axis
 from dpuflow.emulator.float_ops import output_size
 from dpuflow.emulator.operations import (
-    GUARD_BITS,
     INTEGER_OPS,
     Concat,
     Conv,
@@ -211,8 +211,8 @@ def _eltwise(operation, shape):
         shift, more = sum(operation.fix_in) - operation.fix_out, {}
     else:
         lowest = min(operation.fix_in)
-        shift = GUARD_BITS + lowest - operation.fix_out
-        more = {"guard": GUARD_BITS, "shifts": [int(fix - lowest) for fix in operation.fix_in]}
+        shift = REFERENCE_GUARD_BITS + lowest - operation.fix_out
+        more = {"guard": REFERENCE_GUARD_BITS, "shifts": [int(fix - lowest) for fix in operation.fix_in]}
     settings, arrays = _requantise(shift, operation.nonlinear, operation.fix_out)
     return {"kind": operation.kind, **more, "requantise": settings, "arrays": arrays}
 

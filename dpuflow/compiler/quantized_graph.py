@@ -7,11 +7,12 @@ quantized activation, parameters as float32 values on the grid (docs/reference/x
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE, average_pool_factor, dequantize
+from dpuflow.base.numerics import Grid, dequantize
 from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.workload import map_shape
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, average_pool_factor
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.xir import Graph
@@ -65,7 +66,7 @@ class _Builder:
         return [self.value[name] for name in layer.inputs]
 
     def _fix(self, op, fix_point):
-        attrs = {"fix_point": fix_point, "bit_width": 8, "round_mode": "DPU_ROUND", "if_signed": True}
+        attrs = Grid(fix_point).attributes()
         return self.graph.add_op(self.names.unique(f"{op}_fix"), "fix", {"input": op}, attrs).name
 
     def _finish(self, layer, op):

@@ -10,13 +10,14 @@ from collections.abc import Collection
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE, stored_bias
+from dpuflow.base.numerics import Grid
 from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.target_check import check
 from dpuflow.compiler.workload import dense_on_array, layer_is_augmented, layer_workload, map_shape
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, stored_bias
 from dpuflow.device.targets import Target
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
@@ -146,9 +147,7 @@ class _Lowering:
     # -- ops ---------------------------------------------------------------------------------
 
     def _fixed(self, op, fix_point, round_mode="DPU_ROUND"):
-        op.tensor.attrs.update(
-            {"fix_point": fix_point, "bit_width": 8, "if_signed": True, "round_mode": round_mode}
-        )
+        op.tensor.attrs.update(Grid(fix_point).attributes(round_mode))
         return op
 
     def _place(self, op, constants=(), leaf=None, attrs=None):
@@ -310,12 +309,7 @@ class _Lowering:
             self.value[source] = self._reshape(source, name, shape).name
         self._segment("CPU")
         op = self._read(source)
-        attrs = {
-            "fix_point": self.graph.op(op).tensor.fix_point,
-            "bit_width": 8,
-            "round_mode": "DPU_ROUND",
-            "if_signed": True,
-        }
+        attrs = Grid(self.graph.op(op).tensor.fix_point).attributes()
         name = self.names.unique(f"{source}_fix2float")
         return self._place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name
 

@@ -6,7 +6,8 @@ What a particular DPU can run is another question: `target_check`.
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import (
+from dpuflow.compiler.workload import map_shape, unflattened
+from dpuflow.device.dpuczdx8g import (
     HARDWARE_SHIFT_BIAS_MIN,
     RELU6_FIX_POINT,
     RELU6_LIMIT,
@@ -14,7 +15,6 @@ from dpuflow.base.numerics import (
     SHIFT_CUT_RANGE,
     VENDOR_SHIFT_BIAS_MIN,
 )
-from dpuflow.compiler.workload import map_shape, unflattened
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 

@@ -12,9 +12,9 @@ from math import prod
 from typing import Any
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE
 from dpuflow.base.totality import Total
 from dpuflow.compiler.workload import dense_on_array, map_shape
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.device.targets import Target
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.ops import OPERATORS

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, ROUNDING
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, ROUNDING, Grid
 from dpuflow.emulator.kernels import window_view
 from dpuflow.emulator.operations import Pad, Pair, window_output
 
@@ -28,9 +28,7 @@ def round_to_grid(
     x: np.ndarray, fix_point: int, bit_width: int = 8, round_mode: str = "DPU_ROUND", if_signed: bool = True
 ) -> np.ndarray:
     """Integers round(x * 2**fix_point), saturated to bit_width bits (as float64)."""
-    low, high = (-(2 ** (bit_width - 1)), 2 ** (bit_width - 1) - 1) if if_signed else (0, 2**bit_width - 1)
-    scaled = np.ldexp(np.asarray(x, dtype=REAL), fix_point)
-    return np.clip(ROUNDING[round_mode](scaled), low, high)
+    return Grid(fix_point, bit_width, if_signed).integers(x, round_mode)
 
 
 def fake_quantize(x: np.ndarray, fix_point: int, **attributes: Any) -> np.ndarray:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dpuflow.base.numerics import average_pool_factor
+from dpuflow.device.dpuczdx8g import REFERENCE_GUARD_BITS, average_pool_factor
 from dpuflow.emulator import oracle
 from dpuflow.emulator.operations import (
-    GUARD_BITS,
     Concat,
     Conv,
     Eltwise,
@@ -247,8 +246,11 @@ class EltwiseKernel:
         self.op = op
         if op.kind == "ADD":
             lowest = min(op.fix_in)
-            self.shifts = [GUARD_BITS - (fix - lowest) for fix in op.fix_in]
-            shift, largest = GUARD_BITS + lowest - op.fix_out, sum(128 << GUARD_BITS for _ in op.fix_in)
+            self.shifts = [REFERENCE_GUARD_BITS - (fix - lowest) for fix in op.fix_in]
+            shift, largest = (
+                REFERENCE_GUARD_BITS + lowest - op.fix_out,
+                sum(128 << REFERENCE_GUARD_BITS for _ in op.fix_in),
+            )
         else:
             shift, largest = sum(op.fix_in) - op.fix_out, 128 ** len(op.fix_in)
         self.requantise = Requantise([largest], shift, op.nonlinear, op.fix_out)

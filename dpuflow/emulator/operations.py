@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
+from dpuflow.device.dpuczdx8g import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
 from dpuflow.emulator.attributes import check_output, fix_point, inner_axis, one_of, only_input
 from dpuflow.xir import Graph, Op
 
@@ -28,8 +28,6 @@ NONLINEAR = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
 CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
 POOL_KINDS = ("MAX", "AVG")
 ELTWISE_KINDS = ("ADD", "MUL")
-GUARD_BITS = 7
-"""Extra bits that eltwise ADD keeps below its inputs' common step (docs/reference/numerics.md)."""
 
 
 def _require(kind: object, known: Collection[str]) -> None:

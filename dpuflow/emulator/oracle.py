@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE, RELU6_LIMIT, average_pool_factor
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator.operations import (
-    GUARD_BITS,
     Concat,
     Conv,
     Eltwise,
@@ -241,8 +240,8 @@ def eltwise(op: Eltwise, *inputs: np.ndarray) -> np.ndarray:
     lowest = min(op.fix_in)
     total = np.zeros((), np.int64)
     for x, fix in zip(inputs, op.fix_in, strict=True):
-        total = total + ((x.astype(np.int64) << GUARD_BITS) >> (fix - lowest))
-    return activate(Exact(total).scaled(op.fix_out - lowest - GUARD_BITS), op.nonlinear, op.fix_out)
+        total = total + ((x.astype(np.int64) << REFERENCE_GUARD_BITS) >> (fix - lowest))
+    return activate(Exact(total).scaled(op.fix_out - lowest - REFERENCE_GUARD_BITS), op.nonlinear, op.fix_out)
 
 
 def sigmoid(op: HardSigmoid, x: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.totality import Total
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, RELU6_LIMIT
 from dpuflow.emulator import oracle
 from dpuflow.emulator.operations import NONLINEAR, Nonlinear
 

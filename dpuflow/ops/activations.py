@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, LEAKY_RELU_SLOPE, RELU6_LIMIT
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, RELU6_LIMIT
 
 SLOPE = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
 

@@ -6,15 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, SHIFT_READ_MAX
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.device.dpuczdx8g import REFERENCE_GUARD_BITS, SHIFT_READ_MAX, SHIFT_WRITE_RANGE
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
 from dpuflow.ops.operator import MANY, Array, Arrays, Integers, Operator, Shape, Shifts
-
-SHIFT_WRITE_RANGE = (-15, 15)
-"""Of an addition: least input fix_point minus output's (docs/reference/numerics.md)."""
-GUARD_BITS = 7
-"""Bits that an addition keeps below its inputs' common step (docs/reference/numerics.md, "Element-wise")."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,8 @@ class Add(Operator):
         lowest = min(fix_points)
         total = np.zeros_like(inputs[0])
         for x, fix in zip(inputs, fix_points, strict=True):
-            total = total + np.floor(x * np.float32(2.0 ** (GUARD_BITS - (fix - lowest))))
-        return total * np.float32(2.0 ** (fix_out - lowest - GUARD_BITS))
+            total = total + np.floor(x * np.float32(2.0 ** (REFERENCE_GUARD_BITS - (fix - lowest))))
+        return total * np.float32(2.0 ** (fix_out - lowest - REFERENCE_GUARD_BITS))
 
     def unrounded(
         self,

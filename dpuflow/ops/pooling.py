@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.device.dpuczdx8g import average_pool_factor
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.arithmetic import EXACT_FLOAT32
 from dpuflow.ops.operator import Array, Arrays, Integers, Shape, Window

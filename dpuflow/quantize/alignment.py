@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import (
+from dpuflow.base.numerics import INT8_MIN, quantize
+from dpuflow.device.dpuczdx8g import (
     ADD_GUARD_BITS,
-    INT8_MIN,
     RELU6_FIX_POINT,
     SHIFT_BIAS_RANGE,
     SHIFT_CUT_RANGE,
     SHIFT_READ_MAX,
     is_exact_add,
-    quantize,
 )
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.ops.convolution import given
@@ -140,7 +139,7 @@ def bound_adds(network: Network, positions: Positions) -> list[Change]:
 
     Only ever lowers positions (nothing saturates): the output, as far as it is more than a step above
     the coarsest input, then all but the coarsest inputs and one. Groups move as one, and a ReLU6 stays
-    where its clamp means 6. Returns the changes; `numerics.is_exact_add` says what is exact.
+    where its clamp means 6. Returns the changes; `is_exact_add` says what is exact.
     """
     report: list[Change] = []
     groups = {name: members for members in position_groups(network) for name in members}

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.totality import Total
+from dpuflow.device.dpuczdx8g import average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops.activations import SLOPE, rules
 from dpuflow.ops.arithmetic import EXACT_FLOAT32, activation_named

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.quantize import folding_arithmetic as arithmetic
 from dpuflow.quantize.folding_arithmetic import Parameters, ParameterTable, Step

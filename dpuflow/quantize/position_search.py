@@ -9,14 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from dpuflow.base.numerics import (
-    INT8_MAX,
-    RELU6_FIX_POINT,
-    SHIFT_BIAS_RANGE,
-    SHIFT_CUT_RANGE,
-    is_exact_add,
-    quantize,
-)
+from dpuflow.base.numerics import INT8_MAX, quantize
+from dpuflow.device.dpuczdx8g import RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, is_exact_add
 from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import given
 from dpuflow.quantize import engine

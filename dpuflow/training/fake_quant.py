@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, average_pool_factor
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.totality import Total
+from dpuflow.device.dpuczdx8g import average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE

@@ -5,8 +5,9 @@ import pytest
 from hand_network import INPUT_SHAPE, hand_network
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import LEAKY_RELU_SLOPE, dequantize
+from dpuflow.base.numerics import dequantize
 from dpuflow.compiler.quantized_graph import quantized_graph
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.emulator.emulator import Emulator
 from dpuflow.quantize.engine import run_integer
 from dpuflow.xir import Graph, validate

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpuflow.base.numerics import average_pool_factor
+from dpuflow.device.dpuczdx8g import average_pool_factor
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import is_exact_add, stored_bias
+from dpuflow.device.dpuczdx8g import is_exact_add, stored_bias
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.native.compile import compile_graph

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dpuflow.base.numerics import is_exact_add, stored_bias
 from dpuflow.compiler.reference import lower
+from dpuflow.device.dpuczdx8g import is_exact_add, stored_bias
 from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native.report import compile_native

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from dpuflow.base.numerics import average_pool_factor
+from dpuflow.device.dpuczdx8g import average_pool_factor
 
 
 def power(exponent):

@@ -6,7 +6,8 @@ import yaml
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_json
-from dpuflow.base.numerics import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, scale_pixels
+from dpuflow.base.numerics import scale_pixels
+from dpuflow.device.dpuczdx8g import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.quantize.engine import run_float
 from dpuflow.quantize.reference import predict, quantize, write_artifacts

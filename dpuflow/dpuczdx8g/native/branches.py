@@ -9,13 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpuflow.base.numerics import (
-    INT8_MAX,
-    INT8_MIN,
-    LEAKY_RELU_SLOPE,
-    RELU6_FIX_POINT,
-    RELU6_LIMIT,
-)
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, RELU6_FIX_POINT, RELU6_LIMIT
 from dpuflow.network import Layer, QuantizedNetwork
 from dpuflow.ops.pooling import AveragePool
 

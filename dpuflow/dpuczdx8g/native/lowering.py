@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import HARDWARE_SHIFT_BIAS_MIN, RELU6_FIX_POINT, average_pool_factor
+from dpuflow.device.dpuczdx8g import HARDWARE_SHIFT_BIAS_MIN, RELU6_FIX_POINT, average_pool_factor
 from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
 from dpuflow.xir import Graph, Op, Subgraph
@@ -178,7 +178,7 @@ class _Reader:
         fix_in = self._fix_point(source) + self._fix_point(weights)
         shift_bias = 1
         if "bias" in op.inputs:
-            # a compiled graph holds a bias below the field's reach shifted (`numerics.stored_bias`)
+            # a compiled graph holds a bias below the field's reach shifted (`device.dpuczdx8g.stored_bias`)
             shift_bias = max(fix_in - self._fix_point(op.inputs["bias"][0]), HARDWARE_SHIFT_BIAS_MIN) + 1
         self._limits(op, "shift_bias + 1", shift_bias, 0, SHIFT_BIAS_MAX)
         shift_cut = fix_in - op.tensor.fix_point

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import is_exact_add
+from dpuflow.device.dpuczdx8g import is_exact_add
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
