@@ -24,6 +24,7 @@ TARGETS = [
     "quantizer_search",
     "rulegraph",
     "dag_svg",
+    "results/photos/dataset.h5",
     "results/tiny/own_h5/keras_trained_model.h5",
     "results/tiny/own_pb/frozen_graph.pb",
     "results/tiny/further/keras_trained_model.h5",
@@ -49,6 +50,11 @@ def configuration(server=None):
     """The configuration; with a `ssh_server.Server`, the runner ssh is in it, too."""
     config = copy.deepcopy(TINY)
     model = config["models"]["small"]
+    config["datasets"]["photos"] = {
+        "source": {"kind": "pictures", "folder": "photos"},
+        "image": {"height": 8, "width": 8, "channels": 3},
+        "test": {"fraction": 0.5},
+    }
     config["models"] |= {
         "own_h5": {"keras_h5": f"{MODEL}/keras_trained_model.h5", "input": model["input"]},
         "own_pb": {"frozen_pb": f"{MODEL}/frozen_graph.pb", "input": model["input"]},
@@ -95,6 +101,10 @@ class EveryRule(Workflow):
         pixels = np.random.default_rng(4).integers(0, 256, (28, 28), dtype=np.uint8)
         self.path("pictures").mkdir()
         Image.fromarray(pixels).save(self.path("pictures/a.png"))
+        for number in range(12):
+            path = self.path(f"photos/{'cat' if number % 2 else 'dog'}/{number}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.roll(pixels, number, axis=0)).save(path)
 
     @property
     def environment(self):
