@@ -37,7 +37,7 @@ from dpuflow.quantize import (
     reconstruction,
     rounding,
 )
-from dpuflow.quantize.compat_vai_q import choose_positions
+from dpuflow.quantize.compat_vai_q import choose_fix_points
 from dpuflow.report.diagnosis import model_layers
 from dpuflow.xir import Graph, shapes, validate
 from dpuflow.xir.opdefs import TABLE
@@ -150,9 +150,9 @@ ANY_OP = {
     "reference": lambda q, path: reference.lower(q, target()),
     "quantized_graph": lambda q, path: quantized_graph.quantized_graph(q),
     "vote": lambda q, path: calibration.vote(q.network, q.weights, q.biases, IMAGES, "min_diffs", 2),
-    "vai_q": lambda q, path: choose_positions(q.network, IMAGES, "min_diffs", 2),
-    "groups": lambda q, path: alignment.position_groups(q.network),
-    "shared positions": lambda q, path: alignment.share_positions(q.network, dict(q.fix_points)),
+    "vai_q": lambda q, path: choose_fix_points(q.network, IMAGES, "min_diffs", 2),
+    "groups": lambda q, path: alignment.fix_point_groups(q.network),
+    "shared positions": lambda q, path: alignment.share_fix_points(q.network, dict(q.fix_points)),
     "the vendor's alignment": lambda q, path: alignment.align_as_vendor(q.network, dict(q.fix_points)),
     "equalization": lambda q, path: equalization.equalize(q.network),
     "output error": lambda q, path: position_search.search_by_output_error(

@@ -1,4 +1,4 @@
-"""Whether a QuantizedNetwork is whole: its layers, shapes, parameters and positions fit each other.
+"""Whether a QuantizedNetwork is whole: its layers, shapes, parameters and fix_points fit each other.
 
 What reads one from a file asks here, because the arithmetic behind it (`quantize.engine`) steps
 through memory by these shapes and checks nothing.
@@ -72,8 +72,8 @@ def _check_form(layer, before):
 
 def _check_parameters(layer, quantized):
     name, operator = layer.name, layer.operator
-    positions = [quantized.fix_points.get(name)]
-    if (positions[0] is None) != (not operator.quantized):
+    fix_points = [quantized.fix_points.get(name)]
+    if (fix_points[0] is None) != (not operator.quantized):
         raise ValueError("a fix_point is missing, or one too many")
     for kind, table, real in (
         ("weights", quantized.weights, layer.weights),
@@ -85,12 +85,12 @@ def _check_parameters(layer, quantized):
             continue
         if not operator.weighted:
             raise ValueError(f"{kind} on a layer that has none")
-        data, position = table[name]
-        positions.append(position)
+        data, fix_point = table[name]
+        fix_points.append(fix_point)
         if real is not None and (real.shape != data.shape or not np.isfinite(real).all()):
             raise ValueError(f"float {kind} that do not fit the int8 ones")
-    if any(abs(n) > MAX_FIX_POINT for n in positions if n is not None):
-        raise ValueError(f"fix_points {positions} beyond {MAX_FIX_POINT}")
+    if any(abs(n) > MAX_FIX_POINT for n in fix_points if n is not None):
+        raise ValueError(f"fix_points {fix_points} beyond {MAX_FIX_POINT}")
     if name in quantized.biases:
         outputs = operator.output_channels(quantized.weights[name][0].shape)
         if quantized.biases[name][0].shape != (outputs,):

@@ -1,7 +1,7 @@
 """Position constraints between tensors, and their repairs (docs/reference/quantizers.md).
 
 Tensors between which the DPU only moves or compares bytes (max pooling, concatenation,
-flatten) or average small windows form a group with one position. Global average pooling
+flatten) or average small windows form a group with one fix_point. Global average pooling
 rescales, so its two sides are free of each other (docs/reference/numerics.md, "Pooling";
 the vendor's TF2 tool leaves it out of the alignment, too).
 """
@@ -22,27 +22,27 @@ from dpuflow.device.dpuczdx8g import (
 )
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.ops.convolution import given
-from dpuflow.quantize.positions import ANY_POSITION, Change, Positions, Table, non_overflow
+from dpuflow.quantize.fix_points import ANY_FIX_POINT, Change, FixPoints, Table, non_overflow
 
 Pair = tuple[int, int]
 """(least, greatest)."""
 
 
 def shares(network: Network, layer: Layer) -> bool:
-    """Whether a layer's output must have its inputs' position."""
+    """Whether a layer's output must have its inputs' fix_point."""
     return layer.operator.shares_fix_point([network[name].shape for name in layer.inputs])
 
 
-def _set(positions: Positions, name: str, position: int, report: list[Change], why: str) -> bool:
-    if positions[name] != position:
-        report.append({"tensor": name, "from": positions[name], "to": position, "why": why})
-        positions[name] = position
+def _set(fix_points: FixPoints, name: str, fix_point: int, report: list[Change], why: str) -> bool:
+    if fix_points[name] != fix_point:
+        report.append({"tensor": name, "from": fix_points[name], "to": fix_point, "why": why})
+        fix_points[name] = fix_point
         return True
     return False
 
 
-def position_groups(network: Network) -> list[list[str]]:
-    """Lists of layer names that must share a position, in topological order."""
+def fix_point_groups(network: Network) -> list[list[str]]:
+    """Lists of layer names that must share a fix_point, in topological order."""
     group: dict[str, list[str]] = {}
     for layer in network.layers:
         if not layer.operator.quantized:
@@ -59,43 +59,43 @@ def position_groups(network: Network) -> list[list[str]]:
     return sorted(unique.values(), key=lambda members: order[members[0]])
 
 
-def share_positions(network: Network, positions: Positions) -> list[Change]:
-    """Give every group one position, in place; returns the changes.
+def share_fix_points(network: Network, fix_points: FixPoints) -> list[Change]:
+    """Give every group one fix_point, in place; returns the changes.
 
-    A group takes the position of its last tensor (behind pooling, which is what the next layer
+    A group takes the fix_point of its last tensor (behind pooling, which is what the next layer
     reads), with a concatenation the smallest of its members. A tensor that is all zero has no say.
     """
     report: list[Change] = []
-    for members in position_groups(network):
+    for members in fix_point_groups(network):
         joined = any(network[name].op == "concat" for name in members)
-        position = positions[members[-1]]
-        if joined or position == ANY_POSITION:
-            position = min(positions[name] for name in members)
+        fix_point = fix_points[members[-1]]
+        if joined or fix_point == ANY_FIX_POINT:
+            fix_point = min(fix_points[name] for name in members)
         for name in members:
-            _set(positions, name, position, report, f"shares its position with {members[-1]}")
+            _set(fix_points, name, fix_point, report, f"shares its position with {members[-1]}")
     return report
 
 
-def place_silent(network: Network, positions: Positions) -> list[Change]:
-    """Give every tensor that was zero on all calibration images a position, in place; returns the changes.
+def place_silent(network: Network, fix_points: FixPoints) -> list[Change]:
+    """Give every tensor that was zero on all calibration images a fix_point, in place; returns the changes.
 
     Nothing is known of its size, so it takes the coarsest one at which nothing can saturate: that of
-    the largest value which the float layer may give, its inputs being what their positions hold.
+    the largest value which the float layer may give, its inputs being what their fix_points hold.
     """
     report: list[Change] = []
-    silent = {name for name, position in positions.items() if position == ANY_POSITION}
-    groups = {name: members for members in position_groups(network) for name in members}
+    silent = {name for name, fix_point in fix_points.items() if fix_point == ANY_FIX_POINT}
+    groups = {name: members for members in fix_point_groups(network) for name in members}
     changed = bool(silent)
     while changed:
         changed = False
         for layer in network.layers:
             if layer.name not in silent:
                 continue
-            position = _coarse_enough(layer, [positions[name] for name in layer.inputs])
-            if position < positions[layer.name]:
+            fix_point = _coarse_enough(layer, [fix_points[name] for name in layer.inputs])
+            if fix_point < fix_points[layer.name]:
                 changed = True
                 for name in groups[layer.name]:
-                    _set(positions, name, position, report, "zero on all calibration images")
+                    _set(fix_points, name, fix_point, report, "zero on all calibration images")
     return report
 
 
@@ -105,49 +105,49 @@ def _coarse_enough(layer: Layer, fixes: Sequence[int]) -> int:
     largest = layer.operator.largest(sizes, layer.weights, layer.bias)
     if largest is None or largest == 0:
         return min(fixes)
-    position = non_overflow(-largest, largest)
+    fix_point = non_overflow(-largest, largest)
     # 6 fits there, and the DPU's clamp means it
-    return max(position, RELU6_FIX_POINT) if layer.attrs.get("activation") == "RELU6" else position
+    return max(fix_point, RELU6_FIX_POINT) if layer.attrs.get("activation") == "RELU6" else fix_point
 
 
-def raise_relu6(network: Network, positions: Positions) -> list[Change]:
-    """Give every group with a ReLU6 in it at least the position at which the DPU's clamp means 6.0.
+def raise_relu6(network: Network, fix_points: FixPoints) -> list[Change]:
+    """Give every group with a ReLU6 in it at least the fix_point at which the DPU's clamp means 6.0.
 
     In place; returns the changes. A ReLU6's own choice is never below (6.0 fits there), but a
     concatenation may ask for more range than that: for twice as much it saturates a little, beyond
     that it is refused (UserError).
     """
     report: list[Change] = []
-    for members in position_groups(network):
+    for members in fix_point_groups(network):
         clamped = [name for name in members if network[name].attrs.get("activation") == "RELU6"]
-        if clamped and positions[clamped[0]] < RELU6_FIX_POINT:
-            if positions[clamped[0]] < RELU6_FIX_POINT - 1:
+        if clamped and fix_points[clamped[0]] < RELU6_FIX_POINT:
+            if fix_points[clamped[0]] < RELU6_FIX_POINT - 1:
                 others = ", ".join(name for name in members if name not in clamped)
                 raise UserError(
                     f"layer {clamped[0]!r}: its ReLU6 shares one scale with {others}, which reach "
-                    f"{128 * 2.0 ** -positions[clamped[0]]:g}; the DPU's ReLU6 clamps at 6 only on a scale "
+                    f"{128 * 2.0 ** -fix_points[clamped[0]]:g}; the DPU's ReLU6 clamps at 6 only on a scale "
                     f"that ends at {128 / 2**RELU6_FIX_POINT:g}: use ReLU there"
                 )
             why = f"below {RELU6_FIX_POINT} the DPU's ReLU6 ({clamped[0]}) clamps above 6"
             for name in members:
-                _set(positions, name, RELU6_FIX_POINT, report, why)
+                _set(fix_points, name, RELU6_FIX_POINT, report, why)
     return report
 
 
-def bound_adds(network: Network, positions: Positions) -> list[Change]:
+def bound_adds(network: Network, fix_points: FixPoints) -> list[Change]:
     """Bring the inputs of additions close enough for the add instruction to be exact, in place.
 
-    Only ever lowers positions (nothing saturates): the output, as far as it is more than a step above
+    Only ever lowers fix_points (nothing saturates): the output, as far as it is more than a step above
     the coarsest input, then all but the coarsest inputs and one. Groups move as one, and a ReLU6 stays
     where its clamp means 6. Returns the changes; `is_exact_add` says what is exact.
     """
     report: list[Change] = []
-    groups = {name: members for members in position_groups(network) for name in members}
+    groups = {name: members for members in fix_point_groups(network) for name in members}
     adds = [layer for layer in network.layers if layer.op == "add"]
     while True:
         before = len(report)
         for layer in adds:
-            _bound_add(layer, network, positions, groups, report)
+            _bound_add(layer, network, fix_points, groups, report)
         if len(report) == before:
             return report
 
@@ -155,21 +155,21 @@ def bound_adds(network: Network, positions: Positions) -> list[Change]:
 def _bound_add(
     layer: Layer,
     network: Network,
-    positions: Positions,
+    fix_points: FixPoints,
     groups: Mapping[str, list[str]],
     report: list[Change],
 ) -> None:
-    def lower(name: str, position: int) -> None:
+    def lower(name: str, fix_point: int) -> None:
         relu6 = any(network[member].attrs.get("activation") == "RELU6" for member in groups[name])
-        if position < positions[name] and not (relu6 and position < RELU6_FIX_POINT):
+        if fix_point < fix_points[name] and not (relu6 and fix_point < RELU6_FIX_POINT):
             for member in groups[name]:
-                _set(positions, member, position, report, f"addition {layer.name} is exact so")
+                _set(fix_points, member, fix_point, report, f"addition {layer.name} is exact so")
 
     def exact() -> bool:
-        return is_exact_add([positions[name] for name in layer.inputs], positions[layer.name])
+        return is_exact_add([fix_points[name] for name in layer.inputs], fix_points[layer.name])
 
-    finest_last = sorted(set(layer.inputs), key=lambda name: positions[name])
-    least = positions[finest_last[0]]
+    finest_last = sorted(set(layer.inputs), key=lambda name: fix_points[name])
+    least = fix_points[finest_last[0]]
     for name in finest_last:
         lower(name, least + SHIFT_READ_MAX)
     if not exact():
@@ -179,71 +179,71 @@ def _bound_add(
             lower(name, least + ADD_GUARD_BITS)
 
 
-def fit_shifts(network: Network, positions: Positions, weights: Table, biases: Table) -> list[Change]:
+def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: Table) -> list[Change]:
     """Bring shift_cut, shift_bias and additions into their ranges, in place, so that nothing saturates.
 
     shift_cut = fix_in + fix_w - fix_out, shift_bias = fix_in + fix_w - fix_bias. Only ever lowers
-    positions: weights finer than the accumulator's 16 bits below output or bias, outputs finer than the
+    fix_points: weights finer than the accumulator's 16 bits below output or bias, outputs finer than the
     accumulator's own unit (which lose nothing by it), biases finer than that. A ReLU6 stays where its
     clamp means 6; there the weights are raised by one, as the vendor does, and beyond that the layer
     is refused (UserError). Returns the changes.
     """
     report: list[Change] = []
-    groups = {name: members for members in position_groups(network) for name in members}
+    groups = {name: members for members in fix_point_groups(network) for name in members}
     layers = [layer for layer in network.layers if layer.op in WEIGHTED]
     while True:
         before = len(report)
         for layer in layers:
-            _lower_weights(layer, positions, weights, biases, report)
-            _lower_output(layer, network, positions, weights, groups, report)
-        report += bound_adds(network, positions)
+            _lower_weights(layer, fix_points, weights, biases, report)
+            _lower_output(layer, network, fix_points, weights, groups, report)
+        report += bound_adds(network, fix_points)
         if len(report) == before:
             break
     for layer in layers:
-        unit = positions[layer.inputs[0]] + weights[layer.name][1]
-        if positions[layer.name] > unit - SHIFT_CUT_RANGE[0] + 1:
+        unit = fix_points[layer.inputs[0]] + weights[layer.name][1]
+        if fix_points[layer.name] > unit - SHIFT_CUT_RANGE[0] + 1:
             raise UserError(
                 f"layer {layer.name!r}: its ReLU6 reads sums in steps of {2.0**-unit:g}, too coarse for "
                 f"values up to 6 in steps of {2.0**-RELU6_FIX_POINT:g}; its weights or inputs are too large: "
                 "check the input scaling, or train with weight decay"
             )
     # what is left: biases finer than the unit, and a step that a ReLU6 held up
-    return report + repair_shifts(network, positions, weights, biases)
+    return report + repair_shifts(network, fix_points, weights, biases)
 
 
 def _lower_weights(
-    layer: Layer, positions: Positions, weights: Table, biases: Table, report: list[Change]
+    layer: Layer, fix_points: FixPoints, weights: Table, biases: Table, report: list[Change]
 ) -> None:
-    fix_in, old = positions[layer.inputs[0]], weights[layer.name][1]
-    bias = biases.get(layer.name, (None, ANY_POSITION))[1]
-    highest = positions[layer.name] + SHIFT_CUT_RANGE[1]
-    if bias != ANY_POSITION:
+    fix_in, old = fix_points[layer.inputs[0]], weights[layer.name][1]
+    bias = biases.get(layer.name, (None, ANY_FIX_POINT))[1]
+    highest = fix_points[layer.name] + SHIFT_CUT_RANGE[1]
+    if bias != ANY_FIX_POINT:
         highest = min(highest, bias + SHIFT_BIAS_RANGE[1])
-    if old == ANY_POSITION:  # all zero: any shift will do
-        position = min(positions[layer.name] + SHIFT_CUT_RANGE[0], highest) - fix_in
-        weights[layer.name] = (np.zeros(given(layer.weights).shape, np.int8), position)
+    if old == ANY_FIX_POINT:  # all zero: any shift will do
+        fix_point = min(fix_points[layer.name] + SHIFT_CUT_RANGE[0], highest) - fix_in
+        weights[layer.name] = (np.zeros(given(layer.weights).shape, np.int8), fix_point)
     elif fix_in + old > highest:
-        position = highest - fix_in
-        report.append(_change(f"{layer.name}/weights", old, position, "finer than output or bias can tell"))
-        weights[layer.name] = (quantize(given(layer.weights), position, "STD_ROUND"), position)
+        fix_point = highest - fix_in
+        report.append(_change(f"{layer.name}/weights", old, fix_point, "finer than output or bias can tell"))
+        weights[layer.name] = (quantize(given(layer.weights), fix_point, "STD_ROUND"), fix_point)
 
 
 def _lower_output(
     layer: Layer,
     network: Network,
-    positions: Positions,
+    fix_points: FixPoints,
     weights: Table,
     groups: Mapping[str, list[str]],
     report: list[Change],
 ) -> None:
-    unit = positions[layer.inputs[0]] + weights[layer.name][1] - SHIFT_CUT_RANGE[0]
+    unit = fix_points[layer.inputs[0]] + weights[layer.name][1] - SHIFT_CUT_RANGE[0]
     relu6 = any(network[name].attrs.get("activation") == "RELU6" for name in groups[layer.name])
-    if positions[layer.name] > unit and not (relu6 and unit < RELU6_FIX_POINT):
+    if fix_points[layer.name] > unit and not (relu6 and unit < RELU6_FIX_POINT):
         for name in groups[layer.name]:
-            _set(positions, name, unit, report, f"finer than the sums of {layer.name}")
+            _set(fix_points, name, unit, report, f"finer than the sums of {layer.name}")
 
 
-def align_as_vendor(network: Network, positions: Positions) -> list[Change]:
+def align_as_vendor(network: Network, fix_points: FixPoints) -> list[Change]:
     """The vendor's alignment, in place: concat inputs to the output, then pool inputs to the pool.
 
     One pass each, even where the second undoes the first, and average pooling included (which
@@ -255,16 +255,16 @@ def align_as_vendor(network: Network, positions: Positions) -> list[Change]:
             if layer.operator.vendor_aligns == kind:
                 for source in layer.inputs:
                     why = f"input of {name} {layer.name}"
-                    _set(positions, source, positions[layer.name], report, why)
+                    _set(fix_points, source, fix_points[layer.name], report, why)
     for layer in network.layers:
         if layer.operator.renames:
-            positions[layer.name] = positions[layer.inputs[0]]
+            fix_points[layer.name] = fix_points[layer.inputs[0]]
     return report
 
 
 def repair_shifts(
     network: Network,
-    positions: Positions,
+    fix_points: FixPoints,
     weights: Table,
     biases: Table,
     cut_range: Pair = SHIFT_CUT_RANGE,
@@ -272,39 +272,39 @@ def repair_shifts(
 ) -> list[Change]:
     """Keep shift_cut and shift_bias in range by the vendor's repairs, in place.
 
-    shift_cut = fix_in + fix_w - fix_out: the weights' position moves. shift_bias =
-    fix_in + fix_w - fix_bias: the bias's position moves. int8 values are made anew.
+    shift_cut = fix_in + fix_w - fix_out: the weights' fix_point moves. shift_bias =
+    fix_in + fix_w - fix_bias: the bias's fix_point moves. int8 values are made anew.
     bias_range : (low, high) or a function of shift_cut. Returns the list of changes.
     """
     report: list[Change] = []
     for layer in network.layers:
         if layer.op not in WEIGHTED:
             continue
-        fix_in, fix_out = positions[layer.inputs[0]], positions[layer.name]
+        fix_in, fix_out = fix_points[layer.inputs[0]], fix_points[layer.name]
         fix_weights = weights[layer.name][1]
-        if fix_weights == ANY_POSITION:  # all-zero weights: any shift will do
+        if fix_weights == ANY_FIX_POINT:  # all-zero weights: any shift will do
             fix_weights = fix_out - fix_in + cut_range[0]
             weights[layer.name] = (np.zeros(given(layer.weights).shape, np.int8), fix_weights)
         cut = fix_in + fix_weights - fix_out
         wanted = min(max(cut, cut_range[0]), cut_range[1])
         if wanted != cut:
-            position = fix_weights + wanted - cut
-            report.append(_change(f"{layer.name}/weights", fix_weights, position, f"shift_cut was {cut}"))
-            weights[layer.name] = (quantize(given(layer.weights), position, "STD_ROUND"), position)
+            fix_point = fix_weights + wanted - cut
+            report.append(_change(f"{layer.name}/weights", fix_weights, fix_point, f"shift_cut was {cut}"))
+            weights[layer.name] = (quantize(given(layer.weights), fix_point, "STD_ROUND"), fix_point)
         if layer.name not in biases:
             continue
         fix_bias = biases[layer.name][1]
         low, high = bias_range(wanted) if callable(bias_range) else bias_range
         unit = fix_in + weights[layer.name][1]
-        if fix_bias == ANY_POSITION:
+        if fix_bias == ANY_FIX_POINT:
             biases[layer.name] = (np.zeros(given(layer.bias).shape, np.int8), unit - max(low, 0))
             continue
         shift = unit - fix_bias
         wanted = min(max(shift, low), high)
         if wanted != shift:
-            position = unit - wanted
-            report.append(_change(f"{layer.name}/bias", fix_bias, position, f"shift_bias was {shift}"))
-            biases[layer.name] = (quantize(given(layer.bias), position, "STD_ROUND"), position)
+            fix_point = unit - wanted
+            report.append(_change(f"{layer.name}/bias", fix_bias, fix_point, f"shift_bias was {shift}"))
+            biases[layer.name] = (quantize(given(layer.bias), fix_point, "STD_ROUND"), fix_point)
     return report
 
 

@@ -1,7 +1,7 @@
-"""Positions by the vote of calibration batches, as the vendor's frozen-graph quantizer does it.
+"""FixPoints by the vote of calibration batches, as the vendor's frozen-graph quantizer does it.
 
-Per batch every activation gets a position computed on that batch, with everything
-upstream already quantized with that batch's positions; the most frequent position wins,
+Per batch every activation gets a fix_point computed on that batch, with everything
+upstream already quantized with that batch's fix_points; the most frequent fix_point wins,
 ties go to the smaller (docs/reference/quantizers.md).
 """
 
@@ -15,17 +15,17 @@ from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.network import Layer, Network
 from dpuflow.ops.operator import Quantized
 from dpuflow.quantize import engine
-from dpuflow.quantize.positions import ANY_POSITION, Positions, Table, choose_activation, choose_weights
+from dpuflow.quantize.fix_points import ANY_FIX_POINT, FixPoints, Table, choose_activation, choose_weights
 
 Votes = dict[str, dict[int, int]]
-"""Layer name -> {position: number of batches}."""
+"""Layer name -> {fix_point: number of batches}."""
 
 
 def quantize_parameters(network: Network, method: str) -> tuple[Table, Table]:
-    """Positions and int8 values of all weights and biases.
+    """FixPoints and int8 values of all weights and biases.
 
     Returns (weights, biases): layer name -> (int8 array, fix_point). All-zero tensors get
-    the position of their partner's scale later (`alignment`), here ANY_POSITION.
+    the fix_point of their partner's scale later (`alignment`), here ANY_FIX_POINT.
     """
     weights: Table = {}
     biases: Table = {}
@@ -35,8 +35,8 @@ def quantize_parameters(network: Network, method: str) -> tuple[Table, Table]:
         for table, value in ((weights, layer.weights), (biases, layer.bias)):
             if value is not None:
                 with about(f"layer {layer.name!r}"):
-                    position = choose_weights(value, method)
-                table[layer.name] = (quantize(value, position, "STD_ROUND"), position)
+                    fix_point = choose_weights(value, method)
+                table[layer.name] = (quantize(value, fix_point, "STD_ROUND"), fix_point)
     return weights, biases
 
 
@@ -53,46 +53,46 @@ def real_output(
     weights, bias : (int8 array, fix_point) of a weighted layer.
     Exact up to float32's 24 bits (float64 where sums may need more).
     """
-    if bias is not None and bias[1] == ANY_POSITION:  # all zero
+    if bias is not None and bias[1] == ANY_FIX_POINT:  # all zero
         bias = None
     return layer.operator.before_rounding(inputs, fixes, weights, bias)
 
 
-def to_grid(x: np.ndarray, position: int) -> np.ndarray:
-    """Real activations -> int8-valued float32 at `position` (DPU_ROUND, saturated)."""
-    grid = x * x.dtype.type(2.0**position)
+def to_grid(x: np.ndarray, fix_point: int) -> np.ndarray:
+    """Real activations -> int8-valued float32 at `fix_point` (DPU_ROUND, saturated)."""
+    grid = x * x.dtype.type(2.0**fix_point)
     grid += x.dtype.type(0.5)
     np.floor(grid, out=grid)
     return np.clip(grid, INT8_MIN, INT8_MAX, out=grid).astype(np.float32, copy=False)
 
 
-def batch_positions(
+def batch_fix_points(
     network: Network,
     weights: Table,
     biases: Table,
     x: np.ndarray,
     method: str,
     input_method: str = "non_overflow",
-) -> Positions:
-    """Positions that one calibration batch x (N, H, W, C) float32 chooses, layer name -> position."""
-    positions: Positions = {}
+) -> FixPoints:
+    """FixPoints that one calibration batch x (N, H, W, C) float32 chooses, layer name -> fix_point."""
+    fix_points: FixPoints = {}
 
     def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
         if not layer.operator.quantized:
             return inputs[0]
-        fixes = [positions[name] for name in layer.inputs]
+        fixes = [fix_points[name] for name in layer.inputs]
         if layer.operator.renames:
-            positions[layer.name] = fixes[0]
+            fix_points[layer.name] = fixes[0]
             return engine.float_layer(layer, inputs)
         real = real_output(layer, inputs, fixes, weights.get(layer.name), biases.get(layer.name))
         with about(f"layer {layer.name!r}"):
-            positions[layer.name] = position = choose_activation(real, method)
-        return to_grid(real, position)
+            fix_points[layer.name] = fix_point = choose_activation(real, method)
+        return to_grid(real, fix_point)
 
-    positions[network.input.name] = choose_activation(x, input_method)
-    grid = to_grid(x, positions[network.input.name])
+    fix_points[network.input.name] = choose_activation(x, input_method)
+    grid = to_grid(x, fix_points[network.input.name])
     engine.run_layers(network, grid, {network.output.name}, compute)
-    return positions
+    return fix_points
 
 
 def vote(
@@ -103,22 +103,22 @@ def vote(
     method: str,
     batch: int,
     input_method: str = "non_overflow",
-) -> tuple[Positions, Votes]:
-    """Most frequent position per activation over batches of `batch` images (ties: the smaller).
+) -> tuple[FixPoints, Votes]:
+    """Most frequent fix_point per activation over batches of `batch` images (ties: the smaller).
 
     images : float32 (N, H, W, C), network input values. The last batch may be short. A batch on which
-    an output is zero everywhere does not count unless all are (`ANY_POSITION`, `alignment.place_silent`).
-    Returns (positions, votes): votes is layer name -> {position: number of batches}.
+    an output is zero everywhere does not count unless all are (`ANY_FIX_POINT`, `alignment.place_silent`).
+    Returns (fix_points, votes): votes is layer name -> {fix_point: number of batches}.
     """
     counts: dict[str, Counter[int]] = {}
     for start in range(0, len(images), batch):
         x = images[start : start + batch]
-        for name, position in batch_positions(network, weights, biases, x, method, input_method).items():
-            counts.setdefault(name, Counter())[position] += 1
-    positions = {name: _most_frequent(count) for name, count in counts.items()}
-    return positions, {name: dict(sorted(c.items())) for name, c in counts.items()}
+        for name, fix_point in batch_fix_points(network, weights, biases, x, method, input_method).items():
+            counts.setdefault(name, Counter())[fix_point] += 1
+    fix_points = {name: _most_frequent(count) for name, count in counts.items()}
+    return fix_points, {name: dict(sorted(c.items())) for name, c in counts.items()}
 
 
 def _most_frequent(count: Counter[int]) -> int:
-    """ANY_POSITION only if there is no other, ties to the smaller."""
-    return min(count, key=lambda position: (position == ANY_POSITION, -count[position], position))
+    """ANY_FIX_POINT only if there is no other, ties to the smaller."""
+    return min(count, key=lambda fix_point: (fix_point == ANY_FIX_POINT, -count[fix_point], fix_point))

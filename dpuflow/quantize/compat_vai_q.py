@@ -1,4 +1,4 @@
-"""`compat: vai_q`: the positions of the vendor's frozen-graph quantizer (vai_q_tensorflow), reproduced.
+"""`compat: vai_q`: the fix_points of the vendor's frozen-graph quantizer (vai_q_tensorflow), reproduced.
 
 Same rounding, candidates, vote per batch, equalization and order of refinement (
 docs/reference/quantizers.md). What it chooses may break rules that this project's own
@@ -11,13 +11,13 @@ from dpuflow.network import Network
 from dpuflow.quantize import alignment, calibration
 from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.equalization import vendor_equalize
-from dpuflow.quantize.positions import Change, Positions, Table
+from dpuflow.quantize.fix_points import Change, FixPoints, Table
 
 
-def choose_positions(
+def choose_fix_points(
     network: Network, images: np.ndarray, method: str, batch: int, equalize: bool = False
-) -> tuple[Positions, Table, Table, Votes, list[Change]]:
-    """Positions and parameters as vai_q_tensorflow would choose them.
+) -> tuple[FixPoints, Table, Table, Votes, list[Change]]:
+    """FixPoints and parameters as vai_q_tensorflow would choose them.
 
     Parameters
     ----------
@@ -29,15 +29,15 @@ def choose_positions(
 
     Returns
     -------
-    (positions, weights, biases, votes, adjustments)
+    (fix_points, weights, biases, votes, adjustments)
     """
     if equalize:
         vendor_equalize(network)
     weights, biases = calibration.quantize_parameters(network, method)
-    positions, votes = calibration.vote(network, weights, biases, images, method, batch)
-    adjustments = alignment.align_as_vendor(network, positions)
-    adjustments += alignment.place_silent(network, positions)
+    fix_points, votes = calibration.vote(network, weights, biases, images, method, batch)
+    adjustments = alignment.align_as_vendor(network, fix_points)
+    adjustments += alignment.place_silent(network, fix_points)
     adjustments += alignment.repair_shifts(
-        network, positions, weights, biases, bias_range=alignment.vendor_bias_range
+        network, fix_points, weights, biases, bias_range=alignment.vendor_bias_range
     )
-    return positions, weights, biases, votes, adjustments
+    return fix_points, weights, biases, votes, adjustments

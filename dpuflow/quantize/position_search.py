@@ -1,7 +1,7 @@
 """Position searches beyond the vendor's: by the error of each layer's output, or of the network's logits.
 
 Tensors between which the DPU only moves or compares bytes (max pooling, concatenation,
-flatten) form a group with one position (`alignment.position_groups`).
+flatten) form a group with one fix_point (`alignment.fix_point_groups`).
 """
 
 import math
@@ -14,11 +14,11 @@ from dpuflow.device.dpuczdx8g import RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CU
 from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import given
 from dpuflow.quantize import engine
-from dpuflow.quantize.alignment import fit_shifts, position_groups
+from dpuflow.quantize.alignment import fit_shifts, fix_point_groups
 from dpuflow.quantize.calibration import real_output, to_grid
 from dpuflow.quantize.distance import LogitDistance
-from dpuflow.quantize.positions import (
-    ANY_POSITION,
+from dpuflow.quantize.fix_points import (
+    ANY_FIX_POINT,
     CANDIDATES,
     Change,
     choose_weights,
@@ -31,9 +31,9 @@ RESERVE = 1.15
 
 
 class Candidate:
-    """A QuantizedNetwork in the making: positions are free, parameters follow.
+    """A QuantizedNetwork in the making: fix_points are free, parameters follow.
 
-    Biases take the position that the method chooses, lowered where shift_bias would leave
+    Biases take the fix_point that the method chooses, lowered where shift_bias would leave
     its range; weights and outputs are kept inside shift_cut's range by `allowed`.
     """
 
@@ -61,21 +61,21 @@ class Candidate:
                 continue
             layer, unit = quantized.network[name], self.unit(name)
             low, high = unit - SHIFT_BIAS_RANGE[1], unit - SHIFT_BIAS_RANGE[0]
-            position = high if free == ANY_POSITION else min(max(free, low), high)
-            if name not in quantized.biases or quantized.biases[name][1] != position:
-                quantized.biases[name] = (quantize(given(layer.bias), position, "STD_ROUND"), position)
+            fix_point = high if free == ANY_FIX_POINT else min(max(free, low), high)
+            if name not in quantized.biases or quantized.biases[name][1] != fix_point:
+                quantized.biases[name] = (quantize(given(layer.bias), fix_point, "STD_ROUND"), fix_point)
 
-    def set_group(self, members: Sequence[str], position: int) -> None:
-        """Move a group of activations to `position`."""
+    def set_group(self, members: Sequence[str], fix_point: int) -> None:
+        """Move a group of activations to `fix_point`."""
         for name in members:
-            self.quantized.fix_points[name] = position
+            self.quantized.fix_points[name] = fix_point
         network = self.quantized.network
         self.refresh({layer.name for name in members for layer in network.consumers(name)})
 
-    def set_weights(self, name: str, position: int) -> None:
-        """Requantize one layer's weights at `position`."""
+    def set_weights(self, name: str, fix_point: int) -> None:
+        """Requantize one layer's weights at `fix_point`."""
         layer = self.quantized.network[name]
-        self.quantized.weights[name] = (quantize(given(layer.weights), position, "STD_ROUND"), position)
+        self.quantized.weights[name] = (quantize(given(layer.weights), fix_point, "STD_ROUND"), fix_point)
         self.refresh({name})
 
     def fits(self, name: str) -> bool:
@@ -90,8 +90,8 @@ class Candidate:
             return False
         if name not in quantized.weights:
             return True
-        unit, free = self.unit(name), self.free_bias.get(name, ANY_POSITION)
-        if free != ANY_POSITION and unit - free > SHIFT_BIAS_RANGE[1]:
+        unit, free = self.unit(name), self.free_bias.get(name, ANY_FIX_POINT)
+        if free != ANY_FIX_POINT and unit - free > SHIFT_BIAS_RANGE[1]:
             return False  # the bias would have to saturate
         return SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]
 
@@ -103,12 +103,12 @@ class Candidate:
     def adjust(self) -> list[Change]:
         """Bring what the moves left out of range into it (`alignment.fit_shifts`); returns the changes.
 
-        Biases start from the positions that they would choose, and none of their moves is told.
+        Biases start from the fix_points that they would choose, and none of their moves is told.
         """
         quantized = self.quantized
         biases = {
-            name: (quantize(given(quantized.network[name].bias), position, "STD_ROUND"), position)
-            for name, position in self.free_bias.items()
+            name: (quantize(given(quantized.network[name].bias), fix_point, "STD_ROUND"), fix_point)
+            for name, fix_point in self.free_bias.items()
         }
         changes = fit_shifts(quantized.network, quantized.fix_points, quantized.weights, biases)
         self.refresh()
@@ -120,7 +120,7 @@ class Candidate:
 
 
 class LogitSearch:
-    """Coordinate descent over all positions on the divergence of the logits.
+    """Coordinate descent over all fix_points on the divergence of the logits.
 
     images : float32 network input; distance : `distance.LogitDistance` of the float logits.
     """
@@ -136,11 +136,11 @@ class LogitSearch:
         # decided by the pixels alone: with few images the logits would trade its exactness for luck
         self.groups = [
             members
-            for members in position_groups(self.network)
+            for members in fix_point_groups(self.network)
             if not {self.network.input.name, self.logits} & set(members)
         ]
-        if [self.network.input.name] in position_groups(self.network):
-            candidate.set_group([self.network.input.name], best_input_position(images))
+        if [self.network.input.name] in fix_point_groups(self.network):
+            candidate.set_group([self.network.input.name], best_input_fix_point(images))
         self.error = self._evaluate(0, keep=True)
 
     def _evaluate(self, start: int, keep: bool = False) -> float:
@@ -192,12 +192,12 @@ class LogitSearch:
         self._evaluate(start, keep=True)
         return [{"tensor": label, "from": first, "to": now, "why": "less divergence of the logits"}]
 
-    def _move(self, target: str | list[str], position: int) -> None:
-        """Give a group's members, or a layer's weights, a position."""
+    def _move(self, target: str | list[str], fix_point: int) -> None:
+        """Give a group's members, or a layer's weights, a fix_point."""
         if isinstance(target, str):
-            self.candidate.set_weights(target, position)
+            self.candidate.set_weights(target, fix_point)
         else:
-            self.candidate.set_group(target, position)
+            self.candidate.set_group(target, fix_point)
 
 
 def logits_name(network: Network) -> str:
@@ -207,7 +207,7 @@ def logits_name(network: Network) -> str:
 
 
 def place_logits(candidate: Candidate, images: np.ndarray) -> list[Change]:
-    """Give the logits the finest position at which only first places saturate; returns the move made.
+    """Give the logits the finest fix_point at which only first places saturate; returns the move made.
 
     The class is decided among the first two, and a saturated first stays first: so the runner-up's
     largest value over `images` must fit, with some reserve (nor may a first fall below the range),
@@ -227,9 +227,9 @@ def place_logits(candidate: Candidate, images: np.ndarray) -> list[Change]:
     if needed <= 0:
         return []
     before = quantized.fix_points[name]
-    groups = next(members for members in position_groups(network) if name in members)
-    for position in range(math.floor(math.log2(INT8_MAX / needed)), before - 1, -1):
-        candidate.set_group(groups, position)
+    groups = next(members for members in fix_point_groups(network) if name in members)
+    for fix_point in range(math.floor(math.log2(INT8_MAX / needed)), before - 1, -1):
+        candidate.set_group(groups, fix_point)
         if candidate.fits(name):
             break
     else:
@@ -239,7 +239,7 @@ def place_logits(candidate: Candidate, images: np.ndarray) -> list[Change]:
     return [] if after == before else [{"tensor": name, "from": before, "to": after, "why": why}]
 
 
-def best_input_position(x: np.ndarray) -> int:
+def best_input_fix_point(x: np.ndarray) -> int:
     """Position of the network input with the least squared error (ties: the smaller)."""
     base = non_overflow(x.min(), x.max())
     return min(range(base, base + CANDIDATES), key=lambda p: squared_error(x, p))
@@ -255,14 +255,14 @@ def float_outputs(network: Network, images: np.ndarray) -> dict[str, np.ndarray]
 def search_by_output_error(
     candidate: Candidate, images: np.ndarray, reference: Mapping[str, np.ndarray] | None = None
 ) -> list[Change]:
-    """Choose each layer's weight and output position by the error of its output, front to back.
+    """Choose each layer's weight and output fix_point by the error of its output, front to back.
 
     The error is taken against the float network, on the quantized network's own inputs,
     where the next layer reads it: behind pooling if pooling follows. Returns the moves made.
     reference : `float_outputs` of the network on these images, if they are known.
     """
     quantized, network = candidate.quantized, candidate.quantized.network
-    groups = {name: members for members in position_groups(network) for name in members}
+    groups = {name: members for members in fix_point_groups(network) for name in members}
     reference = reference or float_outputs(network, images)
     values: dict[str, np.ndarray] = {}
     moves: list[Change] = []
@@ -274,16 +274,16 @@ def search_by_output_error(
         if layer.op == "input":
             decided.add(id(groups[layer.name]))
             if len(groups[layer.name]) == 1:
-                candidate.set_group([layer.name], best_input_position(images))
+                candidate.set_group([layer.name], best_input_fix_point(images))
             values[layer.name] = to_grid(images, quantized.fix_points[layer.name])
             continue
         inputs = [values[name] for name in layer.inputs]
         if layer.op in WEIGHTED:
-            _choose_weight_position(candidate, layer, inputs, reference[layer.name])
+            _choose_weight_fix_point(candidate, layer, inputs, reference[layer.name])
         key = id(groups[layer.name])
         if key not in decided:
             decided.add(key)
-            _choose_output_position(candidate, layer, inputs, groups[layer.name], reference)
+            _choose_output_fix_point(candidate, layer, inputs, groups[layer.name], reference)
         values[layer.name] = engine.integer_layer(quantized, layer, inputs)
     for old, new, suffix in (
         (before[0], quantized.fix_points, ""),
@@ -310,28 +310,30 @@ def _real(candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray]) -> n
     )
 
 
-def _choose_weight_position(
+def _choose_weight_fix_point(
     candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray], reference: np.ndarray
 ) -> None:
-    """Of non-overflow and the finer positions, the one whose real-valued output errs least."""
+    """Of non-overflow and the finer fix_points, the one whose real-valued output errs least."""
     weights = given(layer.weights)
     base = non_overflow(weights.min(), weights.max())
-    if base == ANY_POSITION:
+    if base == ANY_FIX_POINT:
         return
     errors = {}
-    for position in range(base, base + 3):
-        candidate.set_weights(layer.name, position)
-        errors[position] = float(np.square(_real(candidate, layer, inputs) - reference).sum(dtype=np.float64))
+    for fix_point in range(base, base + 3):
+        candidate.set_weights(layer.name, fix_point)
+        errors[fix_point] = float(
+            np.square(_real(candidate, layer, inputs) - reference).sum(dtype=np.float64)
+        )
     best = min(errors, key=errors.__getitem__)
     fix_in, fix_out = (candidate.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
     low, high = (limit + fix_out - fix_in for limit in SHIFT_CUT_RANGE)
-    free = candidate.free_bias.get(layer.name, ANY_POSITION)
-    if free != ANY_POSITION:
+    free = candidate.free_bias.get(layer.name, ANY_FIX_POINT)
+    if free != ANY_FIX_POINT:
         high = min(high, free + SHIFT_BIAS_RANGE[1] - fix_in)
     candidate.set_weights(layer.name, min(max(best, low), high))
 
 
-def _choose_output_position(
+def _choose_output_fix_point(
     candidate: Candidate,
     layer: Layer,
     inputs: Sequence[np.ndarray],
@@ -349,14 +351,16 @@ def _choose_output_position(
         real = last.operator.real([real])
     wanted = reference[last.name]
     base = non_overflow(wanted.min(), wanted.max())
-    if base == ANY_POSITION:
+    if base == ANY_FIX_POINT:
         return
     start = candidate.quantized.fix_points[layer.name]
     errors = {}
-    for position in range(base, base + CANDIDATES):
-        candidate.set_group(members, position)
+    for fix_point in range(base, base + CANDIDATES):
+        candidate.set_group(members, fix_point)
         if candidate.fits(layer.name):
-            errors[position] = float(
-                np.square(to_grid(real, position) * np.float32(2.0**-position) - wanted).sum(dtype=np.float64)
+            errors[fix_point] = float(
+                np.square(to_grid(real, fix_point) * np.float32(2.0**-fix_point) - wanted).sum(
+                    dtype=np.float64
+                )
             )
     candidate.set_group(members, min(errors, key=errors.__getitem__) if errors else start)

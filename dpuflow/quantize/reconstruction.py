@@ -1,4 +1,4 @@
-"""Passes over the whole network that change int8 parameters, not positions.
+"""Passes over the whole network that change int8 parameters, not fix_points.
 
 `fast_finetune` chooses the rounding of weights and biases layer by layer (`rounding`);
 `correct_biases` shifts biases so that every channel's mean is the float network's.

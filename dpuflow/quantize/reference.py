@@ -1,6 +1,6 @@
 """The `reference` quantizer: frozen GraphDef + calibration images -> QuantizedNetwork + report.
 
-Steps: read the graph, fold, equalize, choose positions over calibration batches, search
+Steps: read the graph, fold, equalize, choose fix_points over calibration batches, search
 better ones, refine roundings, diagnose. Every optional step is measured by the divergence
 of the logits from the float network's on the calibration images. No TensorFlow is needed.
 """
@@ -23,13 +23,13 @@ from dpuflow.ops.operator import Shape
 from dpuflow.quantize import alignment, calibration, engine, equalization, position_search, reconstruction
 from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
-from dpuflow.quantize.compat_vai_q import choose_positions
+from dpuflow.quantize.compat_vai_q import choose_fix_points
 from dpuflow.quantize.diagnosis import diagnose
 from dpuflow.quantize.distance import LogitDistance, agreement, decided
 from dpuflow.quantize.eval_graph import write_eval_graph
+from dpuflow.quantize.fix_points import Change
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.memo import Memo
-from dpuflow.quantize.positions import Change
 from dpuflow.quantize.settings import Settings, complete
 from dpuflow.records import write_record
 from dpuflow.tfgraph.graph_reader import read_network_and_nodes
@@ -241,10 +241,10 @@ class Quantization:
         }
 
     def run(self) -> Outcome:
-        """The Outcome of these settings: positions, then every optional step that is on."""
+        """The Outcome of these settings: fix_points, then every optional step that is on."""
         settings = self.settings
         if settings["compat"]:
-            return self._placed("compat", self.folded, self._vendor_positions, settings["equalization"])
+            return self._placed("compat", self.folded, self._vendor_fix_points, settings["equalization"])
         outcome = self._equalized()
         if settings["position_search"]["criterion"]:
             outcome = self._step(
@@ -307,28 +307,28 @@ class Quantization:
         made = Made(quantized, ("made by", *self._key(step, floats, *options)))
         return Outcome(made, floats, votes, adjustments, [{"step": "positions", **self.measure(made)}])
 
-    def _vendor_positions(self, network: Network) -> Placed:
+    def _vendor_fix_points(self, network: Network) -> Placed:
         """The vendor's frozen-graph quantizer, reproduced."""
         network, equal = copy.deepcopy(network), bool(self.settings["equalization"])
-        positions, weights, biases, votes, adjustments = choose_positions(
+        fix_points, weights, biases, votes, adjustments = choose_fix_points(
             network, self.x, self.settings["method"], self.settings["calibration"]["batch"], equal
         )
-        return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
+        return QuantizedNetwork(network, fix_points, weights, biases, self.input_scaling), votes, adjustments
 
-    def _own_positions(self, network: Network) -> Placed:
-        """Positions by vote, shared within groups, shifts in range; with the votes and adjustments."""
+    def _own_fix_points(self, network: Network) -> Placed:
+        """FixPoints by vote, shared within groups, shifts in range; with the votes and adjustments."""
         method, batch = self.settings["method"], self.settings["calibration"]["batch"]
         weights, biases = calibration.quantize_parameters(network, method)
-        positions, votes = calibration.vote(network, weights, biases, self.x, method, batch)
-        adjustments = alignment.share_positions(network, positions)
-        adjustments += alignment.place_silent(network, positions)
-        adjustments += alignment.raise_relu6(network, positions)
-        adjustments += alignment.fit_shifts(network, positions, weights, biases)
-        return QuantizedNetwork(network, positions, weights, biases, self.input_scaling), votes, adjustments
+        fix_points, votes = calibration.vote(network, weights, biases, self.x, method, batch)
+        adjustments = alignment.share_fix_points(network, fix_points)
+        adjustments += alignment.place_silent(network, fix_points)
+        adjustments += alignment.raise_relu6(network, fix_points)
+        adjustments += alignment.fit_shifts(network, fix_points, weights, biases)
+        return QuantizedNetwork(network, fix_points, weights, biases, self.input_scaling), votes, adjustments
 
     def _equalized(self) -> Outcome:
-        """Choose positions with and without equalization; keep whichever diverges less."""
-        plain = self._placed("positions", self.folded, self._own_positions)
+        """Choose fix_points with and without equalization; keep whichever diverges less."""
+        plain = self._placed("positions", self.folded, self._own_fix_points)
         if not self.settings["equalization"]:
             return plain
         sweeps = self.settings["equalization"]["sweeps"]
@@ -336,7 +336,7 @@ class Quantization:
         floats = Made(network, self._key("equalize", self.folded, sweeps))
         before = plain.steps[0]
         try:
-            other = self._placed("positions", floats, self._own_positions)
+            other = self._placed("positions", floats, self._own_fix_points)
         except UserError as error:  # it made a range that plain quantization does not have
             refused = {**before, "step": "equalization", "kept": False, "why": str(error)}
             return replace(plain, steps=[before, refused])

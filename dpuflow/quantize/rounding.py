@@ -25,7 +25,7 @@ RARE = 0.02
 
 
 def sample_rows(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `rows` rows of the patch matrix of a weighted layer, and their flat positions."""
+    """Up to `rows` rows of the patch matrix of a weighted layer, and their flat fix_points."""
     sample = _sample_windows if isinstance(layer.operator, Window) else _sample_vectors
     return sample(layer, x, rows, seed)
 
@@ -44,9 +44,9 @@ def _sample_windows(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[
     chosen = np.arange(total)
     if total > rows:
         chosen = np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
-    image, position = np.divmod(chosen, height * width)
+    image, fix_point = np.divmod(chosen, height * width)
     view = operator.view(x)
-    row, column = np.divmod(position, width)
+    row, column = np.divmod(fix_point, width)
     return chosen, view[image, row, column].reshape(len(chosen), -1)
 
 
@@ -107,7 +107,7 @@ def descend(
     """
     best = (weights.copy(), None if bias is None else bias.copy(), problem.loss(weights, bias))
     weights, bias = weights.astype(np.float32), None if bias is None else bias.astype(np.float32)
-    # both ends clipped: a weight beyond the range at this position stays saturated
+    # both ends clipped: a weight beyond the range at this fix_point stays saturated
     low = np.clip(np.ceil(problem.weights - reach), INT8_MIN, INT8_MAX).astype(np.float32)
     high = np.clip(np.floor(problem.weights + reach), INT8_MIN, INT8_MAX).astype(np.float32)
     real = problem.weights.astype(np.float32)
@@ -163,9 +163,9 @@ def refine_layer(
     Parameters
     ----------
     layer : float layer (real weights and bias are the anchors).
-    x : integers of its quantized input, float32 (N, ...); fix_in : their position.
+    x : integers of its quantized input, float32 (N, ...); fix_in : their fix_point.
     weights, bias : (int8 array, fix_point), bias may be None.
-    fix_out : position of its output.
+    fix_out : fix_point of its output.
     target : float32 (N, *layer.shape), pre-activations of the float network.
     settings : {"rows", "sweeps", "reach", "ridge"}.
 

@@ -1,7 +1,7 @@
 """A Keras model that sees INT8 while it trains: power-of-two fake quantization of the folded network.
 
 The forward pass is that of the network which the quantizer makes of the model: folded by the same steps
-(`quantize.folding`), on the positions that the quantizer chooses for it (vote, groups, repairs), with the
+(`quantize.folding`), on the fix_points that the quantizer chooses for it (vote, groups, repairs), with the
 DPU's roundings. Gradients pass straight through the rounding and stop where a value saturates (
 docs/reference/numerics.md, "Rounding"; docs/reference/quantizers.md). Training it changes the variables of
 the model
@@ -28,7 +28,7 @@ from dpuflow.quantize.settings import complete
 from dpuflow.training.keras_network import read_keras
 
 SETTINGS = {"equalization": False, "position_search": {"criterion": None}, "fast_finetune": False}
-"""Of the quantizer: what chooses positions without changing a weight. They stay as chosen at the start."""
+"""Of the quantizer: what chooses fix_points without changing a weight. They stay as chosen at the start."""
 
 
 def fake_quantized(model: Any, calibration_inputs: np.ndarray) -> Any:
@@ -37,7 +37,7 @@ def fake_quantized(model: Any, calibration_inputs: np.ndarray) -> Any:
     Parameters
     ----------
     model : Keras model of layers in `keras_network.LAYERS`.
-    calibration_inputs : float32 (N, H, W, C), training images; they fix the positions of all
+    calibration_inputs : float32 (N, H, W, C), training images; they fix the fix_points of all
         tensors once, as the quantizer would (`SETTINGS`).
 
     Raises
@@ -47,7 +47,7 @@ def fake_quantized(model: Any, calibration_inputs: np.ndarray) -> Any:
     return _model_class()(model, np.asarray(calibration_inputs, np.float32))
 
 
-def positions(
+def fix_points(
     model: Any, calibration_inputs: np.ndarray
 ) -> tuple[QuantizedNetwork, Any, Callable[[], dict[str, Parameters]]]:
     """(QuantizedNetwork of the model as it is now, recipe of its folding, function for its parameters)."""
@@ -68,7 +68,7 @@ def _model_class():
         def __init__(self, base, calibration_inputs):
             super().__init__(name=f"{base.name}_int8")
             self.base = base
-            self.quantized, self.recipe, self.parameters = positions(base, calibration_inputs)
+            self.quantized, self.recipe, self.parameters = fix_points(base, calibration_inputs)
 
         def call(self, inputs: Any, training: bool = False) -> Any:
             table = replay(self.recipe, self.parameters(), tf.experimental.numpy)
@@ -77,10 +77,10 @@ def _model_class():
     return FakeQuantized
 
 
-def rounded(x: Any, position: int, rounding: str) -> Any:
-    """x on the grid of `position`, saturated; the gradient passes inside the range."""
+def rounded(x: Any, fix_point: int, rounding: str) -> Any:
+    """x on the grid of `fix_point`, saturated; the gradient passes inside the range."""
     tf = tensorflow()
-    scale = 2.0**position
+    scale = 2.0**fix_point
     inside = tf.clip_by_value(x, INT8_MIN / scale, INT8_MAX / scale)
     return inside + tf.stop_gradient(_ROUNDINGS[rounding](inside * scale) / scale - inside)
 

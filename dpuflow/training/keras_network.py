@@ -1,7 +1,7 @@
 """A Keras model as `dpuflow.network.Network`, its weights and biases functions of the model's variables.
 
 The same layers that the frozen graph of the model gives when it is read (`tfgraph.graph_reader`), named
-after the Keras layers, so that the quantizer's own folding and positions apply to a model that is still
+after the Keras layers, so that the quantizer's own folding and fix_points apply to a model that is still
 being trained. tests/training/test_fake_quant.py holds the two against each other.
 """
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dpuflow.quantize.compat_vai_q import choose_positions
+from dpuflow.quantize.compat_vai_q import choose_fix_points
 from dpuflow.quantize.folding import fold
 from dpuflow.tfgraph.graph_reader import read_network
 
@@ -19,7 +19,7 @@ def test_every_golden_position_is_equal(shared, name, run):
     images = np.load(shared(f"golden/vai_q/{name.split('_')[0]}_calibration.npz"))["images"]
     network, notes = fold(read_network(shared(f"golden/vai_q/{name}.pb")))
     method, equalize = RUNS[run]
-    positions, weights, biases, _, _ = choose_positions(network, images, method, 20, equalize)
+    positions, weights, biases, _, _ = choose_fix_points(network, images, method, 20, equalize)
     fused_into = {note["layer"]: note["into"] for note in notes}
 
     def ours(tensor):

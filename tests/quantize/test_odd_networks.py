@@ -16,8 +16,8 @@ from dpuflow.network.check import check
 from dpuflow.quantize import alignment, engine
 from dpuflow.quantize.calibration import to_grid, vote
 from dpuflow.quantize.distance import LogitDistance
+from dpuflow.quantize.fix_points import ANY_FIX_POINT, COARSEST, non_overflow
 from dpuflow.quantize.folding import fold
-from dpuflow.quantize.positions import ANY_POSITION, COARSEST, non_overflow
 from dpuflow.quantize.reference import Quantization, quantize
 from dpuflow.quantize.settings import complete
 from tests.quantize.frozen_networks import images, plain_network
@@ -110,7 +110,7 @@ def test_what_is_zero_on_all_images_takes_a_position_at_which_nothing_saturates(
         dense("behind", "dead", [[2.0]]),
         dense("y", "behind", [[1.0]]),
     )
-    positions = {"x": 6, "dead": ANY_POSITION, "behind": ANY_POSITION, "y": ANY_POSITION}
+    positions = {"x": 6, "dead": ANY_FIX_POINT, "behind": ANY_FIX_POINT, "y": ANY_FIX_POINT}
     changes = alignment.place_silent(network, positions)
     # 4 * 128/64 + 5 = 13 fits 2**-3 * 127.5; from there the float layers may double what the grid holds
     assert positions == {"x": 6, "dead": 3, "behind": 1, "y": 0}
@@ -123,8 +123,8 @@ def test_a_dead_branch_does_not_coarsen_what_it_is_joined_with():
         *(Layer(n, "conv", ["x"], (4, 4, 1), CONV | {"activation": "RELU"}) for n in ("dead", "alive")),
         Layer("cat", "concat", ["dead", "alive"], (4, 4, 2), {"axis": 3}),
     ])  # fmt: skip
-    positions = {"x": 7, "dead": ANY_POSITION, "alive": 5, "cat": 5}
-    alignment.share_positions(network, positions)
+    positions = {"x": 7, "dead": ANY_FIX_POINT, "alive": 5, "cat": 5}
+    alignment.share_fix_points(network, positions)
     assert positions == {"x": 7, "dead": 5, "alive": 5, "cat": 5}
 
 
@@ -134,7 +134,7 @@ def test_batches_on_which_a_layer_is_silent_have_no_vote():
     biases = {"y": (np.array([-64], np.int8), 7)}
     x = np.array([[0.1], [0.2], [0.3], [1.0]], np.float32)
     positions, votes = vote(network, weights, biases, x, "non_overflow", 1)
-    assert votes["y"] == {7: 1, ANY_POSITION: 3}
+    assert votes["y"] == {7: 1, ANY_FIX_POINT: 3}
     assert positions["y"] == 7
 
 

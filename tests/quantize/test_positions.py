@@ -10,14 +10,14 @@ from dpuflow.base.numerics import quantize
 from dpuflow.network import Layer, Network
 from dpuflow.quantize.alignment import (
     bound_adds,
-    position_groups,
+    fix_point_groups,
     raise_relu6,
     repair_shifts,
-    share_positions,
+    share_fix_points,
 )
 from dpuflow.quantize.calibration import quantize_parameters, to_grid, vote
-from dpuflow.quantize.positions import (
-    ANY_POSITION,
+from dpuflow.quantize.fix_points import (
+    ANY_FIX_POINT,
     choose_activation,
     choose_weights,
     non_overflow,
@@ -36,13 +36,13 @@ def test_known_positions():
     assert non_overflow(-1.0, 127 / 128) == 7
     assert non_overflow(0.0, 127.5 / 128) == 7  # half a step of guard
     assert non_overflow(-300.0, 3.0) == -2
-    assert non_overflow(0.0, 0.0) == ANY_POSITION
+    assert non_overflow(0.0, 0.0) == ANY_FIX_POINT
 
 
 @given(TENSORS)
 def test_non_overflow_is_the_finest_that_does_not_saturate(x):
     position = non_overflow(x.min(), x.max())
-    if position == ANY_POSITION:
+    if position == ANY_FIX_POINT:
         assert not x.any()
         return
     scaled = np.ldexp(x.astype(np.float64), position)
@@ -54,7 +54,7 @@ def test_non_overflow_is_the_finest_that_does_not_saturate(x):
 @given(TENSORS)
 def test_min_diffs_has_the_least_error_of_the_five(x):
     base, chosen = non_overflow(x.min(), x.max()), choose_activation(x, "min_diffs")
-    if base == ANY_POSITION:
+    if base == ANY_FIX_POINT:
         return
     assert base <= chosen <= base + 4
     errors = [
@@ -112,9 +112,9 @@ def test_groups_share_one_position():
         Layer("flat", "flatten", ["gap"], (2,)),
     ]
     network = Network("n", layers)
-    assert position_groups(network) == [["x"], ["a", "b", "cat", "max"], ["gap", "flat"]]
+    assert fix_point_groups(network) == [["x"], ["a", "b", "cat", "max"], ["gap", "flat"]]
     positions = {"x": 7, "a": 5, "b": 3, "cat": 4, "max": 4, "gap": 6, "flat": 6}
-    changes = share_positions(network, positions)
+    changes = share_fix_points(network, positions)
     assert positions == {"x": 7, "a": 3, "b": 3, "cat": 3, "max": 3, "gap": 6, "flat": 6}
     assert {change["tensor"] for change in changes} == {"a", "cat", "max"}
 

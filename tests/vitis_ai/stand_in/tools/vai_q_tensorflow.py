@@ -13,7 +13,7 @@ from common import BANNER, Strict, to_bytes
 from fix_neuron_graph import write_graph
 
 from dpuflow.network import QuantizedNetwork
-from dpuflow.quantize.compat_vai_q import choose_positions
+from dpuflow.quantize.compat_vai_q import choose_fix_points
 from dpuflow.quantize.folding import fold
 from dpuflow.tfgraph.graph_def import read_graph_def
 from dpuflow.tfgraph.graph_reader import read_network
@@ -99,7 +99,7 @@ def main():
     )
     method = "non_overflow" if arguments.method == 0 else "min_diffs"
     images = np.concatenate(batches)
-    positions, weights, biases, _, changes = choose_positions(
+    positions, weights, biases, _, changes = choose_fix_points(
         network, images, method, len(batches[0]), equalize=arguments.do_cle == 1
     )
     print(f"\r100% ({len(batches)} of {len(batches)}) |####| Elapsed Time: 0:00:01 Time:  0:00:01")

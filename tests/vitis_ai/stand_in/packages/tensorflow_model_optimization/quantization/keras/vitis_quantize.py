@@ -56,7 +56,7 @@ def quantize(model, images, batch):
     """A QuantizedNetwork of a Keras model, by the chain's own steps."""
     from dpuflow.keras_models.keras_file import save_model
     from dpuflow.network import QuantizedNetwork
-    from dpuflow.quantize.compat_vai_q import choose_positions
+    from dpuflow.quantize.compat_vai_q import choose_fix_points
     from dpuflow.quantize.folding import fold
     from dpuflow.tfgraph.checkpoint import convert
     from dpuflow.tfgraph.freeze import freeze
@@ -67,7 +67,7 @@ def quantize(model, images, batch):
         save_model(model, folder / "model.h5")
         freeze(folder / "tf", convert(folder / "model.h5", folder / "tf"), folder / "frozen.pb")
         network, _ = fold(read_network(folder / "frozen.pb"))
-    positions, weights, biases, _, _ = choose_positions(network, images, "min_diffs", batch)
+    positions, weights, biases, _, _ = choose_fix_points(network, images, "min_diffs", batch)
     return QuantizedNetwork(network, positions, weights, biases, {"subtract": 0, "divide": 1})
 
 

@@ -1,7 +1,7 @@
 """Choosing the fix_point of one tensor: the vendor's two criteria (docs/reference/quantizers.md).
 
-*non_overflow*: the finest position that does not saturate, with half a step of guard.
-*min_diffs*: of that position and the four finer ones, the least sum of squared errors.
+*non_overflow*: the finest fix_point that does not saturate, with half a step of guard.
+*min_diffs*: of that fix_point and the four finer ones, the least sum of squared errors.
 """
 
 import math
@@ -13,20 +13,20 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.ops.operator import Quantized
 
-Positions = dict[str, int]
+FixPoints = dict[str, int]
 """Layer name -> fix_point of its output."""
 Table = dict[str, Quantized]
 """Layer name -> int8 weights (or biases) and their fix_point."""
 Change = dict[str, Any]
-"""{"tensor", "from", "to", "why"}: a position that was moved."""
+"""{"tensor", "from", "to", "why"}: a fix_point that was moved."""
 
 METHODS = ("non_overflow", "min_diffs")
 CANDIDATES = 5
-ANY_POSITION = 127
-"""What the vendor's tool returns for an all-zero tensor: any position would do."""
+ANY_FIX_POINT = 127
+"""What the vendor's tool returns for an all-zero tensor: any fix_point would do."""
 COARSEST, FINEST = -56, 60
-"""Bounds of positions from a range. Beyond 2**63 squares leave float32: refused. What is smaller than
-2**-60 counts as zero, and CANDIDATES finer positions still fit into a file (`network.check`)."""
+"""Bounds of fix_points from a range. Beyond 2**63 squares leave float32: refused. What is smaller than
+2**-60 counts as zero, and CANDIDATES finer fix_points still fit into a file (`network.check`)."""
 
 
 def non_overflow(smallest: float, largest: float) -> int:
@@ -41,37 +41,37 @@ def non_overflow(smallest: float, largest: float) -> int:
             f"{INT8_MAX * 2.0**-COARSEST:.0e}: the network has diverged in training, or its input scaling is "
             "another one"
         )
-    return ANY_POSITION if step <= 0 else min(math.floor(-math.log2(step)), FINEST)
+    return ANY_FIX_POINT if step <= 0 else min(math.floor(-math.log2(step)), FINEST)
 
 
 def choose_activation(x: np.ndarray, method: str) -> int:
     """fix_point for activations `x` (real values, DPU_ROUND) by `method`."""
-    position = non_overflow(x.min(), x.max())
-    if method == "non_overflow" or position == ANY_POSITION:
-        return position
-    # ties go to the smaller position: min() keeps the first
-    return min(range(position, position + CANDIDATES), key=lambda p: squared_error(x, p))
+    fix_point = non_overflow(x.min(), x.max())
+    if method == "non_overflow" or fix_point == ANY_FIX_POINT:
+        return fix_point
+    # ties go to the smaller fix_point: min() keeps the first
+    return min(range(fix_point, fix_point + CANDIDATES), key=lambda p: squared_error(x, p))
 
 
 def choose_weights(x: np.ndarray, method: str) -> int:
     """fix_point for weights or biases `x` (rounded half away from zero) by `method`."""
     x = np.asarray(x, np.float64)
-    position = non_overflow(x.min(), x.max())
-    if method == "non_overflow" or position == ANY_POSITION:
-        return position
+    fix_point = non_overflow(x.min(), x.max())
+    if method == "non_overflow" or fix_point == ANY_FIX_POINT:
+        return fix_point
 
     def error(p: int) -> float:
         return float(np.square(np.ldexp(quantize(x, p, "STD_ROUND"), -p, dtype=np.float64) - x).sum())
 
-    return min(range(position, position + CANDIDATES), key=error)
+    return min(range(fix_point, fix_point + CANDIDATES), key=error)
 
 
 _PIECE = 1 << 16
 
 
-def squared_error(x: np.ndarray, position: int) -> float:
-    """Sum of (x - Q(x))**2 for DPU_ROUND at `position`; x float32 or float64 of any shape."""
-    scale = x.dtype.type(2.0**position)
+def squared_error(x: np.ndarray, fix_point: int) -> float:
+    """Sum of (x - Q(x))**2 for DPU_ROUND at `fix_point`; x float32 or float64 of any shape."""
+    scale = x.dtype.type(2.0**fix_point)
     flat = x.reshape(-1)
     total = 0.0
     buffer = np.empty(min(_PIECE, flat.size), x.dtype)
@@ -85,4 +85,4 @@ def squared_error(x: np.ndarray, position: int) -> float:
         np.clip(grid, INT8_MIN, INT8_MAX, out=grid)
         grid -= scaled
         total += float(np.dot(grid, grid))
-    return total * 4.0**-position
+    return total * 4.0**-fix_point
