@@ -72,7 +72,7 @@ def share_fix_points(network: Network, fix_points: FixPoints) -> list[Change]:
         if joined or fix_point == ANY_FIX_POINT:
             fix_point = min(fix_points[name] for name in members)
         for name in members:
-            _set(fix_points, name, fix_point, report, f"shares its position with {members[-1]}")
+            _set(fix_points, name, fix_point, report, f"shares its fix_point with {members[-1]}")
     return report
 
 

@@ -39,7 +39,7 @@ def diagnosis(run: LoadedRun) -> dict[str, Any] | None:
     -------
     dict: settings, layers (worst first), columns, images and source (of the ranges), bars
     (heading, range bars), quantiles (whether bars have them), votes (calibration batches per
-    position), steps (table), adjustments, folding, options (all settings).
+    fix_point), steps (table), adjustments, folding, options (all settings).
     """
     quantized = read_quantized(run.paths["quantized_model"]) if "quantized_model" in run.paths else None
     if run.quantization is None and quantized is None:
@@ -133,20 +133,20 @@ def settings(record: Mapping[str, Any]) -> dict[str, str | int | float]:
 
 
 def vote_rows(votes: Mapping[str, Any], chosen: Mapping[str, int | None]) -> list[Row]:
-    """Calibration votes: per layer the share of batches that wanted each position.
+    """Calibration votes: per layer the share of batches that wanted each fix_point.
 
-    votes : layer -> {position: batches}; chosen : layer -> final fix_point or None.
+    votes : layer -> {fix_point: batches}; chosen : layer -> final fix_point or None.
     Layers whose batches all agree with the outcome say nothing and are left out.
     """
     rows = []
     for name, found in votes.items():
-        counts = sorted((int(position), n) for position, n in found.items())
+        counts = sorted((int(fix_point), n) for fix_point, n in found.items())
         batches = sum(n for _, n in counts)
         final = chosen.get(name)
         if batches and (len(counts) > 1 or final not in (None, counts[0][0])):
             parts = [
-                {"position": position, "batches": n, "share": n / batches, "chosen": position == final}
-                for position, n in counts
+                {"fix_point": fix_point, "batches": n, "share": n / batches, "chosen": fix_point == final}
+                for fix_point, n in counts
             ]
             rows.append({"name": name, "batches": batches, "final": final, "parts": parts})
     return rows

@@ -211,7 +211,7 @@ def test_votes_show_only_disagreement():
         {"a": {"5": 10}, "b": {"4": 7, "10": 3}, "c": {"3": 10}}, {"a": 5, "b": 4, "c": 2}
     )
     assert [row["name"] for row in rows] == ["b", "c"]
-    assert [(p["position"], p["share"], p["chosen"]) for p in rows[0]["parts"]] == [
+    assert [(p["fix_point"], p["share"], p["chosen"]) for p in rows[0]["parts"]] == [
         (4, 0.7, True),
         (10, 0.3, False),
     ]
