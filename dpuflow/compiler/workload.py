@@ -99,8 +99,8 @@ def unflattened(network: Network, layer: Layer) -> Layer:
 def dense_kernel(network: Network, layer: Layer) -> tuple[Pair, int]:
     """((KW, KH), IC) of a dense layer as a convolution over what it reads.
 
-    A dense layer behind a flatten covers the whole map that was flattened (
-    docs/reference/xmodel.md); behind another vector it is a 1 x 1 convolution.
+    A dense layer behind a flatten covers the whole map that was flattened
+    (docs/reference/xmodel.md); behind another vector it is a 1 x 1 convolution.
     """
     source = unflattened(network, layer)
     height, width, channels = map_shape(source.shape)

@@ -89,10 +89,15 @@ class AveragePool(Window):
         """Exact division, not the DPU's factor."""
         return self.window_sum(inputs[0]) / np.float32(self.area)
 
+    def needs_float64(self) -> bool:
+        """True when float32 cannot hold every possible sum of a window times its multiplier exactly."""
+        multiplier, _ = average_pool_factor(self.kernel[1], self.kernel[0])
+        return 256 * self.area * multiplier >= EXACT_FLOAT32
+
     def average(self, x: np.ndarray, shift: int) -> np.ndarray:
         """Sum * M / 2**S * 2**shift as real numbers (exact in float64, float32 where it fits)."""
         multiplier, divisor_shift = average_pool_factor(self.kernel[1], self.kernel[0])
-        dtype: type[np.floating] = np.float32 if 256 * self.area * multiplier < EXACT_FLOAT32 else np.float64
+        dtype: type[np.floating] = np.float64 if self.needs_float64() else np.float32
         return self.window_sum(x).astype(dtype) * dtype(multiplier * 2.0 ** (shift - divisor_shift))
 
     def before_rounding(

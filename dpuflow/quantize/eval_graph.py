@@ -17,9 +17,10 @@ from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops.activations import SLOPE, rules
-from dpuflow.ops.arithmetic import EXACT_FLOAT32, activation_named
+from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.operator import Shape
+from dpuflow.ops.pooling import AveragePool
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
 
@@ -192,7 +193,9 @@ class GraphWriter:
         """Window sums by a convolution with ones: AvgPool itself would round in float32."""
         (kw, kh), channels = layer.attrs["kernel"], layer.shape[-1]
         multiplier, shift = average_pool_factor(kh, kw)
-        dtype = DT_FLOAT if 256 * kw * kh * multiplier < EXACT_FLOAT32 else DT_DOUBLE
+        operator = layer.operator
+        assert isinstance(operator, AveragePool)  # by the table's row
+        dtype = DT_DOUBLE if operator.needs_float64() else DT_FLOAT
         x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
         if layer.shape[:2] == (1, 1) and not any(layer.attrs["pad"]):
             axes = add_constant(self.graph, f"{scope}/axes", np.array([1, 2], np.int32))
