@@ -304,6 +304,11 @@ def _norm(op, graph, constants):
     return {"axis": axis, "keep": keep}
 
 
+def _mean(op, graph, constants):
+    axes, keep = plan.mean_axes(op, graph)
+    return {"axes": list(axes), "keep": keep}
+
+
 def _grid(op, graph, constants):
     """fix and float2fix: the grid's limits from its width."""
     low, high = INT8_MIN, INT8_MAX
@@ -315,7 +320,10 @@ def _grid(op, graph, constants):
 
 DESCRIPTIONS = {
     **dict.fromkeys(
-        ("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "concat-fix", "hard-sigmoid-fix"),
+        (
+            *("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "depthwise-fix"),
+            *("concat-fix", "hard-sigmoid-fix"),
+        ),
         _integer,
     ),
     **dict.fromkeys(("upload", "download", "identity", "relu", "hard-sigmoid", "add", "sub"), _attributes()),
@@ -329,6 +337,7 @@ DESCRIPTIONS = {
     "fix2float": _attributes("fix_point"),
     "softmax": _axis,
     "nndct_normalize": _norm,
+    **dict.fromkeys(("reduction_mean", "aten::mean"), _mean),
     "matmul": _attributes("transpose_a", "transpose_b"),
     "leaky-relu": _attributes("alpha"),
     "relu6": lambda op, graph, constants: {"limit": 6},

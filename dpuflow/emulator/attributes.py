@@ -46,7 +46,12 @@ def one_of(op: Op, known: Collection[str]) -> str:
 
 def inner_axis(op: Op, axis: int) -> int:
     """`axis` of the op's output, counted from the front; UserError when it is the batch's."""
-    axis %= len(op.tensor.shape)
+    return inner_axis_of(op, axis, len(op.tensor.shape))
+
+
+def inner_axis_of(op: Op, axis: int, rank: int) -> int:
+    """`axis` of a tensor of `rank` axes, counted from the front; UserError when it is the batch's."""
+    axis %= rank
     if axis == 0:
         raise UserError(f"op {op.name!r} ({op.type}): axis 0 is the batch; images are executed one by one")
     return axis

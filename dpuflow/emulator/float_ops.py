@@ -176,6 +176,11 @@ def shifted_relu6(x: np.ndarray) -> np.ndarray:
     return np.clip(np.asarray(x, dtype=REAL) + 3, 0, 6)
 
 
+def mean(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
+    """Mean over axes: summed and divided in float64, rounded to float32 once."""
+    return np.asarray(x, dtype=REAL).mean(axis=axes, keepdims=keepdims).astype(np.float32)
+
+
 def length(x: np.ndarray, axis: int, keepdims: bool) -> np.ndarray:
     """Euclidean norm along an axis, in float32 as PyTorch gives it."""
     squares = np.square(np.asarray(x, dtype=REAL)).sum(axis=axis, keepdims=keepdims)

@@ -162,7 +162,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Eltwise:
-    """eltwise-fix: kind is "ADD" or "MUL"; fix_in has one entry per input."""
+    """eltwise-fix, depthwise-fix: kind is "ADD" or "MUL"; fix_in has one entry per input.
+
+    Inputs are broadcast: depthwise-fix multiplies a map by one factor per channel (1 x 1 x C).
+    """
 
     kind: str
     fix_in: tuple[int, ...]
@@ -174,9 +177,9 @@ class Eltwise:
 
     @classmethod
     def of(cls, op: Op, graph: Graph, constants: Constants) -> "Eltwise":
-        """Eltwise of an eltwise-fix op."""
+        """Eltwise of an eltwise-fix op, or of a depthwise-fix one, which only multiplies."""
         check_output(op)
-        kind = one_of(op, ELTWISE_KINDS)
+        kind = one_of(op, ELTWISE_KINDS if op.type == "eltwise-fix" else ("MUL",))
         fixes = tuple(fix_point(graph.op(name)) for name in op.inputs["input"])
         activation = Nonlinear.of(op)
         fix_out = activation.hsigmoid_in if activation.kind in ("HSIGMOID", "HSWISH") else fix_point(op)
@@ -242,6 +245,7 @@ INTEGER_OPS: dict[str, Callable[[Op, Graph, Constants], Operation]] = {
     "depthwise-conv2d-fix": Conv.of,
     "pool-fix": Pool.of,
     "eltwise-fix": Eltwise.of,
+    "depthwise-fix": Eltwise.of,
     "hard-sigmoid-fix": HardSigmoid.of,
 }
 """Type of an XIR op -> function(op, graph, constants) that makes its operation."""

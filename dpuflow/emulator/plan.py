@@ -7,13 +7,14 @@ each with a `kernels.Workspace` of its own.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.emulator import float_ops, kernels
-from dpuflow.emulator.attributes import check_signed, inner_axis
+from dpuflow.emulator.attributes import check_signed, inner_axis, inner_axis_of
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.operations import INTEGER_OPS, Constants
 from dpuflow.xir import Graph, Op
@@ -305,6 +306,38 @@ def _without(shape: Shape, axis: int, instead: Sequence[int] = ()) -> Shape:
     return (*shape[:axis], *instead, *shape[axis + 1 :])
 
 
+def _mean(op: Op, graph: Graph, constants: Constants) -> StepFunction:
+    axes, keep = mean_axes(op, graph)
+    return _one(lambda x: float_ops.mean(x, axes, keep))
+
+
+def mean_axes(op: Op, graph: Graph) -> tuple[tuple[int, ...], bool]:
+    """(axes, whether they are kept) of reduction_mean, and of aten::mean, which vai_q_pytorch passes through.
+
+    aten::mean is no op of XIR and its file holds no attribute but the shape, so that the axes are those
+    by which the input's shape becomes the output's: they must be the only ones.
+    """
+    shape, result = graph.op(op.input_names[0]).tensor.shape, op.tensor.shape
+    if op.type == "reduction_mean":
+        axes = tuple(sorted(inner_axis_of(op, axis, len(shape)) for axis in op.attr("axis")))
+        return axes, op.attr("keep_dims")
+    fitting: dict[tuple[int, ...], tuple[tuple[int, ...], bool]] = {}
+    for count in range(1, len(shape)):
+        for axes in combinations(range(1, len(shape)), count):
+            for keep in (True, False):
+                kept = [1] if keep else []
+                reduced = tuple(n for i, size in enumerate(shape) for n in (kept if i in axes else [size]))
+                if reduced == result:
+                    # over an axis of size 1 there is nothing to average: all such readings are one
+                    fitting.setdefault(tuple(axis for axis in axes if shape[axis] > 1), (axes, keep))
+    if len(fitting) != 1:
+        raise UserError(
+            f"op {op.name!r} ({op.type}): {shape} may become {result} by {len(fitting)} choices of axes; the "
+            "file does not say which are averaged: use a pooling layer instead"
+        )
+    return next(iter(fitting.values()))
+
+
 def _leaky_relu(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     alpha = op.attr("alpha")
     return _one(lambda x: float_ops.leaky_relu(x, alpha))
@@ -323,6 +356,7 @@ _MAKERS: dict[str, Maker] = {
     "float2fix": _to_fix,
     "softmax": _softmax,
     "nndct_normalize": _norm,
+    **dict.fromkeys(("reduction_mean", "aten::mean"), _mean),
     "hard-sigmoid": lambda op, graph, constants: _one(lambda x: float_ops.shifted_relu6(x) / 6),
     "relu": lambda op, graph, constants: _one(lambda x: np.maximum(x, 0)),
     "relu6": lambda op, graph, constants: _one(lambda x: np.clip(x, 0, 6)),

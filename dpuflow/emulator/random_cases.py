@@ -103,7 +103,10 @@ def _eltwise(rng: np.random.Generator, kind: str) -> Case:
     shape = (int(rng.integers(1, 4)), *_pair(rng, 1, 5), int(rng.integers(1, 20)))
     fixes = tuple(int(f) for f in rng.integers(-4, 12, count))
     op = Eltwise(kind, fixes, int(rng.integers(-6, 12)), nonlinear(rng))
-    return op, [values(rng, shape) for _ in range(count)]
+    shapes = [shape] * count
+    if kind == "MUL" and rng.random() < 0.5:  # a map and one factor per channel, as depthwise-fix has them
+        shapes[int(rng.integers(count))] = (shape[0], 1, 1, shape[3])
+    return op, [values(rng, each) for each in shapes]
 
 
 def _concat(rng: np.random.Generator, kind: str) -> Case:

@@ -117,17 +117,17 @@ class FloatGraph:
         self.last = name
         return name
 
-    def norm(self, shape):
-        """nndct_normalize, which XIR does not define, as vai_q_pytorch writes it."""
-        node = self.graph.proto.op_node.add(op_name="norm", op_type="nndct_normalize")
+    def foreign(self, name, type_, shape):
+        """An op that XIR does not define, as vai_q_pytorch writes it."""
+        node = self.graph.proto.op_node.add(op_name=name, op_type=type_)
         node.args.add(arg_name="input", arg_ops=[self.last])
-        node.output_tensor.tensor_name = self.last = "norm"
+        node.output_tensor.tensor_name = self.last = name
         self.graph = Graph(proto=self.graph.proto)
-        op = self.graph.op("norm")
+        op = self.graph.op(name)
         op.tensor.shape, op.tensor.data_type, op.tensor.bit_width = shape, "FLOAT", 32
         op.attrs["shape"], op.attrs["data_type"] = list(shape), "FLOAT32"
-        self.names.append("norm")
-        return "norm"
+        self.names.append(name)
+        return name
 
     def split(self):
         self.graph.root.proto.subgraph_name = "root"
@@ -157,12 +157,14 @@ def float_graph():
     gate = f.add("mul", f.const([6 * 2731 / 2**14]))
     f.add("mul", mean, source=gate)
     total = f.add("add", before)
-    f.add("sub", mean, source=total)
+    rest = f.add("sub", mean, source=total)
+    f.add("reduction_mean", axis=[-1], keep_dims=True)
+    f.add("sub", f.foreign("mean", "aten::mean", (1, 6, 1, 1)), source=rest)
     f.add("maxpool2d", kernel=[2, 2], pad=[0, 1, 0, 1], stride=[2, 2], pad_mode="CEIL")
     f.add("relu6")
     f.add("pad", paddings=[0, 0, 1, 0, 0, 1, 0, 0], mode="CONSTANT", constant_values=[1.5])
     f.add("transpose", order=[0, 3, 1, 2])
-    length = f.norm((1, 6, 5))
+    length = f.foreign("norm", "nndct_normalize", (1, 6, 5))
     f.add("flatten", start_axis=1, end_axis=2)
     f.add("matmul", f.const(rng.integers(-8, 9, (5, 30)) / 16), transpose_a=False, transpose_b=True)
     f.add("concat", f.add("flatten", source=length, start_axis=1, end_axis=2), axis=1)

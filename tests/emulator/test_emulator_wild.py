@@ -14,13 +14,7 @@ from dpuflow.emulator import Emulator, operations, plan
 from dpuflow.xir import Graph
 from dpuflow.xir.parameters import constants
 
-SE, MEAN = {"depthwise-fix": 1}, {"aten::mean": 2}
 WAITING = {
-    "efficientnetv2_136x14_136_k3_hswish_se_mean_pt_b2304_3.5": SE | MEAN,
-    "efficientnetv2_136x14_136_k3_hswish_se_pt_b2304_3.5": SE,
-    "efficientnetv2_136x14_136_k3_hswish_se_pt_int": MEAN,
-    "efficientnetv2_32x56_48_k3_relu_se_pt_b2304_3.5": SE,
-    "efficientnetv2_48x28_48_k5_relu_se_pt_b2304_3.5": SE,
     "yolov5n_640_pt_b4096_2.5": {"upsample-fix": 2},
     "yolov8n_640_pt_b4096_3.5": {"upsample-fix": 2},
     "zerodce_512_pt_b4096_3.0": {"downsample-fix": 1, "upsample-fix": 1},
@@ -115,23 +109,29 @@ def test_subgraphs_without_missing_operators_run_alone(wild):
                     check_subgraph(emulator, arrays, entry)
                 ran.append((stem, entry["index"]))
     assert ran == [
-        ("efficientnetv2_136x14_136_k3_hswish_se_mean_pt_b2304_3.5", 0),
         ("zerodce_512_pt_b4096_3.0", 1),
     ]
 
 
-def test_a_quantized_graph_up_to_the_operator_that_is_missing(wild):
-    """Hard swish as float ops: exact, because the division by 6 is joined with its scale."""
-    stem = "efficientnetv2_136x14_136_k3_hswish_se_pt_int"
+def test_means_of_pytorch_are_over_the_axes_that_the_shapes_tell(wild):
+    """aten::mean has no attribute that says so: here over the last, then the one before."""
+    stem = "efficientnetv2_136x14_136_k3_hswish_se_mean_pt_b2304_3.5"
     graph, (arrays, meta) = Graph.load(wild[stem]), vectors(wild[stem])
-    (last,) = [entry["op"] for entry in meta["cpu"]]
-    names = [op.name for op in graph.ops]
-    kept = names[: names.index(last) + 1]
-    del graph.proto.op_node[len(kept) :]
-    graph.root.proto.op_name[:] = [name for name in graph.root.proto.op_name if name in kept]
-    with Emulator(Graph.from_bytes(graph.to_bytes()), threads=1) as emulator:
-        assert emulator.outputs[-1].name == last
-        assert check_whole(emulator, arrays, meta) == 1
+    means = [op for op in graph.ops if op.type == "aten::mean"]
+    assert [plan.mean_axes(op, graph) for op in means] == [((3,), True), ((2,), True)]
+    with Emulator(graph, threads=1) as emulator:
+        found = emulator.run(arrays["cpu_input"], dump=True)
+    (entry,) = meta["cpu"]
+    codes = arrays[f"cpu_output_{entry['op']}"].astype(np.float64)
+    mean = np.ldexp(codes.mean((1, 2)), -graph.op(entry["op"]).tensor.fix_point)
+    np.testing.assert_allclose(found[means[1].name].reshape(mean.shape), mean, rtol=1e-6, atol=1e-9)
+    for result, choices in (([1, 544, 14], 2), ([1, 544, 7], 0), ([1, 1, 14, 14], None)):
+        means[0].tensor.proto.tensor_dim[:] = result
+        if choices is None:
+            assert plan.mean_axes(means[0], graph) == ((1,), True)
+            continue
+        with pytest.raises(UserError, match=rf"aten::mean\): .* may become .* by {choices} choices of axes"):
+            plan.mean_axes(means[0], graph)
 
 
 def test_missing_operators_are_all_listed_when_a_file_is_opened(wild):

@@ -117,6 +117,14 @@ def hard_sigmoid(op, arrays):
     return lambda inputs: shifted_relu6(inputs[0]) / 6
 
 
+def mean(op, arrays):
+    """Mean over axes, in float32."""
+    axes = tuple(op["axes"])
+    return lambda inputs: (
+        np.asarray(inputs[0], np.float64).mean(axis=axes, keepdims=op["keep"]).astype(np.float32)
+    )
+
+
 def norm(op, arrays):
     """Euclidean length along an axis, in float32."""
 
