@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpuflow.emulator import c_kernels, oracle
-from dpuflow.emulator.kernels import ConcatKernel, Kernel, numpy_kernel
-from dpuflow.emulator.operations import Concat, Conv, Operation, Pool
+from dpuflow.emulator.kernels import ConcatKernel, Kernel, numpy_kernel, resample_kernel
+from dpuflow.emulator.operations import Concat, Conv, Operation, Pool, Resample
 from dpuflow.emulator.requantise import OutOfRangeError
 from dpuflow.xir.shapes import Shape
 
@@ -26,6 +26,8 @@ def prepare(op: Operation, shapes: Sequence[Shape], native: bool = False) -> Ker
             return c_kernels.NativeMaxPool(op, shapes[0])
         if isinstance(op, Concat):
             return ConcatKernel(op, np.int8)
+        if isinstance(op, Resample) and op.kind != "BILINEAR":
+            return resample_kernel(op, shapes[0], np.int8)
     except OutOfRangeError:
         pass
     return c_kernels.ThroughFloat(numpy_kernel(op, shapes))

@@ -25,9 +25,11 @@ from dpuflow.emulator.operations import (
     Pad,
     Pair,
     Pool,
+    Resample,
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
+from dpuflow.emulator.resampling import Blended, Picked
 from dpuflow.xir.shapes import Shape
 
 log = logging.getLogger("dpuflow")
@@ -312,6 +314,14 @@ class OracleKernel:
         return oracle.apply(self.op, *(x.astype(np.int8) for x in inputs)).astype(VALUE)
 
 
+def resample_kernel(op: Resample, shape: Shape, dtype: DTypeLike = VALUE) -> Kernel:
+    """Kernel of a Resample; `dtype` is of a NEAREST or STRIDE kernel's input and output."""
+    if op.kind == "BILINEAR":
+        return Blended(op, shape)
+    every = np.arange(-128, 128, dtype=np.int8)
+    return Picked(op, shape, dtype, oracle.concat(Concat(0, (op.shift,)), every))
+
+
 def numpy_kernel(op: Operation, shapes: Sequence[Shape]) -> Kernel:
     """NumPy kernel of `op` for inputs of `shapes` (batch first, its size is free): float32 in and out.
 
@@ -338,6 +348,7 @@ KERNELS: dict[type, Callable[..., Kernel]] = {
     Pool: lambda op, shapes: PoolKernel(op, shapes[0]),
     Eltwise: EltwiseKernel,
     Concat: lambda op, shapes: ConcatKernel(op, VALUE),
+    Resample: lambda op, shapes: resample_kernel(op, shapes[0]),
     HardSigmoid: lambda op, shapes: TableKernel(oracle.apply(op, np.arange(-128, 128, dtype=np.int8))),
 }
 """Operation -> its NumPy kernel."""

@@ -28,6 +28,7 @@ NONLINEAR = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
 CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
 POOL_KINDS = ("MAX", "AVG")
 ELTWISE_KINDS = ("ADD", "MUL")
+RESAMPLE_KINDS = ("NEAREST", "BILINEAR", "STRIDE")
 
 
 def _require(kind: object, known: Collection[str]) -> None:
@@ -218,7 +219,45 @@ class HardSigmoid:
         return cls(op.attrs.get("hsigmoid_in", fix_in), shift)
 
 
-Operation = Conv | Pool | Eltwise | Concat | HardSigmoid
+@dataclass(frozen=True)
+class Resample:
+    """upsample-fix and downsample-fix to an output of `size` (w, h); `shift` = fix_in - fix_out.
+
+    kind : "NEAREST" and "BILINEAR" of upsample-fix; "STRIDE" is downsample-fix, which takes every
+        `scale`-th (w, h) pixel whatever its mode says (docs/reference/numerics.md, "Resizing").
+    """
+
+    kind: str
+    size: Pair
+    shift: int
+    align_corners: bool = False
+    half_pixel_centers: bool = False
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _require(self.kind, RESAMPLE_KINDS)
+
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Resample":
+        """Resample of an upsample-fix or downsample-fix op."""
+        check_output(op)
+        mode = op.attr("mode").upper()
+        if mode not in ("NEAREST", "BILINEAR"):
+            raise UserError(
+                f"op {op.name!r} ({op.type}): mode {op.attr('mode')!r}; NEAREST or BILINEAR expected"
+            )
+        _, height, width, _ = op.tensor.shape
+        return cls(
+            kind="STRIDE" if op.type == "downsample-fix" else mode,
+            size=(width, height),
+            shift=fix_point(only_input(op, graph)) - fix_point(op),
+            align_corners=bool(op.attr("align_corners")),
+            half_pixel_centers=bool(op.attr("half_pixel_centers")),
+            scale=tuple(op.attr("scale")),
+        )
+
+
+Operation = Conv | Pool | Eltwise | Concat | HardSigmoid | Resample
 """What `INTEGER_OPS` makes: a class that is added there is added here."""
 
 
@@ -243,9 +282,11 @@ INTEGER_OPS: dict[str, Callable[[Op, Graph, Constants], Operation]] = {
     "concat-fix": Concat.of,
     "conv2d-fix": Conv.of,
     "depthwise-conv2d-fix": Conv.of,
+    "downsample-fix": Resample.of,
     "pool-fix": Pool.of,
     "eltwise-fix": Eltwise.of,
     "depthwise-fix": Eltwise.of,
     "hard-sigmoid-fix": HardSigmoid.of,
+    "upsample-fix": Resample.of,
 }
 """Type of an XIR op -> function(op, graph, constants) that makes its operation."""

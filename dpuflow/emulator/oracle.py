@@ -4,7 +4,9 @@ Written to be read next to docs/reference/numerics.md and to judge the fast kern
 shares no arithmetic with them. Activations come in and go out as int8.
 """
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from dpuflow.emulator.operations import (
     Pad,
     Pair,
     Pool,
+    Resample,
     window_output,
 )
 from dpuflow.xir.shapes import Shape
@@ -249,12 +252,61 @@ def sigmoid(op: HardSigmoid, x: np.ndarray) -> np.ndarray:
     return hard_sigmoid(x, op.hsigmoid_in, op.shift_hsigmoid)
 
 
+def resample(op: Resample, x: np.ndarray) -> np.ndarray:
+    """upsample-fix and downsample-fix, pixel by pixel: int8 (N, H, W, C) -> int8 (N, OH, OW, C)."""
+    width, height = op.size
+    result = np.empty((x.shape[0], height, width, x.shape[3]), np.int8)
+    for row in range(height):
+        for column in range(width):
+            y, z = (row, x.shape[1], height, 1), (column, x.shape[2], width, 0)
+            if op.kind == "BILINEAR":
+                mixed = _between(op, x, y, z)
+                result[:, row, column] = saturate(np.floor(mixed * 2.0**-op.shift + 0.5).astype(np.int64))
+                continue
+            pixel = x[:, _nearest(op, *y), _nearest(op, *z)].astype(np.int64)
+            result[:, row, column] = saturate(Exact(pixel).scaled(-op.shift).round_half_up())
+    return result
+
+
+def _nearest(op: Resample, place: int, size: int, out: int, axis: int) -> int:
+    """Input position that output position `place` of `out` takes."""
+    if op.kind == "STRIDE":
+        return min(int(place * op.scale[axis]), size - 1)
+    if op.align_corners and out > 1:  # the nearest, halves up
+        return int(Fraction(place * (size - 1), out - 1) + Fraction(1, 2))
+    centre = Fraction(1, 2) if op.half_pixel_centers else 0
+    return int((place + centre) * Fraction(size, out))
+
+
+def _share(op: Resample, place: int, size: int, out: int) -> tuple[int, int, np.float32]:
+    """(lower, upper, share of the upper) of a bilinear output position, in float32 step by step."""
+    f, half = np.float32, np.float32(0.5)
+    corners = op.align_corners and out > 1
+    scale = f(size - 1) / f(out - 1) if corners else f(size) / f(out)
+    at = (f(place) + half) * scale - half if op.half_pixel_centers else f(place) * scale
+    lower, upper = max(math.floor(at), 0), min(math.ceil(at), size - 1)
+    return lower, upper, at - f(lower)
+
+
+def _between(
+    op: Resample, x: np.ndarray, row: tuple[int, int, int, int], column: tuple[int, int, int, int]
+) -> np.ndarray:
+    """The four pixels around an output pixel mixed, float64 (N, C) of float32 values."""
+    top, bottom, down = _share(op, *row[:3])
+    left, right, across = _share(op, *column[:3])
+    real = x.astype(np.float32)
+    above = real[:, top, left] + (real[:, top, right] - real[:, top, left]) * across
+    below = real[:, bottom, left] + (real[:, bottom, right] - real[:, bottom, left]) * across
+    return (above + (below - above) * down).astype(np.float64)
+
+
 SEMANTICS: dict[type, Callable[..., np.ndarray]] = {
     Conv: conv,
     Pool: pool,
     Eltwise: eltwise,
     Concat: concat,
     HardSigmoid: sigmoid,
+    Resample: resample,
 }
 """Class of an operation -> function(operation, *int8 arrays): all classes of `operations.INTEGER_OPS`."""
 

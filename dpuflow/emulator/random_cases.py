@@ -21,6 +21,7 @@ from dpuflow.emulator.operations import (
     Pad,
     Pair,
     Pool,
+    Resample,
 )
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.shapes import Shape
@@ -120,6 +121,19 @@ def _hard_sigmoid(rng: np.random.Generator, kind: str) -> Case:
     return op, [values(rng, (2, 3, 3, int(rng.integers(1, 9))))]
 
 
+def _resample(rng: np.random.Generator, kind: str) -> Case:
+    (height, width), factor = _pair(rng, 1, 6), _pair(rng, 1, 9)
+    shape = (int(rng.integers(1, 4)), height, width, int(rng.integers(1, 20)))
+    shift = 0 if rng.random() < 0.5 else int(rng.integers(-3, 4))
+    corners = bool(rng.random() < 0.4)
+    grid = {"align_corners": corners, "half_pixel_centers": not corners and bool(rng.random() < 0.5)}
+    size = (width * factor[0], height * factor[1])
+    if kind == "STRIDE":
+        factor = _pair(rng, 1, 3)
+        size = (-(-width // factor[0]), -(-height // factor[1]))
+    return Resample(kind, size, shift, **grid, scale=factor), [values(rng, shape)]
+
+
 _KINDS: dict[str, tuple[Callable[[np.random.Generator, str], Case], int]] = {
     "conv2d": (_conv, 4),
     "depthwise": (_conv, 2),
@@ -130,6 +144,9 @@ _KINDS: dict[str, tuple[Callable[[np.random.Generator, str], Case], int]] = {
     "MUL": (_eltwise, 1),
     "concat": (_concat, 1),
     "hard-sigmoid": (_hard_sigmoid, 1),
+    "NEAREST": (_resample, 1),
+    "BILINEAR": (_resample, 1),
+    "STRIDE": (_resample, 1),
 }
 KINDS = tuple(_KINDS)
 

@@ -1,0 +1,71 @@
+"""Resizing of maps, fast: where each output pixel reads, and the kernels on NumPy.
+
+Which pixel a map's output reads: docs/reference/numerics.md, "Resizing".
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dpuflow.emulator.operations import Resample
+from dpuflow.xir.shapes import Shape
+
+
+def nearest(op: Resample, size: int, axis: int) -> np.ndarray:
+    """Input positions (OUT,) along an axis (0: width, 1: height) of `size`, of NEAREST or STRIDE."""
+    out = np.arange(op.size[axis])
+    if op.kind == "STRIDE":
+        return np.minimum((out * op.scale[axis]).astype(np.int64), size - 1)
+    if op.align_corners and len(out) > 1:
+        return (2 * out * (size - 1) + len(out) - 1) // (2 * (len(out) - 1))
+    if op.half_pixel_centers:
+        return (2 * out + 1) * size // (2 * len(out))
+    return out * size // len(out)
+
+
+def bilinear(op: Resample, size: int, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(lower, upper, share of the upper) along an axis, the shares float32."""
+    count, one = op.size[axis], np.float32(1)
+    out = np.arange(count, dtype=np.float32)
+    if op.align_corners and count > 1:
+        scale = np.float32(size - 1) / np.float32(count - 1)
+    else:
+        scale = np.float32(size) / np.float32(count)
+    place = (out + one / 2) * scale - one / 2 if op.half_pixel_centers else out * scale
+    lower = np.maximum(np.floor(place).astype(np.int64), 0)
+    upper = np.minimum(np.ceil(place).astype(np.int64), size - 1)
+    return lower, upper, place - lower.astype(np.float32)
+
+
+class Picked:
+    """NEAREST and STRIDE: whole pixels, through a table where the fix_point changes."""
+
+    def __init__(self, op: Resample, shape: Shape, dtype: DTypeLike, table: np.ndarray) -> None:
+        self.rows, self.columns = nearest(op, shape[1], 1), nearest(op, shape[2], 0)
+        self.table = table.astype(dtype) if op.shift else None
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: object) -> np.ndarray:
+        (x,) = inputs
+        if self.table is not None:
+            x = self.table[x.astype(np.int16) + 128]
+        return x[:, self.rows][:, :, self.columns]
+
+
+class Blended:
+    """BILINEAR: along the rows, then along the columns, in float32 as the vendor's runner does it."""
+
+    def __init__(self, op: Resample, shape: Shape) -> None:
+        self.rows, self.columns = bilinear(op, shape[1], 1), bilinear(op, shape[2], 0)
+        self.factor = 2.0**-op.shift
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: object) -> np.ndarray:
+        x = inputs[0].astype(np.float32, copy=False)
+        lower, upper, share = self.columns
+        left, right = x[:, :, lower], x[:, :, upper]
+        x = left + (right - left) * share[:, None]
+        lower, upper, share = self.rows
+        top, bottom = x[:, lower], x[:, upper]
+        result = (top + (bottom - top) * share[:, None, None]).astype(np.float64)
+        result = np.floor(result * self.factor + 0.5)
+        return np.clip(result, -128, 127, out=result).astype(np.float32)
