@@ -25,7 +25,7 @@ from dpuflow.emulator import Emulator
 from dpuflow.network import WEIGHTED
 from dpuflow.quantize.folding import fold
 from dpuflow.tfgraph.freeze import FrozenGraph
-from dpuflow.tfgraph.graph_reader import read_network_and_nodes
+from dpuflow.tfgraph.graph_reader import read_network, read_network_and_nodes
 
 SINGLE_IMAGES = 1024
 """Images for contenders that take one at a time."""
@@ -49,7 +49,7 @@ def run_of(chosen, folder):
     subject.random_frozen_graph(frozen)
     images, labels = subject.random_images(64)
     scaling = {"subtract": 128, "divide": 128}
-    quantized, content = quantize(frozen, images[:8], {"diagnosis": False}, scaling)
+    quantized, content = quantize(read_network(frozen), images[:8], {"diagnosis": False}, scaling)
     write_artifacts(quantized, content, model, graph, report)
     compile_reference(quantized, get_target("DPUCZDX8G_ISA1_B4096")).graph.save(xmodel)
     return frozen, graph, xmodel, images, labels, images[:8]

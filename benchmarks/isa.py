@@ -33,13 +33,14 @@ def quantized_network(path):
     """The model at `path`, or a random one for None."""
     from dpuflow.network.quantized_file import read_quantized
     from dpuflow.quantize.reference import quantize
+    from dpuflow.tfgraph.graph_reader import read_network
 
     if path:
         return read_quantized(path)
     with tempfile.TemporaryDirectory() as folder:
         frozen = Path(folder) / "random.pb"
         subject.random_frozen_graph(frozen)
-        return quantize(frozen, subject.random_images(8)[0], {"diagnosis": False})[0]
+        return quantize(read_network(frozen), subject.random_images(8)[0], {"diagnosis": False})[0]
 
 
 def main():

@@ -116,21 +116,24 @@ class Chain:
         (self.model / "history.csv").write_text(history_csv(rows))
 
     def freeze(self):
-        """keras_trained_model.h5 -> frozen_graph.pb, both measured on the test images."""
+        """keras_trained_model.h5 -> frozen_graph.pb and network.h5, both measured on the test images."""
         keras = {"model": self.model / "keras_trained_model.h5", "dataset": self.data}
         nodes = {"nodes": self.model / "tf" / "nodes.json"}
         frozen = {"graph": self.model / "frozen_graph.pb"}
         self.evaluate("evaluate_keras", keras, self.model / "keras_accuracy.json")
         report = {"report": self.model / "freeze.json"}
         tolerance = {"input_scaling": self.scaling, "tolerance": 1e-5}
-        self.script("freeze", keras, nodes | frozen | report, **tolerance)
-        self.evaluate("evaluate_frozen", keras | nodes | frozen, self.model / "frozen_accuracy.json")
+        network = {"network": self.model / "network.h5"}
+        self.script("freeze", keras, nodes | frozen | network | report, model=self.run.model, **tolerance)
+        self.evaluate(
+            "evaluate_frozen", keras | nodes | frozen | network, self.model / "frozen_accuracy.json"
+        )
 
     def evaluate(self, script, files, accuracy):
         self.script(script, files, {"accuracy": accuracy}, input_scaling=self.scaling)
 
     def quantize(self):
-        """frozen_graph.pb -> INT8 -> xmodel -> emulator."""
+        """network.h5 -> INT8 -> xmodel -> emulator."""
         settings = self.settings.config["quantizers"][self.run.quantizer]
         data, nodes = {"dataset": self.data}, {"nodes": self.model / "tf" / "nodes.json"}
         graph = {"graph": self.quantized / "quantize_eval_model.pb"}
@@ -138,9 +141,8 @@ class Chain:
         accuracy = {"quantized": self.quantized / "quantized_accuracy.json"}
         self.script(
             "quantize_reference",
-            data | nodes | {"graph": self.model / "frozen_graph.pb"},
+            data | nodes | {"network": self.model / "network.h5"},
             {"eval_graph": graph["graph"], "report": self.quantized / "quantization.json", **model},
-            model=self.run.model,
             settings=settings,
             input_scaling=self.scaling,
         )

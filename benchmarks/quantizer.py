@@ -71,7 +71,9 @@ def measure(folder, dataset, settings, count, float_answers):
     if folder not in float_answers:
         float_answers[folder] = float_classes(graph, test, scaling)
     start = time.perf_counter()
-    quantized, _ = quantize(graph, calibration[:count], {**settings, "diagnosis": False}, scaling)
+    quantized, _ = quantize(
+        read_network(graph), calibration[:count], {**settings, "diagnosis": False}, scaling
+    )
     seconds = time.perf_counter() - start
     classes = predict(quantized, test).argmax(1)
     return (

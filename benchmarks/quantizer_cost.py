@@ -26,10 +26,11 @@ ACCURACY_GOAL = 0.001
 def quantize_dpuflow(frozen, images_path, count, settings, scaling, test_path):
     """Quantize; returns the classes of the test images, or None if there are none."""
     from dpuflow.quantize.reference import predict, quantize
+    from dpuflow.tfgraph.graph_reader import read_network
 
     images = np.load(images_path)[:count]
     settings = {**settings, "diagnosis": False, "calibration": {"images": count}}
-    quantized, _ = quantize(frozen, images, settings, scaling)
+    quantized, _ = quantize(read_network(frozen), images, settings, scaling)
     return predict(quantized, np.load(test_path)).argmax(axis=1) if test_path else None
 
 

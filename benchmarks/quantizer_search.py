@@ -2,7 +2,7 @@
 
     python benchmarks/quantizer_search.py [results/DATASET/MODEL] [--scaling SUBTRACT DIVIDE] [--jobs N]
 
-The folder holds frozen_graph.pb and tf/nodes.json, the one above dataset.h5 (`make run` leaves them).
+The folder holds network.h5 and tf/nodes.json, the one above dataset.h5 (`make run` leaves them).
 Both sides run the workflow's own scripts as processes, without Snakemake: scripts/quantizer_search.py
 once with the 18 settings of the default grid; scripts/quantize_reference.py (diagnosis off) and
 scripts/evaluate_quantized.py for N of the settings, evenly chosen. Exit status 1 if the search is not
@@ -66,7 +66,7 @@ def main():
         search = seconds(
             "quantizer_search",
             **common,
-            input__graph=folder / "frozen_graph.pb",
+            input__network=folder / "network.h5",
             output__table=out / "s.csv",
             output__page=out / "s.html",
             params__settings=json.dumps(settings),
@@ -80,7 +80,7 @@ def main():
                 seconds(
                     "quantize_reference",
                     **common,
-                    input__graph=folder / "frozen_graph.pb",
+                    input__network=folder / "network.h5",
                     output__model=out / "m.h5",
                     output__eval_graph=out / "m.pb",
                     output__report=out / "m.json",

@@ -1,6 +1,6 @@
-# keras_trained_model.h5 -> TensorFlow checkpoint -> frozen_graph.pb
+# keras_trained_model.h5 -> TensorFlow checkpoint -> frozen_graph.pb -> network.h5
 #
-# Both steps are one job, because a start of TensorFlow takes longer than the two together.
+# These steps are one job, because a start of TensorFlow takes longer than all of them together.
 
 
 rule freeze:
@@ -15,6 +15,7 @@ rule freeze:
         complete=made.COMPLETE_GRAPH,
         nodes=made.NODES,
         graph=made.FROZEN_GRAPH,
+        network=made.NETWORK,
         report=made.FREEZE_REPORT,
     log:
         made.log(made.TRAINED, "freeze"),
@@ -23,6 +24,7 @@ rule freeze:
     wildcard_constraints:
         model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
     params:
+        model=lambda w: w.model,
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         tolerance=1e-4,
     group:
@@ -46,6 +48,7 @@ rule import_frozen:
     output:
         graph=made.FROZEN_GRAPH,
         nodes=made.NODES,
+        network=made.NETWORK,
     log:
         made.log(made.TRAINED, "import_frozen"),
     benchmark:
@@ -53,6 +56,7 @@ rule import_frozen:
     wildcard_constraints:
         model=SETTINGS.models_from("frozen_pb"),
     params:
+        model=lambda w: w.model,
         source=lambda w: SETTINGS.model(w.model)["frozen_pb"],
         # one mapping: Snakemake compares the values of params without their names
         nodes=lambda w: {end: SETTINGS.model(w.model).get(f"{end}_node") for end in ("input", "output")},
@@ -74,6 +78,7 @@ rule evaluate_frozen:
         dataset=made.DATASET,
         graph=made.FROZEN_GRAPH,
         nodes=made.NODES,
+        network=made.NETWORK,
     output:
         accuracy=made.FROZEN_ACCURACY,
     log:

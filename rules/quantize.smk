@@ -1,4 +1,4 @@
-# frozen_graph.pb -> INT8: quantize_eval_model.pb, quantized_model.h5, quantization.json
+# network.h5 -> INT8: quantize_eval_model.pb, quantized_model.h5, quantization.json
 
 
 rule quantize_reference:
@@ -6,7 +6,7 @@ rule quantize_reference:
         "Quantize {wildcards.model} to INT8 with {wildcards.quantizer}: {params.steps}; calibrated on training images."
     input:
         dataset=made.DATASET,
-        graph=made.FROZEN_GRAPH,
+        network=made.NETWORK,
         nodes=made.NODES,
         # a model that was trained further: what that gained goes into quantization.json
         finetune=lambda w: (made.of(made.FINETUNE, w) if SETTINGS.origin(w.model) == "starts_from" else []),
@@ -21,7 +21,6 @@ rule quantize_reference:
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
-        model=lambda w: w.model,
         settings=lambda w: config["quantizers"][w.quantizer],
         steps=lambda w: steps(config["quantizers"][w.quantizer]),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),

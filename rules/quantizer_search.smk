@@ -1,4 +1,4 @@
-# frozen_graph.pb -> which settings of the reference quantizer suit it best, by validation images
+# network.h5 -> which settings of the reference quantizer suit it best, by validation images
 
 from dpuflow.quantizer_search.requests import search_networks, search_settings
 
@@ -10,8 +10,7 @@ rule search_quantizer:
         "Compare {params.compared} settings of the quantizer on {wildcards.model} by validation images."
     input:
         dataset=made.DATASET,
-        graph=made.FROZEN_GRAPH,
-        nodes=made.NODES,
+        network=made.NETWORK,
     output:
         table=made.SEARCH_TABLE,
         page=report(

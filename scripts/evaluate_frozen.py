@@ -17,7 +17,7 @@ def main(snakemake):
         read_dataset(snakemake.input.dataset),
         snakemake.params.input_scaling,
         threads=snakemake.threads,
-        check=lambda x, outputs: prove_reading(graph, nodes, x, outputs),
+        check=lambda x, outputs: prove_reading(snakemake.input.network, graph, x, outputs),
     )
     hint = guessing_hint(record, snakemake.params.input_scaling)
     write_record(

@@ -1,4 +1,4 @@
-"""Keras H5 -> TensorFlow checkpoint, nodes.json -> frozen_graph.pb, proven against Keras -> freeze.json."""
+"""Keras H5 -> checkpoint, nodes.json -> frozen_graph.pb, proven against Keras -> freeze.json, network.h5."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.records import write_record
 from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import compare_with_keras, freeze
+from dpuflow.tfgraph.graph_reader import graph_to_network
 from dpuflow.workflow.scripting import log, run
 
 
@@ -15,6 +16,7 @@ def main(snakemake):
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
     log.info("input node %s, output node %s", nodes["input"]["name"], nodes["output"]["name"])
     report = freeze(folder, nodes, snakemake.output.graph)
+    graph_to_network(snakemake.output.graph, nodes, snakemake.params.model, snakemake.output.network)
     images, _ = read_dataset(snakemake.input.dataset).subset("validation")
     report |= compare_with_keras(
         snakemake.output.graph,

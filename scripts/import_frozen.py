@@ -1,4 +1,4 @@
-"""A user's own frozen graph -> frozen_graph.pb and nodes.json, checked against the data set."""
+"""A user's own frozen graph -> frozen_graph.pb, nodes.json and network.h5, checked against the data set."""
 
 import shutil
 
@@ -7,6 +7,7 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.records import write_record
 from dpuflow.tfgraph.graph_def import write_graph_def
+from dpuflow.tfgraph.graph_reader import graph_to_network
 from dpuflow.tfgraph.open_graph import open_graph
 from dpuflow.workflow.scripting import log, run
 
@@ -34,6 +35,7 @@ def main(snakemake):
     else:
         with atomic_path(snakemake.output.graph) as temporary:
             shutil.copyfile(source, temporary)
+    graph_to_network(snakemake.output.graph, nodes, snakemake.params.model, snakemake.output.network)
     for change in changes:
         log.info("changed %s", change)
     log.info("%s: input node %s, output node %s", source, names["input"], names["output"])

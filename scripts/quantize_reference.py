@@ -1,6 +1,8 @@
-"""frozen_graph.pb -> INT8 by the reference quantizer: model, evaluation graph, report."""
+"""network.h5 -> INT8 by the reference quantizer: model, evaluation graph, report."""
 
+from dpuflow.base.errors import about
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.network.network_file import load_network
 from dpuflow.quantize.reference import quantize, write_artifacts
 from dpuflow.records import read_record
 from dpuflow.workflow.scripting import log, run
@@ -11,19 +13,18 @@ def main(snakemake):
     images, labels = dataset.subset("calibration")
     nodes = read_record(snakemake.input.nodes, "nodes.schema.yaml")
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "tool"}
-    quantized, report = quantize(
-        snakemake.input.graph,
-        images,
-        settings,
-        snakemake.params.input_scaling,
-        name=snakemake.params.model,
-        input_name=nodes["input"]["name"],
-        output_name=nodes["output"]["name"],
-        calibration_indices=dataset.splits["calibration"],
-        calibration_labels=labels,
-        test_images=dataset.subset("test")[0],
-        validation=dataset.subset("validation"),
-    )
+    with about(snakemake.input.network):
+        quantized, report = quantize(
+            load_network(snakemake.input.network),
+            images,
+            settings,
+            snakemake.params.input_scaling,
+            output_name=nodes["output"]["name"],
+            calibration_indices=dataset.splits["calibration"],
+            calibration_labels=labels,
+            test_images=dataset.subset("test")[0],
+            validation=dataset.subset("validation"),
+        )
     if snakemake.input.get("finetune"):
         report["training_further"] = read_record(snakemake.input.finetune, "finetune.schema.yaml")
     write_artifacts(

@@ -1,9 +1,9 @@
-"""Compare settings of the reference quantizer on one frozen graph -> quantizer_search.csv, .html."""
+"""Compare settings of the reference quantizer on one network -> quantizer_search.csv, .html."""
 
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.network.network_file import load_network
 from dpuflow.quantizer_search.comparison import Comparison
 from dpuflow.quantizer_search.grid import as_entry, varied
-from dpuflow.records import read_record
 from dpuflow.report.quantizer_search import write_search
 from dpuflow.workflow.scripting import log, run
 
@@ -11,8 +11,7 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     dataset, settings = read_dataset(snakemake.input.dataset), snakemake.params.settings
     comparison = Comparison(
-        snakemake.input.graph,
-        read_record(snakemake.input.nodes, "nodes.schema.yaml"),
+        load_network(snakemake.input.network),
         dataset.subset("calibration")[0],
         dataset.subset("validation"),
         snakemake.params.input_scaling,

@@ -21,6 +21,7 @@ from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
 from dpuflow.network.quantized_file import read_quantized, write_quantized
 from dpuflow.quantize.reference import quantize
+from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.virtual_board.run import run
 from dpuflow.vitis_ai import programs
 
@@ -32,7 +33,9 @@ def main(graph, folder):
     random = np.random.default_rng(4)
     images = random.integers(0, 256, (48, 12, 12, 1), dtype=np.uint8)
     labels = random.integers(0, len(CLASSES), len(images))
-    quantized, report = quantize(graph, images[:24], input_scaling={"subtract": 128, "divide": 128})
+    quantized, report = quantize(
+        read_network(graph), images[:24], input_scaling={"subtract": 128, "divide": 128}
+    )
     write_quantized(folder / "quantized_model.h5", quantized)
     target = get_target("kv260")
     compiled = compile_native(read_quantized(folder / "quantized_model.h5"), target)

@@ -23,6 +23,7 @@ from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding_arithmetic import Parameters
 from dpuflow.quantize.reference import quantize
 from dpuflow.tfgraph import node_translation
+from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.training import fake_quant, model_builder
 from tests.made_up_operator import KIND, NODE, PLACES, TYPE, NegateOperation
 from tests.quantize.frozen_networks import GraphMaker
@@ -78,7 +79,7 @@ def quantized_network(folder):
     maker = GraphMaker((6, 6, 1))
     x = maker.op(NODE, maker.conv(maker.input, 1, 5))
     maker.write(folder / "graph.pb", maker.dense(maker.flatten(x, 180), 180, 4))
-    return quantize(folder / "graph.pb", IMAGES, {"diagnosis": False}, SCALING)[0]
+    return quantize(read_network(folder / "graph.pb"), IMAGES, {"diagnosis": False}, SCALING)[0]
 
 
 def through_tensorflow(path, quantized, layer, images):

@@ -1,4 +1,4 @@
-"""Whether a QuantizedNetwork is whole: its layers, shapes, parameters and fix_points fit each other.
+"""Whether a network is whole: its layers, shapes, parameters and fix_points fit each other.
 
 What reads one from a file asks here, because the arithmetic behind it (`quantize.engine`) steps
 through memory by these shapes and checks nothing.
@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from dpuflow.network import Layer, QuantizedNetwork
+from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops import OPERATORS, make
 
 MAX_FIX_POINT, MAX_ELEMENTS = 64, 2**31
@@ -17,12 +17,30 @@ MAX_FIX_POINT, MAX_ELEMENTS = 64, 2**31
 
 def check(quantized: QuantizedNetwork) -> None:
     """ValueError that names the first layer that does not fit."""
+
+    def parameters(layer: Layer) -> np.ndarray | None:
+        if not layer.operator.survives_folding:
+            raise ValueError("unknown op")
+        _check_parameters(layer, quantized)
+        return quantized.weights.get(layer.name, (None,))[0]
+
+    _check_layers(quantized.network, parameters)
+    _check_scaling(quantized.input_scaling)
+
+
+def check_network(network: Network) -> None:
+    """ValueError that names the first layer of a float network, folded or not, that does not fit."""
+    _check_layers(network, _real_parameters)
+
+
+def _check_layers(network, parameters):
+    """parameters(layer) : its weights or None, after a look at them and at the bias."""
     layers: dict[str, Layer] = {}
-    for layer in quantized.network.layers:
+    for layer in network.layers:
         try:
             _check_form(layer, layers)
-            _check_parameters(layer, quantized)
-            shape = _shape(layer, [layers[name].shape for name in layer.inputs], quantized.weights)
+            weights = parameters(layer)
+            shape = _shape(layer, [layers[name].shape for name in layer.inputs], weights)
         except (TypeError, ValueError) as error:
             raise ValueError(f"layer {layer.name!r} ({layer.op}): {error}") from None
         if tuple(shape) != layer.shape:
@@ -31,7 +49,22 @@ def check(quantized: QuantizedNetwork) -> None:
             )
         layers[layer.name] = layer
     _check_ends(layers)
-    _check_scaling(quantized.input_scaling)
+
+
+def _real_parameters(layer):
+    """The float weights, or None."""
+    if layer.operator.weighted != (layer.weights is not None) and layer.op != "batch_norm":
+        raise ValueError("no weights, or weights on a layer that has none")
+    for kind, values in (("weights", layer.weights), ("bias", layer.bias)):
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(f"{kind} that are not finite")
+    channels = layer.shape[-1:]
+    if layer.op == "batch_norm":
+        if any(values is None or values.shape != channels for values in (layer.weights, layer.bias)):
+            raise ValueError(f"it does not have two numbers for each of {channels[0]} channels")
+    elif layer.bias is not None and (not layer.operator.weighted or layer.bias.shape != channels):
+        raise ValueError(f"the bias does not have one number for each of {channels[0]} channels")
+    return layer.weights
 
 
 def _check_ends(layers):
@@ -54,7 +87,7 @@ def _check_scaling(scaling):
 
 
 def _check_form(layer, before):
-    if layer.op not in OPERATORS or not OPERATORS[layer.op].survives_folding:
+    if layer.op not in OPERATORS:
         raise ValueError("unknown op")
     if not layer.name or not isinstance(layer.inputs, list):
         raise ValueError("no name, or inputs that are no list")
@@ -101,5 +134,4 @@ def _shape(layer, inputs, weights):
     """Output shape from the inputs' shapes; ValueError when they do not fit."""
     if not layer.inputs:
         return layer.shape
-    data = weights.get(layer.name, (None,))[0]
-    return layer.operator.output_shape(inputs, None if data is None else data.shape)
+    return layer.operator.output_shape(inputs, None if weights is None else weights.shape)

@@ -1,6 +1,6 @@
-"""The `reference` quantizer: frozen GraphDef + calibration images -> QuantizedNetwork + report.
+"""The `reference` quantizer: float Network + calibration images -> QuantizedNetwork + report.
 
-Steps: read the graph, fold, equalize, choose fix_points over calibration batches, search
+Steps: fold, equalize, choose fix_points over calibration batches, search
 better ones, refine roundings, diagnose. Every optional step is measured by the divergence
 of the logits from the float network's on the calibration images. No TensorFlow is needed.
 """
@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dpuflow.base.errors import UserError, about
+from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import input_table, scale_pixels, short
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.network.quantized_file import write_quantized
@@ -32,7 +32,6 @@ from dpuflow.quantize.folding import fold
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.settings import Settings, complete
 from dpuflow.records import write_record
-from dpuflow.tfgraph.graph_reader import read_network_and_nodes
 
 DIAGNOSIS_IMAGES = 500
 
@@ -47,28 +46,27 @@ Candidate = tuple[QuantizedNetwork, dict[str, Any]]
 
 
 def quantize(
-    frozen_path: Path | str,
+    network: Network,
     calibration_images: ArrayLike,
     settings: Mapping[str, Any] | None = None,
     input_scaling: Mapping[str, float] | None = None,
     *,
-    name: str | None = None,
-    input_name: str | None = None,
     output_name: str | None = None,
     calibration_indices: Sequence[int] | np.ndarray | None = None,
     calibration_labels: ArrayLike | None = None,
     test_images: np.ndarray | None = None,
     validation: tuple[np.ndarray, ArrayLike] | None = None,
 ) -> tuple[QuantizedNetwork, dict[str, Any]]:
-    """Quantize a frozen graph to INT8 with power-of-two steps.
+    """Quantize a network to INT8 with power-of-two steps.
 
     Parameters
     ----------
-    frozen_path : frozen GraphDef in the supported op set (`tfgraph.node_translation.HANDLERS`).
+    network : as `network.network_file.load_network` or `tfgraph.graph_reader.read_network` read it; stays
+        as it is.
     calibration_images : uint8 (N, H, W, C), training images.
     settings : see config/schemas/quantizer_reference.schema.yaml; None: defaults.
     input_scaling : {"subtract", "divide"}: network input = (pixel - subtract) / divide. None: 0, 255.
-    name, input_name, output_name : of the network and its nodes; None: discovered.
+    output_name : what the evaluation graph calls its output; None: as the network does.
     calibration_indices, calibration_labels : recorded in the report.
     test_images : uint8; a calibration image that equals one of these is a UserError.
     validation : (uint8 images, labels) from the training side, for the diagnosis; None: the
@@ -80,21 +78,19 @@ def quantize(
     """
     settings = complete(settings)
     input_scaling = {"subtract": 0, "divide": 255, **(input_scaling or {})}
-    network, nodes = read_network_and_nodes(frozen_path, input_name, output_name, name=name)
     images = checked_images(calibration_images, network.input.shape)[: settings["calibration"]["images"]]
     if test_images is not None:
         refuse_test_images(images, test_images)
     calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[: len(images)]
     calibration_indices = None if calibration_indices is None else calibration_indices[: len(images)]
     with engine.single_threaded_blas():
-        with about(frozen_path):
-            quantization = Quantization(network, images, settings, input_scaling)
+        quantization = Quantization(network, images, settings, input_scaling)
         outcome = quantization.run()
         report = {
             "quantizer": "reference",
             "settings": settings,
             "input_scaling": input_scaling,
-            "nodes": nodes,
+            "nodes": {"input": network.input.name, "output": output_name or network.output.name},
             "calibration": calibration_record(images, calibration_indices, calibration_labels),
             "folding": quantization.folding,
             "steps": outcome.steps,

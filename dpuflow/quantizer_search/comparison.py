@@ -5,7 +5,6 @@ images in the emulator, which computes what the board computes. Test images are 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,12 @@ from dpuflow.base.numerics import scale_pixels, sqnr_db
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import load_targets
 from dpuflow.emulator import Emulator
-from dpuflow.network import QuantizedNetwork
+from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.quantize import engine, position_search
 from dpuflow.quantize.distance import LogitDistance, agreement
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.reference import Outcome, Quantization, checked_images
 from dpuflow.quantize.settings import complete
-from dpuflow.tfgraph.graph_reader import read_network
 
 EXECUTED_FOR = "zcu104"
 """The emulator takes compiled graphs; the integers are the same for every DPU."""
@@ -34,11 +32,11 @@ Row = dict[str, Any]
 
 
 class Comparison:
-    """One frozen graph and its images, ready to measure settings.
+    """One float network and its images, ready to measure settings.
 
     Parameters
     ----------
-    frozen_path : frozen GraphDef; nodes : content of nodes.json.
+    network : as `network.network_file.load_network` reads it.
     calibration : uint8 (N, H, W, C), as many as there are: a setting may take fewer.
     validation : (uint8 images, labels) that the settings are judged by.
     input_scaling : {"subtract", "divide"}.
@@ -46,14 +44,13 @@ class Comparison:
 
     def __init__(
         self,
-        frozen_path: Path | str,
-        nodes: Mapping[str, Any],
+        network: Network,
         calibration: np.ndarray,
         validation: tuple[np.ndarray, ArrayLike],
         input_scaling: dict[str, float],
         threads: int = 1,
     ) -> None:
-        self.network = read_network(frozen_path, nodes["input"]["name"], nodes["output"]["name"])
+        self.network = network
         self.calibration = checked_images(calibration, self.network.input.shape)
         self.images, self.labels = validation[0], np.asarray(validation[1])
         if not len(self.images):

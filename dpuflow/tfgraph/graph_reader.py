@@ -12,7 +12,7 @@ side of a training switch say, is an error only when the output needs its value.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.network import Layer, Network
+from dpuflow.network.network_file import save_network, save_refusal
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
 from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, Message, read_graph_def
@@ -88,6 +89,20 @@ def read_network_and_nodes(
     with about(path):
         network = translator.network(name or Path(path).stem, input_name, output_name)
     return network, {"input": translator.input_node, "output": translator.output_node}
+
+
+def graph_to_network(path: Path | str, nodes: Mapping[str, Any], name: str, network_path: Path | str) -> None:
+    """Write network.h5 of a frozen graph: its Network, or why it cannot be read as one.
+
+    nodes : content of nodes.json; name : of the network. The vendor's tools may take a graph that cannot be
+    read, so that is an error only where the network is needed.
+    """
+    try:
+        network = read_network(path, nodes["input"]["name"], nodes["output"]["name"], name=name)
+    except UserError as error:
+        save_refusal(network_path, error)
+    else:
+        save_network(network_path, network)
 
 
 class GraphTranslator:

@@ -25,6 +25,7 @@ COMPLETE_GRAPH = f"results/{TRAINED}/tf/tf_complete_model.pb"
 CHECKPOINT_STATE = f"results/{TRAINED}/tf/checkpoint"
 CHECKPOINT = f"results/{TRAINED}/tf/tfchkpt.ckpt"
 FROZEN_GRAPH = f"results/{TRAINED}/frozen_graph.pb"
+NETWORK = f"results/{TRAINED}/network.h5"
 FREEZE_REPORT = f"results/{TRAINED}/freeze.json"
 FROZEN_ACCURACY = f"results/{TRAINED}/frozen_accuracy.json"
 

@@ -108,7 +108,7 @@ def artifact_files(settings: "Settings", run: Names) -> set[str]:
     Left out: the gates' verdicts (they come after all else, and fail), bundles and the
     containers' working files.
     """
-    patterns = {made.NODES}
+    patterns = {made.NODES, made.NETWORK}
     if settings.dataset(run.dataset)["source"]["kind"] != "pictures":
         patterns |= {made.TRAIN_CSV, made.TEST_CSV}
     if settings.origin(run.model) != "frozen_pb":

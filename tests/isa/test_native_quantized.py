@@ -12,6 +12,7 @@ from dpuflow.emulator import Emulator
 from dpuflow.quantize.engine import run_integer
 from dpuflow.quantize.reference import quantize
 from dpuflow.tfgraph.graph_def import add_constant
+from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import GraphMaker
 
 TARGET = get_target("DPUCZDX8G_ISA1_B4096")
@@ -28,7 +29,7 @@ def raw(tmp_path_factory):
     maker.write(path, maker.dense(x, 6 * 6 * 12, 5))
     images = np.random.default_rng(1).integers(0, 256, (60, 12, 12, 1), np.uint8)
     scaling = {"subtract": 0, "divide": 1}
-    return quantize(path, images, {"compat": "vai_q", "diagnosis": False}, scaling)[0], images
+    return quantize(read_network(path), images, {"compat": "vai_q", "diagnosis": False}, scaling)[0], images
 
 
 def test_raw_pixels_through_every_stage(raw):
@@ -75,7 +76,7 @@ def test_additions_of_far_positions(tmp_path, settings):
     x = maker.flatten(maker.pool(x), 4 * 4 * 6)
     maker.write(tmp_path / "far.pb", maker.dense(x, 4 * 4 * 6, 5))
     images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), np.uint8)
-    quantized, report = quantize(tmp_path / "far.pb", images, {"diagnosis": False, **settings})
+    quantized, report = quantize(read_network(tmp_path / "far.pb"), images, {"diagnosis": False, **settings})
     (add,) = (layer for layer in quantized.network.layers if layer.op == "add")
     assert f"addition {add.name} is exact so" in [change["why"] for change in report["adjustments"]]
     fixes = [quantized.fix_points[name] for name in add.inputs]

@@ -16,6 +16,7 @@ from dpuflow.quantize.reference import predict, quantize
 from dpuflow.quantizer_search.comparison import Comparison
 from dpuflow.quantizer_search.grid import DEFAULT_GRID, as_entry, expand, varied
 from dpuflow.report.quantizer_search import search_csv, write_search
+from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import images, plain_network, residual_network
 
 SCALING = {"subtract": 128, "divide": 128}
@@ -42,7 +43,7 @@ def compared(request, tmp_path_factory):
     else:
         plain_network(path, after=request.param == "after")
     labels = np.arange(150) % 5
-    comparison = Comparison(path, NODES, images(), (images(150, seed=4), labels), SCALING, threads=2)
+    comparison = Comparison(read_network(path), images(), (images(150, seed=4), labels), SCALING, threads=2)
     return path, labels, comparison, [comparison.measure(setting) for setting in expand(GRID)]
 
 
@@ -51,7 +52,7 @@ def test_each_setting_gives_the_network_that_it_gives_alone(compared):
     assert len(rows) == 2 + 16 + 2
     for row in rows:
         settings = {**row["setting"], "diagnosis": False}
-        alone, _ = quantize(path, images(), settings, SCALING)
+        alone, _ = quantize(read_network(path), images(), settings, SCALING)
         shared = comparison.quantize(row["setting"]).quantized
         assert shared.fix_points == alone.fix_points
         for table, expected in ((shared.weights, alone.weights), (shared.biases, alone.biases)):
@@ -113,7 +114,7 @@ def test_a_key_names_the_network_that_it_stands_for(compared):
     for row in (*rows, *rows):
         made = comparison.quantize(row["setting"]).made
         assert known.setdefault(made.key, made.network) is made.network
-    again = Comparison(path, NODES, images(), (comparison.images, labels), SCALING)
+    again = Comparison(read_network(path), images(), (comparison.images, labels), SCALING)
     for row in rows[::7]:
         made = again.quantize(row["setting"]).made
         assert known[made.key].fix_points == made.network.fix_points
@@ -148,7 +149,7 @@ def test_a_data_set_without_validation_images_is_refused(tmp_path):
     path = plain_network(tmp_path / "g.pb")
     nothing = np.empty((0, 12, 12, 1), np.uint8), np.empty(0, int)
     with pytest.raises(UserError, match="no validation images to judge settings by"):
-        Comparison(path, NODES, images(), nothing, SCALING)
+        Comparison(read_network(path), images(), nothing, SCALING)
 
 
 def test_lists_multiply_out_and_equal_settings_count_once():

@@ -20,6 +20,7 @@ from dpuflow.quantize.fix_points import ANY_FIX_POINT, COARSEST, non_overflow
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.reference import Quantization, quantize
 from dpuflow.quantize.settings import complete
+from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import images, plain_network
 from tests.quantize.random_networks import NETWORKS, SCALINGS, NetworkMaker, dark, smooth
 
@@ -211,7 +212,7 @@ def test_images_that_are_all_of_one_value_are_refused(tmp_path):
     with pytest.raises(
         UserError, match="calibration images: every pixel of all 96 is 7, which tells nothing"
     ):
-        quantize(path, np.full_like(images(), 7))
+        quantize(read_network(path), np.full_like(images(), 7))
 
 
 def test_a_norm_in_front_of_two_readers_with_padding_stays_a_layer():

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
+from dpuflow.network.network_file import load_network
 from dpuflow.quantize.reading_proof import prove_reading
 from dpuflow.tfgraph.freeze import FrozenGraph
 from dpuflow.tfgraph.graph_def import add_constant, add_node, new_graph, write_graph_def
+from dpuflow.tfgraph.graph_reader import graph_to_network
 
 NODES = {"input": {"name": "in"}, "output": {"name": "out"}}
 
@@ -18,20 +20,22 @@ def write(path, op="Relu", **attributes):
     add_node(graph, op, "act", ["in"], T=("type", 1), **attributes)
     add_node(graph, "Reshape", "out", ["act", "shape"], T=("type", 1))
     write_graph_def(path, graph)
+    graph_to_network(path, NODES, "net", path.with_suffix(".h5"))
 
 
 def test_a_graph_that_is_read_as_another_one_stops(tmp_path):
     x = np.random.default_rng(2).normal(size=(4, 2, 2, 1)).astype(np.float32)
     write(tmp_path / "relu.pb")
     outputs = FrozenGraph(tmp_path / "relu.pb", "in", "out").run(x)
-    prove_reading(tmp_path / "relu.pb", NODES, x, outputs)
+    prove_reading(tmp_path / "relu.h5", tmp_path / "relu.pb", x, outputs)
     write(tmp_path / "leaky.pb", "LeakyRelu", alpha=0.1)
     with pytest.raises(UserError, match=r"leaky\.pb: as dpuflow reads this graph it gives other values"):
-        prove_reading(tmp_path / "leaky.pb", NODES, x, outputs)
+        prove_reading(tmp_path / "leaky.h5", tmp_path / "leaky.pb", x, outputs)
 
 
 def test_a_graph_that_cannot_be_read_is_left_to_the_vendors_tools(tmp_path):
     write(tmp_path / "tanh.pb", "Tanh")
-    prove_reading(
-        tmp_path / "tanh.pb", NODES, np.zeros((1, 2, 2, 1), np.float32), np.ones((1, 4), np.float32)
-    )
+    x, outputs = np.zeros((1, 2, 2, 1), np.float32), np.ones((1, 4), np.float32)
+    prove_reading(tmp_path / "tanh.h5", tmp_path / "tanh.pb", x, outputs)
+    with pytest.raises(UserError, match=r"tanh\.pb: .*node 'act' \(op Tanh\): not supported"):
+        load_network(tmp_path / "tanh.h5")

@@ -25,7 +25,7 @@ OPTIONS = DEFAULTS["fast_finetune"]
 @pytest.fixture(params=[plain_network, residual_network])
 def quantized(request, tmp_path):
     path = request.param(tmp_path / "g.pb")
-    return quantize(path, images(), OFF, {"subtract": 128, "divide": 128})[0]
+    return quantize(read_network(path), images(), OFF, {"subtract": 128, "divide": 128})[0]
 
 
 def layer_errors(quantized, x):

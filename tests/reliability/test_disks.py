@@ -23,7 +23,10 @@ WRITERS = {
     "freeze": [
         *(f"results/tiny/small/tf/tfchkpt.ckpt.{end}" for end in ("meta", "index", "data-00000-of-00001")),
         "results/tiny/small/tf/tf_complete_model.pb",
-        *(f"results/tiny/small/{name}" for name in ("tf/nodes.json", "frozen_graph.pb", "freeze.json")),
+        *(
+            f"results/tiny/small/{name}"
+            for name in ("tf/nodes.json", "frozen_graph.pb", "network.h5", "freeze.json")
+        ),
     ],
     "import_frozen": ["results/tiny/own_pb/frozen_graph.pb", "results/tiny/own_pb/tf/nodes.json"],
     "export_quantized": ["results/tiny/small/ours/z_xir/small.quantized.xmodel"],

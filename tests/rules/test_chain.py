@@ -24,6 +24,7 @@ ARTIFACTS = [
     "results/tiny/small/tf/tf_complete_model.pb",
     "results/tiny/small/tf/nodes.json",
     "results/tiny/small/frozen_graph.pb",
+    "results/tiny/small/network.h5",
     "results/tiny/small/freeze.json",
     "results/tiny/small/frozen_accuracy.json",
     "results/tiny/small/reference/quantize_eval_model.pb",

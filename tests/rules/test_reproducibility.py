@@ -51,8 +51,9 @@ DIFFERENT = {
 """Artifacts whose bytes may differ, and what in them does. Logs and benchmarks/jobs/ hold seconds, too."""
 SAME = (
     "dataset.h5", "keras_trained_model.h5", "history.csv", "tfchkpt.ckpt.index", "tfchkpt.ckpt.meta",
-    "tfchkpt.ckpt.data-00000-of-00001", "tf_complete_model.pb", "frozen_graph.pb", "quantize_eval_model.pb",
-    "quantized_model.h5", "small.xmodel", "small.quantized.xmodel", "predictions.csv", "board_accuracy.json",
+    "tfchkpt.ckpt.data-00000-of-00001", "tf_complete_model.pb", "frozen_graph.pb", "network.h5",
+    "quantize_eval_model.pb", "quantized_model.h5", "small.xmodel", "small.quantized.xmodel",
+    "predictions.csv", "board_accuracy.json",
     "tiny.small.reference.tar", "accuracy.html", "predictions.html", "train.csv",
 )  # fmt: skip
 """Artifacts that must be among the compared ones."""

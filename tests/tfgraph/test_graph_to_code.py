@@ -12,6 +12,7 @@ from dpuflow.emulator import Emulator
 from dpuflow.quantize.reference import predict, quantize, quantize_input, write_artifacts
 from dpuflow.tfgraph.freeze import FrozenGraph
 from dpuflow.tfgraph.graph_def import write_graph_def
+from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.tfgraph.open_graph import open_graph
 
 RANDOM = np.random.default_rng(12)
@@ -59,7 +60,7 @@ def test_from_the_graph_to_machine_code(build, tmp_path):
     opened, _, nodes, _ = open_graph(tmp_path / "own.pb", image_shape=SHAPE)
     write_graph_def(tmp_path / "frozen.pb", opened)
     settings = {"calibration": {"images": 30}, "diagnosis": False, "fast_finetune": False}
-    quantized, report = quantize(tmp_path / "frozen.pb", images[:30], settings, SCALING)
+    quantized, report = quantize(read_network(tmp_path / "frozen.pb"), images[:30], settings, SCALING)
     answers = expected.argmax(1) if expected.shape[1] > 1 else (expected[:, 0] > 0.5).astype(int)
     assert len(set(answers)) > 1
 

@@ -14,6 +14,7 @@ from dpuflow.quantize.folding import fold
 from dpuflow.quantize.reference import quantize
 from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import freeze
+from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.training import fake_quant
 from dpuflow.training.fake_quant import fake_quantized, rounded
 from dpuflow.training.keras_network import read_keras
@@ -91,7 +92,7 @@ def test_network_and_positions_are_those_that_the_quantizer_makes_of_the_frozen_
 ):
     model = built(MODELS[name])
     ours = fake_quantized(model, images).quantized
-    theirs, _ = quantize(frozen(model, tmp_path), pixels, fake_quant.SETTINGS, SCALING)
+    theirs, _ = quantize(read_network(frozen(model, tmp_path)), pixels, fake_quant.SETTINGS, SCALING)
     assert described(ours.network) == described(theirs.network)
     assert ours.fix_points == theirs.fix_points
     for kind in ("weights", "biases"):

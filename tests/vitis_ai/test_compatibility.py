@@ -14,6 +14,7 @@ from dpuflow.keras_models.prediction import predictor
 from dpuflow.quantize.reference import quantize, write_artifacts
 from dpuflow.tfgraph.checkpoint import convert
 from dpuflow.tfgraph.freeze import FrozenGraph, freeze
+from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.training.model_builder import build_model
 from dpuflow.training.trainer import compile_model, seed_everything
 from dpuflow.vitis_ai import programs
@@ -99,7 +100,7 @@ def chain(request, tmp_path_factory):
     save_model(model, folder / "keras_trained_model.h5")
     nodes = convert(folder / "keras_trained_model.h5", folder / "tf")
     freeze(folder / "tf", nodes, folder / "frozen_graph.pb")
-    quantized, report = quantize(folder / "frozen_graph.pb", images, {}, SCALING)
+    quantized, report = quantize(read_network(folder / "frozen_graph.pb"), images, {}, SCALING)
     write_artifacts(quantized, report, folder / "q.h5", folder / "quantize_eval_model.pb", folder / "q.json")
     ends = nodes["input"]["name"], nodes["output"]["name"]
     x = x[:64]
