@@ -5,6 +5,7 @@ VENV ?= .venv
 CORES ?= 2
 CONFIG ?= config/config.yaml
 SNAKEMAKE = $(VENV)/bin/snakemake
+REPORT = results/report$(patsubst /config,,/$(basename $(notdir $(CONFIG))))/accuracy.html
 WITH_CONFIG = --cores $(CORES) --configfile $(CONFIG)
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
@@ -29,8 +30,8 @@ $(VENV)/test.stamp: $(VENV)/run.stamp requirements-test.txt
 install: $(VENV)/run.stamp ## install what dpuflow runs on into .venv
 
 run: $(VENV)/run.stamp ## data set to accuracy report on the embedded data (CONFIG=... for another)
-	@$(SNAKEMAKE) all --quiet rules $(WITH_CONFIG)
-	@echo "The report: file://$(CURDIR)/results/report/accuracy.html"
+	@$(SNAKEMAKE) all $(WITH_CONFIG)
+	@! test -e $(REPORT) || echo "The report: file://$(CURDIR)/$(REPORT)"
 
 test: $(VENV)/test.stamp ## run all tests
 	@$(VENV)/bin/python -m pytest $(TESTS)

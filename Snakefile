@@ -38,13 +38,11 @@ include: "rules/predict.smk"
 
 rule all:
     message:
-        "The report is at results/report/accuracy.html."
+        f"The report is at {REPORT}/accuracy.html."
     default_target: True
     input:
-        "results/report/accuracy.html",
-        "results/report/accuracy.md",
-        "results/report/accuracy.json",
-        "results/provenance.json",
+        rules.report.output,
+        rules.provenance.output,
         # gates come last: a run that loses too much fails, and its report is there to be read
         gates=[f"results/{run.folder}/gate.json" for run in RUNS if config.get("gates")],
 
@@ -58,24 +56,22 @@ rule bundles:
 
 rule sweep:
     message:
-        "The ranking is at results/report/sweep.html."
+        f"The ranking is at {REPORT}/sweep.html."
     input:
-        "results/report/sweep.html",
-        "results/report/sweep.json",
+        rules.sweep_report.output,
 
 
 onsuccess:
     # where the results are is what one wants to know, if this run wrote them
-    if (
-        Path("results/report/accuracy.json").exists()
-        and os.path.getmtime("results/report/accuracy.json") >= STARTED
-    ):
+    written = Path(REPORT, "accuracy.json")
+    if written.exists() and written.stat().st_mtime >= STARTED:
         from dpuflow.base.files import read_json  # here, because it costs a tenth of a second (NumPy)
 
-        print(
-            summary(read_json("results/report/accuracy.json"), "results/report/accuracy.html"),
-            file=sys.stderr,
-        )
+        print(summary(read_json(written), f"{REPORT}/accuracy.html"), file=sys.stderr)
+
+
+onerror:
+    report_the_rest()
 
 
 # last: they look at all rules

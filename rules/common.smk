@@ -6,16 +6,18 @@ import time
 STARTED = time.time()
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from dpuflow.datasets.locate import expand
 from dpuflow.datasets.picture_changes import fingerprint_of
 from dpuflow.workflow import artifacts as made  # where every artifact lies
 from dpuflow.workflow import run_files
-from dpuflow.workflow.config import Settings, check, expand_runs, sort_keys
+from dpuflow.workflow.config import Settings, check, configuration_name, expand_runs, sort_keys
 from dpuflow.base.errors import UserError
 from dpuflow.base.importing import export_package
 from dpuflow.quantize.settings import steps
 from dpuflow.report.summary import summary
+from dpuflow.workflow.terminal import quieten
 
 export_package(ROOT)
 
@@ -24,8 +26,15 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+if workflow.is_main_process:
+    quieten(logger.handlers, workflow.output_settings)
+
 SETTINGS = Settings(config)
 RUNS = expand_runs(config)
+NAME = configuration_name(
+    config, workflow.overwrite_configfiles or (), DEFAULTS
+)  # a second configuration has a report of its own
+REPORT = made.report_folder(NAME)
 
 
 def is_made(path):
@@ -57,6 +66,30 @@ def relative(path):
 def growing(mem_mb):
     """Memory in MB that grows with each attempt of a job: for profiles with `retries`."""
     return lambda wildcards, attempt: mem_mb * attempt
+
+
+def report_the_rest():
+    """After a failed job: a report on what was made, if a report was to be written."""
+    unfinished = [job for job in workflow.dag.needrun_jobs() if not workflow.dag.finished(job)]
+    if not any(job.rule.name == "report" for job in unfinished):
+        return
+    from dpuflow.report.partial import write_partial_report  # here: costs a second, and only now
+    from dpuflow.report.provenance import commit, provenance
+    from dpuflow.workflow.failures import UnfinishedJob, what_there_is
+
+    jobs = [
+        UnfinishedJob(
+            job.rule.name,
+            dict(job.wildcards_dict),
+            [str(path) for path in job.output],
+            [str(path) for path in job.log],
+            STARTED,
+        )
+        for job in unfinished
+    ]
+    entries, failures = what_there_is(run_files.report_entries(SETTINGS, RUNS), jobs)
+    about = provenance(SETTINGS.used_by(RUNS), ["snakemake all"], commit(os.path.relpath(ROOT)))
+    print(write_partial_report(entries, failures, REPORT, about), file=sys.stderr)
 
 
 # Groups: on a cluster the small stages of a run travel as one job (ignored where jobs run locally).

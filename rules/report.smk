@@ -1,5 +1,7 @@
 # All results -> one report
 
+SUFFIX = f".{NAME}" if NAME else ""  # of logs and times
+
 SNAKEFILE = str(relative("Snakefile"))
 RULE_FILES = [str(relative(path.relative_to(ROOT))) for path in sorted(ROOT.glob("rules/*.smk"))]
 
@@ -10,13 +12,13 @@ rule report:
     input:
         results=run_files.all_result_files(SETTINGS, RUNS),
     output:
-        html=report("results/report/accuracy.html", caption="../report/accuracy.rst", category="Accuracy"),
-        markdown="results/report/accuracy.md",
-        data="results/report/accuracy.json",
+        html=report(f"{REPORT}/accuracy.html", caption="../report/accuracy.rst", category="Accuracy"),
+        markdown=f"{REPORT}/accuracy.md",
+        data=f"{REPORT}/accuracy.json",
     log:
-        "logs/report.log",
+        f"logs/report{SUFFIX}.log",
     benchmark:
-        "benchmarks/jobs/report.tsv"
+        f"benchmarks/jobs/report{SUFFIX}.tsv"
     params:
         runs=run_files.report_entries(SETTINGS, RUNS),
         config=SETTINGS.used_by(RUNS),
@@ -38,11 +40,11 @@ rule provenance:
         artifacts=run_files.all_artifact_files(SETTINGS, RUNS),
         report=rules.report.output,
     output:
-        record="results/provenance.json",
+        record=f"{REPORT}/provenance.json",
     log:
-        "logs/provenance.log",
+        f"logs/provenance{SUFFIX}.log",
     benchmark:
-        "benchmarks/jobs/provenance.tsv"
+        f"benchmarks/jobs/provenance{SUFFIX}.tsv"
     params:
         config=SETTINGS.used_by(RUNS),
         seeds=SETTINGS.seeds(RUNS),
@@ -63,12 +65,12 @@ rule sweep_report:
     input:
         results=run_files.all_result_files(SETTINGS, RUNS),
     output:
-        html=report("results/report/sweep.html", caption="../report/sweep.rst", category="Sweep"),
-        data="results/report/sweep.json",
+        html=report(f"{REPORT}/sweep.html", caption="../report/sweep.rst", category="Sweep"),
+        data=f"{REPORT}/sweep.json",
     log:
-        "logs/sweep_report.log",
+        f"logs/sweep_report{SUFFIX}.log",
     benchmark:
-        "benchmarks/jobs/sweep_report.tsv"
+        f"benchmarks/jobs/sweep_report{SUFFIX}.tsv"
     params:
         runs=run_files.sweep_entries(SETTINGS, RUNS),
     resources:

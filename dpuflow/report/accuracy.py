@@ -31,16 +31,18 @@ def write_report(
     entries: Sequence[Entry],
     html: Path | str,
     markdown: Path | str,
-    data: Path | str,
+    data: Path | str | None,
     provenance: Mapping[str, Any],
+    failures: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write the report of runs.
 
     Parameters
     ----------
     entries : list of dicts as `inputs.load_run` takes them.
-    html, markdown, data : paths of accuracy.html, accuracy.md and accuracy.json.
+    html, markdown, data : paths of accuracy.html, accuracy.md and accuracy.json; data None: not written.
     provenance : dict of `provenance.provenance`.
+    failures : runs that are not whole, as `partial.write_partial_report` takes them.
 
     Returns accuracy.json's content. Raises UserError when an input is malformed.
     """
@@ -53,8 +55,9 @@ def write_report(
         "runs": [run_results(run) for run in runs],
         "provenance": provenance,
     }
-    page = page_values(runs, content)
-    write_record(data, "report.schema.yaml", content)
+    page = page_values(runs, content) | {"failures": failures}
+    if data is not None:
+        write_record(data, "report.schema.yaml", content)
     write_text(markdown, render("accuracy.md.j2", **page))
     views = page["views"]
     budget = max(8, min(details.SHOWN_ERRORS, ERROR_BUDGET // len(runs)))

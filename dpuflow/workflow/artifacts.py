@@ -76,3 +76,8 @@ def log(folder: str, job: str) -> str:
 def times(folder: str, job: str) -> str:
     """Pattern of the file in which Snakemake notes a job's seconds and memory."""
     return f"benchmarks/jobs/{folder}/{job}.tsv"
+
+
+def report_folder(configuration: str) -> str:
+    """Where the report of a configuration lies; the default one, "", has the folder above all others."""
+    return f"results/report/{configuration}".rstrip("/")

@@ -5,6 +5,7 @@ the run list into single runs; `Settings` answers what a rule's params ask.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,19 @@ def _check_extent(config):
         raise UserError(
             f"config: more than {MAX_VALUES} values; aliases (*name) multiply what they stand for"
         )
+
+
+def configuration_name(config: Mapping[str, Any], files: Iterable[Path | str], defaults: Path | str) -> str:
+    """What the folder of a configuration's report is called; "" for the default configuration.
+
+    files : those of --configfile; defaults : the file that is always read. The key
+    `name` comes first, then the names of the other files without their endings, joined by "+".
+    """
+    if config.get("name"):
+        return str(config["name"])
+    usual = Path(defaults).resolve()
+    stems = [Path(path).stem for path in files if Path(path).resolve() != usual]
+    return "+".join(re.sub(r"[^A-Za-z0-9_.-]", "_", stem) for stem in dict.fromkeys(stems))
 
 
 def sort_keys(config: dict[str, Any] | list[Any]) -> None:

@@ -17,11 +17,12 @@ from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.progress import CLEAR, transient
 from dpuflow.base.writing import WriteError, explained_writing, write_error
 from dpuflow.workflow.supervision import killed, needs, peak_megabytes, supervise
 
@@ -104,10 +105,47 @@ def log_accuracy(record: Mapping[str, Any]) -> None:
     )
 
 
-def _set_up_logging(log_file):
+class ResultLine(logging.StreamHandler):
+    """Shows of a job what it says last, when it ends; what it says before is in its log.
+
+    In a terminal the lines before are shown as they come, each in place of the one before. Warnings and
+    errors are always shown.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line of level INFO, show one of a higher level."""
+        tty = self.stream.isatty()
+        if record.levelno <= logging.INFO:
+            self._last = self.format(record)
+            if tty:
+                transient(self._last, self.stream)
+            return
+        if tty:
+            self.stream.write(CLEAR)
+        if record.levelno >= logging.ERROR:
+            self._last = ""
+        super().emit(record)
+
+    def close(self) -> None:
+        """Show the last line."""
+        if self._last:
+            tty = self.stream.isatty()
+            self.stream.write((CLEAR if tty else "") + self._last + "\n")
+            self.stream.flush()
+            self._last = ""
+        super().close()
+
+
+def _set_up_logging(log_file, last_line_only):
     """Plain lines to the job's log file and to the terminal."""
     logging.raiseExceptions = False  # a log on a full disk is lost, the job's own error still shows
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    terminal = ResultLine(sys.stderr) if last_line_only else logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO)
+    handlers: list[logging.Handler] = [terminal]
     if log_file:
         with explained_writing(log_file):
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +153,7 @@ def _set_up_logging(log_file):
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = handlers
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)  # the log file holds the progress, too
     log.propagate = False
 
 
@@ -149,12 +187,13 @@ def _from_command_line(script):
 def run(main: Callable[[Any], object], namespace: Mapping[str, Any]) -> None:
     """Run `main` if the script is executed (by Snakemake or alone), not if it is imported."""
     snakemake = namespace.get("snakemake")
+    alone = snakemake is None
     if snakemake is None:
         if namespace.get("__name__") != "__main__":
             return
         snakemake = _from_command_line(namespace["__file__"])
     try:
-        _set_up_logging(next(iter(snakemake.log), None))
+        _set_up_logging(next(iter(snakemake.log), None), last_line_only=not alone)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -39,7 +39,11 @@ WRITERS = {
         "results/tiny/small/reference/zcu104/emulator/predictions.csv",
         "results/tiny/small/reference/zcu104/emulator/board_accuracy.json",
     ],
-    "report": ["results/report/accuracy.html", "results/report/accuracy.md", "results/report/accuracy.json"],
+    "report": [
+        "results/report/test/accuracy.html",
+        "results/report/test/accuracy.md",
+        "results/report/test/accuracy.json",
+    ],
     "vitis_ai_test_images": ["results/tiny/test_images.npy"],
 }
 """A rule of each way of writing (CSV, HDF5, Keras, TensorFlow, protobuf, tar, ...) -> its outputs."""

@@ -12,7 +12,7 @@ VENDORS = ("compile_vai_c_tensorflow", "compile_vai_c_tensorflow2", "compile_vai
 """The vendor's compilers write under the final name themselves."""
 
 MEASURED = re.compile(
-    r"/board\.json$|/report/sweep\.|/quantizer_search\.|/(quantize|compile)\.log$|^results/provenance\.json$"
+    r"/board\.json$|/report/sweep\.|/quantizer_search\.|/(quantize|compile)\.log$|/provenance\.json$"
 )
 """Artifacts that hold times, provenance.json with the checksum of one, and logs of the vendor's tools."""
 

@@ -218,6 +218,7 @@ RUNNERS = [
 LAST = f"runs.{len(CONFIG['runs']) - 1}"
 OTHERS = [
     Row("seed", {"seed": 9}, "train; finetune"),
+    new_jobs("name", {"name": "other"}, RUNS),
     new_jobs("runs[].dataset", {f"{LAST}.dataset": "packed"}, f"train dataset=packed; {RUNS}"),
     new_jobs("runs[].model", {f"{LAST}.model": "own_pb"}, f"import_frozen dataset=pair; {RUNS}"),
     new_jobs(

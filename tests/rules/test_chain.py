@@ -36,10 +36,10 @@ ARTIFACTS = [
     "results/tiny/small/reference/zcu104/compile.json",
     "results/tiny/small/reference/zcu104/emulator/predictions.csv",
     "results/tiny/small/reference/zcu104/emulator/board_accuracy.json",
-    "results/report/accuracy.html",
-    "results/report/accuracy.md",
-    "results/report/accuracy.json",
-    "results/provenance.json",
+    "results/report/test/accuracy.html",
+    "results/report/test/accuracy.md",
+    "results/report/test/accuracy.json",
+    "results/report/test/provenance.json",
 ]
 
 
@@ -52,7 +52,7 @@ def test_every_artifact_exists_and_every_job_logged(finished):
 
 def test_the_run_ends_with_the_stage_table_and_the_reports_path(finished):
     tail = finished.first_output[-3000:]
-    assert "Keras" in tail and "Emulated board" in tail and "results/report/accuracy.html" in tail
+    assert "Keras" in tail and "Emulated board" in tail and "results/report/test/accuracy.html" in tail
 
 
 def test_all_stages_saw_the_same_images_and_agree(finished):

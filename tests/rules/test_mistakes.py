@@ -100,3 +100,29 @@ def test_a_run_in_another_folder_takes_the_workflow_s_defaults(fresh, tmp_path):
     result = fresh.snakemake("results/tiny/dataset.h5", *words, cwd=elsewhere)
     assert result.returncode == 0, result.stdout
     assert (elsewhere / "results/tiny/dataset.h5").is_file()
+
+
+@pytest.mark.fault("processes", "one run of two fails, with -k", "message")
+def test_a_run_that_fails_costs_no_other_run_its_report(finished):
+    """A board that nobody answers for: the stages before it and the other run are reported."""
+    board = {"host": "127.0.0.1", "port": 1, "retries": 0, "connect_timeout_s": 2}
+    config = copy.deepcopy(finished.config)
+    config["runners"] = {"lab": {"kind": "ssh", "boards": [board]}}
+    config["targets"] = {"machine": {"board": "kv260", "compiler": "native"}}
+    config["runs"].append({**config["runs"][0], "runner": "lab", "target": "machine"})
+    config["name"] = "broken"
+    folder = finished.folder / "results/report/broken"
+    folder.mkdir(parents=True)
+    (folder / "accuracy.json").write_text("of an earlier run")
+    result = finished.run("all", "-k", config=config, check=False)
+    assert result.returncode != 0 and "Traceback" not in result.stdout
+    assert "failed: small on tiny (reference / machine / lab), run_ssh: " in result.stdout
+    assert result.stdout.count("96 of 96") + result.stdout.count(" of 96") >= 7  # stages of both runs
+    assert "RuleException" not in result.stdout and "CalledProcessError" not in result.stdout
+    page = (folder / "accuracy.html").read_text()
+    assert "could not be finished" in page and "run_ssh" in page and "Emulated board" in page
+    assert "**not finished**: small (tiny, reference / machine / lab)" in (folder / "accuracy.md").read_text()
+    assert not (folder / "accuracy.json").exists()  # so that the next run makes the report anew
+    del config["runs"][1]
+    finished.run("all", config=config)
+    assert "could not be finished" not in (folder / "accuracy.html").read_text()

@@ -43,7 +43,7 @@ def test_an_own_model_gives_the_same_answers_as_the_one_trained_here(origins):
 
 def test_a_frozen_graph_enters_without_a_keras_stage(origins):
     assert not origins.path("results/tiny/own_pb/keras_accuracy.json").exists()
-    assert "own_pb" in origins.path("results/report/accuracy.md").read_text()
+    assert "own_pb" in origins.path("results/report/test/accuracy.md").read_text()
 
 
 def test_training_further_starts_from_the_trained_model(origins):

@@ -45,8 +45,8 @@ TARGETS = [
 ]
 DIFFERENT = {
     "results/*/board.json": "latency, images per second and threads of the run on the (virtual) board",
-    "results/report/sweep.*": "seconds that the jobs took",
-    "results/provenance.json": "checksum of board.json",
+    "results/report/test/sweep.*": "seconds that the jobs took",
+    "results/report/test/provenance.json": "checksum of board.json",
 }
 """Artifacts whose bytes may differ, and what in them does. Logs and benchmarks/jobs/ hold seconds, too."""
 SAME = (
@@ -152,10 +152,15 @@ def test_no_artifact_says_where_it_was_made(twins):
 
 def test_provenance_names_every_artifact_of_the_runs(twins):
     workflow = twins[0]
-    record = read_json(workflow.path("results/provenance.json"))
+    record = read_json(workflow.path("results/report/test/provenance.json"))
     for path, facts in record["artifacts"].items():
         assert facts == {"bytes": workflow.path(path).stat().st_size, "sha256": sha256(workflow.path(path))}
-    elsewhere = ("results/predict/", "results/report/sweep", "deploy/", "results/provenance.json")
+    elsewhere = (
+        "results/predict/",
+        "results/report/test/sweep",
+        "deploy/",
+        "results/report/test/provenance.json",
+    )
     elsewhere += tuple(f"results/tiny/{model}/" for model in ("further", "own_h5", "own_pb"))  # not in runs
     named = {
         path for path in artifacts(workflow) if not path.startswith(elsewhere) and "gate.json" not in path

@@ -27,9 +27,9 @@ SCHEMAS = {
     artifacts.GATE: "gate.schema.yaml",
     artifacts.SKIPPED_PICTURES: "skipped.schema.yaml",
     artifacts.ACCEPTED_PICTURES: "accepted.schema.yaml",
-    "results/report/accuracy.json": "report.schema.yaml",
-    "results/report/sweep.json": "sweep.schema.yaml",
-    "results/provenance.json": "provenance.schema.yaml",
+    "{REPORT}/accuracy.json": "report.schema.yaml",
+    "{REPORT}/sweep.json": "sweep.schema.yaml",
+    "{REPORT}/provenance.json": "provenance.schema.yaml",
 }
 """Path pattern of a JSON artifact -> its schema."""
 
@@ -41,7 +41,7 @@ def test_every_json_artifact_of_the_rules_has_a_schema(repo):
     texts = [value for value in vars(artifacts).values() if isinstance(value, str)]
     patterns = {text for text in texts if text.endswith(".json")}
     rules = "\n".join(path.read_text() for path in sorted((repo / "rules").glob("*.smk")))
-    named = set(re.findall(r'"(results/[\w/{}]+\.json)"', rules))
+    named = set(re.findall(r'"((?:results|\{REPORT\})/[\w/{}]+\.json)"', rules))
     assert patterns | named == set(SCHEMAS)
     used = {*SCHEMAS.values(), "common.schema.yaml"}
     assert used == {path.name for path in FOLDER.iterdir()}
@@ -71,7 +71,10 @@ def test_objects_are_closed(path):
 def schema_of(path):
     """Schema file of an artifact."""
     for pattern, schema in SCHEMAS.items():
-        if re.fullmatch(re.sub(r"\\{\w+\\}", r"[^/]+", re.escape(pattern)), path):
+        if re.fullmatch(
+            re.sub(r"\\{\w+\\}", r"[^/]+", re.escape(pattern.replace("{REPORT}", "results/report/test"))),
+            path,
+        ):
             return schema
     raise AssertionError(f"{path}: an artifact without a schema")
 

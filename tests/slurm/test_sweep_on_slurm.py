@@ -95,7 +95,7 @@ def test_a_sweep_completes_whatever_is_killed_and_repeats_no_finished_work(sweep
     assert completed(cluster) == shared | graphs | {"rule_int8": 8}
     assert len(cluster.jobs("CANCELLED")) == 1 and cluster.jobs("NODE_FAIL") and not cluster.jobs("FAILED")
 
-    (part,) = json.loads((sweep.folder / "results/report/sweep.json").read_text())["datasets"]
+    (part,) = json.loads((sweep.folder / "results/report/sweep/sweep.json").read_text())["datasets"]
     runs = {(run["seed"], run["quantizer"], run["target"]): run for run in part["runs"]}
     (entry,) = SWEEP["runs"]
     assert set(runs) == set(itertools.product((1, 2), entry["quantizer"], entry["target"]))
