@@ -27,7 +27,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 if workflow.is_main_process:
-    quieten(logger.handlers, workflow.output_settings)
+    quieten(logger.handlers, workflow.output_settings, lambda: workflow.local_exec)
 
 SETTINGS = Settings(config)
 RUNS = expand_runs(config)

@@ -9,7 +9,7 @@ import pytest
 
 from dpuflow.workflow.config import configuration_name
 from dpuflow.workflow.failures import UnfinishedJob, what_there_is
-from dpuflow.workflow.terminal import JobLines, is_noise, quieten
+from dpuflow.workflow.terminal import JobLines, failure, is_noise, quieten
 
 RUN = {"dataset": "d", "model": "m", "quantizer": "q", "target": "t", "runner": "r"}
 
@@ -112,6 +112,7 @@ def test_a_failed_job_is_its_own_error_line_or_the_end_of_a_strange_log(tmp_path
         "  start",
         "  segmentation fault",
     ]
+    assert failure(failed, local=False) == f"failed: quantize (log: {ours})\n  error: known"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_whoever_asks_for_everything_gets_it(option):
     settings = dict.fromkeys(("verbose", "printshellcmds", "dryrun", "debug_dag"), False)
     handler = logging.StreamHandler(io.StringIO())
     handler.name = "DefaultStreamHandler"
-    quieten([handler], SimpleNamespace(**settings | {option: True}))
+    quieten([handler], SimpleNamespace(**settings | {option: True}), lambda: True)
     assert handler.filters == []
-    quieten([handler], SimpleNamespace(**settings))
+    quieten([handler], SimpleNamespace(**settings), lambda: True)
     assert len(handler.filters) == 1

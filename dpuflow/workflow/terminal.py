@@ -5,7 +5,7 @@ Snakemake's file below .snakemake/log has everything, and so has the terminal wi
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,12 +36,13 @@ SHOWN_LOG_LINES = 8
 class JobLines(logging.Filter):
     """Keeps Snakemake's noise off a terminal and writes a line when a job starts, one when it fails.
 
-    stream : where the lines go; the handler's own. Whatever is neither a job nor noise passes.
+    stream : where the lines go, the handler's own; local() : whether jobs run on this machine. Whatever is
+    neither a job nor noise passes.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, local: Callable[[], bool] = lambda: True) -> None:
         super().__init__()
-        self.stream = stream
+        self.stream, self.local = stream, local
         self.started = 0
         self.total = 0
 
@@ -55,7 +56,7 @@ class JobLines(logging.Filter):
             jobs = getattr(record, "stats", {})
             self.total = jobs.get("total", 0) - sum(jobs.get(name, 0) for name in TARGETS)
         elif kind == "job_error":
-            self._write(failure(record.__dict__))
+            self._write(failure(record.__dict__, self.local()))
         elif kind not in SILENT:
             return not is_noise(record.getMessage() if record.msg else "")
         return False
@@ -83,14 +84,15 @@ def where(wildcards: Any) -> str:
     return "/".join(str(value) for value in items.values())
 
 
-def failure(job: Mapping[str, Any]) -> str:
-    """A failed job in a line: its own error line stands above; else what its log ends with."""
+def failure(job: Mapping[str, Any], local: bool) -> str:
+    """A failed job in a line, and what its log ends with unless a local job has said it itself."""
     logs = [Path(path) for path in job.get("log") or []]
     text = f"failed: {job['rule_name']}" + (f" (log: {', '.join(map(str, logs))})" if logs else "")
     for path in logs:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        if not any(line.startswith("error: ") for line in lines):
-            text += "".join(f"\n  {line}" for line in lines[-SHOWN_LOG_LINES:])
+        errors = [line for line in lines if line.startswith("error: ")]
+        shown = ([] if local else errors) if errors else lines[-SHOWN_LOG_LINES:]
+        text += "".join(f"\n  {line}" for line in shown)
     return text
 
 
@@ -104,13 +106,14 @@ def is_noise(message: str) -> bool:
     )
 
 
-def quieten(handlers: Sequence[logging.Handler], settings: Any) -> None:
+def quieten(handlers: Sequence[logging.Handler], settings: Any, local: Callable[[], bool]) -> None:
     """Give Snakemake's terminal handler its filter, unless the command line asks for everything.
 
-    settings : Snakemake's output settings (verbose, printshellcmds, dryrun, debug_dag).
+    settings : Snakemake's output settings (verbose, printshellcmds, dryrun, debug_dag); local() : whether
+    jobs run on this machine, so that this terminal has shown what they said.
     """
     if settings.verbose or settings.printshellcmds or settings.dryrun or settings.debug_dag:
         return
     for handler in handlers:
         if handler.name == "DefaultStreamHandler" and isinstance(handler, logging.StreamHandler):
-            handler.addFilter(JobLines(handler.stream))
+            handler.addFilter(JobLines(handler.stream, local))
