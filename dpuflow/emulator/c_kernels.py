@@ -1,8 +1,8 @@
-"""Convolution and max pooling in C: on 8-bit dot-product instructions (VNNI), or on AVX2.
+"""The compiled kernels: built at first use, and the structures that they read.
 
-`c_kernels.c` is compiled once with the machine's C compiler and kept in the user's cache
-folder; where there is no compiler or not even AVX2, `library` returns None and the
-NumPy kernels do the same work, bit for bit, only slower. DPUFLOW_EMULATOR=numpy in the
+The C files below `native` are compiled once with the machine's C compiler, for this processor's
+instructions, and kept in the user's cache folder; where there is no compiler or not even AVX2, `library`
+returns None and the NumPy kernels do the same work, bit for bit, only slower. DPUFLOW_EMULATOR=numpy in the
 environment forces that.
 """
 
@@ -13,22 +13,81 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from dpuflow.emulator.kernels import Kernel, Workspace, padded
-from dpuflow.emulator.operations import Conv, Pool, window_output
-from dpuflow.emulator.requantise import OutOfRangeError, Requantise
-from dpuflow.xir.shapes import Shape
+FOLDER = Path(__file__).parent / "native"
+HEADERS = ("program.h", "vectors.h", "epilogue.h")
+SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "run.c")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+KINDS = (
+    *("load", "store", "convolve", "depthwise", "max_pool", "average_pool", "add", "multiply", "copy"),
+    *("pick",),
+)
+"""Kinds of steps in the order of `functions` in run.c."""
+ALIGNMENT = 64
+SLACK = 128
+"""Bytes behind an arena: vectors are read whole, also the last one."""
 
-SOURCE = Path(__file__).with_name("c_kernels.c")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
-_INT8 = np.dtype(np.int8)
-_SLACK = 64
-"""Bytes behind the last row: a window's last group of four may end up to three bytes late."""
+
+class Map(ctypes.Structure):
+    """`Map` of program.h: where a map lies in an arena."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("at", "image", "row", "pixel", "h", "w", "c", "left", "right", "top", "bottom")
+    )
+
+
+def _members(names: str, kind: type) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names.split()]
+
+
+class Step(ctypes.Structure):
+    """`Step` of program.h."""
+
+    _fields_ = (
+        *_members("kind count", ctypes.c_int64),
+        *_members("inputs", ctypes.c_void_p),
+        *_members("output external", ctypes.c_int64),
+        *_members(
+            "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left", ctypes.c_int64
+        ),
+        *_members("taps", ctypes.c_void_p),
+        *_members("tap_count quads", ctypes.c_int64),
+        *_members("weights offset bias shifts rows columns table", ctypes.c_void_p),
+        *_members("leaky fraction shift low high multiplier run", ctypes.c_int64),
+    )
+
+
+class Run(ctypes.Structure):
+    """`Run` of run.c: one call."""
+
+    _fields_ = (
+        *_members("maps steps", ctypes.c_void_p),
+        *_members("count workers n block together", ctypes.c_int64),
+        *_members("sources targets arenas", ctypes.c_void_p),
+        *_members("next arrived round", ctypes.c_int64),
+    )
+
+
+def aligned(size: int) -> np.ndarray:
+    """uint8 (size,) that begins where a vector may be loaded at once; not set to anything."""
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + size]
+
+
+def lanes() -> int:
+    """32-bit numbers in a vector of the compiled kernels."""
+    return int(loaded().lanes())
+
+
+def longest_run() -> int:
+    """Pixels of a row that a convolution computes together, at most."""
+    return int(loaded().longest_run())
 
 
 @cache
@@ -50,12 +109,12 @@ def library() -> ctypes.CDLL | None:
 
 def instructions() -> str:
     """What the compiled kernels multiply with: "AVX512-VNNI", "AVX-VNNI" or "AVX2"."""
-    name = _loaded().instructions
+    name = loaded().instructions
     name.restype = ctypes.c_char_p
     return name().decode()
 
 
-def _loaded() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
     """`library`, for who has made sure that there is one."""
     kernels = library()
     if kernels is None:
@@ -87,7 +146,9 @@ def _without_cache(compiler: str, name: str) -> ctypes.CDLL | None:
 
 def _fingerprint(compiler: str) -> str:
     """Changes with the source, the flags and the processor (-march=native)."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join((compiler, *FLAGS)).encode())
+    digest = hashlib.sha256(" ".join((compiler, *FLAGS)).encode())
+    for name in (*HEADERS, *SOURCES):
+        digest.update((FOLDER / name).read_bytes())
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
             digest.update(next((line for line in stream if line.startswith("flags")), "").encode())
@@ -97,120 +158,6 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _compile(compiler: str, path: Path) -> Path:
-    command = [*shlex.split(compiler), *FLAGS, "-o", str(path), str(SOURCE)]
+    command = [*shlex.split(compiler), *FLAGS, "-o", str(path), *(str(FOLDER / name) for name in SOURCES)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return path
-
-
-def _pointer(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def _integers(*values: int) -> list[ctypes.c_int64]:
-    return [ctypes.c_int64(v) for v in values]
-
-
-class NativeConv:
-    """conv2d-fix without groups, int8 in and out; OutOfRangeError if 32-bit sums could overflow."""
-
-    def __init__(self, op: Conv, shape: Shape) -> None:
-        if op.kind != "conv2d" or op.group != 1 or op.nonlinear.kind not in ("NONE", "RELU", "RELU6"):
-            raise OutOfRangeError
-        self.op = op
-        _, h, w, c = shape
-        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
-        self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
-        self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
-        rows = op.weights.reshape(op.weights.shape[0], -1).astype(np.int64)
-        absolute = np.abs(rows).sum(axis=1)
-        steps = Requantise(128 * absolute, op.shift_cut, op.nonlinear, op.fix_out, op.bias, op.shift_bias)
-        if not 0 <= op.shift_cut <= 30:
-            raise OutOfRangeError
-        offsets, self.shift = steps.integer_offsets, op.shift_cut
-        if max(int(255 * a) + abs(v) for a, v in zip(absolute, offsets, strict=True)) >= 1 << 31:
-            raise OutOfRangeError
-        self.low, self.high = steps.low, steps.high
-        self.row = (w + op.pad[0] + op.pad[1]) * c
-        self.image = (h + op.pad[2] + op.pad[3]) * self.row
-        self._pack(rows, offsets, c)
-
-    def _pack(self, rows: np.ndarray, offsets: Sequence[int], channels: int) -> None:
-        """Weights as [groups of four bytes, OC (padded), 4], offsets without the activations' +128."""
-        op = self.op
-        lanes = _loaded().lanes()
-        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
-        joined = kernel_w if dil_w == 1 else 1
-        starts = [
-            kh * dil_h * self.row + kw * dil_w * channels
-            for kh in range(kernel_h)
-            for kw in range(0, kernel_w, joined)
-        ]
-        length = joined * channels
-        quads = -(-length // 4)
-        self.start = (np.array(starts)[:, None] + 4 * np.arange(quads)).reshape(-1).astype(np.int64)
-        outputs = rows.shape[0]
-        wide = -(-outputs // lanes) * lanes
-        packed = np.zeros((len(starts), quads * 4, wide), np.int8)
-        packed[:, :length, :outputs] = rows.reshape(outputs, len(starts), length).transpose(1, 2, 0)
-        packed = packed.reshape(len(starts) * quads, 4, wide).transpose(0, 2, 1)
-        self.weights = np.ascontiguousarray(packed)
-        self.offset = np.zeros(wide, np.int32)
-        self.offset[:outputs] = np.array(offsets, dtype=np.int64) - 128 * rows.sum(axis=1)
-        self.constants = [_pointer(array) for array in (self.weights, self.offset)]
-        self.start_pointer = _pointer(self.start)
-
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
-        (x,) = inputs
-        x = np.ascontiguousarray(x)
-        n, h, w, c = x.shape
-        left, _, top, _ = self.op.pad
-        source = workspace.take(self, "shifted", (n * self.image + _SLACK,), np.uint8, 128)
-        start = source.ctypes.data + top * self.row + left * c
-        call = _loaded()
-        call.shift_into(_pointer(x), ctypes.c_void_p(start), *_integers(n, h, w * c, self.image, self.row))
-        outputs = self.op.weights.shape[0]
-        out = workspace.take(self, "out", (n, self.out_h, self.out_w, outputs), _INT8)
-        rows, columns = self.row * self.op.stride[1], c * self.op.stride[0]
-        call.convolve(
-            *(_pointer(source), *self.constants, _pointer(out), self.start_pointer),
-            *_integers(len(self.start), n, self.image, rows, columns, self.out_h, self.out_w, outputs),
-            *(ctypes.c_int32(v) for v in (self.shift, self.low, self.high)),
-        )
-        return out
-
-
-class NativeMaxPool:
-    """pool-fix MAX with equal fix points, int8 in and out."""
-
-    def __init__(self, op: Pool, shape: Shape) -> None:
-        if op.kind != "MAX" or op.shift != 0:
-            raise OutOfRangeError
-        self.op = op
-        _, h, w, _ = shape
-        self.out_h = window_output(h, op.kernel[1], op.stride[1], 1, op.pad[2], op.pad[3])
-        self.out_w = window_output(w, op.kernel[0], op.stride[0], 1, op.pad[0], op.pad[1])
-
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
-        op, (x,) = self.op, inputs
-        x = np.ascontiguousarray(padded(self, x, op.pad, workspace, _INT8, -128))
-        n, h, w, c = x.shape
-        out = workspace.take(self, "out", (n, self.out_h, self.out_w, c), _INT8)
-        _loaded().max_pool(
-            _pointer(x),
-            _pointer(out),
-            *_integers(n, h, w, c, self.out_h, self.out_w, *op.kernel[::-1], *op.stride[::-1]),
-        )
-        return out
-
-
-class ThroughFloat:
-    """A NumPy kernel between int8 neighbours."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
-        result = self.kernel(inputs, workspace)
-        out = workspace.take(self, "int8", result.shape, _INT8)
-        np.copyto(out, result, casting="unsafe")
-        return out

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpuflow.emulator import c_kernels, oracle
-from dpuflow.emulator.kernels import ConcatKernel, Kernel, numpy_kernel, resample_kernel
-from dpuflow.emulator.operations import Concat, Conv, Operation, Pool, Resample
-from dpuflow.emulator.requantise import OutOfRangeError
+from dpuflow.emulator import oracle
+from dpuflow.emulator.kernels import ConcatKernel, Kernel, Workspace, numpy_kernel, resample_kernel
+from dpuflow.emulator.native_program import Node, Program, can_execute
+from dpuflow.emulator.operations import Concat, Operation, Resample, output_shape
 from dpuflow.xir.shapes import Shape
+
+_INT8 = np.dtype(np.int8)
 
 
 def prepare(op: Operation, shapes: Sequence[Shape], native: bool = False) -> Kernel:
@@ -19,15 +21,37 @@ def prepare(op: Operation, shapes: Sequence[Shape], native: bool = False) -> Ker
     oracle.require(op)
     if not native:
         return numpy_kernel(op, shapes)
-    try:
-        if isinstance(op, Conv):
-            return c_kernels.NativeConv(op, shapes[0])
-        if isinstance(op, Pool):
-            return c_kernels.NativeMaxPool(op, shapes[0])
-        if isinstance(op, Concat):
-            return ConcatKernel(op, np.int8)
-        if isinstance(op, Resample) and op.kind != "BILINEAR":
-            return resample_kernel(op, shapes[0], np.int8)
-    except OutOfRangeError:
-        pass
-    return c_kernels.ThroughFloat(numpy_kernel(op, shapes))
+    if can_execute(op, shapes):
+        return NativeKernel(op, shapes)
+    if isinstance(op, Concat):
+        return ConcatKernel(op, np.int8)
+    if isinstance(op, Resample) and op.kind != "BILINEAR":
+        return resample_kernel(op, shapes[0], np.int8)
+    return ThroughFloat(numpy_kernel(op, shapes))
+
+
+class NativeKernel:
+    """One operation on the compiled kernels, int8 in and out."""
+
+    def __init__(self, op: Operation, shapes: Sequence[Shape]) -> None:
+        self.names = [str(i) for i in range(len(shapes))]
+        node = Node("out", tuple(self.names), op, output_shape(op, shapes))
+        self.program = Program([node], dict(zip(self.names, shapes, strict=True)), ["out"])
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
+        count = max(len(x) for x in inputs)
+        whole = [x if len(x) == count else np.broadcast_to(x, (count, *x.shape[1:])) for x in inputs]
+        return self.program.run(dict(zip(self.names, whole, strict=True)))["out"]
+
+
+class ThroughFloat:
+    """A NumPy kernel between int8 neighbours."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
+        result = self.kernel(inputs, workspace)
+        out = workspace.take(self, "int8", result.shape, _INT8)
+        np.copyto(out, result, casting="unsafe")
+        return out

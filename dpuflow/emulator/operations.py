@@ -7,7 +7,7 @@ Shapes exclude nothing: activations are NHWC with the batch first, `kernel`, `st
 docs/reference/numerics.md.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
 from dpuflow.emulator.attributes import check_output, fix_point, inner_axis, one_of, only_input
 from dpuflow.xir import Graph, Op
+from dpuflow.xir.shapes import Shape
 
 Pair = tuple[int, int]
 """(w, h)."""
@@ -276,6 +277,24 @@ def bias_shift(op: Op, shift: int) -> int:
 def window_output(size: int, kernel: int, stride: int, dilation: int, pad_before: int, pad_after: int) -> int:
     """Output length of a sliding window, FLOOR mode (docs/reference/xmodel.md)."""
     return (size + pad_before + pad_after - ((kernel - 1) * dilation + 1)) // stride + 1
+
+
+def output_shape(op: Operation, shapes: Sequence[Shape]) -> Shape:
+    """Shape of the output of an operation for inputs of `shapes` (batch first)."""
+    first = tuple(shapes[0])
+    if isinstance(op, Conv | Pool):
+        dilation_w, dilation_h = op.dilation if isinstance(op, Conv) else (1, 1)
+        left, right, top, bottom = op.pad
+        height = window_output(first[1], op.kernel[1], op.stride[1], dilation_h, top, bottom)
+        width = window_output(first[2], op.kernel[0], op.stride[0], dilation_w, left, right)
+        outputs = op.weights.shape[0] if isinstance(op, Conv) and op.kind != "depthwise" else first[3]
+        return first[0], height, width, outputs
+    if isinstance(op, Concat):
+        axis = op.axis % len(first)
+        return *first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :]
+    if isinstance(op, Resample):
+        return first[0], op.size[1], op.size[0], first[3]
+    return np.broadcast_shapes(*shapes)
 
 
 INTEGER_OPS: dict[str, Callable[[Op, Graph, Constants], Operation]] = {

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.emulator import float_ops, kernels
+from dpuflow.emulator import float_ops, kernels, oracle
 from dpuflow.emulator.attributes import check_signed, inner_axis, inner_axis_of
 from dpuflow.emulator.implementations import prepare
+from dpuflow.emulator.native_program import Node, can_execute
 from dpuflow.emulator.operations import INTEGER_OPS, Constants
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
@@ -30,13 +31,17 @@ SOURCES = ("data", "data-fix")
 
 @dataclass(frozen=True)
 class Step:
-    """One op: ``function(list of input arrays, workspace) -> array`` (batch first)."""
+    """One op: ``function(list of input arrays, workspace) -> array`` (batch first).
+
+    node : what the compiled kernels can execute instead, if they can.
+    """
 
     name: str
     inputs: tuple[str, ...]
     function: StepFunction
     integer: bool
     shape: Shape
+    node: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,11 @@ def build(
     for op in ops:
         if op.name in known or op.name in sources:
             continue
-        function = _function(op, graph, known, native)
-        inputs = tuple(getattr(function, "inputs", None) or op.input_names)
-        if inputs and all(name in known for name in inputs):
-            known[op.name] = function([known[name] for name in inputs], kernels.Workspace())
+        step = _step(op, graph, known, native)
+        if step.inputs and all(name in known for name in step.inputs):
+            known[op.name] = step.function([known[name] for name in step.inputs], kernels.Workspace())
             continue
-        integer = op.tensor.data_type in ("XINT", "INT")
-        steps.append(Step(op.name, inputs, function, integer, op.tensor.shape))
+        steps.append(step)
     return Plan(tuple(sources), tuple(steps), known, tuple(outputs))
 
 
@@ -85,13 +88,28 @@ def known_types() -> set[str]:
     return {*INTEGER_OPS, *_MAKERS, *SOURCES, *CONSTANT_TYPES}
 
 
-def _function(op: Op, graph: Graph, constants: Constants, native: bool) -> StepFunction:
-    """The callable of one op of `known_types`."""
-    if op.type in INTEGER_OPS:
-        operation = INTEGER_OPS[op.type](op, graph, constants)
-        names = op.inputs["input"]
-        return _Chosen(prepare(operation, [graph.op(n).tensor.shape for n in names], native), names)
-    return _MAKERS[op.type](op, graph, constants)
+def _step(op: Op, graph: Graph, known: Constants, native: bool) -> Step:
+    """The Step of one op of `known_types`."""
+    integer = op.tensor.data_type in ("XINT", "INT")
+    if op.type not in INTEGER_OPS:
+        function = _MAKERS[op.type](op, graph, known)
+        inputs = tuple(getattr(function, "inputs", None) or op.input_names)
+        node = None
+        if native and integer and op.type in _MOVING and inputs[0] not in known:
+            node = Node(op.name, inputs[:1], None, op.tensor.shape)
+        return Step(op.name, inputs, function, integer, op.tensor.shape, node)
+    inputs = tuple(op.inputs["input"])
+    operation, shapes = INTEGER_OPS[op.type](op, graph, known), [graph.op(n).tensor.shape for n in inputs]
+    oracle.require(operation)
+    if native and not any(name in known for name in inputs) and can_execute(operation, shapes):
+        node = Node(op.name, inputs, operation, op.tensor.shape)
+        return Step(op.name, inputs, _within_a_program, integer, op.tensor.shape, node)
+    return Step(op.name, inputs, prepare(operation, shapes, native), integer, op.tensor.shape)
+
+
+def _within_a_program(inputs: Sequence[np.ndarray], workspace: kernels.Workspace) -> np.ndarray:
+    """Function of a step that has a node: `execute.Executor` makes a program of it."""
+    raise NotImplementedError
 
 
 class _Chosen:
@@ -343,6 +361,8 @@ def _leaky_relu(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     return _one(lambda x: float_ops.leaky_relu(x, alpha))
 
 
+_MOVING = ("upload", "download", "identity", "reshape-fix", "reshape", "flatten", "squeeze")
+"""Types of ops that leave the bytes of an image as they are."""
 _MAKERS: dict[str, Maker] = {
     **dict.fromkeys(("upload", "download", "identity"), _move),
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _reshape),

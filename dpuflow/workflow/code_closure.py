@@ -26,7 +26,7 @@ _RUN = re.compile(rf"-m ({PACKAGE}[\w.]*)")
 """A module that a program of the shell starts."""
 _NAMED = re.compile(r"""["'](?:([\w./-]+)/)?([\w.-]+)["']""")
 """A file or folder, alone or by its path."""
-DATA_SUFFIXES = {".yaml", ".j2", ".css", ".js", ".c"}
+DATA_SUFFIXES = {".yaml", ".j2", ".css", ".js", ".c", ".h"}
 """Files of the package that are no modules: templates, tables, sources."""
 
 

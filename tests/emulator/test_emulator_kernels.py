@@ -6,7 +6,16 @@ from compiled_kernels import need_compiled_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpuflow.emulator import c_kernels, kernels, oracle, random_cases, requantise, selfcheck
+from dpuflow.emulator import (
+    c_kernels,
+    kernels,
+    native_program,
+    native_steps,
+    oracle,
+    random_cases,
+    requantise,
+    selfcheck,
+)
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.operations import Concat, Conv, Eltwise, HardSigmoid, Nonlinear, Pool
 
@@ -200,11 +209,11 @@ def smaller_processor(request, monkeypatch, tmp_path):
 def test_kernels_of_smaller_processors_equal_the_oracle(smaller_processor):
     used = set()
     for seed in range(150):
-        for kind in ("conv2d", "MAX"):
+        for kind in random_cases.KINDS:
             _, op, inputs = random_cases.operation(np.random.default_rng(seed), kind)
             used.add(type(prepare(op, [x.shape for x in inputs], native=True)).__name__)
             assert selfcheck.operation_differences(op, inputs) == [], seed
-    assert used >= {"NativeConv", "NativeMaxPool"}
+    assert "NativeKernel" in used
 
 
 @pytest.mark.parametrize("channels", [1, 15, 16, 17, 31, 32, 33, 48, 63, 100])
@@ -217,10 +226,11 @@ def test_max_pool_of_every_remainder_of_the_vectors(channels, kernel):
 
 def test_native_refuses_sums_beyond_32_bits():
     need_compiled_kernels()
-    op = dense(np.full((1, 70000), -128), shift_cut=20)
-    with pytest.raises(requantise.OutOfRangeError):
-        c_kernels.NativeConv(op, (1, 1, 1, 70000))
-    assert_all(op, [np.full((1, 1, 1, 70000), 127, np.int8)], [-128])
+    for channels, fits in ((131071, True), (131072, False)):  # 128 * 128 per channel
+        op = dense(np.full((1, channels), -128), shift_cut=0)
+        assert native_program.can_execute(op, [(1, 1, 1, channels)]) == fits
+        assert_all(op, [np.full((1, 1, 1, channels), 127, np.int8)], [-128])
+        assert_all(op, [np.full((1, 1, 1, channels), -128, np.int8)], [127])
 
 
 @pytest.mark.parametrize("outputs", [1, 15, 16, 17, 31, 33, 64, 65, 130])
@@ -244,9 +254,10 @@ def test_every_remainder_of_the_native_tiles(outputs, channels):
 def test_a_wrong_kernel_is_found(monkeypatch):
     """The comparison itself must be able to fail."""
     true_factor = kernels.average_pool_factor
-    monkeypatch.setattr(
-        kernels, "average_pool_factor", lambda h, w: (true_factor(h, w)[0] + 1, true_factor(h, w)[1])
-    )
+    for module in (kernels, native_steps):
+        monkeypatch.setattr(
+            module, "average_pool_factor", lambda h, w: (true_factor(h, w)[0] + 1, true_factor(h, w)[1])
+        )
     op = Pool("AVG", (3, 3), (1, 1), (0, 0, 0, 0), 0)
     assert selfcheck.operation_differences(op, [np.full((1, 3, 3, 1), 100, np.int8)]) == selfcheck.backends()
 

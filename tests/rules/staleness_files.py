@@ -128,7 +128,7 @@ BY_HAND = {
     "dpuflow/report/templates/sweep.html.j2": "sweep_report",
     "dpuflow/report/templates/predictions.html.j2": "predict_pictures",
     "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures; search_quantizer",
-    "dpuflow/emulator/c_kernels.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
+    "dpuflow/emulator/native/convolve.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
     "predict_pictures; compile_native; search_quantizer; bundle",
     "dpuflow/vitis_ai/tool_logs.py": "record_vai_q; record_vai_c",
     "dpuflow/records/schemas/provenance.schema.yaml": "provenance",
@@ -178,9 +178,13 @@ SCHEMAS = {
 }
 """Schema of a record -> files that write or read it, or refer to it."""
 
+KERNELS = (
+    *("program.h", "vectors.h", "epilogue.h"),
+    *("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "run.c"),
+)
 DATA_OF = {
     **{f"dpuflow/records/schemas/{name}.schema.yaml": users for name, users in SCHEMAS.items()},
-    "dpuflow/emulator/c_kernels.c": "dpuflow/emulator/c_kernels.py",
+    **{f"dpuflow/emulator/native/{name}": "dpuflow/emulator/c_kernels.py" for name in KERNELS},
     "dpuflow/device/targets.yaml": "dpuflow/device/targets.py",
     "dpuflow/vitis_ai/releases.yaml": "dpuflow/vitis_ai/releases.py",
     **{f"dpuflow/foreign/board/{name}": "dpuflow/board/application.py" for name in APPLICATION},

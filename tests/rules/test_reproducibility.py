@@ -189,4 +189,4 @@ def test_jobs_open_no_source_file_that_their_rule_does_not_declare(twins):
         assert "dpuflow/workflow/scripting.py" in opened, script
     assert "dpuflow/foreign/board/app.py" in traces["bundle"]
     assert "dpuflow/virtual_board/vart_api.py" in traces["run_virtual_board"]
-    assert "dpuflow/emulator/c_kernels.c" in traces["run_emulator"]
+    assert "dpuflow/emulator/native/convolve.c" in traces["run_emulator"]

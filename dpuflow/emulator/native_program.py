@@ -1,0 +1,333 @@
+"""A run of integer operations as one program of the compiled kernels: no Python between its layers.
+
+Every map gets its place before anything runs: with the border of zeros that its readers' windows need, inside
+the map that a concat joins it to, and in one arena in which maps share room that never live at the same time.
+A worker has an arena for a block of images; images that are fewer than workers are done by all of them
+together, each a part of every layer.
+
+    program = Program([Node("conv", ("image",), operation, shape)], {"image": shape}, ["conv"], threads=2)
+    program.run({"image": images})    # {"conv": int8 (N, ...)}
+"""
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dpuflow.emulator import c_kernels
+from dpuflow.emulator.native_maps import NO_PAD, Tensor, arrange, flat, larger
+from dpuflow.emulator.native_steps import (
+    Description,
+    describe,
+    pack_channels,
+    pack_convolution,
+    pack_depthwise,
+)
+from dpuflow.emulator.operations import Operation
+from dpuflow.emulator.requantise import OutOfRangeError
+from dpuflow.xir.shapes import Shape
+
+BLOCK_BYTES = 1 << 19
+"""Aim for the activations that a block of images reads and writes in its largest step: they stay in the
+processor's second cache."""
+LARGEST_BLOCK = 64
+WORTH_SHARING = 1 << 26
+"""Products of an image from which on several workers together are faster than one."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation (None: the values stay, the shape may change), its inputs, its output's shape.
+
+    Shapes have the batch first.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    operation: Operation | None
+    shape: Shape
+
+
+def can_execute(operation: Operation | None, shapes: Sequence[Shape]) -> bool:
+    """Whether the compiled kernels execute an operation on inputs of `shapes` (batch first)."""
+    if operation is None:
+        return True
+    try:
+        describe(operation, shapes)
+    except OutOfRangeError:
+        return False
+    return True
+
+
+@dataclass(eq=False)
+class _Work:
+    """A step to be written: its description and its tensors."""
+
+    description: Description
+    inputs: tuple[Tensor, ...]
+    output: Tensor | None
+    external: int = 0
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return (*self.inputs, self.output) if self.output else self.inputs
+
+
+class Program:
+    """See the module.
+
+    Parameters
+    ----------
+    nodes : in order of execution.
+    sources : {name: shape (batch first)} of the arrays that the caller supplies.
+    outputs : names of nodes or sources whose arrays `run` returns.
+    threads : workers.
+
+    OutOfRangeError if the kernels cannot execute an operation (`can_execute`).
+    """
+
+    def __init__(
+        self, nodes: Sequence[Node], sources: Mapping[str, Shape], outputs: Sequence[str], threads: int = 1
+    ) -> None:
+        self.threads = threads
+        self.sources, self.outputs = tuple(sources), tuple(outputs)
+        self.shapes = {**{node.name: node.shape for node in nodes}, **sources}
+        self._kept: list[np.ndarray] = []
+        self._tensors: dict[str, Tensor] = {}
+        self._works: list[_Work] = []
+        self.products = 0
+        for number, (name, shape) in enumerate(sources.items()):
+            self._tensors[name] = tensor = Tensor(*flat(shape))
+            self._works.append(_Work(Description("load"), (), tensor, number))
+        self._place(nodes)
+        self._number()
+        self.image_bytes = arrange(t for work in self._works for t in work.tensors)
+        largest = max((w.output.root.bytes for w in self._works if w.output), default=1)
+        self.block = max(1, min(LARGEST_BLOCK, BLOCK_BYTES // (2 * largest)))
+        self._write()
+        self._arenas: list[np.ndarray] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    # --- what happens, and to which tensors
+
+    def _place(self, nodes: Sequence[Node]) -> None:
+        """Works of all nodes; borders and concats decide about layouts, so they come first."""
+        described: dict[str, Description] = {}
+        moved: dict[str, str] = {}
+        for node in nodes:
+            if node.operation is None:
+                source = self._tensors[node.inputs[0]]
+                if source.shape == flat(node.shape):
+                    self._tensors[node.name] = source
+                else:
+                    self._tensors[node.name] = Tensor(*flat(node.shape))
+                    moved[node.name] = node.inputs[0]
+                continue
+            described[node.name] = known = describe(
+                node.operation, [self.shapes[name] for name in node.inputs]
+            )
+            self._tensors[node.name] = Tensor(*flat(node.shape))
+            if known.border != NO_PAD:
+                self._tensors[node.inputs[0]].border = larger(
+                    self._tensors[node.inputs[0]].border, known.border
+                )
+        made = {self._tensors[name]: name for name in (*described, *self.sources)}
+        for node in reversed(nodes):
+            if node.name in described and described[node.name].kind == "concat":
+                self._join(node, described[node.name], made)
+        self._store(self.sources)
+        for node in nodes:
+            if node.name in moved:
+                self._reshape(node, self._tensors[moved[node.name]])
+            elif node.name in described:
+                self._compute(node, described[node.name])
+            self._store([node.name])
+
+    def _store(self, names: Sequence[str]) -> None:
+        for number, name in enumerate(self.outputs):
+            if name in names:
+                self._works.append(_Work(Description("store"), (self._tensors[name],), None, number))
+
+    def _join(self, node: Node, known: Description, made: Mapping[Tensor, str]) -> None:
+        """Let the inputs of a concat be written where it wants them."""
+        whole, channel = self._tensors[node.name], 0
+        for i, name in enumerate(node.inputs):
+            part = self._tensors[name]
+            alone = sum(self._tensors[other] is part for other in node.inputs) == 1
+            fits = part in made and not part.within and alone and f"table{i}" not in known.arrays
+            if fits and part.shape[:2] == whole.shape[:2]:
+                part.within, part.channel = whole, channel
+                root = whole.root
+                root.border = larger(root.border, part.border)
+            channel += part.c
+
+    def _reshape(self, node: Node, source: Tensor) -> None:
+        target = self._tensors[node.name]
+        if not (source.dense and source.root.border == NO_PAD):
+            packed = Tensor(*source.shape)
+            self._works.append(_Work(Description("copy"), (source,), packed))
+            source = packed
+        if target.within or target.border != NO_PAD:
+            plain = Tensor(*target.shape, same=source)
+            self._works.append(_Work(Description("copy"), (plain,), target))
+        else:
+            target.same = source
+
+    def _compute(self, node: Node, known: Description) -> None:
+        inputs, output = tuple(self._tensors[name] for name in node.inputs), self._tensors[node.name]
+        if known.kind == "concat":
+            channel = 0
+            for i, part in enumerate(inputs):
+                if part.within is not output or part.channel != channel:
+                    table = known.arrays.get(f"table{i}")
+                    arrays = {} if table is None else {"table": table}
+                    place = Tensor(output.h, output.w, part.c, within=output, channel=channel)
+                    self._works.append(_Work(Description("copy", arrays=arrays), (part,), place))
+                channel += part.c
+        elif known.kind == "convolve" and known.group > 1:
+            self._groups(known, inputs[0], output)
+        else:
+            self._works.append(_Work(known, inputs, output))
+        if known.weights is not None:
+            self.products += output.h * output.w * known.weights.size
+
+    def _groups(self, known: Description, source: Tensor, output: Tensor) -> None:
+        width_in, width_out = source.c // known.group, output.c // known.group
+        for g in range(known.group):
+            part = slice(g * width_out, (g + 1) * width_out)
+            one = Description(**{**vars(known), "group": 1})
+            one.weights, one.sums = known.weights[part], known.sums[part]  # type: ignore[index]
+            one.bias = None if known.bias is None else known.bias[part]
+            view = Tensor(source.h, source.w, width_in, within=source, channel=g * width_in)
+            place = Tensor(output.h, output.w, width_out, within=output, channel=g * width_out)
+            self._works.append(_Work(one, (view,), place))
+
+    # --- where they lie
+
+    def _number(self) -> None:
+        """First and last step of each root."""
+        for i, work in enumerate(self._works):
+            for tensor in work.tensors:
+                root = tensor.root
+                root.first = i if root.first < 0 else root.first
+                root.last = i
+
+    # --- as the C code reads it
+
+    def _write(self) -> None:
+        maps: list[c_kernels.Map] = []
+        steps = (c_kernels.Step * len(self._works))()
+        for step, work in zip(steps, self._works, strict=True):
+            known = work.description
+            step.kind = c_kernels.KINDS.index(known.kind)
+            step.count, step.external = len(work.inputs), work.external
+            numbers = np.arange(len(maps), len(maps) + len(work.inputs))
+            maps += [tensor.map(self.block) for tensor in work.inputs]
+            step.inputs = self._address(numbers.astype(np.int64))
+            step.output = len(maps)
+            maps += [work.output.map(self.block)] if work.output else []
+            for name, value in known.numbers.items():
+                setattr(step, name, value)
+            for name, array in known.arrays.items():
+                setattr(step, name, self._address(array))
+            if known.weights is not None:
+                self._pack(step, known, maps)
+        self._maps = (c_kernels.Map * len(maps))(*maps)
+        self._steps = steps
+
+    def _pack(self, step: c_kernels.Step, known: Description, maps: Sequence[c_kernels.Map]) -> None:
+        """Weights and what belongs to them."""
+        assert known.weights is not None
+        lanes = c_kernels.lanes()
+        source, output = maps[step.output - 1], maps[step.output]
+        if known.kind == "depthwise":
+            weights = pack_depthwise(known.weights, lanes)
+        else:
+            _, kernel_h, kernel_w, channels = known.weights.shape
+            joined = step.dilation_w == 1 and source.pixel == channels
+            weights, step.quads = pack_convolution(known.weights, joined, lanes)
+            columns = 1 if joined else kernel_w
+            taps = [
+                r * step.dilation_h * source.row + c * step.dilation_w * source.pixel
+                for r in range(kernel_h)
+                for c in range(columns)
+            ]
+            step.taps, step.tap_count = self._address(np.array(taps, np.int64)), len(taps)
+            step.run = _run_length(output.w if output.h * output.w > 1 else 1 << 30)
+        step.weights = self._address(weights)
+        step.offset = self._address(pack_channels(known.sums, known.kind, output.c, lanes))
+        step.bias = self._address(pack_channels(known.bias, known.kind, output.c, lanes))
+
+    def _address(self, array: np.ndarray) -> int:
+        """Address of an aligned copy that lives as long as the program."""
+        raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+        copy = c_kernels.aligned(raw.size + c_kernels.SLACK)
+        copy[: raw.size] = raw
+        self._kept.append(copy)
+        return copy.ctypes.data
+
+    # --- running
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{source: int8 (N, ...)} -> {output: int8 (N, ...)}."""
+        count = len(next(iter(inputs.values())))
+        results = {name: np.empty((count, *self.shapes[name][1:]), np.int8) for name in self.outputs}
+        self.run_into(inputs, results)
+        return results
+
+    def run_into(self, inputs: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> None:
+        """As `run`, into int8 arrays that are there (C-contiguous)."""
+        given = [np.ascontiguousarray(inputs[name]) for name in self.sources]
+        count = len(given[0])
+        share = self.products >= WORTH_SHARING
+        workers = self.threads if share else max(1, min(self.threads, count))
+        alone = count - count % workers if share else count
+        block = max(1, min(self.block, alone // workers))
+        with self._lock:
+            while len(self._arenas) < workers:
+                self._arenas.append(self._arena())
+            targets = [results[name] for name in self.outputs]
+            arrays = [_addresses(part) for part in (given, targets, self._arenas)]
+            run = c_kernels.Run(
+                *(ctypes.addressof(self._maps), ctypes.addressof(self._steps), len(self._steps)),
+                *(workers, count, block, alone, *map(ctypes.addressof, arrays)),
+            )
+            call = c_kernels.loaded().work
+            arguments = [(ctypes.byref(run), ctypes.c_int64(worker)) for worker in range(workers)]
+            if workers == 1:
+                call(*arguments[0])
+                return
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads - 1)
+            others = [self._pool.submit(call, *pair) for pair in arguments[1:]]
+            call(*arguments[0])
+            for other in others:
+                other.result()
+
+    def _arena(self) -> np.ndarray:
+        """Room for a block of images; vectors that are read whole may reach over both ends."""
+        arena = c_kernels.aligned(self.image_bytes * self.block + 2 * c_kernels.SLACK)
+        return arena[c_kernels.SLACK :]
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        if self._pool:
+            self._pool.shutdown()
+            self._pool = None
+
+
+def _addresses(arrays: Sequence[np.ndarray]) -> Any:
+    """C array of the arrays' addresses."""
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def _run_length(width: int) -> int:
+    """Pixels of a run that cover a row with the least work."""
+    choices = range(1, c_kernels.longest_run() + 1)
+    return min(choices, key=lambda run: (-(-width // run) * (run + 0.7), -run))

@@ -1,0 +1,274 @@
+"""Integer operations as steps of the compiled kernels: what each needs, packed once.
+
+`describe` says whether the C code can execute an operation exactly, and how: a `Description`, which knows
+nothing of where maps lie. `native_program` places maps and fills in the steps. OutOfRangeError means that
+sums could leave 32 bits, or a shift the instructions: then a NumPy kernel does the work.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, average_pool_factor
+from dpuflow.emulator import oracle
+from dpuflow.emulator.native_maps import NO_PAD
+from dpuflow.emulator.operations import (
+    Concat,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Operation,
+    Pad,
+    Pool,
+    Resample,
+    window_output,
+)
+from dpuflow.emulator.requantise import OutOfRangeError, Requantise
+from dpuflow.emulator.resampling import nearest
+from dpuflow.xir.shapes import Shape
+
+LARGEST_SHIFT = 30
+MOST_INPUTS = 16
+MOST_WINDOW_ROWS, MOST_WINDOW_COLUMNS = 16, 64
+"""Of a depthwise convolution, dilation included for the columns: what the C code keeps of a row at once."""
+
+
+@dataclass
+class Description:
+    """A step without places.
+
+    kind : name of the C function.
+    numbers, arrays : members of the C structure.
+    border : pixels of zeros that the step reads around its input (left, right, top, bottom).
+    weights : a convolution's int8 weights [OC, KH, KW, IC], packed when the layout of its input is known.
+    group : convolution of slices.
+    sums : what a convolution's sums start with, per output channel.
+    bias : what is added to them before a leaky ReLU.
+    """
+
+    kind: str
+    numbers: dict[str, int] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    border: Pad = NO_PAD
+    weights: np.ndarray | None = None
+    group: int = 1
+    sums: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+
+def describe(op: Operation, shapes: Sequence[Shape]) -> Description:
+    """Description of `op` for inputs of `shapes` (batch first); OutOfRangeError where there is none."""
+    maker = _DESCRIPTIONS.get(type(op))
+    if maker is None:
+        raise OutOfRangeError
+    return maker(op, shapes)
+
+
+def _table(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """uint8 (256,): byte (value + 128) -> byte, of a function of int8 values."""
+    every = np.arange(-128, 128, dtype=np.int8)
+    return (function(every).astype(np.int16) + 128).astype(np.uint8)
+
+
+def _rounded(shift: int) -> np.ndarray:
+    """Table of round(x / 2**shift), saturated."""
+    return _table(lambda every: oracle.concat(Concat(0, (shift,)), every))
+
+
+def _require(*conditions: bool) -> None:
+    if not all(conditions):
+        raise OutOfRangeError
+
+
+def _window(op: Conv | Pool, shape: Shape) -> tuple[dict[str, int], Pad]:
+    """Members of the C structure, and the border that the windows read."""
+    (kernel_w, kernel_h), (stride_w, stride_h) = op.kernel, op.stride
+    dilation_w, dilation_h = op.dilation if isinstance(op, Conv) else (1, 1)
+    left, right, top, bottom = op.pad
+    _, h, w, _ = shape
+    out_h = window_output(h, kernel_h, stride_h, dilation_h, top, bottom)
+    out_w = window_output(w, kernel_w, stride_w, dilation_w, left, right)
+    last_row = (out_h - 1) * stride_h + (kernel_h - 1) * dilation_h - top
+    last_column = (out_w - 1) * stride_w + (kernel_w - 1) * dilation_w - left
+    border = (left, max(0, last_column + 1 - w), top, max(0, last_row + 1 - h))
+    numbers = {
+        **{"kernel_h": kernel_h, "kernel_w": kernel_w, "stride_h": stride_h, "stride_w": stride_w},
+        **{"dilation_h": dilation_h, "dilation_w": dilation_w, "pad_top": top, "pad_left": left},
+    }
+    return numbers, border
+
+
+def _conv(op: Conv, shapes: Sequence[Shape]) -> Description:
+    _require(len(shapes[0]) == 4)
+    numbers, border = _window(op, shapes[0])
+    weights = op.weights.astype(np.int64)
+    if op.kind == "depthwise":
+        extent = (op.kernel[0] - 1) * op.dilation[0] + 1
+        _require(op.kernel[1] <= MOST_WINDOW_ROWS, extent <= MOST_WINDOW_COLUMNS, op.stride[0] <= 16)
+        rows = weights[0].reshape(-1, weights.shape[3]).T
+    else:
+        rows = weights.reshape(weights.shape[0], -1)
+    largest, start = 128 * np.abs(rows).sum(axis=1), -128 * rows.sum(axis=1)
+    kind = {"conv2d": "convolve", "depthwise": "depthwise"}[op.kind]
+    described = Description(kind, numbers, {}, border, op.weights, op.group)
+    if op.nonlinear.kind == "LEAKYRELU":
+        _leaky(op, largest, described)
+        described.sums = start
+        return described
+    steps = Requantise(largest, op.shift_cut, op.nonlinear, op.fix_out, op.bias, op.shift_bias)
+    _require(0 <= op.shift_cut <= LARGEST_SHIFT)
+    offsets = steps.integer_offsets
+    # sums that wrap around on the way end right, if the last one fits
+    _require(max(int(a) + abs(v) for a, v in zip(largest, offsets, strict=True)) < 1 << 31)
+    described.sums = np.array(offsets, dtype=np.int64) + start
+    described.numbers |= {"shift": op.shift_cut, "low": steps.low, "high": steps.high}
+    if steps.table is not None:
+        described.arrays["table"] = (steps.table.astype(np.int16) + 128).astype(np.uint8)
+    return described
+
+
+def _leaky(op: Conv, largest: np.ndarray, described: Description) -> None:
+    """value = sum * 2**fraction + bias, in units of 2**-fraction; both branches round it once."""
+    fraction = max(0, -op.shift_bias) if op.bias is not None else 0
+    _require(fraction <= 8, op.shift_bias <= LARGEST_SHIFT, op.shift_cut >= 0, op.shift_cut + fraction <= 22)
+    up = op.shift_bias + fraction
+    biases = [0] * len(largest) if op.bias is None else [int(b) << up for b in op.bias]
+    slope, bits = LEAKY_RELU_SLOPE
+    half = 1 << (op.shift_cut + fraction + bits - 1)
+    bound = max((int(a) << fraction) + abs(b) for a, b in zip(largest, biases, strict=True))
+    _require(bound * slope + half < 1 << 31)
+    described.bias = np.array(biases, dtype=np.int64)
+    numbers = {"leaky": 1, "fraction": fraction, "multiplier": slope, "shift": op.shift_cut}
+    described.numbers |= {**numbers, "low": -128, "high": 127}
+
+
+def _pool(op: Pool, shapes: Sequence[Shape]) -> Description:
+    _require(len(shapes[0]) == 4)
+    numbers, _ = _window(op, shapes[0])
+    if op.kind == "MAX":
+        return Description("max_pool", numbers, {"table": _rounded(op.shift)} if op.shift else {})
+    factor, bits = average_pool_factor(op.kernel[1], op.kernel[0])
+    shift = bits + op.shift
+    _require(0 <= shift <= LARGEST_SHIFT)
+    _require(128 * op.kernel[0] * op.kernel[1] * factor + (1 << shift) < 1 << 31)
+    return Description("average_pool", {**numbers, "multiplier": factor, "shift": shift})
+
+
+def _eltwise(op: Eltwise, shapes: Sequence[Shape]) -> Description:
+    count = len(op.fix_in)
+    ranks = {len(shape) for shape in shapes}
+    equal = len({tuple(shape[1:]) for shape in shapes}) == 1
+    _require(1 < count <= MOST_INPUTS, len(ranks) == 1, equal or max(ranks) <= 4)
+    if op.kind == "ADD":
+        lowest = min(op.fix_in)
+        shifts = [max(REFERENCE_GUARD_BITS - (fix - lowest), -31) for fix in op.fix_in]
+        shift, largest = REFERENCE_GUARD_BITS + lowest - op.fix_out, count << (7 + REFERENCE_GUARD_BITS)
+    else:
+        shifts, shift, largest = [0] * count, sum(op.fix_in) - op.fix_out, 128**count
+    _require(-16 <= shift <= 22)
+    steps = Requantise([1], 0, op.nonlinear, op.fix_out)  # for its limits and its table
+    numbers = {"shift": max(shift, 0), "fraction": max(-shift, 0), "low": steps.low, "high": steps.high}
+    largest <<= numbers["fraction"]
+    if op.nonlinear.kind == "LEAKYRELU":
+        slope, bits = LEAKY_RELU_SLOPE
+        numbers |= {"leaky": 1, "multiplier": slope}
+        largest = largest * slope + (1 << (numbers["shift"] + bits))
+    _require(largest + (1 << numbers["shift"]) < 1 << 31)
+    arrays = {"shifts": np.array(shifts, np.int64)}
+    if steps.table is not None:
+        arrays["table"] = (steps.table.astype(np.int16) + 128).astype(np.uint8)
+    return Description({"ADD": "add", "MUL": "multiply"}[op.kind], numbers, arrays)
+
+
+def _hard_sigmoid(op: HardSigmoid, shapes: Sequence[Shape]) -> Description:
+    return Description("copy", arrays={"table": _table(lambda every: oracle.apply(op, every))})
+
+
+def _concat(op: Concat, shapes: Sequence[Shape]) -> Description:
+    """One copy per input; `native_program` leaves out those whose input can be written in its place."""
+    rank = len(shapes[0])
+    _require(op.axis % rank == rank - 1)
+    tables = {f"table{i}": _rounded(shift) for i, shift in enumerate(op.shifts) if shift}
+    return Description("concat", arrays=tables)
+
+
+def _resample(op: Resample, shapes: Sequence[Shape]) -> Description:
+    _require(op.kind != "BILINEAR", len(shapes[0]) == 4)
+    arrays = {
+        "rows": nearest(op, shapes[0][1], 1).astype(np.int64),
+        "columns": nearest(op, shapes[0][2], 0).astype(np.int64),
+    }
+    return Description("pick", arrays=arrays | ({"table": _rounded(op.shift)} if op.shift else {}))
+
+
+_DESCRIPTIONS: dict[type, Callable[..., Description]] = {
+    Conv: _conv,
+    Pool: _pool,
+    Eltwise: _eltwise,
+    Concat: _concat,
+    HardSigmoid: _hard_sigmoid,
+    Resample: _resample,
+}
+"""Class of an operation -> function(operation, shapes); what is missing runs on NumPy."""
+
+
+def pack_convolution(weights: np.ndarray, joined: bool, lanes: int) -> tuple[np.ndarray, int]:
+    """(weights as `convolve.c` reads them, groups of four bytes per tap) of int8 [OC, KH, KW, IC].
+
+    joined : a row of the window lies in one piece.
+    """
+    outputs, kernel_h, kernel_w, _ = weights.shape
+    taps = kernel_h if joined else kernel_h * kernel_w
+    length = weights[0].size // taps
+    quads = -(-length // 4)
+    padded = np.zeros((_up(outputs, lanes), taps, quads * 4), np.int8)
+    padded[:outputs, :, :length] = weights.reshape(outputs, taps, length)
+    vectors = padded[_order(outputs, lanes)].reshape(-1, lanes, taps, quads, 4)
+    blocks = [vectors[i : i + 2].transpose(2, 3, 0, 1, 4).reshape(-1) for i in range(0, len(vectors), 2)]
+    return np.concatenate(blocks), quads
+
+
+def pack_depthwise(weights: np.ndarray, lanes: int) -> np.ndarray:
+    """Weights as `depthwise.c` reads them of int8 [1, KH, KW, C]: [block, rows / 4, KW, 4, lanes, 4 rows]."""
+    _, kernel_h, kernel_w, channels = weights.shape
+    groups = -(-kernel_h // 4)
+    padded = np.zeros((groups * 4, kernel_w, _up(channels, 4 * lanes)), np.int8)
+    padded[:kernel_h, :, :channels] = weights[0]
+    ordered = padded[:, :, _depthwise_order(channels, lanes)].reshape(groups, 4, kernel_w, -1, 4, lanes)
+    return np.ascontiguousarray(ordered.transpose(3, 0, 2, 4, 5, 1)).reshape(-1)
+
+
+def pack_channels(values: np.ndarray | None, kind: str, outputs: int, lanes: int) -> np.ndarray:
+    """int32: one number per output channel in the order of the vectors."""
+    order = {"convolve": _order, "depthwise": _depthwise_order}[kind](outputs, lanes)
+    padded = np.zeros(len(order), np.int64)
+    if values is not None:
+        padded[:outputs] = values
+    return padded[order].astype(np.int32)
+
+
+def _up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def _order(outputs: int, lanes: int) -> np.ndarray:
+    """Channel of each lane of `convolve.c`'s vectors.
+
+    In a block of two, lane 4 L + i of vector j is channel 8 L + 4 j + i.
+    """
+    two = np.arange(2 * lanes).reshape(lanes // 4, 2, 4).transpose(1, 0, 2).reshape(-1)
+    vectors = _up(outputs, lanes) // lanes
+    order = [two + 2 * lanes * b for b in range(vectors // 2)]
+    if vectors % 2:
+        order.append(np.arange(lanes) + lanes * (vectors - 1))
+    return np.concatenate(order)
+
+
+def _depthwise_order(channels: int, lanes: int) -> np.ndarray:
+    """Channel of each lane of `depthwise.c`'s vectors.
+
+    Lane 4 L + i of vector j of a block of four is channel 16 L + 4 j + i.
+    """
+    four = np.arange(4 * lanes).reshape(lanes // 4, 4, 4).transpose(1, 0, 2).reshape(-1)
+    return np.concatenate([four + 4 * lanes * b for b in range(_up(channels, 4 * lanes) // (4 * lanes))])
