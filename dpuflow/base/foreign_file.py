@@ -1,4 +1,4 @@
-"""What a file is that was named where a Keras H5 or a frozen graph is expected, and what to do with it.
+"""What a file is that was named where a Keras model or a frozen graph is expected, and what to do with it.
 
 Told by content, the name's suffix only where the content has no mark of its own. Quick enough to be asked
 of every model whenever the configuration is read.
@@ -11,6 +11,9 @@ from pathlib import Path
 from dpuflow.base.errors import UserError
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ZIP = b"PK\x03\x04"
+KERAS_CONFIG = "config.json"
+"""Member of a .keras archive that holds the architecture."""
 HEAD = 4096
 """Bytes that are looked at."""
 
@@ -18,7 +21,7 @@ GRAPH_BEGINS = (b"\n", b"\x12", b'"')
 """Tags of a GraphDef's fields node, library and versions. What begins so only its parser can judge: the
 length behind a newline may well look like the start of a text."""
 
-SAVE_AS_H5 = "load it where it was made and save it with model.save('model.h5') in Keras 2 (tf_keras)"
+SAVE_AS_H5 = "load it where it was made and save it with model.save('model.h5') in Keras"
 FREEZE = "write its variables as constants and name that binary .pb file"
 
 
@@ -53,6 +56,15 @@ def _raise(path, found):
         raise UserError(f"{path}: {found}")
 
 
+def is_keras_archive(path: Path | str) -> bool:
+    """Whether a file is a `.keras` archive, by its content."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return KERAS_CONFIG in archive.namelist()
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return False
+
+
 def problem(path: Path | str, expected: Expected) -> str | None:
     """What the file or folder `path` is instead of what is expected, and what to do; None where it may be it.
 
@@ -68,6 +80,8 @@ def problem(path: Path | str, expected: Expected) -> str | None:
         return "no such file"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    if expected is H5 and head.startswith(ZIP) and is_keras_archive(path):
+        return None
     if head.startswith(HDF5_SIGNATURE):
         return None if expected is H5 else "is an H5 file; name it with keras_h5 instead of frozen_pb"
     return _content(path, head, expected)
@@ -98,7 +112,7 @@ def _known(path, head, expected):
         return "is a Git LFS pointer, not the file it stands for; fetch that with: git lfs pull"
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return f"is a web page (HTML), {wanted}; the download went wrong, get the file itself"
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(ZIP):
         return _archive(path, expected)
     if head[4:8] == b"TFL3":
         return f"is a TensorFlow Lite file, {wanted}; take the model it was made from: {convert}"
@@ -120,11 +134,8 @@ def _archive(path, expected):
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError):
         return f"is a damaged zip archive; expected {wanted}"
-    if "config.json" in names and any(name.endswith("weights.h5") for name in names):
-        return (
-            f"is a .keras file (a zip of Keras' newer format), not {wanted}; {expected.convert}, "
-            f"{expected.other_way}"
-        )
+    if KERAS_CONFIG in names:
+        return f"is a .keras file, not {wanted}; name it with keras_h5"
     if any(name.endswith("data.pkl") for name in names):
         return f"is a PyTorch file, not {wanted}; dpuflow takes Keras H5 files and frozen TensorFlow graphs"
     inside = [name for name in names if name.endswith((".h5", ".hdf5", ".pb"))]

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import absent
+from dpuflow.base.zip_errors import errors_of_zip
 from dpuflow.datasets.find_pictures import SUFFIXES
-from dpuflow.datasets.zip_errors import errors_of_zip
 
 LARGEST_FILE = 256 << 20
 """Bytes of one picture file. A zip's member may unpack to any number."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
+from dpuflow.base.zip_errors import errors_of_zip
 from dpuflow.datasets import synthetic_signs
 from dpuflow.datasets.csv_rows import form_of, other_blocks
 from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
 from dpuflow.datasets.labels import labels_of
 from dpuflow.datasets.locate import PARTS, expand, find_in_folder, form_problem, pick
-from dpuflow.datasets.zip_errors import errors_of_zip
 
 log = logging.getLogger(__name__)
 

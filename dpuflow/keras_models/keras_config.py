@@ -13,8 +13,8 @@ from typing import Any
 from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import keras, tensorflow
 
-BACKENDS = ("tensorflow", "theano")
-"""Whose kernels are understood: `rebuild` turns those of Theano."""
+BACKENDS = ("tensorflow", "theano", "jax", "torch", "numpy", "openvino")
+"""Whose kernels are understood: `rebuild` turns those of Theano; those of Keras 3 all store alike."""
 
 ARITHMETIC = {
     **dict.fromkeys(("math.add", "__operators__.add", "nn.bias_add"), "add"),
@@ -119,22 +119,27 @@ def check_code(path: Path | str, config: Any) -> None:
                 )
 
 
+def is_keras_3(versions: Mapping[str, str | None]) -> bool:
+    """Whether Keras 3 wrote the file that says this of its versions (`check_foreign`)."""
+    return (versions.get("keras_version") or "").split(".")[0] == "3"
+
+
 def check_foreign(path: Path | str, config: dict[str, Any], versions: Mapping[str, str | None]) -> None:
     """UserError unless the model of this `model_config` is one that dpuflow can read as it was meant.
 
     versions : {"keras_version", "backend"} as the file says, None where it does not.
     """
     version, backend = (versions.get(key) for key in ("keras_version", "backend"))
-    if (version or "").split(".")[0] not in ("", "1", "2"):
+    if (version or "").split(".")[0] not in ("", "1", "2", "3"):
         raise UserError(
-            f"{path}: written by Keras {version}; dpuflow reads Keras 2 files. Save it again with tf_keras "
-            "(pip install tf_keras, TF_USE_LEGACY_KERAS=1), or freeze it and name the graph with frozen_pb"
+            f"{path}: written by Keras {version}; dpuflow reads files of Keras 2 and 3. Save it again with "
+            "one of these, or freeze it and name the graph with frozen_pb"
         )
     layers = list(real_layers(config))
     _check_keras_1(path, version, layers)
     check_code(path, config)
     for name, kind, options in layers:
-        problem = _layer_problem(kind, options)
+        problem = layer_problem(kind, options)
         if problem:
             raise UserError(f"{path}: layer {name!r} ({kind}): {problem}")
     for found in layer_configs(config):
@@ -190,7 +195,7 @@ def _trains(nodes):
     return isinstance(nodes, list) and any(_trains(value) for value in nodes)
 
 
-def _layer_problem(kind, options):
+def layer_problem(kind: str, options: Mapping[str, Any]) -> str | None:
     """What keeps a layer of this class out, or None."""
     plain = kind.rpartition(">")[2]
     if any(word in plain.lower() for word in QUANTIZED) or (plain.startswith("Q") and plain[1:2].isupper()):

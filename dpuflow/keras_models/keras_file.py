@@ -13,8 +13,9 @@ import h5py
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_bytes
-from dpuflow.base.foreign_file import check_is_hdf5
+from dpuflow.base.foreign_file import check_is_hdf5, is_keras_archive
 from dpuflow.base.tensorflow_env import keras
+from dpuflow.keras_models.keras_archive import read_archive_description
 from dpuflow.keras_models.keras_config import check_code, layer_configs
 
 UNKNOWN_TO_OLD_KERAS = {
@@ -64,6 +65,14 @@ def built_by_keras(path: Path | str, source: Path | str | h5py.File, *, compile:
         raise UserError(f"{path}: Keras cannot load this model ({_reason(error)})") from None
 
 
+def built_from_config(path: Path | str, config: dict[str, Any]) -> Any:
+    """The model that Keras builds of a configuration alone, with whatever weights; UserError about `path`."""
+    try:
+        return keras().models.model_from_json(json.dumps(config))
+    except Exception as error:
+        raise UserError(f"{path}: Keras cannot load this model ({_reason(error)})") from None
+
+
 def _reason(error):
     """The line of a message of Keras that says what went wrong; the first may be a whole configuration."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -73,7 +82,7 @@ def _reason(error):
 
 
 def read_config(path: Path | str) -> dict[str, Any]:
-    """The `model_config` of an H5 model as a dict, without importing Keras.
+    """The `model_config` of an H5 model or a .keras archive as a dict, without importing Keras.
 
     UserError for another kind of file, which the message names with what to do about it, and for weights
     without an architecture.
@@ -83,6 +92,9 @@ def read_config(path: Path | str) -> dict[str, Any]:
 
 def read_description(path: Path | str) -> tuple[dict[str, Any], dict[str, str | None]]:
     """(`model_config`, {"keras_version", "backend"}: None where the file does not say)."""
+    if is_keras_archive(path):
+        config, versions = read_archive_description(path)
+        return _checked_form(path, config), versions
     check_is_hdf5(path)
     try:
         with h5py.File(path, "r") as file:
@@ -98,9 +110,13 @@ def read_description(path: Path | str) -> tuple[dict[str, Any], dict[str, str | 
         raise UserError(f"{path}: not a readable HDF5 file ({error})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: model_config is not JSON ({error})") from None
+    return _checked_form(path, config), versions
+
+
+def _checked_form(path, config):
     if not isinstance(config, dict) or "class_name" not in config or "config" not in config:
         raise UserError(f"{path}: model_config describes no Keras model (class_name or config is missing)")
-    return config, versions
+    return config
 
 
 def _without_model(file):

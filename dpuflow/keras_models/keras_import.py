@@ -1,4 +1,4 @@
-"""Somebody's trained Keras H5 -> the same network as a plain model for the data set at hand."""
+"""Somebody's trained Keras file -> the same network as a plain model for the data set at hand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.foreign_file import is_keras_archive
 from dpuflow.keras_models.copies import FLIPPED
-from dpuflow.keras_models.keras_config import check_foreign, plain_config
-from dpuflow.keras_models.keras_file import built_by_keras, changed_copy, read_description
+from dpuflow.keras_models.keras3_config import translated
+from dpuflow.keras_models.keras3_weights import load_weights
+from dpuflow.keras_models.keras_archive import read_archive_weights
+from dpuflow.keras_models.keras_config import check_foreign, is_keras_3, plain_config
+from dpuflow.keras_models.keras_file import (
+    built_by_keras,
+    built_from_config,
+    changed_copy,
+    read_description,
+)
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.keras_models.rebuild import rebuild
 
@@ -25,11 +34,11 @@ ten roundings of float32) is allowed so many times on top."""
 
 
 def import_model(path: Path | str, image_shape: Sequence[int], classes: int) -> tuple[Any, list[str]]:
-    """Read a foreign H5 file; returns (plain Keras model, notes on what was changed).
+    """Read a foreign H5 file or .keras archive; returns (plain Keras model, notes on what was changed).
 
     Parameters
     ----------
-    path : H5 file of Keras 2, trained with TensorFlow or Theano.
+    path : H5 file of Keras 2, trained with TensorFlow or Theano; H5 file or .keras archive of Keras 3.
     image_shape : (H, W, C) of the data set's images.
     classes : number of classes of the data set.
 
@@ -38,11 +47,18 @@ def import_model(path: Path | str, image_shape: Sequence[int], classes: int) -> 
     UserError : another kind of file, a layer that cannot be taken over (by name), shapes that do not fit
         the data set, or a copy that does not give the original's values (`rebuild` says what it changes).
     """
-    config, versions = read_description(path)
+    written, versions = read_description(path)
+    archive = is_keras_archive(path)
+    translate = archive or is_keras_3(versions)
+    config = translated(path, written, keras_3=is_keras_3(versions)) if translate else written
     check_foreign(path, config, versions)
     config, turned = plain_config(path, config, image_shape)
-    with changed_copy(path, config) as file:
-        original = built_by_keras(path, file)
+    if translate:
+        original = built_from_config(path, config)
+        load_weights(path, read_archive_weights(path) if archive else path, original, written)
+    else:
+        with changed_copy(path, config) as file:
+            original = built_by_keras(path, file)
     theano = versions["backend"] == "theano"
     notes = []
     if theano:

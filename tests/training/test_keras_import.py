@@ -62,8 +62,8 @@ REFUSED = {
     ): "layer 'first' .*its activation 'my_mish'",
     misfits.attribute(backend="cntk"): "backend 'cntk', whose convolutions may mean something else",
     misfits.attribute(
-        keras_version="3.3.2"
-    ): r"written by Keras 3\.3\.2; dpuflow reads Keras 2 files\. .*tf_keras",
+        keras_version="4.0.0"
+    ): r"written by Keras 4\.0\.0; dpuflow reads files of Keras 2 and 3",
     misfits.keras_1: r"written by Keras 1 \(layer 'first' has 'nb_filter'\).*Keras 2\.0 to 2\.2",
     misfits.recurrent: r"layer 'memory' \(LSTM\): recurrent",
     misfits.calls_a_function: "calls tf.image.rot90, which is not among the functions",
@@ -132,7 +132,7 @@ def saved_model(path):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("m.keras", zipped("config.json", "metadata.json", "model.weights.h5"), r"is a \.keras file"),
+        ("m.keras", zipped("config.json", "metadata.json", "model.weights.h5"), "describes no Keras model"),
         ("m.h5", zipped("archive/data.pkl"), "is a PyTorch file"),
         ("m.zip", zipped("deep/m.h5"), r"zip archive; unpack it first \(it holds deep/m\.h5\)"),
         ("m.h5", holding(b"PK\x03\x04broken"), "damaged zip archive"),

@@ -21,9 +21,9 @@ def errors_of_zip(archive: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{archive}: no such file (datasets.*.source.zip)") from None
+        raise UserError(f"{archive}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{archive}: a folder; give it as folder") from None
+        raise UserError(f"{archive}: a folder, expected a zip file") from None
     except (zipfile.BadZipFile, *_DAMAGE, OSError) as error:
         # bz2 raises an OSError without a number, a seek to nowhere EINVAL; others are the machine's
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
