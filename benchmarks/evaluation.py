@@ -18,7 +18,7 @@ import numpy as np
 import subject
 from measuring import Goals, medians, parser_of, progress, table
 
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator import Emulator

@@ -96,7 +96,7 @@ class Chain:
 
     def fit(self):
         """The network by `model.fit` on float32 NumPy arrays."""
-        from dpuflow.base.numerics import scale_pixels
+        from dpuflow.base.pixels import scale_pixels
         from dpuflow.datasets.dataset_file import read_dataset
         from dpuflow.keras_models.keras_file import save_model
         from dpuflow.training.model_builder import build_model

@@ -19,7 +19,7 @@ import subject
 from measuring import parser_of, progress, table
 
 from dpuflow.base.files import read_json
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.quantize import engine
 from dpuflow.quantize.position_search import logits_name

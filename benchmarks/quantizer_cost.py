@@ -38,7 +38,7 @@ def quantize_tflite(frozen, images_path, count, ends, scaling, test_path):
     """The same with TensorFlow Lite."""
     import contenders
 
-    from dpuflow.base.numerics import scale_pixels
+    from dpuflow.base.pixels import scale_pixels
 
     model = contenders.tflite_int8(frozen, ends, scale_pixels(np.load(images_path)[:count], scaling))
     if not test_path:

@@ -185,6 +185,7 @@ rule predict_vai_q_tensorflow:
         enter=releases.enter("vai_q_tensorflow"),
         subtract=lambda w: SETTINGS.input_scaling(w.model)["subtract"],
         divide=lambda w: SETTINGS.input_scaling(w.model)["divide"],
+        order=lambda w: SETTINGS.input_scaling(w.model).get("order", "rgb"),
     group:
         "int8"
     threads: 2
@@ -200,7 +201,7 @@ rule predict_vai_q_tensorflow:
         . {input.arguments:q}
         python {input.program:q} --graph {input.graph:q} --input-node "$input_node" \
             --output-node "$output_node" --images {input.images:q} \
-            --subtract {params.subtract:q} --divide {params.divide:q} --output {output.outputs:q}
+            --subtract {params.subtract:q} --divide {params.divide:q} --order {params.order:q} --output {output.outputs:q}
         ) > {log:q} 2>&1
         """
 
@@ -224,6 +225,7 @@ rule predict_vai_q_tensorflow2:
         enter=releases.enter("vai_q_tensorflow2"),
         subtract=lambda w: SETTINGS.input_scaling(w.model)["subtract"],
         divide=lambda w: SETTINGS.input_scaling(w.model)["divide"],
+        order=lambda w: SETTINGS.input_scaling(w.model).get("order", "rgb"),
     group:
         "int8"
     threads: 2
@@ -237,7 +239,7 @@ rule predict_vai_q_tensorflow2:
         (
         {params.enter}
         python {input.program:q} --model {input.model:q} --images {input.images:q} \
-            --subtract {params.subtract:q} --divide {params.divide:q} --output {output.outputs:q}
+            --subtract {params.subtract:q} --divide {params.divide:q} --order {params.order:q} --output {output.outputs:q}
         ) > {log:q} 2>&1
         """
 

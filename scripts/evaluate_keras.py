@@ -1,7 +1,7 @@
 """Accuracy of the trained H5 on every test image -> keras_accuracy.json."""
 
 from dpuflow.accuracy.evaluation import accuracy_record, guessing_hint
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.keras_file import load_model

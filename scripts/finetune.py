@@ -3,7 +3,7 @@
 import numpy as np
 
 from dpuflow.base.files import write_text
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.keras_file import load_model, save_model
 from dpuflow.records import write_record

@@ -128,7 +128,7 @@ def test_the_whole_page_in_small(repo, tmp_path):
 def test_the_other_ways_to_quantize_and_run_the_same_network(tmp_path):
     contenders = pytest.importorskip("contenders")
     pytest.importorskip("onnxruntime", reason="needs requirements-bench.txt")
-    from dpuflow.base.numerics import scale_pixels
+    from dpuflow.base.pixels import scale_pixels
     from dpuflow.quantize.folding import fold
     from dpuflow.tfgraph.freeze import FrozenGraph
     from dpuflow.tfgraph.graph_reader import read_network_and_nodes

@@ -194,3 +194,16 @@ def test_names_that_look_like_numbers_stay_names(config, schema):
     config["runs"][0]["model"] = "1e3"
     check(config, schema)
     assert config["runs"][0]["model"] == "1e3"
+
+
+@pytest.mark.fault("configuration", "input of three channels for grey images", "message")
+def test_an_input_for_other_channels_than_the_images_have(config, schema):
+    name = config["runs"][0]["model"]
+    name = name if isinstance(name, str) else name[0]
+    config["models"][name]["input"] = "torch"
+    assert (
+        f"models.{name}.input (torch): subtract has 3 numbers, the images have 1 channels (dataset "
+        f"{config['runs'][0]['dataset']}); give one number, or one for each channel"
+    ) in refused(config, schema)
+    config["models"][name]["input"] = "torhc"
+    assert "'torhc' is not one of caffe, tf, torch; did you mean torch?" in refused(config, schema)

@@ -7,7 +7,6 @@ from dpuflow.base.numerics import (
     Grid,
     dequantize,
     images_at_a_time,
-    input_table,
     quantize,
     round_half_away,
     round_half_even,
@@ -49,16 +48,6 @@ def test_quantization_error_is_at_most_half_a_step_or_saturated(x, fix_point, ro
 def test_grid_values_survive(fix_point):
     q = np.arange(-128, 128)
     assert (quantize(dequantize(q, fix_point), fix_point) == q).all()
-
-
-def test_input_table_of_the_default_scaling_is_lossless():
-    assert (input_table(128, 128, 7) == np.arange(-128, 128)).all()
-
-
-def test_input_table_rounds_and_saturates_where_the_tutorial_wrapped():
-    table = input_table(0, 255, 7)
-    assert table[255] == 127 and table[0] == 0 and table.min() == 0
-    assert table[3] == 2  # 3 / 255 * 128 = 1.506 rounds; truncation would give 1
 
 
 @pytest.mark.parametrize(

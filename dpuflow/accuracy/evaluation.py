@@ -7,7 +7,7 @@ that stages compare per image and not only by their means.
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.pixels import Scaling, words
 from dpuflow.records import read_record
 
 CONFIDENCE = 0.95
@@ -165,7 +166,7 @@ GUESSING = 0.1
 """A network this share of the way from guessing to all right, or less, has not understood its input."""
 
 
-def guessing_hint(record: Record, input_scaling: Mapping[str, float]) -> str | None:
+def guessing_hint(record: Record, input_scaling: Scaling) -> str | None:
     """What to look at when a float network is hardly better than guessing, or None.
 
     Guessing is the better of one of k classes at random and always the commonest class.
@@ -176,13 +177,12 @@ def guessing_hint(record: Record, input_scaling: Mapping[str, float]) -> str | N
     guess = max(max(counts) / record["images"], 1 / len(counts))
     if record["accuracy"] > guess + GUESSING * (1 - guess):
         return None
-    subtract, divide = input_scaling["subtract"], input_scaling["divide"]
     return (
         f"{record['stage']}: right on {record['accuracy']:.1%} of the {record['split']} images, hardly "
         f"better than guessing ({guess:.1%}). In a network trained elsewhere the cause is nearly always "
-        f"models.NAME.input: it sees (pixel - {subtract}) / {divide} now and must see what it was trained "
-        "with (raw pixels, subtract 0 and divide 1, where the network itself holds Rescaling or "
-        "preprocess_input); else the order of class_names"
+        f"models.NAME.input: it sees {words(input_scaling)} now and must see what it was trained "
+        "with (caffe, tf or torch for preprocess_input of Keras; raw pixels, subtract 0 and divide 1, where "
+        "the network itself holds Rescaling or preprocess_input); else the order of class_names"
     )
 
 

@@ -6,7 +6,7 @@ docs/reference/numerics.md.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,22 +99,6 @@ def images_at_a_time(shape: Sequence[int]) -> int:
     8 MiB of pixels at most: as floats, and with a network's maps, they take a hundred times as much.
     """
     return max(1, min(512, (8 << 20) // math.prod(shape)))
-
-
-def scale_pixels(images: ArrayLike, input_scaling: Mapping[str, float]) -> np.ndarray:
-    """uint8 pixels -> the float network's input, (pixel - subtract) / divide in float32."""
-    subtract, divide = np.float32(input_scaling["subtract"]), np.float32(input_scaling["divide"])
-    return (np.asarray(images, np.float32) - subtract) / divide
-
-
-def input_table(subtract: float, divide: float, fix_point: int) -> np.ndarray:
-    """Lookup table (256,) int8: what each uint8 pixel becomes at the DPU's input.
-
-    (pixel - subtract) / divide is the float input of the network; the table holds
-    its DPU_ROUND quantization (docs/reference/numerics.md, "Rounding").
-    """
-    value = scale_pixels(np.arange(256), {"subtract": subtract, "divide": divide})
-    return quantize(value, fix_point)
 
 
 SIX_DIGITS = 6

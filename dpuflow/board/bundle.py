@@ -21,11 +21,13 @@ import numpy as np
 from dpuflow import __version__
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
+from dpuflow.base.pixels import Scaling, check_scaling
 from dpuflow.board import application
 from dpuflow.board.parts import describe_output, describe_parts, require_known
 from dpuflow.device.targets import Target
 from dpuflow.emulator import Emulator
 from dpuflow.xir import Graph
+from dpuflow.xir.input_scaling import recorded_scaling
 
 FORMAT = "dpuflow bundle 2"
 
@@ -52,15 +54,16 @@ The model is compiled for {dpu}, release {release}. {instructions}
 """
 
 
-def input_scaling(graph: Graph, source: Path | str) -> dict[str, float]:
-    """{"subtract", "divide"} that a compiled graph records; UserError when it does not."""
-    try:
-        return {key: float(graph.attrs[f"input_{key}"]) for key in ("subtract", "divide")}
-    except KeyError:
+def input_scaling(graph: Graph, source: Path | str, given: Scaling | None = None) -> dict[str, Any]:
+    """`given`, else what a compiled graph records, with the graph's gain; UserError without either."""
+    recorded = recorded_scaling(graph) or {}
+    scaling = {**(given or recorded), **{key: recorded[key] for key in ("gain",) if key in recorded}}
+    if not scaling:
         raise UserError(
             f"{source}: the xmodel does not record its input scaling (attributes input_subtract, "
             "input_divide); give it as a parameter {subtract: ..., divide: ...}"
-        ) from None
+        )
+    return scaling
 
 
 def describe(
@@ -70,7 +73,7 @@ def describe(
     class_names: Sequence[str],
     target: Target,
     split: str,
-    scaling: Mapping[str, float] | None = None,
+    scaling: Scaling | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(content of meta.json, {key: array} of parameters.npz), after checking that all fits together."""
     graph = Graph.load(xmodel)
@@ -93,6 +96,8 @@ def describe(
             f"images have shape {images.shape} and type {images.dtype}; the model takes uint8 images of "
             f"shape {source.shape[1:]}"
         )
+    scaling = input_scaling(graph, xmodel, scaling)
+    check_scaling(scaling, source.shape[-1])
     outputs = output["classes"]
     if outputs != len(class_names):
         raise UserError(f"{xmodel}: {outputs} outputs, but there are {len(class_names)} class names")
@@ -114,7 +119,7 @@ def describe(
         "instructions": sum(code) if all(code) else 0,
         "class_names": [str(name) for name in class_names],
         "input": {
-            **(scaling or input_scaling(graph, xmodel)),
+            **scaling,
             "shape": list(source.shape[1:]),
             "fix_point": emulator.input_fix_point,
             "value": emulator.input.name,
@@ -136,7 +141,7 @@ def build(
     class_names: Sequence[str],
     target: Target,
     split: str,
-    scaling: Mapping[str, float] | None = None,
+    scaling: Scaling | None = None,
 ) -> None:
     """Write the bundle's tar.
 
@@ -148,7 +153,7 @@ def build(
     class_names : names by output.
     target : the Target that the model is compiled for.
     split : name of the split, for the record.
-    scaling : {"subtract", "divide"}; default: what the xmodel records.
+    scaling : of the input (`base.pixels`); default: what the xmodel records.
 
     UserError when the parts do not fit each other.
     """

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dpuflow.accuracy.evaluation import accuracy_record, agreement
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import input_table
+from dpuflow.base.pixels import quantize_pixels
 from dpuflow.board.application import dump_name
 from dpuflow.board.bundle import Bundle
 from dpuflow.emulator import Emulator
@@ -48,8 +48,8 @@ def network_outputs(emulator: Emulator, meta: Mapping[str, Any], images: np.ndar
 
 
 def _quantized(emulator, meta, images):
-    table = input_table(meta["input"]["subtract"], meta["input"]["divide"], meta["input"]["fix_point"])
-    return table[images].reshape(len(images), *emulator.input.tensor.shape[1:])
+    grid = quantize_pixels(images, meta["input"], meta["input"]["fix_point"])
+    return grid.reshape(len(images), *emulator.input.tensor.shape[1:])
 
 
 def compare_outputs(board: np.ndarray, emulated: np.ndarray) -> dict[str, Any]:

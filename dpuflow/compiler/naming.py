@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dpuflow.network import QuantizedNetwork
+from dpuflow.xir.input_scaling import scaling_attributes
 
 
 class Names:
@@ -23,14 +24,10 @@ class Names:
 
 
 def input_attributes(quantized: QuantizedNetwork) -> dict[str, Any]:
-    """Graph attributes: who wrote it, how pixels become the network's input, how many classes.
-
-    float input = (pixel - input_subtract) / input_divide.
-    """
+    """Graph attributes: who wrote it, how pixels become the network's input, how many classes."""
     output = quantized.network.output
     return {
         "origin": "dpuflow",
-        "input_subtract": float(quantized.input_scaling["subtract"]),
-        "input_divide": float(quantized.input_scaling["divide"]),
+        **scaling_attributes(quantized.input_scaling),
         "class_count": int(output.shape[-1]),
     }

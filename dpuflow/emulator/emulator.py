@@ -11,10 +11,12 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 
 from dpuflow.base.errors import UserError, about
-from dpuflow.base.numerics import dequantize, input_table
+from dpuflow.base.numerics import dequantize
+from dpuflow.base.pixels import problem, quantize_pixels
 from dpuflow.emulator import c_kernels, plan, support
 from dpuflow.emulator.execute import Executor, core_count
 from dpuflow.xir import Graph, Op, validate
+from dpuflow.xir.input_scaling import recorded_scaling
 from dpuflow.xir.parameters import CONSTANT_TYPES, constants
 
 log = logging.getLogger("dpuflow")
@@ -171,20 +173,13 @@ class Emulator:
     def quantize_input(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (N, H, W) or (N, H, W, C) -> int8 (N, H, W, C), as the board's host code does.
 
-        The float network's input scaling stands in the graph's attributes input_subtract
-        and input_divide: float input = (pixel - subtract) / divide.
+        The float network's input scaling stands in the graph's attributes (`xir.input_scaling`).
         """
-        try:
-            subtract, divide = (float(self.graph.attrs[f"input_{name}"]) for name in ("subtract", "divide"))
-        except KeyError:
+        scaling = recorded_scaling(self.graph)
+        if scaling is None:
             raise UserError(
                 f"{self.source}: does not record its input scaling (attributes input_subtract, "
-                "input_divide); quantize the images yourself, for instance with numerics.input_table"
-            ) from None
-        if not (math.isfinite(subtract) and math.isfinite(divide) and divide):
-            raise UserError(
-                f"{self.source}: its input scaling is no scaling: input_subtract {subtract}, input_divide "
-                f"{divide}; the file is damaged, compile the model again"
+                "input_divide); quantize the images yourself, for instance with base.pixels.quantize_pixels"
             )
         images = np.asarray(images)
         if images.dtype != np.uint8:
@@ -192,7 +187,13 @@ class Emulator:
         shape = (images.shape[0], *self.input.tensor.shape[1:])
         if images.size != np.prod(shape) or images.shape[1:3] != shape[1:3]:
             raise UserError(f"images of shape {images.shape} do not fit the model's input {shape}")
-        return input_table(subtract, divide, self.input_fix_point)[images].reshape(shape)
+        found = problem(scaling, shape[-1])
+        if found:
+            raise UserError(
+                f"{self.source}: its input scaling is no scaling: {found}; the file is damaged, compile the "
+                "model again"
+            )
+        return quantize_pixels(images.reshape(shape), scaling, self.input_fix_point)
 
     @overload
     def run(self, batch: Batch, dump: Literal[True]) -> dict[str, np.ndarray]: ...

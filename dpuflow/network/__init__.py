@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.pixels import Scaling
 from dpuflow.ops import Operator, kinds, make
 
 WEIGHTED = kinds(lambda operator: operator.weighted)
@@ -105,14 +106,14 @@ class QuantizedNetwork:
     fix_points : layer name -> fix_point of its int8 output (every layer but softmax).
     weights : layer name -> (int8 array, fix_point).
     biases : layer name -> (int8 array, fix_point); layers without a bias are absent.
-    input_scaling : {"subtract": s, "divide": d}: float input = (pixel - s) / d.
+    input_scaling : float input = (pixel - subtract) / divide, more in `base.pixels`.
     """
 
     network: Network
     fix_points: dict[str, int]
     weights: dict[str, tuple[np.ndarray, int]]
     biases: dict[str, tuple[np.ndarray, int]]
-    input_scaling: dict[str, float]
+    input_scaling: Scaling
 
     def shift_cut(self, name: str) -> int:
         """fix_in + fix_weights - fix_out of a weighted layer."""

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from dpuflow.base.pixels import problem
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops import OPERATORS, make
 
@@ -25,7 +26,7 @@ def check(quantized: QuantizedNetwork) -> None:
         return quantized.weights.get(layer.name, (None,))[0]
 
     _check_layers(quantized.network, parameters)
-    _check_scaling(quantized.input_scaling)
+    _check_scaling(quantized.input_scaling, quantized.network.input.shape)
 
 
 def check_network(network: Network) -> None:
@@ -75,15 +76,12 @@ def _check_ends(layers):
         raise ValueError(f"expected one input and one output, found {inputs} and {outputs}")
 
 
-def _check_scaling(scaling):
-    good = isinstance(scaling, dict) and scaling.keys() == {"subtract", "divide"}
-    numbers = list(scaling.values()) if good else []
-    if (
-        not good
-        or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
-        or not scaling["divide"]
-    ):
-        raise ValueError(f"input_scaling {scaling!r}: expected finite numbers subtract and divide")
+def _check_scaling(scaling, shape):
+    found = problem(scaling, shape[-1])
+    if not found and scaling.keys() - {"subtract", "divide", "order", "gain"}:
+        found = f"{scaling!r}: only subtract, divide, order and gain belong there"
+    if found:
+        raise ValueError(f"input_scaling: {found}")
 
 
 def _check_form(layer, before):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.pixels import network_gain
 from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
@@ -136,7 +137,8 @@ class GraphWriter:
         add_node(self.graph, "Placeholder", layer.name, dtype=("type", DT_FLOAT), shape=shape)
         # float64, because float32 would round 0.49999997 + 0.5 up to 1
         x = self._cast(f"{scope}/double", layer.name, DT_FLOAT, DT_DOUBLE)
-        x = self._binary("Mul", f"{scope}/scale", x, 2.0 ** self.quantized.fix_points[layer.name], DT_DOUBLE)
+        scale = 2.0 ** self.quantized.fix_points[layer.name] * network_gain(self.quantized.input_scaling)
+        x = self._binary("Mul", f"{scope}/scale", x, scale, DT_DOUBLE)
         return self._round_and_saturate(scope, x, DT_DOUBLE)
 
     def _weighted(self, layer: Layer, scope: str) -> str:

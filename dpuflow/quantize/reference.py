@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import input_table, scale_pixels, short
+from dpuflow.base.numerics import short
+from dpuflow.base.pixels import Scaling, per_channel, quantize_pixels, scale_pixels
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.network.quantized_file import write_quantized
 from dpuflow.ops.operator import Shape
@@ -29,6 +30,7 @@ from dpuflow.quantize.distance import LogitDistance, agreement, decided
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.fix_points import Change
 from dpuflow.quantize.folding import fold
+from dpuflow.quantize.input_grid import one_grid
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.settings import Settings, complete
 from dpuflow.records import write_record
@@ -49,7 +51,7 @@ def quantize(
     network: Network,
     calibration_images: ArrayLike,
     settings: Mapping[str, Any] | None = None,
-    input_scaling: Mapping[str, float] | None = None,
+    input_scaling: Scaling | None = None,
     *,
     output_name: str | None = None,
     calibration_indices: Sequence[int] | np.ndarray | None = None,
@@ -65,7 +67,7 @@ def quantize(
         as it is.
     calibration_images : uint8 (N, H, W, C), training images.
     settings : see config/schemas/quantizer_reference.schema.yaml; None: defaults.
-    input_scaling : {"subtract", "divide"}: network input = (pixel - subtract) / divide. None: 0, 255.
+    input_scaling : network input = (pixel - subtract) / divide (`base.pixels`). None: 0, 255.
     output_name : what the evaluation graph calls its output; None: as the network does.
     calibration_indices, calibration_labels : recorded in the report.
     test_images : uint8; a calibration image that equals one of these is a UserError.
@@ -89,7 +91,7 @@ def quantize(
         report = {
             "quantizer": "reference",
             "settings": settings,
-            "input_scaling": input_scaling,
+            "input_scaling": quantization.input_scaling,
             "nodes": {"input": network.input.name, "output": output_name or network.output.name},
             "calibration": calibration_record(images, calibration_indices, calibration_labels),
             "folding": quantization.folding,
@@ -176,13 +178,14 @@ class Quantization:
     Parameters
     ----------
     network : Network before folding; images : uint8 calibration images, as many as the settings want.
-    settings : complete (`settings.complete`); input_scaling : {"subtract", "divide"}.
+    settings : complete (`settings.complete`); input_scaling : see `base.pixels`.
     memo : `memo.Memo` that quantizations of the same network and images share: steps that have the
         same settings up to there are then done once.
 
     Attributes
     ----------
     folded : Made of the folded network; folding : notes on it.
+    input_scaling : what the folded network sees of pixels: that given, perhaps with a gain (`input_grid`).
     """
 
     def __init__(
@@ -190,7 +193,7 @@ class Quantization:
         network: Network,
         images: np.ndarray,
         settings: Settings,
-        input_scaling: dict[str, float],
+        input_scaling: Scaling,
         memo: Memo | None = None,
     ) -> None:
         if np.min(images) == np.max(images):
@@ -198,13 +201,18 @@ class Quantization:
                 f"calibration images: every pixel of all {len(images)} is {np.max(images):g}, which tells "
                 "nothing of the network's ranges; give images as the network will see them"
             )
-        self.settings, self.input_scaling = settings, input_scaling
-        self.memo = memo or Memo()
-        fold_key = "fold", settings["batch_norm_after_activation"]
-        folded, self.folding = self.memo(fold_key, lambda: fold(network, fold_key[1]))
+        self.settings, self.memo = settings, memo or Memo()
+        as_vendor = bool(settings["compat"]) and per_channel(input_scaling)
+        fold_key = "fold", settings["batch_norm_after_activation"], as_vendor
+        folded, self.input_scaling, self.folding = self.memo(
+            fold_key, lambda: one_grid(*fold(network, fold_key[1]), input_scaling, change=not as_vendor)
+        )
         self.folded = Made(folded, fold_key)
         self.logits = position_search.logits_name(folded)
-        self.x = self.memo(("input", len(images)), lambda: scale_pixels(images, input_scaling))
+        self.x = self.memo(
+            ("input", len(images), json.dumps(self.input_scaling)),
+            lambda: scale_pixels(images, self.input_scaling),
+        )
         self.reference, self.distance = self._once("reference", self.folded, self._float_logits)
 
     def _key(self, what: str, source: Made, *options: Any) -> Key:
@@ -400,8 +408,7 @@ def _with_own_parameters(quantized: QuantizedNetwork) -> QuantizedNetwork:
 def quantize_input(quantized: QuantizedNetwork, images: np.ndarray) -> np.ndarray:
     """uint8 images -> int8 DPU input, by the input layer's fix_point."""
     fix_point = quantized.fix_points[quantized.network.input.name]
-    scaling = quantized.input_scaling
-    return input_table(scaling["subtract"], scaling["divide"], fix_point)[images]
+    return quantize_pixels(images, quantized.input_scaling, fix_point)
 
 
 def predict(quantized: QuantizedNetwork, images: np.ndarray, batch: int = 64) -> np.ndarray:

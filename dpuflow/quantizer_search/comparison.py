@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from dpuflow.accuracy.evaluation import mcnemar_exact, wilson_interval
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import scale_pixels, sqnr_db
+from dpuflow.base.numerics import sqnr_db
+from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import load_targets
 from dpuflow.emulator import Emulator
@@ -39,7 +40,7 @@ class Comparison:
     network : as `network.network_file.load_network` reads it.
     calibration : uint8 (N, H, W, C), as many as there are: a setting may take fewer.
     validation : (uint8 images, labels) that the settings are judged by.
-    input_scaling : {"subtract", "divide"}.
+    input_scaling : see `base.pixels`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Comparison:
         network: Network,
         calibration: np.ndarray,
         validation: tuple[np.ndarray, ArrayLike],
-        input_scaling: dict[str, float],
+        input_scaling: Scaling,
         threads: int = 1,
     ) -> None:
         self.network = network

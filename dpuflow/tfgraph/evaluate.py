@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dpuflow.accuracy.evaluation import accuracy_record
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.tfgraph.freeze import FrozenGraph
 
 
@@ -27,7 +27,7 @@ def evaluate_graph(
     graph_path: Path | str,
     nodes: Mapping[str, Any],
     dataset: Splits,
-    input_scaling: Mapping[str, float],
+    input_scaling: Scaling,
     split: str = "test",
     threads: int | None = None,
     check: Callable[[np.ndarray, np.ndarray], None] | None = None,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import images_at_a_time, scale_pixels
+from dpuflow.base.numerics import images_at_a_time
+from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.keras_models.keras_file import load_model
 from dpuflow.keras_models.prediction import predictor
@@ -103,7 +104,7 @@ def compare_with_keras(
     nodes: Mapping[str, Any],
     keras_path: Path | str,
     images: np.ndarray,
-    input_scaling: Mapping[str, float],
+    input_scaling: Scaling,
     tolerance: float,
 ) -> dict[str, Any]:
     """Prove that freezing moved nothing: outputs of both on the same images.

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import images_at_a_time, scale_pixels
+from dpuflow.base.numerics import images_at_a_time
+from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter
@@ -29,7 +30,7 @@ def train(
     train_data: tuple[np.ndarray, np.ndarray],
     validation_data: tuple[np.ndarray, np.ndarray],
     settings: Mapping[str, Any],
-    input_scaling: Mapping[str, float],
+    input_scaling: Scaling,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Train in place and leave the best epoch's weights in the model.
@@ -40,7 +41,7 @@ def train(
     train_data, validation_data : (images uint8 (N, H, W, C), labels (N,)).
     settings : optimizer, learning_rate, decay, schedule, batch_size, epochs,
         augmentation, restore_best, weight_decay, label_smoothing (config, `training`).
-    input_scaling : {"subtract", "divide"}.
+    input_scaling : see `base.pixels`.
     seed : of shuffling and augmentation (initial weights: `seed_everything` earlier).
 
     Returns
@@ -101,7 +102,7 @@ def compile_model(model: Any, settings: Mapping[str, Any]) -> None:
 
 
 def loss_and_accuracy(
-    model: Any, data: tuple[np.ndarray, np.ndarray], input_scaling: Mapping[str, float]
+    model: Any, data: tuple[np.ndarray, np.ndarray], input_scaling: Scaling
 ) -> dict[str, float]:
     """{"loss", "accuracy"} of a model with softmax output on (images uint8, labels)."""
     outputs = _outputs(predictor(model), data[0], input_scaling)
@@ -131,7 +132,7 @@ class Loop:
         model: Any,
         train_data: tuple[np.ndarray, np.ndarray],
         settings: Mapping[str, Any],
-        input_scaling: Mapping[str, float],
+        input_scaling: Scaling,
         seed: int,
     ) -> None:
         self.tf = tf = tensorflow()

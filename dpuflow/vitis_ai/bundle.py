@@ -15,6 +15,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_bytes, write_text
+from dpuflow.base.pixels import Scaling
 
 IMAGES = "calibration_images.npy"
 DEFAULT_BATCH = 32
@@ -40,9 +41,9 @@ _IMAGES = np.load(os.path.join(os.path.dirname(os.path.abspath(__file__)), {file
 
 
 def network_input(first=0, last=None):
-    """float32 network input (N, H, W, C), (pixel - SUBTRACT) / DIVIDE, of the images [first, last)."""
+    """float32 network input (N, H, W, C), (pixel - SUBTRACT) / DIVIDE{note}, of the images [first, last)."""
     pixels = _IMAGES[first:last].astype(np.float32)
-    return (pixels - np.float32(SUBTRACT)) / np.float32(DIVIDE)
+    return {turned}
 
 
 def calibration_input(iter):
@@ -69,17 +70,25 @@ def chosen_images(images: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray
     return images[:wanted]
 
 
-def module_text(images: int, batch: int, node: str, input_scaling: Mapping[str, float]) -> str:
+def module_text(images: int, batch: int, node: str, input_scaling: Scaling) -> str:
     """Source of the calibration module for `images` images in batches of `batch`."""
+    bgr = input_scaling.get("order") == "bgr"
+    scaled = "(pixels - np.float32(SUBTRACT)) / np.float32(DIVIDE)"
     return MODULE.format(
         images=images,
         batches=batches(images, batch),
         batch=batch,
         node=node,
-        subtract=float(input_scaling["subtract"]),
-        divide=float(input_scaling["divide"]),
+        subtract=_floats(input_scaling["subtract"]),
+        divide=_floats(input_scaling["divide"]),
+        turned=f"np.ascontiguousarray(({scaled})[..., ::-1])" if bgr else scaled,
+        note=" with the channels turned round" if bgr else "",
         file=IMAGES,
     )
+
+
+def _floats(figure):
+    return [float(n) for n in figure] if isinstance(figure, list | tuple) else float(figure)
 
 
 def arguments_text(nodes: Mapping[str, Any], images: int, batch: int) -> str:
@@ -113,7 +122,7 @@ def write_bundle(
     images: np.ndarray,
     batch: int,
     nodes: Mapping[str, Any],
-    input_scaling: Mapping[str, float],
+    input_scaling: Scaling,
 ) -> None:
     """Write calibration_images.npy, calibration_input.py and arguments.sh for uint8 images (N, H, W, C)."""
     write_images(images_path, images)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.pixels import Scaling
 from dpuflow.device.targets import Target, describe_fingerprint
 from dpuflow.quantize.calibration_images import calibration_record
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 from dpuflow.vitis_ai.tool_logs import compiler_log, quantizer_log
 from dpuflow.xir import Graph
+from dpuflow.xir.input_scaling import scaling_attributes
 from dpuflow.xir.seal import sealed
 
 HARMLESS_ON_CPU = {
@@ -28,7 +30,7 @@ STAND_IN = "Written by a stand-in for the vendor's tool in dpuflow's tests, not 
 def quantization_record(
     entry: Mapping[str, Any],
     nodes: Mapping[str, Any],
-    input_scaling: Mapping[str, float],
+    input_scaling: Scaling,
     model_path: Path | str,
     log_path: Path | str,
     images: np.ndarray,
@@ -40,7 +42,7 @@ def quantization_record(
     Parameters
     ----------
     entry : the quantizer's entry of the configuration.
-    nodes : content of nodes.json. input_scaling : {"subtract", "divide"}.
+    nodes : content of nodes.json. input_scaling : see `base.pixels`.
     model_path : quantize_eval_model.pb (vai_q_tensorflow) or quantized_model.h5 (vai_q_tensorflow2).
     log_path : the tool's log.
     images, indices, labels : the calibration images that the tool saw, their rows and classes.
@@ -161,13 +163,13 @@ def enforce_on_cpu(record: Mapping[str, Any], on_cpu: str) -> None:
         )
 
 
-def with_input_scaling(path: Path | str, input_scaling: Mapping[str, float]) -> bytes:
-    """Bytes of an xmodel with the graph attributes input_subtract and input_divide, which our runners read.
+def with_input_scaling(path: Path | str, input_scaling: Scaling) -> bytes:
+    """Bytes of an xmodel with the graph attributes of the input scaling, which our runners read.
 
     The vendor's compilers do not keep them. Protobuf messages join by concatenation, so the file's own
     bytes stay as they are; the attributes and a seal (`dpuflow.xir.seal`) follow.
     """
     extra = Graph()
-    extra.attrs["input_subtract"] = float(input_scaling["subtract"])
-    extra.attrs["input_divide"] = float(input_scaling["divide"])
+    for name, value in scaling_attributes(input_scaling).items():
+        extra.attrs[name] = value
     return sealed(Path(path).read_bytes() + extra.proto.SerializeToString(deterministic=True))

@@ -13,6 +13,7 @@ from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import no_entry
+from dpuflow.base.pixels import complete
 from dpuflow.base.schemas import SchemaValidator, explain, load_schema
 from dpuflow.device.targets import Target, configured_target
 from dpuflow.quantizer_search.requests import search_problems
@@ -190,12 +191,12 @@ class Settings:
         own = model.partition("-s")[2]
         return int(own) if own else self.config.get("seed", 1)
 
-    def input_scaling(self, model: str) -> dict[str, float]:
-        """{"subtract", "divide"} of a model."""
+    def input_scaling(self, model: str) -> dict[str, Any]:
+        """What a model sees of pixels, as `base.pixels` describes it."""
         entry = self.model(model)
         if "starts_from" in entry and "input" not in entry:
             entry = self.model(entry["starts_from"])
-        return entry.get("input", DEFAULT_INPUT)
+        return complete(entry.get("input", DEFAULT_INPUT))
 
     def start_of(self, model: str) -> str:
         """The model that `model` is trained further from, with the same seed."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.pixels import complete, problem
 from dpuflow.datasets.labels import MAX_LABEL, MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import form_problem
 from dpuflow.device.targets import configured_target
@@ -72,6 +73,7 @@ def _runners(config):
 
 def _runs(config):
     for index, run in enumerate(config["runs"]):
+        yield from _scaling(config, run)
         for runner in _as_list(run["runner"]):
             kind = config["runners"][runner]["kind"]
             for target in _as_list(run["target"]):
@@ -80,6 +82,22 @@ def _runs(config):
                         f"runs[{index}]: runner {runner} ({kind}) needs machine code, and target {target} "
                         f"has none: its compiler is reference; {_way_out(config, target)}"
                     )
+
+
+def _scaling(config, run):
+    """Of a run: does what its model subtracts and divides by fit the channels of the images?"""
+    for model in _as_list(run["model"]):
+        entry = config["models"][model]
+        scaling = entry.get("input", config["models"].get(entry.get("starts_from"), {}).get("input"))
+        for dataset in _as_list(run["dataset"]) if scaling else ():
+            channels = config["datasets"][dataset].get("image", {}).get("channels", 1)
+            found = problem(complete(scaling), channels)
+            if found:
+                shown = f" ({scaling})" if isinstance(scaling, str) else ""
+                yield (
+                    f"models.{model}.input{shown}: {found} (dataset {dataset}); give one number, or one "
+                    f"for each channel (datasets.{dataset}.image.channels: {channels})"
+                )
 
 
 def _way_out(config, target):

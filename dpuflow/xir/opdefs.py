@@ -240,10 +240,15 @@ GRAPH_ATTRS = {
     "return_ops": "string_vec",
     "input_subtract": "double",
     "input_divide": "double",
+    "input_gain": "double",
+    "input_subtract_each": "double_vec",
+    "input_divide_each": "double_vec",
+    "input_gain_each": "double_vec",
+    "input_order": "string",
     "class_count": "int32",
     "dpuflow_note": "string",
 }
-"""Attributes of the graph -> kind (docs/reference/xmodel.md); the last four are our own."""
+"""Attributes of the graph -> kind (docs/reference/xmodel.md); those from input_subtract on are our own."""
 
 
 def op_attr_kinds(type_: str) -> dict[str, str]:

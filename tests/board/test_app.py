@@ -13,7 +13,7 @@ import pytest
 from application_modules import module
 
 from dpuflow.accuracy.predictions import COLUMNS
-from dpuflow.base.numerics import input_table
+from dpuflow.base.pixels import input_table
 from dpuflow.board import application
 from dpuflow.board.connection import AGENT
 from dpuflow.virtual_board.run import environment

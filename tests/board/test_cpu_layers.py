@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cpu_networks import CLASSES, NETWORKS, SCALING, front, images
 
-from dpuflow.base.numerics import input_table
+from dpuflow.base.pixels import input_table
 from dpuflow.board import bundle
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.compare import board_record, read_board_predictions

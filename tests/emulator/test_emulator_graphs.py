@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import input_table
+from dpuflow.base.pixels import input_table
 from dpuflow.emulator import Emulator, c_kernels, float_ops, oracle, random_cases, selfcheck
 from dpuflow.emulator.operations import Pool
 from dpuflow.xir import Graph
@@ -172,7 +172,7 @@ def test_quantize_input_uses_the_recorded_scaling():
         emulator.quantize_input(pixels[:, :5])
     for divide in (0.0, float("nan")):
         graph.attrs["input_divide"] = divide
-        with pytest.raises(UserError, match=f"input_divide {divide}; the file is damaged"):
+        with pytest.raises(UserError, match=rf"divide {divide}: expected .*; the file is damaged"):
             emulator.quantize_input(pixels)
 
 

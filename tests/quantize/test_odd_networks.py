@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import dequantize, scale_pixels
+from dpuflow.base.numerics import dequantize
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.compiler.reference import lower
 from dpuflow.device.dpuczdx8g import RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
 from dpuflow.device.targets import get_target

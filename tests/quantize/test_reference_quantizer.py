@@ -6,7 +6,7 @@ import yaml
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_json
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.device.dpuczdx8g import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.quantize.engine import run_float

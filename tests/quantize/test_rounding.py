@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.quantize import engine, equalization, reconstruction, rounding
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.reference import quantize

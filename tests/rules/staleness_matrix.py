@@ -132,7 +132,7 @@ LAYERS = [
 
 MODELS = [
     *options("models", "small", TRAIN, {
-        "input.subtract": 0, "input.divide": 255,
+        "input.subtract": 0, "input.divide": 255, "input.order": "bgr",
         "training.optimizer": "sgd", "training.learning_rate": 0.1, "training.decay": 0.1,
         "training.schedule": "cosine", "training.batch_size": 16, "training.epochs": 3,
         "training.restore_best": False, "training.augmentation.rotation": 5,

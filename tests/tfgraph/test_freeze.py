@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_file import save_model
 from dpuflow.quantize.engine import run_float

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.device.targets import load_targets
 from dpuflow.dpuczdx8g.compile_report import compile_reference
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner

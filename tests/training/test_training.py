@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.keras_models.keras_file import load_model, read_config, save_model
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter

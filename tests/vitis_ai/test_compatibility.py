@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from old_tensorflow import run
 
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.keras_models.keras_file import load_model, save_model
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.quantize.reference import quantize, write_artifacts

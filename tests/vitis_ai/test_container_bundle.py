@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import scale_pixels
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.vitis_ai.bundle import arguments_text, batches, chosen_images, module_text, write_images
 from dpuflow.vitis_ai.outputs import read_outputs
 

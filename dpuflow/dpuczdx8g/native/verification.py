@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dpuflow.base.numerics import input_table
+from dpuflow.base.pixels import quantize_pixels
 from dpuflow.dpuczdx8g.isa.engines import Memory
 from dpuflow.dpuczdx8g.isa.program import Port
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
@@ -75,9 +75,8 @@ def _images(quantized, reference, programs, calibration, random):
     """Images of the network that reach the most, and how many of them are from the calibration."""
     shape = tuple(reference.input.tensor.shape[1:])
     if calibration is not None:
-        scaling = quantized.input_scaling
-        table = input_table(scaling["subtract"], scaling["divide"], reference.input_fix_point)
-        calibration = table[np.asarray(calibration)].reshape(-1, *shape)
+        grid = quantize_pixels(np.asarray(calibration), quantized.input_scaling, reference.input_fix_point)
+        calibration = grid.reshape(-1, *shape)
     graph = reference.graph
     work = sum(int(np.prod(op.tensor.shape)) for op in graph.ops)
     work += sum(op.attrs.get("workload", 0) // 2 for op in graph.ops)

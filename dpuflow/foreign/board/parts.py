@@ -12,7 +12,7 @@ import numpy as np
 import vart
 import xir
 from board_info import AppError
-from pixels import input_table
+from pixels import PixelTable
 
 
 class Network:
@@ -31,8 +31,7 @@ class Network:
                 )
             )
         self.subgraphs = {s.get_name(): s for s in found}
-        told = self.meta["input"]
-        self.table = input_table(told["subtract"], told["divide"], told["fix_point"])
+        self.pixels = PixelTable(self.meta["input"])
         self.parts = [part for part in self.meta["parts"] if part["device"] != "USER"]
         # every op of every part, before anything runs: one that is unknown is named here
         self.functions = [
@@ -72,7 +71,7 @@ class Session:
         keep : dict that takes every value that a CPU layer makes, by the name of its tensor.
         """
         told = self.network.meta["input"]
-        pixels = np.take(self.network.table, images, mode="clip")
+        pixels = self.network.pixels(images)
         values = {told["value"]: pixels.reshape([len(images)] + told["shape"])}
         seconds = []
         for step in self.steps:

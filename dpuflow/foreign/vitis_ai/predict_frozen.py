@@ -30,8 +30,11 @@ def main():
     parser.add_argument("--input-node", required=True)
     parser.add_argument("--output-node", required=True)
     parser.add_argument("--images", required=True, help="uint8 images, .npy of shape (N, H, W, C)")
-    parser.add_argument("--subtract", type=float, required=True, help="network input = (pixel - S) / D")
-    parser.add_argument("--divide", type=float, required=True)
+    parser.add_argument(
+        "--subtract", type=float, nargs="+", required=True, help="network input = (pixel - S) / D"
+    )
+    parser.add_argument("--divide", type=float, nargs="+", required=True, help="D, or one for each channel")
+    parser.add_argument("--order", choices=["rgb", "bgr"], default="rgb", help="the network's channels")
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--output", required=True, help="float32 outputs, .npy of shape (N, classes)")
     arguments = parser.parse_args()
@@ -50,6 +53,7 @@ def main():
             for first in range(0, len(images), arguments.batch):
                 pixels = images[first : first + arguments.batch].astype(np.float32)
                 scaled = (pixels - np.float32(arguments.subtract)) / np.float32(arguments.divide)
+                scaled = scaled[..., ::-1] if arguments.order == "bgr" else scaled
                 outputs.append(session.run(y, {x: scaled}))
     # whole or absent, also when the container is killed
     partial = arguments.output + ".partial.npy"

@@ -14,8 +14,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="quantized model, H5")
     parser.add_argument("--images", required=True, help="uint8 images, .npy of shape (N, H, W, C)")
-    parser.add_argument("--subtract", type=float, required=True, help="network input = (pixel - S) / D")
-    parser.add_argument("--divide", type=float, required=True)
+    parser.add_argument(
+        "--subtract", type=float, nargs="+", required=True, help="network input = (pixel - S) / D"
+    )
+    parser.add_argument("--divide", type=float, nargs="+", required=True, help="D, or one for each channel")
+    parser.add_argument("--order", choices=["rgb", "bgr"], default="rgb", help="the network's channels")
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--output", required=True, help="float32 outputs, .npy of shape (N, classes)")
     arguments = parser.parse_args()
@@ -27,6 +30,7 @@ def main():
         model = tf.keras.models.load_model(arguments.model, compile=False)
     pixels = np.load(arguments.images).astype(np.float32)
     scaled = (pixels - np.float32(arguments.subtract)) / np.float32(arguments.divide)
+    scaled = scaled[..., ::-1] if arguments.order == "bgr" else scaled
     # whole or absent, also when the container is killed
     partial = arguments.output + ".partial.npy"
     np.save(partial, model.predict(scaled, batch_size=arguments.batch).astype(np.float32))
