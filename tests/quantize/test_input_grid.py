@@ -58,7 +58,7 @@ def test_emulator_and_evaluation_graph_agree_on_pixels(tmp_path, scaling):
     """The evaluation graph takes what the frozen graph takes; the xmodel says what becomes of pixels."""
     from dpuflow.tfgraph.freeze import FrozenGraph
 
-    quantized, report = quantize(colour_network(tmp_path / "m.pb"), images(), SETTINGS, scaling)
+    quantized, report = quantize(read_network(colour_network(tmp_path / "m.pb")), images(), SETTINGS, scaling)
     assert ("gain" in report["input_scaling"]) == isinstance(scaling["divide"], list)
     path = tmp_path / "m.xmodel"
     lower(quantized, get_target("kv260")).save(path)
@@ -82,8 +82,8 @@ def test_emulator_and_evaluation_graph_agree_on_pixels(tmp_path, scaling):
 )
 @pytest.mark.fault("configuration", "divisors that one int8 grid cannot hold", "refused")
 def test_channels_that_do_not_fit_one_grid_are_refused(tmp_path, first, settings, why):
-    path = colour_network(tmp_path / "m.pb", first)
+    network = read_network(colour_network(tmp_path / "m.pb", first))
     words = rf"input.divide: \[1.0, 60.0, 3000.0\] do not fit .* channel 2 keeps 1 of its 256 values .*{why}"
     with pytest.raises(UserError, match=words):
-        quantize(path, images(), settings, FAR)
-    assert "gain" not in quantize(path, images(), settings, MODES["torch"])[1]["input_scaling"]
+        quantize(network, images(), settings, FAR)
+    assert "gain" not in quantize(network, images(), settings, MODES["torch"])[1]["input_scaling"]
