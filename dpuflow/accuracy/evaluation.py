@@ -61,11 +61,12 @@ def wilson_interval(correct: int, total: int, confidence: float = CONFIDENCE) ->
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, list[float] | None]:
     """Mean of repeated measurements (seeds) and its Student t interval.
 
-    Returns (mean, [low, high]); the interval is None for a single value, whose spread is unknown.
+    Returns (mean, [low, high]); the interval is None for one value, whose spread is unknown, and for two:
+    with one degree of freedom t is 12.7, and the interval says nothing.
     """
     values = np.asarray(values, np.float64)
     mean = float(values.mean())
-    if len(values) < 2:
+    if len(values) < 3:
         return mean, None
     half = student_t(confidence, len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean, [mean - half, mean + half]

@@ -14,7 +14,8 @@ from dpuflow.xir import Graph
 
 NO_INSTRUCTIONS = (
     "A DPU-level graph without machine code: the emulator executes it, a board does not. "
-    "For a board hand the quantized graph beside it to the vendor's vai_c_xir."
+    "For a board give the target `compiler: native` (dpuflow's own, machine code in seconds), "
+    "or hand the quantized graph beside it to the vendor's vai_c_xir."
 )
 
 

@@ -6,15 +6,19 @@ from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_text
+from dpuflow.network.quantized_file import read_quantized
 from dpuflow.records import write_record
 from dpuflow.report import details, diagnosis, hardware
 from dpuflow.report.inputs import Entry, LoadedRun, load_run
+from dpuflow.report.network_drawing import FOLDED_ROWS, network_drawing
 from dpuflow.report.overview import page_values
 from dpuflow.report.page import render
 from dpuflow.report.results import FORMAT, run_results
 
-ERROR_BUDGET = 480
-"""Misclassified images on the whole page; each run gets its share."""
+ERROR_BUDGET, ROW_BUDGET = 480, 4000
+"""Misclassified images, and rows of classes and of layers, on the whole page; each run gets its share."""
+SHOWN_LAYERS = 20
+"""Of a long network: the worst of its layers, that one wants to see; the others unfold."""
 
 SECTIONS = {
     "agreement": "Stage to stage",
@@ -22,6 +26,7 @@ SECTIONS = {
     "errors": "Misclassified",
     "training": "Training",
     "quantization": "Quantization",
+    "network": "Network",
     "target": "Target fit",
     "size": "Size",
 }
@@ -61,20 +66,29 @@ def write_report(
     write_text(markdown, render("accuracy.md.j2", **page))
     views = page["views"]
     budget = max(8, min(details.SHOWN_ERRORS, ERROR_BUDGET // len(runs)))
+    rows = max(2 * SHOWN_LAYERS, ROW_BUDGET // len(runs))
     for run, view in zip(runs, views, strict=True):
-        view |= detail_views(run, budget, f"{view['id']}-matrix")
-    write_text(html, render("accuracy.html.j2", headings=diagnosis.COLUMNS, **page))
+        view["rows"] = rows
+        view |= detail_views(run, budget, rows, f"{view['id']}-matrix")
+    write_text(
+        html,
+        render(
+            "accuracy.html.j2", headings=diagnosis.COLUMNS, shown=SHOWN_LAYERS, folded=FOLDED_ROWS, **page
+        ),
+    )
     return content
 
 
-def detail_views(run: LoadedRun, shown_errors: int, anchor: str) -> dict[str, Any]:
+def detail_views(run: LoadedRun, shown_errors: int, rows: int, anchor: str) -> dict[str, Any]:
     """The sections below the stage table of one run, and which of them exist."""
+    quantized = read_quantized(run.paths["quantized_model"]) if "quantized_model" in run.paths else None
     view = {
+        "network": network_drawing(run, quantized),
         "confusions": details.confusions(run, anchor),
-        "classes": details.classes(run),
+        "classes": details.classes(run, rows),
         "errors": details.misclassified(run, shown_errors),
         "training": details.training(run),
-        "diagnosis": diagnosis.diagnosis(run),
+        "diagnosis": diagnosis.diagnosis(run, quantized),
         "hardware": hardware.hardware(run),
         "sizes": details.sizes(run),
         "gates": run.gate["gates"] if run.gate else [],
@@ -86,6 +100,7 @@ def detail_views(run: LoadedRun, shown_errors: int, anchor: str) -> dict[str, An
         "errors": view["confusions"],
         "training": view["training"],
         "quantization": view["diagnosis"],
+        "network": view["network"],
         "target": view["hardware"],
         "size": view["sizes"],
     }

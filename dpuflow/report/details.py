@@ -8,10 +8,13 @@ from markupsafe import Markup
 
 from dpuflow.accuracy.evaluation import confusion_matrix, per_class_accuracy
 from dpuflow.report import figures
+from dpuflow.report.confused import group_views
 from dpuflow.report.images import data_uri
 from dpuflow.report.inputs import LoadedRun
 
 SHOWN_ERRORS = 60
+MATRIX_CLASSES = 40
+"""Classes with images; above it a matrix of all of them says nothing at a size that a page has."""
 
 ERROR_GROUPS = {
     "lost": "Right in the first stage, wrong in the last",
@@ -105,32 +108,50 @@ def _choose(positions: np.ndarray, kinds: np.ndarray, times_wrong: np.ndarray, l
 
 
 def confusions(run: LoadedRun, anchor: str) -> list[dict[str, Any]] | None:
-    """Per stage: label, svg, errors (count), the commonest mistakes and same_as (an earlier label).
+    """Per stage: label, svg, groups, errors (count), the commonest mistakes and same_as (an earlier label).
 
-    anchor : prefix of ids in the page. A matrix that an earlier stage has too is drawn by
-    reference. None without dataset.
+    With more than MATRIX_CLASSES classes svg is None and `groups` are the classes most often taken for one
+    another, each with a matrix of its own. anchor : prefix of ids in the page. A matrix that an earlier stage
+    has too is drawn by reference. None without dataset.
     """
     if run.images is None:
         return None
     names = run.class_names
     views = []
-    known: dict[bytes, tuple[str, Markup]] = {}
+    known: dict[bytes, tuple[str, Markup | None]] = {}
     for stage, given in predictions_of(run).items():
         matrix, label = matrix_of(run, given), run.stage_label(stage)
         same, copy = known.get(matrix.tobytes(), (None, None))
+        groups: list[dict[str, Any]] = []
+        svg = copy
         if same is None:
-            svg, copy = figures.confusion(matrix, names, f"Confusion matrix of {label}", f"{anchor}-{stage}")
+            if int((matrix.sum(axis=1) > 0).sum()) > MATRIX_CLASSES:
+                groups, svg, copy = _group_figures(matrix, names, label, f"{anchor}-{stage}"), None, None
+            else:
+                svg, copy = figures.confusion(
+                    matrix, names, f"Confusion matrix of {label}", f"{anchor}-{stage}"
+                )
             known[matrix.tobytes()] = (label, copy)
         views.append(
             {
                 "stage": stage,
                 "label": label,
                 "same_as": same,
-                "svg": copy if same else svg,
+                "svg": svg,
+                "groups": groups,
                 "errors": int(matrix.sum() - np.trace(matrix)),
                 "mistakes": _commonest_mistakes(matrix, names),
             }
         )
+    return views
+
+
+def _group_figures(matrix, names, label, anchor):
+    """Small matrices of the classes that are most often taken for one another."""
+    views = group_views(matrix, names)
+    for index, view in enumerate(views, 1):
+        title = f"{label}: classes taken for one another, group {index}"
+        view["svg"], _ = figures.confusion(view.pop("matrix"), view["names"], title, f"{anchor}-{index}")
     return views
 
 
@@ -144,8 +165,12 @@ def _commonest_mistakes(matrix: np.ndarray, names: Sequence[str], most: int = 6)
     ]
 
 
-def classes(run: LoadedRun) -> list[dict[str, Any]] | None:
-    """Rows of the per-class table: name, images and per stage accuracy, correct, interval."""
+def classes(run: LoadedRun, most: int | None = None) -> list[dict[str, Any]] | None:
+    """Rows of the per-class table: name, images and per stage accuracy, correct, interval.
+
+    Of more than MATRIX_CLASSES classes the worst come first, by the last stage that saw images of them, and
+    `most` rows are kept. None without dataset.
+    """
     if run.images is None:
         return None
     tables = [per_class_accuracy(matrix_of(run, given)) for given in predictions_of(run).values()]
@@ -154,7 +179,10 @@ def classes(run: LoadedRun) -> list[dict[str, Any]] | None:
         cells = [table[index] for table in tables]
         if cells[0]["images"]:
             rows.append({"name": name, "images": cells[0]["images"], "stages": cells})
-    return rows
+    if len(rows) <= MATRIX_CLASSES:
+        return rows
+    rows.sort(key=lambda row: next(c["accuracy"] for c in reversed(row["stages"]) if c["images"]))
+    return rows[:most]
 
 
 def training(run: LoadedRun) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ from typing import Any
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize, sqnr_db
 from dpuflow.network import QuantizedNetwork
-from dpuflow.network.quantized_file import read_quantized
 from dpuflow.report.hardware import flatten, table
 from dpuflow.report.inputs import LoadedRun, Row
 
@@ -32,7 +31,7 @@ COLUMNS = {
 """Keys of a layer that the diagnosis table shows -> column heading."""
 
 
-def diagnosis(run: LoadedRun) -> dict[str, Any] | None:
+def diagnosis(run: LoadedRun, quantized: QuantizedNetwork | None = None) -> dict[str, Any] | None:
     """Views of quantization.json and quantized_model.h5; None when both are absent.
 
     Returns
@@ -41,7 +40,6 @@ def diagnosis(run: LoadedRun) -> dict[str, Any] | None:
     (heading, range bars), quantiles (whether bars have them), votes (calibration batches per
     fix_point), steps (table), adjustments, folding, options (all settings).
     """
-    quantized = read_quantized(run.paths["quantized_model"]) if "quantized_model" in run.paths else None
     if run.quantization is None and quantized is None:
         return None
     record = run.quantization or {}

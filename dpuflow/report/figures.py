@@ -9,10 +9,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import ArrayLike
 
-from dpuflow.report.svg import drawing, element, log_ticks, ticks
+from dpuflow.report.svg import drawing, element, log_ticks, number, ticks
 
 WIDTH, HEIGHT = 480, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40
+LABEL_CHARACTERS, UPRIGHT_CHARACTERS, CHARACTER_WIDTH = 18, 2, 6.6
+"""Of a confusion matrix: the longest name that is shown whole, the longest that stands upright above its
+column, and the widest character's width in the drawing's units."""
 
 
 def curves(
@@ -67,8 +70,11 @@ def confusion(matrix: ArrayLike, names: Sequence[str], title: str, anchor: str) 
     matrix = np.asarray(matrix)
     seen = np.flatnonzero((matrix.sum(axis=0) + matrix.sum(axis=1)) > 0)
     matrix, names = matrix[np.ix_(seen, seen)], [str(names[int(i)]) for i in seen]
-    cell, margin = 22, 12 + min(6 * max(map(len, names), default=1), 60)
-    top = margin + 14
+    labels = [shortened(name) for name in names]
+    longest = max(map(len, labels), default=1)
+    turned = longest > UPRIGHT_CHARACTERS
+    cell, margin = 22, 14 + CHARACTER_WIDTH * longest
+    top = margin + 14 if turned else 38
     errors = matrix.copy()
     np.fill_diagonal(errors, 0)
     worst, images = max(int(errors.max(initial=0)), 1), matrix.sum(axis=1)
@@ -77,11 +83,14 @@ def confusion(matrix: ArrayLike, names: Sequence[str], title: str, anchor: str) 
         element("text", "predicted", x=margin + size / 2, y=11, text_anchor="middle", class_="axis"),
         element("rect", x=margin, y=top, width=size, height=size, class_="plate"),
     ]
-    for i, name in enumerate(names):
+    for i, (name, label) in enumerate(zip(names, labels, strict=True)):
         centre = cell * i + cell / 2
-        parts.append(element("text", name, x=margin + centre, y=top - 6, text_anchor="middle", class_="tick"))
+        whole = [element("title", name)] if label != name else []
+        x, y = (margin + centre + 4, top - 6) if turned else (margin + centre, top - 6)
+        how = {"transform": f"rotate(-90 {number(x)} {number(y)})"} if turned else {"text_anchor": "middle"}
+        parts.append(element("text", label, *whole, x=x, y=y, class_="tick", **how))
         parts.append(
-            element("text", name, x=margin - 6, y=top + centre + 4, text_anchor="end", class_="tick")
+            element("text", label, *whole, x=margin - 6, y=top + centre + 4, text_anchor="end", class_="tick")
         )
     for i, j in zip(*np.nonzero(matrix), strict=True):
         count = int(matrix[i, j])
@@ -106,7 +115,14 @@ def confusion(matrix: ArrayLike, names: Sequence[str], title: str, anchor: str) 
                     fill_opacity=strength,
                 ),
                 element(
-                    "text", str(count), x=left + cell / 2, y=upper + cell / 2 + 3.5, text_anchor="middle"
+                    "text",
+                    str(count),
+                    x=left + cell / 2,
+                    y=upper + cell / 2 + 3.5,
+                    text_anchor="middle",
+                    # digits wider than the cell are pressed together, never over its edge
+                    textLength=cell - 5 if count >= 1000 else None,
+                    lengthAdjust="spacingAndGlyphs" if count >= 1000 else None,
                 ),
                 class_=f"cell {kind} {'strong' if strength > 0.6 else 'faint'}",
             )
@@ -117,6 +133,11 @@ def confusion(matrix: ArrayLike, names: Sequence[str], title: str, anchor: str) 
         for content in (element("g", *parts, id=anchor, class_="marks"), element("use", href=f"#{anchor}"))
     )
     return svg, copy
+
+
+def shortened(name: str) -> str:
+    """A class's name as long as a matrix has room for."""
+    return name if len(name) <= LABEL_CHARACTERS else name[: LABEL_CHARACTERS - 1] + "…"
 
 
 def scatter(

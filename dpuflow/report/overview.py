@@ -29,6 +29,8 @@ def page_values(runs: Sequence[LoadedRun], content: Mapping[str, Any]) -> dict[s
         run_view(run, result, index)
         for index, (run, result) in enumerate(zip(runs, content["runs"], strict=True), 1)
     ]
+    for view, name in zip(views, short_names(content["runs"]), strict=True):
+        view["short"] = name
     return {
         "title": page_title(content["runs"]),
         "columns": columns(runs),
@@ -44,6 +46,19 @@ def page_values(runs: Sequence[LoadedRun], content: Mapping[str, Any]) -> dict[s
             run.compile or view["costs"]["xmodel_bytes"] for run, view in zip(runs, views, strict=True)
         ),
     }
+
+
+def short_names(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a run is called where there is little room: its model, and each id in which the runs differ."""
+    keys = [
+        key
+        for key in ("dataset", "quantizer", "target", "runner")
+        if len({str(result.get(key)) for result in results}) > 1
+    ]
+    return [
+        " / ".join([str(result.get("model") or f"run {index}"), *(str(result.get(key)) for key in keys)])
+        for index, result in enumerate(results, 1)
+    ]
 
 
 def page_title(results: Sequence[Mapping[str, Any]]) -> str:
@@ -88,7 +103,6 @@ def run_view(run: LoadedRun, result: Mapping[str, Any], index: int) -> dict[str,
     return {
         "id": f"run-{index}",
         "name": run.name,
-        "short": str(run.ids.get("model", f"run {index}")),
         "tail": tail,
         "result": {"dataset": "", "model": "", **result},
         "stages": stages,

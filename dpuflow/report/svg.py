@@ -27,7 +27,7 @@ def element(name: str, *children: str, **attributes: str | float | None) -> Mark
 
 
 def _attribute_name(key: str) -> str:
-    if key in ("viewBox", "preserveAspectRatio"):
+    if key in ("viewBox", "preserveAspectRatio", "textLength", "lengthAdjust"):
         return key
     return key.rstrip("_").replace("_", "-")
 

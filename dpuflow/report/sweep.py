@@ -194,10 +194,12 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     for name, group in members.items():
         accuracies = [row["accuracy"] for row in group]
         mean, interval = mean_interval(accuracies)
+        if interval is not None:  # Student's t knows nothing of 0 and 100 %
+            interval = [max(interval[0], 0.0), min(interval[1], 1.0)]
         summary = {"name": name, "runs": len(group), "mean": mean, "interval95": interval}
         summary |= {"lowest": min(accuracies), "highest": max(accuracies)}
         # one run has no spread over seeds; its own images still bound its accuracy
-        summary["interval_of_single_run95"] = group[0]["interval95"] if interval is None else None
+        summary["interval_of_single_run95"] = group[0]["interval95"] if len(group) == 1 else None
         for cost in COSTS:
             known = [row[cost] for row in group if row[cost] is not None]
             summary[cost] = sum(known) / len(known) if known else None
@@ -229,11 +231,11 @@ def charts(part: Mapping[str, Any]) -> list[dict[str, Any]]:
         best = part["pareto_fronts"][cost]
         points = []
         for dot in dots:
-            low, high = dot["interval95"] or dot["interval_of_single_run95"]
+            low, high = dot["interval95"] or dot["interval_of_single_run95"] or (None, None)
             words = (
                 f"{dot['name']}: {wording.percent(dot['mean'])} at {wording.real(dot[cost] / unit)} ({axis})"
             )
-            place = {"x": dot[cost] / unit, "y": dot["mean"], "low": max(low, 0.0), "high": min(high, 1.0)}
+            place = {"x": dot[cost] / unit, "y": dot["mean"], "low": low, "high": high}
             points.append({**place, "words": words, "class": "best" if dot["name"] in best else ""})
         by_name = {dot["name"]: dot for dot in dots}
         front = [(by_name[name][cost] / unit, by_name[name]["mean"]) for name in best]

@@ -75,6 +75,6 @@ for (const box of document.querySelectorAll("input[data-filter]")) {
       row.hidden = !words.every((word) => texts.get(row).includes(word));
       shown += !row.hidden;
     }
-    box.closest(".filter").querySelector("output").value = words.length ? `${shown} of ${rows.length} runs` : "";
+    box.closest(".filter").querySelector("output").value = words.length ? `${shown} of ${rows.length} ${box.dataset.unit || "runs"}` : "";
   });
 }
