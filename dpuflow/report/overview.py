@@ -5,7 +5,7 @@ from typing import Any
 
 from dpuflow.accuracy.evaluation import RECORD_KEYS
 from dpuflow.datasets.dataset_file import Dataset
-from dpuflow.report import hardware, wording
+from dpuflow.report import answers, hardware, wording
 from dpuflow.report.hardware import flatten
 from dpuflow.report.inputs import RUNNERS, STAGES, LoadedRun
 
@@ -42,6 +42,8 @@ def page_values(runs: Sequence[LoadedRun], content: Mapping[str, Any]) -> dict[s
         "checksums": checksums(runs),
         "warnings": warnings(runs),
         "datasets": datasets(runs),
+        "answers": answers.comparable(runs, views),
+        "answers_left_out": len(runs) > 1 and answers.too_many(runs),
         "costs": any(
             run.compile or view["costs"]["xmodel_bytes"] for run, view in zip(runs, views, strict=True)
         ),

@@ -37,6 +37,8 @@ def environment() -> jinja2.Environment:
         "fact_name": wording.fact_name,
         "fraction": wording.fraction,
         "bare": lambda value: "" if value is None else value,
+        # "<" cannot end the script element that holds it
+        "embedded_json": lambda value: Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")),
         "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     }
     env.globals["fact_value"] = wording.fact_value

@@ -1,6 +1,10 @@
 """The report in a real headless Chromium: no errors, links, sorting, phone width, colour schemes, print."""
 
+import base64
+import json
+
 import chromium
+import numpy as np
 import pytest
 from made_up_runs import make_sweep
 
@@ -187,3 +191,27 @@ def test_the_sweep_page_filters_and_sorts(browser, tmp_path):
     latencies = browser.evaluate(f"{rows}.map(r => Number(r.cells[11].dataset.sort))")
     assert latencies == sorted(latencies) and latencies[0] == 120 and latencies[-1] == 1800
     assert browser.problems == []
+
+
+def test_any_two_runs_can_be_laid_side_by_side(page):
+    """The script's counts are those of the records."""
+    words = "document.getElementById('compare-words').textContent"
+    rows = "[...document.querySelectorAll('#compare-table tbody tr')].map(r => r.cells[4].textContent)"
+    choices = page.evaluate("[...document.querySelectorAll('#compare-a option')].map(o => o.text)")
+    assert len(choices) >= 2
+    page.evaluate(
+        "(a => { a.selectedIndex = 1; a.dispatchEvent(new Event('change')); })"
+        "(document.getElementById('compare-a'))"
+    )
+    content = json.loads(page.evaluate("document.getElementById('answers').textContent"))
+    first = page.evaluate("Number(document.getElementById('compare-a').value)")
+    second = page.evaluate("Number(document.getElementById('compare-b').value)")
+    unpack = lambda text: np.frombuffer(base64.b64decode(text), "<u2")  # noqa: E731
+    truth = unpack(content["data"][0]["labels"])
+    before, after = (unpack(content["runs"][index]["answers"]) for index in (first, second))
+    changed = before != after
+    lost, gained = (changed & (before == truth)).sum(), (changed & (after == truth)).sum()
+    said = page.evaluate(words)
+    assert said.startswith(f"{changed.sum()} of {len(truth)} images of toy, test split")
+    assert f"{lost} lost, {gained} gained" in said
+    assert page.evaluate(rows).count("lost") == lost > 0

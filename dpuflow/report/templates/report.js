@@ -78,3 +78,64 @@ for (const box of document.querySelectorAll("input[data-filter]")) {
     box.closest(".filter").querySelector("output").value = words.length ? `${shown} of ${rows.length} ${box.dataset.unit || "runs"}` : "";
   });
 }
+
+// Any two runs side by side: which images changed, and how.
+const holder = document.getElementById("answers");
+if (holder) {
+  const content = JSON.parse(holder.textContent);
+  const unpack = (text) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return Array.from({ length: bytes.length / 2 }, (_, i) => bytes[2 * i] | (bytes[2 * i + 1] << 8));
+  };
+  const most = 300;
+  const [from, to] = ["compare-a", "compare-b"].map((id) => document.getElementById(id));
+  const table = document.getElementById("compare-table");
+  const fill = (select, runs) => {
+    select.replaceChildren(...runs.map(([index, run]) => new Option(run.name, index)));
+  };
+  const all = content.runs.map((run, index) => [index, run]);
+  fill(from, all.filter(([, run]) => all.filter(([, other]) => other.data === run.data).length > 1));
+  const partners = () => {
+    const before = to.value;
+    fill(to, all.filter(([index, run]) => index !== Number(from.value) && run.data === content.runs[from.value].data));
+    if ([...to.options].some((option) => option.value === before)) to.value = before;
+    compare();
+  };
+  const cell = (text, kind) => {
+    const made = document.createElement("td");
+    made.textContent = text;
+    if (kind) made.className = kind;
+    return made;
+  };
+  function compare() {
+    const [a, b] = [content.runs[from.value], content.runs[to.value]];
+    const data = content.data[a.data];
+    const [truth, before, after] = [data.labels, a.answers, b.answers].map(unpack);
+    const count = Math.min(before.length, after.length);
+    const kinds = { lost: 0, gained: 0, "another wrong answer": 0 };
+    const changed = [];
+    for (let i = 0; i < count; i += 1) {
+      if (before[i] === after[i]) continue;
+      const kind = before[i] === truth[i] ? "lost" : after[i] === truth[i] ? "gained" : "another wrong answer";
+      kinds[kind] += 1;
+      changed.push([i, kind]);
+    }
+    const number = (value) => value.toLocaleString("en");
+    document.getElementById("compare-words").textContent = changed.length
+      ? `${number(changed.length)} of ${number(count)} images of ${data.name} get another answer: ` +
+        `${number(kinds.lost)} lost, ${number(kinds.gained)} gained, ${number(kinds["another wrong answer"])} wrong in another way.` +
+        (changed.length > most ? ` The first ${most} are shown.` : "")
+      : `All ${number(count)} images of ${data.name} get the same answer.`;
+    table.hidden = !changed.length;
+    table.tBodies[0].replaceChildren(...changed.slice(0, most).map(([i, kind]) => {
+      const row = document.createElement("tr");
+      const name = (label) => data.classes[label];
+      const tone = { lost: "drop", gained: "gain" }[kind] || "";
+      row.append(cell(number(i), "num"), cell(name(truth[i])), cell(name(before[i])), cell(name(after[i])), cell(kind, tone));
+      return row;
+    }));
+  }
+  from.addEventListener("change", partners);
+  to.addEventListener("change", compare);
+  partners();
+}
