@@ -1,6 +1,6 @@
 """Names of ops, and the graph attributes that both forms of a compiled network share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpuflow.network import QuantizedNetwork
@@ -25,9 +25,19 @@ class Names:
 
 def input_attributes(quantized: QuantizedNetwork) -> dict[str, Any]:
     """Graph attributes: who wrote it, how pixels become the network's input, how many classes."""
-    output = quantized.network.output
-    return {
+    outputs = list(quantized.network.outputs.values())
+    attributes = {
         "origin": "dpuflow",
         **scaling_attributes(quantized.input_scaling),
-        "class_count": int(output.shape[-1]),
     }
+    return attributes | ({"class_count": int(outputs[0].shape[-1])} if len(outputs) == 1 else {})
+
+
+def output_attributes(quantized: QuantizedNetwork, ops: Mapping[str, str]) -> dict[str, Any]:
+    """Graph attributes of a network's ends: which ops give its outputs, and their names where there are
+    several.
+
+    ops : output's name -> name of its op.
+    """
+    attributes: dict[str, Any] = {"return_ops": list(ops.values())}
+    return attributes | ({"output_names": list(ops)} if len(ops) > 1 else {})

@@ -9,7 +9,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import Grid, dequantize
 from dpuflow.base.totality import Total
-from dpuflow.compiler.naming import Names, input_attributes
+from dpuflow.compiler.naming import Names, input_attributes, output_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.workload import map_shape
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, average_pool_factor
@@ -54,7 +54,9 @@ class _Builder:
                 self.value[layer.name] = LAYERS[layer.op](self, layer)
             except ShapeError as error:
                 raise UserError(f"layer {layer.name!r} ({layer.op}): {error}") from None
-        self.graph.attrs["return_ops"] = [self.value[self.network.output.name]]
+        outputs = {name: self.value[layer.name] for name, layer in self.network.outputs.items()}
+        for name, value in output_attributes(self.quantized, outputs).items():
+            self.graph.attrs[name] = value
         for name, value in input_attributes(self.quantized).items():
             self.graph.attrs[name] = value
         root = self.graph.proto.subg_root

@@ -12,7 +12,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import Grid
 from dpuflow.base.totality import Total
-from dpuflow.compiler.naming import Names, input_attributes
+from dpuflow.compiler.naming import Names, input_attributes, output_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.target_check import check
@@ -61,21 +61,44 @@ class _Lowering:
         self.home = {}  # op name -> its segment
         self.value = {}  # layer name -> op that holds its tensor, four-dimensional
         self.downloads = {}
+        self.floats = {}  # op of integers -> the op that makes floats of them
 
     def lower(self) -> Graph:
-        for layer in self.network.layers:
+        for layer in self._ordered():
             try:
                 self._lower_layer(layer)
             except ShapeError as error:
                 raise UserError(f"layer {layer.name!r} ({layer.op}): {error}") from None
-        output = self.network.output
-        if output.op != "softmax":
-            self._float_output(output, output)
+        ends = {name: self._end(layer) for name, layer in self.network.outputs.items()}
+        if len(ends) > 1:
+            for name, value in output_attributes(self.quantized, ends).items():
+                self.graph.attrs[name] = value
         for name, value in input_attributes(self.quantized).items():
             self.graph.attrs[name] = value
         self.graph.attrs["dpuflow_note"] = NOTE.format(self.network.name)
         build_tree(self.graph, self.segments, self.target)
         return self.graph
+
+    def _ordered(self):
+        """The layers in an order that changes devices as seldom as may be, else as they stand."""
+        left, known, here, ordered = list(self.network.layers), set(), "DPU", []
+        while left:
+            ready = [layer for layer in left if known.issuperset(layer.inputs)]
+            at_once = [layer for layer in ready if self._device(layer) == here]
+            layer = at_once[0] if at_once else ready[0]
+            if layer.op != "input":
+                here = self._device(layer)
+            left.remove(layer)
+            known.add(layer.name)
+            ordered.append(layer)
+        return ordered
+
+    def _device(self, layer):
+        return "CPU" if layer.name in self.on_cpu or not layer.operator.quantized else "DPU"
+
+    def _end(self, layer):
+        """Name of the op that gives an output in floats."""
+        return self.value[layer.name] if not layer.operator.quantized else self._float_output(layer, layer)
 
     def _lower_layer(self, layer):
         op = LAYERS[layer.op](self, layer)
@@ -90,7 +113,7 @@ class _Lowering:
 
     def _enter(self, layer):
         """Continue on the device of `layer`."""
-        self._segment("CPU" if layer.name in self.on_cpu else "DPU")
+        self._segment(self._device(layer))
 
     def _segment(self, device):
         if not self.segments or self.segments[-1].device != device:
@@ -260,7 +283,7 @@ class _Lowering:
         source = self._read(layer.inputs[0])
         attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "pad")}
         leaf = None
-        alone = len(self.network.consumers(layer.inputs[0])) == 1
+        alone = self.network.readers(layer.inputs[0]) == 1
         if alone and self.graph.op(source).type == "conv2d-fix" and self.segments[-1].device == "DPU":
             leaf = self.segments[-1].leaf_of(source)
         inputs = {"input": [source]}
@@ -297,21 +320,27 @@ class _Lowering:
     def _softmax(self, layer):
         floats = self._float_output(self.network[layer.inputs[0]], layer)
         op = self.graph.add_op(layer.name, "softmax", {"input": floats}, {"axis": len(layer.shape)})
-        self._place(op)
+        self.value[layer.name] = self._place(op).name
 
     def _float_output(self, layer, reader):
         """[1, N] or [1, H, W, C] floats of `layer` on the CPU; returns the fix2float op's name."""
         source, shape = self._unflattened(layer.name), (1, *reader.shape)
-        if self.graph.op(self.value[source]).tensor.shape != shape:
-            if self.home[self.value[source]].device != "CPU":
-                self._segment("DPU")
+        home = self.home[self.value[source]]
+        fits = self.graph.op(self.value[source]).tensor.shape == shape
+        if not fits and (home.device == "CPU" or home is self.segments[-1]):
             name = self.names.unique(f"{source}_reshaped")
-            self.value[source] = self._reshape(source, name, shape).name
+            self.value[source], fits = self._reshape(source, name, shape).name, True
         self._segment("CPU")
         op = self._read(source)
-        attrs = Grid(self.graph.op(op).tensor.fix_point).attributes()
-        name = self.names.unique(f"{source}_fix2float")
-        return self._place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name
+        if op not in self.floats:
+            attrs = Grid(self.graph.op(op).tensor.fix_point).attributes()
+            name = self.names.unique(f"{source}_fix2float")
+            self.floats[op] = self._place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name
+        if fits:
+            return self.floats[op]
+        name = self.names.unique(f"{source}_reshaped")
+        attrs = {"shape": list(shape)}
+        return self._place(self.graph.add_op(name, "reshape", {"input": self.floats[op]}, attrs)).name
 
 
 LAYERS = Total(

@@ -24,8 +24,8 @@ REQUANTIZE = "quantize the network again (the quantizer aligns these; `compat: v
 def require_representable(quantized: QuantizedNetwork) -> None:
     """UserError that names the first layer which has no exact form in XIR."""
     network = quantized.network
-    if not network.layers or [layer.op for layer in network.layers].count("input") != 1:
-        raise UserError(f"network {network.name!r}: exactly one input layer is needed")
+    if not network.inputs:
+        raise UserError(f"network {network.name!r}: an input layer is needed")
     known = set()
     for layer in network.layers:
         if layer.op not in folded_ops():
@@ -48,9 +48,9 @@ def require_representable(quantized: QuantizedNetwork) -> None:
         if not layer.operator.quantized and network.consumers(layer.name):
             problem = f"a {layer.op} inside the network cannot be quantized"
             raise _error(layer, problem, "keep it at the end only")
-    unread = [layer.name for layer in network.layers if not network.consumers(layer.name)]
-    if len(unread) != 1:
-        raise UserError(f"network {network.name!r}: one output is needed, found {', '.join(unread)}")
+    unread = [layer.name for layer in network.layers if not network.readers(layer.name)]
+    if unread:
+        raise UserError(f"network {network.name!r}: no output needs its layers {', '.join(unread)}")
 
 
 def _error(layer, problem, remedy):

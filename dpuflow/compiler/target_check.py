@@ -306,6 +306,6 @@ RULES = Total(
         "add": _add,
         "leaky_relu": _leaky,
         "softmax": _softmax,
-        **dict.fromkeys(("input", "concat", "flatten", "relu", "relu6", "batch_norm"), _free),
+        **dict.fromkeys(("input", "output", "concat", "flatten", "relu", "relu6", "batch_norm"), _free),
     },
 )

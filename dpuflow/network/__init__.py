@@ -10,6 +10,7 @@ stride / dilation ``(w, h)``, pad ``(left, right, top, bottom)``, conv weights
 [OC, IN] with IN in flattened NHWC order, bias [OC].
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,15 +65,25 @@ class Layer:
 
 @dataclass
 class Network:
-    """A directed acyclic graph of layers in topological order, one input, one output."""
+    """A directed acyclic graph of layers in topological order.
+
+    Attributes
+    ----------
+    ends : output's name -> name of the layer that gives it, in order; empty: every layer that no other
+        reads, under its own name. A layer that gives an output may be read by others as well.
+    """
 
     name: str
     layers: list[Layer]
+    ends: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [layer.name for layer in self.layers]
-        if len(set(names)) != len(names):
+        names = {layer.name for layer in self.layers}
+        if len(names) != len(self.layers):
             raise ValueError("layer names must be unique")
+        if not names.issuperset(self.ends.values()):
+            missing = sorted(set(self.ends.values()) - names)
+            raise ValueError(f"outputs of layers that do not exist: {', '.join(missing)}")
 
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:
@@ -81,19 +92,87 @@ class Network:
         raise KeyError(name)
 
     @property
+    def inputs(self) -> list[Layer]:
+        """The input layers, in order."""
+        return [layer for layer in self.layers if layer.op == "input"]
+
+    @property
     def input(self) -> Layer:
-        """The input layer."""
-        return next(layer for layer in self.layers if layer.op == "input")
+        """The input layer of a network with one; UserError when there are several."""
+        inputs = self.inputs
+        if len(inputs) != 1:
+            names = ", ".join(repr(layer.name) for layer in inputs) or "none"
+            raise UserError(f"network {self.name!r}: one input is needed here, it has {len(inputs)}: {names}")
+        return inputs[0]
+
+    @property
+    def outputs(self) -> dict[str, Layer]:
+        """Output's name -> the layer that gives it, in order."""
+        if self.ends:
+            by_name = {layer.name: layer for layer in self.layers}
+            return {name: by_name[source] for name, source in self.ends.items()}
+        read = {name for layer in self.layers for name in layer.inputs}
+        return {layer.name: layer for layer in self.layers if layer.name not in read}
 
     @property
     def output(self) -> Layer:
-        """The last layer: the one that no other layer reads."""
-        read = {name for layer in self.layers for name in layer.inputs}
-        return next(layer for layer in self.layers if layer.name not in read)
+        """The layer that gives the output of a network with one; UserError when there are several."""
+        outputs = self.outputs
+        if len(outputs) != 1:
+            names = ", ".join(map(repr, outputs)) or "none"
+            raise UserError(
+                f"network {self.name!r}: one output is needed here, it has {len(outputs)}: {names}"
+            )
+        return next(iter(outputs.values()))
+
+    @property
+    def output_layers(self) -> set[str]:
+        """Names of the layers that give outputs."""
+        return {layer.name for layer in self.outputs.values()}
+
+    def readers(self, name: str) -> int:
+        """How many take the tensor of `name`: layers (each as often as it reads it) and outputs."""
+        read = sum(layer.inputs.count(name) for layer in self.layers)
+        return read + sum(layer.name == name for layer in self.outputs.values())
+
+    @property
+    def last_quantized(self) -> list[Layer]:
+        """The layers whose integers the outputs are made of by float layers alone, in order.
+
+        The logits in front of a softmax; what the DPU gives a detector's decoding on the CPU.
+        """
+        by_name = {layer.name: layer for layer in self.layers}
+        found, pending = set(), [layer.name for layer in self.outputs.values()]
+        while pending:
+            layer = by_name[pending.pop()]
+            if layer.operator.quantized:
+                found.add(layer.name)
+            else:
+                pending += layer.inputs
+        return [layer for layer in self.layers if layer.name in found]
 
     def consumers(self, name: str) -> list[Layer]:
         """Layers that read `name`, in order."""
         return [layer for layer in self.layers if name in layer.inputs]
+
+
+_MARK = "output: "
+
+
+def marked(layers: list[Layer], outputs: Mapping[str, str]) -> list[Layer]:
+    """The layers and a reader (kind "output") for each output: {output's name: layer's name}.
+
+    Rewriting that asks who reads a layer, or lets readers read another one, then needs to know of no outputs.
+    """
+    shapes = {layer.name: layer.shape for layer in layers}
+    ends = [Layer(f"{_MARK}{name}", "output", [source], shapes[source]) for name, source in outputs.items()]
+    return [*layers, *ends]
+
+
+def unmarked(layers: list[Layer]) -> tuple[list[Layer], dict[str, str]]:
+    """What `marked` has put together: the layers, {output's name: name of the layer that gives it now}."""
+    ends = {layer.name.removeprefix(_MARK): layer.inputs[0] for layer in layers if layer.op == "output"}
+    return [layer for layer in layers if layer.op != "output"], ends
 
 
 @dataclass

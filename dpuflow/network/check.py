@@ -49,7 +49,7 @@ def _check_layers(network, parameters):
                 f"layer {layer.name!r} ({layer.op}): shape {layer.shape}, must be {tuple(shape)}"
             )
         layers[layer.name] = layer
-    _check_ends(layers)
+    _check_ends(network, layers)
 
 
 def _real_parameters(layer):
@@ -68,12 +68,13 @@ def _real_parameters(layer):
     return layer.weights
 
 
-def _check_ends(layers):
-    inputs = [name for name, layer in layers.items() if layer.op == "input"]
-    read = {name for layer in layers.values() for name in layer.inputs}
-    outputs = [name for name in layers if name not in read]
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(f"expected one input and one output, found {inputs} and {outputs}")
+def _check_ends(network, layers):
+    if not network.inputs or not network.outputs:
+        raise ValueError(f"no input, or no output: {sorted(layers)}")
+    read = {name for layer in layers.values() for name in layer.inputs} | network.output_layers
+    useless = [name for name in layers if name not in read]
+    if useless:
+        raise ValueError(f"layers that no output needs: {useless}")
 
 
 def _check_scaling(scaling, shape):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dpuflow.network import Network, QuantizedNetwork
+from dpuflow.network import QuantizedNetwork
 
 
 def spread_kernel(weights: np.ndarray, dilation: tuple[int, int], axes: tuple[int, int]) -> np.ndarray:
@@ -33,4 +33,4 @@ def without_dilation(quantized: QuantizedNetwork) -> QuantizedNetwork:
         layers.append(layer)
     if all(new is old for new, old in zip(layers, quantized.network.layers, strict=True)):
         return quantized
-    return replace(quantized, network=Network(quantized.network.name, layers), weights=weights)
+    return replace(quantized, network=replace(quantized.network, layers=layers), weights=weights)

@@ -17,6 +17,7 @@ from dpuflow.base.files import parse_json
 from dpuflow.base.hdf5 import new_hdf5, open_hdf5, stored_values
 from dpuflow.network import Layer, Network
 from dpuflow.network.check import check_network
+from dpuflow.network.stored_ends import store_ends, stored_ends
 
 FORMAT = "dpuflow network 1"
 WHAT = "a float network of dpuflow"
@@ -31,6 +32,7 @@ def save_network(path: Path | str, network: Network) -> None:
     with new_hdf5(path) as file:
         file.attrs["format"] = FORMAT
         file.attrs["name"] = network.name
+        store_ends(file, network)
         layers = file.create_group("layers")
         for index, layer in enumerate(network.layers):
             group = layers.create_group(f"{index:05d}")
@@ -63,7 +65,7 @@ def load_network(path: Path | str) -> Network:
         message = _refusal(path, file)
         if message is None:
             layers = [_layer(file["layers"][key]) for key in sorted(file["layers"])]
-            network = Network(_text(file.attrs, "name"), layers)
+            network = Network(_text(file.attrs, "name"), layers, stored_ends(file))
             check_network(network)
             return network
     raise UserError(message)

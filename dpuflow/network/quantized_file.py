@@ -10,6 +10,7 @@ from dpuflow.base.files import parse_json
 from dpuflow.base.hdf5 import new_hdf5, open_hdf5, stored_values
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.network.check import check
+from dpuflow.network.stored_ends import store_ends, stored_ends
 
 FORMAT = "dpuflow quantized model 1"
 
@@ -26,6 +27,7 @@ def write_quantized(path: str | Path, quantized: QuantizedNetwork) -> None:
         file.attrs["format"] = FORMAT
         file.attrs["name"] = network.name
         file.attrs["input_scaling"] = json.dumps(quantized.input_scaling, sort_keys=True)
+        store_ends(file, network)
         layers = file.create_group("layers")
         for index, layer in enumerate(network.layers):
             group = layers.create_group(f"{index:03d}")
@@ -100,4 +102,5 @@ def _read(file):
             if kind in group:
                 table[name] = (stored_values(group, kind, np.int8), _whole(group[kind].attrs, "fix_point"))
     scaling = parse_json(_text(file.attrs, "input_scaling"))
-    return QuantizedNetwork(Network(_text(file.attrs, "name"), layers), fix_points, weights, biases, scaling)
+    network = Network(_text(file.attrs, "name"), layers, stored_ends(file))
+    return QuantizedNetwork(network, fix_points, weights, biases, scaling)

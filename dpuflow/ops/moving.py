@@ -35,6 +35,31 @@ class Input(Operator):
 
 
 @dataclass(frozen=True)
+class Output(Operator):
+    """Reads what the network gives, while it is rewritten: so that nothing takes an output for unread.
+
+    `network.marked` puts them in, `network.unmarked` takes them out again.
+    """
+
+    kind: ClassVar[str] = "output"
+    survives_folding: ClassVar[bool] = False
+    renames: ClassVar[bool] = True
+    moves_bytes: ClassVar[bool] = True
+
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
+        """The input's."""
+        return inputs[0]
+
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
+        """The input."""
+        return inputs[0]
+
+    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
+        """None."""
+        return 0
+
+
+@dataclass(frozen=True)
 class Flatten(Operator):
     """A map as a vector, in NHWC order."""
 

@@ -26,6 +26,8 @@ Shifts = dict[str, tuple[int, tuple[int, int]]]
 """Name of a shift -> (value, (least, greatest))."""
 
 MANY = 2**31
+NO_GRID = 0
+"""The fix_point that a float tensor counts as having, of a layer on the CPU: its values are real numbers."""
 
 
 @dataclass(frozen=True)

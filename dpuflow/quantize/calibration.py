@@ -6,14 +6,14 @@ ties go to the smaller (docs/reference/quantizers.md).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dpuflow.base.errors import about
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.network import Layer, Network
-from dpuflow.ops.operator import Quantized
+from dpuflow.ops.operator import NO_GRID, Quantized
 from dpuflow.quantize import engine
 from dpuflow.quantize.fix_points import ANY_FIX_POINT, FixPoints, Table, choose_activation, choose_weights
 
@@ -70,7 +70,7 @@ def batch_fix_points(
     network: Network,
     weights: Table,
     biases: Table,
-    x: np.ndarray,
+    x: engine.Batch,
     method: str,
     input_method: str = "non_overflow",
 ) -> FixPoints:
@@ -78,9 +78,9 @@ def batch_fix_points(
     fix_points: FixPoints = {}
 
     def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        fixes = [fix_points.get(name, NO_GRID) for name in layer.inputs]
         if not layer.operator.quantized:
-            return inputs[0]
-        fixes = [fix_points[name] for name in layer.inputs]
+            return layer.operator.integer(inputs, fixes, 0)
         if layer.operator.renames:
             fix_points[layer.name] = fixes[0]
             return engine.float_layer(layer, inputs)
@@ -89,17 +89,22 @@ def batch_fix_points(
             fix_points[layer.name] = fix_point = choose_activation(real, method)
         return to_grid(real, fix_point)
 
-    fix_points[network.input.name] = choose_activation(x, input_method)
-    grid = to_grid(x, fix_points[network.input.name])
-    engine.run_layers(network, grid, {network.output.name}, compute)
+    given = engine.by_input(network, x)
+    fix_points |= {name: choose_activation(values, input_method) for name, values in given.items()}
+    engine.run_layers(network, grids(fix_points, given), network.output_layers, compute)
     return fix_points
+
+
+def grids(fix_points: FixPoints, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The network's inputs on their grids: {input's name: int8-valued float32}."""
+    return {name: to_grid(x, fix_points[name]) for name, x in given.items()}
 
 
 def vote(
     network: Network,
     weights: Table,
     biases: Table,
-    images: np.ndarray,
+    images: engine.Batch,
     method: str,
     batch: int,
     input_method: str = "non_overflow",
@@ -111,8 +116,8 @@ def vote(
     Returns (fix_points, votes): votes is layer name -> {fix_point: number of batches}.
     """
     counts: dict[str, Counter[int]] = {}
-    for start in range(0, len(images), batch):
-        x = images[start : start + batch]
+    for start in range(0, engine.count(images), batch):
+        x = engine.part(images, slice(start, start + batch))
         for name, fix_point in batch_fix_points(network, weights, biases, x, method, input_method).items():
             counts.setdefault(name, Counter())[fix_point] += 1
     fix_points = {name: _most_frequent(count) for name, count in counts.items()}

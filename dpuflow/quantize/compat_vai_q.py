@@ -5,17 +5,16 @@ docs/reference/quantizers.md). What it chooses may break rules that this project
 methods keep: concatenation inputs may differ from the output, shift_bias may be negative.
 """
 
-import numpy as np
-
 from dpuflow.network import Network
 from dpuflow.quantize import alignment, calibration
 from dpuflow.quantize.calibration import Votes
+from dpuflow.quantize.engine import Batch
 from dpuflow.quantize.equalization import vendor_equalize
 from dpuflow.quantize.fix_points import Change, FixPoints, Table
 
 
 def choose_fix_points(
-    network: Network, images: np.ndarray, method: str, batch: int, equalize: bool = False
+    network: Network, images: Batch, method: str, batch: int, equalize: bool = False
 ) -> tuple[FixPoints, Table, Table, Votes, list[Change]]:
     """FixPoints and parameters as vai_q_tensorflow would choose them.
 

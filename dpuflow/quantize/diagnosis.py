@@ -12,9 +12,8 @@ from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork
 from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import given
 from dpuflow.quantize import engine
-from dpuflow.quantize.calibration import to_grid
-from dpuflow.quantize.distance import LogitDistance, agreement
-from dpuflow.quantize.position_search import logits_name
+from dpuflow.quantize.calibration import grids, to_grid
+from dpuflow.quantize.distance import EndsDistance, is_logits, mean_agreement
 
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
 SAMPLE = 1 << 20
@@ -38,7 +37,9 @@ def _range(tensor: str, kind: str, values: np.ndarray, fix_point: int) -> dict[s
     }
 
 
-def diagnose(quantized: QuantizedNetwork, x: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
+def diagnose(
+    quantized: QuantizedNetwork, x: engine.Batch, labels: np.ndarray | None = None
+) -> dict[str, Any]:
     """Diagnose a QuantizedNetwork on float32 network input x (N, H, W, C), never test images.
 
     Returns {"images", "float_accuracy", "layers", "ranges"}.
@@ -52,11 +53,15 @@ def diagnose(quantized: QuantizedNetwork, x: np.ndarray, labels: np.ndarray | No
     ranges : per tensor float range and quantiles against the ends of INT8, for a plot.
     """
     network = quantized.network
-    names = [layer.name for layer in network.layers if layer.operator.quantized]
+    names = [layer.name for layer in network.layers]
     floats = engine.run_float(network, x, names)
-    integers = engine.run_integer(quantized, to_grid(x, quantized.fix_points[network.input.name]), names)
-    logits = floats[logits_name(network)]
-    distance = LogitDistance(logits)
+    pixels = grids(quantized.fix_points, engine.by_input(network, x))
+    integers = engine.run_integer(quantized, pixels, names)
+    ends = {layer.name: floats[layer.name] for layer in network.last_quantized}
+    distance = EndsDistance(ends)
+    answers = _answers(quantized, ends)
+    if answers is None:
+        labels = None  # nothing that they could be compared with
     rows, ranges = [], []
     for index, layer in enumerate(network.layers):
         if layer.operator.renames or not layer.operator.quantized:
@@ -65,17 +70,20 @@ def diagnose(quantized: QuantizedNetwork, x: np.ndarray, labels: np.ndarray | No
         values, grid = floats[layer.name], integers[layer.name]
         row = {"layer": layer.name, "op": layer.op, "fix_point": fix, **_parameters(quantized, layer)}
         clipped_at_zero = activation_named(layer.attrs.get("activation", "NONE")).lowest == 0
-        ends = (grid == INT8_MAX) if clipped_at_zero else (grid == INT8_MAX) | (grid == INT8_MIN)
+        limits = (grid == INT8_MAX) if clipped_at_zero else (grid == INT8_MAX) | (grid == INT8_MIN)
         row |= {
             "float_min": short(float(values.min())),
             "float_max": short(float(values.max())),
-            "saturated": short(float(ends.mean())),
+            "saturated": short(float(limits.mean())),
             "sqnr_db": sqnr_db(values, grid * np.float32(2.0**-fix)),
         }
         alone = _alone(quantized, index, floats)
-        row["alone"] = {"divergence": short(distance(alone)), "agreement": short(agreement(alone, logits))}
-        if labels is not None:
-            correct = [float((z.argmax(axis=1) == labels).mean()) for z in (alone, logits)]
+        row["alone"] = {
+            "divergence": short(distance(alone)),
+            "agreement": short(mean_agreement(alone, ends)),
+        }
+        if labels is not None and answers is not None:
+            correct = [float((z[answers].argmax(axis=1) == labels).mean()) for z in (alone, ends)]
             row["alone"]["accuracy_change"] = short(100 * (correct[0] - correct[1]))
         rows.append(row)
         ranges.append(_range(layer.name, "activation", values, fix))
@@ -86,8 +94,16 @@ def diagnose(quantized: QuantizedNetwork, x: np.ndarray, labels: np.ndarray | No
             if layer.name in quantized.biases:
                 ranges.append(_range(layer.name, "bias", given(layer.bias), quantized.biases[layer.name][1]))
     rows.sort(key=lambda row: -row["alone"]["divergence"])
-    accuracy = None if labels is None else short(float((logits.argmax(axis=1) == labels).mean()))
-    return {"images": len(x), "float_accuracy": accuracy, "layers": rows, "ranges": ranges}
+    accuracy = None
+    if labels is not None and answers is not None:
+        accuracy = short(float((ends[answers].argmax(axis=1) == labels).mean()))
+    return {"images": engine.count(x), "float_accuracy": accuracy, "layers": rows, "ranges": ranges}
+
+
+def _answers(quantized: QuantizedNetwork, ends: Mapping[str, np.ndarray]) -> str | None:
+    """Name of the end that says the class of an image: the only one, if it is a vector."""
+    (name, *others) = ends
+    return name if not others and is_logits(ends[name]) else None
 
 
 def _parameters(quantized: QuantizedNetwork, layer: Layer) -> dict[str, Any]:
@@ -105,8 +121,10 @@ def _parameters(quantized: QuantizedNetwork, layer: Layer) -> dict[str, Any]:
     return row
 
 
-def _alone(quantized: QuantizedNetwork, index: int, floats: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logits when only one layer's parameters and output are quantized and all else is float."""
+def _alone(
+    quantized: QuantizedNetwork, index: int, floats: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The network's ends when only one layer's parameters and output are quantized and all else is float."""
     network = quantized.network
     layer = network.layers[index]
     fix = quantized.fix_points[layer.name]
@@ -116,13 +134,13 @@ def _alone(quantized: QuantizedNetwork, index: int, floats: Mapping[str, np.ndar
         layer.weights = dequantize(*quantized.weights[layer.name]).astype(np.float32)
         if layer.name in quantized.biases:
             layer.bias = dequantize(*quantized.biases[layer.name]).astype(np.float32)
-        value = engine.float_layer(layer, [floats[name] for name in layer.inputs])
+        value = engine.float_layer(layer, [values[name] for name in layer.inputs])
     else:
         value = floats[layer.name]
     values[layer.name] = to_grid(value, fix) * np.float32(2.0**-fix)
     dirty = {layer.name}
     for later in network.layers[index + 1 :]:
-        if later.operator.quantized and dirty & set(later.inputs):
+        if dirty & set(later.inputs):
             values[later.name] = engine.float_layer(later, [values[name] for name in later.inputs])
             dirty.add(later.name)
-    return values[logits_name(network)]
+    return {layer.name: values[layer.name] for layer in network.last_quantized}

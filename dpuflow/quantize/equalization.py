@@ -25,16 +25,15 @@ VENDORS_ENDS, VENDORS_WAY = ("conv", "depthwise_conv"), ("max_pool", "avg_pool")
 
 def chains(network: Network, ends: Collection[str], through: Collection[str]) -> list[tuple[Layer, Layer]]:
     """Pairs (head, tail) of layers `ends` joined by single-reader steps `through`."""
-    pairs = []
+    pairs, outputs = [], network.output_layers
     for head in network.layers:
         if head.op not in ends or not activation_named(head.attrs["activation"]).commutes_with_scale:
             continue
         layer = head
         while True:
-            readers = network.consumers(layer.name)
-            if len(readers) != 1:
+            if network.readers(layer.name) != 1 or layer.name in outputs:
                 break
-            layer = readers[0]
+            layer = network.consumers(layer.name)[0]
             if layer.op in ends:
                 pairs.append((head, layer))
             if not layer.operator.passes_positive_scale or layer.op not in through:

@@ -8,6 +8,7 @@ that equal their default are left out.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,12 +33,14 @@ LOGITS = f"{SCOPE}/logits"
 
 def write_eval_graph(
     path: Path | str, quantized: QuantizedNetwork, output_node: str = f"{SCOPE}/output"
-) -> dict[str, str]:
-    """Write the evaluation graph; returns {"input", "logits_int8", "logits", "output"}: its node names.
+) -> dict[str, Any]:
+    """Write the evaluation graph; returns its node names: {"input", "output"}, and more.
 
     Input: float32 placeholder of the frozen graph's name and shape, already scaled
-    ((pixel - subtract) / divide). Output: softmax if the network has one, else the logits, under
-    the name `output_node` (the frozen graph's, so that what runs the one runs the other).
+    ((pixel - subtract) / divide). Output: what the network gives in real units, under the name
+    `output_node` (the frozen graph's, so that what runs the one runs the other); of several, each under
+    its own name. Where the output is the logits or their softmax: "logits_int8" and "logits", too; of
+    several ends "inputs" (list) and "outputs" {output's name: node}.
     """
     writer = GraphWriter(quantized, output_node)
     names = writer.build()
@@ -53,12 +56,48 @@ class GraphWriter:
         self.output_node = output_node
         self.graph = new_graph()
         self.tensors: dict[str, str] = {}
+        self.reals: dict[str, str] = {}
 
-    def build(self) -> dict[str, str]:
+    def build(self) -> dict[str, Any]:
         """Emit every layer; returns the names of input and outputs."""
         network = self.quantized.network
+        outputs, last = network.outputs, network.last_quantized
+        simple = len(outputs) == 1 and all(o.op == "softmax" or o is last[0] for o in outputs.values())
+        simple = simple and len(last) == 1 and self._ends_in_logits(next(iter(outputs.values())), last[0])
         for layer in network.layers:
-            self.tensors[layer.name] = LAYERS[layer.op](self, layer, f"{SCOPE}/{layer.name}")
+            if not (simple and layer.op == "softmax"):  # which gets its node last
+                self.tensors[layer.name] = LAYERS[layer.op](self, layer, f"{SCOPE}/{layer.name}")
+        if simple:
+            return self._logits()
+        names: dict[str, Any] = {"input": network.inputs[0].name, "output": self.output_node, "outputs": {}}
+        if len(network.inputs) > 1:
+            names["inputs"] = [layer.name for layer in network.inputs]
+        for end, layer in outputs.items():
+            node = self.output_node if len(outputs) == 1 else end
+            if node in self.tensors:  # an input's name, which is a node already
+                node = f"{node}/output"
+            add_node(self.graph, "Identity", node, [self.real(layer.name)], T=("type", DT_FLOAT))
+            names["outputs"][end] = node
+        names["output"] = next(iter(names["outputs"].values()))
+        return names
+
+    def real(self, name: str) -> str:
+        """The node that holds a layer's output in real numbers."""
+        if name not in self.reals:
+            fix_point = self.quantized.fix_points.get(name)
+            node = self.tensors[name]
+            if fix_point is not None:
+                node = self._binary("Mul", f"{SCOPE}/{name}/real", node, 2.0**-fix_point)
+            self.reals[name] = node
+        return self.reals[name]
+
+    @staticmethod
+    def _ends_in_logits(output: Layer, logits: Layer) -> bool:
+        return output is logits or output.inputs == [logits.name]
+
+    def _logits(self) -> dict[str, str]:
+        """Output of a classifier: its logits, or their softmax."""
+        network = self.quantized.network
         last = network.output
         logits = network[last.inputs[0]] if last.op == "softmax" else last
         add_node(self.graph, "Identity", LOGITS_INT8, [self.tensors[logits.name]], T=("type", DT_FLOAT))
@@ -243,8 +282,10 @@ class GraphWriter:
             self.graph, "ConcatV2", f"{scope}/concat", [*parts, axis], N=len(parts), T=("type", DT_FLOAT)
         )
 
-    def _softmax(self, layer: Layer, scope: str) -> None:
-        """Nothing yet: `build` writes the output under the name that the frozen graph gives it."""
+    def _softmax(self, layer: Layer, scope: str) -> str:
+        return add_node(
+            self.graph, "Softmax", f"{scope}/Softmax", [self.real(layer.inputs[0])], T=("type", DT_FLOAT)
+        )
 
     def _flatten(self, layer: Layer, scope: str) -> str:
         shape = add_constant(self.graph, f"{scope}/shape", np.array([-1, layer.shape[0]], np.int32))

@@ -18,7 +18,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
-from dpuflow.network import WEIGHTED, Layer, Network
+from dpuflow.network import WEIGHTED, Layer, Network, marked, unmarked
 from dpuflow.quantize import folding_arithmetic as arithmetic
 from dpuflow.quantize.folding_arithmetic import Parameters, ParameterTable, Step
 from dpuflow.tfgraph.merging import bypass
@@ -51,7 +51,8 @@ def fold_with_recipe(
     network: Network, batch_norm_after_activation: str = "fold"
 ) -> tuple[Network, list[Note], list[Step]]:
     """As `fold`; also returns the recipe (`folding_arithmetic.Step`s) that made its weights and biases."""
-    work = Folding(copy.deepcopy(network))
+    outputs = {name: layer.name for name, layer in network.outputs.items()}
+    work = Folding(marked(copy.deepcopy(network.layers), outputs))
     work.fold_batch_norm_upwards()
     work.check_leaky()
     work.move_activations_up()
@@ -60,11 +61,12 @@ def fold_with_recipe(
         work.fold_batch_norm_downwards()
     work.replace_leftovers()
     work.fuse_activations()
-    return Network(network.name, work.finished()), work.notes, work.recipe
+    layers, ends = unmarked(work.finished())
+    return Network(network.name, layers, ends if network.ends else {}), work.notes, work.recipe
 
 
 class Folding:
-    """A network under folding.
+    """A network under folding, its outputs marked (`network.marked`).
 
     Attributes
     ----------
@@ -73,9 +75,9 @@ class Folding:
     notes : what vanished where.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.layers = network.layers
-        self.table = {layer.name: Parameters(layer.weights, layer.bias) for layer in network.layers}
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers = layers
+        self.table = {layer.name: Parameters(layer.weights, layer.bias) for layer in layers}
         for layer in self.layers:
             layer.weights = layer.bias = None
         self.recipe: list[Step] = []

@@ -9,14 +9,16 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, quantize
 from dpuflow.device.dpuczdx8g import RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE, is_exact_add
 from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
-from dpuflow.ops.convolution import given
+from dpuflow.ops.convolution import given as parameter
+from dpuflow.ops.operator import NO_GRID
 from dpuflow.quantize import engine
 from dpuflow.quantize.alignment import fit_shifts, fix_point_groups
-from dpuflow.quantize.calibration import real_output, to_grid
-from dpuflow.quantize.distance import LogitDistance
+from dpuflow.quantize.calibration import grids, real_output, to_grid
+from dpuflow.quantize.distance import EndsDistance
 from dpuflow.quantize.fix_points import (
     ANY_FIX_POINT,
     CANDIDATES,
@@ -63,7 +65,7 @@ class Candidate:
             low, high = unit - SHIFT_BIAS_RANGE[1], unit - SHIFT_BIAS_RANGE[0]
             fix_point = high if free == ANY_FIX_POINT else min(max(free, low), high)
             if name not in quantized.biases or quantized.biases[name][1] != fix_point:
-                quantized.biases[name] = (quantize(given(layer.bias), fix_point, "STD_ROUND"), fix_point)
+                quantized.biases[name] = (quantize(parameter(layer.bias), fix_point, "STD_ROUND"), fix_point)
 
     def set_group(self, members: Sequence[str], fix_point: int) -> None:
         """Move a group of activations to `fix_point`."""
@@ -75,7 +77,7 @@ class Candidate:
     def set_weights(self, name: str, fix_point: int) -> None:
         """Requantize one layer's weights at `fix_point`."""
         layer = self.quantized.network[name]
-        self.quantized.weights[name] = (quantize(given(layer.weights), fix_point, "STD_ROUND"), fix_point)
+        self.quantized.weights[name] = (quantize(parameter(layer.weights), fix_point, "STD_ROUND"), fix_point)
         self.refresh({name})
 
     def fits(self, name: str) -> bool:
@@ -107,7 +109,7 @@ class Candidate:
         """
         quantized = self.quantized
         biases = {
-            name: (quantize(given(quantized.network[name].bias), fix_point, "STD_ROUND"), fix_point)
+            name: (quantize(parameter(quantized.network[name].bias), fix_point, "STD_ROUND"), fix_point)
             for name, fix_point in self.free_bias.items()
         }
         changes = fit_shifts(quantized.network, quantized.fix_points, quantized.weights, biases)
@@ -122,25 +124,26 @@ class Candidate:
 class LogitSearch:
     """Coordinate descent over all fix_points on the divergence of the logits.
 
-    images : float32 network input; distance : `distance.LogitDistance` of the float logits.
+    images : float32 network input; distance : `distance.EndsDistance` of the float network's ends.
     """
 
-    def __init__(self, candidate: Candidate, images: np.ndarray, distance: LogitDistance) -> None:
+    def __init__(self, candidate: Candidate, images: engine.Batch, distance: EndsDistance) -> None:
         self.candidate = candidate
         self.network = candidate.quantized.network
-        self.images = images
+        self.images = engine.by_input(self.network, images)
         self.distance = distance
-        self.logits = logits_name(self.network)
+        self.ends = [layer.name for layer in self.network.last_quantized]
         self.order = {layer.name: i for i, layer in enumerate(self.network.layers)}
         self.values: dict[str, np.ndarray] = {}
         # decided by the pixels alone: with few images the logits would trade its exactness for luck
         self.groups = [
             members
             for members in fix_point_groups(self.network)
-            if not {self.network.input.name, self.logits} & set(members)
+            if not {*self.images, *self.ends} & set(members)
         ]
-        if [self.network.input.name] in fix_point_groups(self.network):
-            candidate.set_group([self.network.input.name], best_input_fix_point(images))
+        for name, pixels in self.images.items():
+            if [name] in fix_point_groups(self.network):
+                candidate.set_group([name], best_input_fix_point(pixels))
         self.error = self._evaluate(0, keep=True)
 
     def _evaluate(self, start: int, keep: bool = False) -> float:
@@ -148,15 +151,13 @@ class LogitSearch:
         quantized = self.candidate.quantized
         values = dict(self.values)
         for layer in self.network.layers[start:]:
-            if not layer.operator.quantized:
-                continue
             if layer.op == "input":
-                values[layer.name] = to_grid(self.images, quantized.fix_points[layer.name])
+                values[layer.name] = to_grid(self.images[layer.name], quantized.fix_points[layer.name])
             else:
                 values[layer.name] = engine.integer_layer(quantized, layer, [values[n] for n in layer.inputs])
         if keep:
             self.values = values
-        return self.distance(values[self.logits] * np.float32(2.0 ** -quantized.fix_points[self.logits]))
+        return self.distance(real_ends(quantized, values))
 
     def run(self, sweeps: int) -> list[Change]:
         """Walk every group and every layer's weights up to `sweeps` times; returns the moves made."""
@@ -200,13 +201,27 @@ class LogitSearch:
             self.candidate.set_group(target, fix_point)
 
 
+def real_ends(quantized: QuantizedNetwork, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The values of `Network.last_quantized` in real units: {layer's name: float32}."""
+    return {
+        layer.name: values[layer.name] * np.float32(2.0 ** -quantized.fix_points[layer.name])
+        for layer in quantized.network.last_quantized
+    }
+
+
 def logits_name(network: Network) -> str:
-    """Name of the last quantized layer: what the softmax reads, or the output."""
-    last = network.output
-    return last.inputs[0] if last.op == "softmax" else last.name
+    """Name of the only layer of `Network.last_quantized`: what the softmax reads, or the output.
+
+    UserError when the outputs are made of several.
+    """
+    last = network.last_quantized
+    if len(last) != 1:
+        names = ", ".join(layer.name for layer in last)
+        raise UserError(f"network {network.name!r}: one output is needed here, it has {len(last)}: {names}")
+    return last[0].name
 
 
-def place_logits(candidate: Candidate, images: np.ndarray) -> list[Change]:
+def place_logits(candidate: Candidate, images: engine.Batch) -> list[Change]:
     """Give the logits the finest fix_point at which only first places saturate; returns the move made.
 
     The class is decided among the first two, and a saturated first stays first: so the runner-up's
@@ -215,12 +230,21 @@ def place_logits(candidate: Candidate, images: np.ndarray) -> list[Change]:
     end in softmax.
     """
     quantized, network = candidate.quantized, candidate.quantized.network
-    name = logits_name(network)
-    if network.output.op != "softmax" or len(network.consumers(name)) != 1 or network[name].shape[0] < 2:
+    outputs, last = list(network.outputs.values()), network.last_quantized
+    if (
+        len(outputs) != 1
+        or outputs[0].op != "softmax"
+        or len(last) != 1
+        or outputs[0].inputs != [last[0].name]
+    ):
         return []
-    grid = to_grid(images, quantized.fix_points[network.input.name])
+    name = last[0].name
+    if network.readers(name) != 1 or len(network[name].shape) != 1 or network[name].shape[0] < 2:
+        return []
     layer = network[name]
-    inputs = engine.run_integer(quantized, grid, layer.inputs)
+    inputs = engine.run_integer(
+        quantized, grids(quantized.fix_points, engine.by_input(network, images)), layer.inputs
+    )
     real = _real(candidate, layer, [inputs[source] for source in layer.inputs])
     first_two = np.partition(real, -2, axis=1)[:, -2:]  # second, first
     needed = RESERVE * float(max(first_two[:, 0].max(), -first_two[:, 1].min()))
@@ -245,15 +269,15 @@ def best_input_fix_point(x: np.ndarray) -> int:
     return min(range(base, base + CANDIDATES), key=lambda p: squared_error(x, p))
 
 
-def float_outputs(network: Network, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs of all layers but the softmax in float: layer name -> array (N, ...)."""
+def float_outputs(network: Network, images: engine.Batch) -> dict[str, np.ndarray]:
+    """Outputs of all layers that have a grid, in float: layer name -> array (N, ...)."""
     return engine.run_float(
         network, images, [layer.name for layer in network.layers if layer.operator.quantized]
     )
 
 
 def search_by_output_error(
-    candidate: Candidate, images: np.ndarray, reference: Mapping[str, np.ndarray] | None = None
+    candidate: Candidate, images: engine.Batch, reference: Mapping[str, np.ndarray] | None = None
 ) -> list[Change]:
     """Choose each layer's weight and output fix_point by the error of its output, front to back.
 
@@ -268,16 +292,18 @@ def search_by_output_error(
     moves: list[Change] = []
     before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
     decided = set()
+    given = engine.by_input(network, images)
     for layer in network.layers:
-        if not layer.operator.quantized:
-            continue
         if layer.op == "input":
             decided.add(id(groups[layer.name]))
             if len(groups[layer.name]) == 1:
-                candidate.set_group([layer.name], best_input_fix_point(images))
-            values[layer.name] = to_grid(images, quantized.fix_points[layer.name])
+                candidate.set_group([layer.name], best_input_fix_point(given[layer.name]))
+            values[layer.name] = to_grid(given[layer.name], quantized.fix_points[layer.name])
             continue
         inputs = [values[name] for name in layer.inputs]
+        if not layer.operator.quantized:
+            values[layer.name] = engine.integer_layer(quantized, layer, inputs)
+            continue
         if layer.op in WEIGHTED:
             _choose_weight_fix_point(candidate, layer, inputs, reference[layer.name])
         key = id(groups[layer.name])
@@ -304,7 +330,7 @@ def search_by_output_error(
 
 def _real(candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
     quantized = candidate.quantized
-    fixes = [quantized.fix_points[name] for name in layer.inputs]
+    fixes = [quantized.fix_points.get(name, NO_GRID) for name in layer.inputs]
     return real_output(
         layer, inputs, fixes, quantized.weights.get(layer.name), quantized.biases.get(layer.name)
     )
@@ -314,7 +340,7 @@ def _choose_weight_fix_point(
     candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray], reference: np.ndarray
 ) -> None:
     """Of non-overflow and the finer fix_points, the one whose real-valued output errs least."""
-    weights = given(layer.weights)
+    weights = parameter(layer.weights)
     base = non_overflow(weights.min(), weights.max())
     if base == ANY_FIX_POINT:
         return

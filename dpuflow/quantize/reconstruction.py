@@ -14,11 +14,11 @@ from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
 from dpuflow.ops.arithmetic import activate
 from dpuflow.ops.convolution import given, weighted
 from dpuflow.quantize import engine, rounding
-from dpuflow.quantize.calibration import to_grid
+from dpuflow.quantize.calibration import grids
 from dpuflow.quantize.settings import Settings
 
 
-def preactivations(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
+def preactivations(network: Network, x: engine.Batch) -> dict[str, np.ndarray]:
     """Outputs of the weighted layers before their activation, float32, for float input x."""
     found: dict[str, np.ndarray] = {}
 
@@ -29,12 +29,12 @@ def preactivations(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
         found[layer.name] = out
         return activate(out.copy(), layer.attrs["activation"])
 
-    engine.run_layers(network, x, {network.output.name}, compute)
+    engine.run_layers(network, x, network.output_layers, compute)
     return found
 
 
 def _front_to_back(
-    quantized: QuantizedNetwork, x: np.ndarray, change: Callable[[int, Layer, np.ndarray], None]
+    quantized: QuantizedNetwork, x: engine.Batch, change: Callable[[int, Layer, np.ndarray], None]
 ) -> None:
     """Run the integer network, letting `change(index, layer, input)` alter each weighted layer first."""
     network = quantized.network
@@ -44,13 +44,13 @@ def _front_to_back(
             change(network.layers.index(layer), layer, inputs[0])
         return engine.integer_layer(quantized, layer, inputs)
 
-    grid = to_grid(x, quantized.fix_points[network.input.name])
-    engine.run_layers(network, grid, {network.output.name}, compute)
+    pixels = grids(quantized.fix_points, engine.by_input(network, x))
+    engine.run_layers(network, pixels, network.output_layers, compute)
 
 
 def fast_finetune(
     quantized: QuantizedNetwork,
-    x: np.ndarray,
+    x: engine.Batch,
     settings: Settings,
     targets: Mapping[str, np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def fast_finetune(
 
 
 def correct_biases(
-    quantized: QuantizedNetwork, x: np.ndarray, targets: Mapping[str, np.ndarray] | None = None
+    quantized: QuantizedNetwork, x: engine.Batch, targets: Mapping[str, np.ndarray] | None = None
 ) -> list[dict[str, Any]]:
     """Shift biases by the mean difference of pre-activations to the float network, in place.
 

@@ -26,7 +26,7 @@ from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_fix_points
 from dpuflow.quantize.diagnosis import diagnose
-from dpuflow.quantize.distance import LogitDistance, agreement, decided
+from dpuflow.quantize.distance import Ends, EndsDistance, decided, ends_agreement, is_logits
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.fix_points import Change
 from dpuflow.quantize.folding import fold
@@ -49,7 +49,7 @@ Candidate = tuple[QuantizedNetwork, dict[str, Any]]
 
 def quantize(
     network: Network,
-    calibration_images: ArrayLike,
+    calibration_images: ArrayLike | Mapping[str, ArrayLike],
     settings: Mapping[str, Any] | None = None,
     input_scaling: Scaling | None = None,
     *,
@@ -57,7 +57,7 @@ def quantize(
     calibration_indices: Sequence[int] | np.ndarray | None = None,
     calibration_labels: ArrayLike | None = None,
     test_images: np.ndarray | None = None,
-    validation: tuple[np.ndarray, ArrayLike] | None = None,
+    validation: tuple[engine.Batch, ArrayLike] | None = None,
 ) -> tuple[QuantizedNetwork, dict[str, Any]]:
     """Quantize a network to INT8 with power-of-two steps.
 
@@ -65,7 +65,7 @@ def quantize(
     ----------
     network : as `network.network_file.load_network` or `tfgraph.graph_reader.read_network` read it; stays
         as it is.
-    calibration_images : uint8 (N, H, W, C), training images.
+    calibration_images : uint8 (N, H, W, C), training images; {input's name: array} for several inputs.
     settings : see config/schemas/quantizer_reference.schema.yaml; None: defaults.
     input_scaling : network input = (pixel - subtract) / divide (`base.pixels`). None: 0, 255.
     output_name : what the evaluation graph calls its output; None: as the network does.
@@ -80,11 +80,13 @@ def quantize(
     """
     settings = complete(settings)
     input_scaling = {"subtract": 0, "divide": 255, **(input_scaling or {})}
-    images = checked_images(calibration_images, network.input.shape)[: settings["calibration"]["images"]]
+    images = checked_images(calibration_images, network)
+    images = engine.part(images, slice(settings["calibration"]["images"]))
     if test_images is not None:
         refuse_test_images(images, test_images)
-    calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[: len(images)]
-    calibration_indices = None if calibration_indices is None else calibration_indices[: len(images)]
+    count = engine.count(images)
+    calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[:count]
+    calibration_indices = None if calibration_indices is None else calibration_indices[:count]
     with engine.single_threaded_blas():
         quantization = Quantization(network, images, settings, input_scaling)
         outcome = quantization.run()
@@ -92,7 +94,7 @@ def quantize(
             "quantizer": "reference",
             "settings": settings,
             "input_scaling": quantization.input_scaling,
-            "nodes": {"input": network.input.name, "output": output_name or network.output.name},
+            "nodes": _nodes(network, output_name),
             "calibration": calibration_record(images, calibration_indices, calibration_labels),
             "folding": quantization.folding,
             "steps": outcome.steps,
@@ -104,28 +106,70 @@ def quantize(
     return outcome.quantized, report
 
 
-def checked_images(images: ArrayLike, shape: Shape) -> np.ndarray:
-    """The calibration images as an array; UserError unless they are uint8 of the network's input shape."""
+def _nodes(network: Network, output_name: str | None) -> dict[str, Any]:
+    """Names of the evaluation graph's ends: of the only one, or of several also in lists."""
+    inputs, outputs = [layer.name for layer in network.inputs], list(network.outputs)
+    nodes: dict[str, Any] = {"input": inputs[0], "output": outputs[0]}
+    if len(inputs) > 1:
+        nodes["inputs"] = inputs
+    if len(outputs) > 1:
+        nodes["outputs"] = outputs
+    elif output_name:
+        nodes["output"] = output_name
+    return nodes
+
+
+def checked_images(images: ArrayLike | Mapping[str, ArrayLike], network: Network) -> engine.Batch:
+    """The calibration images as an array, or as one for each input by its name.
+
+    UserError unless they are uint8 of the network's input shapes, equally many for every input.
+    """
+    if not isinstance(images, Mapping):
+        return _checked(images, network.input.shape, "calibration images")
+    if set(images) != {layer.name for layer in network.inputs}:
+        names = ", ".join(layer.name for layer in network.inputs)
+        raise UserError(
+            f"calibration images: given for {', '.join(images)}; the network's inputs are {names}"
+        )
+    found = {
+        layer.name: _checked(images[layer.name], layer.shape, f"calibration images of {layer.name}")
+        for layer in network.inputs
+    }
+    counts = {name: len(array) for name, array in found.items()}
+    if len(set(counts.values())) > 1:
+        raise UserError(f"calibration images: as many for every input expected, got {counts}")
+    return found
+
+
+def _checked(images: ArrayLike, shape: Shape, what: str) -> np.ndarray:
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
         raise UserError(
-            f"calibration images: expected uint8 of shape (N, {', '.join(map(str, shape))}), "
+            f"{what}: expected uint8 of shape (N, {', '.join(map(str, shape))}), "
             f"got {images.dtype} {images.shape}"
         )
     return images
 
 
+def scaled(images: engine.Batch, scaling: Scaling) -> engine.Batch:
+    """Pixels as the network's input values (`base.pixels.scale_pixels`), of every input."""
+    if isinstance(images, Mapping):
+        return {name: scale_pixels(array, scaling) for name, array in images.items()}
+    return scale_pixels(images, scaling)
+
+
 def _diagnosis(
     quantized: QuantizedNetwork,
-    images: np.ndarray,
+    images: engine.Batch,
     labels: np.ndarray | None,
-    validation: tuple[np.ndarray, ArrayLike] | None,
+    validation: tuple[engine.Batch, ArrayLike] | None,
 ) -> dict[str, Any]:
     source = "calibration"
-    if validation is not None and len(validation[0]):
+    if validation is not None and engine.count(validation[0]):
         images, labels, source = validation[0], np.asarray(validation[1]), "validation"
-    step = max(1, len(images) // DIAGNOSIS_IMAGES)  # evenly over the split
-    x = scale_pixels(images[::step][:DIAGNOSIS_IMAGES], quantized.input_scaling)
+    step = max(1, engine.count(images) // DIAGNOSIS_IMAGES)  # evenly over the split
+    images = engine.part(engine.part(images, slice(None, None, step)), slice(DIAGNOSIS_IMAGES))
+    x = scaled(images, quantized.input_scaling)
     labels = None if labels is None else labels[::step][:DIAGNOSIS_IMAGES]
     return {"source": source, **diagnose(quantized, x, labels)}
 
@@ -191,16 +235,19 @@ class Quantization:
     def __init__(
         self,
         network: Network,
-        images: np.ndarray,
+        images: engine.Batch,
         settings: Settings,
         input_scaling: Scaling,
         memo: Memo | None = None,
     ) -> None:
-        if np.min(images) == np.max(images):
-            raise UserError(
-                f"calibration images: every pixel of all {len(images)} is {np.max(images):g}, which tells "
-                "nothing of the network's ranges; give images as the network will see them"
-            )
+        given = images if isinstance(images, Mapping) else {"": images}
+        for name, pixels in given.items():
+            if np.min(pixels) == np.max(pixels):
+                of = f" of {name}" if name else ""
+                raise UserError(
+                    f"calibration images{of}: every pixel of all {len(pixels)} is {np.max(pixels):g}, which "
+                    "tells nothing of the network's ranges; give images as the network will see them"
+                )
         self.settings, self.memo = settings, memo or Memo()
         as_vendor = bool(settings["compat"]) and per_channel(input_scaling)
         fold_key = "fold", settings["batch_norm_after_activation"], as_vendor
@@ -208,41 +255,45 @@ class Quantization:
             fold_key, lambda: one_grid(*fold(network, fold_key[1]), input_scaling, change=not as_vendor)
         )
         self.folded = Made(folded, fold_key)
-        self.logits = position_search.logits_name(folded)
+        self.ends = [layer.name for layer in folded.last_quantized]
+        self.images = engine.count(images)
         self.x = self.memo(
-            ("input", len(images), json.dumps(self.input_scaling)),
-            lambda: scale_pixels(images, self.input_scaling),
+            ("input", self.images, json.dumps(self.input_scaling)),
+            lambda: scaled(images, self.input_scaling),
         )
-        self.reference, self.distance = self._once("reference", self.folded, self._float_logits)
+        self.reference, self.distance = self._once("reference", self.folded, self._float_ends)
 
     def _key(self, what: str, source: Made, *options: Any) -> Key:
         """Says all that the result of a step on `source` (a Made) depends on."""
-        return what, source.key, len(self.x), json.dumps(options)
+        return what, source.key, self.images, json.dumps(options)
 
     def _once(self, what: str, source: Made, compute: Callable[[], Result], *options: Any) -> Result:
         """compute(), once for all quantizations: what becomes of `source` by these options."""
         return self.memo(self._key(what, source, *options), compute)
 
-    def _float_logits(self) -> tuple[np.ndarray, LogitDistance]:
-        logits = engine.run_float(self.folded.network, self.x, [self.logits])[self.logits]
-        return logits, LogitDistance(logits)
+    def _float_ends(self) -> tuple[Ends, EndsDistance]:
+        ends = engine.run_float(self.folded.network, self.x, self.ends)
+        return ends, EndsDistance(ends)
 
     def measure(self, made: Made[QuantizedNetwork]) -> dict[str, Any]:
         """{"divergence", "agreement"} of the integer network against the float one."""
         return self._once("measure", made, lambda: self._measure(made.network))
 
-    def _integer_logits(self, quantized: QuantizedNetwork) -> np.ndarray:
-        """Logits of the integer network in real units."""
-        grid = calibration.to_grid(self.x, quantized.fix_points[quantized.network.input.name])
-        logits = engine.run_integer(quantized, grid, [self.logits])[self.logits]
-        return logits * np.float32(2.0 ** -quantized.fix_points[self.logits])
+    def _integer_ends(self, quantized: QuantizedNetwork) -> Ends:
+        """The ends (`Network.last_quantized`) of the integer network in real units."""
+        given = calibration.grids(quantized.fix_points, engine.by_input(quantized.network, self.x))
+        return position_search.real_ends(quantized, engine.run_integer(quantized, given, self.ends))
 
     def _measure(self, quantized: QuantizedNetwork) -> dict[str, Any]:
-        logits = self._integer_logits(quantized)
-        return {
-            "divergence": short(self.distance(logits)),
-            "agreement": short(agreement(logits, self.reference)),
+        ends = self._integer_ends(quantized)
+        found = ends_agreement(ends, self.reference)
+        record: dict[str, Any] = {
+            "divergence": short(self.distance(ends)),
+            "agreement": short(float(np.mean(list(found.values())))),
         }
+        if len(found) > 1:
+            record["agreement_of_ends"] = {name: short(share) for name, share in found.items()}
+        return record
 
     def run(self) -> Outcome:
         """The Outcome of these settings: fix_points, then every optional step that is on."""
@@ -354,18 +405,19 @@ class Quantization:
         return network, equalization.equalize(network, sweeps)
 
     def _search(self, outcome: Outcome, options: Settings, method: str) -> Candidate:
-        images, floats = self.x[: options["images"]], outcome.floats
+        images, floats = engine.part(self.x, slice(options["images"])), outcome.floats
         candidate = position_search.Candidate(outcome.quantized, method)
         if options["criterion"] == "output_error":
             outputs = self._once(
                 "outputs",
                 floats,
                 lambda: position_search.float_outputs(outcome.quantized.network, images),
-                len(images),
+                engine.count(images),
             )
             moves = position_search.search_by_output_error(candidate, images, outputs)
         else:
-            distance = LogitDistance(self.reference[: len(images)])
+            few = {name: values[: engine.count(images)] for name, values in self.reference.items()}
+            distance = EndsDistance(few)
             moves = position_search.LogitSearch(candidate, images, distance).run(options["sweeps"])
         moves += candidate.adjust()
         return candidate.quantized, {"moves": moves}
@@ -381,7 +433,10 @@ class Quantization:
         Sure winners may saturate, which the divergence counts against it, so that more of the close ones
         are told apart.
         """
-        return short(decided(self._integer_logits(quantized), self.reference))
+        (name, *others) = self.ends
+        if others or not is_logits(self.reference[name]):
+            return 0.0
+        return short(decided(self._integer_ends(quantized)[name], self.reference[name]))
 
     def _correct_biases(self, outcome: Outcome) -> Candidate:
         candidate, targets = _with_own_parameters(outcome.quantized), self._preactivations(outcome)

@@ -52,7 +52,7 @@ class Comparison:
         threads: int = 1,
     ) -> None:
         self.network = network
-        self.calibration = checked_images(calibration, self.network.input.shape)
+        self.calibration = np.asarray(checked_images(calibration, network))
         self.images, self.labels = validation[0], np.asarray(validation[1])
         if not len(self.images):
             raise UserError(

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dpuflow.base.errors import UserError, about
-from dpuflow.network import Layer, Network
+from dpuflow.network import Layer, Network, marked, unmarked
 from dpuflow.network.network_file import save_network, save_refusal
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
@@ -48,10 +48,14 @@ class Failed:
     error: UserError
 
 
+Names = str | Sequence[str] | None
+"""Of one node, of several, or None: discovered."""
+
+
 def read_network(
     path: Path | str,
-    input_name: str | None = None,
-    output_name: str | None = None,
+    input_name: Names = None,
+    output_name: Names = None,
     input_shape: Sequence[int] | None = None,
     name: str | None = None,
 ) -> Network:
@@ -60,8 +64,8 @@ def read_network(
     Parameters
     ----------
     path : binary GraphDef with every variable frozen to a constant.
-    input_name, output_name : node names; None: the single placeholder and the single
-        node that nothing reads.
+    input_name, output_name : node names, or lists of them; None: the single placeholder and the single
+        node that nothing reads. Of several inputs and outputs each goes by its node's name.
     input_shape : (H, W, C) of the images, needed when the placeholder leaves sizes open. A placeholder
         that takes them reshaped (flattened, or grey ones without the channel) is read as one for images.
     name : name of the network (None: the file's stem).
@@ -79,16 +83,20 @@ def read_network(
 
 def read_network_and_nodes(
     path: Path | str,
-    input_name: str | None = None,
-    output_name: str | None = None,
+    input_name: Names = None,
+    output_name: Names = None,
     input_shape: Sequence[int] | None = None,
     name: str | None = None,
-) -> tuple[Network, dict[str, str]]:
-    """As `read_network`, but returns (Network, {"input": node name, "output": node name})."""
+) -> tuple[Network, dict[str, Any]]:
+    """As `read_network`, but returns (Network, nodes).
+
+    nodes : {"input": node name, "output": node name}, the first of each; of several also "inputs",
+    "outputs": lists of all.
+    """
     translator = GraphTranslator(read_graph_def(path), str(path), input_shape)
     with about(path):
         network = translator.network(name or Path(path).stem, input_name, output_name)
-    return network, {"input": translator.input_node, "output": translator.output_node}
+    return network, translator.ends
 
 
 def graph_to_network(path: Path | str, nodes: Mapping[str, Any], name: str, network_path: Path | str) -> None:
@@ -117,7 +125,8 @@ class GraphTranslator:
             self.nodes[node.name] = node
         self.bytes = graph.ByteSize()
         self.input_shape = tuple(input_shape) if input_shape else None
-        self.input_node: str | None = None
+        self.input_nodes: list[str] = []
+        self.output_nodes: list[str] = []
         self.batch: int | None = None
         """Number of images that the placeholder fixes."""
         self.switches: dict[str, np.ndarray] = {}
@@ -183,16 +192,26 @@ class GraphTranslator:
 
     # -- walking ---------------------------------------------------------------------------
 
-    def network(self, name: str, input_name: str | None, output_name: str | None) -> Network:
-        """Translate what `output_name` depends on."""
-        self.output_node = output = self._find_output(output_name)
-        order = ancestors(self.nodes, output, self.where)
+    @property
+    def ends(self) -> dict[str, Any]:
+        """Names of the nodes at the network's ends, as `read_network_and_nodes` returns them."""
+        found: dict[str, Any] = {"input": self.input_nodes[0], "output": self.output_nodes[0]}
+        if len(self.input_nodes) > 1:
+            found["inputs"] = list(self.input_nodes)
+        if len(self.output_nodes) > 1:
+            found["outputs"] = list(self.output_nodes)
+        return found
+
+    def network(self, name: str, input_name: Names, output_name: Names) -> Network:
+        """Translate what the outputs depend on."""
+        self.output_nodes = self._find_outputs(output_name)
+        order = ancestors(self.nodes, self.output_nodes, self.where)
         self._find_input(order, input_name)
         unknown = [
             n
             for n in order
             if self.nodes[n].op == "Placeholder"
-            and n not in (self.input_node, *self.switches)
+            and n not in (*self.input_nodes, *self.switches)
             and self.nodes[n].attr["dtype"].type == DT_BOOL
         ]
         value = self._attempt(order, dict.fromkeys(unknown, np.array(False)))
@@ -200,7 +219,8 @@ class GraphTranslator:
             value = self._settled(order, unknown, value)
         if isinstance(value, Failed):
             raise value.error
-        layers = merge(self._reachable(value.layer))
+        outputs = dict(zip(self.output_nodes, (tensor.layer for tensor in value), strict=True))
+        layers, ends = unmarked(merge(marked(self._reachable(outputs.values()), outputs)))
         for layer in layers:
             if layer.op == "softmax" and any(layer.name in other.inputs for other in layers):
                 self.fail(
@@ -208,7 +228,11 @@ class GraphTranslator:
                     "a softmax (or sigmoid) inside the network; only the last op can be one, on the CPU: end "
                     "the graph there (models.NAME.output_node of a frozen graph) or use ReLU",
                 )
-        return Network(name, shorten_names(layers))
+        by_name = {layer.name: layer for layer in layers}  # whose names get shorter
+        given = {end: by_name[source] for end, source in ends.items()}
+        layers = shorten_names(layers)
+        names = {end: layer.name for end, layer in given.items()}
+        return Network(name, layers, names if len(names) > 1 else {})
 
     def _settled(self, order, unknown, as_false):
         """The output's value with switches whose names say nothing: only inference can be read.
@@ -228,7 +252,7 @@ class GraphTranslator:
         return self._attempt(order, {})
 
     def _attempt(self, order, switches):
-        """The output's Tensor, or Failed, with these values of the switches on top of the known ones."""
+        """The outputs' Tensors, or Failed, with these values of the switches on top of the known ones."""
         self._start()
         for node_name in order:
             node = self.nodes[node_name]
@@ -236,34 +260,40 @@ class GraphTranslator:
                 self.values[node_name] = self._translate(node, self.switches | switches)
             except UserError as error:
                 self.values[node_name] = Failed(error)
-        output = self.nodes[self.output_node]
-        value = self.values[self.output_node]
         try:
-            if not isinstance(value, (Tensor, Failed)):
-                raise UserError(
-                    f"{self.where}: output node {self.output_node!r} does not depend on the input"
-                )
-            if isinstance(value, Tensor) and (value.pad, value.space) != (Tensor("").pad, None):
-                self.fail(output, "the output is padded or cut into blocks, and no convolution follows")
-            if isinstance(value, Tensor) and value.view and math.prod(value.view[1:]) != value.view[-1]:
-                self.fail(output, "the output is a reshaped map, not one value for each class")
+            return [self._given(name) for name in self.output_nodes]
         except UserError as error:
             return Failed(error)
+
+    def _given(self, name):
+        """The Tensor of an output node; UserError when it has none."""
+        node, value = self.nodes[name], self.values[name]
+        if isinstance(value, Failed):
+            raise value.error
+        if not isinstance(value, Tensor):
+            raise UserError(f"{self.where}: output node {name!r} does not depend on the input")
+        if (value.pad, value.space) != (Tensor("").pad, None):
+            self.fail(node, "the output is padded or cut into blocks, and no convolution follows")
+        if value.view and math.prod(value.view[1:]) != value.view[-1]:
+            self.fail(node, "the output is a reshaped map, not one value for each class")
         return value
 
-    def _find_output(self, wanted):
+    def _find_outputs(self, wanted):
         if wanted is not None:
-            wanted = split_reference(wanted)[0]
-            if wanted not in self.nodes:
-                raise UserError(f"{self.where}: no node {wanted!r} for the output; sinks: {self._sinks()}")
-            return wanted
+            names = [split_reference(name)[0] for name in ([wanted] if isinstance(wanted, str) else wanted)]
+            for name in names:
+                if name not in self.nodes:
+                    raise UserError(f"{self.where}: no node {name!r} for the output; sinks: {self._sinks()}")
+            if len(set(names)) != len(names) or not names:
+                raise UserError(f"{self.where}: outputs {', '.join(names) or 'none'}; name each one once")
+            return names
         sinks = self._sinks()
         if len(sinks) != 1:
             raise UserError(
                 f"{self.where}: expected one output (a node that nothing reads), found {len(sinks)}: "
-                f"{', '.join(sinks[:8]) or 'none'}; name the one to use"
+                f"{', '.join(sinks[:8]) or 'none'}; name the one to use, or a list of all that are outputs"
             )
-        return sinks[0]
+        return sinks
 
     def _sinks(self):
         read = {split_reference(r.lstrip("^"))[0] for node in self.nodes.values() for r in node.input}
@@ -291,12 +321,13 @@ class GraphTranslator:
         found = {n: inference_value(node, readers) for n, node in placeholders.items()}
         self.switches = {n: value for n, value in found.items() if value is not None}
         if wanted is not None:
-            wanted = split_reference(wanted)[0]
-            if wanted not in self.nodes:
-                raise UserError(
-                    f"{self.where}: no node {wanted!r} for the input; placeholders: {list(placeholders)}"
-                )
-            self.input_node = wanted
+            names = [split_reference(name)[0] for name in ([wanted] if isinstance(wanted, str) else wanted)]
+            for name in names:
+                if name not in self.nodes:
+                    raise UserError(
+                        f"{self.where}: no node {name!r} for the input; placeholders: {list(placeholders)}"
+                    )
+            self.input_nodes = names
             return
         rest = {
             n: node
@@ -310,11 +341,11 @@ class GraphTranslator:
                 f"{', '.join(images[:8]) or 'none'}; name the one for the images (models.NAME.input_node) "
                 "and freeze the others to constants"
             )
-        self.input_node = images[0]
+        self.input_nodes = images
 
     def _translate(self, node, switches):
         """The value of `node`; UserError when it cannot be read."""
-        if node.name == self.input_node:
+        if node.name in self.input_nodes:
             return self._emit_input(node)
         if node.name in switches:
             return Constant(switches[node.name])
@@ -390,8 +421,8 @@ class GraphTranslator:
         self.batch = batch
         return value
 
-    def _reachable(self, output):
-        wanted, stack = set(), [output]
+    def _reachable(self, outputs):
+        wanted, stack = set(), list(outputs)
         while stack:
             name = stack.pop()
             if name not in wanted:

@@ -14,7 +14,8 @@ from dpuflow.network import WEIGHTED, Layer
 
 
 def merge(layers: list[Layer]) -> list[Layer]:
-    """All of it; layers : in topological order, changed in place and returned without those that went."""
+    """All of it; layers : in topological order, outputs marked, changed in place, returned without those
+    that went."""
     return _push_up(merge_affine(_push_down(layers)))
 
 
@@ -89,7 +90,7 @@ def _push_down(layers):
             for reader in [layer for layer in layers if chooser.name in layer.inputs]:
                 layers, done = _into_reader(layers, chooser, weights, reader)
                 moved = moved or done
-        if not any(chooser.name in layer.inputs for layer in layers) and chooser is not layers[-1]:
+        if not any(chooser.name in layer.inputs for layer in layers):
             layers = [layer for layer in layers if layer is not chooser]
     return layers
 

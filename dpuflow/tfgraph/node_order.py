@@ -1,7 +1,7 @@
 """What a node of a graph reads, and which nodes a node depends on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dpuflow.base.errors import UserError
 from dpuflow.tfgraph.values import Node
@@ -20,14 +20,14 @@ def sources(node: Node) -> list[str]:
     return [split_reference(r)[0] for r in node.input if not r.startswith("^")]
 
 
-def ancestors(nodes: Mapping[str, Node], output: str, where: str) -> list[str]:
-    """Names of the nodes `output` depends on, inputs first (iterative depth-first search).
+def ancestors(nodes: Mapping[str, Node], outputs: Iterable[str], where: str) -> list[str]:
+    """Names of the nodes that `outputs` depend on, inputs first (iterative depth-first search).
 
     UserError, beginning with `where`, for a missing node and for a loop.
     """
     order: list[str] = []
     state: dict[str, str] = {}
-    stack = [output]
+    stack = list(outputs)[::-1]
     while stack:
         name = stack[-1]
         if state.get(name) == "done":

@@ -15,22 +15,23 @@ Nothing else is touched; a graph that needs none of it stays as it is, byte for 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dpuflow.base.errors import about
 from dpuflow.network import Network
 from dpuflow.tfgraph.graph_def import DT_FLOAT, Message, add_constant, add_node, read_graph_def, set_constant
-from dpuflow.tfgraph.graph_reader import GraphTranslator
+from dpuflow.tfgraph.graph_reader import GraphTranslator, Names
 from dpuflow.tfgraph.node_translation import BINARY_LOGITS
 
 
 def open_graph(
     path: Path | str,
     input_name: str | None = None,
-    output_name: str | None = None,
+    output_name: Names = None,
     image_shape: Sequence[int] | None = None,
-) -> tuple[Message, Network, dict[str, str], list[str]]:
+) -> tuple[Message, Network, dict[str, Any], list[str]]:
     """Read a frozen graph for images of one shape.
 
     Parameters
@@ -41,7 +42,7 @@ def open_graph(
     Returns
     -------
     (graph, network, nodes, changes): GraphDef message as above, `network.Network`,
-    {"input": name, "output": name}, and what was changed, in words ([] when nothing was).
+    `GraphTranslator.ends`, and what was changed, in words ([] when nothing was).
 
     Raises
     ------
@@ -53,8 +54,7 @@ def open_graph(
     graph = read_graph_def(path)  # afresh: asking a message for an attribute adds it
     changes = _Changes(graph, translator, network.input.shape)
     changes.make()
-    nodes = {"input": translator.input_node, "output": translator.output_node}
-    return graph, network, nodes, changes.notes
+    return graph, network, translator.ends, changes.notes
 
 
 class _Changes:
@@ -88,7 +88,7 @@ class _Changes:
             self.notes.append(f"{name}: reshape to any number of images")
 
     def _input(self):
-        name = self.translator.input_node
+        (name,) = self.translator.input_nodes
         node = self.nodes[name]
         dims = [dim.size for dim in node.attr["shape"].shape.dim] if "shape" in node.attr else []
         dtype = node.attr["dtype"].type if "dtype" in node.attr else DT_FLOAT

@@ -238,6 +238,7 @@ GRAPH_ATTRS = {
     "libs_info": "map_string_2_string",
     "tools_commit_id": "string",
     "return_ops": "string_vec",
+    "output_names": "string_vec",
     "input_subtract": "double",
     "input_divide": "double",
     "input_gain": "double",
@@ -248,7 +249,7 @@ GRAPH_ATTRS = {
     "class_count": "int32",
     "dpuflow_note": "string",
 }
-"""Attributes of the graph -> kind (docs/reference/xmodel.md); those from input_subtract on are our own."""
+"""Attributes of the graph -> kind (docs/reference/xmodel.md); ours are output_names and the last ones."""
 
 
 def op_attr_kinds(type_: str) -> dict[str, str]:

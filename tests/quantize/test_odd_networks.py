@@ -70,17 +70,17 @@ def test_quantized_as_it_should_be_or_refused(number, case):
     # integers close to the float network, on the calibration images and on others of their kind
     others = scale_pixels(case[4](np.random.default_rng(99), 24), run.input_scaling)
     for x in (run.x, others):
-        floats = engine.run_float(quantized.network, x, [run.logits])[run.logits]
+        floats = engine.run_float(quantized.network, x, run.ends)[run.ends[0]]
         grid = to_grid(x, quantized.fix_points[quantized.network.input.name])
-        integers = engine.run_integer(quantized, grid, [run.logits])[run.logits]
-        noise = np.square(floats - dequantize(integers, quantized.fix_points[run.logits])).sum()
+        integers = engine.run_integer(quantized, grid, run.ends)[run.ends[0]]
+        noise = np.square(floats - dequantize(integers, quantized.fix_points[run.ends[0]])).sum()
         assert noise <= 0.1 * np.square(floats, dtype=np.float64).sum()
     # and the same integers from the xmodel
     graph = lower(quantized, get_target("kv260"))
     with Emulator(graph) as emulator:
         tensors = emulator.run(to_grid(run.x, quantized.fix_points["x"]).astype(np.int8), dump=True)
-    grid = engine.run_integer(quantized, to_grid(run.x, quantized.fix_points["x"]), [run.logits])[run.logits]
-    np.testing.assert_array_equal(tensors[run.logits].reshape(grid.shape), grid)
+    grid = engine.run_integer(quantized, to_grid(run.x, quantized.fix_points["x"]), run.ends)[run.ends[0]]
+    np.testing.assert_array_equal(tensors[run.ends[0]].reshape(grid.shape), grid)
 
 
 def no_worse_than_kept(steps):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.pixels import scale_pixels
-from dpuflow.quantize import engine, equalization, reconstruction, rounding
+from dpuflow.quantize import calibration, engine, equalization, reconstruction, rounding
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.reference import quantize
 from dpuflow.quantize.settings import DEFAULTS
@@ -32,7 +32,7 @@ def layer_errors(quantized, x):
     """Mean squared error per weighted layer against the float network, in steps squared."""
     names = list(quantized.weights)
     floats = engine.run_float(quantized.network, x, names)
-    grid = reconstruction.to_grid(x, quantized.fix_points[quantized.network.input.name])
+    grid = calibration.to_grid(x, quantized.fix_points[quantized.network.input.name])
     integers = engine.run_integer(quantized, grid, names)
     return {
         n: float(np.square(floats[n] * 2.0 ** quantized.fix_points[n] - integers[n]).mean()) for n in names

@@ -1,5 +1,6 @@
 """Runs a whole compiled xmodel: machine code on the instruction simulator, CPU ops in the emulator."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,17 @@ class IsaRunner:
             for name, simulator in self.simulators.items()
         ]
 
-    def run(self, batch: np.ndarray, interleave: int | None = None) -> np.ndarray:
-        """int8 images [N, H, W, C] -> the graph's output [N, ...] (what `Emulator.run` gives).
+    def run(
+        self, batch: np.ndarray | Mapping[str, np.ndarray], interleave: int | None = None
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """int8 images [N, H, W, C], of several inputs {name: images} -> what `Emulator.run` gives: the
+        graph's output [N, ...], of several {op's name: array}.
 
         interleave : as for `Simulator.run`.
         """
         values = self._run(batch, interleave)
-        outputs = [op.name for op in self.emulator.outputs]
-        if len(outputs) != 1:
-            raise UserError(f"{self.emulator.source}: has {len(outputs)} outputs; the runner gives one")
-        return values[outputs[0]]
+        outputs = {op.name: values[op.name] for op in self.emulator.outputs}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """int8 images [N, H, W, C] -> int8 output of the last DPU subgraph [N, ...]."""
@@ -67,7 +69,12 @@ class IsaRunner:
         return values[list(self.programs.values())[-1].outputs[-1].op]
 
     def _run(self, batch, interleave=None):
-        values = {self.emulator.input.name: batch}
+        values = dict(batch) if isinstance(batch, Mapping) else {self.emulator.input.name: batch}
+        missing = [op.name for op in self.emulator.inputs if op.name not in values]
+        if missing:
+            raise UserError(
+                f"{self.emulator.source} needs an input called {missing[0]!r}; got {sorted(values)}"
+            )
         for part in self.emulator.parts:
             if part.device == "DPU":
                 program, simulator = self.programs[part.name], self.simulators[part.name]

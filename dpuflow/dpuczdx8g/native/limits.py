@@ -30,7 +30,7 @@ def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
     """
     if isinstance(network, QuantizedNetwork):
         network = network.network
-    network = Network(network.name, [_written_out(layer) for layer in network.layers])
+    network = replace(network, layers=[_written_out(layer) for layer in network.layers])
     found: dict[str, list[Finding]] = {}
     for finding in target_check.check(network, target):
         found.setdefault(finding.layer, []).append(finding)
