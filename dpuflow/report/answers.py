@@ -20,7 +20,8 @@ def comparable(runs: Sequence[LoadedRun], views: Sequence[Mapping[str, Any]]) ->
     known data set, or when there are too many answers (`too_many`).
     """
     data: dict[tuple[Any, ...], int] = {}
-    sets, rows = [], []
+    sets: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for run, view in zip(runs, views, strict=True):
         if run.images is None:
             continue
