@@ -53,6 +53,7 @@ BENCHMARKS = (
         "emulator",
         lambda chosen: ["--xmodel", chosen.xmodel, "--frozen", chosen.model / "frozen_graph.pb"],
     ),
+    Benchmark("real_size_emulator"),
     Benchmark("quantizer_cost"),
     Benchmark("quantizer", quick=False),
     Benchmark("isa", lambda chosen: [chosen.model / "reference" / "quantized_model.h5"]),

@@ -15,7 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
-HELPERS = {"measuring", "subject", "contenders", "workflow_runs", "plain_chain"}
+HELPERS = {"measuring", "subject", "contenders", "workflow_runs", "plain_chain", "real_size_networks"}
 sys.path.insert(0, str(FOLDER))
 
 measuring, run_all, subject = map(importlib.import_module, ("measuring", "run_all", "subject"))
