@@ -1,10 +1,11 @@
-"""Images per second at real size: the emulator and TensorFlow Lite's INT8 interpreter, 224 x 224 colour images.
+"""Images per second at real size, 224 x 224 in colour: the emulator and TensorFlow Lite's INT8 interpreter.
 
     python benchmarks/real_size_emulator.py [--threads 2] [--images 32] [--networks MobileNet ...]
 
-Each network has random weights; it goes through the chain's own reader, quantizer (two images, plain) and compiler,
-and through TensorFlow's converter (int8 input and output, XNNPACK). All contenders of a network take turns in one
-process. TensorFlow Lite is judged by the best of its batch sizes, the emulator by all images in one call.
+Each network has random weights; it goes through the chain's own reader, quantizer (two images, plain) and
+compiler, and through TensorFlow's converter (int8 input and output, XNNPACK). All contenders of a network
+take turns in one process. TensorFlow Lite is judged by the best of its batch sizes, the emulator by one call
+with all images.
 """
 
 import sys
@@ -77,7 +78,9 @@ def main():
         whole, single, *lite = rates.values()
         best = max(lite)
         rows.append((name, *(f"{rate:,.0f}" for rate in rates.values()), f"{whole / best:.2f}"))
-        text = f"{name}: {whole / best:.2f} x as fast as TensorFlow Lite INT8 at its best (goal {GOALS[name]})"
+        text = (
+            f"{name}: {whole / best:.2f} x as fast as TensorFlow Lite INT8 at its best (goal {GOALS[name]})"
+        )
         goals.add(text, whole / best >= GOALS[name])
         text = f"{name}: image by image {single / whole:.2f} x as fast as in one call (goal {SINGLE_GOAL})"
         goals.add(text, single / whole >= SINGLE_GOAL)
@@ -87,7 +90,7 @@ def main():
     print(table(("images/s", *heads), rows))
     print(
         f"{options.images} random images of {size}x{size}x3, int8 in, {options.threads} threads, medians of "
-        f"{options.repeats} rounds in turns after a warm-up. Ratio: emulator to TensorFlow Lite's best batch.\n"
+        f"{options.repeats} rounds in turns after a warm-up. Ratio: to TensorFlow Lite's best batch.\n"
     )
     return goals.finish()
 

@@ -1,7 +1,7 @@
 """Networks of the size that people use, with random weights: frozen graphs of 224 x 224 colour images.
 
-What they answer means nothing; their speed does not depend on it. Architectures: MobileNet, MobileNetV2 and ResNet50
-as in keras.applications; EfficientNet-Lite0 after Tan and Le (2019) in the Lite variant: ReLU6, no squeeze-excitation.
+What they answer means nothing; their speed does not depend on it. MobileNet, MobileNetV2 and ResNet50 are
+those of keras.applications; EfficientNet-Lite0 is Tan and Le's (2019) B0 with ReLU6, no squeezing.
 """
 
 from pathlib import Path

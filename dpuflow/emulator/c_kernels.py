@@ -58,7 +58,7 @@ class Step(ctypes.Structure):
         *_members("taps", ctypes.c_void_p),
         *_members("tap_count quads", ctypes.c_int64),
         *_members("weights offset bias shifts rows columns table", ctypes.c_void_p),
-        *_members("leaky fraction shift low high multiplier run", ctypes.c_int64),
+        *_members("leaky fraction shift low high multiplier parts run", ctypes.c_int64),
     )
 
 
@@ -67,9 +67,9 @@ class Run(ctypes.Structure):
 
     _fields_ = (
         *_members("maps steps", ctypes.c_void_p),
-        *_members("count workers n block together", ctypes.c_int64),
+        *_members("count n block together", ctypes.c_int64),
         *_members("sources targets arenas", ctypes.c_void_p),
-        *_members("next arrived round", ctypes.c_int64),
+        *_members("next done", ctypes.c_int64),
     )
 
 

@@ -1,5 +1,7 @@
-/* Executing a program: workers take blocks of images, each with an arena of its own; the images that are left,
- * fewer than workers, are done by all of them together, one image at a time, step by step.
+/* Executing a program. All work is cut into tickets, which workers draw in order: first blocks of images, which a
+ * worker does alone in an arena of its own; then for each image that is left, step by step, parts of the step.
+ * A ticket waits until all tickets of the steps before its own are done. Who comes late or is held up delays
+ * the others no more than by the ticket it holds.
  */
 #include <sched.h>
 #include <stdatomic.h>
@@ -9,14 +11,13 @@
 typedef struct {
     const Map *maps;
     const Step *steps;
-    int64_t count, workers;
+    int64_t count;
     int64_t n, block; /* images; how many a worker takes at once */
     int64_t together; /* from this image on all work together */
     const int8_t *const *sources;
     int8_t *const *targets;
     uint8_t *const *arenas; /* of each worker */
-    _Atomic int64_t next;
-    _Atomic int64_t arrived, round;
+    _Atomic int64_t next, done;
 } Run;
 
 typedef void (*Function)(const Frame *, const Step *, int64_t, int64_t);
@@ -51,42 +52,46 @@ static void fill_border(const Frame *f, const Map *m)
     }
 }
 
-static void barrier(Run *run)
+static void wait_for(Run *run, int64_t tickets)
 {
-    const int64_t round = atomic_load_explicit(&run->round, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&run->arrived, 1, memory_order_acq_rel) + 1 == run->workers) {
-        atomic_store_explicit(&run->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&run->round, round + 1, memory_order_release);
-        return;
-    }
-    for (int64_t spins = 0; atomic_load_explicit(&run->round, memory_order_acquire) == round; spins++)
-        if (spins < 4000) _mm_pause();
+    for (int64_t spins = 0; atomic_load_explicit(&run->done, memory_order_acquire) < tickets; spins++)
+        if (spins < 2000) _mm_pause();
         else sched_yield();
 }
 
-/* The work of one of the run's workers, 0 to workers - 1; every worker calls it once. */
+static void execute(const Frame *f, const Step *s, int64_t part, int64_t parts)
+{
+    functions[s->kind](f, s, part, parts);
+    if (s->kind != 1 && part == parts - 1) fill_border(f, f->maps + s->output);
+}
+
+/* The work of one of the workers; the first one returns when all is done, the others when nothing is left. */
 void work(Run *run, int64_t worker)
 {
     Frame f = {run->maps, run->steps, run->count, run->arenas[worker], 0, 0, run->sources, run->targets};
-    for (;;) {
-        f.first = atomic_fetch_add(&run->next, run->block);
-        if (f.first >= run->together) break;
-        f.n = smaller(run->block, run->together - f.first);
-        for (int64_t i = 0; i < run->count; i++) {
-            const Step *s = run->steps + i;
-            functions[s->kind](&f, s, 0, 1);
-            if (s->kind != 1) fill_border(&f, run->maps + s->output);
+    const int64_t blocks = (run->together + run->block - 1) / run->block;
+    int64_t parts = 0; /* of all steps of an image */
+    for (int64_t i = 0; i < run->count; i++) parts += run->steps[i].parts;
+    const int64_t all = blocks + (run->n - run->together) * parts;
+    int64_t step = 0, start = blocks; /* the step that a ticket was last drawn for, and its first ticket */
+    int64_t ticket;
+    while ((ticket = atomic_fetch_add_explicit(&run->next, 1, memory_order_relaxed)) < all) {
+        if (ticket < blocks) {
+            f.first = ticket * run->block;
+            f.n = smaller(run->block, run->together - f.first);
+            for (int64_t i = 0; i < run->count; i++) execute(&f, run->steps + i, 0, 1);
+        } else {
+            while (ticket >= start + run->steps[step].parts) {
+                start += run->steps[step].parts;
+                step = step + 1 == run->count ? 0 : step + 1;
+            }
+            wait_for(run, start);
+            f.arena = run->arenas[0];
+            f.first = run->together + (ticket - blocks) / parts;
+            f.n = 1;
+            execute(&f, run->steps + step, ticket - start, run->steps[step].parts);
         }
+        atomic_fetch_add_explicit(&run->done, 1, memory_order_acq_rel);
     }
-    f.arena = run->arenas[0];
-    f.n = 1;
-    for (f.first = run->together; f.first < run->n; f.first++) {
-        barrier(run); /* the first worker may still use its arena */
-        for (int64_t i = 0; i < run->count; i++) {
-            const Step *s = run->steps + i;
-            functions[s->kind](&f, s, worker, run->workers);
-            if (s->kind != 1 && worker == run->workers - 1) fill_border(&f, run->maps + s->output);
-            barrier(run);
-        }
-    }
+    if (worker == 0) wait_for(run, all);
 }
