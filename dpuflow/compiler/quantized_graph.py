@@ -11,6 +11,7 @@ from dpuflow.base.numerics import Grid, dequantize
 from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes, output_attributes
 from dpuflow.compiler.representable import require_representable
+from dpuflow.compiler.resizing import resize_attributes
 from dpuflow.compiler.workload import map_shape
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, average_pool_factor
 from dpuflow.network import QuantizedNetwork, folded_ops
@@ -161,6 +162,16 @@ class _Builder:
         inputs, attrs = {"input": self._sources(layer)}, {"axis": layer.attrs["axis"]}
         return self._finish(layer, self.graph.add_op(layer.name, "concat", inputs, attrs).name)
 
+    def _resize(self, layer):
+        attrs, inputs = resize_attributes(layer, self.network), {"input": self._sources(layer)}
+        return self._finish(layer, self.graph.add_op(layer.name, "resize", inputs, attrs).name)
+
+    def _downsample(self, layer):
+        """A pool of one pixel, which the vendor's compiler makes a downsample-fix of."""
+        window = {"kernel": [1, 1], "stride": list(layer.attrs["factor"]), "pad": [0, 0, 0, 0]}
+        attrs, inputs = {**window, "pad_mode": "FLOOR", "global": False}, {"input": self._sources(layer)}
+        return self._finish(layer, self.graph.add_op(layer.name, "maxpool2d", inputs, attrs).name)
+
     def _softmax(self, layer):
         inputs, attrs = {"input": self._sources(layer)}, {"axis": len(layer.shape)}
         return self.graph.add_op(layer.name, "softmax", inputs, attrs).name
@@ -178,6 +189,8 @@ LAYERS = Total(
         "avg_pool": _Builder._avg_pool,
         "add": _Builder._add,
         "concat": _Builder._concat,
+        **dict.fromkeys(("upsample", "resize_bilinear"), _Builder._resize),
+        "downsample": _Builder._downsample,
         "flatten": _Builder._flatten,
         "softmax": _Builder._softmax,
     },

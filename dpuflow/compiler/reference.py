@@ -15,6 +15,7 @@ from dpuflow.base.totality import Total
 from dpuflow.compiler.naming import Names, input_attributes, output_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
+from dpuflow.compiler.resizing import resize_attributes
 from dpuflow.compiler.target_check import check
 from dpuflow.compiler.workload import dense_on_array, layer_is_augmented, layer_workload, map_shape
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, stored_bias
@@ -301,6 +302,16 @@ class _Lowering:
         axis = layer.attrs["axis"] if len(layer.shape) == 3 else 3
         return self._compute(layer, "concat-fix", inputs, {"axis": axis})
 
+    def _resize(self, layer, type_, attrs):
+        self._enter(layer)
+        return self._compute(layer, type_, {"input": [self._read(layer.inputs[0])]}, attrs)
+
+    def _upsample(self, layer):
+        return self._resize(layer, "upsample-fix", resize_attributes(layer, self.network))
+
+    def _downsample(self, layer):
+        return self._resize(layer, "downsample-fix", resize_attributes(layer, self.network))
+
     def _flatten(self, layer):
         """No op where a dense layer or the output reshapes anyway."""
         readers = {reader.op for reader in self.network.consumers(layer.name)}
@@ -355,6 +366,9 @@ LAYERS = Total(
         "avg_pool": _Lowering._avg_pool,
         "add": _Lowering._add,
         "concat": _Lowering._concat,
+        "upsample": _Lowering._upsample,
+        "resize_bilinear": _Lowering._upsample,
+        "downsample": _Lowering._downsample,
         "flatten": _Lowering._flatten,
         "softmax": _Lowering._softmax,
     },

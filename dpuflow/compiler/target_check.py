@@ -18,6 +18,7 @@ from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.device.targets import Target
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.ops import OPERATORS
+from dpuflow.ops.resampling import ResizeBilinear
 
 log = logging.getLogger("dpuflow")
 
@@ -274,6 +275,20 @@ def _add(subject, network):
     yield from subject.activation(("NONE", "RELU"))
 
 
+def _bilinear(subject, network):
+    operator = subject.layer.operator
+    assert isinstance(operator, ResizeBilinear)  # by the table's row
+    height, width, _ = _source_shape(network, subject.layer)
+    if operator.kernel((height, width, 1)) is None:
+        yield subject.finding(
+            "bilinear resizing",
+            f"{height} x {width} to {operator.size[1]} x {operator.size[0]}, {operator.grid}",
+            "factors 2 and 4 of half_pixel_centers; 2, 4 and 8 without it; no align_corners",
+            "it is a convolution whose weights must be exact in int8",
+            "resize by such factors, or use nearest",
+        )
+
+
 def _leaky(subject, network):
     yield from subject.slope(subject.layer.attrs["alpha"])
 
@@ -305,7 +320,9 @@ RULES = Total(
         "avg_pool": _pool,
         "add": _add,
         "leaky_relu": _leaky,
+        "resize_bilinear": _bilinear,
         "softmax": _softmax,
-        **dict.fromkeys(("input", "output", "concat", "flatten", "relu", "relu6", "batch_norm"), _free),
+        **dict.fromkeys(("upsample", "downsample", "input", "output", "concat", "flatten"), _free),
+        **dict.fromkeys(("relu", "relu6", "batch_norm"), _free),
     },
 )

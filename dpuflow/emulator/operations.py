@@ -242,6 +242,11 @@ class Resample:
     def of(cls, op: Op, graph: Graph, constants: Constants) -> "Resample":
         """Resample of an upsample-fix or downsample-fix op."""
         check_output(op)
+        return cls.of_grid(op, fix_point(only_input(op, graph)) - fix_point(op))
+
+    @classmethod
+    def of_grid(cls, op: Op, shift: int) -> "Resample":
+        """Resample of an op's mode and grid alone."""
         mode = op.attr("mode").upper()
         if mode not in ("NEAREST", "BILINEAR"):
             raise UserError(
@@ -251,7 +256,7 @@ class Resample:
         return cls(
             kind="STRIDE" if op.type == "downsample-fix" else mode,
             size=(width, height),
-            shift=fix_point(only_input(op, graph)) - fix_point(op),
+            shift=shift,
             align_corners=bool(op.attr("align_corners")),
             half_pixel_centers=bool(op.attr("half_pixel_centers")),
             scale=tuple(op.attr("scale")),

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.emulator import float_ops, kernels, oracle
+from dpuflow.emulator import float_ops, kernels, oracle, resampling
 from dpuflow.emulator.attributes import check_signed, inner_axis, inner_axis_of
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
-from dpuflow.emulator.operations import INTEGER_OPS, Constants
+from dpuflow.emulator.operations import INTEGER_OPS, Constants, Resample
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.shapes import Shape
@@ -170,6 +170,12 @@ def _pad(op: Op, graph: Graph, constants: Constants) -> StepFunction:
         value = np.frombuffer(value, np.int8)
     fill = float(value[0])
     return _one(lambda x: np.pad(x, paddings, constant_values=x.dtype.type(fill)))
+
+
+def _resize(op: Op, graph: Graph, constants: Constants) -> StepFunction:
+    source = op.inputs["input"][0]
+    function = resampling.floats(Resample.of_grid(op, 0), graph.op(source).tensor.shape)
+    return _Chosen(_one(function), [source])
 
 
 def _grid(op: Op) -> dict[str, Any]:
@@ -368,6 +374,7 @@ _MAKERS: dict[str, Maker] = {
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _reshape),
     "concat": _concatenate,
     "stack": _stack,
+    "resize": _resize,
     **dict.fromkeys(("pad-fix", "pad"), _pad),
     **dict.fromkeys(("conv2d", "depthwise-conv2d"), _float_convolution),
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),

@@ -3,7 +3,7 @@
 Which pixel a map's output reads: docs/reference/numerics.md, "Resizing".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -52,20 +52,37 @@ class Picked:
         return x[:, self.rows][:, :, self.columns]
 
 
-class Blended:
-    """BILINEAR: along the rows, then along the columns, in float32 as the vendor's runner does it."""
+class Mixed:
+    """BILINEAR in float32, as the vendor's runner does it: along the rows, then along the columns."""
 
     def __init__(self, op: Resample, shape: Shape) -> None:
         self.rows, self.columns = bilinear(op, shape[1], 1), bilinear(op, shape[2], 0)
-        self.factor = 2.0**-op.shift
 
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: object) -> np.ndarray:
-        x = inputs[0].astype(np.float32, copy=False)
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(N, H, W, C) -> float32 (N, OH, OW, C)."""
+        x = x.astype(np.float32, copy=False)
         lower, upper, share = self.columns
         left, right = x[:, :, lower], x[:, :, upper]
         x = left + (right - left) * share[:, None]
         lower, upper, share = self.rows
         top, bottom = x[:, lower], x[:, upper]
-        result = (top + (bottom - top) * share[:, None, None]).astype(np.float64)
-        result = np.floor(result * self.factor + 0.5)
+        return top + (bottom - top) * share[:, None, None]
+
+
+class Blended:
+    """BILINEAR, rounded to int8 values."""
+
+    def __init__(self, op: Resample, shape: Shape) -> None:
+        self.mixed, self.factor = Mixed(op, shape), 2.0**-op.shift
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: object) -> np.ndarray:
+        result = np.floor(self.mixed(inputs[0]).astype(np.float64) * self.factor + 0.5)
         return np.clip(result, -128, 127, out=result).astype(np.float32)
+
+
+def floats(op: Resample, shape: Shape) -> Callable[[np.ndarray], np.ndarray]:
+    """The function of real maps, not rounded: XIR's `resize`."""
+    if op.kind == "BILINEAR":
+        return Mixed(op, shape)
+    rows, columns = nearest(op, shape[1], 1), nearest(op, shape[2], 0)
+    return lambda x: x[:, rows][:, :, columns]

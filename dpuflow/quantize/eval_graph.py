@@ -23,6 +23,7 @@ from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.operator import Shape
 from dpuflow.ops.pooling import AveragePool
+from dpuflow.quantize import eval_resampling
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
 
@@ -318,6 +319,9 @@ LAYERS = Total(
         "input": GraphWriter._input,
         "max_pool": GraphWriter._max_pool,
         "avg_pool": GraphWriter._avg_pool,
+        "upsample": eval_resampling.picked,
+        "downsample": eval_resampling.picked,
+        "resize_bilinear": eval_resampling.bilinear,
         "add": GraphWriter._add,
         "concat": GraphWriter._concat,
         "flatten": GraphWriter._flatten,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dpuflow.tfgraph import arithmetic_nodes, condition_nodes, shape_nodes, weighted_nodes
+from dpuflow.tfgraph import arithmetic_nodes, condition_nodes, resize_nodes, shape_nodes, weighted_nodes
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.dilation import SPACE_NODES
 from dpuflow.tfgraph.shape_nodes import channel_product, reshape_to
@@ -219,6 +219,7 @@ INPUTS = (
     | arithmetic_nodes.INPUTS
     | condition_nodes.INPUTS
     | weighted_nodes.INPUTS
+    | resize_nodes.INPUTS
     | dict.fromkeys(("Max", "Maximum", "Mean", "Minimum", "Pad"), (2, 2))
     | dict.fromkeys(("BatchToSpaceND", "MaxPoolV2", "PadV2", "SpaceToBatchND"), (3, 3))
     | dict.fromkeys(("Concat", "ConcatV2"), (2, ANY))
@@ -230,6 +231,7 @@ HANDLERS = (
     | arithmetic_nodes.HANDLERS
     | condition_nodes.HANDLERS
     | weighted_nodes.HANDLERS
+    | resize_nodes.HANDLERS
     | SPACE_NODES
     | {
         "AvgPool": _pool("avg_pool"),

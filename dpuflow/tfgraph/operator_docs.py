@@ -23,6 +23,11 @@ GROUPS = {
         "Max": "max_pool over the whole map",
         "Concat ConcatV2": "concat along the channels",
     },
+    "Resizing": {
+        "ResizeNearestNeighbor": "upsample by a whole factor, while saving; every n-th pixel: downsample",
+        "ResizeBilinear": "resize_bilinear: by 2, 4 or 8 (half_pixel_centers: 2, 4) a transposed depthwise "
+        "convolution on the ALU, else on the CPU",
+    },
     "Activations, fused into the layer before": {
         "Relu": "RELU",
         "Relu6": "RELU6",
@@ -74,6 +79,8 @@ KERAS = {
     "GlobalAveragePooling2D": "avg_pool",
     "Add": "add",
     "Concatenate": "concat",
+    "UpSampling2D": "upsample",
+    "UpSampling2D, bilinear": "resize_bilinear",
     "BatchNormalization": "",
     "ReLU": "",
     "LeakyReLU, alpha 0.1": "",

@@ -20,6 +20,7 @@ from dpuflow.device.dpuczdx8g import average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE
+from dpuflow.ops.resampling import ResizeBilinear
 from dpuflow.quantize import engine
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import Parameters, replay
@@ -143,6 +144,23 @@ class _Forward:
     def concat(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().concat(inputs, axis=-1)
 
+    def upsample(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        width, height = layer.attrs["factor"]
+        return tensorflow().repeat(tensorflow().repeat(inputs[0], height, axis=1), width, axis=2)
+
+    def downsample(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        width, height = layer.attrs["factor"]
+        return inputs[0][:, ::height, ::width]
+
+    def resize_bilinear(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        operator, x = layer.operator, inputs[0]
+        assert isinstance(operator, ResizeBilinear)  # by the table's row
+        for axis in (2, 1):
+            lower, upper, share = operator.places(2 - axis, x.shape[axis])
+            first, second = (tensorflow().gather(x, places, axis=axis) for places in (lower, upper))
+            x = first + (second - first) * share.reshape((-1, 1) if axis == 2 else (-1, 1, 1))
+        return x
+
     def flatten(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().reshape(inputs[0], (-1, *layer.shape))
 
@@ -204,6 +222,9 @@ LAYERS = Total(
         "add": _Forward.add,
         "max_pool": _Forward.max_pool,
         "avg_pool": _Forward.average_pool,
+        "upsample": _Forward.upsample,
+        "downsample": _Forward.downsample,
+        "resize_bilinear": _Forward.resize_bilinear,
         "concat": _Forward.concat,
         "flatten": _Forward.flatten,
         "softmax": _Forward.softmax,

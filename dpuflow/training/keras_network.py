@@ -190,6 +190,20 @@ class _Reader:
             return pooled
         return self.emit(f"{layer.name}/Mean/flatten", "flatten", [pooled], (channels,))
 
+    def upsample(self, layer: Any, source: Layer) -> Layer:
+        (height, width, channels), (rows, columns) = source.shape, layer.size
+        shape = (height * rows, width * columns, channels)
+        if layer.interpolation == "nearest":
+            return self.emit(f"{layer.name}/resize", "upsample", [source], shape, factor=(columns, rows))
+        if layer.interpolation != "bilinear":
+            self.fail(
+                layer, f"has the interpolation {layer.interpolation!r}; nearest and bilinear are supported"
+            )
+        size = (shape[1], shape[0])
+        return self.emit(
+            f"{layer.name}/resize", "resize_bilinear", [source], shape, size=size, grid="half_pixel"
+        )
+
     def add(self, layer: Any, first: Layer, *others: Layer) -> Layer:
         for k, other in enumerate(others):
             if first.shape != other.shape:
@@ -256,6 +270,7 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "MaxPooling2D": _Reader.max_pool,
     "AveragePooling2D": _Reader.average_pool,
     "GlobalAveragePooling2D": _Reader.global_average,
+    "UpSampling2D": _Reader.upsample,
     "Add": _Reader.add,
     "Concatenate": _Reader.concat,
     "Flatten": _Reader.flatten,

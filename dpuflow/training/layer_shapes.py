@@ -116,6 +116,15 @@ class _Shapes:
         size, attrs = self.window(source, where, kernel, stride, padding)
         return self.add(where, op, [source], (*size, self.of(source)[2]), **attrs)
 
+    def upsample(self, source: str, options: Any, where: str) -> str:
+        options = {"factor": options} if isinstance(options, int) else options
+        (height, width, channels), factor = self.map(source, where), options["factor"]
+        shape = (height * factor, width * factor, channels)
+        if options.get("interpolation", "nearest") == "nearest":
+            return self.add(where, "upsample", [source], shape, factor=(factor, factor))
+        attrs = {"size": (shape[1], shape[0]), "grid": "half_pixel"}
+        return self.add(where, "resize_bilinear", [source], shape, **attrs)
+
     def global_average_pool(self, source: str, options: Any, where: str) -> str:
         height, width, channels = self.map(source, where)
         pooled = self.add(
@@ -171,6 +180,7 @@ LAYERS = {
     "max_pool": lambda shapes, *rest: shapes.pool(*rest, "max_pool"),
     "avg_pool": lambda shapes, *rest: shapes.pool(*rest, "avg_pool"),
     "global_average_pool": _Shapes.global_average_pool,
+    "upsample": _Shapes.upsample,
     "residual": _Shapes.residual,
     "concat": _Shapes.concat,
     "flatten": _Shapes.flatten,

@@ -123,6 +123,12 @@ class _Builder:
         stride, padding = options.get("stride", kernel), options.get("padding", "valid")
         return make(kernel, strides=stride, padding=padding, name=self.name(kind))(x)
 
+    def upsample(self, x: Any, options: Any, where: str) -> Any:
+        options = {"factor": options} if isinstance(options, int) else options
+        interpolation = options.get("interpolation", "nearest")
+        make = self.K.layers.UpSampling2D
+        return make(options["factor"], interpolation=interpolation, name=self.name("upsample"))(x)
+
     def residual(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("residual")
         body = self.stack(x, options["layers"], f"{where}.residual.layers")
@@ -161,6 +167,7 @@ LAYERS = {
     "max_pool": lambda b, x, options, where: b.pool(x, options, "max_pool"),
     "avg_pool": lambda b, x, options, where: b.pool(x, options, "avg_pool"),
     "global_average_pool": _Builder.global_average_pool,
+    "upsample": _Builder.upsample,
     "residual": _Builder.residual,
     "concat": _Builder.concat,
     "flatten": _Builder.flatten,

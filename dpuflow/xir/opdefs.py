@@ -65,6 +65,7 @@ TABLE = {
         ("kernel int32_vec[2]", "stride int32_vec[2]", _PAD, "type string"),
         "pool",
     ),
+    "resize": ("input size?", "FLOAT", (*_RESAMPLE[:3], "scale float_vec = []"), "resample"),
     "upsample-fix": ("input size?", "XINT", _RESAMPLE, "resample"),
     "downsample-fix": ("input size?", "XINT", _RESAMPLE, "resample"),
     "inner-product": ("input weights bias?", "FLOAT", ("axis int32",), "inner_product"),
@@ -268,7 +269,7 @@ OTHER_TYPES = frozenset((
     "depthwise-conv3d", "depthwise-conv3d-fix", "elu", "exp", "gelu", "groupnorm", "gstiling", "hard-tanh",
     "instancenorm", "l2_normalize", "max", "maxpool1d", "min", "mish", "neg", "pixel-shuffle",
     "pixel-shuffle-fix", "placeholder", "priorbox", "random_standard_normal", "reduction_product",
-    "reduction_sum", "reorg", "reorg-fix", "resize", "selu", "shape", "swish", "tanh", "tile-fix",
+    "reduction_sum", "reorg", "reorg-fix", "selu", "shape", "swish", "tanh", "tile-fix",
     "transposed-conv3d", "transposed-conv3d-fix", "transposed-depthwise-conv2d",
     "transposed-depthwise-conv2d-fix", "transposed-depthwise-conv3d", "transposed-depthwise-conv3d-fix",
 ))

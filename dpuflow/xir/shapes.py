@@ -42,7 +42,9 @@ def infer(graph: OpGraph, op: Op) -> tuple[Shape, str, int]:
         raise ShapeError(f"no shape rule for ops of type {op.type!r} in dpuflow.xir.opdefs")
     name = opdefs.OPDEFS[op.type].shape
     inputs = {name: [graph.op(feeder).tensor for feeder in feeders] for name, feeders in op.inputs.items()}
-    rule = partial(_reshape, target=_target(graph, op)) if name == "reshape" else RULES[name]
+    rule = RULES[name]
+    if name in _GIVEN:
+        rule = partial(rule, **_GIVEN[name](graph, op))
     shape = tuple(rule(op, inputs))
     if any(n <= 0 for n in shape):
         raise ShapeError(f"output would be {list(shape)}: the kernel does not fit the padded input")
@@ -162,10 +164,19 @@ def _transposed_output(size, kernel, stride, dilation, pad, mode):
     raise ShapeError(f"pad_mode {mode!r} is not FLOOR, CEIL, SAME or VALID")
 
 
-def _resample(op, inputs):
-    """upsample-fix cuts a fraction of a pixel off, downsample-fix makes one of it; scale is (w, h)."""
+def _resample(op, inputs, size):
+    """`size` (h, w) where the op has that argument.
+
+    Else upsample-fix and resize cut a fraction of a pixel off, downsample-fix makes one of it; scale: (w, h).
+    """
     (batch, height, width, channels), scale = _one(inputs, "input", 4), op.attr("scale")
-    if not all(math.isfinite(factor) and 0 < factor <= MAX_SCALE for factor in scale):
+    if size is not None:
+        if len(size) != 2 or max(size) > MAX_SCALE * max(height, width):
+            raise ShapeError(
+                f"its argument 'size' {size} is no height and width up to {MAX_SCALE} times the map"
+            )
+        return batch, *size, channels
+    if len(scale) != 2 or not all(math.isfinite(factor) and 0 < factor <= MAX_SCALE for factor in scale):
         raise ShapeError(f"scale must be two numbers above 0 and up to {MAX_SCALE}, found {scale}")
     if op.type == "downsample-fix":
         return batch, math.ceil(height / scale[1]), math.ceil(width / scale[0]), channels
@@ -238,6 +249,17 @@ def _target(graph, op):
     found = integers(graph, feeders[0])
     if found is None:
         raise ShapeError(f"its argument 'shape' ({feeders[0]!r}) is no constant shape")
+    return found
+
+
+def _size(graph, op):
+    """The integers of the argument `size` of a resizing op, or None."""
+    feeders = op.inputs.get("size")
+    if not feeders:
+        return None
+    found = integers(graph, feeders[0])
+    if found is None:
+        raise ShapeError(f"its argument 'size' ({feeders[0]!r}) is no constant shape")
     return found
 
 
@@ -341,6 +363,12 @@ RULES = Total(
         "reduce": _reduce,
     },
 )
+
+_GIVEN = {
+    "reshape": lambda graph, op: {"target": _target(graph, op)},
+    "resample": lambda graph, op: {"size": _size(graph, op)},
+}
+"""Rules that need what an argument holds."""
 
 _KEEPS_ELEMENT = ("upload", "download", "identity", "threshold", "stack")
 """Besides the -fix ops."""

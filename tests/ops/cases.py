@@ -83,6 +83,12 @@ def random_case(kind, rng):
         inputs = [x, *(values(rng, 2, height, width, int(n)) for n in rng.integers(1, 4, 2))]
     if kind == "dense":
         inputs = [x.reshape(2, -1)]
+    if kind in ("upsample", "downsample"):
+        attrs = {"factor": tuple(int(n) for n in rng.integers(1, 4, 2))}
+    if kind == "resize_bilinear":
+        factors = rng.choice([1, 2, 4], 2)
+        grid = str(rng.choice(["half_pixel", "asymmetric"]))
+        attrs = {"size": (width * int(factors[0]), height * int(factors[1])), "grid": grid}
     operator = OPERATORS[kind](**attrs)
     if operator.weighted:
         outputs = int(rng.integers(1, 5))

@@ -133,6 +133,39 @@ def flatten(case, x, shape):
     return regridded(np.array([x[place] for place in pixels(x.shape)]), case.fix_in[0], case.fix_out)
 
 
+def upsample(case, x, shape):
+    """One image."""
+    (width, height), x = case.operator.factor, regridded(x, case.fix_in[0], case.fix_out)
+    return np.array([x[r // height, c // width, k] for r, c, k in pixels(shape)]).reshape(shape)
+
+
+def downsample(case, x, shape):
+    """One image."""
+    (width, height), x = case.operator.factor, regridded(x, case.fix_in[0], case.fix_out)
+    return np.array([x[r * height, c * width, k] for r, c, k in pixels(shape)]).reshape(shape)
+
+
+def resize_bilinear(case, x, shape):
+    """One image, by factors whose shares are exact."""
+
+    def between(place, size, new):
+        at = Fraction(place * size, new)
+        if case.operator.grid == "half_pixel":
+            at = (place + Fraction(1, 2)) * size / new - Fraction(1, 2)
+        low = math.floor(at)
+        return max(low, 0), min(low + 1, size - 1), at - low
+
+    out = np.zeros(shape, int)
+    for row, column, channel in pixels(shape):
+        top, bottom, down = between(row, x.shape[0], shape[0])
+        left, right, across = between(column, x.shape[1], shape[1])
+        above = int(x[top, left, channel]) * (1 - across) + int(x[top, right, channel]) * across
+        below = int(x[bottom, left, channel]) * (1 - across) + int(x[bottom, right, channel]) * across
+        value = above * (1 - down) + below * down
+        out[row, column, channel] = int8(value * power(case.fix_out - case.fix_in[0]))
+    return out
+
+
 INTEGER = {
     "conv": conv,
     "depthwise_conv": conv,
@@ -142,5 +175,8 @@ INTEGER = {
     "add": add,
     "concat": concat,
     "flatten": flatten,
+    "upsample": upsample,
+    "downsample": downsample,
+    "resize_bilinear": resize_bilinear,
 }
 """Kind -> function(case, *int8 inputs of one image, output shape) -> integers."""

@@ -1,10 +1,12 @@
 """quantize_eval_model.pb in TensorFlow gives the same integers as the integer engine, bit for bit."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dpuflow.network import Layer, Network
 from dpuflow.quantize import engine
 from dpuflow.quantize.calibration import to_grid
 from dpuflow.quantize.eval_graph import write_eval_graph
@@ -12,12 +14,13 @@ from dpuflow.tfgraph.graph_def import read_graph_def
 from tests.hand_network import hand_network, window
 
 TF_1_15_OPS = {
-    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Floor", "Identity", "MatMul",
-    "MaxPool", "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder", "Reshape", "Softmax", "Sum",
+    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Floor", "GatherV2", "Identity",
+    "MatMul", "MaxPool", "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder", "Reshape", "Softmax",
+    "Sub", "Sum",
 }  # fmt: skip
 TF_1_15_ATTRIBUTES = {
     "T", "dtype", "shape", "value", "strides", "padding", "dilations", "ksize", "N", "SrcT",
-    "DstT", "keep_dims",
+    "DstT", "keep_dims", "Taxis", "Tindices", "Tparams",
 }  # fmt: skip
 
 
@@ -51,6 +54,27 @@ def variant(kind):
     elif kind == "dilated, no softmax":
         network["dw"].attrs |= {"dilation": (2, 1), "pad": (2, 2, 1, 1)}
         network.layers = [layer for layer in network.layers if layer.op != "softmax"]
+    elif kind == "resized":
+        pool = network["pool1"]
+        insert = [
+            Layer("up", "resize_bilinear", ["pool1"], (9, 15, 8), {"size": (15, 9), "grid": "align_corners"}),
+            Layer("down", "downsample", ["up"], (5, 5, 8), {"factor": (3, 2)}),
+            Layer("near", "upsample", ["down"], (5, 10, 8), {"factor": (2, 1)}),
+            Layer(
+                "back",
+                "resize_bilinear",
+                ["near"],
+                pool.shape,
+                {"size": pool.shape[1::-1], "grid": "half_pixel"},
+            ),
+        ]
+        at = network.layers.index(pool) + 1
+        for layer in network.layers[at:]:
+            layer.inputs[:] = ["back" if name == "pool1" else name for name in layer.inputs]
+        layers = [*network.layers[:at], *insert, *network.layers[at:]]
+        quantized = replace(quantized, network=Network(network.name, layers))
+        fix = quantized.fix_points["pool1"]
+        quantized.fix_points |= {"up": fix + 1, "down": fix + 1, "near": fix - 1, "back": fix}
     elif kind == "add of far positions":
         quantized.fix_points["dw"] = quantized.fix_points["pool1"] + 9
         quantized.weights["dw"] = (quantized.weights["dw"][0], 12)
@@ -62,7 +86,7 @@ def variant(kind):
 KINDS = (
     "plain", "wide accumulators", "half of a bias step", "padded pooling", "global average", "relu6",
     "requantized",
-    "dilated, no softmax", "add of far positions",
+    "dilated, no softmax", "add of far positions", "resized",
 )  # fmt: skip
 
 

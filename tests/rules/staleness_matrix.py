@@ -122,6 +122,9 @@ LAYERS = [
     }.items()),
     layers("max_pool", FIRST, {"max_pool": 2}),
     layers("avg_pool", FIRST, {"avg_pool": 2}),
+    layers("upsample", FIRST, {"upsample": 2}),
+    *(layers(f"upsample.{k}", FIRST, {"upsample": {"factor": 2} | {k: v}}) for k, v in {
+        "factor": 3, "interpolation": "bilinear"}.items()),
     layers("dropout", FIRST, {"dropout": 0.1}),
     layers("residual.layers", FIRST, {"residual": {"layers": [FIRST]}}),
     layers("residual.layers[]", FIRST, {"residual": {"layers": [FIRST, FIRST]}}),

@@ -43,7 +43,19 @@ def one_sigmoid(tf, x):
     return tf.sigmoid(tf.matmul(flat, constant(240, 1)) + constant(1))
 
 
-@pytest.mark.parametrize("build", [dilated, one_sigmoid])
+def resized(tf, x):
+    """Nearest and bilinear resizing, and every second pixel, with sizes that the graph computes."""
+    v1 = tf.compat.v1
+    y = tf.nn.bias_add(tf.nn.conv2d(x + 0.65, constant(3, 3, 3, 8), 2, "SAME"), constant(8))
+    twice = v1.image.resize_bilinear(y, tf.shape(y)[1:3] * 2, half_pixel_centers=True)
+    near = v1.image.resize_nearest_neighbor(y, tf.shape(y)[1:3] * [2, 2])
+    y = tf.nn.conv2d(tf.concat([twice, near, x], 3), constant(3, 3, 19, 6, scale=0.2), 1, "SAME")
+    y = v1.image.resize_nearest_neighbor(v1.image.resize_bilinear(y, [24, 40]), [12, 10])
+    y = tf.nn.conv2d(y, constant(3, 3, 6, 8), 2, "SAME")
+    return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 240]), constant(240, 4, scale=0.08)))
+
+
+@pytest.mark.parametrize("build", [dilated, one_sigmoid, resized])
 def test_from_the_graph_to_machine_code(build, tmp_path):
     from dpuflow.base.tensorflow_env import tensorflow
 

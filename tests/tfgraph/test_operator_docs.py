@@ -25,6 +25,8 @@ LAYERS = {
     "GlobalAveragePooling2D": lambda L, x: L.GlobalAveragePooling2D()(x),
     "Add": lambda L, x: L.Add()([x, L.MaxPooling2D(3, 1, padding="same")(x)]),
     "Concatenate": lambda L, x: L.Concatenate()([x, L.MaxPooling2D(3, 1, padding="same")(x)]),
+    "UpSampling2D": lambda L, x: L.UpSampling2D(2)(x),
+    "UpSampling2D, bilinear": lambda L, x: L.UpSampling2D(2, interpolation="bilinear")(x),
     "BatchNormalization": lambda L, x: L.BatchNormalization()(x),
     "ReLU": lambda L, x: L.ReLU()(x),
     "LeakyReLU, alpha 0.1": lambda L, x: L.LeakyReLU(alpha=0.1)(x),

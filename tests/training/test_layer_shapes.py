@@ -37,6 +37,8 @@ EVERY_KIND = [
             ]
         }
     },
+    {"upsample": 2},
+    {"upsample": {"factor": 2, "interpolation": "bilinear"}},
     {"dropout": 0.1},
     "flatten",
     {"dense": {"units": 9, "activation": "relu"}},

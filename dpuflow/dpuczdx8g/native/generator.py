@@ -26,6 +26,7 @@ from dpuflow.dpuczdx8g.native.tiling import (
     tiles,
     whole,
 )
+from dpuflow.dpuczdx8g.native.transposed import phases, tap_rows
 from dpuflow.dpuczdx8g.native.writer import Writer, band_rows
 
 FIRST_GROUP = 1
@@ -72,15 +73,24 @@ class Generator:
             ring.release()
         if resident:
             self.images[source_group].hold(resident.placement.base, resident.placement.size)
-        if op.kind == "concat":
-            self._concat(op, resident, source_group)
-            return
-        slices = [op] if resident else channel_slices(op, self.machine)
-        if len(slices) > 1:
-            self._spill(op.output)
-            for part in channel_slices(op, self.machine):
-                self._tilewise(part, source_group)
-            return
+        if KINDS[op.kind].engine == "none":
+            self._move(op, resident, source_group)
+        elif KINDS[op.kind].phases_as:
+            self._piecewise(op, phases, resident, source_group)
+        elif resident or len(channel_slices(op, self.machine)) == 1:
+            self._whole(op, following, resident, source_group)
+        else:
+            self._piecewise(op, lambda op: [op], None, source_group)
+
+    def _piecewise(self, op, cut, resident, source_group):
+        """An operation as several to DDR: what `cut` makes of it, each in slices of its channels."""
+        self._spill(op.output)
+        for piece in cut(op):
+            for part in [piece] if resident else channel_slices(piece, self.machine):
+                self._tilewise(part, source_group, resident)
+
+    def _whole(self, op, following, resident, source_group):
+        """An operation tile by tile; its output stays on chip where the next one reads it."""
         keep = self._stays_on_chip(op, following)
         save = not keep or op.output.region == OUTPUT or self.job.consumers(op.output) != [following]
         save = save or bool(self.job.views_of(op.output))
@@ -102,11 +112,11 @@ class Generator:
             if save:
                 self._save_rows(target, op.output)
 
-    def _tilewise(self, op, source_group):
-        """An operation from DDR to DDR."""
+    def _tilewise(self, op, source_group, resident):
+        """An operation from DDR, or what is resident, to DDR."""
         parameters = self._parameters(op)
-        for tile in self._tiles(op, None, source_group, None, 1):
-            sources = self._sources(op, tile, None, source_group)
+        for tile in self._tiles(op, resident, source_group, None, 1):
+            sources = self._sources(op, tile, resident, source_group)
             area = (tile.row, tile.row_end, tile.column, tile.column_end)
             placement = self._place(op.output.shape[2], 1 - source_group, *area, 1)
             self._compute(op, tile, sources, placement, parameters)
@@ -123,7 +133,7 @@ class Generator:
 
     def _save_rows(self, placement, feature_map):
         for row in range(placement.row, placement.row + placement.rows):
-            self.writer.save_row(placement, row, feature_map, feature_map.shape[2])
+            self.writer.save_row(placement, row, feature_map)
 
     def _stays_on_chip(self, op, following):
         """Whether the next operation reads the output, and it fits a group whole."""
@@ -241,13 +251,16 @@ class Generator:
         taps, channels = op.kernel[0] * op.kernel[1], op.inputs[0].shape[2]
         first = group * self.machine.channels
         for channel in range(first, min(first + self.machine.channels, op.output.shape[2])):
-            self.writer.load_parameters(
-                self.machine.weight_bank + channel - first,
-                address,
-                op.weights + channel * taps * channels,
-                taps,
-                channels,
-            )
+            bank = self.machine.weight_bank + channel - first
+            if op.phase is None:
+                start = op.weights + channel * taps * channels
+                self.writer.load_parameters(bank, address, start, taps, channels)
+                continue
+            for tap, start in tap_rows(op, channels):
+                start += op.weights + channel * op.phase.kernel[0] * op.phase.kernel[1] * channels
+                at = address + tap * self.machine.groups(channels)
+                jump = op.phase.step[1] * channels
+                self.writer.load_parameters(bank, at % BANK_DEPTH, start, op.kernel[1], channels, jump)
         return address
 
     def _alu(self, op, tile, sources, target, parameters):
@@ -282,9 +295,14 @@ class Generator:
             first = chunk[0] * self.machine.channels
             channels = min(chunk[1] * self.machine.channels, op.output.shape[2]) - first
             loaded[chunk] = self.depthwise.take(taps * (chunk[1] - chunk[0]))
-            self.writer.load_parameters(
-                self.machine.depthwise_bank, loaded[chunk], op.weights + first, taps, channels, all_channels
-            )
+            bank, start = self.machine.depthwise_bank, op.weights + first
+            if op.phase is None:
+                self.writer.load_parameters(bank, loaded[chunk], start, taps, channels, all_channels)
+                return loaded[chunk]
+            for tap, row in tap_rows(op, all_channels):
+                at = (loaded[chunk] + tap * (chunk[1] - chunk[0])) % BANK_DEPTH
+                jump = op.phase.step[1] * all_channels
+                self.writer.load_parameters(bank, at, start + row, op.kernel[1], channels, jump)
         return loaded[chunk]
 
     def _add(self, op, tile, sources, target, parameters):
@@ -298,25 +316,44 @@ class Generator:
             )
 
     def _nothing(self, op, tile, sources, target, parameters):
-        """A concat only saves (`_concat`)."""
+        """What only moves saves (`_move`)."""
         raise ValueError(f"{op.name}: a {op.kind} computes nothing")
 
-    def _concat(self, op, resident, group):
-        """Every input goes to its channels of the output in DDR."""
-        channel = 0
+    def _move(self, op, resident, group):
+        """Every input goes to its place in the output in DDR: through the banks, computing nothing."""
         self._spill(op.output)
-        for feature_map in op.inputs:
+        for feature_map, targets in _MOVED[op.kind](op):
             part = Operation(op.name, op.kind, [feature_map], feature_map)  # for tiling
             here = resident and feature_map is resident.feature_map
-            cuts = [whole(op)] if here else tiles(part, self.machine, self.images[group].free, None, 1)
+            cuts = [whole(part)] if here else tiles(part, self.machine, self.images[group].free, None, 1)
             for tile in cuts:
                 source = resident if here else self._sources(part, tile, None, group)[0]
                 self._need_rows(source, tile.row_end)
                 for row in range(tile.row, tile.row_end):
-                    self.writer.save_row(source.placement, row, op.output, feature_map.shape[2], channel)
-            channel += feature_map.shape[2]
+                    for target in targets:
+                        self.writer.save_row(source.placement, row, target)
 
 
+def _side_by_side(op):
+    """(input, [its channels of the output]) of a concat."""
+    channel = 0
+    for feature_map in op.inputs:
+        yield feature_map, [op.output.channels(channel, feature_map.shape[2])]
+        channel += feature_map.shape[2]
+
+
+def _repeated(op):
+    """(input, all the places of its pixels in the output) of an upsample."""
+    (feature_map,), step = op.inputs, op.stride
+    places = [(row, column) for row in range(step[0]) for column in range(step[1])]
+    yield feature_map, [op.output.every(step, place, feature_map.shape[:2]) for place in places]
+
+
+_MOVED = Total(
+    "dpuczdx8g.native.generator: where the inputs of what only moves go",
+    [kind for kind, facts in KINDS.items() if facts.engine == "none"],
+    {"concat": _side_by_side, "upsample": _repeated},
+)
 _COMPUTE = Total(
     "dpuczdx8g.native.generator: instructions of an engine",
     ENGINES,

@@ -11,6 +11,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import HARDWARE_SHIFT_BIAS_MIN, RELU6_FIX_POINT, average_pool_factor
 from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
+from dpuflow.dpuczdx8g.native import resizing
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
 from dpuflow.xir import Graph, Op, Subgraph
 from dpuflow.xir.parameters import constants
@@ -361,6 +362,8 @@ HANDLERS = {
     "upload": _Reader.upload,
     "download": _Reader.download,
     "const-fix": _Reader.nothing,
+    "downsample-fix": resizing.downsample,
+    "upsample-fix": resizing.upsample,
     "conv2d-fix": _Reader.conv,
     "depthwise-conv2d-fix": _Reader.depthwise,
     "pool-fix": _Reader.pool,

@@ -25,12 +25,15 @@ class Kind:
     channelwise : whether its channels do not mix, so that it can be sliced.
     windowed : whether it reads through a sliding window.
     exec_mode : field of the ALU's instructions (docs/reference/instruction-set.md).
+    phases_as : kind of the operations that it is made of, one for each position between its stride (see
+        `transposed.phases`); None for what is one operation.
     """
 
     engine: str
     channelwise: bool = False
     windowed: bool = True
     exec_mode: int | None = None
+    phases_as: str | None = None
 
 
 KINDS = {
@@ -41,6 +44,9 @@ KINDS = {
     "hard_sigmoid": Kind("alu", channelwise=True, exec_mode=HARD_SIGMOID),
     "add": Kind("elementwise", windowed=False),
     "concat": Kind("none", windowed=False),
+    "upsample": Kind("none", windowed=False),
+    "transposed_conv": Kind("convolution", phases_as="conv"),
+    "transposed_depthwise": Kind("alu", channelwise=True, phases_as="depthwise"),
 }
 ENGINES = ("convolution", "alu", "elementwise", "none")
 
@@ -56,6 +62,7 @@ class FeatureMap:
     strides : bytes from row to row and from pixel to pixel, when it is a view of another
         map (`overlapping`); None for (width * channels, channels).
     shift : bytes that a row's first pixel begins before the row, padding on the left (views).
+    edge : pixels around the map that repeat the nearest one of its own (views, 0 or 1).
     margins : bytes that must lie before and behind the map in its region, for views that
         begin before it or end behind it.
     spilled : the code moves it through DDR (set by the generator).
@@ -69,6 +76,7 @@ class FeatureMap:
     shift: int = 0
     margins: tuple[int, int] = (0, 0)
     spilled: bool = False
+    edge: int = 0
 
     @property
     def size(self) -> int:
@@ -104,7 +112,24 @@ class FeatureMap:
     def channels(self, first: int, count: int) -> "FeatureMap":
         """A view of `count` channels from `first` on; only of what lies in DDR."""
         shape, strides = (*self.shape[:2], count), (self.row_bytes, self.pixel_bytes)
-        return FeatureMap(self.name, shape, self.region, self.address + first, strides, self.shift)
+        view = FeatureMap(self.name, shape, self.region, self.address + first, strides, self.shift)
+        view.edge = self.edge
+        return view
+
+    def every(self, step: tuple[int, int], first: tuple[int, int], size: tuple[int, int]) -> "FeatureMap":
+        """A view of `size` (rows, columns) pixels, every `step`-th from `first` on; of what lies in DDR."""
+        strides = (self.row_bytes * step[0], self.pixel_bytes * step[1])
+        address = self.address + first[0] * self.row_bytes + first[1] * self.pixel_bytes
+        return FeatureMap(self.name, (*size, self.shape[2]), self.region, address, strides)
+
+    def with_edge(self) -> "FeatureMap":
+        """A view with one pixel more on every side, the nearest of the map's own; of what lies in DDR."""
+        height, width, channels = self.shape
+        strides = (self.row_bytes, self.pixel_bytes)
+        name = f"{self.name} with its edge"
+        view = FeatureMap(name, (height + 2, width + 2, channels), self.region, self.address, strides)
+        view.edge = 1
+        return view
 
     def load_padding(self, machine: Machine, column: int, columns: int) -> dict[str, int]:
         """Fields pad_start, pad_end and pad_idx of a LOAD of `columns` pixels from `column` on.
@@ -113,7 +138,7 @@ class FeatureMap:
         all three fit
         their fields follows from channels <= 32 and a stride within the window.
         """
-        if not self.strides:
+        if not self.strides or self.edge or self.pixel_bytes > self.shape[2]:
             return {}
         channels, step = self.shape[2], self.pixel_bytes
         start = np.arange(column, column + columns) * step - self.shift
@@ -127,6 +152,24 @@ class FeatureMap:
         }
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What one phase of a transposed convolution is of the whole (`transposed.phases`).
+
+    Attributes
+    ----------
+    kernel : (height, width) of the whole kernel, as its weights lie in REG_0.
+    first, step : (row, column) of the first tap, and from tap to tap; they are also where its output
+        pixels lie.
+    place : (row, column) of its first output pixel.
+    """
+
+    kernel: tuple[int, int]
+    first: tuple[int, int]
+    step: tuple[int, int]
+    place: tuple[int, int]
+
+
 @dataclass(eq=False)
 class Operation:
     """One operation on feature maps.
@@ -134,7 +177,9 @@ class Operation:
     Attributes
     ----------
     kind : one of KINDS.
-    kernel, stride : (height, width); pad : (top, left), the output shape tells the rest.
+    kernel, stride : (height, width); pad : (top, left), the output shape tells the rest. Of an upsample
+        stride is its factor; of a transposed convolution it is the step between the zeros that are
+        put between the input's pixels, and pad stands around these.
     activation : "NONE", "RELU", "RELU6" or "LEAKYRELU".
     weights : byte address in REG_0 of the [OC, KH, KW, IC] (depthwise [1, KH, KW, C]) block.
     bias : byte address in REG_0 of the [OC] block.
@@ -143,6 +188,8 @@ class Operation:
         hard_sigmoid has both from its op: shift_hsigmoid and hsigmoid_in.
     shift_read : add only, per input fix_in - min(fix_in).
     multiplier : avg_pool only, (M, S) with M / 2**S for 1 / (kernel area).
+    phase : of an operation that is one phase of a transposed convolution.
+    zeros : byte address in REG_0 of weights of zero for phases without a tap.
     first_channel, weight_channels : of a slice of an operation's channels (`channels`): where it begins,
         and how many channels the weights' block has (0: as many as the operation).
     """
@@ -163,6 +210,8 @@ class Operation:
     multiplier: tuple[int, int] = (1, 0)
     first_channel: int = 0
     weight_channels: int = 0
+    phase: Phase | None = None
+    zeros: int = 0
 
     def channels(self, first: int, count: int) -> "Operation":
         """The operation on channels [first, first + count) alone, input and output in DDR.
@@ -187,12 +236,27 @@ class Operation:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one computing instruction writes: [start, end) rows, columns, channel groups of an output."""
+    """What one computing instruction writes: [start, end) rows, columns, channel groups of an output.
+
+    first, step : (row, column) of the phase's first pixel in the output, and from pixel to pixel.
+    """
 
     op: str
     rows: Span
     columns: Span
     groups: Span
+    first: tuple[int, int] = (0, 0)
+    step: tuple[int, int] = (1, 1)
+
+    @property
+    def where(self) -> tuple[slice, slice]:
+        """Its rows and columns in the whole output."""
+        spans = zip((self.rows, self.columns), self.first, self.step, strict=True)
+        rows, columns = (
+            slice(first + start * step, first + (end - 1) * step + 1, step)
+            for (start, end), first, step in spans
+        )
+        return rows, columns
 
 
 @dataclass

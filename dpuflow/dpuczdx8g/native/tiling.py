@@ -47,9 +47,9 @@ def sub_rows(op: Operation, machine: Machine) -> int:
 
     The row stride, so that one instruction computes as many output rows as it can. More where a
     window would need more bank passes than an instruction has (then one output row at a time), and
-    for a single output row, whose stride is free.
+    for a single output row, whose stride is free. The phases of a transposed convolution have stride 1.
     """
-    if not op.windowed:
+    if not op.windowed or KINDS[op.kind].phases_as:
         return 1
     most, kernel = PASSES * machine.pixels, op.kernel[0]
     if op.output.shape[0] == 1:

@@ -19,6 +19,7 @@ from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.isa.steps import Step
 from dpuflow.dpuczdx8g.native import branches, probes
 from dpuflow.dpuczdx8g.native.compile import CompiledSubgraph
+from dpuflow.dpuczdx8g.native.operations import KINDS
 from dpuflow.emulator import Emulator
 from dpuflow.network import QuantizedNetwork
 
@@ -103,6 +104,7 @@ class _LayerRun:
         self.maps = program.lowered.maps
         self.job = job = program.lowered.job
         self.ops = [self.graph.op(operation.name) for operation in job.operations]
+        self.kinds = {operation.name: operation.kind for operation in job.operations}
         self.values, self.given, self.expected, self.inputs = {}, {}, {}, {}
         for feature_map in job.inputs:
             self.values[id(feature_map)] = self._made(feature_map)
@@ -112,8 +114,9 @@ class _LayerRun:
             self.given[op.name] = given
             self.expected[op.name] = reference.run_op(op.name, given)
             output = self.maps[op.name]
-            # a concatenation only moves: there is no instruction behind which to change its output
-            made = self.expected[op.name] if op.type == "concat-fix" else self._made(output)
+            # what only moves has no instruction behind which to change its output
+            moves = KINDS[self.kinds[op.name]].engine == "none"
+            made = self.expected[op.name] if moves else self._made(output)
             self.values[id(output)] = self.inputs[op.name] = made
 
     def _value(self, name):
@@ -180,7 +183,7 @@ class _Watch:
     def _piece(self, piece, step, memory, first):
         per_group, channels = memory.machine.channels, self.maps[piece.op].shape[2]
         start, end = piece.groups[0] * per_group, min(piece.groups[1] * per_group, channels)
-        where = (slice(*piece.rows), slice(*piece.columns), slice(start, end))
+        where = (*piece.where, slice(start, end))
         images = slice(first, first + memory.images)
         block = memory.image[step.outputs]  # [row, column, group, image, byte]
         rows, columns, groups, count, _ = block.shape

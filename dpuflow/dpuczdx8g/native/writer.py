@@ -43,7 +43,8 @@ class Writer:
     def _compute(self, name, op, rows, columns, groups, **fields):
         first = op.first_channel // self.machine.channels
         groups = (groups[0] + first, groups[1] + first)
-        self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups)
+        places = (op.phase.place, op.phase.step) if op.phase else ()
+        self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups, *places)
         self.add(name, **fields)
 
     def _set(self, name, **fields):
@@ -54,26 +55,34 @@ class Writer:
     # DDR
 
     def load_row(self, feature_map: FeatureMap, placement: Placement, row: int) -> None:
-        """DDR -> one row of a placement."""
-        bank, address = placement.address(row, placement.column)
-        start = row * feature_map.row_bytes + placement.column * feature_map.pixel_bytes - feature_map.shift
+        """DDR -> one row of a placement; beside the map the pixels of its edge, where it has one."""
+        first, last = placement.column, placement.column + placement.columns
+        edge, width = feature_map.edge, feature_map.shape[1]
+        source_row = min(max(row - edge, 0), feature_map.shape[0] - 1 - 2 * edge)
+        for start, end in ((first, edge), (max(first, edge), min(last, width - edge)), (width - edge, last)):
+            if start < end and first <= start and end <= last:
+                column = min(max(start - edge, 0), width - 1 - 2 * edge)
+                self._load_pixels(feature_map, placement, (row, start, end - start), (source_row, column))
+
+    def _load_pixels(self, feature_map, placement, where, source):
+        row, column, length = where
+        bank, address = placement.address(row, column)
+        start = source[0] * feature_map.row_bytes + source[1] * feature_map.pixel_bytes - feature_map.shift
         self.add(
             "LOAD",
             bank_id=bank,
             bank_addr=address,
             jump_write=placement.entries,
             jump_read=feature_map.pixel_bytes,
-            length=placement.columns,
+            length=length,
             channel=feature_map.shape[2],
             reg_id=region_number(feature_map.region),
             ddr_addr=feature_map.address + start,
             **feature_map.load_padding(self.machine, placement.column, placement.columns),
         )
 
-    def save_row(
-        self, placement: Placement, row: int, target: FeatureMap, channels: int, channel: int = 0
-    ) -> None:
-        """One row of a placement -> channels `channel`... of `target` in DDR."""
+    def save_row(self, placement: Placement, row: int, target: FeatureMap) -> None:
+        """One row of a placement -> `target` in DDR."""
         bank, address = placement.address(row, placement.column)
         start = row * target.row_bytes + placement.column * target.pixel_bytes
         self.add(
@@ -83,9 +92,9 @@ class Writer:
             jump_read=placement.entries,
             jump_write=target.pixel_bytes,
             length=placement.columns,
-            channel=channels,
+            channel=target.shape[2],
             reg_id=region_number(target.region),
-            ddr_addr=target.address + start + channel,
+            ddr_addr=target.address + start,
         )
 
     def load_parameters(
