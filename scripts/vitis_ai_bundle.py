@@ -12,7 +12,7 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     images = chosen_images(dataset.subset("calibration")[0], snakemake.params.calibration)
-    refuse_test_images(images, dataset.subset("test")[0])
+    refuse_test_images(images, (some for some, _ in dataset.batches("test")))
     write_bundle(
         snakemake.output.images,
         snakemake.output.module,

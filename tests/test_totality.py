@@ -194,11 +194,10 @@ def test_an_operator_with_a_class_of_its_own_is_missed_at_the_borders_only(room,
 
 
 def rounding_of(network, layer):
-    x, bias = np.zeros((2, 13, 11, 3), np.float32), (np.zeros(8, np.int8), 6)
-    target_ = np.zeros((2, 13, 11, 8), np.float32)
-    settings = {"rows": 10, "sweeps": 1, "reach": 1, "ridge": 0.1}
+    rows, bias = np.zeros((10, layer.weights[0].size), np.int8), (np.zeros(8, np.int8), 6)
+    settings = {"sweeps": 1, "reach": 1, "ridge": 0.1}
     weights = (np.zeros(layer.weights.shape, np.int8), 7)
-    rounding.refine_layer(layer, x, 6, weights, bias, 4, target_, settings, 0)
+    rounding.refine_layer(layer, rows, 6, weights, bias, 4, np.zeros((10, 8), np.float32), settings)
 
 
 ACTIVATION_ROOMS = (

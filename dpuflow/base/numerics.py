@@ -117,4 +117,9 @@ def sqnr_db(signal: ArrayLike, approximation: ArrayLike) -> float | None:
     """
     power = float(np.square(signal, dtype=np.float64).sum())
     noise = float(np.square(np.subtract(signal, approximation, dtype=np.float64)).sum())
+    return decibels(power, noise)
+
+
+def decibels(power: float, noise: float) -> float | None:
+    """10 log10(power / noise) to six digits (`short`); None when either is zero."""
     return short(10 * math.log10(power / noise)) if power > 0 and noise > 0 else None

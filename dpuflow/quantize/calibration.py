@@ -5,8 +5,10 @@ upstream already quantized with that batch's fix_points; the most frequent fix_p
 ties go to the smaller (docs/reference/quantizers.md).
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from dpuflow.base.errors import about
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.network import Layer, Network
 from dpuflow.ops.operator import NO_GRID, Quantized
-from dpuflow.quantize import engine
+from dpuflow.quantize import blocks, engine
 from dpuflow.quantize.fix_points import ANY_FIX_POINT, FixPoints, Table, choose_activation, choose_weights
 
 Votes = dict[str, dict[int, int]]
@@ -73,26 +75,75 @@ def batch_fix_points(
     x: engine.Batch,
     method: str,
     input_method: str = "non_overflow",
+    most: int | None = None,
 ) -> FixPoints:
-    """FixPoints that one calibration batch x (N, H, W, C) float32 chooses, layer name -> fix_point."""
+    """FixPoints that one calibration batch x (N, H, W, C) float32 chooses, layer name -> fix_point.
+
+    most : values per tensor that errors are summed over (None: all).
+    """
     fix_points: FixPoints = {}
-
-    def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        fixes = [fix_points.get(name, NO_GRID) for name in layer.inputs]
-        if not layer.operator.quantized:
-            return layer.operator.integer(inputs, fixes, 0)
-        if layer.operator.renames:
-            fix_points[layer.name] = fixes[0]
-            return engine.float_layer(layer, inputs)
-        real = real_output(layer, inputs, fixes, weights.get(layer.name), biases.get(layer.name))
-        with about(f"layer {layer.name!r}"):
-            fix_points[layer.name] = fix_point = choose_activation(real, method)
-        return to_grid(real, fix_point)
-
+    scratch = np.empty(0, np.uint8)
     given = engine.by_input(network, x)
-    fix_points |= {name: choose_activation(values, input_method) for name, values in given.items()}
-    engine.run_layers(network, grids(fix_points, given), network.output_layers, compute)
+    count = engine.count(x)
+    flow = blocks.Flow(network, count, np.int8)
+
+    def reals(layer: Layer) -> tuple[np.ndarray, Sequence[tuple[float, float]]]:
+        """The layer's exact outputs for the whole batch, and the range of each block."""
+        nonlocal scratch
+        fixes = [fix_points.get(name, NO_GRID) for name in layer.inputs]
+        parameters = weights.get(layer.name), biases.get(layer.name)
+
+        def compute(which: slice) -> np.ndarray:
+            return real_output(layer, flow.inputs(layer, which), fixes, *parameters)
+
+        first = compute(slice(0, min(size, count)))
+        shape = (count, *layer.shape)
+        needed = math.prod(shape) * first.itemsize
+        if scratch.nbytes < needed:  # one for all layers: fresh memory costs more than the arithmetic
+            scratch = np.empty(needed, np.uint8)
+        out = scratch[:needed].view(first.dtype).reshape(shape)
+
+        def one(which: slice) -> tuple[float, float]:
+            part = first if which.start == 0 else compute(which)
+            out[which] = part
+            return part.min(), part.max()
+
+        return out, blocks.in_blocks(one, count, size)
+
+    def floats(layer: Layer, which: slice) -> np.ndarray:
+        """What the CPU computes in float."""
+        fixes = [fix_points.get(name, NO_GRID) for name in layer.inputs]
+        return layer.operator.integer(flow.inputs(layer, which), fixes, 0)
+
+    for layer in blocks.needed(network):
+        if layer.op == "input":
+            pixels = given[layer.name]
+            fix_points[layer.name] = choose_activation(pixels, input_method)
+            flow.compute(layer, partial(gridded, pixels, fix_points[layer.name]))
+        elif not layer.operator.quantized:
+            flow.compute(layer, partial(floats, layer))
+        elif layer.operator.renames:
+            fix_points[layer.name] = fix_points[layer.inputs[0]]
+            flow.compute(layer, partial(flow.real, layer))
+        else:
+            size = blocks.block_of(network, layer)
+            real, ranges = reals(layer)
+            ends = np.min(ranges, axis=0)[0], np.max(ranges, axis=0)[1]
+            with about(f"layer {layer.name!r}"):
+                fix_points[layer.name] = fix_point = choose_activation(real, method, ends, most)
+            flow.compute(layer, partial(gridded, real, fix_point))
+    flow.close()
     return fix_points
+
+
+def gridded(values: np.ndarray, fix_point: int, which: slice) -> np.ndarray:
+    """Some pictures of real values on the grid."""
+    return to_grid(values[which], fix_point)
+
+
+def gridded_input(network: Network, x: blocks.Batch, name: str, fix_point: int, which: slice) -> np.ndarray:
+    """One input of some pictures on its grid."""
+    return to_grid(engine.by_input(network, x[which])[name], fix_point)
 
 
 def grids(fix_points: FixPoints, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,21 +155,25 @@ def vote(
     network: Network,
     weights: Table,
     biases: Table,
-    images: engine.Batch,
+    images: blocks.Batch,
     method: str,
     batch: int,
     input_method: str = "non_overflow",
+    most: int | None = None,
 ) -> tuple[FixPoints, Votes]:
     """Most frequent fix_point per activation over batches of `batch` images (ties: the smaller).
 
     images : float32 (N, H, W, C), network input values. The last batch may be short. A batch on which
     an output is zero everywhere does not count unless all are (`ANY_FIX_POINT`, `alignment.place_silent`).
-    Returns (fix_points, votes): votes is layer name -> {fix_point: number of batches}.
+    most : see `batch_fix_points`. Returns (fix_points, votes): votes is layer name -> {fix_point: number
+    of batches}.
     """
+    images = blocks.batch(images)
     counts: dict[str, Counter[int]] = {}
-    for start in range(0, engine.count(images), batch):
-        x = engine.part(images, slice(start, start + batch))
-        for name, fix_point in batch_fix_points(network, weights, biases, x, method, input_method).items():
+    for start in range(0, len(images), batch):
+        x = images[start : start + batch]
+        chosen = batch_fix_points(network, weights, biases, x, method, input_method, most)
+        for name, fix_point in chosen.items():
             counts.setdefault(name, Counter())[fix_point] += 1
     fix_points = {name: _most_frequent(count) for name, count in counts.items()}
     return fix_points, {name: dict(sorted(c.items())) for name, c in counts.items()}

@@ -6,15 +6,14 @@ methods keep: concatenation inputs may differ from the output, shift_bias may be
 """
 
 from dpuflow.network import Network
-from dpuflow.quantize import alignment, calibration
+from dpuflow.quantize import alignment, blocks, calibration
 from dpuflow.quantize.calibration import Votes
-from dpuflow.quantize.engine import Batch
 from dpuflow.quantize.equalization import vendor_equalize
 from dpuflow.quantize.fix_points import Change, FixPoints, Table
 
 
 def choose_fix_points(
-    network: Network, images: Batch, method: str, batch: int, equalize: bool = False
+    network: Network, images: blocks.Batch, method: str, batch: int, equalize: bool = False
 ) -> tuple[FixPoints, Table, Table, Votes, list[Change]]:
     """FixPoints and parameters as vai_q_tensorflow would choose them.
 

@@ -12,6 +12,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, quantize
 from dpuflow.ops.operator import Quantized
+from dpuflow.quantize import blocks
 
 FixPoints = dict[str, int]
 """Layer name -> fix_point of its output."""
@@ -44,13 +45,23 @@ def non_overflow(smallest: float, largest: float) -> int:
     return ANY_FIX_POINT if step <= 0 else min(math.floor(-math.log2(step)), FINEST)
 
 
-def choose_activation(x: np.ndarray, method: str) -> int:
-    """fix_point for activations `x` (real values, DPU_ROUND) by `method`."""
-    fix_point = non_overflow(x.min(), x.max())
+def choose_activation(
+    x: np.ndarray, method: str, ends: tuple[float, float] | None = None, most: int | None = None
+) -> int:
+    """fix_point for activations `x` (real values, DPU_ROUND) by `method`.
+
+    ends : least and greatest value, if they are known; most : how many values errors are summed over
+    (None: all of them), taken in runs from all over x.
+    """
+    fix_point = non_overflow(*(ends or (x.min(), x.max())))
     if method == "non_overflow" or fix_point == ANY_FIX_POINT:
         return fix_point
-    # ties go to the smaller fix_point: min() keeps the first
-    return min(range(fix_point, fix_point + CANDIDATES), key=lambda p: squared_error(x, p))
+    if most is not None and x.size > most:
+        runs = x.reshape(-1)[: x.size // RUN * RUN].reshape(-1, RUN)
+        x = runs[blocks.evenly(len(runs), max(1, most // RUN))]
+    candidates = range(fix_point, fix_point + CANDIDATES)
+    errors = blocks.in_turns(lambda p: squared_error(x, p), candidates)
+    return candidates[int(np.argmin(errors))]  # ties go to the smaller fix_point
 
 
 def choose_weights(x: np.ndarray, method: str) -> int:
@@ -67,6 +78,8 @@ def choose_weights(x: np.ndarray, method: str) -> int:
 
 
 _PIECE = 1 << 16
+RUN = 4096
+"""Values of a run, where a sample of all values does."""
 
 
 def squared_error(x: np.ndarray, fix_point: int) -> float:

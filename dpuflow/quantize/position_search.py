@@ -5,7 +5,9 @@ flatten) form a group with one fix_point (`alignment.fix_point_groups`).
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +17,10 @@ from dpuflow.device.dpuczdx8g import RELU6_FIX_POINT, SHIFT_BIAS_RANGE, SHIFT_CU
 from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import given as parameter
 from dpuflow.ops.operator import NO_GRID
-from dpuflow.quantize import engine
+from dpuflow.quantize import blocks, engine
 from dpuflow.quantize.alignment import fit_shifts, fix_point_groups
-from dpuflow.quantize.calibration import grids, real_output, to_grid
+from dpuflow.quantize.answers import effort, integer_values
+from dpuflow.quantize.calibration import gridded_input, real_output, to_grid
 from dpuflow.quantize.distance import EndsDistance
 from dpuflow.quantize.fix_points import (
     ANY_FIX_POINT,
@@ -28,6 +31,11 @@ from dpuflow.quantize.fix_points import (
     squared_error,
 )
 
+SEARCH_VALUES = 1 << 26
+"""Values of the largest set of tensors that a search holds at a time, for all of its pictures,"""
+SEARCH_EFFORT = 1 << 38
+"""and what the float network costs on all of them (`answers.effort`)."""
+FEWEST = 16
 RESERVE = 1.15
 """How much larger than on the calibration images a runner-up may be and still fit."""
 
@@ -125,39 +133,65 @@ class LogitSearch:
     """Coordinate descent over all fix_points on the divergence of the logits.
 
     images : float32 network input; distance : `distance.EndsDistance` of the float network's ends.
+    Every layer's integers are kept (as int8), so that a move computes only what it changes.
     """
 
-    def __init__(self, candidate: Candidate, images: engine.Batch, distance: EndsDistance) -> None:
+    def __init__(self, candidate: Candidate, images: blocks.Batch, distance: EndsDistance) -> None:
         self.candidate = candidate
         self.network = candidate.quantized.network
-        self.images = engine.by_input(self.network, images)
+        self.images = blocks.batch(images)
         self.distance = distance
         self.ends = [layer.name for layer in self.network.last_quantized]
-        self.order = {layer.name: i for i, layer in enumerate(self.network.layers)}
         self.values: dict[str, np.ndarray] = {}
+        inputs = [layer.name for layer in self.network.inputs]
         # decided by the pixels alone: with few images the logits would trade its exactness for luck
         self.groups = [
-            members
-            for members in fix_point_groups(self.network)
-            if not {*self.images, *self.ends} & set(members)
+            members for members in fix_point_groups(self.network) if not {*inputs, *self.ends} & set(members)
         ]
-        for name, pixels in self.images.items():
+        for name in inputs:
             if [name] in fix_point_groups(self.network):
-                candidate.set_group([name], best_input_fix_point(pixels))
-        self.error = self._evaluate(0, keep=True)
+                candidate.set_group([name], best_input_fix_point(self.network, self.images, name))
+        self.block = blocks.block_of_all(self.network)
+        self.error = self._evaluate([layer.name for layer in self.network.layers], keep=True)
 
-    def _evaluate(self, start: int, keep: bool = False) -> float:
-        """Divergence with layers from index `start` on computed anew; stores the values if `keep`."""
-        quantized = self.candidate.quantized
-        values = dict(self.values)
-        for layer in self.network.layers[start:]:
-            if layer.op == "input":
-                values[layer.name] = to_grid(self.images[layer.name], quantized.fix_points[layer.name])
-            else:
-                values[layer.name] = engine.integer_layer(quantized, layer, [values[n] for n in layer.inputs])
+    def _evaluate(self, moved: Collection[str], keep: bool = False) -> float:
+        """Divergence with what depends on the moved layers computed anew; stores the values if `keep`."""
+        dirty: list[Layer] = []
+        names: set[str] = set()
+        for layer in blocks.needed(self.network):
+            if layer.name in moved or names.intersection(layer.inputs):
+                dirty.append(layer)
+                names.add(layer.name)
         if keep:
-            self.values = values
-        return self.distance(real_ends(quantized, values))
+            for layer in dirty:
+                dtype = np.int8 if layer.operator.quantized else np.float32
+                self.values[layer.name] = np.empty((len(self.images), *layer.shape), dtype)
+
+        def one(which: slice) -> dict[str, np.ndarray]:
+            return self._block(which, dirty, keep)
+
+        parts = blocks.in_blocks(one, len(self.images), self.block)
+        values = {name: np.concatenate([part[name] for part in parts]) for name in self.ends}
+        return self.distance(real_ends(self.candidate.quantized, values))
+
+    def _block(self, which: slice, dirty: Sequence[Layer], keep: bool) -> dict[str, np.ndarray]:
+        """Some pictures' ends, with the dirty layers computed anew."""
+        quantized = self.candidate.quantized
+        values: dict[str, np.ndarray] = {}
+
+        def value(name: str) -> np.ndarray:
+            return values[name] if name in values else self.values[name][which].astype(np.float32)
+
+        for layer in dirty:
+            if layer.op == "input":
+                fix_point = quantized.fix_points[layer.name]
+                made = gridded_input(self.network, self.images, layer.name, fix_point, which)
+            else:
+                made = engine.integer_layer(quantized, layer, [value(name) for name in layer.inputs])
+            values[layer.name] = made
+            if keep:
+                self.values[layer.name][which] = made
+        return {name: value(name) for name in self.ends}
 
     def run(self, sweeps: int) -> list[Change]:
         """Walk every group and every layer's weights up to `sweeps` times; returns the moves made."""
@@ -165,22 +199,22 @@ class LogitSearch:
         for _ in range(sweeps):
             before = len(moves)
             for members in self.groups:
-                moves += self._walk(members[0], self.order[members[0]], members)
+                moves += self._walk(members[0], members)
             for name in self.candidate.quantized.weights:
-                moves += self._walk(f"{name}/weights", self.order[name], name)
+                moves += self._walk(f"{name}/weights", name)
             if len(moves) == before:
                 break
         return moves
 
-    def _walk(self, label: str, start: int, target: str | list[str]) -> list[Change]:
+    def _walk(self, label: str, target: str | list[str]) -> list[Change]:
         """Move one coordinate (a group's members or a layer's name) up or down while that helps."""
         quantized = self.candidate.quantized
         now = quantized.weights[target][1] if isinstance(target, str) else quantized.fix_points[target[0]]
-        first = now
+        first, moved = now, [target] if isinstance(target, str) else target
         for direction in (1, -1):
             while True:
                 self._move(target, now + direction)
-                error = self._evaluate(start) if self.candidate.allowed() else np.inf
+                error = self._evaluate(moved) if self.candidate.allowed() else np.inf
                 if error >= self.error:
                     self._move(target, now)
                     break
@@ -190,7 +224,7 @@ class LogitSearch:
                 break
         if now == first:
             return []
-        self._evaluate(start, keep=True)
+        self._evaluate(moved, keep=True)
         return [{"tensor": label, "from": first, "to": now, "why": "less divergence of the logits"}]
 
     def _move(self, target: str | list[str], fix_point: int) -> None:
@@ -221,7 +255,7 @@ def logits_name(network: Network) -> str:
     return last[0].name
 
 
-def place_logits(candidate: Candidate, images: engine.Batch) -> list[Change]:
+def place_logits(candidate: Candidate, images: blocks.Batch) -> list[Change]:
     """Give the logits the finest fix_point at which only first places saturate; returns the move made.
 
     The class is decided among the first two, and a saturated first stays first: so the runner-up's
@@ -242,10 +276,10 @@ def place_logits(candidate: Candidate, images: engine.Batch) -> list[Change]:
     if network.readers(name) != 1 or len(network[name].shape) != 1 or network[name].shape[0] < 2:
         return []
     layer = network[name]
-    inputs = engine.run_integer(
-        quantized, grids(quantized.fix_points, engine.by_input(network, images)), layer.inputs
-    )
-    real = _real(candidate, layer, [inputs[source] for source in layer.inputs])
+    inputs = integer_values(quantized, images, layer.inputs)
+    fixes = [quantized.fix_points.get(source, NO_GRID) for source in layer.inputs]
+    parameters = quantized.weights.get(name), quantized.biases.get(name)
+    real = real_output(layer, [inputs[source] for source in layer.inputs], fixes, *parameters)
     first_two = np.partition(real, -2, axis=1)[:, -2:]  # second, first
     needed = RESERVE * float(max(first_two[:, 0].max(), -first_two[:, 1].min()))
     if needed <= 0:
@@ -263,54 +297,62 @@ def place_logits(candidate: Candidate, images: engine.Batch) -> list[Change]:
     return [] if after == before else [{"tensor": name, "from": before, "to": after, "why": why}]
 
 
-def best_input_fix_point(x: np.ndarray) -> int:
-    """Position of the network input with the least squared error (ties: the smaller)."""
-    base = non_overflow(x.min(), x.max())
-    return min(range(base, base + CANDIDATES), key=lambda p: squared_error(x, p))
+def best_input_fix_point(network: Network, images: blocks.Batch, name: str) -> int:
+    """Position of a network input with the least squared error (ties: the smaller)."""
+    pixels = partial(_input, network, images, name)
+    parts = [slice(i, i + 1) for i in range(len(images))]
+    ends = [(x.min(), x.max()) for x in map(pixels, parts)]
+    base = non_overflow(np.min(ends, axis=0)[0], np.max(ends, axis=0)[1])
+    candidates = range(base, base + CANDIDATES)
+
+    def errors(which: slice) -> list[float]:
+        return [squared_error(pixels(which), p) for p in candidates]
+
+    return candidates[int(np.argmin(np.sum(blocks.in_turns(errors, parts), axis=0)))]
 
 
-def float_outputs(network: Network, images: engine.Batch) -> dict[str, np.ndarray]:
-    """Outputs of all layers that have a grid, in float: layer name -> array (N, ...)."""
-    return engine.run_float(
-        network, images, [layer.name for layer in network.layers if layer.operator.quantized]
-    )
+def affordable_pictures(network: Network, wanted: int) -> int:
+    """How many of the wanted pictures a search takes: all for small networks, some for large ones.
+
+    Each picture of a large network has so many pixels that a few tell as much of a layer's error, and what
+    they take is bounded: in memory, of the tensors in float32 and int8, and in arithmetic.
+    """
+    memory = SEARCH_VALUES // blocks.live_values(network)
+    return min(wanted, max(FEWEST, min(memory, SEARCH_EFFORT // effort(network))))
 
 
-def search_by_output_error(
-    candidate: Candidate, images: engine.Batch, reference: Mapping[str, np.ndarray] | None = None
-) -> list[Change]:
+def search_by_output_error(candidate: Candidate, images: blocks.Batch) -> list[Change]:
     """Choose each layer's weight and output fix_point by the error of its output, front to back.
 
     The error is taken against the float network, on the quantized network's own inputs,
     where the next layer reads it: behind pooling if pooling follows. Returns the moves made.
-    reference : `float_outputs` of the network on these images, if they are known.
     """
     quantized, network = candidate.quantized, candidate.quantized.network
     groups = {name: members for members in fix_point_groups(network) for name in members}
-    reference = reference or float_outputs(network, images)
-    values: dict[str, np.ndarray] = {}
     moves: list[Change] = []
     before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
-    decided = set()
-    given = engine.by_input(network, images)
-    for layer in network.layers:
+    decided, images = set(), blocks.batch(images)
+    floats = blocks.Flow(network, len(images), np.float32)
+    integers = blocks.Flow(network, len(images), np.int8)
+    for layer in blocks.needed(network):
+        search = LayerSearch(candidate, layer, integers, floats)
         if layer.op == "input":
             decided.add(id(groups[layer.name]))
             if len(groups[layer.name]) == 1:
-                candidate.set_group([layer.name], best_input_fix_point(given[layer.name]))
-            values[layer.name] = to_grid(given[layer.name], quantized.fix_points[layer.name])
+                candidate.set_group([layer.name], best_input_fix_point(network, images, layer.name))
+            fix_point = quantized.fix_points[layer.name]
+            integers.compute(layer, partial(gridded_input, network, images, layer.name, fix_point))
+            floats.compute(layer, partial(_input, network, images, layer.name))
             continue
-        inputs = [values[name] for name in layer.inputs]
-        if not layer.operator.quantized:
-            values[layer.name] = engine.integer_layer(quantized, layer, inputs)
-            continue
+        floats.compute(layer, partial(floats.real, layer))
         if layer.op in WEIGHTED:
-            _choose_weight_fix_point(candidate, layer, inputs, reference[layer.name])
-        key = id(groups[layer.name])
-        if key not in decided:
-            decided.add(key)
-            _choose_output_fix_point(candidate, layer, inputs, groups[layer.name], reference)
-        values[layer.name] = engine.integer_layer(quantized, layer, inputs)
+            search.choose_weights()
+        if layer.operator.quantized and id(groups[layer.name]) not in decided:
+            decided.add(id(groups[layer.name]))
+            search.choose_output(groups[layer.name])
+        integers.compute(layer, search.integer)
+    for flow in (integers, floats):
+        flow.close()
     for old, new, suffix in (
         (before[0], quantized.fix_points, ""),
         (before[1], {name: fix for name, (_, fix) in quantized.weights.items()}, "/weights"),
@@ -328,65 +370,108 @@ def search_by_output_error(
     return moves
 
 
-def _real(candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    quantized = candidate.quantized
-    fixes = [quantized.fix_points.get(name, NO_GRID) for name in layer.inputs]
-    return real_output(
-        layer, inputs, fixes, quantized.weights.get(layer.name), quantized.biases.get(layer.name)
-    )
+def _input(network: Network, images: blocks.Batch, name: str, which: slice) -> np.ndarray:
+    return engine.by_input(network, images[which])[name]
 
 
-def _choose_weight_fix_point(
-    candidate: Candidate, layer: Layer, inputs: Sequence[np.ndarray], reference: np.ndarray
-) -> None:
-    """Of non-overflow and the finer fix_points, the one whose real-valued output errs least."""
-    weights = parameter(layer.weights)
-    base = non_overflow(weights.min(), weights.max())
-    if base == ANY_FIX_POINT:
-        return
-    errors = {}
-    for fix_point in range(base, base + 3):
-        candidate.set_weights(layer.name, fix_point)
-        errors[fix_point] = float(
-            np.square(_real(candidate, layer, inputs) - reference).sum(dtype=np.float64)
-        )
-    best = min(errors, key=errors.__getitem__)
-    fix_in, fix_out = (candidate.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
-    low, high = (limit + fix_out - fix_in for limit in SHIFT_CUT_RANGE)
-    free = candidate.free_bias.get(layer.name, ANY_FIX_POINT)
-    if free != ANY_FIX_POINT:
-        high = min(high, free + SHIFT_BIAS_RANGE[1] - fix_in)
-    candidate.set_weights(layer.name, min(max(best, low), high))
+class LayerSearch:
+    """The fix_points of one layer, on the integers and reals that it reads."""
 
+    def __init__(
+        self, candidate: Candidate, layer: Layer, integers: blocks.Flow, floats: blocks.Flow
+    ) -> None:
+        self.candidate, self.layer, self.integers, self.floats = candidate, layer, integers, floats
+        self.quantized = candidate.quantized
+        self.fixes = [self.quantized.fix_points.get(name, NO_GRID) for name in layer.inputs]
 
-def _choose_output_fix_point(
-    candidate: Candidate,
-    layer: Layer,
-    inputs: Sequence[np.ndarray],
-    members: Sequence[str],
-    reference: Mapping[str, np.ndarray],
-) -> None:
-    """Position of a group from the output of its first layer, judged behind the group's pooling."""
-    network = candidate.quantized.network
-    real, last = _real(candidate, layer, inputs), layer
-    while True:
-        readers = [reader for reader in network.consumers(last.name) if reader.name in members]
-        if len(readers) != 1 or readers[0].op != "max_pool" or len(network.consumers(last.name)) != 1:
-            break
-        last = readers[0]
-        real = last.operator.real([real])
-    wanted = reference[last.name]
-    base = non_overflow(wanted.min(), wanted.max())
-    if base == ANY_FIX_POINT:
-        return
-    start = candidate.quantized.fix_points[layer.name]
-    errors = {}
-    for fix_point in range(base, base + CANDIDATES):
-        candidate.set_group(members, fix_point)
-        if candidate.fits(layer.name):
-            errors[fix_point] = float(
-                np.square(to_grid(real, fix_point) * np.float32(2.0**-fix_point) - wanted).sum(
-                    dtype=np.float64
+    def wanted(self, which: slice) -> np.ndarray:
+        """The float network's output."""
+        return self.floats[self.layer.name][which]
+
+    def integer(self, which: slice) -> np.ndarray:
+        """The quantized network's output."""
+        return engine.integer_layer(self.quantized, self.layer, self.integers.inputs(self.layer, which))
+
+    def _in_blocks(self, function: Callable[[slice], Any]) -> list[Any]:
+        network = self.quantized.network
+        return blocks.in_blocks(function, self.floats.count, blocks.block_of(network, self.layer))
+
+    def choose_weights(self) -> None:
+        """Of non-overflow and the finer fix_points, the one whose real-valued output errs least."""
+        candidate, layer = self.candidate, self.layer
+        weights = parameter(layer.weights)
+        base = non_overflow(weights.min(), weights.max())
+        if base == ANY_FIX_POINT:
+            return
+        choices = []
+        for fix_point in range(base, base + 3):
+            candidate.set_weights(layer.name, fix_point)
+            choices.append((self.quantized.weights[layer.name], self.quantized.biases.get(layer.name)))
+
+        def errors(which: slice) -> list[float]:
+            inputs, wanted = self.integers.inputs(layer, which), self.wanted(which)
+            return [
+                float(
+                    np.square(real_output(layer, inputs, self.fixes, *choice) - wanted).sum(dtype=np.float64)
                 )
-            )
-    candidate.set_group(members, min(errors, key=errors.__getitem__) if errors else start)
+                for choice in choices
+            ]
+
+        best = base + int(np.argmin(np.sum(self._in_blocks(errors), axis=0)))
+        fix_in, fix_out = (self.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
+        low, high = (limit + fix_out - fix_in for limit in SHIFT_CUT_RANGE)
+        free = candidate.free_bias.get(layer.name, ANY_FIX_POINT)
+        if free != ANY_FIX_POINT:
+            high = min(high, free + SHIFT_BIAS_RANGE[1] - fix_in)
+        candidate.set_weights(layer.name, min(max(best, low), high))
+
+    def choose_output(self, members: Sequence[str]) -> None:
+        """Position of a group from the output of its first layer, judged behind the group's pooling."""
+        candidate, layer = self.candidate, self.layer
+        pools = self._pools(members)
+
+        def pooled(values: np.ndarray) -> np.ndarray:
+            for pool in pools:
+                values = pool.operator.real([values])
+            return values
+
+        def ends(which: slice) -> tuple[float, float]:
+            wanted = pooled(self.wanted(which))
+            return wanted.min(), wanted.max()
+
+        ranges = self._in_blocks(ends)
+        base = non_overflow(np.min(ranges, axis=0)[0], np.max(ranges, axis=0)[1])
+        if base == ANY_FIX_POINT:
+            return
+        start, fitting = self.quantized.fix_points[layer.name], []
+        for fix_point in range(base, base + CANDIDATES):
+            candidate.set_group(members, fix_point)
+            if candidate.fits(layer.name):
+                fitting.append(fix_point)
+        candidate.set_group(members, start)
+        parameters = self.quantized.weights.get(layer.name), self.quantized.biases.get(layer.name)
+
+        def errors(which: slice) -> list[float]:
+            wanted = pooled(self.wanted(which))
+            inputs = self.integers.inputs(layer, which)
+            real = pooled(real_output(layer, inputs, self.fixes, *parameters))
+            return [
+                float(np.square(to_grid(real, p) * np.float32(2.0**-p) - wanted).sum(dtype=np.float64))
+                for p in fitting
+            ]
+
+        if fitting:
+            totals = np.sum(self._in_blocks(errors), axis=0)
+            candidate.set_group(members, fitting[int(np.argmin(totals))])
+
+    def _pools(self, members: Sequence[str]) -> list[Layer]:
+        """The pooling layers of the group that follow one another directly behind the layer."""
+        network = self.quantized.network
+        found: list[Layer] = []
+        last = self.layer
+        while True:
+            readers = [reader for reader in network.consumers(last.name) if reader.name in members]
+            if len(readers) != 1 or readers[0].op != "max_pool" or len(network.consumers(last.name)) != 1:
+                return found
+            last = readers[0]
+            found.append(last)

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,70 +14,130 @@ from dpuflow.base.numerics import quantize
 from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
 from dpuflow.ops.arithmetic import activate
 from dpuflow.ops.convolution import given, weighted
-from dpuflow.quantize import engine, rounding
-from dpuflow.quantize.calibration import grids
+from dpuflow.quantize import blocks, engine, rounding
+from dpuflow.quantize.calibration import gridded_input
 from dpuflow.quantize.settings import Settings
 
+Keep = Callable[[Layer, slice, np.ndarray], None]
+"""Called with a weighted layer, some pictures and their pre-activations."""
 
-def preactivations(network: Network, x: engine.Batch) -> dict[str, np.ndarray]:
-    """Outputs of the weighted layers before their activation, float32, for float input x."""
-    found: dict[str, np.ndarray] = {}
 
-    def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        if layer.op not in WEIGHTED:
-            return engine.float_layer(layer, inputs)
-        out = weighted(layer.operator).preactivation(inputs[0], given(layer.weights), layer.bias)
-        found[layer.name] = out
-        return activate(out.copy(), layer.attrs["activation"])
+def preactivations(network: Network, x: blocks.Batch, keep: Keep) -> None:
+    """Show `keep` the outputs of the weighted layers before their activation, float32, block by block.
 
-    engine.run_layers(network, x, network.output_layers, compute)
+    Blocks come from several threads, each of them once.
+    """
+    last = {layer.name for layer in network.last_quantized}
+
+    def one(which: slice) -> None:
+        def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
+            if layer.op not in WEIGHTED:
+                return engine.float_layer(layer, inputs)
+            out = weighted(layer.operator).preactivation(inputs[0], given(layer.weights), layer.bias)
+            keep(layer, which, out)
+            return activate(out, layer.attrs["activation"])
+
+        engine.run_layers(network, x[which], last, compute)
+
+    blocks.in_blocks(one, len(x), blocks.block_of_all(network))
+
+
+def sampled(network: Network, x: blocks.Batch, rows: int) -> dict[str, tuple[rounding.Rows, np.ndarray]]:
+    """Layer name -> (rows of its patch matrix, their pre-activations float32 (rows, channels))."""
+    x = blocks.batch(x)
+    found = {}
+    for index, layer in enumerate(network.layers):
+        if layer.op in WEIGHTED:
+            chosen = rounding.Rows(layer, len(x), rows, index)
+            found[layer.name] = chosen, np.empty((len(chosen), layer.shape[-1]), np.float32)
+
+    def keep(layer: Layer, which: slice, out: np.ndarray) -> None:
+        chosen, values = found[layer.name]
+        values[chosen.within(which)[0]] = chosen.of_outputs(out, which)
+
+    preactivations(network, x, keep)
     return found
 
 
-def _front_to_back(
-    quantized: QuantizedNetwork, x: engine.Batch, change: Callable[[int, Layer, np.ndarray], None]
-) -> None:
-    """Run the integer network, letting `change(index, layer, input)` alter each weighted layer first."""
-    network = quantized.network
+def channel_means(network: Network, x: blocks.Batch) -> dict[str, np.ndarray]:
+    """Layer name -> mean pre-activation of each channel, float64."""
+    x = blocks.batch(x)
+    sums: dict[tuple[str, int], np.ndarray] = {}
 
-    def compute(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    def keep(layer: Layer, which: slice, out: np.ndarray) -> None:
+        sums[layer.name, which.start] = _sums(out)
+
+    preactivations(network, x, keep)
+    starts = sorted({start for _, start in sums})
+    means = {}
+    for layer in network.layers:
         if layer.op in WEIGHTED:
-            change(network.layers.index(layer), layer, inputs[0])
-        return engine.integer_layer(quantized, layer, inputs)
+            total = np.sum([sums[layer.name, start] for start in starts], axis=0)
+            means[layer.name] = total / (len(x) * blocks.values_of(layer) / layer.shape[-1])
+    return means
 
-    pixels = grids(quantized.fix_points, engine.by_input(network, x))
-    engine.run_layers(network, pixels, network.output_layers, compute)
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Sum over all but the channels, float64."""
+    return values.sum(axis=tuple(range(values.ndim - 1)), dtype=np.float64)
+
+
+def _front_to_back(
+    quantized: QuantizedNetwork, x: blocks.Batch, change: Callable[[Layer, blocks.Flow], None]
+) -> None:
+    """Run the integer network, letting `change(layer, flow)` alter each weighted layer first."""
+    network = quantized.network
+    flow = blocks.Flow(network, len(x), np.int8)
+
+    def integers(layer: Layer, which: slice) -> np.ndarray:
+        return engine.integer_layer(quantized, layer, flow.inputs(layer, which))
+
+    for layer in blocks.needed(network):
+        if layer.op == "input":
+            fix_point = quantized.fix_points[layer.name]
+            flow.compute(layer, partial(gridded_input, network, x, layer.name, fix_point))
+            continue
+        if layer.op in WEIGHTED:
+            change(layer, flow)
+        flow.compute(layer, partial(integers, layer))
+    flow.close()
 
 
 def fast_finetune(
     quantized: QuantizedNetwork,
-    x: engine.Batch,
+    x: blocks.Batch,
     settings: Settings,
-    targets: Mapping[str, np.ndarray] | None = None,
+    targets: Mapping[str, tuple[rounding.Rows, np.ndarray]] | None = None,
 ) -> list[dict[str, Any]]:
     """Refine weight rounding and biases of every weighted layer, in place.
 
     x : float32 (N, H, W, C) network input. settings : {"rows", "sweeps", "reach", "ridge"}.
-    targets : `preactivations` of the network on x, if they are known.
+    targets : `sampled` of the network on x, if it is known.
     Returns [{"layer", "loss_before", "loss_after", "weights_moved"}]: mean squared error of
     the layer's output in output steps squared, and the share of weights not rounded to nearest.
     """
-    wanted = dict(targets or preactivations(quantized.network, x))
+    x = blocks.batch(x)
+    targets = targets or sampled(quantized.network, x, settings["rows"])
     record: list[dict[str, Any]] = []
 
-    def change(index: int, layer: Layer, inputs: np.ndarray) -> None:
+    def change(layer: Layer, flow: blocks.Flow) -> None:
         name = layer.name
+        chosen, target = targets[name]
+        parts = blocks.in_blocks(
+            lambda which: chosen.of_inputs(flow.inputs(layer, which)[0], which).astype(np.int8),
+            len(x),
+            blocks.block_of(quantized.network, layer),
+        )
         old = quantized.weights[name]
         weights, bias, before, after = rounding.refine_layer(
             layer,
-            inputs,
+            np.concatenate(parts),
             quantized.fix_points[layer.inputs[0]],
             old,
             quantized.biases.get(name),
             quantized.fix_points[name],
-            wanted.pop(name),
+            target,
             settings,
-            index,
         )
         moved = float(np.mean(weights[0] != old[0]))
         quantized.weights[name] = weights
@@ -89,28 +150,34 @@ def fast_finetune(
 
 
 def correct_biases(
-    quantized: QuantizedNetwork, x: engine.Batch, targets: Mapping[str, np.ndarray] | None = None
+    quantized: QuantizedNetwork, x: blocks.Batch, means: Mapping[str, np.ndarray] | None = None
 ) -> list[dict[str, Any]]:
     """Shift biases by the mean difference of pre-activations to the float network, in place.
 
     After Nagel et al. 2019 (arXiv:1906.04721), measured on calibration images x instead of
     derived from batch normalisation. Returns [{"layer", "largest_shift"}] in real units.
-    targets : as for `fast_finetune`.
+    means : `channel_means` of the network on x, if they are known.
     """
-    wanted = dict(targets or preactivations(quantized.network, x))
+    network, x = quantized.network, blocks.batch(x)
+    means = means or channel_means(network, x)
     record: list[dict[str, Any]] = []
 
-    def change(_: int, layer: Layer, inputs: np.ndarray) -> None:
+    def change(layer: Layer, flow: blocks.Flow) -> None:
         name = layer.name
         if name not in quantized.biases:
             return
         values, fix_bias = quantized.biases[name]
-        unit = quantized.fix_points[layer.inputs[0]] + quantized.weights[name][1]
-        out = weighted(layer.operator).accumulate(inputs, quantized.weights[name][0], values, unit - fix_bias)
-        axes = tuple(range(out.ndim - 1))
-        shift = wanted.pop(name).mean(axis=axes, dtype=np.float64) - np.ldexp(
-            out.mean(axis=axes, dtype=np.float64), -unit
-        )
+        weights, fix_weights = quantized.weights[name]
+        unit = quantized.fix_points[layer.inputs[0]] + fix_weights
+
+        def sums(which: slice) -> np.ndarray:
+            inputs = flow.inputs(layer, which)[0]
+            return _sums(weighted(layer.operator).accumulate(inputs, weights, values, unit - fix_bias))
+
+        size = blocks.block_of(network, layer)
+        count = len(x) * blocks.values_of(layer) / layer.shape[-1]
+        mean = np.sum(blocks.in_blocks(sums, len(x), size), axis=0) / count
+        shift = means[name] - np.ldexp(mean, -unit)
         real = np.ldexp(values.astype(np.float64), -fix_bias) + shift
         quantized.biases[name] = (quantize(real, fix_bias, "STD_ROUND"), fix_bias)
         record.append({"layer": name, "largest_shift": float(np.abs(shift).max())})

@@ -7,7 +7,7 @@ of the logits from the float network's on the calibration images. No TensorFlow 
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,15 +17,16 @@ from numpy.typing import ArrayLike
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import short
-from dpuflow.base.pixels import Scaling, per_channel, quantize_pixels, scale_pixels
+from dpuflow.base.pixels import Scaling, per_channel
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.network.quantized_file import write_quantized
 from dpuflow.ops.operator import Shape
-from dpuflow.quantize import alignment, calibration, engine, equalization, position_search, reconstruction
+from dpuflow.quantize import alignment, blocks, calibration, equalization, position_search, reconstruction
+from dpuflow.quantize.answers import float_values, integer_values
 from dpuflow.quantize.calibration import Votes
-from dpuflow.quantize.calibration_images import calibration_record, refuse_test_images
+from dpuflow.quantize.calibration_images import batches, calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_fix_points
-from dpuflow.quantize.diagnosis import diagnose
+from dpuflow.quantize.diagnosis import affordable_images, diagnose
 from dpuflow.quantize.distance import Ends, EndsDistance, decided, ends_agreement, is_logits
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.fix_points import Change
@@ -36,6 +37,10 @@ from dpuflow.quantize.settings import Settings, complete
 from dpuflow.records import write_record
 
 DIAGNOSIS_IMAGES = 500
+VOTE_VALUES = 1 << 21
+"""Values of a tensor that tell a batch's choice: enough by far, and all of them where pictures are small."""
+END_VALUES = 1 << 25
+"""Values of the network's ends that steps are measured by: so many pictures, evenly, where ends are maps."""
 
 Result = TypeVar("Result")
 Kind = TypeVar("Kind", Network, QuantizedNetwork)
@@ -49,15 +54,16 @@ Candidate = tuple[QuantizedNetwork, dict[str, Any]]
 
 def quantize(
     network: Network,
-    calibration_images: ArrayLike | Mapping[str, ArrayLike],
+    calibration_images: ArrayLike | blocks.Images,
     settings: Mapping[str, Any] | None = None,
     input_scaling: Scaling | None = None,
     *,
     output_name: str | None = None,
     calibration_indices: Sequence[int] | np.ndarray | None = None,
     calibration_labels: ArrayLike | None = None,
-    test_images: np.ndarray | None = None,
-    validation: tuple[engine.Batch, ArrayLike] | None = None,
+    test_images: blocks.Images | Iterable[np.ndarray] | None = None,
+    validation: tuple[blocks.Images, ArrayLike] | None = None,
+    threads: int | None = None,
 ) -> tuple[QuantizedNetwork, dict[str, Any]]:
     """Quantize a network to INT8 with power-of-two steps.
 
@@ -65,14 +71,19 @@ def quantize(
     ----------
     network : as `network.network_file.load_network` or `tfgraph.graph_reader.read_network` read it; stays
         as it is.
-    calibration_images : uint8 (N, H, W, C), training images; {input's name: array} for several inputs.
+    calibration_images : uint8 (N, H, W, C), training images: an array, or what reads them by slices;
+        {input's name: such images} for several inputs.
     settings : see config/schemas/quantizer_reference.schema.yaml; None: defaults.
     input_scaling : network input = (pixel - subtract) / divide (`base.pixels`). None: 0, 255.
     output_name : what the evaluation graph calls its output; None: as the network does.
     calibration_indices, calibration_labels : recorded in the report.
-    test_images : uint8; a calibration image that equals one of these is a UserError.
+    test_images : uint8 (N, H, W, C), or such arrays one after the other; a calibration image that equals
+        one of these is a UserError.
     validation : (uint8 images, labels) from the training side, for the diagnosis; None: the
         calibration images.
+    threads : cores to use (None: all that this process may use); results do not depend on it.
+
+    Memory does not grow with the number of images: what does lies in temporary files.
 
     Returns
     -------
@@ -81,13 +92,13 @@ def quantize(
     settings = complete(settings)
     input_scaling = {"subtract": 0, "divide": 255, **(input_scaling or {})}
     images = checked_images(calibration_images, network)
-    images = engine.part(images, slice(settings["calibration"]["images"]))
+    images = blocks.kept(blocks.first(images, settings["calibration"]["images"]))
     if test_images is not None:
         refuse_test_images(images, test_images)
-    count = engine.count(images)
+    count = blocks.count(images)
     calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[:count]
     calibration_indices = None if calibration_indices is None else calibration_indices[:count]
-    with engine.single_threaded_blas():
+    with blocks.on_cores(threads):
         quantization = Quantization(network, images, settings, input_scaling)
         outcome = quantization.run()
         report = {
@@ -119,7 +130,7 @@ def _nodes(network: Network, output_name: str | None) -> dict[str, Any]:
     return nodes
 
 
-def checked_images(images: ArrayLike | Mapping[str, ArrayLike], network: Network) -> engine.Batch:
+def checked_images(images: ArrayLike | blocks.Images, network: Network) -> blocks.Images:
     """The calibration images as an array, or as one for each input by its name.
 
     UserError unless they are uint8 of the network's input shapes, equally many for every input.
@@ -141,8 +152,8 @@ def checked_images(images: ArrayLike | Mapping[str, ArrayLike], network: Network
     return found
 
 
-def _checked(images: ArrayLike, shape: Shape, what: str) -> np.ndarray:
-    images = np.asarray(images)
+def _checked(given: Any, shape: Shape, what: str) -> blocks.Pixels:
+    images = given if hasattr(given, "dtype") else np.asarray(given)
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
         raise UserError(
             f"{what}: expected uint8 of shape (N, {', '.join(map(str, shape))}), "
@@ -151,26 +162,20 @@ def _checked(images: ArrayLike, shape: Shape, what: str) -> np.ndarray:
     return images
 
 
-def scaled(images: engine.Batch, scaling: Scaling) -> engine.Batch:
-    """Pixels as the network's input values (`base.pixels.scale_pixels`), of every input."""
-    if isinstance(images, Mapping):
-        return {name: scale_pixels(array, scaling) for name, array in images.items()}
-    return scale_pixels(images, scaling)
-
-
 def _diagnosis(
     quantized: QuantizedNetwork,
-    images: engine.Batch,
+    images: blocks.Images,
     labels: np.ndarray | None,
-    validation: tuple[engine.Batch, ArrayLike] | None,
+    validation: tuple[blocks.Images, ArrayLike] | None,
 ) -> dict[str, Any]:
     source = "calibration"
-    if validation is not None and engine.count(validation[0]):
+    if validation is not None and blocks.count(validation[0]):
         images, labels, source = validation[0], np.asarray(validation[1]), "validation"
-    step = max(1, engine.count(images) // DIAGNOSIS_IMAGES)  # evenly over the split
-    images = engine.part(engine.part(images, slice(None, None, step)), slice(DIAGNOSIS_IMAGES))
-    x = scaled(images, quantized.input_scaling)
-    labels = None if labels is None else labels[::step][:DIAGNOSIS_IMAGES]
+    count = blocks.count(images)
+    numbers = np.arange(0, count, max(1, count // DIAGNOSIS_IMAGES))[:DIAGNOSIS_IMAGES]  # evenly
+    numbers = numbers[blocks.evenly(len(numbers), affordable_images(quantized.network, len(numbers)))]
+    x = blocks.Pictures(blocks.kept(blocks.chosen(images, numbers)), quantized.input_scaling)
+    labels = None if labels is None else labels[numbers]
     return {"source": source, **diagnose(quantized, x, labels)}
 
 
@@ -235,17 +240,18 @@ class Quantization:
     def __init__(
         self,
         network: Network,
-        images: engine.Batch,
+        images: blocks.Images,
         settings: Settings,
         input_scaling: Scaling,
         memo: Memo | None = None,
     ) -> None:
         given = images if isinstance(images, Mapping) else {"": images}
         for name, pixels in given.items():
-            if np.min(pixels) == np.max(pixels):
+            ends = {int(end(part)) for part in batches(pixels) for end in (np.min, np.max)}
+            if len(ends) == 1:
                 of = f" of {name}" if name else ""
                 raise UserError(
-                    f"calibration images{of}: every pixel of all {len(pixels)} is {np.max(pixels):g}, which "
+                    f"calibration images{of}: every pixel of all {len(pixels)} is {ends.pop()}, which "
                     "tells nothing of the network's ranges; give images as the network will see them"
                 )
         self.settings, self.memo = settings, memo or Memo()
@@ -256,11 +262,10 @@ class Quantization:
         )
         self.folded = Made(folded, fold_key)
         self.ends = [layer.name for layer in folded.last_quantized]
-        self.images = engine.count(images)
-        self.x = self.memo(
-            ("input", self.images, json.dumps(self.input_scaling)),
-            lambda: scaled(images, self.input_scaling),
-        )
+        self.images = blocks.count(images)
+        self.x = blocks.Pictures(images, self.input_scaling)
+        size = blocks.values_of(*folded.last_quantized)
+        self.measured = self.x.some(max(1, END_VALUES // size))
         self.reference, self.distance = self._once("reference", self.folded, self._float_ends)
 
     def _key(self, what: str, source: Made, *options: Any) -> Key:
@@ -272,20 +277,20 @@ class Quantization:
         return self.memo(self._key(what, source, *options), compute)
 
     def _float_ends(self) -> tuple[Ends, EndsDistance]:
-        ends = engine.run_float(self.folded.network, self.x, self.ends)
+        ends = float_values(self.folded.network, self.measured, self.ends)
         return ends, EndsDistance(ends)
 
     def measure(self, made: Made[QuantizedNetwork]) -> dict[str, Any]:
         """{"divergence", "agreement"} of the integer network against the float one."""
+        return self._measured(made)[0]
+
+    def _measured(self, made: Made[QuantizedNetwork]) -> tuple[dict[str, Any], float | None]:
+        """(what `measure` gives, share of images whose first class is the float network's, and alone)."""
         return self._once("measure", made, lambda: self._measure(made.network))
 
-    def _integer_ends(self, quantized: QuantizedNetwork) -> Ends:
-        """The ends (`Network.last_quantized`) of the integer network in real units."""
-        given = calibration.grids(quantized.fix_points, engine.by_input(quantized.network, self.x))
-        return position_search.real_ends(quantized, engine.run_integer(quantized, given, self.ends))
-
-    def _measure(self, quantized: QuantizedNetwork) -> dict[str, Any]:
-        ends = self._integer_ends(quantized)
+    def _measure(self, quantized: QuantizedNetwork) -> tuple[dict[str, Any], float | None]:
+        values = integer_values(quantized, self.measured, self.ends)
+        ends = position_search.real_ends(quantized, values)
         found = ends_agreement(ends, self.reference)
         record: dict[str, Any] = {
             "divergence": short(self.distance(ends)),
@@ -293,7 +298,10 @@ class Quantization:
         }
         if len(found) > 1:
             record["agreement_of_ends"] = {name: short(share) for name, share in found.items()}
-        return record
+        (name, *others) = self.ends
+        if others or not is_logits(self.reference[name]):
+            return record, 0.0
+        return record, short(decided(ends[name], self.reference[name]))
 
     def run(self) -> Outcome:
         """The Outcome of these settings: fix_points, then every optional step that is on."""
@@ -346,11 +354,12 @@ class Quantization:
         return {**measured, "kept": measured["divergence"] <= self.measure(before)["divergence"]}
 
     def _decides_more(self, before: Made[QuantizedNetwork], after: Made[QuantizedNetwork]) -> dict[str, Any]:
-        """What placing the logits is for: telling apart more of the close ones (`_decided`).
+        """What placing the logits is for: the share of images whose first class is first, and alone.
 
-        Where it tells apart no more of them, the divergence decides, as for any other step.
+        Sure winners may saturate, which the divergence counts against it, so that more of the close ones
+        are told apart. Where it tells apart no more of them, the divergence decides, as for any other step.
         """
-        ranks = [(self._decided(m.network), -self.measure(m)["divergence"]) for m in (after, before)]
+        ranks = [(self._measured(m)[1], -self.measure(m)["divergence"]) for m in (after, before)]
         return {**self.measure(after), "decided": ranks[0][0], "kept": ranks[0] >= ranks[1]}
 
     def _placed(
@@ -374,7 +383,9 @@ class Quantization:
         """FixPoints by vote, shared within groups, shifts in range; with the votes and adjustments."""
         method, batch = self.settings["method"], self.settings["calibration"]["batch"]
         weights, biases = calibration.quantize_parameters(network, method)
-        fix_points, votes = calibration.vote(network, weights, biases, self.x, method, batch)
+        fix_points, votes = calibration.vote(
+            network, weights, biases, self.x, method, batch, most=VOTE_VALUES
+        )
         adjustments = alignment.share_fix_points(network, fix_points)
         adjustments += alignment.place_silent(network, fix_points)
         adjustments += alignment.raise_relu6(network, fix_points)
@@ -405,19 +416,13 @@ class Quantization:
         return network, equalization.equalize(network, sweeps)
 
     def _search(self, outcome: Outcome, options: Settings, method: str) -> Candidate:
-        images, floats = engine.part(self.x, slice(options["images"])), outcome.floats
-        candidate = position_search.Candidate(outcome.quantized, method)
+        candidate, network = position_search.Candidate(outcome.quantized, method), outcome.quantized.network
+        images = self.x.first(options["images"])
+        images = images.some(position_search.affordable_pictures(network, len(images)))
         if options["criterion"] == "output_error":
-            outputs = self._once(
-                "outputs",
-                floats,
-                lambda: position_search.float_outputs(outcome.quantized.network, images),
-                engine.count(images),
-            )
-            moves = position_search.search_by_output_error(candidate, images, outputs)
+            moves = position_search.search_by_output_error(candidate, images)
         else:
-            few = {name: values[: engine.count(images)] for name, values in self.reference.items()}
-            distance = EndsDistance(few)
+            distance = EndsDistance(float_values(outcome.floats.network, images, self.ends))
             moves = position_search.LogitSearch(candidate, images, distance).run(options["sweeps"])
         moves += candidate.adjust()
         return candidate.quantized, {"moves": moves}
@@ -427,30 +432,17 @@ class Quantization:
         moves = position_search.place_logits(candidate, self.x)
         return candidate.quantized, {"moves": moves}
 
-    def _decided(self, quantized: QuantizedNetwork) -> float | None:
-        """Share of images on which the float network's first class is first, and alone.
-
-        Sure winners may saturate, which the divergence counts against it, so that more of the close ones
-        are told apart.
-        """
-        (name, *others) = self.ends
-        if others or not is_logits(self.reference[name]):
-            return 0.0
-        return short(decided(self._integer_ends(quantized)[name], self.reference[name]))
-
     def _correct_biases(self, outcome: Outcome) -> Candidate:
-        candidate, targets = _with_own_parameters(outcome.quantized), self._preactivations(outcome)
-        return candidate, {"layers": reconstruction.correct_biases(candidate, self.x, targets)}
+        candidate, floats = _with_own_parameters(outcome.quantized), outcome.floats
+        means = self._once("means", floats, lambda: reconstruction.channel_means(floats.network, self.x))
+        return candidate, {"layers": reconstruction.correct_biases(candidate, self.x, means)}
 
     def _fast_finetune(self, outcome: Outcome, options: Settings) -> Candidate:
-        candidate, targets = _with_own_parameters(outcome.quantized), self._preactivations(outcome)
-        return candidate, {"layers": reconstruction.fast_finetune(candidate, self.x, options, targets)}
-
-    def _preactivations(self, outcome: Outcome) -> dict[str, np.ndarray]:
-        network = outcome.quantized.network
-        return self._once(
-            "preactivations", outcome.floats, lambda: reconstruction.preactivations(network, self.x)
+        candidate, floats, rows = _with_own_parameters(outcome.quantized), outcome.floats, options["rows"]
+        targets = self._once(
+            "samples", floats, lambda: reconstruction.sampled(floats.network, self.x, rows), rows
         )
+        return candidate, {"layers": reconstruction.fast_finetune(candidate, self.x, options, targets)}
 
 
 def _with_own_parameters(quantized: QuantizedNetwork) -> QuantizedNetwork:
@@ -460,24 +452,11 @@ def _with_own_parameters(quantized: QuantizedNetwork) -> QuantizedNetwork:
     return candidate
 
 
-def quantize_input(quantized: QuantizedNetwork, images: np.ndarray) -> np.ndarray:
-    """uint8 images -> int8 DPU input, by the input layer's fix_point."""
-    fix_point = quantized.fix_points[quantized.network.input.name]
-    return quantize_pixels(images, quantized.input_scaling, fix_point)
-
-
-def predict(quantized: QuantizedNetwork, images: np.ndarray, batch: int = 64) -> np.ndarray:
+def predict(quantized: QuantizedNetwork, images: blocks.Images, threads: int | None = None) -> np.ndarray:
     """Integer logits of uint8 images: float32 (N, classes) of int8 values."""
-    logits = position_search.logits_name(quantized.network)
-    with engine.single_threaded_blas():
-        return np.concatenate(
-            [
-                engine.run_integer(quantized, quantize_input(quantized, images[i : i + batch]), [logits])[
-                    logits
-                ]
-                for i in range(0, len(images), batch)
-            ]
-        )
+    name = position_search.logits_name(quantized.network)
+    with blocks.on_cores(threads):
+        return integer_values(quantized, blocks.Pictures(images, quantized.input_scaling), [name])[name]
 
 
 def write_artifacts(

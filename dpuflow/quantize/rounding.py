@@ -8,6 +8,8 @@ counts. It is minimised by cyclic coordinate descent directly on the integers, w
 no relaxation and no learning rate, and is deterministic.
 """
 
+import math
+
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
@@ -15,39 +17,61 @@ from dpuflow.network import Layer
 from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import WeightedWindow, given, weight_matrix, weighted
 from dpuflow.ops.operator import Quantized, Window
+from dpuflow.quantize import blocks
 from dpuflow.quantize.settings import Settings
 
 Refined = tuple[Quantized, Quantized | None, float, float]
 """(weights, bias, loss before, loss after)."""
 
+CHANNELS = 64
+"""Output channels of one descent: what it reads and writes in each step stays in the processor's cache."""
 RARE = 0.02
 """Share of the samples added to a channel's count of active samples in the penalties."""
 
 
-def sample_rows(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `rows` rows of the patch matrix of a weighted layer, and their flat fix_points."""
-    sample = _sample_windows if isinstance(layer.operator, Window) else _sample_vectors
-    return sample(layer, x, rows, seed)
+class Rows:
+    """Which rows of a weighted layer's patch matrix, over all pictures, make up its sample.
 
+    Attributes
+    ----------
+    chosen : flat positions (picture, row, column) of the output, ascending.
+    """
 
-def _sample_vectors(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(len(x))[:rows], x[:rows]
+    def __init__(self, layer: Layer, pictures: int, rows: int, seed: int) -> None:
+        self.layer = layer
+        self.positions = math.prod(layer.shape[:-1])
+        total = pictures * self.positions
+        self.chosen = np.arange(total)
+        if total > rows and self.positions == 1:
+            self.chosen = self.chosen[:rows]
+        elif total > rows:
+            # one generator per layer, so that adding a layer does not change another's sample
+            self.chosen = np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
 
+    def __len__(self) -> int:
+        return len(self.chosen)
 
-def _sample_windows(layer: Layer, x: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    operator = layer.operator
-    if not isinstance(operator, WeightedWindow):
-        raise TypeError(f"{operator.kind} has no windows with weights")
-    height, width, _ = layer.shape
-    total = len(x) * height * width
-    # one generator per layer, so that adding a layer does not change another's sample
-    chosen = np.arange(total)
-    if total > rows:
-        chosen = np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
-    image, fix_point = np.divmod(chosen, height * width)
-    view = operator.view(x)
-    row, column = np.divmod(fix_point, width)
-    return chosen, view[image, row, column].reshape(len(chosen), -1)
+    def within(self, which: slice) -> tuple[slice, np.ndarray]:
+        """(which of the rows lie in some pictures, their flat positions counted from there)."""
+        first, last = np.searchsorted(
+            self.chosen, [which.start * self.positions, which.stop * self.positions]
+        )
+        return slice(int(first), int(last)), self.chosen[first:last] - which.start * self.positions
+
+    def of_outputs(self, values: np.ndarray, which: slice) -> np.ndarray:
+        """The sampled pixels (n, channels) of the outputs of some pictures."""
+        return values.reshape(-1, values.shape[-1])[self.within(which)[1]]
+
+    def of_inputs(self, x: np.ndarray, which: slice) -> np.ndarray:
+        """The sampled rows (n, K) of the patch matrix of some pictures' inputs x."""
+        chosen, operator = self.within(which)[1], self.layer.operator
+        if not isinstance(operator, Window):
+            return x.reshape(-1, x.shape[-1])[chosen] if self.positions > 1 else x[chosen]
+        if not isinstance(operator, WeightedWindow):
+            raise TypeError(f"{operator.kind} has no windows with weights")
+        image, place = np.divmod(chosen, self.positions)
+        row, column = np.divmod(place, self.layer.shape[1])
+        return operator.view(x)[image, row, column].reshape(len(chosen), -1)
 
 
 class Problem:
@@ -149,54 +173,70 @@ def descend(
 
 def refine_layer(
     layer: Layer,
-    x: np.ndarray,
+    rows: np.ndarray,
     fix_in: int,
     weights: Quantized,
     bias: Quantized | None,
     fix_out: int,
     target: np.ndarray,
     settings: Settings,
-    seed: int,
 ) -> Refined:
     """Refine one weighted layer.
 
     Parameters
     ----------
     layer : float layer (real weights and bias are the anchors).
-    x : integers of its quantized input, float32 (N, ...); fix_in : their fix_point.
+    rows : int8 (S, K) of its quantized input (`Rows.of_inputs`); fix_in : their fix_point.
     weights, bias : (int8 array, fix_point), bias may be None.
     fix_out : fix_point of its output.
-    target : float32 (N, *layer.shape), pre-activations of the float network.
-    settings : {"rows", "sweeps", "reach", "ridge"}.
+    target : float32 (S, channels), pre-activations of the float network (`Rows.of_outputs`).
+    settings : {"sweeps", "reach", "ridge"}.
 
     Returns (weights, bias, loss before, loss after); losses in units of the output step squared.
     """
     refine = _refine_depthwise if weighted(layer.operator).per_channel else _refine_matrix
-    return refine(layer, x, fix_in, weights, bias, fix_out, target, settings, seed)
+    return refine(layer, rows, fix_in, weights, bias, fix_out, target, settings)
 
 
 def _refine_matrix(
     layer: Layer,
-    x: np.ndarray,
+    rows: np.ndarray,
     fix_in: int,
     weights: Quantized,
     bias: Quantized | None,
     fix_out: int,
     target: np.ndarray,
     settings: Settings,
-    seed: int,
 ) -> Refined:
-    """All output channels at once: they have the same inputs."""
-    chosen, rows = sample_rows(layer, x, settings["rows"], seed)
-    real = weight_matrix(given(layer.weights)).astype(np.float64)
+    """Output channels have the same inputs; CHANNELS of them at a time."""
+    rows = rows.astype(np.float32)
+    real = weight_matrix(given(layer.weights))
     start = weight_matrix(weights[0])
-    wanted = target.reshape(-1, target.shape[-1])[chosen]
-    new, new_bias, before, after = _solve(
-        layer, rows, fix_in, (start, weights[1]), bias, fix_out, wanted, real, settings
-    )
-    shape = weights[0].shape
-    weights = (np.ascontiguousarray(new.T).reshape(shape).astype(np.int8), weights[1])
-    return weights, new_bias, before, after
+    groups = [slice(i, i + CHANNELS) for i in range(0, start.shape[1], CHANNELS)]
+
+    def one(which: slice) -> Refined:
+        few = None if bias is None else (bias[0][which], bias[1])
+        anchors = real[:, which].astype(np.float64)
+        return _solve(
+            layer,
+            rows,
+            fix_in,
+            (start[:, which], weights[1]),
+            few,
+            fix_out,
+            target[:, which],
+            anchors,
+            settings,
+        )
+
+    found = blocks.in_turns(one, groups)
+    new = np.concatenate([part[0][0] for part in found], axis=1)
+    shares = [(min(g.stop, start.shape[1]) - g.start) / start.shape[1] for g in groups]
+    before, after = (float(sum(p[k] * share for p, share in zip(found, shares, strict=True))) for k in (2, 3))
+    if bias is not None:
+        bias = (np.concatenate([given(part[1])[0] for part in found]), bias[1])
+    values = np.ascontiguousarray(new.T).reshape(weights[0].shape).astype(np.int8)
+    return (values, weights[1]), bias, before, after
 
 
 def _solve(
@@ -209,7 +249,7 @@ def _solve(
     target: np.ndarray,
     real: np.ndarray,
     settings: Settings,
-) -> tuple[np.ndarray, Quantized | None, float, float]:
+) -> Refined:
     unit = fix_in + weights[1]
     scale = 2.0**unit
     low = activation_named(layer.attrs["activation"]).counts_from * 2.0 ** (unit - fix_out)
@@ -229,44 +269,44 @@ def _solve(
     new, shifted, after = descend(problem, weights[0], start_bias, settings["sweeps"], settings["reach"])
     to_step = 4.0 ** (fix_out - unit)
     new_bias = None if bias is None else (given(shifted).astype(np.int8), bias[1])
-    return new, new_bias, before * to_step, after * to_step
+    return (new, weights[1]), new_bias, before * to_step, after * to_step
 
 
 def _refine_depthwise(
     layer: Layer,
-    x: np.ndarray,
+    rows: np.ndarray,
     fix_in: int,
     weights: Quantized,
     bias: Quantized | None,
     fix_out: int,
     target: np.ndarray,
     settings: Settings,
-    seed: int,
 ) -> Refined:
     """Channel by channel: each has its own few inputs."""
-    chosen, rows = sample_rows(layer, x, settings["rows"], seed)
     channels = layer.shape[-1]
-    rows = rows.reshape(len(rows), -1, channels)
-    values, new_biases, before, after = weights[0].copy(), [], 0.0, 0.0
-    flat_target = target.reshape(-1, channels)[chosen]
-    for c in range(channels):
+    rows = rows.reshape(len(rows), -1, channels)  # int8: a kernel of 5 x 5 makes them many
+
+    def one(c: int) -> Refined:
         start = weights[0][0, :, :, c].reshape(-1, 1)
         real = given(layer.weights)[0, :, :, c].reshape(-1, 1).astype(np.float64)
-        one = None if bias is None else (bias[0][c : c + 1], bias[1])
-        new, new_bias, b, a = _solve(
+        few = None if bias is None else (bias[0][c : c + 1], bias[1])
+        return _solve(
             layer,
             rows[:, :, c],
             fix_in,
             (start, weights[1]),
-            one,
+            few,
             fix_out,
-            flat_target[:, c : c + 1],
+            target[:, c : c + 1],
             real,
             settings,
         )
-        values[0, :, :, c] = new.reshape(values.shape[1:3])
-        new_biases.append(new_bias)
+
+    found = blocks.in_turns(one, range(channels))
+    values, before, after = weights[0].copy(), 0.0, 0.0
+    for c, (new, _, b, a) in enumerate(found):
+        values[0, :, :, c] = new[0].reshape(values.shape[1:3])
         before, after = before + b / channels, after + a / channels
     if bias is not None:
-        bias = (np.concatenate([given(b)[0] for b in new_biases]), bias[1])
+        bias = (np.concatenate([given(part[1])[0] for part in found]), bias[1])
     return (values, weights[1]), bias, before, after

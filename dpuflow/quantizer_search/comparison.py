@@ -13,20 +13,17 @@ from numpy.typing import ArrayLike
 from dpuflow.accuracy.evaluation import mcnemar_exact, wilson_interval
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import sqnr_db
-from dpuflow.base.pixels import Scaling, scale_pixels
+from dpuflow.base.pixels import Scaling
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import load_targets
 from dpuflow.emulator import Emulator
 from dpuflow.network import Network, QuantizedNetwork
-from dpuflow.quantize import engine, position_search
+from dpuflow.quantize import blocks, position_search
+from dpuflow.quantize.answers import EXECUTED_FOR, float_values
 from dpuflow.quantize.distance import LogitDistance, agreement
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.reference import Outcome, Quantization, checked_images
 from dpuflow.quantize.settings import complete
-
-EXECUTED_FOR = "zcu104"
-"""The emulator takes compiled graphs; the integers are the same for every DPU."""
-BATCH = 64
 
 Row = dict[str, Any]
 """A setting and what was measured of it."""
@@ -52,7 +49,7 @@ class Comparison:
         threads: int = 1,
     ) -> None:
         self.network = network
-        self.calibration = np.asarray(checked_images(calibration, network))
+        self.calibration = checked_images(calibration, network)
         self.images, self.labels = validation[0], np.asarray(validation[1])
         if not len(self.images):
             raise UserError(
@@ -62,23 +59,18 @@ class Comparison:
         self.input_scaling, self.threads = input_scaling, threads
         self.memo = Memo()
         self.target = load_targets()[EXECUTED_FOR]
-        x = scale_pixels(self.images, input_scaling)
         name = position_search.logits_name(self.network)
-        with engine.single_threaded_blas():
-            self.float_logits = np.concatenate(
-                [
-                    engine.run_float(self.network, x[i : i + BATCH], [name])[name]
-                    for i in range(0, len(x), BATCH)
-                ]
-            )
+        with blocks.on_cores(threads):
+            x = blocks.Pictures(self.images, input_scaling)
+            self.float_logits = float_values(self.network, x, [name])[name]
         self.distance = LogitDistance(self.float_logits)
         self.float_correct = int((self.float_logits.argmax(axis=1) == self.labels).sum())
 
     def quantize(self, setting: Mapping[str, Any]) -> Outcome:
         """The Outcome of a setting, with the network that `reference.quantize` makes."""
         settings = complete(setting)
-        images = self.calibration[: settings["calibration"]["images"]]
-        with engine.single_threaded_blas():
+        images = blocks.first(self.calibration, settings["calibration"]["images"])
+        with blocks.on_cores(self.threads):
             return Quantization(self.network, images, settings, self.input_scaling, self.memo).run()
 
     def logits(self, quantized: QuantizedNetwork) -> tuple[np.ndarray, np.ndarray]:

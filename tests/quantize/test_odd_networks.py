@@ -69,7 +69,7 @@ def test_quantized_as_it_should_be_or_refused(number, case):
     assert no_worse_than_kept(outcome.steps)
     # integers close to the float network, on the calibration images and on others of their kind
     others = scale_pixels(case[4](np.random.default_rng(99), 24), run.input_scaling)
-    for x in (run.x, others):
+    for x in (run.x[:], others):
         floats = engine.run_float(quantized.network, x, run.ends)[run.ends[0]]
         grid = to_grid(x, quantized.fix_points[quantized.network.input.name])
         integers = engine.run_integer(quantized, grid, run.ends)[run.ends[0]]
@@ -78,8 +78,8 @@ def test_quantized_as_it_should_be_or_refused(number, case):
     # and the same integers from the xmodel
     graph = lower(quantized, get_target("kv260"))
     with Emulator(graph) as emulator:
-        tensors = emulator.run(to_grid(run.x, quantized.fix_points["x"]).astype(np.int8), dump=True)
-    grid = engine.run_integer(quantized, to_grid(run.x, quantized.fix_points["x"]), run.ends)[run.ends[0]]
+        tensors = emulator.run(to_grid(run.x[:], quantized.fix_points["x"]).astype(np.int8), dump=True)
+    grid = engine.run_integer(quantized, to_grid(run.x[:], quantized.fix_points["x"]), run.ends)[run.ends[0]]
     np.testing.assert_array_equal(tensors[run.ends[0]].reshape(grid.shape), grid)
 
 
