@@ -10,20 +10,20 @@ from dpuflow.workflow.scripting import log, run
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
-    images, labels = dataset.subset("calibration")
     nodes = read_record(snakemake.input.nodes, "nodes.schema.yaml")
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "tool"}
     with about(snakemake.input.network):
         quantized, report = quantize(
             load_network(snakemake.input.network),
-            images,
+            dataset.images_in("calibration"),
             settings,
             snakemake.params.input_scaling,
             output_name=nodes["output"]["name"],
             calibration_indices=dataset.splits["calibration"],
-            calibration_labels=labels,
-            test_images=dataset.subset("test")[0],
-            validation=dataset.subset("validation"),
+            calibration_labels=dataset.labels_in("calibration"),
+            test_images=(images for images, _ in dataset.batches("test")),
+            validation=(dataset.images_in("validation"), dataset.labels_in("validation")),
+            threads=snakemake.threads,
         )
     if snakemake.input.get("finetune"):
         report["training_further"] = read_record(snakemake.input.finetune, "finetune.schema.yaml")

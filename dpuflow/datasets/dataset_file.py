@@ -103,6 +103,10 @@ class Dataset:
                 images = self._gather(file, some)
             yield images, self.labels[some]
 
+    def images_in(self, name: str) -> "SplitImages":
+        """The images of a split, read when they are asked for."""
+        return SplitImages(self, name)
+
     def labels_in(self, name: str) -> np.ndarray:
         """Labels (n,) of a split, in the order of its rows."""
         return self.labels[self._rows(name)]
@@ -142,6 +146,32 @@ class Dataset:
 
     def _opened(self):
         return open_hdf5(self.path, WHAT, sealed=False)
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """The images of one split, uint8 (n, H, W, C), as an array of which only what is sliced out is read."""
+
+    dataset: Dataset
+    name: str
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, H, W, C)."""
+        return (len(self), *self.dataset.shape)
+
+    def __len__(self) -> int:
+        return len(self.dataset.splits[self.name])
+
+    def __getitem__(self, which: slice) -> np.ndarray:
+        rows = self.dataset.splits[self.name][which]
+        with self.dataset._opened() as file:
+            return self.dataset._gather(file, rows)
 
 
 def read_dataset(path: Path | str) -> Dataset:
