@@ -21,11 +21,11 @@ def main(snakemake):
     if params.qat:
         calibration, _ = dataset.subset("calibration")
         trained = fake_quantized(model, scale_pixels(np.asarray(calibration), params.input_scaling))
-    validation = dataset.subset("validation")
+    validation = dataset.part("validation")
     before = loss_and_accuracy(trained, validation, params.input_scaling)
     history = train(
         trained,
-        dataset.subset("train"),
+        dataset.part("train"),
         validation,
         params.training,
         params.input_scaling,
@@ -34,7 +34,7 @@ def main(snakemake):
     gain = {
         "what": "INT8 in the forward pass" if params.qat else "float",
         "split": "validation",
-        "images": len(validation[1]),
+        "images": len(validation),
         "before": before,
         "after": loss_and_accuracy(trained, validation, params.input_scaling),
     }

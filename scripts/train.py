@@ -15,8 +15,8 @@ def main(snakemake):
     model = build_model(snakemake.params.layers, dataset.shape, len(dataset.class_names), model_name)
     history = train(
         model,
-        dataset.subset("train"),
-        dataset.subset("validation"),
+        dataset.part("train"),
+        dataset.part("validation"),
         snakemake.params.training,
         snakemake.params.input_scaling,
         snakemake.params.seed,

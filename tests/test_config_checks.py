@@ -207,3 +207,13 @@ def test_an_input_for_other_channels_than_the_images_have(config, schema):
     ) in refused(config, schema)
     config["models"][name]["input"] = "torhc"
     assert "'torhc' is not one of caffe, tf, torch; did you mean torch?" in refused(config, schema)
+
+
+@pytest.mark.fault("configuration", "changes of colour for grey images", "message")
+def test_changes_of_colour_are_for_colour_images(config, schema):
+    config["models"]["signnet"]["training"]["augmentation"]["hue"] = 0
+    check(config, schema)
+    config["models"]["signnet"]["training"]["augmentation"]["hue"] = 10
+    assert "models.signnet.training.augmentation.hue: the images of synthetic_signs are grey" in refused(
+        config, schema
+    )

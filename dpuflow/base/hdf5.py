@@ -10,9 +10,9 @@ so that opening it costs no more than what is read of it.
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 
@@ -43,21 +43,68 @@ def open_hdf5(path: Path | str, what: str, sealed: bool = True) -> Iterator[h5py
         seal (False: somebody else's file, or one that was checked before). What is read of a large
         file with checksums by blocks is compared in any case.
     """
+    with _user_errors(path, what) as streams, _opened(path, what, sealed, streams) as file:
+        yield file
+
+
+class OpenHdf5:
+    """An h5py.File that stays open from one reading to the next: what was compared is not compared again.
+
+    Errors of whoever holds it are none of the file's: only what happens within `reading` is.
+    """
+
+    def __init__(self, path: Path | str, what: str, sealed: bool = True) -> None:
+        """As `open_hdf5`."""
+        self.path, self.what = path, what
+        self._streams: list[VerifiedFile] = []
+        self._closing = ExitStack()
+        with _user_errors(path, what, self._streams):
+            self._file = self._closing.enter_context(_opened(path, what, sealed, self._streams))
+
+    @contextmanager
+    def reading(self) -> Iterator[h5py.File]:
+        """The file; UserError for whatever is wrong with it in the block."""
+        with _user_errors(self.path, self.what, self._streams):
+            yield self._file
+
+    def close(self) -> None:
+        """Close it."""
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _opened(path, what, sealed, streams):
+    """An h5py.File; the stream that it is read through, if any, is put into `streams`."""
+    if content_length(path) is not None:
+        with VerifiedFile(path) as stream:
+            streams.append(stream)
+            with about(path), h5py.File(stream, "r") as file:
+                yield file
+        return
+    if sealed:
+        check_seal(path, what)
+    with about(path), h5py.File(path, "r") as file:
+        yield file
+
+
+@contextmanager
+def _user_errors(path, what, streams=None):
+    """Whatever goes wrong in the block as a UserError; gives the list of streams to ask for faults."""
+    streams = [] if streams is None else streams
     try:
-        if content_length(path) is not None:
-            with VerifiedFile(path) as stream:
-                try:
-                    with about(path), h5py.File(stream, "r") as file:
-                        yield file
-                except Exception:
-                    if stream.fault:  # h5py hides it behind errors of its own
-                        raise DamagedBlockError(stream.fault) from None
-                    raise
-            return
-        if sealed:
-            check_seal(path, what)
-        with about(path), h5py.File(path, "r") as file:
-            yield file
+        try:
+            yield streams
+        except Exception:
+            faults = [stream.fault for stream in streams if stream.fault]
+            if faults:  # h5py hides it behind errors of its own
+                raise DamagedBlockError(faults[0]) from None
+            raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:

@@ -11,6 +11,7 @@ resize, too. Equal content gives equal bytes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.hdf5 import check_stored, new_hdf5, open_hdf5, stored_values
+from dpuflow.base.hdf5 import OpenHdf5, check_stored, new_hdf5, open_hdf5, stored_values
 from dpuflow.base.numerics import images_at_a_time
 from dpuflow.datasets.dataset_writing import FORMAT, SPLITS, WHAT, ImageSink, Naming, write_tables
 from dpuflow.datasets.image_csv import ImageShape, image_blocks
@@ -95,13 +96,18 @@ class Dataset:
         size : None for `numerics.images_at_a_time`. Memory holds one batch. An empty split
         yields nothing.
         """
-        rows = self._rows(name)
+        part = self.part(name)
         size = size or images_at_a_time(self.shape)
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            with self._opened() as file:  # not longer: the caller's errors are none of the file's
-                images = self._gather(file, some)
-            yield images, self.labels[some]
+        if not len(part):
+            return
+        with part.reading() as read:
+            for start in range(0, len(part), size):
+                span = np.arange(start, min(start + size, len(part)))
+                yield read(span), part.labels[span]
+
+    def part(self, name: str) -> "Part":
+        """A split whose images are read in any order, as many at a time as wanted."""
+        return Part(self, name)
 
     def images_in(self, name: str) -> "SplitImages":
         """The images of a split, read when they are asked for."""
@@ -172,6 +178,39 @@ class SplitImages:
         rows = self.dataset.splits[self.name][which]
         with self.dataset._opened() as file:
             return self.dataset._gather(file, rows)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split of a data set, its images still in the file."""
+
+    dataset: Dataset
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.dataset._rows(self.name))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels (n,), in the order of the split's rows."""
+        return self.dataset.labels_in(self.name)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.dataset.shape
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        """A function that reads images, uint8 (n, H, W, C), by their places in the split."""
+        dataset, rows = self.dataset, self.dataset._rows(self.name)
+        with OpenHdf5(dataset.path, WHAT, sealed=False) as opened:
+
+            def read(places: np.ndarray) -> np.ndarray:
+                with opened.reading() as file:
+                    return dataset._gather(file, rows[places])
+
+            yield read
 
 
 def read_dataset(path: Path | str) -> Dataset:

@@ -7,28 +7,31 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Self
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import images_at_a_time
-from dpuflow.base.pixels import Scaling, scale_pixels
+from dpuflow.base.pixels import Scaling, check_scaling, scale_pixels
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter
+from dpuflow.training.image_source import Images, Stretches, as_images, batches
 
 log = logging.getLogger("dpuflow")
 
+Data = Images | tuple[np.ndarray, np.ndarray]
+"""Labelled images: a source, or (images uint8 (N, H, W, C), labels (N,))."""
 CHUNK = 50
-"""Training steps inside one TensorFlow call: long enough that Python's share vanishes,
+"""Most training steps inside one TensorFlow call: long enough that Python's share vanishes,
 short enough that progress shows."""
 
 
 def train(
     model: Any,
-    train_data: tuple[np.ndarray, np.ndarray],
-    validation_data: tuple[np.ndarray, np.ndarray],
+    train_data: Data,
+    validation_data: Data,
     settings: Mapping[str, Any],
     input_scaling: Scaling,
     seed: int,
@@ -38,7 +41,8 @@ def train(
     Parameters
     ----------
     model : uncompiled Keras model, input (H, W, C), softmax output.
-    train_data, validation_data : (images uint8 (N, H, W, C), labels (N,)).
+    train_data, validation_data : (images uint8 (N, H, W, C), labels (N,)), or a source of them
+        (`image_source.Images`), of which a few batches are in memory at a time.
     settings : optimizer, learning_rate, decay, schedule, batch_size, epochs,
         augmentation, restore_best, weight_decay, label_smoothing (config, `training`).
     input_scaling : see `base.pixels`.
@@ -49,19 +53,25 @@ def train(
     list of dict : one row per epoch: epoch, learning_rate, loss, accuracy,
         validation_loss, validation_accuracy, kept (the best epoch).
     """
-    if not len(train_data[0]):
+    train_data, validation_data = as_images(train_data), as_images(validation_data)
+    if not len(train_data.labels):
         raise UserError(
             "the data set has no images to train on (only a test and a calibration part); add them, or bring "
             "a trained network: keras_h5 or frozen_pb in its entry of models"
         )
     compile_model(model, settings)
-    loop = Loop(model, train_data, settings, input_scaling, seed)
-    y_validation = validation_data[1].astype(np.int32)
+    with Loop(model, train_data, settings, input_scaling, seed) as loop:
+        history = _epochs(model, loop, validation_data, settings, input_scaling)
+    return history
+
+
+def _epochs(model, loop, validation_data, settings, input_scaling):
+    """Train all epochs, put the best one's weights back; the history."""
     predict = predictor(model)
     history, best = [], None
     for epoch in range(settings["epochs"]):
         row = {"epoch": epoch + 1, **loop.run_epoch(epoch)}
-        loss, accuracy = _score(_outputs(predict, validation_data[0], input_scaling), y_validation)
+        loss, accuracy = _score(predict, validation_data, input_scaling)
         row |= {"validation_loss": loss, "validation_accuracy": accuracy}
         history.append(row)
         if not math.isfinite(row["loss"]):
@@ -101,69 +111,70 @@ def compile_model(model: Any, settings: Mapping[str, Any]) -> None:
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
-def loss_and_accuracy(
-    model: Any, data: tuple[np.ndarray, np.ndarray], input_scaling: Scaling
-) -> dict[str, float]:
+def loss_and_accuracy(model: Any, data: Data, input_scaling: Scaling) -> dict[str, float]:
     """{"loss", "accuracy"} of a model with softmax output on (images uint8, labels)."""
-    outputs = _outputs(predictor(model), data[0], input_scaling)
-    loss, accuracy = _score(outputs, data[1].astype(np.int32))
+    loss, accuracy = _score(predictor(model), as_images(data), input_scaling)
     return {"loss": loss, "accuracy": accuracy}
 
 
-def _outputs(predict, images, input_scaling):
-    """Outputs for uint8 images; never more floats than a batch has."""
-    count = images_at_a_time(images.shape[1:])
-    starts = range(0, len(images), count)
-    return np.concatenate([predict(scale_pixels(images[i : i + count], input_scaling)) for i in starts])
-
-
-def _score(probabilities, labels):
-    """(cross-entropy, accuracy) of softmax outputs."""
+def _score(predict, data, input_scaling):
+    """(cross-entropy, accuracy) of softmax outputs; never more floats than a batch has."""
+    parts = [predict(scale_pixels(images, input_scaling)) for images in batches(data)]
+    probabilities, labels = np.concatenate(parts), data.labels.astype(np.int32)
     picked = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     loss = float(-np.log(np.maximum(picked, 1e-12)).mean())
     return loss, float((probabilities.argmax(1) == labels).mean())
 
 
 class Loop:
-    """Training steps as one TensorFlow function over images that stay in memory."""
+    """Training steps as one TensorFlow function over stretches of images; a context that holds the source."""
 
     def __init__(
-        self,
-        model: Any,
-        train_data: tuple[np.ndarray, np.ndarray],
-        settings: Mapping[str, Any],
-        input_scaling: Scaling,
-        seed: int,
+        self, model: Any, train_data: Data, settings: Mapping[str, Any], input_scaling: Scaling, seed: int
     ) -> None:
         self.tf = tf = tensorflow()
-        self.model, self.settings, self.seed = model, settings, seed
-        images, labels = train_data
-        self.count = len(images)
-        self.batch = min(settings["batch_size"], self.count)
-        self.steps = math.ceil(self.count / self.batch)
-        self.images = tf.constant(images)
-        self.labels = tf.constant(labels.astype(np.int32))
-        self.augment = augmenter(settings.get("augmentation") or {}, seed, images.shape[1:])
+        self.model, self.settings = model, settings
+        data = as_images(train_data)
+        self.batch = min(settings["batch_size"], len(data.labels))
+        self.stretches = Stretches(data, self.batch, CHUNK, seed)
+        self.steps = self.stretches.steps
+        check_scaling(input_scaling, data.shape[-1])
+        self.augment = augmenter(settings.get("augmentation") or {}, seed, data.shape)
         self.scaling = (
             np.float32(input_scaling["subtract"]),
             np.float32(input_scaling["divide"]),
+            input_scaling.get("order") == "bgr",
         )
-        signature = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([None])]
+        signature = [
+            tf.TensorSpec([None, *data.shape], tf.uint8),
+            *(tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([None])),
+        ]
         self.run_chunk = tf.function(self._chunk, input_signature=signature)
+        self._closing = ExitStack()
+        self._read = self._closing.enter_context(self.stretches.opened())
         # one call outside the graph creates the optimizer's variables
         model.optimizer._create_all_weights(model.trainable_variables)
 
-    def _chunk(self, order, first_step, rates):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closing.close()
+
+    def _chunk(self, images, labels, first_step, rates):
         tf = self.tf
+        subtract, divide, turned = self.scaling
         for index in tf.range(tf.shape(rates)[0]):
-            rows = order[index * self.batch : (index + 1) * self.batch]
-            x = tf.cast(tf.gather(self.images, rows), tf.float32)
+            begin, end = index * self.batch, (index + 1) * self.batch
+            x = tf.cast(images[begin:end], tf.float32)
             if self.augment:
                 x = self.augment(first_step + index, x)
-            x = (x - self.scaling[0]) / self.scaling[1]
+            x = (x - subtract) / divide
+            if turned:
+                x = x[..., ::-1]
             if self.settings.get("schedule", "constant") != "constant":
                 self.model.optimizer.learning_rate.assign(rates[index])
-            self.model.train_step((x, tf.gather(self.labels, rows)))
+            self.model.train_step((x, labels[begin:end]))
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: constant, or a cosine to zero after a linear warm-up."""
@@ -178,16 +189,14 @@ class Loop:
 
     def run_epoch(self, epoch: int, steps: int | None = None) -> dict[str, float]:
         """One pass over the training images in an order drawn from (seed, epoch), or its first `steps`."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.count).astype(np.int32)
         steps = min(steps or self.steps, self.steps)
         self.model.reset_metrics()
         start, shown = time.perf_counter(), 0.0
-        first = epoch * self.steps
-        for begin in range(0, steps, CHUNK):
-            end = min(begin + CHUNK, steps)
+        first, end = epoch * self.steps, 0
+        for images, labels in self.stretches.epoch(self._read, epoch, steps):
+            begin, end = end, min(end + self.stretches.at_once, steps)
             rates = np.array([self.rate(first + s) for s in range(begin, end)], np.float32)
-            rows = order[begin * self.batch : end * self.batch]
-            self.run_chunk(self.tf.constant(rows), self.tf.constant(first + begin), self.tf.constant(rates))
+            self.run_chunk(*map(self.tf.constant, (images, labels, first + begin, rates)))
             now = time.perf_counter() - start
             if sys.stderr.isatty() and now - shown > 0.2:
                 shown = now

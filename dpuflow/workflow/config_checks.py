@@ -1,5 +1,6 @@
 """Do the entries of a configuration fit each other? What no schema can say, asked whenever it is read."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +75,7 @@ def _runners(config):
 def _runs(config):
     for index, run in enumerate(config["runs"]):
         yield from _scaling(config, run)
+        yield from _colour(config, run)
         for runner in _as_list(run["runner"]):
             kind = config["runners"][runner]["kind"]
             for target in _as_list(run["target"]):
@@ -82,6 +84,19 @@ def _runs(config):
                         f"runs[{index}]: runner {runner} ({kind}) needs machine code, and target {target} "
                         f"has none: its compiler is reference; {_way_out(config, target)}"
                     )
+
+
+def _colour(config, run):
+    """Of a run: changes of colour while training, on grey images."""
+    for model, dataset in itertools.product(_as_list(run["model"]), _as_list(run["dataset"])):
+        augmentation = config["models"][model].get("training", {}).get("augmentation", {})
+        grey = config["datasets"][dataset].get("image", {}).get("channels", 1) == 1
+        for key in ("saturation", "hue"):
+            if grey and augmentation.get(key):
+                yield (
+                    f"models.{model}.training.augmentation.{key}: the images of {dataset} are grey; leave it "
+                    f"out, or say datasets.{dataset}.image.channels: 3"
+                )
 
 
 def _scaling(config, run):

@@ -143,6 +143,8 @@ MODELS = [
         "training.augmentation.shear": 0.1,
         "training.augmentation.flip": True, "training.augmentation.brightness": 0.1,
         "training.augmentation.contrast": 0.1, "training.augmentation.noise": 1,
+        "training.augmentation.crop": 0.1,
+        "training.augmentation.saturation": 0.1, "training.augmentation.hue": 5,
     }),
     # an own H5 is only copied: its scaling counts where pixels are scaled
     *options("models", "own_h5", of("own_h5", "evaluate_keras", "freeze", *SCALE), {"input.subtract": 0}),

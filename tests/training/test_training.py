@@ -188,6 +188,33 @@ def test_brightness_changes_all_pixels_of_an_image_alike():
     assert (np.abs(moved - 100) <= 25.5).all() and len(np.unique(moved)) == 4
 
 
+def test_hue_and_saturation_keep_the_grey_of_each_pixel():
+    images = np.random.default_rng(2).integers(60, 190, (5, 4, 4, 3)).astype(np.float32)
+    changed = augmenter({"hue": 30, "saturation": 0.3}, 1, (4, 4, 3))(0, images).numpy()
+    luma = np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(changed @ luma, images @ luma, atol=0.05)
+    assert np.abs(changed - images).max(axis=(1, 2, 3)).min() > 1
+    # saturation alone stretches the distance from grey, of all pixels of an image alike
+    changed = augmenter({"saturation": 0.3}, 1, (4, 4, 3))(0, images).numpy()
+    grey = (images @ luma)[..., None]
+    factors = np.linalg.norm(changed - grey, axis=-1) / np.linalg.norm(images - grey, axis=-1)
+    assert (factors.std(axis=(1, 2)) < 0.02).all() and (np.abs(factors - 1) < 0.32).all()
+    with pytest.raises(UserError, match="hue and saturation is for images of 3 channels, these have 1"):
+        augmenter({"hue": 30, "saturation": 0.3}, 1, (4, 4, 1))
+
+
+def test_a_crop_shows_a_part_of_the_image_in_full_size():
+    ramp = np.broadcast_to(np.arange(64, dtype=np.float32)[:, None, None], (40, 64, 64, 1)).copy()
+    cropped = augmenter({"crop": 0.5}, 7, (64, 64, 1))(0, ramp).numpy()
+    assert (np.abs(np.diff(cropped, axis=2)) < 1e-3).all(), "columns stay alike"
+    ends = cropped[:, [1, -2], 5, 0]
+    shares = (ends[:, 1] - ends[:, 0]) / 61
+    assert ends[:, 0].min() >= 0.4 and ends[:, 1].max() <= 62.6
+    assert 0.49 < shares.min() < 0.7 and 0.8 < shares.max() < 1.01
+    middles = cropped.mean(axis=(1, 2, 3))
+    assert middles.min() < 29 and middles.max() > 34
+
+
 def test_a_data_set_with_nothing_to_train_on_is_refused(data):
     model = build_model(LAYERS, (8, 8, 1), 2, "tiny")
     nothing = np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.uint8)
