@@ -1,0 +1,298 @@
+"""A SavedModel folder (TensorFlow 1 or 2) -> the frozen graph of one of its signatures.
+
+A SavedModel is a program with a checkpoint beside it. Nothing of the program runs here: functions are
+written out in place (by TensorFlow's optimizer, which computes nothing for that), variables become the
+constants that the checkpoint holds, and what does not lead to the signature's output is left out. Which
+tensor of the checkpoint a variable has is read from the ops that would restore it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.tensorflow_env import tensorflow
+
+FILE = "saved_model.pb"
+VARIABLES = "variables/variables"
+DEFAULT = "serving_default"
+NO_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
+"""Names among the signatures that stand for ops."""
+MAX_GRAPH = 1 << 30
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+HANDLES = ("VarHandleOp", "VariableV2", "Variable")
+RESTORED = {"AssignVariableOp": (0, 1), "Assign": (0, 1)}
+"""Op that gives a variable its value -> positions of the variable and the value."""
+OUTPUT, RESTORE = "dpuflow_output", "dpuflow_restore"
+"""Nodes put behind the output and behind what restores the variables."""
+
+
+def saved_model_files(folder: Path | str) -> list[str]:
+    """The files of a SavedModel that its network depends on, sorted; [] where there is none."""
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        return []
+    found = [folder / FILE, *sorted((folder / VARIABLES).parent.glob("variables.*"))]
+    return [str(path) for path in found]
+
+
+def freeze_saved_model(
+    folder: Path | str, signature: str | None = None, output: str | None = None
+) -> tuple[bytes, str, str, list[str]]:
+    """Freeze one signature.
+
+    Parameters
+    ----------
+    folder : the SavedModel. signature, output : names of a signature and of one of its outputs; None: the
+        one that there is, or `serving_default`.
+
+    Returns
+    -------
+    (binary GraphDef, name of the input node, name of the output node, notes: what was chosen, in words).
+
+    Raises
+    ------
+    UserError : no SavedModel, a damaged one, a choice that only the user can make (the message lists the
+        names), what no inference graph holds.
+    """
+    meta = _meta_graph(folder)
+    name, chosen = _signature(folder, meta, signature)
+    source = _one(folder, name, "input", chosen.inputs, None)
+    target = _one(folder, name, "output", chosen.outputs, output)
+    try:
+        graph = _inlined(meta, target[1])
+    except Exception as error:  # whatever a damaged graph makes of TensorFlow
+        raise UserError(f"{folder}: TensorFlow cannot read its graph ({_line(error)})") from None
+    _check_calls(folder, graph)
+    nodes = {node.name: node for node in graph.node}
+    forward = _ancestors(nodes, [OUTPUT])
+    if _node(source[1]) not in forward:
+        raise UserError(f"{folder}: signature {name!r}: its output does not depend on its input {source[0]!r}")
+    _bind(folder, nodes, forward)
+    result = _pruned(nodes, _node(source[1]))
+    notes = [f"signature {name!r}, input {source[0]!r}, output {target[0]!r}"]
+    return result.SerializeToString(deterministic=True), _node(source[1]), OUTPUT, notes
+
+
+def _line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _meta_graph(folder):
+    tensorflow()
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = Path(folder) / FILE
+    model = saved_model_pb2.SavedModel()
+    try:
+        if path.stat().st_size > MAX_GRAPH:
+            raise UserError(f"{path}: more than {MAX_GRAPH >> 20} MiB, which is no network for a DPU")
+        model.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name the folder that holds it") from None
+    except DecodeError:
+        raise UserError(f"{path}: damaged or no SavedModel; copy or save it again") from None
+    found = [graph for graph in model.meta_graphs if "serve" in graph.meta_info_def.tags]
+    found = found or list(model.meta_graphs)
+    if not found:
+        raise UserError(f"{path}: holds no graph; save the model again")
+    if len(found) > 1:
+        tags = " and ".join("+".join(graph.meta_info_def.tags) for graph in found)
+        raise UserError(f"{path}: holds several graphs ({tags}), none of them alone for serving; export it again")
+    return found[0]
+
+
+def _signature(folder, meta, wanted):
+    """(name, SignatureDef)."""
+    named = {n: s for n, s in meta.signature_def.items() if n not in NO_SIGNATURES and s.outputs}
+    choices = ", ".join(map(repr, sorted(named))) or "none"
+    if wanted is not None and wanted not in named:
+        raise UserError(f"{folder}: no signature {wanted!r} (models.NAME.signature); it has {choices}")
+    if wanted is None and len(named) > 1:
+        if DEFAULT not in named:
+            raise UserError(f"{folder}: name one of its signatures with models.NAME.signature: {choices}")
+        wanted = DEFAULT
+    if not named:
+        raise UserError(
+            f"{folder}: has no signature, so nothing says what its input and output are; export it with "
+            "model.export(FOLDER) or tf.saved_model.save(model, FOLDER, signatures=...)"
+        )
+    name = wanted or next(iter(named))
+    return name, named[name]
+
+
+def _one(folder, signature, what, tensors, wanted):
+    """(name, tensor) of the one input or output of a signature."""
+    choices = ", ".join(map(repr, sorted(tensors))) or "none"
+    if wanted is None and len(tensors) == 1:
+        wanted = next(iter(tensors))
+    if wanted is None or wanted not in tensors:
+        key = f"; name one with models.NAME.{what}_node" if what == "output" and tensors else ""
+        missing = f"no {what} {wanted!r}" if wanted else f"{len(tensors)} {what}s"
+        raise UserError(f"{folder}: signature {signature!r} has {missing}, expected one of {choices}{key}")
+    if not tensors[wanted].name:
+        raise UserError(f"{folder}: {what} {wanted!r} of signature {signature!r} is no plain tensor")
+    return wanted, tensors[wanted].name
+
+
+def _node(tensor):
+    return tensor.removeprefix("^").partition(":")[0]
+
+
+def _inlined(meta, output):
+    """The main graph with its functions written out, and an Identity OUTPUT behind `output`."""
+    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+    from tensorflow.python.framework import op_def_registry  # noqa: F401 (the ops must be registered)
+    from tensorflow.python.grappler import tf_optimizer
+
+    work = meta_graph_pb2.MetaGraphDef()
+    work.graph_def.CopyFrom(meta.graph_def)
+    for node in (*work.graph_def.node, *(n for f in work.graph_def.library.function for n in f.node_def)):
+        node.device = ""
+    end = work.graph_def.node.add(name=OUTPUT, op="Identity", input=[output])
+    end.attr["T"].type = 1
+    if meta.saver_def.restore_op_name:
+        work.graph_def.node.add(name=RESTORE, op="NoOp", input=[f"^{_node(meta.saver_def.restore_op_name)}"])
+    for name in (OUTPUT, RESTORE):
+        work.collection_def["train_op"].node_list.value.append(name)
+    config = config_pb2.ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.optimizers.append("function")
+    options.min_graph_nodes = -1
+    options.function_optimization = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
+    options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    return tf_optimizer.OptimizeGraph(config, work)
+
+
+def _check_calls(folder, graph):
+    for node in graph.node:
+        if node.op in CALLS:
+            raise UserError(f"{folder}: {node.name!r} calls a function that cannot be written out in place")
+
+
+def _ancestors(nodes: Mapping[str, Any], ends: Iterable[str]) -> set[str]:
+    """Names of all nodes whose values lead to `ends`; control inputs carry none."""
+    seen: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen.add(name)
+        waiting += [_node(i) for i in nodes[name].input if not i.startswith("^")]
+    return seen
+
+
+def _origin(nodes, tensor):
+    """(node, output index) behind Identity nodes."""
+    while True:
+        node = nodes.get(_node(tensor))
+        if node is None or node.op not in ("Identity", "Cast") or node.op == "Cast":
+            return node, int(tensor.partition(":")[2] or 0)
+        tensor = node.input[0]
+
+
+def _bind(folder, nodes, forward):
+    """Make constants of the variables, and Identity nodes of what reads them."""
+    handles = [n for n in forward if nodes[n].op in HANDLES]
+    if not handles:
+        return
+    reader = _checkpoint(folder)
+    keys = _restored(folder, nodes)
+    for name in sorted(forward):
+        node = nodes[name]
+        if node.op == "ReadVariableOp":
+            handle, _ = _origin(nodes, node.input[0])
+            if handle is None or handle.op not in HANDLES:
+                raise UserError(f"{folder}: {name!r} reads a variable that is none of the file's")
+            dtype = node.attr["dtype"].type
+            del node.input[:]
+            node.input.append(handle.name)
+            node.op = "Identity"
+            node.attr.clear()
+            node.attr["T"].type = dtype
+    for name in sorted(handles):
+        _make_constant(folder, nodes[name], reader, keys.get(name))
+
+
+def _make_constant(folder, node, reader, key):
+    from tensorflow import make_tensor_proto
+
+    key = key or node.attr["shared_name"].s.decode("utf-8", "replace") or node.name
+    dtype = node.attr["dtype"].type
+    wanted = [dim.size for dim in node.attr["shape"].shape.dim]
+    try:
+        value = reader.get_tensor(key)
+    except Exception as error:
+        raise UserError(f"{folder}: variable {node.name!r}: not in its checkpoint ({_line(error)})") from None
+    if list(value.shape) != wanted and -1 not in wanted:
+        raise UserError(
+            f"{folder}: variable {node.name!r} has the shape {wanted}, its checkpoint {list(value.shape)}"
+        )
+    node.op = "Const"
+    del node.input[:]
+    node.attr.clear()
+    node.attr["dtype"].type = dtype
+    node.attr["value"].tensor.CopyFrom(make_tensor_proto(value, dtype=dtype))
+
+
+def _checkpoint(folder):
+    tf = tensorflow()
+    try:
+        return tf.train.load_checkpoint(str(Path(folder) / VARIABLES))
+    except Exception as error:  # TensorFlow's own kinds
+        raise UserError(
+            f"{folder}: its variables cannot be read ({_line(error)}); copy the whole folder again, with "
+            f"{VARIABLES}.index and .data-*"
+        ) from None
+
+
+def _restored(folder, nodes):
+    """{variable's node: its key in the checkpoint}, by the ops that would restore it."""
+    keys = {}
+    for node in nodes.values():
+        if node.op not in RESTORED:
+            continue
+        variable, value = (_origin(nodes, node.input[position])[0] for position in RESTORED[node.op])
+        _, index = _origin(nodes, node.input[RESTORED[node.op][1]])
+        if variable is None or value is None or value.op != "RestoreV2" or variable.op not in HANDLES:
+            continue
+        names, slices = (_texts(nodes, value.input[position]) for position in (1, 2))
+        if index >= len(names) or index >= len(slices) or slices[index]:
+            raise UserError(f"{folder}: variable {variable.name!r} is kept in slices, which are not read")
+        keys[variable.name] = names[index]
+    return keys
+
+
+def _texts(nodes, tensor):
+    """The texts of a constant."""
+    node, _ = _origin(nodes, tensor)
+    if node is None or node.op != "Const":
+        return []
+    from tensorflow import make_ndarray
+
+    return [text.decode("utf-8", "replace") for text in make_ndarray(node.attr["value"].tensor).reshape(-1)]
+
+
+def _pruned(nodes, source):
+    """GraphDef of what leads to OUTPUT, the input as a placeholder."""
+    from tensorflow.core.framework import graph_pb2
+
+    graph = graph_pb2.GraphDef()
+    graph.versions.producer = 134
+    if nodes[source].op == "PlaceholderWithDefault":
+        nodes[source].op = "Placeholder"
+        del nodes[source].input[:]
+    kept = _ancestors(nodes, [OUTPUT])
+    for name, node in nodes.items():
+        if name not in kept:
+            continue
+        copied = graph.node.add()
+        copied.CopyFrom(node)
+        data = [i for i in node.input if not i.startswith("^")]
+        del copied.input[:]
+        copied.input.extend(data)
+        for key in [key for key in copied.attr if key.startswith("_")]:
+            del copied.attr[key]
+    return graph
