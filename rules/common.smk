@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from dpuflow.datasets.locate import expand
+from dpuflow.tfgraph.saved_model import saved_model_files
 from dpuflow.datasets.picture_changes import fingerprint_of
 from dpuflow.workflow import artifacts as made  # where every artifact lies
 from dpuflow.workflow import run_files

@@ -71,6 +71,38 @@ rule import_frozen:
         "../scripts/import_frozen.py"
 
 
+rule import_saved_model:
+    message:
+        "Freeze a signature of the SavedModel of {wildcards.model} from {params.source}."
+    input:
+        dataset=made.DATASET,
+        source=lambda w: saved_model_files(expand(SETTINGS.model(w.model)["saved_model"])),
+    output:
+        graph=made.FROZEN_GRAPH,
+        nodes=made.NODES,
+        network=made.NETWORK,
+    log:
+        made.log(made.TRAINED, "import_saved_model"),
+    benchmark:
+        made.times(made.TRAINED, "import_saved_model")
+    wildcard_constraints:
+        model=SETTINGS.models_from("saved_model"),
+    params:
+        model=lambda w: w.model,
+        source=lambda w: SETTINGS.model(w.model)["saved_model"],
+        # one mapping: Snakemake compares the values of params without their names
+        names=lambda w: {key: SETTINGS.model(w.model).get(key) for key in ("signature", "output_node")},
+    group:
+        "graph"
+    resources:
+        mem_mb=growing(3000),
+        runtime=10,
+    conda:
+        "../envs/tensorflow.yaml"
+    script:
+        "../scripts/import_saved_model.py"
+
+
 rule evaluate_frozen:
     message:
         "Measure the frozen graph of {wildcards.model} on every test image."

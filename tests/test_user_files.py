@@ -27,7 +27,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
     others = {where for where, leaf in leaves(load_schema(schema)[0]) if "path" not in leaf}
     assert paths == {
         *(f"datasets.*.source.{key}" for key in ("folder", "zip", "list", "train", "test")),
-        *("models.*.keras_h5", "models.*.frozen_pb"),
+        *("models.*.keras_h5", "models.*.frozen_pb", "models.*.saved_model"),
         *(f"runners.*.boards.*.{key}" for key in ("identity", "ssh_config", "known_hosts")),
         *("vitis_ai.images.*.*", "predict.images", "predict.images.*", "images", "images.*"),
     }
@@ -35,6 +35,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
         *(f"datasets.*.source.{key}" for key in ("train_sha256", "test_sha256", "handle")),
         *("datasets.*.source.csv.label", "datasets.*.source.csv.ignore.*"),
         *("datasets.*.class_names.*", "models.*.input_node", "models.*.output_node"),
+        *("models.*.signature", "name"),
         *(f"targets.*.{key}" for key in ("dpu", "release", "board", "board.name")),
         # on the board
         *(f"runners.*.boards.*.{key}" for key in ("host", "python", "folder", "environment.*", "lock")),
@@ -81,6 +82,8 @@ def own(config, **entries):
             {"models": {"frozen_pb": "saved"}},
             "models.own.frozen_pb: saved: is a SavedModel folder, not a ",
         ),
+        ({"models": {"saved_model": "models"}}, "models.own.saved_model: models: holds no saved_model.pb"),
+        ({"models": {"saved_model": "lfs.h5"}}, "models.own.saved_model: lfs.h5: is a file, expected a S"),
         ({"models": {"keras_h5": "lfs.h5"}}, "models.own.keras_h5: lfs.h5: is a Git LFS pointer"),
         ({"models": {"frozen_pb": "lfs.h5"}}, "models.own.frozen_pb: lfs.h5: is a Git LFS pointer"),
         (

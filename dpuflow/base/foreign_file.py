@@ -37,7 +37,8 @@ class Expected:
 H5 = Expected("an H5 file", SAVE_AS_H5, "or freeze it and name the graph with frozen_pb instead of keras_h5")
 GRAPH = Expected("a frozen graph", FREEZE, "or save it as H5, named with keras_h5 instead of frozen_pb")
 
-EXPECTED = {"keras_h5": H5, "frozen_pb": GRAPH}
+SAVED_MODEL = Expected("a SavedModel folder", "export it there with model.export(FOLDER)", "or name its file")
+EXPECTED = {"keras_h5": H5, "frozen_pb": GRAPH, "saved_model": SAVED_MODEL}
 """By the configuration's key that names the file."""
 
 
@@ -73,6 +74,8 @@ def problem(path: Path | str, expected: Expected) -> str | None:
     path = Path(path)
     if path.is_dir():
         return _folder(path, expected)
+    if expected is SAVED_MODEL:
+        return "is a file, expected a SavedModel folder" if path.exists() else "no such folder"
     try:
         with path.open("rb") as stream:
             head = stream.read(HEAD)
@@ -89,7 +92,11 @@ def problem(path: Path | str, expected: Expected) -> str | None:
 
 def _folder(path, expected):
     if (path / "saved_model.pb").is_file():
-        return f"is a SavedModel folder, not {expected.what}; {expected.convert}, {expected.other_way}"
+        if expected is SAVED_MODEL:
+            return None
+        return f"is a SavedModel folder, not {expected.what}; name it with saved_model"
+    if expected is SAVED_MODEL:
+        return "holds no saved_model.pb, so it is no SavedModel; name the folder that holds it"
     return f"is a folder; expected {expected.what}"
 
 

@@ -67,7 +67,9 @@ def freeze_saved_model(
     nodes = {node.name: node for node in graph.node}
     forward = _ancestors(nodes, [OUTPUT])
     if _node(source[1]) not in forward:
-        raise UserError(f"{folder}: signature {name!r}: its output does not depend on its input {source[0]!r}")
+        raise UserError(
+            f"{folder}: signature {name!r}: its output does not depend on its input {source[0]!r}"
+        )
     _bind(folder, nodes, forward)
     result = _pruned(nodes, _node(source[1]))
     notes = [f"signature {name!r}, input {source[0]!r}, output {target[0]!r}"]
@@ -99,7 +101,9 @@ def _meta_graph(folder):
         raise UserError(f"{path}: holds no graph; save the model again")
     if len(found) > 1:
         tags = " and ".join("+".join(graph.meta_info_def.tags) for graph in found)
-        raise UserError(f"{path}: holds several graphs ({tags}), none of them alone for serving; export it again")
+        raise UserError(
+            f"{path}: holds several graphs ({tags}), none of them alone for serving; export it again"
+        )
     return found[0]
 
 
@@ -143,7 +147,6 @@ def _node(tensor):
 def _inlined(meta, output):
     """The main graph with its functions written out, and an Identity OUTPUT behind `output`."""
     from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
-    from tensorflow.python.framework import op_def_registry  # noqa: F401 (the ops must be registered)
     from tensorflow.python.grappler import tf_optimizer
 
     work = meta_graph_pb2.MetaGraphDef()
@@ -152,10 +155,11 @@ def _inlined(meta, output):
         node.device = ""
     end = work.graph_def.node.add(name=OUTPUT, op="Identity", input=[output])
     end.attr["T"].type = 1
+    ends = [OUTPUT]
     if meta.saver_def.restore_op_name:
-        work.graph_def.node.add(name=RESTORE, op="NoOp", input=[f"^{_node(meta.saver_def.restore_op_name)}"])
-    for name in (OUTPUT, RESTORE):
-        work.collection_def["train_op"].node_list.value.append(name)
+        restore = _node(meta.saver_def.restore_op_name)
+        ends.append(work.graph_def.node.add(name=RESTORE, op="NoOp", input=[f"^{restore}"]).name)
+    work.collection_def["train_op"].node_list.value.extend(ends)
     config = config_pb2.ConfigProto()
     options = config.graph_options.rewrite_options
     options.optimizers.append("function")

@@ -30,8 +30,11 @@ COMPONENTS = {
 }
 """Component of a run -> config section that defines it."""
 
-ORIGINS = ("layers", "keras_h5", "frozen_pb", "starts_from")
-"""Where a model comes from: trained here, a user's own H5 or frozen graph, another model trained further."""
+ORIGINS = ("layers", "keras_h5", "frozen_pb", "saved_model", "starts_from")
+"""Where a model comes from: trained here, a user's own Keras file, frozen graph or SavedModel, another model
+trained further."""
+KERAS_ORIGINS = ("layers", "keras_h5", "starts_from")
+"""Those with a Keras model of their own and a stage "keras"; the others enter behind training."""
 
 MAX_VALUES, MAX_DEPTH = 100_000, 60
 """Of a configuration: a sweep over hundreds of runs has thousands of values."""
@@ -242,6 +245,10 @@ class Settings:
     def origin(self, model: str) -> str:
         """Which of ORIGINS a model has."""
         return next(key for key in ORIGINS if key in self.model(model))
+
+    def has_keras(self, model: str) -> bool:
+        """Whether the chain has a Keras model of this model."""
+        return self.origin(model) in KERAS_ORIGINS
 
     def models_from(self, *origins: str) -> str:
         """Regular expression of the model wildcard for models of these origins."""

@@ -19,7 +19,7 @@ Names = Any
 def stage_records(settings: "Settings", run: Names) -> list[str]:
     """The accuracy records of a run, in the order of its stages."""
     stages: tuple[str, ...] = (made.FROZEN_ACCURACY, made.QUANTIZED_ACCURACY, made.BOARD_ACCURACY)
-    if settings.origin(run.model) != "frozen_pb":
+    if settings.has_keras(run.model):
         stages = (made.KERAS_ACCURACY, *stages)
     return [made.of(pattern, run) for pattern in stages]
 
@@ -30,7 +30,7 @@ def result_files(settings: "Settings", run: Names) -> dict[str, str]:
     files = {"dataset": made.DATASET}
     if origin in ("layers", "starts_from"):
         files["history"] = made.HISTORY
-    if origin != "frozen_pb":
+    if settings.has_keras(run.model):
         files |= {
             "keras_model": made.KERAS_MODEL,
             "keras_accuracy": made.KERAS_ACCURACY,
@@ -82,7 +82,7 @@ def benchmark_files(run: Names) -> list[str]:
         made.DATA: ("obtain_dataset", "build_dataset"),
         made.TRAINED: (
             *("train", "finetune", "import_keras", "evaluate_keras"),
-            *("freeze", "import_frozen", "evaluate_frozen"),
+            *("freeze", "import_frozen", "import_saved_model", "evaluate_frozen"),
         ),
         made.QUANTIZED: ("quantize", "evaluate_quantized", "predict"),
         made.COMPILED: ("compile",),
@@ -111,7 +111,7 @@ def artifact_files(settings: "Settings", run: Names) -> set[str]:
     patterns = {made.NODES, made.NETWORK}
     if settings.dataset(run.dataset)["source"]["kind"] != "pictures":
         patterns |= {made.TRAIN_CSV, made.TEST_CSV}
-    if settings.origin(run.model) != "frozen_pb":
+    if settings.has_keras(run.model):
         patterns.update(made.CHECKPOINT_FILES)
     if settings.origin(run.model) == "starts_from":
         patterns.add(made.FINETUNE)

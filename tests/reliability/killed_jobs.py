@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from saved_models import small_saved_model
 from workflow_copy import TINY, Workflow
 
 REPO = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ TARGETS = [
     "results/photos/dataset.h5",
     "results/tiny/own_h5/keras_trained_model.h5",
     "results/tiny/own_pb/frozen_graph.pb",
+    "results/tiny/own_saved/frozen_graph.pb",
     "results/tiny/further/keras_trained_model.h5",
     f"{MODEL}/ours/z_xir/compile.json",
     f"{MODEL}/tf1/quantization.json",
@@ -58,6 +60,7 @@ def configuration(server=None):
     config["models"] |= {
         "own_h5": {"keras_h5": f"{MODEL}/keras_trained_model.h5", "input": model["input"]},
         "own_pb": {"frozen_pb": f"{MODEL}/frozen_graph.pb", "input": model["input"]},
+        "own_saved": {"saved_model": "own/saved", "input": model["input"]},
         "further": {"starts_from": "small", "qat": True, "training": model["training"] | {"epochs": 1}},
     }
     config["quantizers"] = {
@@ -99,6 +102,7 @@ class EveryRule(Workflow):
         super().__init__(folder, config)
         self.more = {}
         pixels = np.random.default_rng(4).integers(0, 256, (28, 28), dtype=np.uint8)
+        small_saved_model(self.path("own/saved"), (28, 28, 1), 25)
         self.path("pictures").mkdir()
         Image.fromarray(pixels).save(self.path("pictures/a.png"))
         for number in range(12):

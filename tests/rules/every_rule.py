@@ -44,6 +44,12 @@ CONFIG = {
             "input_node": "x",
             "output_node": "y",
         },
+        "own_saved": {
+            "saved_model": "own/saved",
+            "input": dict(SMALL["input"]),
+            "signature": "s",
+            "output_node": "y",
+        },
     },
     "quantizers": {
         "ours": {"tool": "reference"},
@@ -78,7 +84,7 @@ CONFIG = {
             ("drawn", "small", "ours", "z_xir", "emulator"),
             ("drawn", "small", "tf1", "z_tf1", "emulator"),
             ("drawn", "small", "tf2", "z_tf2", "emulator"),
-            ("drawn", ["further", "own_h5", "own_pb"], "ours", "plain", "emulator"),
+            ("drawn", ["further", "own_h5", "own_pb", "own_saved"], "ours", "plain", "emulator"),
             ("pair", "small", "ours", "plain", "emulator"),
         )
     ],
@@ -99,11 +105,19 @@ OWN_FILES = [
     *("own/train.csv", "own/test.csv.gz", "own/set.zip"),
     *("own/folder/deep/sign_mnist_train.csv", "own/folder/deep/sign_mnist_test.csv"),
     *("own/model.h5", "own/model.pb", "own/pictures/a.png"),
+    *("own/saved/saved_model.pb", "own/saved/variables/variables.index"),
     *("own/photos/cat/a.png", "own/photos/dog/b.jpg", "own/photos/README.txt", "own/photos.zip"),
 ]
 """The user's own files. Dry runs do not look into them, but for the first bytes of an H5."""
 OTHER_FILES = [
-    *("own/other.h5", "own/other.pb", "own/other.csv", "own/other.zip", "own/more/b.png"),
+    *(
+        "own/other_saved/saved_model.pb",
+        "own/other.h5",
+        "own/other.pb",
+        "own/other.csv",
+        "own/other.zip",
+        "own/more/b.png",
+    ),
     *("own/key", "own/hosts", "own/more_photos/cat/a.png", "own/more_photos.zip", "own/more_photos/list.csv"),
 ]
 """More of them, for changed configurations."""

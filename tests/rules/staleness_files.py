@@ -30,6 +30,7 @@ SCRIPTS = {
     "gate": "gate",
     "import_frozen": "import_frozen",
     "import_keras": "import_keras",
+    "import_saved_model": "import_saved_model",
     "obtain_dataset": "obtain_dataset",
     "predict": "predict_pictures",
     "provenance": "provenance",
@@ -51,7 +52,7 @@ SCRIPTS = {
 """Stem of scripts/*.py -> rules that run it."""
 
 WITH_TENSORFLOW = (
-    "train; finetune; import_keras; freeze; evaluate_keras; evaluate_frozen; "
+    "train; finetune; import_keras; import_saved_model; freeze; evaluate_keras; evaluate_frozen; "
     "quantize_reference; evaluate_quantized; provenance"
 )
 ENVIRONMENTS = {
@@ -81,6 +82,8 @@ OTHERS = {
     "own/folder/deep/sign_mnist_test.csv": "obtain_dataset dataset=foldered",
     "own/model.h5": "import_keras",
     "own/model.pb": "import_frozen",
+    "own/saved/saved_model.pb": "import_saved_model",
+    "own/saved/variables/variables.index": "import_saved_model",
     # the list names a.png alone, and says itself what lies beside it
     "own/photos/cat/a.png": "build_picture_dataset dataset=photos; build_picture_dataset dataset=listed",
     "own/photos/dog/b.jpg": "build_picture_dataset dataset=photos",
@@ -165,7 +168,7 @@ SCHEMAS = {
     "gate": ("dpuflow/report/inputs.py", "scripts/gate.py"),
     "nodes": (
         *(f"scripts/{name}.py" for name in (*READS_NODES, "evaluate_frozen", "evaluate_quantized")),
-        *("scripts/freeze.py", "scripts/import_frozen.py"),
+        *("scripts/freeze.py", "dpuflow/tfgraph/take_over.py"),
     ),
     "provenance": ("scripts/provenance.py",),
     "quantization": (

@@ -153,6 +153,10 @@ MODELS = [
     *options("models", "own_pb", "import_frozen", {
         "frozen_pb": "own/other.pb", "input_node": "in", "output_node": "out",
     }),
+    *options("models", "own_saved", of("own_saved", *SCALE), {"input.divide": 255}),
+    *options("models", "own_saved", "import_saved_model", {
+        "saved_model": "own/other_saved", "signature": "other", "output_node": "out",
+    }),
     Row(
         "models.NAME.input_node",  # exchanged: Snakemake compares the set of a rule's params
         {"models.own_pb.input_node": "y", "models.own_pb.output_node": "x"},
@@ -263,7 +267,7 @@ ROWS = [*DATASETS, *LAYERS, *MODELS, *QUANTIZERS, *TARGETS, *RUNNERS, *OTHERS]
 
 FLOW = {
     "build_dataset": "bundle compile_native evaluate_frozen evaluate_keras evaluate_quantized evaluate_vai_q "
-    "finetune freeze gate import_frozen import_keras predict_pictures quantize_reference "
+    "finetune freeze gate import_frozen import_keras import_saved_model predict_pictures quantize_reference "
     "record_vai_q run_emulator run_isa_simulator search_quantizer train vitis_ai_bundle "
     "vitis_ai_test_images RESULTS",
     "bundle": "run_ssh run_virtual_board",
@@ -282,6 +286,7 @@ FLOW = {
     "quantize_vai_q_tensorflow vitis_ai_bundle RESULTS",
     "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "import_keras": "evaluate_keras freeze RESULTS",
+    "import_saved_model": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "obtain_dataset": "build_dataset provenance",
     "predict_pictures": "accept_pictures",
     "predict_vai_q_tensorflow": "evaluate_vai_q",
