@@ -13,7 +13,7 @@ from dpuflow.compiler.naming import Names, input_attributes, output_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.resizing import resize_attributes
 from dpuflow.compiler.workload import map_shape
-from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, average_pool_factor
+from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, LEAKY_RELU_SLOPE, average_pool_factor
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.xir import Graph
@@ -158,6 +158,24 @@ class _Builder:
     def _add(self, layer):
         return self._finish(layer, self.graph.add_op(layer.name, "add", {"input": self._sources(layer)}).name)
 
+    def _hard_sigmoid(self, layer):
+        """hard-sigmoid, then a `mul` by what the DPU's 2731 / 2**14 makes of 1 / 6."""
+        gate = self.names.unique(f"{layer.name}_i0")
+        self.graph.add_op(gate, "hard-sigmoid", {"input": self._sources(layer)})
+        factor, bits = HARD_SIGMOID_FACTOR
+        scale = self._const(f"{layer.name}_i1", np.full(1, 6 * factor / 2**bits))
+        return self._finish(layer, self.graph.add_op(layer.name, "mul", {"input": [gate, scale]}).name)
+
+    def _multiply(self, layer):
+        """A vector of factors in the shape in which it goes over a map."""
+        inputs = self._sources(layer)
+        for k, source in enumerate(inputs):
+            shape = self.graph.op(source).tensor.shape
+            if len(shape) < len(layer.shape) + 1:
+                name, attrs = self.names.unique(f"{layer.name}_{k}"), {"shape": [1, 1, 1, shape[-1]]}
+                inputs[k] = self.graph.add_op(name, "reshape", {"input": source}, attrs).name
+        return self._finish(layer, self.graph.add_op(layer.name, "mul", {"input": inputs}).name)
+
     def _concat(self, layer):
         inputs, attrs = {"input": self._sources(layer)}, {"axis": layer.attrs["axis"]}
         return self._finish(layer, self.graph.add_op(layer.name, "concat", inputs, attrs).name)
@@ -188,6 +206,8 @@ LAYERS = Total(
         "max_pool": _Builder._max_pool,
         "avg_pool": _Builder._avg_pool,
         "add": _Builder._add,
+        "hard_sigmoid": _Builder._hard_sigmoid,
+        "multiply": _Builder._multiply,
         "concat": _Builder._concat,
         **dict.fromkeys(("upsample", "resize_bilinear"), _Builder._resize),
         "downsample": _Builder._downsample,

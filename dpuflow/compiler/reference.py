@@ -6,6 +6,7 @@ machine code and register maps: the constants keep their bytes in the const-fix 
 """
 
 from collections.abc import Collection
+from math import prod
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, stored_bias
 from dpuflow.device.targets import Target
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops.gating import HardSigmoid
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 
@@ -296,6 +298,21 @@ class _Lowering:
         attrs = {"nonlinear": _NONLINEAR[layer.attrs["activation"]], "type": "ADD"}
         return self._compute(layer, "eltwise-fix", inputs, attrs)
 
+    def _hard_sigmoid(self, layer):
+        self._enter(layer)
+        fix_in, fix_out = (self.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
+        attrs = {"hsigmoid_in": fix_in, "shift_hsigmoid": HardSigmoid.shift(fix_in, fix_out)}
+        return self._compute(layer, "hard-sigmoid-fix", {"input": [self._read(layer.inputs[0])]}, attrs)
+
+    def _multiply(self, layer):
+        """eltwise-fix of two maps, depthwise-fix of a map and one factor per channel."""
+        self._enter(layer)
+        inputs = {"input": [self._read(name) for name in layer.inputs]}
+        sizes = {prod(self.network[name].shape) for name in layer.inputs}
+        if len(sizes) == 1:
+            return self._compute(layer, "eltwise-fix", inputs, {"nonlinear": "NONE", "type": "MUL"})
+        return self._compute(layer, "depthwise-fix", inputs, {"type": "MUL"})
+
     def _concat(self, layer):
         self._enter(layer)
         inputs = {"input": [self._read(name) for name in layer.inputs]}
@@ -365,6 +382,8 @@ LAYERS = Total(
         "max_pool": _Lowering._max_pool,
         "avg_pool": _Lowering._avg_pool,
         "add": _Lowering._add,
+        "hard_sigmoid": _Lowering._hard_sigmoid,
+        "multiply": _Lowering._multiply,
         "concat": _Lowering._concat,
         "upsample": _Lowering._upsample,
         "resize_bilinear": _Lowering._upsample,

@@ -112,7 +112,11 @@ def _inputs(quantized, layer):
         raise _error(layer, f"it has {len(layer.inputs)} input(s)", f"it needs {operator.arity[0]}")
     if not operator.weighted and operator.arity[0] > 1:
         shapes = [quantized.network[name].shape for name in layer.inputs]
-        if set(shapes) != {layer.shape}:
+        try:
+            fit = operator.output_shape(shapes) == layer.shape
+        except ValueError:
+            fit = False
+        if not fit:
             problem = f"inputs of shapes {sorted(set(shapes))} become {layer.shape}"
             raise _error(layer, problem, "make them equal")
     if operator.quantized:

@@ -289,6 +289,17 @@ def _bilinear(subject, network):
         )
 
 
+def _multiply(subject, network):
+    if "MUL" not in subject.limits.eltwise:
+        yield subject.finding(
+            "elementwise operations",
+            "MUL",
+            " or ".join(subject.limits.eltwise),
+            "the engine cannot multiply",
+            "choose a target that can, or do without gates",
+        )
+
+
 def _leaky(subject, network):
     yield from subject.slope(subject.layer.attrs["alpha"])
 
@@ -319,10 +330,11 @@ RULES = Total(
         "max_pool": _pool,
         "avg_pool": _pool,
         "add": _add,
+        "multiply": _multiply,
         "leaky_relu": _leaky,
         "resize_bilinear": _bilinear,
         "softmax": _softmax,
         **dict.fromkeys(("upsample", "downsample", "input", "output", "concat", "flatten"), _free),
-        **dict.fromkeys(("relu", "relu6", "batch_norm"), _free),
+        **dict.fromkeys(("relu", "relu6", "batch_norm", "hard_sigmoid", "sigmoid"), _free),
     },
 )

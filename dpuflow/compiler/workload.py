@@ -176,9 +176,11 @@ def engine(network: Network, layer: Layer) -> str | None:
 def layer_workload(network: Network, layer: Layer, target: Target) -> tuple[int, int]:
     """(workload, workload_on_arch) of one layer of a folded Network; (0, 0) if it computes nothing.
 
-    input, flatten, concat and softmax count zero, as in the vendor's files, and so does what folding
-    removes.
+    input, flatten, concat and softmax count zero, as in the vendor's files, and so do hard sigmoids,
+    factors per channel, and what folding removes.
     """
+    if not layer.operator.counted([network[name].shape for name in layer.inputs]):
+        return 0, 0
     workload, shape = _operations(network, layer, layer.shape), map_shape(layer.shape)
     if engine(network, layer) == CONVOLUTION:
         kernel, channels = layer_window(network, layer, target)

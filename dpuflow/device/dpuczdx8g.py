@@ -41,6 +41,19 @@ SHIFT_READ_MAX = 15
 """Greatest difference between the fix_points of an addition's inputs (docs/reference/numerics.md)."""
 
 
+HARD_SIGMOID_FACTOR = (2731, 14)
+"""2731 / 2**14 for 1 / 6 in the hard sigmoid (docs/reference/numerics.md, "Hard sigmoid, product")."""
+HARD_SIGMOID_FIX_POINT = 7
+"""Of a hard sigmoid's output: the only one at which saturation is the clamp at 1 (nearly: 127 / 128)."""
+HARD_SIGMOID_INPUT_RANGE = (0, 15)
+"""Allowed fix_point of its input, the instruction's shift_bias."""
+HARD_SIGMOID_SHIFT_RANGE = (0, 31)
+"""Allowed 14 + fix_in - fix_out, the instruction's shift_cut."""
+PRODUCT_SHIFT_RANGE = (0, 15)
+"""Allowed sum of the fix_points of a product's two inputs less the output's: the vendor's limit, which
+both instructions hold (ELEW for two maps, ALU for a map and one factor per channel)."""
+
+
 def is_exact_add(fix_in: Sequence[int], fix_out: int) -> bool:
     """Whether the add instruction gives the reference semantics' result for every int8 input.
 

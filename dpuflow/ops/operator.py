@@ -47,6 +47,7 @@ class Operator(ABC):
         "pool"), or None.
     passes_positive_scale : a positive factor per channel may be moved from its input to its output.
     commutes_with_relu : max(0, .) may be moved from its output to its inputs.
+    fixed_output : the only fix_point that its output may have, or None.
     fuses_as : value of a producer's attribute `activation` that this layer becomes, or None.
     """
 
@@ -61,6 +62,7 @@ class Operator(ABC):
     vendor_aligns: ClassVar[str | None] = None
     passes_positive_scale: ClassVar[bool] = False
     commutes_with_relu: ClassVar[bool] = False
+    fixed_output: ClassVar[int | None] = None
     fuses_as: ClassVar[str | None] = None
 
     @classmethod
@@ -171,6 +173,10 @@ class Operator(ABC):
     @abstractmethod
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """Operations per image; a multiply and an add are two (docs/reference/targets.md)."""
+
+    def counted(self, inputs: Sequence[Shape]) -> bool:
+        """Whether the vendor's compiler counts them in its workload."""
+        return True
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dpuflow.device.dpuczdx8g import (
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.ops.convolution import given
 from dpuflow.quantize.fix_points import ANY_FIX_POINT, Change, FixPoints, Table, non_overflow
+from dpuflow.quantize.gate_positions import fit_gates
 
 Pair = tuple[int, int]
 """(least, greatest)."""
@@ -180,13 +181,13 @@ def _bound_add(
 
 
 def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: Table) -> list[Change]:
-    """Bring shift_cut, shift_bias and additions into their ranges, in place, so that nothing saturates.
+    """Bring shift_cut, shift_bias, additions and gates into their ranges, in place.
 
-    shift_cut = fix_in + fix_w - fix_out, shift_bias = fix_in + fix_w - fix_bias. Only ever lowers
-    fix_points: weights finer than the accumulator's 16 bits below output or bias, outputs finer than the
-    accumulator's own unit (which lose nothing by it), biases finer than that. A ReLU6 stays where its
-    clamp means 6; there the weights are raised by one, as the vendor does, and beyond that the layer
-    is refused (UserError). Returns the changes.
+    Nothing saturates by it. shift_cut = fix_in + fix_w - fix_out, shift_bias = fix_in + fix_w - fix_bias.
+    Only ever lowers fix_points: weights finer than the accumulator's 16 bits below output or bias, outputs
+    finer than the accumulator's own unit (which lose nothing by it), biases finer than that. A ReLU6
+    stays where its clamp means 6; there the weights are raised by one, as the vendor does, and beyond
+    that the layer is refused (UserError). Returns the changes.
     """
     report: list[Change] = []
     groups = {name: members for members in fix_point_groups(network) for name in members}
@@ -197,6 +198,7 @@ def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: 
             _lower_weights(layer, fix_points, weights, biases, report)
             _lower_output(layer, network, fix_points, weights, groups, report)
         report += bound_adds(network, fix_points)
+        _fit_gates(network, fix_points, groups, report)
         if len(report) == before:
             break
     for layer in layers:
@@ -209,6 +211,20 @@ def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: 
             )
     # what is left: biases finer than the unit, and a step that a ReLU6 held up
     return report + repair_shifts(network, fix_points, weights, biases)
+
+
+def _fit_gates(
+    network: Network, fix_points: FixPoints, groups: Mapping[str, list[str]], report: list[Change]
+) -> None:
+    def lower(name: str, fix_point: int, why: str) -> None:
+        members = groups[name]
+        relu6 = any(network[member].attrs.get("activation") == "RELU6" for member in members)
+        fixed = any(network[member].operator.fixed_output is not None for member in members)
+        if fix_point < fix_points[name] and not fixed and not (relu6 and fix_point < RELU6_FIX_POINT):
+            for member in members:
+                _set(fix_points, member, fix_point, report, why)
+
+    fit_gates(network, fix_points, lower)
 
 
 def _lower_weights(

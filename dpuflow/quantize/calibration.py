@@ -129,8 +129,10 @@ def batch_fix_points(
             size = blocks.block_of(network, layer)
             real, ranges = reals(layer)
             ends = np.min(ranges, axis=0)[0], np.max(ranges, axis=0)[1]
+            fixed = layer.operator.fixed_output
             with about(f"layer {layer.name!r}"):
-                fix_points[layer.name] = fix_point = choose_activation(real, method, ends, most)
+                fix_point = choose_activation(real, method, ends, most) if fixed is None else fixed
+            fix_points[layer.name] = fix_point
             flow.compute(layer, partial(gridded, real, fix_point))
     flow.close()
     return fix_points

@@ -10,6 +10,7 @@ from dpuflow.quantize import alignment, blocks, calibration
 from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.equalization import vendor_equalize
 from dpuflow.quantize.fix_points import Change, FixPoints, Table
+from dpuflow.quantize.gate_positions import hold_gates
 
 
 def choose_fix_points(
@@ -35,6 +36,7 @@ def choose_fix_points(
     fix_points, votes = calibration.vote(network, weights, biases, images, method, batch)
     adjustments = alignment.align_as_vendor(network, fix_points)
     adjustments += alignment.place_silent(network, fix_points)
+    adjustments += hold_gates(network, alignment.fix_point_groups(network), fix_points)
     adjustments += alignment.repair_shifts(
         network, fix_points, weights, biases, bias_range=alignment.vendor_bias_range
     )

@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.pixels import network_gain
 from dpuflow.base.totality import Total
-from dpuflow.device.dpuczdx8g import average_pool_factor
+from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops.activations import SLOPE, rules
 from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import weighted
+from dpuflow.ops.gating import HardSigmoid
 from dpuflow.ops.operator import Shape
 from dpuflow.ops.pooling import AveragePool
 from dpuflow.quantize import eval_resampling
@@ -273,6 +274,32 @@ class GraphWriter:
         total = self._cast(f"{scope}/double", total, DT_FLOAT, dtype)
         return self._finish(scope, total, dtype, 2.0 ** (fix - lowest - 7), layer.attrs["activation"], fix)
 
+    def _hard_sigmoid(self, layer: Layer, scope: str) -> str:
+        """In float64: the line's offset may have more bits than float32."""
+        fix_in, fix = (self.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
+        factor = HARD_SIGMOID_FACTOR[0]
+        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, DT_DOUBLE)
+        x = self._binary("Mul", f"{scope}/slope", x, factor, DT_DOUBLE)
+        x = self._binary("Add", f"{scope}/offset", x, 3 * factor * 2.0**fix_in, DT_DOUBLE)
+        x = self._binary("Mul", f"{scope}/shift", x, 2.0 ** -HardSigmoid.shift(fix_in, fix), DT_DOUBLE)
+        return self._round_and_saturate(scope, x, DT_DOUBLE, low=0)
+
+    def _multiply(self, layer: Layer, scope: str) -> str:
+        tensors = []
+        for k, name in enumerate(layer.inputs):
+            x, shape = self.tensors[name], self.quantized.network[name].shape
+            if len(shape) < len(layer.shape):
+                over_map = add_constant(
+                    self.graph, f"{scope}/{k}/shape", np.array([-1, 1, 1, *shape], np.int32)
+                )
+                x = add_node(self.graph, "Reshape", f"{scope}/{k}", [x, over_map], T=("type", DT_FLOAT))
+            tensors.append(x)
+        x = add_node(self.graph, "Mul", f"{scope}/product", tensors, T=("type", DT_FLOAT))
+        shift = sum(self.quantized.fix_points[name] for name in layer.inputs)
+        shift -= self.quantized.fix_points[layer.name]
+        x = self._binary("Mul", f"{scope}/shift", x, 2.0**-shift)
+        return self._round_and_saturate(scope, x, DT_FLOAT)
+
     def _concat(self, layer: Layer, scope: str) -> str:
         parts = [
             self._requantized(f"{scope}/{k}", self.tensors[name], name, layer.name)
@@ -323,6 +350,8 @@ LAYERS = Total(
         "downsample": eval_resampling.picked,
         "resize_bilinear": eval_resampling.bilinear,
         "add": GraphWriter._add,
+        "hard_sigmoid": GraphWriter._hard_sigmoid,
+        "multiply": GraphWriter._multiply,
         "concat": GraphWriter._concat,
         "flatten": GraphWriter._flatten,
         "softmax": GraphWriter._softmax,

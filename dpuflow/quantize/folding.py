@@ -26,6 +26,8 @@ from dpuflow.tfgraph.merging import bypass
 Note = dict[str, str]
 """{"layer", "into", "how"}."""
 
+REPLACED = "replaced by"
+"""How a note says that a layer computes something else than the network's (`replacements`)."""
 MAX_SLOPE_DIFFERENCE = 0.005
 """Accepted |alpha - 26/256|; Keras networks made for the DPU use 0.1."""
 
@@ -53,6 +55,7 @@ def fold_with_recipe(
     """As `fold`; also returns the recipe (`folding_arithmetic.Step`s) that made its weights and biases."""
     outputs = {name: layer.name for name, layer in network.outputs.items()}
     work = Folding(marked(copy.deepcopy(network.layers), outputs))
+    work.replace_sigmoids()
     work.fold_batch_norm_upwards()
     work.check_leaky()
     work.move_activations_up()
@@ -112,6 +115,14 @@ class Folding:
 
     def _activations(self) -> list[Layer]:
         return [layer for layer in self.layers if layer.operator.fuses_as]
+
+    # -- what the DPU has something else for -------------------------------------------------
+
+    def replace_sigmoids(self) -> None:
+        """The hard sigmoid for the sigmoid, as the vendor's quantizers do it."""
+        for layer in self._of_op("sigmoid"):
+            layer.op = "hard_sigmoid"
+            self.note(layer.name, layer.name, f"sigmoid {REPLACED} relu6(x + 3) / 6")
 
     # -- before the activation ---------------------------------------------------------------
 

@@ -98,12 +98,22 @@ class Candidate:
         relu6 = layer.attrs.get("activation") == "RELU6"
         if relu6 and quantized.fix_points[name] < RELU6_FIX_POINT:
             return False
+        if not self._shifts_fit(layer):
+            return False
         if name not in quantized.weights:
             return True
         unit, free = self.unit(name), self.free_bias.get(name, ANY_FIX_POINT)
         if free != ANY_FIX_POINT and unit - free > SHIFT_BIAS_RANGE[1]:
             return False  # the bias would have to saturate
         return SHIFT_CUT_RANGE[0] <= quantized.shift_cut(name) <= SHIFT_CUT_RANGE[1]
+
+    def _shifts_fit(self, layer: Layer) -> bool:
+        """Whether the shifts that the operator itself has are in their ranges."""
+        if not layer.operator.quantized or not layer.inputs:
+            return True
+        fixes = [self.quantized.fix_points[source] for source in layer.inputs]
+        found = layer.operator.shifts(fixes, self.quantized.fix_points[layer.name])
+        return all(least <= value <= greatest for value, (least, greatest) in found.values())
 
     def unit(self, name: str) -> int:
         """Position of a weighted layer's accumulator, fix_in + fix_w."""

@@ -31,6 +31,7 @@ from dpuflow.quantize.distance import Ends, EndsDistance, decided, ends_agreemen
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.fix_points import Change
 from dpuflow.quantize.folding import fold
+from dpuflow.quantize.gate_positions import hold_gates
 from dpuflow.quantize.input_grid import one_grid
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.settings import Settings, complete
@@ -389,6 +390,7 @@ class Quantization:
         adjustments = alignment.share_fix_points(network, fix_points)
         adjustments += alignment.place_silent(network, fix_points)
         adjustments += alignment.raise_relu6(network, fix_points)
+        adjustments += hold_gates(network, alignment.fix_point_groups(network), fix_points)
         adjustments += alignment.fit_shifts(network, fix_points, weights, biases)
         return QuantizedNetwork(network, fix_points, weights, biases, self.input_scaling), votes, adjustments
 

@@ -11,7 +11,8 @@ UNFROZEN = "the graph is not frozen; turn variables into constants first"
 
 ADVICE = {
     **dict.fromkeys(("VariableV2", "Variable", "VarHandleOp", "ReadVariableOp"), UNFROZEN),
-    "Sigmoid": "the DPU has no sigmoid but a single one at the end, for two classes; use ReLU",
+    "Sigmoid": "at the end the DPU path has no sigmoid but a single one, for two classes; name what it reads "
+    "as the output (models.NAME.output_node)",
     "Tanh": "the DPU has no tanh; use ReLU",
     "Elu": "the DPU has no ELU; use ReLU or LeakyReLU(0.1)",
     "ArgMax": "name the softmax or logits node as the output instead (models.NAME.output_node)",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dpuflow.tfgraph.gates import multiply
 from dpuflow.tfgraph.values import (
     ANY,
     Batch,
@@ -116,13 +117,14 @@ def _elementwise(function, scale_offset):
             if pair is None:
                 translator.fail(node, "constant divided by an activation is not supported")
             return affine(translator, node, b, *pair)
-        if function is not np.add:
-            translator.fail(node, "of two activations only the sum is supported")
-        return add(translator, node, inputs)
+        if function not in _OF_TWO_ACTIVATIONS:
+            translator.fail(node, "of two activations only the sum and the product are supported")
+        return _OF_TWO_ACTIVATIONS[function](translator, node, inputs)
 
     return handler
 
 
+_OF_TWO_ACTIVATIONS = {np.add: add, np.multiply: multiply}
 _ELEMENTWISE = {
     "Add": (np.add, lambda c, first: (1, c)),
     "Sub": (np.subtract, lambda c, first: (1, -c) if first else (-1, c)),

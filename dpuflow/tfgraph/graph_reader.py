@@ -24,6 +24,7 @@ from dpuflow.network import Layer, Network, marked, unmarked
 from dpuflow.network.network_file import save_network, save_refusal
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
+from dpuflow.tfgraph.gates import recognise
 from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, Message, read_graph_def
 from dpuflow.tfgraph.layer_names import layer_name, shorten_names
 from dpuflow.tfgraph.merging import merge
@@ -220,8 +221,10 @@ class GraphTranslator:
         if isinstance(value, Failed):
             raise value.error
         outputs = dict(zip(self.output_nodes, (tensor.layer for tensor in value), strict=True))
-        layers, ends = unmarked(merge(marked(self._reachable(outputs.values()), outputs)))
+        layers, ends = unmarked(merge(recognise(marked(self._reachable(outputs.values()), outputs))))
         for layer in layers:
+            if layer.op == "sigmoid" and layer.name in ends.values():
+                self.fail(self.nodes[layer.name], advice("Sigmoid", sorted(HANDLERS)))
             if layer.op == "softmax" and any(layer.name in other.inputs for other in layers):
                 self.fail(
                     self.nodes[layer.name],

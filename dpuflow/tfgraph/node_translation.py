@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from dpuflow.tfgraph import arithmetic_nodes, condition_nodes, resize_nodes, shape_nodes, weighted_nodes
-from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.dilation import SPACE_NODES
 from dpuflow.tfgraph.shape_nodes import channel_product, reshape_to
 from dpuflow.tfgraph.values import (
@@ -201,10 +200,14 @@ def _softmax(translator, node, inputs):
 
 
 def _sigmoid(translator, node, inputs):
-    """One sigmoid at the end, for two classes: softmax over (-z/2, z/2) is (1 - sigmoid(z), sigmoid(z))."""
-    layer = activation(translator, node, inputs[0])
+    """One sigmoid at the end, for two classes: softmax over (-z/2, z/2) is (1 - sigmoid(z), sigmoid(z)).
+
+    Any other is a gate inside the network.
+    """
+    layer = each_value(translator, node, inputs[0])
     if layer.shape != (1,):
-        translator.fail(node, advice(node.op, sorted(HANDLERS)))
+        return inputs[0].through(translator.emit(node, "sigmoid", [layer.name], layer.shape))
+    layer = activation(translator, node, inputs[0])
     translator.binary_outputs.add(node.name)
     pair = np.array(BINARY_LOGITS, np.float32)[:, None]
     logits = channel_product(translator, pseudo_node(node, "MatMul", "logits/MatMul"), layer, pair)

@@ -33,24 +33,27 @@ GROUPS = {
         "Relu6": "RELU6",
         "LeakyRelu": "LEAKYRELU, slope 26/256",
         "Maximum": "max(x, 0) is RELU, max(x, alpha x) LEAKYRELU",
-        "Minimum": "min(relu(x), 6) is RELU6",
+        "Minimum": "min(relu(x), 6) is RELU6; relu6(x + 3) / 6 is hard_sigmoid on the ALU",
     },
     "Arithmetic": {
         "Add AddV2": "of two maps: elementwise addition on the ALU; of a constant: part of the bias",
         "AddN": "additions, one after the other",
         "BiasAdd": "bias of the layer before",
         "FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3": "folded into weights and bias",
-        "Mul RealDiv Sub Neg": "with a constant: factor or offset per channel, folded into weights and bias",
+        "Mul RealDiv Sub Neg": "with a constant: factor or offset per channel, folded into weights and bias; "
+        "Mul of two maps, or of a map and one factor per channel or per pixel (squeeze-and-excitation): "
+        "multiply on the ALU",
         "Pad PadV2": "padding of the layer behind",
         "FloorMod Pow Rsqrt Sqrt Square": "computed, of constants only (a batch norm that was written out)",
     },
     "Output, on the CPU": {
         "Softmax": "softmax",
-        "Sigmoid": "a single one at the end: softmax of two classes",
+        "Sigmoid": "a single one at the end: softmax of two classes; inside the network hard_sigmoid on the "
+        "ALU instead, as the vendor's quantizers do it (what that costs stands in quantization.json)",
     },
     "Values, shapes and their order": {
         "Const": "weights, bias, or a setting of the node that reads it",
-        "Cast CheckNumerics Identity Snapshot StopGradient": "nothing: the values stay",
+        "Cast CheckNumerics Identity IdentityN Snapshot StopGradient": "nothing: the values stay",
         "Reshape Squeeze ExpandDims": "flatten, or nothing where the order of the values stays",
         "Transpose": "nothing where only axes of size 1 move; others are refused",
         "Gather GatherV2 ReverseV2": "order of the channels, in the weights behind",

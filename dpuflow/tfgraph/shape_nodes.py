@@ -46,6 +46,11 @@ def _pass(translator, node, inputs):
     return inputs[0]
 
 
+def _pass_all(translator, node, inputs):
+    """IdentityN, which a function with a gradient of its own leaves behind (swish)."""
+    return list(inputs)
+
+
 def _cast(translator, node, inputs):
     """A constant becomes the type. Activations are float32 here, which holds what half and bfloat16 hold."""
     code = node.attr["DstT"].type if "DstT" in node.attr else DT_FLOAT
@@ -318,6 +323,7 @@ INPUTS = {
     **dict.fromkeys(("ExpandDims", "Gather", "Prod", "Reshape", "ReverseV2", "Split", "Transpose"), (2, 2)),
     "Const": (0, 0),
     "GatherV2": (3, 3),
+    "IdentityN": (1, ANY),
     "Pack": (1, ANY),
     "StridedSlice": (4, 4),
 }
@@ -331,6 +337,7 @@ HANDLERS = {
     "Gather": _gather,
     "GatherV2": _gather,
     "Identity": _pass,
+    "IdentityN": _pass_all,
     "Pack": _pack,
     "Prod": _prod,
     "Reshape": _reshape,

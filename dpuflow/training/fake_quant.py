@@ -16,7 +16,7 @@ import numpy as np
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.totality import Total
-from dpuflow.device.dpuczdx8g import average_pool_factor
+from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE
@@ -141,6 +141,17 @@ class _Forward:
         mean = tensorflow().nn.avg_pool2d(_padded(layer, inputs[0]), kernel, stride, "VALID")
         return mean * (kernel[0] * kernel[1] * multiplier / 2**shift)
 
+    def hard_sigmoid(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        factor, bits = HARD_SIGMOID_FACTOR
+        return tensorflow().nn.relu6(inputs[0] + 3.0) * (factor / 2**bits)
+
+    def multiply(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        rank = 1 + len(layer.shape)
+        over_map = [
+            x if len(x.shape) == rank else tensorflow().reshape(x, (-1, 1, 1, x.shape[-1])) for x in inputs
+        ]
+        return over_map[0] * over_map[1]
+
     def concat(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().concat(inputs, axis=-1)
 
@@ -220,6 +231,8 @@ LAYERS = Total(
         "input": _Forward.given,
         **dict.fromkeys(WEIGHTED, _Forward.weighted),
         "add": _Forward.add,
+        "hard_sigmoid": _Forward.hard_sigmoid,
+        "multiply": _Forward.multiply,
         "max_pool": _Forward.max_pool,
         "avg_pool": _Forward.average_pool,
         "upsample": _Forward.upsample,

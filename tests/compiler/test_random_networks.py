@@ -16,7 +16,7 @@ from dpuflow.xir import Graph, validate
 
 
 @st.composite
-def networks(draw):
+def networks(draw):  # noqa: C901 - one case per operator
     """Random small networks: chains with side branches that additions and concatenations join."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
 
@@ -43,6 +43,16 @@ def networks(draw):
             fix_bias = fixes[source.name] + fix_weights - draw(st.integers(-1, 9))
             biases[name] = (integers(shape[-1]), fix_bias)
 
+    def gate(kind, source):
+        if kind == "hard_sigmoid":
+            fixes[append("hard_sigmoid", [source.name], source.shape, {})] = 7
+            return
+        # by a map, or by one factor per channel
+        others = [layer for layer in layers if layer.shape in (source.shape, (1, 1, source.shape[2]))]
+        names = [source.name, draw(st.sampled_from(others)).name]
+        name = append("multiply", draw(st.permutations(names)), source.shape, {})
+        fixes[name] = sum(fixes[other] for other in names) - draw(st.integers(0, 12))
+
     for _ in range(draw(st.integers(1, 6))):
         source = layers[-1]
         height, width, channels = source.shape
@@ -53,7 +63,10 @@ def networks(draw):
         out_h = (height + pad[2] + pad[3] - kernel[1]) // stride[1] + 1
         out_w = (width + pad[0] + pad[1] - kernel[0]) // stride[0] + 1
         attrs = window(kernel, stride, pad)
-        match draw(st.sampled_from(["conv", "depthwise_conv", "max_pool", "avg_pool", "add", "concat"])):
+        kinds = ["conv", "depthwise_conv", "max_pool", "avg_pool", "add", "concat", "multiply"]
+        if 0 <= fixes[source.name] <= 15:
+            kinds.append("hard_sigmoid")
+        match draw(st.sampled_from(kinds)):
             case "conv":
                 units = draw(st.integers(1, 9))
                 shape = (units, kernel[1], kernel[0], channels)
@@ -68,6 +81,8 @@ def networks(draw):
                 other = draw(st.sampled_from(others))
                 name = append("add", [source.name, other.name], source.shape, {"activation": "RELU"})
                 fixes[name] = fixes[source.name] + draw(st.integers(-3, 1))
+            case "hard_sigmoid" | "multiply" as kind:
+                gate(kind, source)
             case "concat":
                 others = [
                     layer

@@ -47,7 +47,12 @@ def run_operation(op, parameters, inputs):
             for x, shift in zip(inputs, op.shift_read, strict=True)
         )
         return _round_shift(_act(guard, op.activation, 0), op.shift_cut + 2)
+    if op.kind in ("multiply", "scale"):  # scale: its factors (1, 1, C) come behind the map
+        return _round_shift(inputs[0].astype(np.int64) * inputs[1], op.shift_cut)
     (data,) = inputs
+    if op.kind == "hard_sigmoid":
+        line = 2731 * data.astype(np.int64) + 3 * 2731 * 2**op.shift_bias
+        return _round_shift(np.clip(line, 0, 2**32), op.shift_cut)
     if op.kind == "max_pool":
         return _round_shift(np.max(list(_windows(op, data, -128)), axis=0), op.shift_cut)
     if op.kind == "avg_pool":
@@ -78,7 +83,8 @@ def run_job(job, images):
     parameters = np.frombuffer(job.parameters, np.int8)
     values = {id(m): images for m in job.inputs}
     for op in job.operations:
-        values[id(op.output)] = run_operation(op, parameters, [values[id(m)] for m in op.inputs])
+        maps = [*op.inputs, op.factors] if op.factors else op.inputs
+        values[id(op.output)] = run_operation(op, parameters, [values[id(m)] for m in maps])
     return [values[id(m)] for m in job.outputs]
 
 
@@ -165,6 +171,22 @@ class JobBuilder:
             shift_read=shift_read,
             shift_cut=shift_write,
         )
+
+    def hard_sigmoid(self, source, fix_in=6):
+        return self._append("hard_sigmoid", [source], source.shape, shift_bias=fix_in, shift_cut=7 + fix_in)
+
+    def multiply(self, sources, shift=7):
+        return self._append("multiply", sources, sources[0].shape, shift_read=(0, 0), shift_cut=shift)
+
+    def scale(self, source, factors, shift=7):
+        return self._append("scale", [source], source.shape, factors=factors, shift_cut=shift)
+
+    def squeeze_and_excitation(self, source, narrow):
+        """A map times one hard sigmoid per channel, made of its averages."""
+        x = self.pool(source, "avg_pool", source.shape[:2], (1, 1))
+        x = self.conv(x, narrow, (1, 1), pad=(0, 0, 0, 0))
+        x = self.conv(x, source.shape[2], (1, 1), pad=(0, 0, 0, 0), activation="NONE")
+        return self.scale(source, self.hard_sigmoid(x, 5))
 
     def concat(self, sources):
         height, width, _ = sources[0].shape

@@ -75,11 +75,23 @@ def _geometry(random, source, largest):
 
 def _random_layer(builder, random, x, branches):
     """Append one random layer behind `x`; returns its output, or `x` when nothing fits."""
-    kind = random.choice(["conv", "conv", "depthwise", "max_pool", "avg_pool", "global", "add", "concat"])
+    kinds = ["conv", "conv", "depthwise", "max_pool", "avg_pool", "global", "add", "concat"]
+    kind = random.choice([*kinds, "hard_swish", "squeeze", "multiply"])
     geometry = _geometry(random, x, 7 if kind == "conv" else 4)
     same_size = [m for m in branches if m.shape[:2] == x.shape[:2]]
     if kind == "global" and x.shape[0] <= 14:
         return builder.pool(x, "avg_pool", x.shape[:2], (1, 1))
+    if kind == "hard_swish":
+        gate = builder.hard_sigmoid(x, int(random.integers(0, 12)))
+        return builder.multiply([gate, x] if random.random() < 0.5 else [x, gate], int(random.integers(5, 9)))
+    if kind == "squeeze" and max(x.shape[:2]) <= 14:
+        return builder.squeeze_and_excitation(x, int(random.integers(1, 30)))
+    if kind == "multiply":  # by another map, or by one factor per channel that is anywhere on the way
+        maps = [m for m in branches if m.shape == x.shape] + [x]
+        factors = [m for m in branches if m.shape == (1, 1, x.shape[2])]
+        if factors and random.random() < 0.7:
+            return builder.scale(x, factors[random.integers(len(factors))], int(random.integers(6, 12)))
+        return builder.multiply([x, maps[random.integers(len(maps))]], int(random.integers(5, 9)))
     if kind == "add":
         other = [m for m in same_size if m.shape == x.shape] or [x]
         other = other[random.integers(len(other))]

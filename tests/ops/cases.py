@@ -78,6 +78,10 @@ def random_case(kind, rng):
         attrs = {"activation": str(rng.choice(list(ACTIVATIONS)))}
     if kind == "add":
         inputs = [x, values(rng, *x.shape)]
+    if kind == "multiply":
+        channels_only = [(2, 1, 1, channels), (2, channels)][int(rng.integers(2))]
+        inputs = [x, values(rng, *(x.shape if rng.random() < 0.5 else channels_only))]
+        inputs = inputs[::-1] if rng.random() < 0.5 else inputs
     if kind == "concat":
         attrs = {"axis": 3}
         inputs = [x, *(values(rng, 2, height, width, int(n)) for n in rng.integers(1, 4, 2))]
@@ -106,6 +110,6 @@ def random_case(kind, rng):
         operator,
         inputs,
         fix_in=[int(n) for n in rng.integers(2, 8, len(inputs))],
-        fix_out=int(rng.integers(0, 7)),
+        fix_out=operator.fixed_output or int(rng.integers(0, 7)),
         **more,
     )

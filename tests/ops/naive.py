@@ -105,6 +105,27 @@ def avg_pool(case, x, shape):
     return out
 
 
+def hard_sigmoid(case, x, shape):
+    """One image: 2731 / 2**14 for a sixth; int8 clamps at 1 (127) where it has fix_point 7."""
+    out = np.zeros(shape, int)
+    for place in np.ndindex(*shape):
+        line = max(0, 2731 * int(x[place]) + 3 * 2731 * power(case.fix_in[0]))
+        out[place] = int8(line * power(case.fix_out - case.fix_in[0] - 14))
+    return out
+
+
+def multiply(case, x, y, shape):
+    """One image: a map, or one factor per channel, on either side."""
+    out = np.zeros(shape, int)
+    for row, column, channel in pixels(shape):
+        factors = [
+            int(values[row, column, channel]) if values.shape == shape else int(values.reshape(-1)[channel])
+            for values in (x, y)
+        ]
+        out[row, column, channel] = int8(factors[0] * factors[1] * power(case.fix_out - sum(case.fix_in)))
+    return out
+
+
 def add(case, x, y, shape):
     """One image: 7 guard bits below the coarser input's step."""
     least, out = min(case.fix_in), np.zeros(shape, int)
@@ -173,6 +194,8 @@ INTEGER = {
     "max_pool": max_pool,
     "avg_pool": avg_pool,
     "add": add,
+    "hard_sigmoid": hard_sigmoid,
+    "multiply": multiply,
     "concat": concat,
     "flatten": flatten,
     "upsample": upsample,

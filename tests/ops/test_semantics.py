@@ -51,7 +51,8 @@ def test_reals_are_the_integers_before_rounding(kind):
         inputs = [x.astype(np.float32) for x in case.inputs]
         grid = case.operator.before_rounding(inputs, case.fix_in, *case.parameters)
         # the average's M / 2**S is up to 1/64 off
-        np.testing.assert_allclose(grid, real, rtol=1 / 63 if kind == "avg_pool" else 1e-4, atol=1e-4)
+        # and a hard sigmoid's 2731 / 2**14 for a sixth 1 / 8192
+        np.testing.assert_allclose(grid, real, rtol=1 / 63 if kind == "avg_pool" else 2e-4, atol=1e-4)
 
 
 X = np.array([[[[-2.0, 8.0], [0.5, -1.0]]]], np.float32)
@@ -64,10 +65,12 @@ X = np.array([[[[-2.0, 8.0], [0.5, -1.0]]]], np.float32)
         ("relu6", {}, [0, 6, 0.5, 0]),
         ("leaky_relu", {"alpha": 0.25}, [-0.5, 8, 0.5, -0.25]),
         ("flatten", {}, [-2, 8, 0.5, -1]),
+        ("sigmoid", {}, 1 / (1 + np.exp([2, -8, -0.5, 1]))),
+        ("hard_sigmoid", {}, [1 / 6, 1, 3.5 / 6, 2 / 6]),
     ],
 )
 def test_reals_of_what_has_no_integers_of_its_own(kind, attrs, expected):
-    np.testing.assert_array_equal(make(kind, attrs).real([X]).reshape(-1), np.float32(expected))
+    np.testing.assert_allclose(make(kind, attrs).real([X]).reshape(-1), np.float32(expected), rtol=1e-6)
 
 
 def test_reals_of_a_batch_norm():

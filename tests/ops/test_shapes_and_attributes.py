@@ -20,6 +20,12 @@ CONV = {**WINDOW, "dilation": (1, 2), "activation": "NONE"}
         ("avg_pool", WINDOW, [(7, 9, 4)], None, (7, 4, 4)),
         ("dense", {"activation": "RELU"}, [(30,)], (10, 30), (10,)),
         ("add", {"activation": "NONE"}, [(7, 9, 4)] * 2, None, (7, 9, 4)),
+        ("multiply", {}, [(7, 9, 4)] * 2, None, (7, 9, 4)),
+        ("multiply", {}, [(7, 9, 4), (4,)], None, (7, 9, 4)),
+        ("multiply", {}, [(1, 1, 4), (7, 9, 4)], None, (7, 9, 4)),
+        ("multiply", {}, [(4,), (4,)], None, (4,)),
+        ("multiply", {}, [(4,), (1, 1, 4)], None, (1, 1, 4)),
+        ("hard_sigmoid", {}, [(7, 9, 4)], None, (7, 9, 4)),
         ("concat", {"axis": 3}, [(7, 9, 4), (7, 9, 1)], None, (7, 9, 5)),
         ("concat", {"axis": 1}, [(4,), (3,)], None, (7,)),
         ("flatten", {}, [(7, 9, 4)], None, (252,)),
@@ -44,6 +50,9 @@ def test_output_shapes(kind, attrs, inputs, weights, expected):
         ("dense", {"activation": "NONE"}, [(30,)], (10, 31), "on an input (30,)"),
         ("dense", {"activation": "NONE"}, [(30,)], None, "on an input (30,)"),
         ("add", {"activation": "NONE"}, [(7, 9, 4), (7, 9, 1)], None, "of different inputs"),
+        ("multiply", {}, [(7, 9, 4), (7, 9, 1)], None, "multiplies by a map or by (1, 1, channels)"),
+        ("multiply", {}, [(7, 9, 4), (1, 9, 4)], None, "multiplies by a map or by (1, 1, channels)"),
+        ("multiply", {}, [(4,), (8,)], None, "multiplies by a map or by (1, 1, channels)"),
         ("concat", {"axis": 2}, [(7, 9, 4)] * 2, None, "along axis 2"),
         ("concat", {"axis": 3}, [(7, 9, 4), (7, 8, 4)], None, "along axis 3"),
         ("softmax", {}, [(7, 9, 4)], None, "over an input (7, 9, 4)"),
@@ -111,6 +120,8 @@ def test_weights_have_the_shape_that_the_operator_says(kind):
         ("max_pool", WINDOW, [(7, 9, 4)], (7, 4, 4), 7 * 4 * 4 * 6),
         ("avg_pool", WINDOW, [(7, 9, 4)], (7, 4, 4), 7 * 4 * 4 * 12),
         ("add", {"activation": "NONE"}, [(7, 9, 4)] * 2, (7, 9, 4), 7 * 9 * 4 * 2),
+        ("multiply", {}, [(7, 9, 4)] * 2, (7, 9, 4), 7 * 9 * 4 * 2),
+        ("hard_sigmoid", {}, [(7, 9, 4)], (7, 9, 4), 7 * 9 * 4),
         ("concat", {"axis": 3}, [(7, 9, 4)] * 2, (7, 9, 8), 0),
         ("flatten", {}, [(7, 9, 4)], (252,), 0),
         ("softmax", {}, [(10,)], (10,), 0),
@@ -125,3 +136,15 @@ def test_shifts_of_an_addition():
     add = make("add", {"activation": "NONE"})
     assert add.shifts([6, 2], 3) == {"shift_read": (4, (0, 15)), "shift_write": (-1, (-15, 15))}
     assert OPERATORS["max_pool"](**WINDOW).shifts([3], 2) == {}
+
+
+def test_shifts_and_workload_of_gates():
+    assert list(make("multiply", {}).shifts([6, 7], 5).values()) == [(8, (0, 15))]
+    assert list(make("hard_sigmoid", {}).shifts([6], 7).values()) == [
+        (6, (0, 15)),
+        (7, (7, 7)),
+        (13, (0, 31)),
+    ]
+    assert make("multiply", {}).counted([(7, 9, 4)] * 2)
+    assert not make("multiply", {}).counted([(7, 9, 4), (1, 1, 4)])
+    assert not make("hard_sigmoid", {}).counted([(7, 9, 4)])

@@ -95,3 +95,32 @@ def images(count=96, seed=0, size=12):
     coarse = rng.uniform(0, 255, (count, size // 3 + 1, size // 3 + 1, 1))
     fine = np.repeat(np.repeat(coarse, 3, axis=1), 3, axis=2)[:, :size, :size]
     return np.clip(fine + rng.normal(0, 12, fine.shape), 0, 255).astype(np.uint8)
+
+
+def gated_network(path, shape=(12, 12, 3)):
+    """Hard swish, swish, squeeze-and-excitation by convolutions and by dense layers, spatial attention."""
+    g = GraphMaker(shape)
+
+    def number(value):
+        return add_constant(g.graph, g.name("const"), np.float32(value))
+
+    def hard_sigmoid(x):
+        return g.op("Mul", g.op("Relu6", g.op("AddV2", x, number(3))), number(1 / 6))
+
+    def mean(x, keep):
+        axes = add_constant(g.graph, g.name("axes"), np.array([1, 2], np.int32))
+        return g.op("Mean", x, axes, keep_dims=keep)
+
+    x = g.batch_norm(g.conv(g.input, shape[-1], 10), 10)
+    x = g.op("Mul", g.op("Mul", x, g.op("Relu6", g.op("AddV2", x, number(3)))), number(0.16666667))
+    y = g.batch_norm(g.conv(x, 10, 10, stride=2, depthwise=True), 10)
+    y = g.op("Mul", hard_sigmoid(y), y)
+    squeezed = g.op("Relu", g.conv(mean(y, True), 10, 4, kernel=1))
+    y = g.op("Mul", y, hard_sigmoid(g.conv(squeezed, 4, 10, kernel=1)))
+    z = g.conv(y, 10, 12)
+    z = g.op("IdentityN", g.op("Mul", z, g.op("Sigmoid", z)))
+    excited = g.op("Sigmoid", g.dense(g.op("Relu", g.dense(mean(z, False), 12, 5)), 5, 12))
+    vector = add_constant(g.graph, g.name("const"), np.array([-1, 1, 1, 12], np.int32))
+    z = g.op("Mul", g.op("Reshape", excited, vector), z)
+    z = g.op("Mul", z, g.op("Sigmoid", g.conv(z, 12, 1)))
+    return g.write(path, g.dense(mean(z, False), 12, 5))

@@ -93,7 +93,17 @@ class NetworkMaker:
 
     def block(self, x):
         """A convolution with norm and activation in either order, a residual block, or two branches."""
-        kind = self.rng.integers(5)
+        kind = self.rng.integers(8)
+        if kind == 5:
+            return self.squeeze_and_excitation(self.activate(self.conv(x, 6)))
+        if kind == 6:
+            return self.gated(
+                self.batch_norm(self.conv(x, 5)), str(self.rng.choice(["hard_sigmoid", "sigmoid"]))
+            )
+        if kind == 7:  # one factor per channel, from a vector
+            left = self.activate(self.conv(x, 4))
+            factors = self.emit("hard_sigmoid", [self.dense(self.flat(x), 4)], (4,))
+            return self.emit("multiply", [factors, left], left.shape)
         if kind == 0:
             return self.activate(self.batch_norm(self.conv(x, 6)))
         if kind == 1:
@@ -106,6 +116,19 @@ class NetworkMaker:
             left, right = self.activate(self.conv(x, 3)), self.batch_norm(self.conv(x, 4, 1))
             return self.emit("concat", [left, right], (*x.shape[:2], 7), axis=3)
         return self.activate(self.depthwise(x))
+
+    def gated(self, x, gate):
+        """x times its own hard sigmoid (hard swish) or sigmoid (swish)."""
+        return self.emit("multiply", [x, self.emit(gate, [x], x.shape)], x.shape)
+
+    def squeeze_and_excitation(self, x):
+        """x times one factor per channel, made of its averages."""
+        height, width, channels = x.shape
+        attrs = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+        pooled = self.emit("avg_pool", [x], (1, 1, channels), **attrs)
+        excited = self.conv(self.activate(self.conv(pooled, 3, 1)), channels, 1)
+        gate = self.emit(str(self.rng.choice(["hard_sigmoid", "sigmoid"])), [excited], excited.shape)
+        return self.emit("multiply", [x, gate], x.shape)
 
     def network(self, classes):
         """Two to four blocks, pools between them, one or two dense layers, softmax."""

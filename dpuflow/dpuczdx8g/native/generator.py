@@ -13,7 +13,16 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
-from dpuflow.dpuczdx8g.native.operations import ENGINES, KINDS, OUTPUT, WORKSPACE, FeatureMap, Job, Operation
+from dpuflow.dpuczdx8g.native.operations import (
+    ENGINES,
+    KINDS,
+    OUTPUT,
+    PARAMETERS,
+    WORKSPACE,
+    FeatureMap,
+    Job,
+    Operation,
+)
 from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import (
     CHANNEL_GROUPS,
@@ -94,6 +103,7 @@ class Generator:
         keep = self._stays_on_chip(op, following)
         save = not keep or op.output.region == OUTPUT or self.job.consumers(op.output) != [following]
         save = save or bool(self.job.views_of(op.output))
+        save = save or any(reader.factors is op.output for reader in self.job.consumers(op.output))
         if save:
             self._spill(op.output)
         output_sub = sub_rows(following, self.machine) if keep else 1
@@ -137,10 +147,10 @@ class Generator:
 
     def _stays_on_chip(self, op, following):
         """Whether the next operation reads the output, and it fits a group whole."""
-        if following is None or following not in self.job.consumers(op.output):
+        if following is None or not any(m is op.output for m in following.inputs):
             return False
         sub = sub_rows(following, self.machine)
-        if sub > STRIDE_OUT or (op.kind == "add" and sub > 1):
+        if sub > STRIDE_OUT or (KINDS[op.kind].engine == "elementwise" and sub > 1):
             return False
         return fits_whole(self.machine, op.output, sub)
 
@@ -208,6 +218,8 @@ class Generator:
 
     def _parameters(self, op):
         """Bank addresses of an operation's weights and bias; the bias is loaded at once."""
+        if KINDS[op.kind].factors:
+            return 0, {}
         if op.kind not in ("conv", "depthwise"):
             return None
         groups = self.machine.groups(op.output.shape[2])
@@ -268,7 +280,7 @@ class Generator:
         columns = (tile.column, tile.column_end)
         for chunk in self._chunks(op):
             weights = bias = jump = 0
-            if op.kind == "depthwise":
+            if parameters is not None:
                 weights, jump = self._depthwise_weights(op, chunk, parameters[1]), chunk[1] - chunk[0]
                 bias = parameters[0] + chunk[0]
             for band in self._bands(op, tile, source, self.machine.alu_pixels):
@@ -279,7 +291,7 @@ class Generator:
         """[start, end) channel groups that one ALU instruction handles."""
         groups = self.machine.groups(op.inputs[0].shape[2])
         limit = min(groups, CHANNEL_GROUPS)
-        if op.kind == "depthwise":
+        if op.kind == "depthwise" or KINDS[op.kind].factors:
             limit = max(1, min(limit, BANK_DEPTH // (op.kernel[0] * op.kernel[1])))
             if op.kernel[0] * op.kernel[1] > BANK_DEPTH:
                 raise UserError(
@@ -295,9 +307,11 @@ class Generator:
             first = chunk[0] * self.machine.channels
             channels = min(chunk[1] * self.machine.channels, op.output.shape[2]) - first
             loaded[chunk] = self.depthwise.take(taps * (chunk[1] - chunk[0]))
-            bank, start = self.machine.depthwise_bank, op.weights + first
+            bank, region, start = self.machine.depthwise_bank, PARAMETERS, op.weights + first
+            if op.factors is not None:
+                region, start = op.factors.region, op.factors.address + first
             if op.phase is None:
-                self.writer.load_parameters(bank, loaded[chunk], start, taps, channels, all_channels)
+                self.writer.load_parameters(bank, loaded[chunk], start, taps, channels, all_channels, region)
                 return loaded[chunk]
             for tap, row in tap_rows(op, all_channels):
                 at = (loaded[chunk] + tap * (chunk[1] - chunk[0])) % BANK_DEPTH

@@ -5,11 +5,17 @@ names the op when this compiler has no code for it.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.device.dpuczdx8g import HARDWARE_SHIFT_BIAS_MIN, RELU6_FIX_POINT, average_pool_factor
+from dpuflow.device.dpuczdx8g import (
+    HARDWARE_SHIFT_BIAS_MIN,
+    PRODUCT_SHIFT_RANGE,
+    RELU6_FIX_POINT,
+    average_pool_factor,
+)
 from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.dpuczdx8g.native import resizing
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
@@ -268,9 +274,47 @@ class _Reader:
             )
         )
 
+    def eltwise(self, op: Op) -> None:
+        handler = {"ADD": self.add, "MUL": self.multiply}.get(op.attr("type"))
+        if handler is None:
+            raise UserError(
+                f"op {op.name!r}: eltwise type {op.attr('type')!r} is not supported, only ADD and MUL"
+            )
+        handler(op)
+
+    def multiply(self, op: Op) -> None:
+        """Two maps of one shape."""
+        maps, shift = self._factors(op)
+        if maps[0].shape != maps[1].shape:
+            raise UserError(f"op {op.name!r}: multiplies maps of different shapes, which is not supported")
+        activation = _activation(op, ("NONE", "RELU"))
+        settings: dict[str, Any] = {"activation": activation, "shift_cut": shift, "shift_read": (0, 0)}
+        self.job.operations.append(Operation(op.name, "multiply", maps, self.new_map(op), **settings))
+
+    def scale(self, op: Op) -> None:
+        """A map times one factor per channel: a 1x1 depthwise convolution, as the vendor has it."""
+        if op.attr("type") != "MUL":
+            raise UserError(f"op {op.name!r}: {op.type} type {op.attr('type')!r} is not supported, only MUL")
+        maps, shift = self._factors(op)
+        source, factors = maps if maps[1].shape == (1, 1, maps[0].shape[2]) else maps[::-1]
+        if factors.shape != (1, 1, source.shape[2]) or op.tensor.shape[1:] != source.shape:
+            raise UserError(
+                f"op {op.name!r}: maps of {source.shape} and {factors.shape}; one of them must hold one "
+                "factor per channel of the other"
+            )
+        settings: dict[str, Any] = {"shift_cut": shift, "factors": factors}
+        self.job.operations.append(Operation(op.name, "scale", [source], self.new_map(op), **settings))
+
+    def _factors(self, op):
+        """(the two maps that an op multiplies, bits of the product below the output's step)."""
+        sources = op.inputs["input"]
+        if len(sources) != 2:
+            raise UserError(f"op {op.name!r}: multiplies {len(sources)} maps, the DPU multiplies two")
+        shift = sum(self._fix_point(name) for name in sources) - op.tensor.fix_point
+        self._limits(op, "shift of the product", shift, *PRODUCT_SHIFT_RANGE)
+        return [self.map_of(name) for name in sources], shift
+
     def add(self, op: Op) -> None:
-        if op.attr("type") != "ADD":
-            raise UserError(f"op {op.name!r}: eltwise type {op.attr('type')!r} is not supported, only ADD")
         sources = op.inputs["input"]
         if not 2 <= len(sources) <= 4:
             raise UserError(f"op {op.name!r}: adds {len(sources)} maps, the DPU adds 2 to 4")
@@ -368,7 +412,8 @@ HANDLERS = {
     "depthwise-conv2d-fix": _Reader.depthwise,
     "pool-fix": _Reader.pool,
     "hard-sigmoid-fix": _Reader.hard_sigmoid,
-    "eltwise-fix": _Reader.add,
+    "eltwise-fix": _Reader.eltwise,
+    "depthwise-fix": _Reader.scale,
     "concat-fix": _Reader.concat,
     "reshape-fix": _Reader.reshape,
 }

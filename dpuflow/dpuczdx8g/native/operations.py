@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dpuflow.dpuczdx8g.isa.machine import Machine
-from dpuflow.dpuczdx8g.isa.step_derivation import AVERAGE_POOL, DEPTHWISE, HARD_SIGMOID, MAX_POOL
+from dpuflow.dpuczdx8g.isa.step_derivation import (
+    AVERAGE_POOL,
+    DEPTHWISE,
+    DEPTHWISE_NO_BIAS,
+    HARD_SIGMOID,
+    MAX_POOL,
+)
 
 INPUT, OUTPUT, WORKSPACE, PARAMETERS = "REG_2", "REG_3", "REG_1", "REG_0"
 
@@ -24,7 +30,9 @@ class Kind:
     engine : which instructions compute it: "convolution", "alu", "elementwise", or "none" (it only moves).
     channelwise : whether its channels do not mix, so that it can be sliced.
     windowed : whether it reads through a sliding window.
-    exec_mode : field of the ALU's instructions (docs/reference/instruction-set.md).
+    exec_mode, elew_type : fields of the ALU's and the elementwise engine's instructions (
+        docs/reference/instruction-set.md).
+    factors : whether it multiplies by one factor per channel, which is a map itself (`Operation.factors`).
     phases_as : kind of the operations that it is made of, one for each position between its stride (see
         `transposed.phases`); None for what is one operation.
     """
@@ -34,6 +42,8 @@ class Kind:
     windowed: bool = True
     exec_mode: int | None = None
     phases_as: str | None = None
+    elew_type: int = 0
+    factors: bool = False
 
 
 KINDS = {
@@ -43,6 +53,8 @@ KINDS = {
     "avg_pool": Kind("alu", channelwise=True, exec_mode=AVERAGE_POOL),
     "hard_sigmoid": Kind("alu", channelwise=True, exec_mode=HARD_SIGMOID),
     "add": Kind("elementwise", windowed=False),
+    "multiply": Kind("elementwise", windowed=False, elew_type=1),
+    "scale": Kind("alu", channelwise=True, exec_mode=DEPTHWISE_NO_BIAS, factors=True),
     "concat": Kind("none", windowed=False),
     "upsample": Kind("none", windowed=False),
     "transposed_conv": Kind("convolution", phases_as="conv"),
@@ -186,7 +198,10 @@ class Operation:
     shift_cut : fix_in + fix_weights - fix_out; pools and add: fix_in - fix_out.
     shift_bias : the instruction field, fix_in + fix_weights - fix_bias + 1.
         hard_sigmoid has both from its op: shift_hsigmoid and hsigmoid_in.
-    shift_read : add only, per input fix_in - min(fix_in).
+        multiply and scale: the inputs' fix_points less the output's.
+    shift_read : add and multiply only, per input fix_in - min(fix_in) (multiply: 0).
+    factors : scale only, the map (1, 1, C) in DDR that serves as the weights of a 1x1 depthwise
+        convolution.
     multiplier : avg_pool only, (M, S) with M / 2**S for 1 / (kernel area).
     phase : of an operation that is one phase of a transposed convolution.
     zeros : byte address in REG_0 of weights of zero for phases without a tap.
@@ -212,6 +227,7 @@ class Operation:
     weight_channels: int = 0
     phase: Phase | None = None
     zeros: int = 0
+    factors: FeatureMap | None = None
 
     def channels(self, first: int, count: int) -> "Operation":
         """The operation on channels [first, first + count) alone, input and output in DDR.
@@ -222,6 +238,7 @@ class Operation:
             self,
             inputs=[m.channels(first, count) for m in self.inputs],
             output=self.output.channels(first, count),
+            factors=self.factors and self.factors.channels(first, count),
             weights=self.weights + first,
             bias=self.bias + first,
             first_channel=first,
@@ -230,7 +247,7 @@ class Operation:
 
     @property
     def windowed(self) -> bool:
-        """Reads through a sliding window (all but add and concat)."""
+        """Reads through a sliding window."""
         return KINDS[self.kind].windowed
 
 
@@ -292,5 +309,5 @@ class Job:
         return next((source for view, source in self.views if view is feature_map), feature_map)
 
     def consumers(self, feature_map: FeatureMap) -> list[Operation]:
-        """Operations that read it."""
-        return [op for op in self.operations if any(m is feature_map for m in op.inputs)]
+        """Operations that read it, as a map or as factors."""
+        return [op for op in self.operations if any(m is feature_map for m in (*op.inputs, op.factors))]

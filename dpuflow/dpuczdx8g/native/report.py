@@ -77,7 +77,7 @@ def compile_native(
 def _require_exact_adds(graph):
     """The DPU's add keeps 2 guard bits, the reference semantics 7: refuse where that can show."""
     for op in graph.ops:
-        if op.type == "eltwise-fix" and op.device == "DPU":
+        if op.type == "eltwise-fix" and op.device == "DPU" and op.attr("type") == "ADD":
             fix_points = [graph.op(name).tensor.fix_point for name in op.inputs["input"]]
             if not is_exact_add(fix_points, op.tensor.fix_point):
                 raise UserError(

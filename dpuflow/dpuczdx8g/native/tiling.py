@@ -152,7 +152,7 @@ def _fits(op, machine, rows, columns, limits, output_sub):
         in_columns = min(op.inputs[0].shape[1], (columns - 1) * op.stride[1] + op.kernel[1])
     if input_limit is not None:
         size = 0
-        for feature_map in op.inputs if op.kind == "add" else op.inputs[:1]:
+        for feature_map in op.inputs if KINDS[op.kind].engine == "elementwise" else op.inputs[:1]:
             size += map_size(machine, in_rows, in_columns, feature_map.shape[2], sub_rows(op, machine))
         row = in_columns * machine.groups(op.inputs[0].shape[2])
         if size > input_limit or row > ROW_ENTRIES or in_columns > LENGTH:

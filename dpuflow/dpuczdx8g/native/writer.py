@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dpuflow.dpuczdx8g.isa.addressing import PASSES
 from dpuflow.dpuczdx8g.isa.code import Instruction, make
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
-from dpuflow.dpuczdx8g.native.operations import KINDS, FeatureMap, Operation, Piece, Span
+from dpuflow.dpuczdx8g.native.operations import KINDS, PARAMETERS, FeatureMap, Operation, Piece, Span
 from dpuflow.dpuczdx8g.native.placement import Placement, ceil_div
 
 ACTIVATIONS = {"NONE": 0, "RELU": 1, "LEAKYRELU": 3, "RELU6": 4}
@@ -98,9 +98,16 @@ class Writer:
         )
 
     def load_parameters(
-        self, bank: int, address: int, ddr: int, length: int, channels: int, jump_read: int | None = None
+        self,
+        bank: int,
+        address: int,
+        ddr: int,
+        length: int,
+        channels: int,
+        jump_read: int | None = None,
+        region: str = PARAMETERS,
     ) -> None:
-        """REG_0 -> a weight or bias bank: `length` runs of `channels` bytes."""
+        """DDR -> a weight or bias bank: `length` runs of `channels` bytes."""
         entries, jump = self.machine.groups(channels), jump_read or channels
         for first in range(0, length, LENGTH):
             self.add(
@@ -111,7 +118,7 @@ class Writer:
                 jump_read=jump,
                 length=min(LENGTH, length - first),
                 channel=channels,
-                reg_id=0,
+                reg_id=region_number(region),
                 ddr_addr=ddr + first * jump,
             )
 
@@ -224,7 +231,7 @@ class Writer:
     def elementwise(
         self, op: Operation, sources: Sequence[Placement], target: Placement, rows: Span, columns: Span
     ) -> None:
-        """ELEWINITs and the ELEW that adds rows and columns [start, end) of all sources."""
+        """ELEWINITs and the ELEW that joins rows and columns [start, end) of all sources."""
         for number, (source, shift_read) in enumerate(zip(sources, op.shift_read, strict=True)):
             bank, address = source.address(rows[0], columns[0])
             self.add(
@@ -245,7 +252,7 @@ class Writer:
             columns,
             (0, target.entries),
             num=len(sources),
-            elew_type=0,
+            elew_type=KINDS[op.kind].elew_type,
             act_type=ACTIVATIONS[op.activation],
             length=columns[1] - columns[0],
             valid_pixel_parallel=rows[1] - rows[0],

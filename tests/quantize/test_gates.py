@@ -1,0 +1,180 @@
+"""Gates from a frozen graph to integers: hard sigmoid, hard swish, sigmoid and swish, factors per channel."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dpuflow.base.errors import UserError
+from dpuflow.network import Layer, Network
+from dpuflow.quantize import engine
+from dpuflow.quantize.alignment import fix_point_groups
+from dpuflow.quantize.calibration import to_grid
+from dpuflow.quantize.eval_graph import write_eval_graph
+from dpuflow.quantize.folding import fold
+from dpuflow.quantize.gate_positions import fit_gates, hold_gates
+from dpuflow.quantize.reference import quantize
+from dpuflow.tfgraph.graph_def import add_constant
+from dpuflow.tfgraph.graph_reader import read_network
+from tests.quantize.frozen_networks import GraphMaker, gated_network
+
+
+@pytest.fixture(scope="module")
+def tf():
+    from dpuflow.base.tensorflow_env import tensorflow
+
+    return tensorflow()
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory):
+    """Path of `gated_network`."""
+    return gated_network(tmp_path_factory.mktemp("gated") / "gated.pb")
+
+
+def run(tf, path, feeds, fetches):
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(path.read_bytes())
+    for node in graph.node:  # GraphMaker leaves out what TensorFlow's importer asks for
+        if node.op == "IdentityN":
+            node.attr["T"].list.type.append(1)
+        elif node.op not in ("Placeholder", "Const"):
+            for key in ("T", "U") if node.op.startswith("FusedBatchNorm") else ("T",):
+                node.attr[key].type = node.attr[key].type or 1
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph, name="")
+        return session.run(fetches, feeds)
+
+
+def test_a_graph_of_gates_is_read_as_tensorflow_computes_it(tf, gated):
+    network = read_network(gated)
+    counts = Counter(layer.op for layer in network.layers)
+    assert (counts["hard_sigmoid"], counts["sigmoid"], counts["multiply"]) == (3, 3, 6)
+    assert counts["relu6"] == 0
+    assert counts["batch_norm"] == 2  # those of the graph; nothing is left of + 3 and / 6
+    x = np.random.default_rng(1).normal(size=(6, 12, 12, 3)).astype(np.float32)
+    (expected,) = run(tf, gated, {"images:0": x}, ["probabilities/Softmax:0"])
+    np.testing.assert_allclose(engine.run_float(network, x)[network.output.name], expected, atol=1e-5)
+    folded, notes = fold(network)
+    counts = Counter(layer.op for layer in folded.layers)
+    assert (counts["hard_sigmoid"], counts["sigmoid"], counts["batch_norm"]) == (6, 0, 0)
+    assert sum("sigmoid replaced by relu6(x + 3) / 6" in note["how"] for note in notes) == 3
+    assert counts["depthwise_conv"] == 1  # none stands for a batch norm or a factor that found no place
+
+
+def test_integers_are_those_of_the_evaluation_graph(tf, gated, tmp_path):
+    images = np.random.default_rng(2).integers(0, 256, (24, 12, 12, 3), np.uint8)
+    quantized, _ = quantize(read_network(gated), images, {"diagnosis": False})
+    gates = [layer for layer in quantized.network.layers if layer.op == "hard_sigmoid"]
+    assert {quantized.fix_points[layer.name] for layer in gates} == {7}
+    names = write_eval_graph(tmp_path / "q.pb", quantized)
+    x = (images / 255).astype(np.float32)
+    logits = quantized.network.output.inputs[0]
+    grid = to_grid(x, quantized.fix_points[quantized.network.input.name])
+    expected = engine.run_integer(quantized, grid, [logits])[logits]
+    feeds = {f"{names['input']}:0": x}
+    (found,) = run(tf, tmp_path / "q.pb", feeds, [f"{names['logits_int8']}:0"])
+    np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(expected)) > 20
+    floats = engine.run_float(quantized.network, x, [logits])[logits]
+    noise = np.square(floats - expected * 2.0 ** -quantized.fix_points[logits]).sum()
+    assert noise < 0.1 * np.square(floats - floats.mean(axis=0)).sum()
+
+
+def scalar(maker, value):
+    return add_constant(maker.graph, maker.name("const"), np.float32(value))
+
+
+def ends_in(maker, x, width, path):
+    axes = add_constant(maker.graph, "axes", np.array([1, 2], np.int32))
+    maker.write(path, maker.dense(maker.op("Mean", x, axes), width, 3))
+    return read_network(path)
+
+
+@pytest.mark.parametrize("sixth", [1 / 6, 0.1666, 0.16667, 0.2])
+def test_what_counts_as_a_sixth(tmp_path, sixth):
+    g = GraphMaker((8, 8, 2))
+    x = g.conv(g.input, 2, 4)
+    gate = g.op("Mul", g.op("Relu6", g.op("AddV2", x, scalar(g, 3))), scalar(g, sixth))
+    network = ends_in(g, gate, 4, tmp_path / "g.pb")
+    ops = Counter(layer.op for layer in network.layers)
+    assert (ops["hard_sigmoid"], ops["relu6"]) == ((0, 1) if sixth == 0.2 else (1, 0))
+
+
+@pytest.mark.parametrize("offset", [2.5, -3.0])
+def test_another_offset_is_no_hard_sigmoid(tmp_path, offset):
+    g = GraphMaker((8, 8, 2))
+    x = g.conv(g.input, 2, 4)
+    gate = g.op("Relu6", g.op("AddV2", x, scalar(g, offset)))
+    network = ends_in(g, g.op("Mul", gate, x), 4, tmp_path / "g.pb")
+    ops = Counter(layer.op for layer in network.layers)
+    assert (ops["hard_sigmoid"], ops["relu6"], ops["multiply"]) == (0, 1, 1)
+
+
+def test_products_of_other_shapes_are_refused_by_name(tmp_path):
+    g = GraphMaker((8, 8, 2))
+    wide, small = g.conv(g.input, 2, 4), g.pool(g.conv(g.input, 2, 4))
+    with pytest.raises(UserError, match=r"activations of shapes \(8, 8, 4\) and \(4, 4, 4\); only maps"):
+        ends_in(g, g.op("Mul", wide, small), 4, tmp_path / "g.pb")
+
+
+def test_a_sigmoid_at_the_end_is_refused(tmp_path):
+    g = GraphMaker((8, 8, 2))
+    x = g.op("Sigmoid", g.dense(g.flatten(g.conv(g.input, 2, 4), 256), 256, 5))
+    g.write(tmp_path / "g.pb", g.op("Identity", x))
+    with pytest.raises(UserError, match="no sigmoid but a single one"):
+        read_network(tmp_path / "g.pb", output_name=x)
+
+
+# -- fix_points -----------------------------------------------------------------------------
+
+
+def gates(**fix_points):
+    """x - gate - product, gate and x concatenated; fix_points of all."""
+    layers = [
+        Layer("x", "input", [], (4, 4, 2)),
+        Layer("gate", "hard_sigmoid", ["x"], (4, 4, 2)),
+        Layer("product", "multiply", ["x", "gate"], (4, 4, 2)),
+    ]
+    return Network("gates", layers), {"x": 4, "gate": 7, "product": 5, **fix_points}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {}),
+        ({"product": 12}, {"product": 11}),  # finer than any product
+        ({"product": -6}, {"x": 2}),  # 17 bits to cut; the gate stays
+        ({"x": 18, "product": 12}, {"x": 15}),
+        ({"x": 18, "product": 4}, {"x": 12}),
+    ],
+)
+def test_ranges_of_gates_are_kept_by_lowering(before, after):
+    network, fix_points = gates(**before)
+    started = dict(fix_points)
+
+    def lower(name, fix_point, why):
+        if name != "gate" and fix_point < fix_points[name]:
+            fix_points[name] = fix_point
+
+    fit_gates(network, fix_points, lower)
+    assert fix_points == {**started, **after}
+    for layer in network.layers[1:]:
+        shifts = layer.operator.shifts([fix_points[name] for name in layer.inputs], fix_points[layer.name])
+        assert all(least <= value <= most for value, (least, most) in shifts.values())
+
+
+def test_what_is_fixed_is_held_and_what_cannot_be_is_refused():
+    network, fix_points = gates(gate=9)
+    report = hold_gates(network, fix_point_groups(network), fix_points)
+    assert fix_points["gate"] == 7 and [change["from"] for change in report] == [9]
+    network, fix_points = gates(x=-2)
+    with pytest.raises(UserError, match="its values reach 512, but the hard sigmoid 'gate' reads up to 128"):
+        hold_gates(network, fix_point_groups(network), fix_points)
+    network.layers[2] = Layer("product", "multiply", ["gate", "gate"], (4, 4, 2))
+    hold_gates(network, fix_point_groups(network), fix_points)
+    assert fix_points["x"] == 0  # saturation is as flat as the gate
+    joined = Layer("joined", "concat", ["x", "gate"], (4, 4, 4), {"axis": 3})
+    network = Network("joined", [*network.layers[:2], joined])
+    with pytest.raises(UserError, match=r"'gate': a hard sigmoid .* shares one scale with x, joined"):
+        hold_gates(network, fix_point_groups(network), {"x": 3, "gate": 3, "joined": 3})
