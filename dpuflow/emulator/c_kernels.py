@@ -8,6 +8,7 @@ environment forces that.
 
 import ctypes
 import hashlib
+import logging
 import os
 import shlex
 import shutil
@@ -17,6 +18,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+log = logging.getLogger("dpuflow")
 
 FOLDER = Path(__file__).parent / "native"
 HEADERS = ("program.h", "vectors.h", "epilogue.h")
@@ -58,7 +61,7 @@ class Step(ctypes.Structure):
         *_members("taps", ctypes.c_void_p),
         *_members("tap_count quads", ctypes.c_int64),
         *_members("weights offset bias shifts rows columns table", ctypes.c_void_p),
-        *_members("leaky fraction shift low high multiplier parts run", ctypes.c_int64),
+        *_members("leaky fraction shift low high multiplier paired parts run", ctypes.c_int64),
     )
 
 
@@ -97,14 +100,29 @@ def library() -> ctypes.CDLL | None:
         return None
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
+        _missing("there is no C compiler (cc, gcc or clang): install one, or name it in CC")
         return None
     name = f"kernels-{_fingerprint(compiler)}.so"
     try:
         return _from_cache(compiler, name)
     except (OSError, RuntimeError):  # no home folder, or it is read-only or full
         return _without_cache(compiler, name)
-    except subprocess.SubprocessError:
+    except subprocess.SubprocessError as error:
+        _missing(_reason(compiler, error))
         return None
+
+
+def _missing(reason: str) -> None:
+    """Say what is slow, and why; once, as `library` asks once."""
+    log.warning("warning: the emulator runs on NumPy, many times slower, with the same results: %s", reason)
+
+
+def _reason(compiler: str, error: Exception) -> str:
+    text = (getattr(error, "stderr", None) or b"").decode(errors="replace")
+    if "neither VNNI nor AVX2" in text:
+        return "this processor has no AVX2"
+    told = next((line for line in text.splitlines() if "error" in line), str(error))
+    return f"{compiler} cannot compile its kernels: {told.strip()}"
 
 
 def instructions() -> str:
@@ -140,7 +158,8 @@ def _without_cache(compiler: str, name: str) -> ctypes.CDLL | None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             return ctypes.CDLL(str(_compile(compiler, Path(folder) / name)))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        _missing(_reason(compiler, error))
         return None
 
 

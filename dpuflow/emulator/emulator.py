@@ -80,6 +80,7 @@ class Emulator:
         for oddity in validate.oddities(self.graph):
             log.warning("warning: %s: %s", self.source, oddity)
         self._executors: dict[Hashable, Executor] = {}
+        self._slow: set[str] = set()
         with about(self.source):
             support.require_family(self.graph)
             support.require_ops(self._wanted(subgraphs), plan.known_types())
@@ -325,6 +326,19 @@ class Emulator:
             raise UserError(f"input {op.name!r} has dtype {batch.dtype}; int8 expected")
         return batch
 
+    def _say_slow(self, built: plan.Plan) -> None:
+        """Name, once, the operations that have no compiled kernel."""
+        slow = [step.name for step in built.steps if step.operation and not step.node] if self.native else []
+        named = ", ".join(f"{name} ({self.graph.op(name).type})" for name in slow if name not in self._slow)
+        self._slow.update(slow)
+        if named:
+            log.warning(
+                "warning: %s: runs on NumPy, slower: %s; the compiled kernels have no code for such an op, "
+                "or its sums or shifts leave their 32 bits",
+                self.source,
+                named,
+            )
+
     def _executor(
         self, key: Hashable, ops: Sequence[Op], sources: Sequence[str], outputs: Sequence[str]
     ) -> Executor:
@@ -332,5 +346,6 @@ class Emulator:
             with about(self.source):
                 support.require_ops(ops, plan.known_types())
                 built = plan.build(self.graph, ops, sources, outputs, self._constants, self.native)
+            self._say_slow(built)
             self._executors[key] = Executor(built, self.threads, bytes_per_value=1 if self.native else 4)
         return self._executors[key]

@@ -1,10 +1,10 @@
 """Which implementation executes an operation: the compiled kernels where they can, else NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from dpuflow.emulator import oracle
+from dpuflow.emulator import c_kernels, oracle
 from dpuflow.emulator.kernels import ConcatKernel, Kernel, Workspace, numpy_kernel, resample_kernel
 from dpuflow.emulator.native_program import Node, Program, can_execute
 from dpuflow.emulator.operations import Concat, Operation, Resample, output_shape
@@ -42,6 +42,38 @@ class NativeKernel:
         count = max(len(x) for x in inputs)
         whole = [x if len(x) == count else np.broadcast_to(x, (count, *x.shape[1:])) for x in inputs]
         return self.program.run(dict(zip(self.names, whole, strict=True)))["out"]
+
+
+def layers(
+    nodes: Sequence[Node], sources: Mapping[str, Shape], outputs: Sequence[str], threads: int = 1
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Some layers of a network as one function of the maps that come in, for who wants no whole graph.
+
+    nodes : in order of execution; sources : {name: shape (batch first)} of the maps that are given; outputs :
+    names of the nodes that are wanted. The function takes and returns {name: int8 (N, ...)}. It runs on the
+    compiled kernels where these can execute all of the nodes, else node by node on what `prepare` makes.
+    """
+    shapes = {**sources, **{node.name: node.shape for node in nodes}}
+    given = [[shapes[name] for name in node.inputs] for node in nodes]
+    native = c_kernels.library() is not None
+    if native and all(can_execute(node.operation, shape) for node, shape in zip(nodes, given, strict=True)):
+        return Program(nodes, sources, outputs, threads).run
+    kernels = [
+        None if node.operation is None else prepare(node.operation, shape, native)
+        for node, shape in zip(nodes, given, strict=True)
+    ]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values, workspace = dict(inputs), Workspace()
+        for node, kernel in zip(nodes, kernels, strict=True):
+            maps = [values[name] for name in node.inputs]
+            if kernel is None:
+                values[node.name] = maps[0].reshape(len(maps[0]), *node.shape[1:])
+            else:
+                values[node.name] = np.array(kernel(maps, workspace), dtype=np.int8)
+        return {name: values[name] for name in outputs}
+
+    return run
 
 
 class ThroughFloat:

@@ -23,10 +23,13 @@ from dpuflow.emulator import c_kernels
 from dpuflow.emulator.native_maps import NO_PAD, Tensor, arrange, flat, larger
 from dpuflow.emulator.native_steps import (
     Description,
+    convolution_order,
+    depthwise_order,
     describe,
     pack_channels,
     pack_convolution,
     pack_depthwise,
+    pairs,
 )
 from dpuflow.emulator.operations import Operation
 from dpuflow.emulator.requantise import OutOfRangeError
@@ -261,12 +264,15 @@ class Program:
         assert known.weights is not None
         lanes = c_kernels.lanes()
         source, output = maps[step.output - 1], maps[step.output]
+        order = convolution_order(output.c, lanes)
         if known.kind == "depthwise":
-            weights = pack_depthwise(known.weights, lanes)
+            order = depthwise_order(output.c, lanes, pairs(known, output.c, lanes))
+            step.paired = pairs(known, output.c, lanes)
+            weights = pack_depthwise(known.weights, order, lanes)
         else:
             _, kernel_h, kernel_w, channels = known.weights.shape
             joined = step.dilation_w == 1 and source.pixel == channels
-            weights, step.quads = pack_convolution(known.weights, joined, lanes)
+            weights, step.quads = pack_convolution(known.weights, joined, order, lanes)
             columns = 1 if joined else kernel_w
             taps = [
                 r * step.dilation_h * source.row + c * step.dilation_w * source.pixel
@@ -276,8 +282,8 @@ class Program:
             step.taps, step.tap_count = self._address(np.array(taps, np.int64)), len(taps)
             step.run = _run_length(output.w if output.h * output.w > 1 else 1 << 30)
         step.weights = self._address(weights)
-        step.offset = self._address(pack_channels(known.sums, known.kind, output.c, lanes))
-        step.bias = self._address(pack_channels(known.bias, known.kind, output.c, lanes))
+        step.offset = self._address(pack_channels(known.sums, order))
+        step.bias = self._address(pack_channels(known.bias, order))
 
     def _address(self, array: np.ndarray) -> int:
         """Address of an aligned copy that lives as long as the program."""

@@ -213,46 +213,58 @@ _DESCRIPTIONS: dict[type, Callable[..., Description]] = {
 """Class of an operation -> function(operation, shapes); what is missing runs on NumPy."""
 
 
-def pack_convolution(weights: np.ndarray, joined: bool, lanes: int) -> tuple[np.ndarray, int]:
+def pack_convolution(
+    weights: np.ndarray, joined: bool, order: np.ndarray, lanes: int
+) -> tuple[np.ndarray, int]:
     """(weights as `convolve.c` reads them, groups of four bytes per tap) of int8 [OC, KH, KW, IC].
 
-    joined : a row of the window lies in one piece.
+    joined : a row of the window lies in one piece. order : see `convolution_order`.
     """
     outputs, kernel_h, kernel_w, _ = weights.shape
     taps = kernel_h if joined else kernel_h * kernel_w
     length = weights[0].size // taps
     quads = -(-length // 4)
-    padded = np.zeros((_up(outputs, lanes), taps, quads * 4), np.int8)
+    padded = np.zeros((len(order), taps, quads * 4), np.int8)
     padded[:outputs, :, :length] = weights.reshape(outputs, taps, length)
-    vectors = padded[_order(outputs, lanes)].reshape(-1, lanes, taps, quads, 4)
+    vectors = padded[order].reshape(-1, lanes, taps, quads, 4)
     blocks = [vectors[i : i + 2].transpose(2, 3, 0, 1, 4).reshape(-1) for i in range(0, len(vectors), 2)]
     return np.concatenate(blocks), quads
 
 
-def pack_depthwise(weights: np.ndarray, lanes: int) -> np.ndarray:
-    """Weights as `depthwise.c` reads them of int8 [1, KH, KW, C]: [block, rows / 4, KW, 4, lanes, 4 rows]."""
+def pack_depthwise(weights: np.ndarray, order: np.ndarray, lanes: int) -> np.ndarray:
+    """Weights as `depthwise.c` reads them of int8 [1, KH, KW, C]: [block, rows / 4, KW, 4, lanes, 4 rows].
+
+    order : see `depthwise_order`.
+    """
     _, kernel_h, kernel_w, channels = weights.shape
     groups = -(-kernel_h // 4)
-    padded = np.zeros((groups * 4, kernel_w, _up(channels, 4 * lanes)), np.int8)
+    padded = np.zeros((groups * 4, kernel_w, len(order)), np.int8)
     padded[:kernel_h, :, :channels] = weights[0]
-    ordered = padded[:, :, _depthwise_order(channels, lanes)].reshape(groups, 4, kernel_w, -1, 4, lanes)
+    ordered = padded[:, :, order].reshape(groups, 4, kernel_w, -1, 4, lanes)
     return np.ascontiguousarray(ordered.transpose(3, 0, 2, 4, 5, 1)).reshape(-1)
 
 
-def pack_channels(values: np.ndarray | None, kind: str, outputs: int, lanes: int) -> np.ndarray:
-    """int32: one number per output channel in the order of the vectors."""
-    order = {"convolve": _order, "depthwise": _depthwise_order}[kind](outputs, lanes)
+def pack_channels(values: np.ndarray | None, order: np.ndarray) -> np.ndarray:
+    """int32: one number per output channel, in the order of the vectors."""
     padded = np.zeros(len(order), np.int64)
     if values is not None:
-        padded[:outputs] = values
+        padded[: len(values)] = values
     return padded[order].astype(np.int32)
+
+
+def pairs(known: Description, channels: int, lanes: int) -> bool:
+    """Whether the last block's channels fill half a vector at most, so that it does two rows at once."""
+    numbers = known.numbers
+    square = numbers["kernel_h"] == numbers["kernel_w"] and numbers["kernel_w"] in (3, 5)
+    common = square and numbers["dilation_w"] == 1 and numbers["stride_w"] in (1, 2)
+    return lanes == 16 and common and 0 < channels % (4 * lanes) <= 2 * lanes
 
 
 def _up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
-def _order(outputs: int, lanes: int) -> np.ndarray:
+def convolution_order(outputs: int, lanes: int) -> np.ndarray:
     """Channel of each lane of `convolve.c`'s vectors.
 
     In a block of two, lane 4 L + i of vector j is channel 8 L + 4 j + i.
@@ -265,10 +277,13 @@ def _order(outputs: int, lanes: int) -> np.ndarray:
     return np.concatenate(order)
 
 
-def _depthwise_order(channels: int, lanes: int) -> np.ndarray:
-    """Channel of each lane of `depthwise.c`'s vectors.
+def depthwise_order(channels: int, lanes: int, paired: bool) -> np.ndarray:
+    """Channel of each lane of `depthwise.c`'s vectors; those of a paired last block are there twice.
 
     Lane 4 L + i of vector j of a block of four is channel 16 L + 4 j + i.
     """
     four = np.arange(4 * lanes).reshape(lanes // 4, 4, 4).transpose(1, 0, 2).reshape(-1)
-    return np.concatenate([four + 4 * lanes * b for b in range(_up(channels, 4 * lanes) // (4 * lanes))])
+    order = [four + 4 * lanes * b for b in range(_up(channels, 4 * lanes) // (4 * lanes))]
+    if paired:
+        order[-1] = four % (2 * lanes) + 4 * lanes * (len(order) - 1)
+    return np.concatenate(order)

@@ -17,7 +17,7 @@ from dpuflow.emulator import float_ops, kernels, oracle, resampling
 from dpuflow.emulator.attributes import check_signed, inner_axis, inner_axis_of
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
-from dpuflow.emulator.operations import INTEGER_OPS, Constants, Resample
+from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Resample
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.shapes import Shape
@@ -33,7 +33,7 @@ SOURCES = ("data", "data-fix")
 class Step:
     """One op: ``function(list of input arrays, workspace) -> array`` (batch first).
 
-    node : what the compiled kernels can execute instead, if they can.
+    operation : of an integer op. node : what the compiled kernels can execute instead, if they can.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Step:
     function: StepFunction
     integer: bool
     shape: Shape
+    operation: Operation | None = None
     node: Node | None = None
 
 
@@ -97,14 +98,14 @@ def _step(op: Op, graph: Graph, known: Constants, native: bool) -> Step:
         node = None
         if native and integer and op.type in _MOVING and inputs[0] not in known:
             node = Node(op.name, inputs[:1], None, op.tensor.shape)
-        return Step(op.name, inputs, function, integer, op.tensor.shape, node)
+        return Step(op.name, inputs, function, integer, op.tensor.shape, node=node)
     inputs = tuple(op.inputs["input"])
     operation, shapes = INTEGER_OPS[op.type](op, graph, known), [graph.op(n).tensor.shape for n in inputs]
     oracle.require(operation)
     if native and not any(name in known for name in inputs) and can_execute(operation, shapes):
         node = Node(op.name, inputs, operation, op.tensor.shape)
-        return Step(op.name, inputs, _within_a_program, integer, op.tensor.shape, node)
-    return Step(op.name, inputs, prepare(operation, shapes, native), integer, op.tensor.shape)
+        return Step(op.name, inputs, _within_a_program, integer, op.tensor.shape, operation, node)
+    return Step(op.name, inputs, prepare(operation, shapes, native), integer, op.tensor.shape, operation)
 
 
 def _within_a_program(inputs: Sequence[np.ndarray], workspace: kernels.Workspace) -> np.ndarray:

@@ -1,8 +1,9 @@
 /* Depthwise convolution: every channel has a window of its own.
  *
  * Four rows of the window are interleaved byte by byte, so that one dot product does a column of four taps of
- * LANES channels. The interleaved columns of a piece of a row are kept in the nearest cache, because
- * neighbouring windows share them.
+ * LANES channels. Neighbouring windows share columns: for 3 x 3 and 5 x 5 a column is added to the sums of all windows
+ * that it is part of, which stay in registers; for other kernels the interleaved columns of a piece of a row
+ * are kept in the nearest cache.
  */
 #include "epilogue.h"
 
@@ -21,15 +22,134 @@ INLINE void interleave(vec *out, vec a, vec b, vec c, vec d)
     out[3] = V(unpackhi_epi16)(high_ab, high_cd);
 }
 
-/* One output pixel from its interleaved columns; kernel_w and groups may be constants. */
-INLINE void pixel_of(const Step *s, const vec *columns, int64_t column_step, const vec *weights, int64_t kernel_w,
-                     int64_t groups, const int32_t *offset, const int32_t *bias, uint8_t *out, int64_t left)
+/* One row, or two rows of at most half a vector of channels side by side in it. */
+typedef struct {
+    const uint8_t *in[2]; /* the first window's first pixel */
+    uint8_t *out[2];
+    int64_t row, pixel, out_pixel; /* bytes from one to the next */
+    int64_t count, left;           /* output pixels, channels */
+    const vec *weights;
+    const int32_t *offset, *bias;
+} Line;
+
+#if LANES == 16
+#define PAIRS 1
+INLINE vec load_pixel(const Line *l, int64_t at, int paired)
+{
+    if (!paired) return LOAD(l->in[0] + at);
+    const __m256i first = _mm256_loadu_si256((const __m256i *)(l->in[0] + at));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(first), _mm256_loadu_si256((const __m256i *)(l->in[1] + at)), 1);
+}
+INLINE void store_pixel(const Step *s, const Line *l, const vec *sums, int64_t at, int paired)
+{
+    if (!paired) {
+        finish_four(s, sums, l->bias, l->out[0] + at, l->left);
+        return;
+    }
+    uint8_t both[64];
+    finish_four(s, sums, l->bias, both, 64);
+    store_half(l->out[0] + at, _mm256_loadu_si256((const __m256i *)both), l->left);
+    store_half(l->out[1] + at, _mm256_loadu_si256((const __m256i *)(both + 32)), l->left);
+}
+#else
+#define PAIRS 0
+INLINE vec load_pixel(const Line *l, int64_t at, int paired)
+{
+    (void)paired;
+    return LOAD(l->in[0] + at);
+}
+INLINE void store_pixel(const Step *s, const Line *l, const vec *sums, int64_t at, int paired)
+{
+    (void)paired;
+    finish_four(s, sums, l->bias, l->out[0] + at, l->left);
+}
+#endif
+
+/* All but the step, the line and `dilation` are constants. Column c of the line is tap k of window (c - k) / stride,
+   whose sums are in slot window % slots; after `slots * stride` columns everything is as before. */
+INLINE void line_of(const Step *s, const Line *l, const int kernel, const int stride, const int paired)
+{
+    const int groups = (kernel + 3) / 4, slots = (kernel + stride - 1) / stride, cycle = slots * stride;
+    const int64_t columns = (l->count - 1) * stride + kernel;
+    vec sum[5][4];
+    for (int64_t first = 0;; first += cycle) {
+        UNROLL for (int u = 0; u < cycle; u++) {
+            const int64_t at = (first + u) * l->pixel;
+            if (first + u >= columns) return;
+            UNROLL for (int g = 0; g < groups; g++) {
+                vec row[4], column[4];
+                UNROLL for (int r = 0; r < 4; r++)
+                    row[r] = 4 * g + r < kernel ? load_pixel(l, at + (4 * g + r) * l->row, paired) : row[r - 1];
+                interleave(column, row[0], row[1], row[2], row[3]);
+                UNROLL for (int k = 0; k < kernel; k++) {
+                    if ((u - k + cycle) % stride) continue;
+                    const int slot = (u - k + cycle) / stride % slots;
+                    if (k == 0 && g == 0) {
+                        UNROLL for (int j = 0; j < 4; j++) sum[slot][j] = LOAD(l->offset + j * LANES);
+                    }
+                    UNROLL for (int j = 0; j < 4; j++)
+                        DOT(sum[slot][j], column[j], l->weights[(g * kernel + k) * 4 + j]);
+                }
+            }
+            if ((u - kernel + 1 + cycle) % stride == 0) {
+                const int64_t window = (first + u - kernel + 1) / stride;
+                if (first + u >= kernel - 1)
+                    store_pixel(s, l, sum[(u - kernel + 1 + cycle) / stride % slots], window * l->out_pixel, paired);
+            }
+        }
+    }
+}
+
+#define LINE(KERNEL, STRIDE) \
+    static void line_##KERNEL##_##STRIDE(const Step *s, const Line *l) { line_of(s, l, KERNEL, STRIDE, 0); } \
+    static void pair_##KERNEL##_##STRIDE(const Step *s, const Line *l) { line_of(s, l, KERNEL, STRIDE, PAIRS); }
+LINE(3, 1) LINE(3, 2) LINE(5, 1) LINE(5, 2)
+
+typedef void (*Work)(const Step *s, const Line *l);
+static const Work works[2][2][2] = {{{line_3_1, pair_3_1}, {line_3_2, pair_3_2}},
+                                    {{line_5_1, pair_5_1}, {line_5_2, pair_5_2}}};
+
+static int is_common(const Step *s)
+{
+    return s->kernel_h == s->kernel_w && (s->kernel_w == 3 || s->kernel_w == 5) && s->dilation_w == 1 &&
+           (s->stride_w == 1 || s->stride_w == 2);
+}
+
+static void common(const Frame *f, const Step *s, const Map *in, const Map *out, int64_t part, int64_t parts)
+{
+    const int64_t blocks = (out->c + BYTES - 1) / BYTES, panel = (s->kernel_h + 3) / 4 * s->kernel_w * 4 * BYTES;
+    const int64_t pairs = (out->h + 1) / 2, units = f->n * pairs, end = FIRST(units, part + 1, parts);
+    const uint8_t *x = f->arena + in->at - s->pad_top * in->row - s->pad_left * in->pixel;
+    for (int64_t unit = FIRST(units, part, parts); unit < end; unit++) {
+        const int64_t image = unit / pairs, first = unit % pairs * 2, second = smaller(first + 1, out->h - 1);
+        const uint8_t *from = x + image * in->image;
+        uint8_t *to = f->arena + out->at + image * out->image;
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t channel = b * BYTES;
+            const int paired = s->paired && b == blocks - 1;
+            Line l = {{from + first * s->stride_h * in->row + channel, from + second * s->stride_h * in->row + channel},
+                      {to + first * out->row + channel, to + second * out->row + channel},
+                      s->dilation_h * in->row, in->pixel, out->pixel, out->w, out->c - channel,
+                      (const vec *)(s->weights + b * panel), s->offset + channel, s->bias + channel};
+            const Work work = works[s->kernel_w == 5][s->stride_w == 2][paired];
+            work(s, &l);
+            if (paired || second == first) continue;
+            l.in[0] = l.in[1];
+            l.out[0] = l.out[1];
+            work(s, &l);
+        }
+    }
+}
+
+/* One output pixel from its interleaved columns. */
+INLINE void pixel_of(const Step *s, const vec *columns, int64_t column_step, const vec *weights, int64_t groups,
+                     const int32_t *offset, const int32_t *bias, uint8_t *out, int64_t left)
 {
     vec sum[4];
     UNROLL for (int j = 0; j < 4; j++) sum[j] = LOAD(offset + j * LANES);
     for (int64_t g = 0; g < groups; g++)
-        for (int64_t w = 0; w < kernel_w; w++) {
-            const vec *column = columns + w * column_step + g * 4, *weight = weights + (g * kernel_w + w) * 4;
+        for (int64_t w = 0; w < s->kernel_w; w++) {
+            const vec *column = columns + w * column_step + g * 4, *weight = weights + (g * s->kernel_w + w) * 4;
             UNROLL for (int j = 0; j < 4; j++) DOT(sum[j], column[j], weight[j]);
         }
     finish_four(s, sum, bias, out, left);
@@ -38,6 +158,10 @@ INLINE void pixel_of(const Step *s, const vec *columns, int64_t column_step, con
 void depthwise(const Frame *f, const Step *s, int64_t part, int64_t parts)
 {
     const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
+    if (is_common(s)) {
+        common(f, s, in, out, part, parts);
+        return;
+    }
     const int64_t groups = (s->kernel_h + 3) / 4, blocks = (out->c + BYTES - 1) / BYTES;
     const int64_t extent = (s->kernel_w - 1) * s->dilation_w + 1, panel = groups * s->kernel_w * 4 * BYTES;
     const int64_t piece = smaller(PIECE, (MOST_COLUMNS - extent) / s->stride_w + 1);
@@ -68,10 +192,7 @@ void depthwise(const Frame *f, const Step *s, int64_t part, int64_t parts)
             for (int64_t p = 0; p < count; p++) {
                 const vec *first = columns + p * s->stride_w * groups * 4;
                 uint8_t *pixel = to + (ow + p) * out->pixel;
-                if (groups == 1 && s->kernel_w == 3)
-                    pixel_of(s, first, column_step, weights, 3, 1, offset, bias, pixel, left);
-                else
-                    pixel_of(s, first, column_step, weights, s->kernel_w, groups, offset, bias, pixel, left);
+                pixel_of(s, first, column_step, weights, groups, offset, bias, pixel, left);
             }
         }
     }

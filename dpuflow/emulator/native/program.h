@@ -33,6 +33,7 @@ typedef struct {
     const int64_t *rows, *columns; /* pick: the input's row and column of each of the output's */
     const uint8_t *table;   /* 256 bytes, the last thing that is done to each value; or 0 */
     int64_t leaky, fraction, shift, low, high, multiplier;
+    int64_t paired; /* depthwise: the last block of channels is there twice, for two rows at once */
     int64_t parts; /* into which the step is cut for workers on one image */
     int64_t run; /* convolution: pixels of one row that are computed together, 1 to 7 */
 } Step;

@@ -1,0 +1,193 @@
+"""The compiled kernels at the sizes where their loops change, and programs of several operations."""
+
+import numpy as np
+import pytest
+from compiled_kernels import need_compiled_kernels
+
+from dpuflow.emulator import Emulator, c_kernels, native_program, oracle, random_cases, selfcheck
+from dpuflow.emulator.implementations import layers
+from dpuflow.emulator.native_program import Node, Program, can_execute
+from dpuflow.emulator.operations import (
+    Concat,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Nonlinear,
+    Pool,
+    Resample,
+    output_shape,
+)
+
+NO_PAD = (0, 0, 0, 0)
+
+
+@pytest.fixture(autouse=True)
+def _compiled():
+    need_compiled_kernels()
+
+
+def convolution(
+    rng, shape, kernel, stride=(1, 1), pad=NO_PAD, dilation=(1, 1), kind="conv2d", group=1, **other
+):
+    """A Conv with random weights [OC, KH, KW, IC] of `shape` (OC, IC)."""
+    outputs, inputs = shape
+    sizes = (1, *kernel[::-1], outputs) if kind == "depthwise" else (outputs, *kernel[::-1], inputs // group)
+    return Conv(
+        kind,
+        rng.integers(-128, 128, sizes).astype(np.int8),
+        rng.integers(-128, 128, outputs).astype(np.int8),
+        **{"stride": stride, "pad": pad, "dilation": dilation, "shift_cut": 10, "shift_bias": 3},
+        **{"fix_out": 4, "group": group} | other,
+    )
+
+
+def check(op, *inputs):
+    """The compiled kernels execute the operation, and give the oracle's result."""
+    assert can_execute(op, [x.shape for x in inputs])
+    assert selfcheck.operation_differences(op, list(inputs)) == []
+
+
+@pytest.mark.parametrize("channels", [1, 16, 31, 32, 33, 64, 65, 96, 100, 130])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (5, 3), (7, 1), (9, 2)])
+def test_depthwise_kernels_and_remainders(channels, kernel, stride):
+    rng = np.random.default_rng(channels + kernel)
+    half = kernel // 2
+    shape = (channels, channels)
+    op = convolution(rng, shape, (kernel,) * 2, (stride,) * 2, (half, half, half, half - 1), kind="depthwise")
+    check(op, random_cases.values(rng, (2, 8, 9, channels)))
+
+
+@pytest.mark.parametrize("dilation", [(1, 2), (2, 1), (3, 3)])
+@pytest.mark.parametrize("kind", ["LEAKYRELU", "HSWISH", "RELU6"])
+def test_dilated_depthwise_with_every_kind_of_epilogue(dilation, kind):
+    rng = np.random.default_rng(5)
+    nonlinear = Nonlinear(kind, 4, 14, 3)
+    op = convolution(
+        rng, (70, 70), (3, 3), pad=(3, 3, 3, 3), dilation=dilation, kind="depthwise", nonlinear=nonlinear
+    )
+    check(op, random_cases.values(rng, (2, 9, 20, 70)))
+
+
+@pytest.mark.parametrize("width", range(1, 17))
+@pytest.mark.parametrize("outputs", [7, 33])
+def test_convolutions_of_every_width(width, outputs):
+    rng = np.random.default_rng(width)
+    op = convolution(rng, (outputs, 5), (3, 3), pad=(1, 1, 1, 1))
+    check(op, random_cases.values(rng, (2, 5, width, 5)))
+
+
+@pytest.mark.parametrize("images", [1, 5, 20])
+def test_one_window_an_image(images):
+    rng = np.random.default_rng(images)
+    check(convolution(rng, (40, 9), (6, 5)), random_cases.values(rng, (images, 5, 6, 9)))
+
+
+def test_groups_are_convolutions_of_slices():
+    rng = np.random.default_rng(1)
+    op = convolution(rng, (12, 8), (3, 3), pad=(1, 1, 1, 1), group=4, nonlinear=Nonlinear("LEAKYRELU"))
+    check(op, random_cases.values(rng, (2, 6, 7, 8)))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3, 4, 70), (2, 1, 1, 70)), ((2, 3, 4, 5), (2, 3, 4, 1)), ((3, 9), (3, 9))]
+)
+@pytest.mark.parametrize("kind", ["ADD", "MUL"])
+def test_broadcast_elementwise(shapes, kind):
+    rng = np.random.default_rng(2)
+    check(Eltwise(kind, (5, 4), 4), *(random_cases.values(rng, shape) for shape in shapes))
+
+
+def every_way(rng):
+    """Nodes whose maps are bordered, joined, reshaped, resized, shared, and the shape of their source."""
+    source = (1, 9, 11, 6)
+    ops = [
+        ("stem", ["image"], convolution(rng, (32, 6), (3, 3), pad=(1, 1, 1, 1))),
+        ("left", ["stem"], convolution(rng, (16, 32), (1, 1))),
+        ("right", ["stem"], convolution(rng, (40, 32), (3, 3), pad=(1, 1, 1, 1))),
+        ("deep", ["right"], convolution(rng, (40, 40), (5, 5), pad=(2, 2, 2, 2), kind="depthwise")),
+        ("inner", ["right", "deep"], Concat(3, (0, 0))),
+        ("pooled", ["inner"], Pool("MAX", (3, 3), (1, 1), (1, 1, 1, 1), 0)),
+        ("outer", ["left", "inner", "pooled", "left"], Concat(3, (0, 0, 1, 0))),
+        ("mixed", ["outer"], convolution(rng, (33, 192), (3, 3), pad=(0, 1, 1, 0))),
+        ("gate", ["mixed"], HardSigmoid(4, 12)),
+        ("gated", ["mixed", "gate"], Eltwise("MUL", (4, 7), 4)),
+        ("small", ["gated"], Pool("AVG", (2, 2), (2, 2), NO_PAD, 0)),
+        ("large", ["small"], Resample("NEAREST", (10, 8), 1)),
+        ("flat", ["large"], None),
+        ("square", ["flat"], None),
+        ("again", ["square"], convolution(rng, (9, 33), (3, 3), pad=(1, 1, 1, 1))),
+        ("dense", ["again"], convolution(rng, (21, 9), (10, 8))),
+    ]
+    shapes, nodes = {"image": source}, []
+    for name, inputs, op in ops:
+        given = [shapes[i] for i in inputs]
+        moved = {"flat": (1, 8 * 10 * 33), "square": (1, 8, 10, 33)}
+        shapes[name] = moved[name] if op is None else output_shape(op, given)
+        nodes.append(Node(name, tuple(inputs), op, shapes[name]))
+    return nodes, source
+
+
+def by_oracle(nodes, images):
+    """{name: int8 array} of all nodes."""
+    values = {"image": images}
+    for node in nodes:
+        given = [values[name] for name in node.inputs]
+        values[node.name] = (
+            given[0].reshape(len(images), *node.shape[1:])
+            if node.operation is None
+            else oracle.apply(node.operation, *given)
+        )
+    return values
+
+
+@pytest.mark.parametrize("images", [1, 3, 70])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_program_gives_the_oracles_maps(images, threads, together, monkeypatch):
+    """Whatever the number of images and threads, and whether these work on one image or on their own."""
+    if together:
+        monkeypatch.setattr(native_program, "WORTH_SHARING", 0)
+        monkeypatch.setattr(native_program, "PART_MICROSECONDS", 0.01)
+        monkeypatch.setattr(native_program, "LARGEST_BLOCK", 1)
+    nodes, source = every_way(np.random.default_rng(3))
+    batch = random_cases.values(np.random.default_rng(images), (images, *source[1:]))
+    expected = by_oracle(nodes, batch)
+    for outputs in (["dense"], [node.name for node in nodes]):
+        program = Program(nodes, {"image": source}, outputs, threads)
+        for _ in range(2):  # an arena that is used again holds other values
+            found = program.run({"image": batch})
+            assert list(found) == outputs
+            for name in outputs:
+                np.testing.assert_array_equal(found[name], expected[name], name)
+        program.close()
+
+
+def test_maps_that_never_live_together_share_room():
+    op, shape, names = convolution(np.random.default_rng(0), (8, 8), (1, 1)), (1, 4, 4, 8), "abcdef"
+    nodes = [Node(name, (before,), op, shape) for before, name in zip("i" + names, names, strict=False)]
+    assert Program(nodes, {"i": shape}, ["f"]).image_bytes == 2 * 4 * 4 * 8
+    assert Program(nodes, {"i": shape}, list(names)).image_bytes == 2 * 4 * 4 * 8
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_range_of_layers_on_given_maps(native, monkeypatch):
+    if not native:
+        monkeypatch.setattr(c_kernels, "library", lambda: None)
+    nodes, _ = every_way(np.random.default_rng(3))
+    batch = random_cases.values(np.random.default_rng(8), (4, 9, 11, 6))
+    expected = by_oracle(nodes, batch)
+    part = [node for node in nodes if node.name in ("outer", "mixed", "gate", "gated")]
+    given = {name: expected[name] for name in ("left", "inner", "pooled")}
+    run = layers(part, {name: x.shape for name, x in given.items()}, ["mixed", "gated"])
+    found = run(given)
+    assert {name: x.dtype for name, x in found.items()} == {"mixed": np.int8, "gated": np.int8}
+    for name, x in found.items():
+        np.testing.assert_array_equal(x, expected[name])
+
+
+def test_what_runs_on_numpy_is_named(caplog):
+    graph = random_cases.graph(np.random.default_rng(4))
+    conv = next(op for op in graph.ops if op.type == "conv2d-fix")
+    conv.attrs.set("shift_cut", 40, "int32")  # no shift of 32-bit numbers
+    Emulator(graph)
+    assert f"{conv.name} (conv2d-fix)" in caplog.text and "NumPy" in caplog.text
