@@ -21,7 +21,15 @@ from dpuflow.base.pixels import Scaling, per_channel
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.network.quantized_file import write_quantized
 from dpuflow.ops.operator import Shape
-from dpuflow.quantize import alignment, blocks, calibration, equalization, position_search, reconstruction
+from dpuflow.quantize import (
+    alignment,
+    blocks,
+    calibration,
+    equalization,
+    position_search,
+    reconstruction,
+    replacements,
+)
 from dpuflow.quantize.answers import float_values, integer_values
 from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.calibration_images import batches, calibration_record, refuse_test_images
@@ -113,6 +121,8 @@ def quantize(
             "votes": outcome.votes,
             "adjustments": outcome.adjustments,
         }
+        if replacements.replaced(quantization.folding):
+            report["replacements"] = quantization.replacements()
         if settings["diagnosis"]:
             report["diagnosis"] = _diagnosis(outcome.quantized, images, calibration_labels, validation)
     return outcome.quantized, report
@@ -280,6 +290,10 @@ class Quantization:
     def _float_ends(self) -> tuple[Ends, EndsDistance]:
         ends = float_values(self.folded.network, self.measured, self.ends)
         return ends, EndsDistance(ends)
+
+    def replacements(self) -> dict[str, Any]:
+        """What it costs, in floats, that the DPU has something else for some layers."""
+        return replacements.cost(self.folded.network, self.folding, self.measured, self.ends, self.reference)
 
     def measure(self, made: Made[QuantizedNetwork]) -> dict[str, Any]:
         """{"divergence", "agreement"} of the integer network against the float one."""

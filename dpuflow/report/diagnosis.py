@@ -122,6 +122,10 @@ def settings(record: Mapping[str, Any]) -> dict[str, str | int | float]:
     """The chief facts of a quantization: scalars of the record, the method, the calibration images."""
     found = {key: value for key, value in record.items() if isinstance(value, (str, int, float, bool))}
     found["method"] = record.get("settings", {}).get("method")
+    if "replacements" in record:
+        replaced = record["replacements"]
+        found["replaced layers"] = f"{len(replaced['layers'])}: {replaced['how']}"
+        found["agreement with the network before"] = f"{100 * replaced['agreement']:.2f} %, in floats"
     found["calibration images"] = record.get("calibration", {}).get("images")
     return {
         key: value

@@ -14,6 +14,7 @@ from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.gate_positions import fit_gates, hold_gates
 from dpuflow.quantize.reference import quantize
+from dpuflow.report.diagnosis import settings
 from dpuflow.tfgraph.graph_def import add_constant
 from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import GraphMaker, gated_network
@@ -64,7 +65,8 @@ def test_a_graph_of_gates_is_read_as_tensorflow_computes_it(tf, gated):
 
 def test_integers_are_those_of_the_evaluation_graph(tf, gated, tmp_path):
     images = np.random.default_rng(2).integers(0, 256, (24, 12, 12, 3), np.uint8)
-    quantized, _ = quantize(read_network(gated), images, {"diagnosis": False})
+    network = read_network(gated)
+    quantized, report = quantize(network, images, {"diagnosis": False})
     gates = [layer for layer in quantized.network.layers if layer.op == "hard_sigmoid"]
     assert {quantized.fix_points[layer.name] for layer in gates} == {7}
     names = write_eval_graph(tmp_path / "q.pb", quantized)
@@ -78,7 +80,20 @@ def test_integers_are_those_of_the_evaluation_graph(tf, gated, tmp_path):
     assert len(np.unique(expected)) > 20
     floats = engine.run_float(quantized.network, x, [logits])[logits]
     noise = np.square(floats - expected * 2.0 ** -quantized.fix_points[logits]).sum()
+    _cost_of_replacing(report, network, x)
     assert noise < 0.1 * np.square(floats - floats.mean(axis=0)).sum()
+
+
+def _cost_of_replacing(report, network, x):
+    """It is said which sigmoids are replaced, and what that alone does to the answers."""
+    found = report["replacements"]
+    assert found["layers"] == [layer.name for layer in network.layers if layer.op == "sigmoid"]
+    assert found["how"] == "sigmoid replaced by relu6(x + 3) / 6"
+    before = engine.run_float(network, x)[network.output.name]
+    after = engine.run_float(fold(network)[0], x)[network.output.name]
+    assert found["agreement"] == np.mean(before.argmax(axis=1) == after.argmax(axis=1))
+    assert 0 < found["divergence"] < 1
+    assert settings({**report, "settings": {}})["replaced layers"] == f"3: {found['how']}"
 
 
 def scalar(maker, value):
