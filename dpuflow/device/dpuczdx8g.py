@@ -49,6 +49,8 @@ HARD_SIGMOID_INPUT_RANGE = (0, 15)
 """Allowed fix_point of its input, the instruction's shift_bias."""
 HARD_SIGMOID_SHIFT_RANGE = (0, 31)
 """Allowed 14 + fix_in - fix_out, the instruction's shift_cut."""
+POOL_SHIFT_RANGE = (-7, 23)
+"""Allowed fix_in - fix_out (and an average's S) of pooling: what the instruction's code of a shift holds."""
 PRODUCT_SHIFT_RANGE = (0, 15)
 """Allowed sum of the fix_points of a product's two inputs less the output's: the vendor's limit, which
 both instructions hold (ELEW for two maps, ALU for a map and one factor per channel)."""

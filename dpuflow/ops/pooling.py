@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
-from dpuflow.device.dpuczdx8g import average_pool_factor
+from dpuflow.device.dpuczdx8g import POOL_SHIFT_RANGE, average_pool_factor
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.arithmetic import EXACT_FLOAT32
-from dpuflow.ops.operator import Array, Arrays, Integers, Shape, Window
+from dpuflow.ops.operator import Array, Arrays, Integers, Shape, Shifts, Window
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class AveragePool(Window):
     def largest(self, sizes: Sequence[float], weights: Array = None, bias: Array = None) -> float | None:
         """A mean is no larger than what it is of."""
         return None
+
+    def shifts(self, fix_points: Sequence[int], fix_out: int) -> Shifts:
+        """The instruction's, with the factor's own."""
+        shift = average_pool_factor(self.kernel[1], self.kernel[0])[1]
+        return {"shift of the average": (fix_points[0] - fix_out + shift, POOL_SHIFT_RANGE)}
 
     def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """Not with padding, which counts as zero behind the offset and not in front of it."""

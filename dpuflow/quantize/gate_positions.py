@@ -1,4 +1,4 @@
-"""FixPoints that gates ask for: a hard sigmoid's output is fixed, its input and products have ranges.
+"""FixPoints that gates ask for: a hard sigmoid has one, its input, averages and products have ranges.
 
 All but `hold_gates` only ever lower fix_points, so nothing saturates by it.
 """
@@ -59,7 +59,13 @@ def hold_gates(network: Network, groups: list[list[str]], fix_points: FixPoints)
 
 
 def fit_gates(network: Network, fix_points: FixPoints, lower: Lower) -> None:
-    """Bring hard sigmoids' inputs and products into their ranges by `lower`ing fix_points."""
+    """Bring hard sigmoids' inputs, products and averages into their ranges by `lower`ing fix_points."""
+    for layer in _of_kind(network, "avg_pool"):
+        found = layer.operator.shifts([fix_points[layer.inputs[0]]], fix_points[layer.name])
+        for value, (least, _) in found.values():
+            if value < least:  # a squeeze of what averages out
+                why = "as fine as the average's shift can make it"
+                lower(layer.name, fix_points[layer.name] + value - least, why)
     for layer in _of_kind(network, "hard_sigmoid"):
         lower(layer.inputs[0], HARD_SIGMOID_INPUT_RANGE[1], f"{layer.name} reads no finer one")
     least, greatest = PRODUCT_SHIFT_RANGE

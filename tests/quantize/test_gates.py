@@ -179,6 +179,21 @@ def test_ranges_of_gates_are_kept_by_lowering(before, after):
         assert all(least <= value <= most for value, (least, most) in shifts.values())
 
 
+def test_an_average_is_no_finer_than_its_shift_can_make_it():
+    attrs = {"kernel": (4, 4), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+    pool = Layer("pool", "avg_pool", ["x"], (1, 1, 2), attrs)
+    network = Network("squeeze", [Layer("x", "input", [], (4, 4, 2)), pool])
+    fix_points = {"x": 3, "pool": 30}  # 16 values: S is 4, and the field ends at -7
+
+    def lower(name, fix_point, why):
+        fix_points[name] = fix_point
+
+    fit_gates(network, fix_points, lower)
+    assert fix_points == {"x": 3, "pool": 14}
+    fit_gates(network, fix_points, lambda name, fix_point, why: None)
+    assert fix_points == {"x": 3, "pool": 14}
+
+
 def test_what_is_fixed_is_held_and_what_cannot_be_is_refused():
     network, fix_points = gates(gate=9)
     report = hold_gates(network, fix_point_groups(network), fix_points)

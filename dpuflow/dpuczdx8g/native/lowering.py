@@ -12,6 +12,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import (
     HARDWARE_SHIFT_BIAS_MIN,
+    POOL_SHIFT_RANGE,
     PRODUCT_SHIFT_RANGE,
     RELU6_FIX_POINT,
     average_pool_factor,
@@ -245,7 +246,7 @@ class _Reader:
         factor = average_pool_factor(*geometry["kernel"]) if kind == "avg_pool" else (1, 0)
         shift = self._fix_point(source) - op.tensor.fix_point
         name = "fix_point of the input less that of the output (and the average's shift)"
-        self._limits(op, name, shift + factor[1], -7, SHIFT_CUT_MAX - 8)
+        self._limits(op, name, shift + factor[1], *POOL_SHIFT_RANGE)
         self.job.operations.append(
             Operation(
                 op.name,
