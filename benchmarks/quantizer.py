@@ -20,6 +20,7 @@ from measuring import parser_of, progress, table
 
 from dpuflow.base.files import read_json
 from dpuflow.base.pixels import scale_pixels
+from dpuflow.base.threads import single_threaded_blas
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.quantize import engine
 from dpuflow.quantize.position_search import logits_name
@@ -44,7 +45,7 @@ def float_classes(path, images, scaling):
     network = read_network(path)
     name = logits_name(network)
     x = scale_pixels(images, scaling)
-    with engine.single_threaded_blas():
+    with single_threaded_blas():
         return np.concatenate(
             [engine.run_float(network, x[i : i + 64], [name])[name].argmax(1) for i in range(0, len(x), 64)]
         )

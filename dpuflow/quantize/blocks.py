@@ -13,9 +13,9 @@ from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dpuflow.base.pixels import Scaling, scale_pixels
+from dpuflow.base.threads import single_threaded_blas
 from dpuflow.emulator.execute import core_count
 from dpuflow.network import Layer, Network
 
@@ -125,7 +125,7 @@ def on_cores(threads: int | None = None) -> Iterator[None]:
     """
     token = _cores.set(min(threads or core_count(), MOST_CORES))
     try:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with single_threaded_blas():
             yield
     finally:
         _cores.reset(token)

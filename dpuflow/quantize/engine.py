@@ -5,10 +5,8 @@ travel as float32 arrays of whole numbers (`ops.arithmetic` says why that is exa
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dpuflow.base.errors import UserError
 from dpuflow.network import Layer, Network, QuantizedNetwork
@@ -18,12 +16,6 @@ Batch = np.ndarray | Mapping[str, np.ndarray]
 """Images (N, ...) of the only input, or of each input by its name."""
 Compute = Callable[[Layer, Sequence[np.ndarray]], np.ndarray]
 """Function(layer, inputs) -> output, arrays (N, ...)."""
-
-
-def single_threaded_blas() -> AbstractContextManager:
-    """Context: one BLAS thread. The patch matrices are small; on a shared machine OpenBLAS's
-    threads spend five times as long waiting for each other as one thread needs alone (measured)."""
-    return threadpool_limits(limits=1, user_api="blas")
 
 
 def float_layer(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:

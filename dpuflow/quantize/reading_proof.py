@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.threads import single_threaded_blas
 from dpuflow.network.network_file import load_network, refusal
-from dpuflow.quantize.engine import run_float, single_threaded_blas
+from dpuflow.quantize.engine import run_float
 
 IMAGES = 4
 TOLERANCE = 0.02

@@ -15,13 +15,13 @@ import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.tensorflow_env import keras, tensorflow
+from dpuflow.base.threads import single_threaded_blas
 from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE
 from dpuflow.ops.resampling import ResizeBilinear
-from dpuflow.quantize import engine
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import Parameters, replay
 from dpuflow.quantize.reference import Quantization
@@ -55,7 +55,7 @@ def fix_points(
     network, parameters = read_keras(model)
     settings = complete(SETTINGS)
     _, _, recipe = fold_with_recipe(network, settings["batch_norm_after_activation"])
-    with engine.single_threaded_blas():
+    with single_threaded_blas():
         quantization = Quantization(network, calibration_inputs, settings, {"subtract": 0, "divide": 1})
         return quantization.run().quantized, recipe, parameters
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.threads import single_threaded_blas
 from dpuflow.dpuczdx8g.isa import engines, ordering
 from dpuflow.dpuczdx8g.isa.code import decode
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
@@ -109,7 +110,8 @@ class Simulator:
                     self.weights_per_image,
                 )
             wanted = (*self.program.outputs, *maps)
-            parts.append(self._run_batch(batch, memory, steps, wanted, watch, start))
+            with single_threaded_blas():  # an instruction's matrix product has 16 columns
+                parts.append(self._run_batch(batch, memory, steps, wanted, watch, start))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _images_at_once(self):
