@@ -16,6 +16,7 @@ FILES = (
     "cpu_floats.py",
     "cpu_integers.py",
     "cpu_ops.py",
+    "cpu_resizing.py",
     "cpu_windows.py",
     "parts.py",
     "pixels.py",

@@ -15,6 +15,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.board.resizing_parts import describe_inside_average, describe_resample
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator import Emulator, oracle, plan
 from dpuflow.emulator.attributes import fix_point, inner_axis
@@ -25,7 +26,10 @@ from dpuflow.emulator.operations import (
     Conv,
     Eltwise,
     HardSigmoid,
+    InsideAverage,
+    Operation,
     Pool,
+    Resample,
     window_output,
 )
 from dpuflow.xir import Graph
@@ -142,9 +146,7 @@ def _integer(op, graph, constants):
     return describe_operation(operation, graph.op(op.inputs["input"][0]).tensor.shape)
 
 
-def describe_operation(
-    operation: Conv | Pool | Eltwise | Concat | HardSigmoid, shape: Sequence[int]
-) -> dict[str, Any]:
+def describe_operation(operation: Operation, shape: Sequence[int]) -> dict[str, Any]:
     """Description of an integer operation (`emulator.operations`) on an input of `shape` (batch first).
 
     Its arrays are under "arrays", by name. TypeError for an operation that has no description.
@@ -225,7 +227,11 @@ def _table(operation, shape):
     return {"arrays": {"table": oracle.apply(operation, np.arange(INT8_MIN, INT8_MAX + 1).astype(np.int8))}}
 
 
-_OPERATIONS = {Conv: _conv, Pool: _pool, Eltwise: _eltwise, Concat: _concat, HardSigmoid: _table}
+_OPERATIONS = {
+    **{Conv: _conv, Pool: _pool, Eltwise: _eltwise, Concat: _concat, HardSigmoid: _table},
+    InsideAverage: describe_inside_average,
+    Resample: describe_resample,
+}
 """Operation -> function(operation, shape of its input), for all of `emulator.operations`."""
 
 
@@ -290,13 +296,18 @@ def _float_pool(op, graph, constants):
 def _mul(op, graph, constants):
     """A product, or a dividing op joined with the factor behind it, as the emulator joins them."""
     joined = plan.joined_factor(op, graph, constants)
-    if joined is None:
+    if joined is None or joined[1].ndim:
         return {}
-    other, factor = joined
+    other, factor = joined[0], float(joined[1])
     if other.type == "hard-sigmoid":
         return {"joined": other.type, "scale": factor / 6}
     window = _float_window(other, graph, tuple(other.attr("kernel")))
     return {**window, "joined": other.type, "scale": factor / (window["kernel"][0] * window["kernel"][1])}
+
+
+def _resize(op, graph, constants):
+    shape = graph.op(op.inputs["input"][0]).tensor.shape
+    return describe_resample(Resample.of_grid(op, 0), shape)
 
 
 def _norm(op, graph, constants):
@@ -322,7 +333,7 @@ DESCRIPTIONS = {
     **dict.fromkeys(
         (
             *("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "depthwise-fix"),
-            *("concat-fix", "hard-sigmoid-fix"),
+            *("concat-fix", "hard-sigmoid-fix", "upsample-fix", "downsample-fix"),
         ),
         _integer,
     ),
@@ -332,6 +343,7 @@ DESCRIPTIONS = {
     **dict.fromkeys(("fix", "float2fix"), _grid),
     **dict.fromkeys(("conv2d", "depthwise-conv2d"), _float_conv),
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
+    "resize": _resize,
     "concat": _axis,
     "transpose": _attributes("order"),
     "fix2float": _attributes("fix_point"),

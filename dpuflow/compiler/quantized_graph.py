@@ -16,6 +16,7 @@ from dpuflow.compiler.workload import map_shape
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, LEAKY_RELU_SLOPE, average_pool_factor
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
 
@@ -155,6 +156,18 @@ class _Builder:
         scale = self._const(f"{layer.name}_i1", np.full(1, width * height * multiplier / 2**shift))
         return self._finish(layer, self.graph.add_op(layer.name, "mul", {"input": [pool, scale]}).name)
 
+    def _avg_pool_inside(self, layer):
+        """The same, each window with the factor of its pixels inside the map."""
+        operator, shape = layer.operator, self.network[layer.inputs[0]].shape
+        assert isinstance(operator, InsideAveragePool)  # by the table's row
+        attrs = {**self._window(layer), "count_include_pad": False, "count_include_invalid": True}
+        pool = self.names.unique(f"{layer.name}_i0")
+        self.graph.add_op(pool, "avgpool2d", {"input": self._sources(layer)}, attrs)
+        rows, columns = operator.counts(shape)
+        area = np.outer(rows, columns)[:, :, None]
+        scale = self._const(f"{layer.name}_i1", (operator.factors(shape) * area)[None])
+        return self._finish(layer, self.graph.add_op(layer.name, "mul", {"input": [pool, scale]}).name)
+
     def _add(self, layer):
         return self._finish(layer, self.graph.add_op(layer.name, "add", {"input": self._sources(layer)}).name)
 
@@ -205,6 +218,7 @@ LAYERS = Total(
         "dense": _Builder._dense,
         "max_pool": _Builder._max_pool,
         "avg_pool": _Builder._avg_pool,
+        "avg_pool_inside": _Builder._avg_pool_inside,
         "add": _Builder._add,
         "hard_sigmoid": _Builder._hard_sigmoid,
         "multiply": _Builder._multiply,

@@ -280,6 +280,12 @@ class _Lowering:
     def _avg_pool(self, layer):
         return self._pool(layer, "AVG")
 
+    def _avg_pool_inside(self, layer):
+        """With an attribute that XIR's op does not have: its own divisor at the border."""
+        op = self._pool(layer, "AVG")
+        op.attrs["count_include_pad"] = False
+        return op
+
     def _pool(self, layer, type_):
         """A pool shares the superlayer of the convolution that only it reads."""
         self._enter(layer)
@@ -381,6 +387,7 @@ LAYERS = Total(
         "dense": _Lowering._dense,
         "max_pool": _Lowering._max_pool,
         "avg_pool": _Lowering._avg_pool,
+        "avg_pool_inside": _Lowering._avg_pool_inside,
         "add": _Lowering._add,
         "hard_sigmoid": _Lowering._hard_sigmoid,
         "multiply": _Lowering._multiply,

@@ -329,6 +329,7 @@ RULES = Total(
         "depthwise_conv": _depthwise,
         "max_pool": _pool,
         "avg_pool": _pool,
+        "avg_pool_inside": _pool,
         "add": _add,
         "multiply": _multiply,
         "leaky_relu": _leaky,

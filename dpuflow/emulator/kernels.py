@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.device.dpuczdx8g import REFERENCE_GUARD_BITS, average_pool_factor
 from dpuflow.emulator import oracle
 from dpuflow.emulator.operations import (
@@ -20,6 +21,7 @@ from dpuflow.emulator.operations import (
     Conv,
     Eltwise,
     HardSigmoid,
+    InsideAverage,
     Nonlinear,
     Operation,
     Pad,
@@ -30,6 +32,7 @@ from dpuflow.emulator.operations import (
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
 from dpuflow.emulator.resampling import Blended, Picked
+from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.xir.shapes import Shape
 
 log = logging.getLogger("dpuflow")
@@ -241,6 +244,19 @@ class PoolKernel:
             self.combine(out, part(k), out=out)
 
 
+class InsideAverageKernel:
+    """Average pooling of what lies in the map, in float64: each window with its own factor."""
+
+    def __init__(self, op: InsideAverage, shape: Shape) -> None:
+        operator = InsideAveragePool(op.kernel, op.stride, op.pad)
+        self.operator, self.shift = operator, -op.shift
+        operator.counts(shape[1:])
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
+        result = np.floor(self.operator.average(inputs[0], self.shift) + 0.5)
+        return np.clip(result, INT8_MIN, INT8_MAX, out=result).astype(VALUE)
+
+
 class EltwiseKernel:
     """Element-wise addition with guard bits, or multiplication, of any number of inputs."""
 
@@ -346,6 +362,7 @@ _CONVOLUTIONS: dict[str, Callable[[Conv, Shape], Kernel]] = {"conv2d": DenseConv
 KERNELS: dict[type, Callable[..., Kernel]] = {
     Conv: lambda op, shapes: _CONVOLUTIONS[op.kind](op, shapes[0]),
     Pool: lambda op, shapes: PoolKernel(op, shapes[0]),
+    InsideAverage: lambda op, shapes: InsideAverageKernel(op, shapes[0]),
     Eltwise: EltwiseKernel,
     Concat: lambda op, shapes: ConcatKernel(op, VALUE),
     Resample: lambda op, shapes: resample_kernel(op, shapes[0]),

@@ -154,12 +154,25 @@ class Pool:
         _require(self.kind, POOL_KINDS)
 
     @classmethod
-    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Pool":
-        """Pool of a pool-fix op."""
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Pool | InsideAverage":
+        """Pool of a pool-fix op; InsideAverage where padding does not count."""
         check_output(op)
         kind = one_of(op, POOL_KINDS)
         shift = fix_point(only_input(op, graph)) - fix_point(op)
-        return cls(kind, tuple(op.attr("kernel")), tuple(op.attr("stride")), tuple(op.attr("pad")), shift)
+        window = tuple(op.attr("kernel")), tuple(op.attr("stride")), tuple(op.attr("pad"))
+        if kind == "AVG" and any(window[2]) and not op.attrs.get("count_include_pad", True):
+            return InsideAverage(*window, shift)
+        return cls(kind, *window, shift)
+
+
+@dataclass(frozen=True)
+class InsideAverage:
+    """pool-fix AVG with `count_include_pad` false (our own attribute): the mean of what lies in the map."""
+
+    kernel: Pair
+    stride: Pair
+    pad: Pad
+    shift: int
 
 
 @dataclass(frozen=True)
@@ -263,7 +276,7 @@ class Resample:
         )
 
 
-Operation = Conv | Pool | Eltwise | Concat | HardSigmoid | Resample
+Operation = Conv | Pool | InsideAverage | Eltwise | Concat | HardSigmoid | Resample
 """What `INTEGER_OPS` makes: a class that is added there is added here."""
 
 
@@ -287,7 +300,7 @@ def window_output(size: int, kernel: int, stride: int, dilation: int, pad_before
 def output_shape(op: Operation, shapes: Sequence[Shape]) -> Shape:
     """Shape of the output of an operation for inputs of `shapes` (batch first)."""
     first = tuple(shapes[0])
-    if isinstance(op, Conv | Pool):
+    if isinstance(op, Conv | Pool | InsideAverage):
         dilation_w, dilation_h = op.dilation if isinstance(op, Conv) else (1, 1)
         left, right, top, bottom = op.pad
         height = window_output(first[1], op.kernel[1], op.stride[1], dilation_h, top, bottom)

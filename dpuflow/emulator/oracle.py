@@ -16,6 +16,7 @@ from dpuflow.emulator.operations import (
     Conv,
     Eltwise,
     HardSigmoid,
+    InsideAverage,
     Nonlinear,
     Operation,
     Pad,
@@ -229,6 +230,22 @@ def pool(op: Pool, x: np.ndarray) -> np.ndarray:
     return saturate(value.scaled(-op.shift).round_half_up())
 
 
+def inside_average(op: InsideAverage, x: np.ndarray) -> np.ndarray:
+    """pool-fix AVG whose padding does not count: M / 2**S of the pixels that each window has in the map."""
+    (kernel_w, kernel_h), (step_w, step_h), (left, right, top, bottom) = op.kernel, op.stride, op.pad
+    out_h = window_output(x.shape[1], kernel_h, step_h, 1, top, bottom)
+    out_w = window_output(x.shape[2], kernel_w, step_w, 1, left, right)
+    result = np.empty((x.shape[0], out_h, out_w, x.shape[3]), np.int8)
+    for row in range(out_h):
+        for column in range(out_w):
+            y, z = row * step_h - top, column * step_w - left
+            seen = x[:, max(y, 0) : y + kernel_h, max(z, 0) : z + kernel_w].astype(np.int64)
+            multiplier, shift = average_pool_factor(seen.shape[1], seen.shape[2])
+            value = Exact(seen.sum(axis=(1, 2))).times(multiplier).scaled(-shift - op.shift)
+            result[:, row, column] = saturate(value.round_half_up())
+    return result
+
+
 def eltwise(op: Eltwise, *inputs: np.ndarray) -> np.ndarray:
     """eltwise-fix ADD or MUL of int8 arrays (NumPy broadcasting).
 
@@ -303,6 +320,7 @@ def _between(
 SEMANTICS: dict[type, Callable[..., np.ndarray]] = {
     Conv: conv,
     Pool: pool,
+    InsideAverage: inside_average,
     Eltwise: eltwise,
     Concat: concat,
     HardSigmoid: sigmoid,

@@ -221,9 +221,10 @@ def _float_pool(op: Op, graph: Graph, constants: Constants) -> StepFunction:
 def _multiply(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """mul; the constant that follows an average pool or a hard sigmoid is joined with its division.
 
-    The pool's mean times KH * KW * M / 2**S stands for the DPU's sum * M / 2**S, the hard sigmoid
-    relu6(x + 3) / 6 times 6 * 2731 / 2**14 for relu6(x + 3) * 2731 / 2**14 (docs/reference/numerics.md);
-    computing it that way keeps a division out of the exact numbers.
+    The pool's mean times its area times M / 2**S (every window's own where padding does not count) stands
+    for the DPU's sum * M / 2**S, the hard sigmoid relu6(x + 3) / 6 times 6 * 2731 / 2**14 for
+    relu6(x + 3) * 2731 / 2**14 (docs/reference/numerics.md); computing it that way keeps a division out of
+    the exact numbers.
     """
     joined = joined_factor(op, graph, constants)
     if joined:
@@ -234,20 +235,27 @@ def _multiply(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     return lambda inputs, workspace: _fold(np.multiply, inputs)
 
 
-def joined_factor(op: Op, graph: Graph, constants: Constants) -> tuple[Op, float] | None:
-    """(dividing op, factor) where a `mul` multiplies one by a constant, else None."""
-    factors = [constants[name] for name in op.input_names if name in constants]
+def joined_factor(op: Op, graph: Graph, constants: Constants) -> tuple[Op, np.ndarray] | None:
+    """(dividing op, factor, float64) where a `mul` multiplies one by a constant, else None."""
+    factors = [np.asarray(constants[name], np.float64) for name in op.input_names if name in constants]
     others = [graph.op(name) for name in op.input_names if name not in constants]
-    if len(factors) == len(others) == 1 and factors[0].size == 1:
-        other = others[0]
-        if other.type == "hard-sigmoid" or (other.type == "avgpool2d" and other.attr("count_include_pad")):
-            return other, float(factors[0].reshape(-1)[0])
+    if len(factors) == len(others) == 1 and others[0].type in _UNDIVIDED:
+        (other,), (factor,) = others, factors
+        whole = other.type == "hard-sigmoid" or other.attr("count_include_pad")
+        if whole and factor.size == 1:
+            return other, factor.reshape(())
+        if not whole and factor.shape == (1, *other.tensor.shape[1:3], 1):
+            return other, factor
     return None
 
 
-def _window_sums(op: Op, graph: Graph) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+def _window_sums(op: Op, graph: Graph) -> tuple[Callable[[np.ndarray], np.ndarray], int | np.ndarray]:
     attributes = _global_window(op, graph)
-    return lambda x: float_ops.window_sum(x, **attributes), attributes["kernel"][0] * attributes["kernel"][1]
+    divisor: int | np.ndarray = attributes["kernel"][0] * attributes["kernel"][1]
+    if not op.attr("count_include_pad"):
+        ones = np.ones((1, *graph.op(op.input_names[0]).tensor.shape[1:3], 1))
+        divisor = float_ops.window_sum(ones, **attributes)
+    return lambda x: float_ops.window_sum(x, **attributes), divisor
 
 
 _UNDIVIDED = {

@@ -16,12 +16,14 @@ from dpuflow.emulator.operations import (
     Conv,
     Eltwise,
     HardSigmoid,
+    InsideAverage,
     Nonlinear,
     Operation,
     Pad,
     Pair,
     Pool,
     Resample,
+    window_output,
 )
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.shapes import Shape
@@ -99,6 +101,21 @@ def _pool(rng: np.random.Generator, kind: str) -> Case:
     return Pool(kind, kernel, stride, pad, shift), [values(rng, shape)]
 
 
+def _inside_average(rng: np.random.Generator, kind: str) -> Case:
+    while True:
+        kernel, stride, _, pad, (h, w) = _window(rng, 5, 1)
+        last = [  # where the last windows begin
+            (window_output(size, kernel[a], stride[a], 1, pad[2 * a], pad[2 * a + 1]) - 1) * stride[a]
+            - pad[2 * a]
+            for a, size in ((0, w), (1, h))
+        ]
+        if last[0] < w and last[1] < h:
+            break
+    shift = 0 if rng.random() < 0.5 else int(rng.integers(-3, 4))
+    shape = (int(rng.integers(1, 4)), h, w, int(rng.integers(1, 20)))
+    return InsideAverage(kernel, stride, pad, shift), [values(rng, shape)]
+
+
 def _eltwise(rng: np.random.Generator, kind: str) -> Case:
     count = int(rng.integers(2, 4))
     shape = (int(rng.integers(1, 4)), *_pair(rng, 1, 5), int(rng.integers(1, 20)))
@@ -140,6 +157,7 @@ _KINDS: dict[str, tuple[Callable[[np.random.Generator, str], Case], int]] = {
     "dense": (_conv, 2),
     "MAX": (_pool, 1),
     "AVG": (_pool, 2),
+    "inside average": (_inside_average, 1),
     "ADD": (_eltwise, 2),
     "MUL": (_eltwise, 1),
     "concat": (_concat, 1),

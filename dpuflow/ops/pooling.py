@@ -1,6 +1,6 @@
 """Maximum and average pooling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -156,3 +156,78 @@ class AveragePool(Window):
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """Twice OH OW C KH KW, as the vendor's compiler counts."""
         return work.pool_workload(output, self.kernel, average=True)
+
+
+@dataclass(frozen=True)
+class InsideAveragePool(AveragePool):
+    """Mean per window over its pixels inside the map: padding does not count (count_include_pad False).
+
+    The DPU's stand-in for the division is that of so many pixels, so windows at the border have others.
+    """
+
+    kind: ClassVar[str] = "avg_pool_inside"
+
+    def times_behind(self, scale: np.ndarray, output: Shape) -> int:
+        """A mean of x * scale + offset is one of x, times scale, plus offset."""
+        return 1
+
+    def counts(self, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, columns) inside a map (H, W, C) that each row and each column of windows sees."""
+        out_h, out_w, _ = self.window_shape(shape, shape[-1])
+        left, _, top, _ = self.pad
+        found = []
+        for count, size, kernel, stride, before in (
+            (out_h, shape[0], self.kernel[1], self.stride[1], top),
+            (out_w, shape[1], self.kernel[0], self.stride[0], left),
+        ):
+            start = np.arange(count) * stride - before
+            inside = np.minimum(start + kernel, size) - np.maximum(start, 0)
+            if count and inside.min() < 1:
+                raise ValueError(f"windows of {kernel} in the padding alone")
+            found.append(inside)
+        return found[0], found[1]
+
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
+        """(OH, OW, C)."""
+        self.counts(inputs[0])
+        return self.window_shape(inputs[0], inputs[0][-1])
+
+    def factors(self, shape: Shape) -> np.ndarray:
+        """M / 2**S of every window on a map (H, W, C): float64 (OH, OW, 1)."""
+        rows, columns = self.counts(shape)
+        table = {}
+        for h in set(rows.tolist()):
+            for w in set(columns.tolist()):
+                multiplier, shift = average_pool_factor(h, w)
+                table[h, w] = multiplier * 2.0**-shift
+        return np.array([[table[h, w] for w in columns.tolist()] for h in rows.tolist()])[:, :, None]
+
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
+        """Exact division by the pixels inside."""
+        rows, columns = self.counts(inputs[0].shape[1:])
+        area = np.outer(rows, columns).astype(np.float32)
+        return self.window_sum(inputs[0]) / area[:, :, None]
+
+    def average(self, x: np.ndarray, shift: int) -> np.ndarray:
+        """Sum * M / 2**S * 2**shift as real numbers, exact in float64."""
+        return self.window_sum(x.astype(np.float64)) * self.factors(x.shape[1:]) * 2.0**shift
+
+    def needs_float64(self) -> bool:
+        """Windows have different multipliers, so no one bound: always."""
+        return True
+
+    def _possible_counts(self) -> Iterator[tuple[int, int]]:
+        """Every (rows, columns) that a window may have inside."""
+        left, right, top, bottom = self.pad
+        for rows in range(max(1, self.kernel[1] - top - bottom), self.kernel[1] + 1):
+            for columns in range(max(1, self.kernel[0] - left - right), self.kernel[0] + 1):
+                yield rows, columns
+
+    def result_range(self, fix_points: Sequence[int], fix_out: int) -> tuple[float, float] | None:
+        """All values of the window with the greatest sum of shares at one end."""
+        step = 2.0 ** (fix_out - fix_points[0])
+        shares = []
+        for rows, columns in self._possible_counts():
+            multiplier, shift = average_pool_factor(rows, columns)
+            shares.append(rows * columns * multiplier * 2.0**-shift)
+        return INT8_MIN * max(shares) * step, INT8_MAX * max(shares) * step

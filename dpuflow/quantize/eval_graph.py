@@ -23,7 +23,7 @@ from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.gating import HardSigmoid
 from dpuflow.ops.operator import Shape
-from dpuflow.ops.pooling import AveragePool
+from dpuflow.ops.pooling import AveragePool, InsideAveragePool
 from dpuflow.quantize import eval_resampling
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
@@ -234,29 +234,38 @@ class GraphWriter:
 
     def _avg_pool(self, layer: Layer, scope: str) -> str:
         """Window sums by a convolution with ones: AvgPool itself would round in float32."""
-        (kw, kh), channels = layer.attrs["kernel"], layer.shape[-1]
+        kw, kh = layer.attrs["kernel"]
         multiplier, shift = average_pool_factor(kh, kw)
         operator = layer.operator
         assert isinstance(operator, AveragePool)  # by the table's row
         dtype = DT_DOUBLE if operator.needs_float64() else DT_FLOAT
-        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
-        if layer.shape[:2] == (1, 1) and not any(layer.attrs["pad"]):
-            axes = add_constant(self.graph, f"{scope}/axes", np.array([1, 2], np.int32))
-            x = add_node(self.graph, "Sum", f"{scope}/Sum", [x, axes], T=("type", dtype), keep_dims=True)
-        else:
-            real = np.float32 if dtype == DT_FLOAT else np.float64
-            equal = layer.attrs["stride"][0] == layer.attrs["stride"][1]  # DepthwiseConv2dNative's condition
-            ones = np.ones((1, kh, kw, channels), real)
-            if not equal:
-                ones = np.broadcast_to(
-                    np.eye(channels, dtype=real)[:, None, None], (channels, kh, kw, channels)
-                )
-            x = self._convolution(
-                "DepthwiseConv2dNative" if equal else "Conv2D", layer, scope, x, ones, dtype
-            )
+        x = self._window_sums(layer, scope, dtype)
         exponent = self.quantized.fix_points[layer.name] - self.quantized.fix_points[layer.inputs[0]] - shift
         x = self._binary("Mul", f"{scope}/factor", x, multiplier * 2.0**exponent, dtype)
         return self._round_and_saturate(scope, x, dtype)
+
+    def _avg_pool_inside(self, layer: Layer, scope: str) -> str:
+        """Window sums, each times the factor of its pixels inside the map."""
+        operator, fixes = layer.operator, self.quantized.fix_points
+        assert isinstance(operator, InsideAveragePool)  # by the table's row
+        x = self._window_sums(layer, scope, DT_DOUBLE)
+        factors = operator.factors(self.quantized.network[layer.inputs[0]].shape)
+        step = 2.0 ** (fixes[layer.name] - fixes[layer.inputs[0]])
+        x = self._binary("Mul", f"{scope}/factor", x, factors * step, DT_DOUBLE)
+        return self._round_and_saturate(scope, x, DT_DOUBLE)
+
+    def _window_sums(self, layer: Layer, scope: str, dtype: int) -> str:
+        (kw, kh), channels = layer.attrs["kernel"], layer.shape[-1]
+        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
+        if layer.shape[:2] == (1, 1) and not any(layer.attrs["pad"]):
+            axes = add_constant(self.graph, f"{scope}/axes", np.array([1, 2], np.int32))
+            return add_node(self.graph, "Sum", f"{scope}/Sum", [x, axes], T=("type", dtype), keep_dims=True)
+        real = np.float32 if dtype == DT_FLOAT else np.float64
+        equal = layer.attrs["stride"][0] == layer.attrs["stride"][1]  # DepthwiseConv2dNative's condition
+        ones = np.ones((1, kh, kw, channels), real)
+        if not equal:
+            ones = np.broadcast_to(np.eye(channels, dtype=real)[:, None, None], (channels, kh, kw, channels))
+        return self._convolution("DepthwiseConv2dNative" if equal else "Conv2D", layer, scope, x, ones, dtype)
 
     def _add(self, layer: Layer, scope: str) -> str:
         fixes = [self.quantized.fix_points[name] for name in layer.inputs]
@@ -346,6 +355,7 @@ LAYERS = Total(
         "input": GraphWriter._input,
         "max_pool": GraphWriter._max_pool,
         "avg_pool": GraphWriter._avg_pool,
+        "avg_pool_inside": GraphWriter._avg_pool_inside,
         "upsample": eval_resampling.picked,
         "downsample": eval_resampling.picked,
         "resize_bilinear": eval_resampling.bilinear,

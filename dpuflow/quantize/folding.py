@@ -49,6 +49,10 @@ def fold(network: Network, batch_norm_after_activation: str = "fold") -> tuple[N
     return fold_with_recipe(network, batch_norm_after_activation)[:2]
 
 
+POOLS = ("max_pool", "avg_pool", "avg_pool_inside")
+"""What a constant channel passes unchanged."""
+
+
 def fold_with_recipe(
     network: Network, batch_norm_after_activation: str = "fold"
 ) -> tuple[Network, list[Note], list[Step]]:
@@ -243,7 +247,7 @@ class Folding:
     def _absorb_by_constant_channel(self, norm: Layer, reader: Layer) -> bool:
         """Give the producer of `reader`'s input a constant channel that carries the offset."""
         chain, producer = [], self.layer(reader.inputs[0])
-        while producer.op in ("max_pool", "avg_pool") and len(self.readers(producer.name)) == 1:
+        while producer.op in POOLS and len(self.readers(producer.name)) == 1:
             chain.append(producer)
             producer = self.layer(producer.inputs[0])
         if (

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.network import Layer
 from dpuflow.tfgraph import arithmetic_nodes, condition_nodes, resize_nodes, shape_nodes, weighted_nodes
 from dpuflow.tfgraph.dilation import SPACE_NODES
 from dpuflow.tfgraph.shape_nodes import channel_product, reshape_to
@@ -27,6 +28,7 @@ from dpuflow.tfgraph.values import (
     pseudo_node,
     sizes,
     tensor,
+    text,
 )
 from dpuflow.tfgraph.weighted_nodes import sliding, spatial
 
@@ -84,8 +86,9 @@ def _pool(op):
     def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         layer = _pooled_map(translator, node, inputs[0])
         pending = tensor(translator, node, inputs[0]).pad
-        if pending != NO_PAD and not (op == "max_pool" and layer.op in ("relu", "relu6")):
-            translator.fail(node, "zero padding before pooling is only supported for max pooling behind ReLU")
+        if pending != NO_PAD and op == "max_pool" and layer.op not in ("relu", "relu6"):
+            # the zeros count, and may be the greatest
+            layer, pending = with_zeros(translator, node, layer, pending), NO_PAD
         # of MaxPoolV2 they are inputs
         given: list[Any] = [[int(n) for n in constant(translator, node, v, "the window")] for v in inputs[1:]]
         ksize, strides = (
@@ -95,13 +98,30 @@ def _pool(op):
         (height, width), attrs = sliding(translator, node, layer, ksize, pending, strides)
         if attrs.pop("dilation") != (1, 1):
             translator.fail(node, "pooling with dilation is not supported")
-        if op == "avg_pool" and any(attrs["pad"]):
-            translator.fail(
-                node, "average pooling with padding (SAME on a size that does not divide) is not supported"
-            )
-        return translator.emit(node, op, [layer.name], (height, width, layer.shape[-1]), **attrs)
+        # TensorFlow's own padding does not count in an average
+        inside = op == "avg_pool" and any(attrs["pad"]) and text(node, "padding", "VALID") != "VALID"
+        kind = "avg_pool_inside" if inside else op
+        return translator.emit(node, kind, [layer.name], (height, width, layer.shape[-1]), **attrs)
 
     return handler
+
+
+def with_zeros(translator: Translator, node: Node, layer: Layer, pad: tuple[int, int, int, int]) -> Layer:
+    """A map with zeros around it (l, r, t, b): a depthwise convolution with a single tap of one."""
+    left, right, top, bottom = pad
+    height, width, channels = layer.shape
+    weights = np.zeros((1, top + bottom + 1, left + right + 1, channels), np.float32)
+    weights[0, bottom, right] = 1
+    attrs: dict[str, Any] = {
+        "kernel": (left + right + 1, top + bottom + 1),
+        "stride": (1, 1),
+        "dilation": (1, 1),
+        "pad": (left + right, left + right, top + bottom, top + bottom),
+    }
+    shape = (height + top + bottom, width + left + right, channels)
+    padded = pseudo_node(node, "DepthwiseConv2dNative", "padded/DepthwiseConv2dNative")
+    made = translator.emit(padded, "depthwise_conv", [layer.name], shape, weights, activation="NONE", **attrs)
+    return translator.layer(made)
 
 
 def _pooled_map(translator, node, value):

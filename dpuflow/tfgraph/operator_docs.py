@@ -18,7 +18,7 @@ GROUPS = {
     "ALU engine": {
         "DepthwiseConv2dNative": "depthwise_conv",
         "MaxPool MaxPoolV2": "max_pool",
-        "AvgPool": "avg_pool",
+        "AvgPool": "avg_pool; with padding (SAME) avg_pool_inside, each window with its own divisor",
         "Mean": "avg_pool over the whole map",
         "Max": "max_pool over the whole map",
         "Concat ConcatV2": "concat along the channels",
@@ -78,6 +78,7 @@ KERAS = {
     "Dense on a map": "conv",
     "MaxPooling2D": "max_pool",
     "AveragePooling2D": "avg_pool",
+    "AveragePooling2D, padding same": "avg_pool_inside",
     "GlobalMaxPooling2D": "max_pool",
     "GlobalAveragePooling2D": "avg_pool",
     "Add": "add",

@@ -21,6 +21,7 @@ from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE
+from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.ops.resampling import ResizeBilinear
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import Parameters, replay
@@ -152,6 +153,13 @@ class _Forward:
         ]
         return over_map[0] * over_map[1]
 
+    def average_inside(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        operator, x = layer.operator, inputs[0]
+        assert isinstance(operator, InsideAveragePool)  # by the table's row
+        kernel, stride = (layer.attrs[name][::-1] for name in ("kernel", "stride"))
+        mean = tensorflow().nn.avg_pool2d(_padded(layer, x), kernel, stride, "VALID")
+        return mean * (operator.factors(tuple(x.shape[1:])) * operator.area).astype(np.float32)
+
     def concat(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().concat(inputs, axis=-1)
 
@@ -235,6 +243,7 @@ LAYERS = Total(
         "multiply": _Forward.multiply,
         "max_pool": _Forward.max_pool,
         "avg_pool": _Forward.average_pool,
+        "avg_pool_inside": _Forward.average_inside,
         "upsample": _Forward.upsample,
         "downsample": _Forward.downsample,
         "resize_bilinear": _Forward.resize_bilinear,

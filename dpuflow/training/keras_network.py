@@ -173,7 +173,7 @@ class _Reader:
     def pool(self, layer: Any, source: Layer, op: str) -> Layer:
         size, attrs = self.sliding(layer, source, layer.pool_size, layer.strides)
         if op == "avg_pool" and any(attrs["pad"]):
-            self.fail(layer, "is an average pooling with padding, which is not supported")
+            op = "avg_pool_inside"
         return self.emit(layer.name, op, [source], (*size, source.shape[-1]), **attrs)
 
     def max_pool(self, layer: Any, source: Layer) -> Layer:

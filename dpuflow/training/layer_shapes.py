@@ -114,6 +114,8 @@ class _Shapes:
         kernel = options.get("kernel", 2)
         stride, padding = options.get("stride", kernel), options.get("padding", "valid")
         size, attrs = self.window(source, where, kernel, stride, padding)
+        if op == "avg_pool" and any(attrs["pad"]):
+            op = "avg_pool_inside"
         return self.add(where, op, [source], (*size, self.of(source)[2]), **attrs)
 
     def upsample(self, source: str, options: Any, where: str) -> str:

@@ -178,6 +178,7 @@ COMMON_OP_ATTRS = {
     "hsigmoid_in": "int32",
     "shift_hsigmoid": "int32",
     "LEAKYRELU_alpha": "float",
+    "count_include_pad": "bool",
     "bias_term": "bool",
     "in_dim": "int32",
     "out_dim": "int32",
@@ -190,7 +191,10 @@ COMMON_OP_ATTRS = {
     "quant_out_round_mode": "int32",
     "quant_out_signed": "bool",
 }
-"""Attributes that the vendor's tools put on ops beyond the definitions (docs/reference/xmodel.md) -> kind."""
+"""Attributes beyond the definitions that the vendor's tools put on ops (docs/reference/xmodel.md) -> kind.
+
+Of a pool-fix `count_include_pad` is our own.
+"""
 
 INFORMATIVE = frozenset(
     name

@@ -9,10 +9,19 @@ from application_modules import module
 
 from dpuflow.board.parts import DESCRIPTIONS, describe_operation, describe_parts
 from dpuflow.emulator import Emulator, oracle, plan, random_cases
-from dpuflow.emulator.operations import Concat, Conv, Eltwise, HardSigmoid, Pool
+from dpuflow.emulator.operations import (
+    Concat,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    InsideAverage,
+    Pool,
+    Resample,
+)
 from dpuflow.xir import Graph
 
 TYPES = {Pool: "pool-fix", Eltwise: "eltwise-fix", Concat: "concat-fix", HardSigmoid: "hard-sigmoid-fix"}
+TYPES |= {InsideAverage: "pool-fix", Resample: "upsample-fix"}
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +171,9 @@ def float_graph():
     f.add("sub", f.foreign("mean", "aten::mean", (1, 6, 1, 1)), source=rest)
     f.add("maxpool2d", kernel=[2, 2], pad=[0, 1, 0, 1], stride=[2, 2], pad_mode="CEIL")
     f.add("relu6")
+    grid2 = {"align_corners": True, "half_pixel_centers": False}
+    f.add("resize", mode="BILINEAR", scale=[2.0, 1.0], **grid2)
+    f.add("resize", mode="NEAREST", scale=[0.5, 1.0], **grid2)
     f.add("pad", paddings=[0, 0, 1, 0, 0, 1, 0, 0], mode="CONSTANT", constant_values=[1.5])
     f.add("transpose", order=[0, 3, 1, 2])
     length = f.foreign("norm", "nndct_normalize", (1, 6, 5))

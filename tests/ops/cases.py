@@ -74,6 +74,8 @@ def random_case(kind, rng):
     attrs, more, inputs = {}, {}, [x]
     if "pool" in kind or "conv" in kind:
         attrs = window_attributes(rng, kind)
+    if kind == "avg_pool_inside":
+        attrs["stride"] = tuple(min(pair) for pair in zip(attrs["stride"], attrs["kernel"], strict=True))
     if kind in ("add", "dense"):
         attrs = {"activation": str(rng.choice(list(ACTIVATIONS)))}
     if kind == "add":

@@ -126,6 +126,19 @@ def multiply(case, x, y, shape):
     return out
 
 
+def avg_pool_inside(case, x, shape):
+    """One image."""
+    out = np.zeros(shape, int)
+    for row, column, channel in pixels(shape):
+        seen = window(case.operator, x, row, column, None).items()
+        inside = {place: values for place, values in seen if values[0] is not None}
+        rows, columns = (len({place[axis] for place in inside}) for axis in (0, 1))
+        multiplier, shift = average_pool_factor(rows, columns)
+        total = sum(values[channel] for values in inside.values())
+        out[row, column, channel] = int8(total * multiplier * power(case.fix_out - case.fix_in[0] - shift))
+    return out
+
+
 def add(case, x, y, shape):
     """One image: 7 guard bits below the coarser input's step."""
     least, out = min(case.fix_in), np.zeros(shape, int)
@@ -193,6 +206,7 @@ INTEGER = {
     "dense": dense,
     "max_pool": max_pool,
     "avg_pool": avg_pool,
+    "avg_pool_inside": avg_pool_inside,
     "add": add,
     "hard_sigmoid": hard_sigmoid,
     "multiply": multiply,

@@ -120,6 +120,7 @@ def test_results_stay_in_their_range_and_reach_it(kind):
         least, greatest = case.operator.result_range(case.fix_in, case.fix_out)
         assert least <= case.unrounded().min() and case.unrounded().max() <= greatest
         case.operator = make(kind, {**vars(case.operator), **({"pad": (0,) * 4} if "pool" in kind else {})})
+        least, greatest = case.operator.result_range(case.fix_in, case.fix_out)
         for value, end in ((-128, least), (127, greatest)):
             case.inputs = [np.full_like(x, value) for x in case.inputs]
             if kind == "multiply":  # the least of different signs, the greatest of the same

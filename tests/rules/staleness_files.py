@@ -69,7 +69,7 @@ ENVIRONMENTS = {
 
 APPLICATION = (
     *("answers.py", "app.py", "board_info.py", "bundle_files.py", "cpu_floats.py", "cpu_integers.py"),
-    *("cpu_ops.py", "cpu_windows.py", "parts.py", "pixels.py"),
+    *("cpu_ops.py", "cpu_resizing.py", "cpu_windows.py", "parts.py", "pixels.py"),
 )
 CONTAINER_PROGRAMS = ("quantize_keras.py", "predict_frozen.py", "predict_keras.py")
 """Files of dpuflow/foreign/board and dpuflow/foreign/vitis_ai."""

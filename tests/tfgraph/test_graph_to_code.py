@@ -43,6 +43,17 @@ def one_sigmoid(tf, x):
     return tf.sigmoid(tf.matmul(flat, constant(240, 1)) + constant(1))
 
 
+def padded_pools(tf, x):
+    """Averages that leave padding out and that count zeros, and a maximum of values and zeros."""
+    y = tf.nn.bias_add(tf.nn.conv2d(x + 0.65, constant(3, 3, 3, 8), 1, "SAME"), constant(8))
+    y = tf.nn.avg_pool2d(y, 3, 1, "SAME")
+    around = [[0, 0], [1, 1], [1, 1], [0, 0]]
+    counted = tf.nn.avg_pool2d(tf.pad(y, around), 3, 2, "VALID")
+    largest = tf.nn.max_pool2d(tf.pad(y - 0.2, around), 3, 2, "VALID")
+    y = tf.concat([counted, largest, tf.nn.avg_pool2d(y, [2, 3], [2, 2], "SAME")], 3)
+    return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 720]), constant(720, 4, scale=0.06)))
+
+
 def resized(tf, x):
     """Nearest and bilinear resizing, and every second pixel, with sizes that the graph computes."""
     v1 = tf.compat.v1
@@ -55,7 +66,7 @@ def resized(tf, x):
     return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 240]), constant(240, 4, scale=0.08)))
 
 
-@pytest.mark.parametrize("build", [dilated, one_sigmoid, resized])
+@pytest.mark.parametrize("build", [dilated, one_sigmoid, padded_pools, resized])
 def test_from_the_graph_to_machine_code(build, tmp_path):
     from dpuflow.base.tensorflow_env import tensorflow
 

@@ -21,6 +21,7 @@ LAYERS = {
     "Dense on a map": lambda L, x: L.Dense(5)(x),
     "MaxPooling2D": lambda L, x: L.MaxPooling2D(2)(x),
     "AveragePooling2D": lambda L, x: L.AveragePooling2D(2)(x),
+    "AveragePooling2D, padding same": lambda L, x: L.AveragePooling2D(3, 1, padding="same")(x),
     "GlobalMaxPooling2D": lambda L, x: L.GlobalMaxPooling2D()(x),
     "GlobalAveragePooling2D": lambda L, x: L.GlobalAveragePooling2D()(x),
     "Add": lambda L, x: L.Add()([x, L.MaxPooling2D(3, 1, padding="same")(x)]),

@@ -27,6 +27,7 @@ EVERY_KIND = [
     "depthwise_conv",
     {"max_pool": {"kernel": 3, "stride": 1, "padding": "same"}},
     {"avg_pool": {"stride": 1}},
+    {"avg_pool": {"kernel": 3, "stride": 2, "padding": "same"}},
     {"residual": {"layers": [{"conv": {"filters": 7, "stride": 2}}]}},
     {"residual": {"layers": [{"conv": {"filters": 7}}], "activation": "none"}},
     {

@@ -13,6 +13,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.native.averaging import regions
 from dpuflow.dpuczdx8g.native.operations import (
     ENGINES,
     KINDS,
@@ -27,6 +28,7 @@ from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import (
     CHANNEL_GROUPS,
     STRIDE_OUT,
+    Tile,
     channel_slices,
     fits_whole,
     input_tile,
@@ -277,15 +279,16 @@ class Generator:
 
     def _alu(self, op, tile, sources, target, parameters):
         (source,) = sources
-        columns = (tile.column, tile.column_end)
         for chunk in self._chunks(op):
             weights = bias = jump = 0
             if parameters is not None:
                 weights, jump = self._depthwise_weights(op, chunk, parameters[1]), chunk[1] - chunk[0]
                 bias = parameters[0] + chunk[0]
-            for band in self._bands(op, tile, source, self.machine.alu_pixels):
-                self._need_band(op, source, band[1])
-                self.writer.alu(op, source.placement, target, band, columns, chunk, weights, bias, jump)
+            for part, rows, columns in regions(op, tile):
+                piece = Tile(*rows, *columns)
+                for band in self._bands(op, piece, source, self.machine.alu_pixels):
+                    self._need_band(op, source, band[1])
+                    self.writer.alu(part, source.placement, target, band, columns, chunk, weights, bias, jump)
 
     def _chunks(self, op):
         """[start, end) channel groups that one ALU instruction handles."""

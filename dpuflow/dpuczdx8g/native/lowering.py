@@ -242,6 +242,8 @@ class _Reader:
             raise UserError(
                 f"op {op.name!r}: pool type {op.attr('type')!r} is not supported, only MAX and AVG"
             )
+        if kind == "avg_pool" and any(op.attr("pad")) and not op.attrs.get("count_include_pad", True):
+            kind = "avg_pool_inside"
         geometry = self._geometry(op, kind)
         factor = average_pool_factor(*geometry["kernel"]) if kind == "avg_pool" else (1, 0)
         shift = self._fix_point(source) - op.tensor.fix_point

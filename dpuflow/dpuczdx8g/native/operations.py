@@ -51,6 +51,7 @@ KINDS = {
     "depthwise": Kind("alu", channelwise=True, exec_mode=DEPTHWISE),
     "max_pool": Kind("alu", channelwise=True, exec_mode=MAX_POOL),
     "avg_pool": Kind("alu", channelwise=True, exec_mode=AVERAGE_POOL),
+    "avg_pool_inside": Kind("alu", channelwise=True, exec_mode=AVERAGE_POOL),
     "hard_sigmoid": Kind("alu", channelwise=True, exec_mode=HARD_SIGMOID),
     "add": Kind("elementwise", windowed=False),
     "multiply": Kind("elementwise", windowed=False, elew_type=1),

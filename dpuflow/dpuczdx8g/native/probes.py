@@ -14,6 +14,8 @@ import numpy as np
 from dpuflow.dpuczdx8g.native import branches
 from dpuflow.dpuczdx8g.native.operations import Shape
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork
+from dpuflow.ops import kinds
+from dpuflow.ops.pooling import AveragePool
 from dpuflow.xir import Graph, Op
 
 MAP_KINDS = (
@@ -33,6 +35,9 @@ MADE_IMAGES = ("all -128", "all 127", "noise", "extremes", "small values", "bloc
 TRIES = 1024
 """Maps tried at most for a half in a layer of few outputs."""
 TRIED_SUMS = 2e8
+
+AVERAGES = kinds(lambda operator: issubclass(operator, AveragePool))
+"""Kinds of average pooling."""
 
 Reader = tuple[Layer, tuple[int, int], tuple[int, int], tuple[int, int, int, int], np.ndarray | None]
 """A layer that reads a map, its kernel and stride (w, h), pad (l, r, t, b) and OHWI weights, if it has."""
@@ -201,11 +206,11 @@ def readers_of(
     found: list[Reader] = []
     for op in consumers:
         layer = quantized.network[op.name]
-        if layer.op not in (*WEIGHTED, "avg_pool"):
+        if layer.op not in (*WEIGHTED, *AVERAGES):
             continue
         window: Any = (tuple(op.attr(name)) for name in ("kernel", "stride", "pad"))
         kernel, stride, pad = window
-        if layer.op == "avg_pool":
+        if layer.op in AVERAGES:
             found.append((layer, kernel, stride, pad, None))
         elif layer.op == "dense":  # reads all of the map, whatever it takes it for
             weights = quantized.weights[op.name][0].reshape(-1, *shape)

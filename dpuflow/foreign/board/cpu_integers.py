@@ -79,7 +79,15 @@ def depthwise_conv2d_fix(op, arrays):
 
 
 def pool_fix(op, arrays):
-    """Maximum, or sum times the DPU's factor for 1 / (kernel area)."""
+    """Maximum, or sum times the DPU's factor for 1 / (kernel area), which may be each window's own."""
+    if "factors" in arrays:
+
+        def averages(inputs):
+            sums = reduce_windows(inputs[0].astype(np.float64), op, np.add, 0)
+            rounded = np.floor(sums * arrays["factors"] + 0.5)
+            return np.minimum(np.maximum(rounded, -128), 127).astype(np.int8)
+
+        return averages
     factor, largest = op["factor"], 128
     if factor is None:
         if not op["requantise"]["shift"]:

@@ -33,6 +33,7 @@ from cpu_integers import (
     pool_fix,
     table_fix,
 )
+from cpu_resizing import resize, resize_fix
 
 
 def prepare(op, arrays):
@@ -80,6 +81,9 @@ OPERATORS = {
     "depthwise-fix": eltwise_fix,
     "hard-sigmoid-fix": table_fix,
     "concat-fix": concat_fix,
+    "upsample-fix": resize_fix,
+    "downsample-fix": resize_fix,
+    "resize": resize,
     "reshape-fix": reshape,
     "pad-fix": pad,
     "upload": move,
