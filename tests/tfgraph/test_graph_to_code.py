@@ -9,7 +9,7 @@ from dpuflow.dpuczdx8g.compile_report import compile_reference
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
-from dpuflow.quantize.reference import predict, quantize, quantize_input, write_artifacts
+from dpuflow.quantize.reference import predict, quantize, write_artifacts
 from dpuflow.tfgraph.freeze import FrozenGraph
 from dpuflow.tfgraph.graph_def import write_graph_def
 from dpuflow.tfgraph.graph_reader import read_network
@@ -91,7 +91,9 @@ def test_from_the_graph_to_machine_code(build, tmp_path):
     in_tensorflow = FrozenGraph(tmp_path / "eval.pb", nodes["input"], nodes["output"]).run(x)
     target = load_targets()["kv260"]
     reference = compile_reference(quantized, target)
-    emulated = Emulator(reference.graph).run(quantize_input(quantized, images))
+    emulator = Emulator(reference.graph)
+    batch = emulator.quantize_input(images)
+    emulated = emulator.run(batch)
     np.testing.assert_allclose(emulated, in_tensorflow, atol=1e-6)
     wanted = expected if expected.shape[1] > 1 else np.concatenate([1 - expected, expected], axis=1)
     np.testing.assert_allclose(emulated, wanted, atol=0.1)
@@ -99,6 +101,4 @@ def test_from_the_graph_to_machine_code(build, tmp_path):
     assert (predict(quantized, images).argmax(1) == emulated.argmax(1)).all()
 
     native = compile_native(quantized, target)  # proves its code against the emulator
-    np.testing.assert_array_equal(
-        IsaRunner(native.graph).run(quantize_input(quantized, images[:2])), emulated[:2]
-    )
+    np.testing.assert_array_equal(IsaRunner(native.graph).run(batch[:2]), emulated[:2])
