@@ -23,11 +23,11 @@ log = logging.getLogger("dpuflow")
 
 FOLDER = Path(__file__).parent / "native"
 HEADERS = ("program.h", "vectors.h", "epilogue.h")
-SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "run.c")
+SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "run.c")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
 KINDS = (
     *("load", "store", "convolve", "depthwise", "max_pool", "average_pool", "add", "multiply", "copy"),
-    *("pick",),
+    *("pick", "blend"),
 )
 """Kinds of steps in the order of `functions` in run.c."""
 ALIGNMENT = 64
@@ -54,13 +54,14 @@ class Step(ctypes.Structure):
     _fields_ = (
         *_members("kind count", ctypes.c_int64),
         *_members("inputs", ctypes.c_void_p),
-        *_members("output external", ctypes.c_int64),
+        *_members("output external constant", ctypes.c_int64),
         *_members(
             "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left", ctypes.c_int64
         ),
         *_members("taps", ctypes.c_void_p),
         *_members("tap_count quads", ctypes.c_int64),
-        *_members("weights offset bias shifts rows columns table", ctypes.c_void_p),
+        *_members("weights offset bias shifts rows columns", ctypes.c_void_p),
+        *_members("upper_rows upper_columns row_shares column_shares table", ctypes.c_void_p),
         *_members("leaky fraction shift low high multiplier paired parts run", ctypes.c_int64),
     )
 

@@ -114,7 +114,9 @@ class Executor:
             if any(step.node and step.node.operation for step in steps):
                 given = {name: None for step in steps for name in step.inputs if name not in inside}
                 known = {**self._shapes, **shapes}
-                units.append(_Compiled(steps, {name: known[name] for name in given}, outputs, self.threads))
+                sources = {name: known[name] for name in given if name not in self.plan.constants}
+                fixed = {name: self.plan.constants[name] for name in given if name in self.plan.constants}
+                units.append(_Compiled(steps, sources, fixed, outputs, self.threads))
             else:
                 means = self.plan.constants, self._pool, self.threads, self._bytes_per_value
                 units.append(_Interpreted(steps, outputs, *means))
@@ -130,11 +132,16 @@ class _Compiled:
     """Steps that one program executes."""
 
     def __init__(
-        self, steps: Sequence[Step], sources: Mapping[str, Shape], outputs: tuple[str, ...], threads: int
+        self,
+        steps: Sequence[Step],
+        sources: Mapping[str, Shape],
+        constants: Mapping[str, np.ndarray],
+        outputs: tuple[str, ...],
+        threads: int,
     ) -> None:
         nodes = [step.node for step in steps if step.node]
         self.outputs = outputs
-        self._program = Program(nodes, sources, outputs, threads)
+        self._program = Program(nodes, sources, outputs, threads, constants)
         self.close = self._program.close
 
     def run(self, values: Values, places: Mapping[str, np.ndarray]) -> None:

@@ -102,23 +102,32 @@ class Program:
     sources : {name: shape (batch first)} of the arrays that the caller supplies.
     outputs : names of nodes or sources whose arrays `run` returns.
     threads : workers.
+    constants : {name: int8 array (1, ...)} of inputs that are the same for all images.
 
     OutOfRangeError if the kernels cannot execute an operation (`can_execute`).
     """
 
     def __init__(
-        self, nodes: Sequence[Node], sources: Mapping[str, Shape], outputs: Sequence[str], threads: int = 1
+        self,
+        nodes: Sequence[Node],
+        sources: Mapping[str, Shape],
+        outputs: Sequence[str],
+        threads: int = 1,
+        constants: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.threads = threads
         self.sources, self.outputs = tuple(sources), tuple(outputs)
-        self.shapes = {**{node.name: node.shape for node in nodes}, **sources}
+        self._constants = {name: np.ascontiguousarray(x) for name, x in (constants or {}).items()}
+        fixed = {name: x.shape for name, x in self._constants.items()}
+        self.shapes = {**{node.name: node.shape for node in nodes}, **sources, **fixed}
         self._kept: list[np.ndarray] = []
         self._tensors: dict[str, Tensor] = {}
         self._works: list[_Work] = []
         self.products = 0
-        for number, (name, shape) in enumerate(sources.items()):
+        for number, (name, shape) in enumerate({**sources, **fixed}.items()):
             self._tensors[name] = tensor = Tensor(*flat(shape))
-            self._works.append(_Work(Description("load"), (), tensor, number))
+            numbers = {"constant": int(name in fixed)}
+            self._works.append(_Work(Description("load", numbers), (), tensor, number))
         self._place(nodes)
         self._number()
         self.image_bytes = arrange(t for work in self._works for t in work.tensors)
@@ -152,7 +161,7 @@ class Program:
                 self._tensors[node.inputs[0]].border = larger(
                     self._tensors[node.inputs[0]].border, known.border
                 )
-        made = {self._tensors[name]: name for name in (*described, *self.sources)}
+        made = {self._tensors[name]: name for name in (*described, *self.sources, *self._constants)}
         for node in reversed(nodes):
             if node.name in described and described[node.name].kind == "concat":
                 self._join(node, described[node.name], made)
@@ -306,6 +315,7 @@ class Program:
         """As `run`, into int8 arrays that are there (C-contiguous)."""
         given = [np.ascontiguousarray(inputs[name]) for name in self.sources]
         count = len(given[0])
+        given += self._constants.values()
         share = self.products >= WORTH_SHARING
         workers = self.threads if share else max(1, min(self.threads, count))
         alone = count - count % workers if share else count

@@ -25,7 +25,7 @@ from dpuflow.emulator.operations import (
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
-from dpuflow.emulator.resampling import nearest
+from dpuflow.emulator.resampling import bilinear, nearest
 from dpuflow.xir.shapes import Shape
 
 LARGEST_SHIFT = 30
@@ -194,12 +194,25 @@ def _concat(op: Concat, shapes: Sequence[Shape]) -> Description:
 
 
 def _resample(op: Resample, shapes: Sequence[Shape]) -> Description:
-    _require(op.kind != "BILINEAR", len(shapes[0]) == 4)
+    _require(len(shapes[0]) == 4)
+    if op.kind == "BILINEAR":
+        _require(-LARGEST_SHIFT <= op.shift <= LARGEST_SHIFT)
+        return Description("blend", {"shift": op.shift}, _mixed(op, shapes[0]))
     arrays = {
         "rows": nearest(op, shapes[0][1], 1).astype(np.int64),
         "columns": nearest(op, shapes[0][2], 0).astype(np.int64),
     }
     return Description("pick", arrays=arrays | ({"table": _rounded(op.shift)} if op.shift else {}))
+
+
+def _mixed(op: Resample, shape: Shape) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for axis, name in enumerate(("column", "row")):
+        lower, upper, share = bilinear(op, shape[2 - axis], axis)
+        places = {f"{name}s": lower, f"upper_{name}s": upper}
+        arrays |= {key: place.astype(np.int64) for key, place in places.items()}
+        arrays[f"{name}_shares"] = share.astype(np.float32)
+    return arrays
 
 
 _DESCRIPTIONS: dict[type, Callable[..., Description]] = {

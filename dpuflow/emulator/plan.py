@@ -102,7 +102,9 @@ def _step(op: Op, graph: Graph, known: Constants, native: bool) -> Step:
     inputs = tuple(op.inputs["input"])
     operation, shapes = INTEGER_OPS[op.type](op, graph, known), [graph.op(n).tensor.shape for n in inputs]
     oracle.require(operation)
-    if native and not any(name in known for name in inputs) and can_execute(operation, shapes):
+    fixed = [known[name] for name in inputs if name in known]
+    foldable = len(fixed) == len(inputs) or any(x.dtype != np.int8 or len(x) != 1 for x in fixed)
+    if native and not foldable and can_execute(operation, shapes):
         node = Node(op.name, inputs, operation, op.tensor.shape)
         return Step(op.name, inputs, _within_a_program, integer, op.tensor.shape, operation, node)
     return Step(op.name, inputs, prepare(operation, shapes, native), integer, op.tensor.shape, operation)

@@ -162,6 +162,22 @@ def test_a_program_gives_the_oracles_maps(images, threads, together, monkeypatch
         program.close()
 
 
+def test_a_constant_is_the_same_for_all_images():
+    rng = np.random.default_rng(2)
+    fixed, batch = random_cases.values(rng, (1, 3, 1, 5)), random_cases.values(rng, (90, 3, 4, 5))
+    op, shape = Eltwise("MUL", (5, 4), 5), (1, 3, 4, 5)
+    program = Program([Node("out", ("x", "fixed"), op, shape)], {"x": shape}, ["out"], 2, {"fixed": fixed})
+    np.testing.assert_array_equal(program.run({"x": batch})["out"], oracle.apply(op, batch, fixed))
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize("channels", [1, 65])
+def test_bilinear_resizing(corners, channels):
+    rng = np.random.default_rng(3)
+    op = Resample("BILINEAR", (15, 12), 1, align_corners=corners, half_pixel_centers=not corners)
+    check(op, random_cases.values(rng, (2, 4, 5, channels)))
+
+
 def test_maps_that_never_live_together_share_room():
     op, shape, names = convolution(np.random.default_rng(0), (8, 8), (1, 1)), (1, 4, 4, 8), "abcdef"
     nodes = [Node(name, (before,), op, shape) for before, name in zip("i" + names, names, strict=False)]

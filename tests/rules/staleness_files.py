@@ -183,7 +183,7 @@ SCHEMAS = {
 
 KERNELS = (
     *("program.h", "vectors.h", "epilogue.h"),
-    *("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "run.c"),
+    *("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "run.c"),
 )
 DATA_OF = {
     **{f"dpuflow/records/schemas/{name}.schema.yaml": users for name, users in SCHEMAS.items()},

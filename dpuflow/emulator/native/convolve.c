@@ -40,10 +40,12 @@ static void tile_##RUNS##_##PIXELS##_##BLOCK(const Kernel *k, const uint8_t *con
             } \
         } \
     } \
+    const Ending e = ending_of(s); \
+    const int64_t out_step = k->out_step; \
     UNROLL for (int r = 0; r < RUNS; r++) \
         UNROLL for (int p = 0; p < PIXELS; p++) \
-            if (BLOCK == 2) finish_two(s, sum[r][p][0], sum[r][p][BLOCK - 1], bias, out[r] + p * k->out_step, left); \
-            else finish_one(s, sum[r][p][0], bias, out[r] + p * k->out_step, left); \
+            if (BLOCK == 2) finish_two(&e, sum[r][p][0], sum[r][p][BLOCK - 1], bias, out[r] + p * out_step, left); \
+            else finish_one(&e, sum[r][p][0], bias, out[r] + p * out_step, left); \
 }
 
 #if LANES == 16

@@ -40,16 +40,14 @@ INLINE vec load_pixel(const Line *l, int64_t at, int paired)
     const __m256i first = _mm256_loadu_si256((const __m256i *)(l->in[0] + at));
     return _mm512_inserti64x4(_mm512_castsi256_si512(first), _mm256_loadu_si256((const __m256i *)(l->in[1] + at)), 1);
 }
-INLINE void store_pixel(const Step *s, const Line *l, const vec *sums, int64_t at, int paired)
+INLINE void store_pixel(const Line *l, vec bytes, int64_t at, int paired)
 {
     if (!paired) {
-        finish_four(s, sums, l->bias, l->out[0] + at, l->left);
+        store_some(l->out[0] + at, bytes, l->left);
         return;
     }
-    uint8_t both[64];
-    finish_four(s, sums, l->bias, both, 64);
-    store_half(l->out[0] + at, _mm256_loadu_si256((const __m256i *)both), l->left);
-    store_half(l->out[1] + at, _mm256_loadu_si256((const __m256i *)(both + 32)), l->left);
+    store_half(l->out[0] + at, LOWER_HALF(bytes), l->left);
+    store_half(l->out[1] + at, _mm512_extracti64x4_epi64(bytes, 1), l->left);
 }
 #else
 #define PAIRS 0
@@ -58,43 +56,48 @@ INLINE vec load_pixel(const Line *l, int64_t at, int paired)
     (void)paired;
     return LOAD(l->in[0] + at);
 }
-INLINE void store_pixel(const Step *s, const Line *l, const vec *sums, int64_t at, int paired)
+INLINE void store_pixel(const Line *l, vec bytes, int64_t at, int paired)
 {
     (void)paired;
-    finish_four(s, sums, l->bias, l->out[0] + at, l->left);
+    store_some(l->out[0] + at, bytes, l->left);
 }
 #endif
 
 /* All but the step, the line and `dilation` are constants. Column c of the line is tap k of window (c - k) / stride,
    whose sums are in slot window % slots; after `slots * stride` columns everything is as before. */
-INLINE void line_of(const Step *s, const Line *l, const int kernel, const int stride, const int paired)
+INLINE void line_of(const Step *s, const Line *line, const int kernel, const int stride, const int paired)
 {
+    const Line l = *line;
+    const Ending e = ending_of(s);
     const int groups = (kernel + 3) / 4, slots = (kernel + stride - 1) / stride, cycle = slots * stride;
-    const int64_t columns = (l->count - 1) * stride + kernel;
+    const int64_t columns = (l.count - 1) * stride + kernel;
     vec sum[5][4];
+    UNROLL for (int i = 0; i < 5; i++)
+        UNROLL for (int j = 0; j < 4; j++) sum[i][j] = ZERO();
     for (int64_t first = 0;; first += cycle) {
         UNROLL for (int u = 0; u < cycle; u++) {
-            const int64_t at = (first + u) * l->pixel;
+            const int64_t at = (first + u) * l.pixel;
             if (first + u >= columns) return;
             UNROLL for (int g = 0; g < groups; g++) {
                 vec row[4], column[4];
                 UNROLL for (int r = 0; r < 4; r++)
-                    row[r] = 4 * g + r < kernel ? load_pixel(l, at + (4 * g + r) * l->row, paired) : row[r - 1];
+                    row[r] = 4 * g + r < kernel ? load_pixel(&l, at + (4 * g + r) * l.row, paired) : row[r - 1];
                 interleave(column, row[0], row[1], row[2], row[3]);
                 UNROLL for (int k = 0; k < kernel; k++) {
                     if ((u - k + cycle) % stride) continue;
                     const int slot = (u - k + cycle) / stride % slots;
                     if (k == 0 && g == 0) {
-                        UNROLL for (int j = 0; j < 4; j++) sum[slot][j] = LOAD(l->offset + j * LANES);
+                        UNROLL for (int j = 0; j < 4; j++) sum[slot][j] = LOAD(l.offset + j * LANES);
                     }
                     UNROLL for (int j = 0; j < 4; j++)
-                        DOT(sum[slot][j], column[j], l->weights[(g * kernel + k) * 4 + j]);
+                        DOT(sum[slot][j], column[j], l.weights[(g * kernel + k) * 4 + j]);
                 }
             }
             if ((u - kernel + 1 + cycle) % stride == 0) {
                 const int64_t window = (first + u - kernel + 1) / stride;
+                const vec *sums = sum[(u - kernel + 1 + cycle) / stride % slots];
                 if (first + u >= kernel - 1)
-                    store_pixel(s, l, sum[(u - kernel + 1 + cycle) / stride % slots], window * l->out_pixel, paired);
+                    store_pixel(&l, finish_four(&e, sums, l.bias), window * l.out_pixel, paired);
             }
         }
     }
@@ -142,7 +145,7 @@ static void common(const Frame *f, const Step *s, const Map *in, const Map *out,
 }
 
 /* One output pixel from its interleaved columns. */
-INLINE void pixel_of(const Step *s, const vec *columns, int64_t column_step, const vec *weights, int64_t groups,
+INLINE void pixel_of(const Step *s, const Ending *e, const vec *columns, int64_t column_step, const vec *weights, int64_t groups,
                      const int32_t *offset, const int32_t *bias, uint8_t *out, int64_t left)
 {
     vec sum[4];
@@ -152,7 +155,7 @@ INLINE void pixel_of(const Step *s, const vec *columns, int64_t column_step, con
             const vec *column = columns + w * column_step + g * 4, *weight = weights + (g * s->kernel_w + w) * 4;
             UNROLL for (int j = 0; j < 4; j++) DOT(sum[j], column[j], weight[j]);
         }
-    finish_four(s, sum, bias, out, left);
+    store_some(out, finish_four(e, sum, bias), left);
 }
 
 void depthwise(const Frame *f, const Step *s, int64_t part, int64_t parts)
@@ -167,6 +170,7 @@ void depthwise(const Frame *f, const Step *s, int64_t part, int64_t parts)
     const int64_t piece = smaller(PIECE, (MOST_COLUMNS - extent) / s->stride_w + 1);
     const int64_t column_step = s->dilation_w * groups * 4;
     const uint8_t *x = f->arena + in->at - s->pad_top * in->row - s->pad_left * in->pixel;
+    const Ending e = ending_of(s);
     vec columns[MOST_COLUMNS * MOST_GROUPS * 4];
     const int64_t units = f->n * out->h * blocks, end = FIRST(units, part + 1, parts);
     for (int64_t unit = FIRST(units, part, parts); unit < end; unit++) {
@@ -192,7 +196,7 @@ void depthwise(const Frame *f, const Step *s, int64_t part, int64_t parts)
             for (int64_t p = 0; p < count; p++) {
                 const vec *first = columns + p * s->stride_w * groups * 4;
                 uint8_t *pixel = to + (ow + p) * out->pixel;
-                pixel_of(s, first, column_step, weights, groups, offset, bias, pixel, left);
+                pixel_of(s, &e, first, column_step, weights, groups, offset, bias, pixel, left);
             }
         }
     }

@@ -11,12 +11,15 @@ typedef struct {
 static int dense(const Map *m) { return m->row == m->w * m->pixel; }
 static int same_shape(const Map *a, const Map *b) { return a->h == b->h && a->w == b->w && a->c == b->c; }
 
+static int is_number(const Map *m) { return m->h * m->w * m->c == 1; }
+
 static Pieces pieces_of(const Frame *f, const Step *s)
 {
     const Map *out = f->maps + s->output;
     int pixels = out->pixel == out->c, rows = dense(out);
     for (int64_t i = 0; i < s->count; i++) {
         const Map *in = f->maps + s->inputs[i];
+        if (is_number(in)) continue;
         pixels = pixels && in->pixel == in->c && same_shape(in, out);
         rows = rows && dense(in);
     }
@@ -41,7 +44,10 @@ static void each_piece(const Frame *f, const Step *s, int64_t part, int64_t part
     if (pieces.rows == 1 && parts > 1) cuts = parts;
     const int64_t units = f->n * pieces.rows * cuts, end = FIRST(units, part + 1, parts);
     int64_t steps[MOST_INPUTS];
-    for (int64_t i = 0; i < s->count; i++) steps[i] = f->maps[s->inputs[i]].c == 1 && out->c > 1 ? 0 : 1;
+    for (int64_t i = 0; i < s->count; i++) {
+        const Map *in = f->maps + s->inputs[i];
+        steps[i] = is_number(in) || (in->c == 1 && out->c > 1) ? 0 : 1;
+    }
     for (int64_t unit = FIRST(units, part, parts); unit < end; unit++) {
         const int64_t cut = unit % cuts, row = unit / cuts % pieces.rows, image = unit / cuts / pieces.rows;
         const int64_t from = FIRST(pieces.bytes, cut, cuts), bytes = FIRST(pieces.bytes, cut + 1, cuts) - from;
@@ -54,16 +60,17 @@ static void each_piece(const Frame *f, const Step *s, int64_t part, int64_t part
     }
 }
 
-#define SOME 64
+#define SOME 64 /* values that are done at once, where there are so many */
+#define FEW 16
 
-/* Sums or products of SOME values: rounded, clipped, written as bytes. */
-INLINE void finish(const Step *s, const int32_t *value, uint8_t *out, int64_t count)
+/* Sums or products of `some` values, a constant: rounded, clipped, written as bytes. */
+INLINE void finish(const Step *s, const int32_t *value, uint8_t *out, int64_t count, const int some)
 {
     uint8_t bytes[SOME];
     const int32_t shift = (int32_t)s->shift, half = shift ? 1 << (shift - 1) : 0, left = (int32_t)s->fraction;
     const int32_t low = (int32_t)s->low, high = (int32_t)s->high, slope = (int32_t)s->multiplier;
     if (s->leaky) {
-        for (int i = 0; i < SOME; i++) {
+        for (int i = 0; i < some; i++) {
             int32_t v = ((value[i] << left) + half) >> shift;
             const int32_t leaked = ((value[i] << left) * slope + (1 << (shift + 7))) >> (shift + 8);
             v = v > leaked ? v : leaked;
@@ -71,35 +78,42 @@ INLINE void finish(const Step *s, const int32_t *value, uint8_t *out, int64_t co
             bytes[i] = (uint8_t)(v + ZERO_POINT);
         }
     } else
-        for (int i = 0; i < SOME; i++) {
+        for (int i = 0; i < some; i++) {
             int32_t v = ((value[i] << left) + half) >> shift;
             v = v < low ? low : v > high ? high : v;
             bytes[i] = (uint8_t)(v + ZERO_POINT);
         }
-    if (s->table) through_table(s->table, bytes, SOME);
-    memcpy(out, bytes, (size_t)smaller(count, SOME));
+    if (s->table) through_table(s->table, bytes, bytes, some);
+    memcpy(out, bytes, (size_t)smaller(count, some));
 }
 
-/* value of input i: floor(x * 2**shifts[i]), at most SOME of them. */
-INLINE void gather(int32_t *value, const uint8_t *x, int64_t step, int64_t shift)
+/* value of input i: floor(x * 2**shifts[i]), `some` of them. */
+INLINE void gather(int32_t *value, const uint8_t *x, int64_t step, int64_t shift, const int some)
 {
     const int32_t left = shift > 0 ? (int32_t)shift : 0, right = shift < 0 ? (int32_t)-shift : 0;
     if (step)
-        for (int i = 0; i < SOME; i++) value[i] = (((int32_t)x[i] - ZERO_POINT) << left) >> right;
+        for (int i = 0; i < some; i++) value[i] = (((int32_t)x[i] - ZERO_POINT) << left) >> right;
     else
-        for (int i = 0; i < SOME; i++) value[i] = (((int32_t)x[0] - ZERO_POINT) << left) >> right;
+        for (int i = 0; i < some; i++) value[i] = (((int32_t)x[0] - ZERO_POINT) << left) >> right;
+}
+
+INLINE void add_width(const Step *s, const uint8_t *const *x, const int64_t *steps, uint8_t *out, int64_t count,
+                      const int some)
+{
+    for (int64_t at = 0; at < count; at += some) {
+        int32_t sum[SOME] = {0}, value[SOME];
+        for (int64_t i = 0; i < s->count; i++) {
+            gather(value, x[i] + at * steps[i], steps[i], s->shifts[i], some);
+            for (int j = 0; j < some; j++) sum[j] += value[j];
+        }
+        finish(s, sum, out + at, count - at, some);
+    }
 }
 
 static void add_some(const Step *s, const uint8_t *const *x, const int64_t *steps, uint8_t *out, int64_t count)
 {
-    for (int64_t at = 0; at < count; at += SOME) {
-        int32_t sum[SOME] = {0}, value[SOME];
-        for (int64_t i = 0; i < s->count; i++) {
-            gather(value, x[i] + at * steps[i], steps[i], s->shifts[i]);
-            for (int j = 0; j < SOME; j++) sum[j] += value[j];
-        }
-        finish(s, sum, out + at, count - at);
-    }
+    if (count <= FEW) add_width(s, x, steps, out, count, FEW);
+    else add_width(s, x, steps, out, count, SOME);
 }
 
 /* Two inputs in 16 bits: x * 2**7 at most, so that their sum fits. `shift` > 0. */
@@ -134,17 +148,24 @@ void add(const Frame *f, const Step *s, int64_t part, int64_t parts)
     each_piece(f, s, part, parts, small ? add_two : add_some);
 }
 
+INLINE void multiply_width(const Step *s, const uint8_t *const *x, const int64_t *steps, uint8_t *out,
+                           int64_t count, const int some)
+{
+    for (int64_t at = 0; at < count; at += some) {
+        int32_t product[SOME], value[SOME];
+        gather(product, x[0] + at * steps[0], steps[0], 0, some);
+        for (int64_t i = 1; i < s->count; i++) {
+            gather(value, x[i] + at * steps[i], steps[i], 0, some);
+            for (int j = 0; j < some; j++) product[j] *= value[j];
+        }
+        finish(s, product, out + at, count - at, some);
+    }
+}
+
 static void multiply_some(const Step *s, const uint8_t *const *x, const int64_t *steps, uint8_t *out, int64_t count)
 {
-    for (int64_t at = 0; at < count; at += SOME) {
-        int32_t product[SOME], value[SOME];
-        gather(product, x[0] + at * steps[0], steps[0], 0);
-        for (int64_t i = 1; i < s->count; i++) {
-            gather(value, x[i] + at * steps[i], steps[i], 0);
-            for (int j = 0; j < SOME; j++) product[j] *= value[j];
-        }
-        finish(s, product, out + at, count - at);
-    }
+    if (count <= FEW) multiply_width(s, x, steps, out, count, FEW);
+    else multiply_width(s, x, steps, out, count, SOME);
 }
 
 void multiply(const Frame *f, const Step *s, int64_t part, int64_t parts)
@@ -155,30 +176,13 @@ void multiply(const Frame *f, const Step *s, int64_t part, int64_t parts)
 static void copy_some(const Step *s, const uint8_t *const *x, const int64_t *steps, uint8_t *out, int64_t count)
 {
     (void)steps;
-    if (s->table)
-        for (int64_t i = 0; i < count; i++) out[i] = s->table[x[0][i]];
+    if (s->table) through_table(s->table, x[0], out, count);
     else
         memcpy(out, x[0], (size_t)count);
 }
 
 /* A map of equal shape into another layout, through a table if there is one. */
 void copy(const Frame *f, const Step *s, int64_t part, int64_t parts) { each_piece(f, s, part, parts, copy_some); }
-
-/* Whole pixels of the input, by row and column. */
-void pick(const Frame *f, const Step *s, int64_t part, int64_t parts)
-{
-    const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
-    const int64_t lines = f->n * out->h, end = FIRST(lines, part + 1, parts);
-    for (int64_t line = FIRST(lines, part, parts); line < end; line++) {
-        const int64_t image = line / out->h, row = line % out->h;
-        const uint8_t *from = f->arena + in->at + image * in->image + s->rows[row] * in->row;
-        uint8_t *to = f->arena + out->at + image * out->image + row * out->row;
-        for (int64_t w = 0; w < out->w; w++, to += out->pixel) {
-            memcpy(to, from + s->columns[w] * in->pixel, (size_t)out->c);
-            if (s->table) through_table(s->table, to, out->c);
-        }
-    }
-}
 
 /* Between the caller's int8 arrays, which have no gaps, and maps. */
 INLINE void flip(const uint8_t *from, uint8_t *to, int64_t count)
@@ -188,13 +192,13 @@ INLINE void flip(const uint8_t *from, uint8_t *to, int64_t count)
 
 static void exchange(const Frame *f, const Step *s, const Map *m, int in, uint8_t *outside, int64_t part, int64_t parts)
 {
+    const int64_t images = s->constant ? 0 : 1; /* how far from one image to the next: a constant is one for all */
     const int whole = m->pixel == m->c;
     const int64_t lines = f->n * m->h, end = FIRST(lines, part + 1, parts), bytes = whole ? m->w * m->c : m->c;
-    uint8_t *array = outside + f->first * m->h * m->w * m->c;
-    (void)s;
+    uint8_t *array = outside + images * f->first * m->h * m->w * m->c;
     for (int64_t line = FIRST(lines, part, parts); line < end; line++)
         for (int64_t w = 0; w < (whole ? 1 : m->w); w++) {
-            uint8_t *inside = f->arena + place(m, line / m->h, line % m->h, w), *there = array + (line * m->w + w) * m->c;
+            uint8_t *inside = f->arena + place(m, line / m->h, line % m->h, w), *there = array + ((images ? line : line % m->h) * m->w + w) * m->c;
             if (in) flip(there, inside, bytes);
             else flip(inside, there, bytes);
         }

@@ -16,69 +16,75 @@ INLINE vec leaky_round(const Step *s, vec sum, const int32_t *bias)
     return V(max_epi32)(plain, V(sra_epi32)(product, _mm_cvtsi64_si128(bits + 8)));
 }
 
-/* Each byte looked up. */
-INLINE void through_table(const uint8_t *table, uint8_t *out, int64_t count)
+/* Bytes looked up in a table of 256. */
+#ifdef __AVX512VBMI__
+INLINE vec look_up(const uint8_t *table, vec bytes)
 {
-    for (int64_t i = 0; i < count; i++) out[i] = table[out[i]];
+    const vec low = _mm512_permutex2var_epi8(LOAD(table), bytes, LOAD(table + 64));
+    const vec high = _mm512_permutex2var_epi8(LOAD(table + 128), bytes, LOAD(table + 192));
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), low, high);
+}
+#else
+INLINE vec look_up(const uint8_t *table, vec bytes)
+{
+    uint8_t kept[sizeof(vec)];
+    STORE(kept, bytes);
+    for (int i = 0; i < (int)sizeof(vec); i++) kept[i] = table[kept[i]];
+    return LOAD(kept);
+}
+#endif
+
+INLINE void through_table(const uint8_t *table, const uint8_t *from, uint8_t *out, int64_t count)
+{
+    for (int64_t i = 0; i < count; i += BYTES) store_some(out + i, look_up(table, LOAD(from + i)), count - i);
+}
+
+/* What is done to sums, held in registers: results that are stored could otherwise be the step's own bytes. */
+typedef struct {
+    const Step *step;
+    const uint8_t *table;
+    int leaky;
+    __m128i shift;
+    vec low, high, flip;
+} Ending;
+
+INLINE Ending ending_of(const Step *s)
+{
+    return (Ending){s, s->table, (int)s->leaky, _mm_cvtsi64_si128(s->shift), V(set1_epi8)((char)s->low),
+                    V(set1_epi8)((char)s->high), V(set1_epi8)((char)ZERO_POINT)};
+}
+
+INLINE vec rounded(const Ending *e, vec sum, const int32_t *bias)
+{
+    return __builtin_expect(e->leaky, 0) ? leaky_round(e->step, sum, bias) : V(sra_epi32)(sum, e->shift);
+}
+
+/* Clipped, as unsigned bytes, through the table. */
+INLINE vec ended(const Ending *e, vec bytes)
+{
+    bytes = XOR(V(min_epi8)(V(max_epi8)(bytes, e->low), e->high), e->flip);
+    return __builtin_expect(e->table != 0, 0) ? look_up(e->table, bytes) : bytes;
 }
 
 /* Two vectors of sums, interleaved by fours, as bytes in order; `left` channels are there. */
-INLINE void finish_two(const Step *s, vec a, vec b, const int32_t *bias, uint8_t *out, int64_t left)
+INLINE void finish_two(const Ending *e, vec a, vec b, const int32_t *bias, uint8_t *out, int64_t left)
 {
-    if (__builtin_expect(s->leaky, 0)) {
-        a = leaky_round(s, a, bias);
-        b = leaky_round(s, b, bias + LANES);
-    } else {
-        const __m128i shift = _mm_cvtsi64_si128(s->shift);
-        a = V(sra_epi32)(a, shift);
-        b = V(sra_epi32)(b, shift);
-    }
-    HALF bytes = words_to_bytes(V(packs_epi32)(a, b));
-    bytes = HALF_MIN(HALF_MAX(bytes, HALF_SPREAD((char)s->low)), HALF_SPREAD((char)s->high));
-    bytes = HALF_XOR(bytes, HALF_SPREAD((char)ZERO_POINT));
-    if (__builtin_expect(s->table != 0, 0)) {
-        uint8_t kept[2 * LANES];
-        store_half(kept, bytes, 2 * LANES);
-        through_table(s->table, kept, 2 * LANES);
-        memcpy(out, kept, (size_t)smaller(left, 2 * LANES));
-    } else
-        store_half(out, bytes, left);
+    const vec words = V(packs_epi32)(rounded(e, a, bias), rounded(e, b, bias + LANES));
+    store_half(out, LOWER_HALF(ended(e, WIDER(words_to_bytes(words)))), left);
 }
 
 /* One vector of sums in order. */
-INLINE void finish_one(const Step *s, vec a, const int32_t *bias, uint8_t *out, int64_t left)
+INLINE void finish_one(const Ending *e, vec a, const int32_t *bias, uint8_t *out, int64_t left)
 {
-    if (__builtin_expect(s->leaky, 0)) a = leaky_round(s, a, bias);
-    else a = V(sra_epi32)(a, _mm_cvtsi64_si128(s->shift));
-    __m128i bytes = numbers_to_bytes(a);
-    bytes = _mm_min_epi8(_mm_max_epi8(bytes, _mm_set1_epi8((char)s->low)), _mm_set1_epi8((char)s->high));
-    bytes = _mm_xor_si128(bytes, _mm_set1_epi8((char)ZERO_POINT));
-    if (__builtin_expect(s->table != 0, 0)) {
-        uint8_t kept[16];
-        _mm_storeu_si128((__m128i *)kept, bytes);
-        through_table(s->table, kept, LANES);
-        memcpy(out, kept, (size_t)smaller(left, LANES));
-    } else
-        store_quarter(out, bytes, left);
+    store_quarter(out, LOWER_QUARTER(ended(e, WIDEST(numbers_to_bytes(rounded(e, a, bias))))), left);
 }
 
 /* Four vectors of sums, each fourth of a lane another, as bytes in order. */
-INLINE void finish_four(const Step *s, const vec *sums, const int32_t *bias, uint8_t *out, int64_t left)
+INLINE vec finish_four(const Ending *e, const vec *sums, const int32_t *bias)
 {
     vec a[4];
-    UNROLL for (int j = 0; j < 4; j++)
-        a[j] = __builtin_expect(s->leaky, 0) ? leaky_round(s, sums[j], bias + j * LANES)
-                                             : V(sra_epi32)(sums[j], _mm_cvtsi64_si128(s->shift));
-    vec bytes = V(packs_epi16)(V(packs_epi32)(a[0], a[1]), V(packs_epi32)(a[2], a[3]));
-    bytes = V(min_epi8)(V(max_epi8)(bytes, V(set1_epi8)((char)s->low)), V(set1_epi8)((char)s->high));
-    bytes = XOR(bytes, V(set1_epi8)((char)ZERO_POINT));
-    if (__builtin_expect(s->table != 0, 0)) {
-        uint8_t kept[BYTES];
-        STORE(kept, bytes);
-        through_table(s->table, kept, BYTES);
-        memcpy(out, kept, (size_t)smaller(left, BYTES));
-    } else
-        store_some(out, bytes, left);
+    UNROLL for (int j = 0; j < 4; j++) a[j] = rounded(e, sums[j], bias + j * LANES);
+    return ended(e, V(packs_epi16)(V(packs_epi32)(a[0], a[1]), V(packs_epi32)(a[2], a[3])));
 }
 
 #endif

@@ -15,6 +15,7 @@ void max_pool(const Frame *f, const Step *s, int64_t part, int64_t parts)
 {
     const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
     const int64_t lines = f->n * out->h, end = FIRST(lines, part + 1, parts);
+    const uint8_t *table = s->table;
     for (int64_t line = FIRST(lines, part, parts); line < end; line++) {
         const int64_t image = line / out->h, oh = line % out->h;
         const Span rows = window(oh, s->stride_h, s->pad_top, s->kernel_h, in->h);
@@ -30,9 +31,8 @@ void max_pool(const Frame *f, const Step *s, int64_t part, int64_t parts)
                     for (int64_t w = columns.first; w < columns.end; w++, pixel += in->pixel)
                         most = V(max_epu8)(most, LOAD(pixel));
                 }
-                store_some(to + c, most, out->c - c);
+                store_some(to + c, table ? look_up(table, most) : most, out->c - c);
             }
-            if (s->table) through_table(s->table, to, out->c);
         }
     }
 }

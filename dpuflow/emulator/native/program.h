@@ -22,7 +22,8 @@ typedef struct {
     int64_t count;         /* of inputs */
     const int64_t *inputs; /* numbers of maps */
     int64_t output;        /* number of a map */
-    int64_t external;      /* LOAD, STORE: number of the caller's array */
+    int64_t external;      /* load, store: number of the caller's array */
+    int64_t constant;      /* load: one image for all */
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     const int64_t *taps; /* convolution: distance of each tap's bytes from the window's first */
     int64_t tap_count, quads; /* and how many times four bytes each has */
@@ -31,6 +32,8 @@ typedef struct {
     const int32_t *bias;    /* leaky: added behind the sums, whose fraction has `fraction` bits */
     const int64_t *shifts;  /* per input: left by so much (right, if negative) */
     const int64_t *rows, *columns; /* pick: the input's row and column of each of the output's */
+    const int64_t *upper_rows, *upper_columns; /* blend: the other neighbour, and its share */
+    const float *row_shares, *column_shares;
     const uint8_t *table;   /* 256 bytes, the last thing that is done to each value; or 0 */
     int64_t leaky, fraction, shift, low, high, multiplier;
     int64_t paired; /* depthwise: the last block of channels is there twice, for two rows at once */
@@ -58,6 +61,7 @@ void add(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void multiply(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void copy(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void pick(const Frame *f, const Step *s, int64_t part, int64_t parts);
+void blend(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void load(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void store(const Frame *f, const Step *s, int64_t part, int64_t parts);
 

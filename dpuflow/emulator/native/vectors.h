@@ -45,11 +45,10 @@ INLINE void store_quarter(uint8_t *out, __m128i v, int64_t count)
     if (count >= 16) _mm_storeu_si128((__m128i *)out, v);
     else _mm_mask_storeu_epi8(out, (__mmask16)((1u << count) - 1), v);
 }
-#define HALF __m256i
-#define HALF_SPREAD(byte) _mm256_set1_epi8(byte)
-#define HALF_MAX(a, b) _mm256_max_epi8(a, b)
-#define HALF_MIN(a, b) _mm256_min_epi8(a, b)
-#define HALF_XOR(a, b) _mm256_xor_si256(a, b)
+#define WIDER(v) _mm512_castsi256_si512(v)
+#define WIDEST(v) _mm512_castsi128_si512(v)
+#define LOWER_HALF(v) _mm512_castsi512_si256(v)
+#define LOWER_QUARTER(v) _mm512_castsi512_si128(v)
 
 #elif defined(__AVX2__)
 #if defined(__AVXVNNI__)
@@ -106,11 +105,10 @@ INLINE void store_half(uint8_t *out, __m128i v, int64_t count)
     memcpy(out, bytes, (size_t)count);
 }
 INLINE void store_quarter(uint8_t *out, __m128i v, int64_t count) { store_half(out, v, count < 8 ? count : 8); }
-#define HALF __m128i
-#define HALF_SPREAD(byte) _mm_set1_epi8(byte)
-#define HALF_MAX(a, b) _mm_max_epi8(a, b)
-#define HALF_MIN(a, b) _mm_min_epi8(a, b)
-#define HALF_XOR(a, b) _mm_xor_si128(a, b)
+#define WIDER(v) _mm256_castsi128_si256(v)
+#define WIDEST(v) _mm256_castsi128_si256(v)
+#define LOWER_HALF(v) _mm256_castsi256_si128(v)
+#define LOWER_QUARTER(v) _mm256_castsi256_si128(v)
 #else
 #error "neither VNNI nor AVX2"
 #endif
