@@ -1,6 +1,9 @@
 # keras_trained_model.h5 -> TensorFlow checkpoint -> frozen_graph.pb -> network.h5
 #
-# These steps are one job, because a start of TensorFlow takes longer than all of them together.
+# These steps are one job, because a start of TensorFlow takes longer than all of them together. A network from
+# elsewhere enters at its first form here: frozen_graph.pb, or network.h5, of which the frozen graph is then made.
+
+from dpuflow.onnx_graph.external_data import external_files
 
 
 rule freeze:
@@ -101,6 +104,69 @@ rule import_saved_model:
         "../envs/tensorflow.yaml"
     script:
         "../scripts/import_saved_model.py"
+
+
+rule import_onnx:
+    message:
+        "Take the ONNX model of {wildcards.model} from {params.source}; prove that its output stays."
+    input:
+        dataset=made.DATASET,
+        source=lambda w: user_file(SETTINGS.model(w.model)["onnx"]),
+        weights=lambda w: external_files(expand(SETTINGS.model(w.model)["onnx"])),
+    output:
+        model=made.ONNX_MODEL,
+        network=made.NETWORK,
+        graph=made.FROZEN_GRAPH,
+        nodes=made.NODES,
+    log:
+        made.log(made.TRAINED, "import_onnx"),
+    benchmark:
+        made.times(made.TRAINED, "import_onnx")
+    wildcard_constraints:
+        model=SETTINGS.models_from("onnx"),
+    params:
+        model=lambda w: w.model,
+        source=lambda w: SETTINGS.model(w.model)["onnx"],
+        # one mapping: Snakemake compares the values of params without their names
+        nodes=lambda w: {end: SETTINGS.model(w.model).get(f"{end}_node") for end in ("input", "output")},
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+        tolerance=1e-4,
+    group:
+        "graph"
+    resources:
+        mem_mb=growing(3000),
+        runtime=15,
+    conda:
+        "../envs/onnx.yaml"
+    script:
+        "../scripts/import_onnx.py"
+
+
+rule evaluate_onnx:
+    message:
+        "Measure {wildcards.model} on every test image of {wildcards.dataset}, as trained, in onnxruntime."
+    input:
+        dataset=made.DATASET,
+        model=made.ONNX_MODEL,
+    output:
+        accuracy=made.ONNX_ACCURACY,
+    log:
+        made.log(made.TRAINED, "evaluate_onnx"),
+    benchmark:
+        made.times(made.TRAINED, "evaluate_onnx")
+    params:
+        input_node=lambda w: SETTINGS.model(w.model).get("input_node"),
+        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+    group:
+        "graph"
+    threads: 2
+    resources:
+        mem_mb=growing(3000),
+        runtime=60,
+    conda:
+        "../envs/onnx.yaml"
+    script:
+        "../scripts/evaluate_onnx.py"
 
 
 rule evaluate_frozen:

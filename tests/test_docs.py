@@ -48,7 +48,8 @@ def test_complete_examples_define_what_they_run(repo, page):
         for run in runs:
             assert settings.hardware(run.target).fingerprint > 0
             labels_of(settings.dataset(run.dataset).get("class_names"))
-            assert settings.origin(run.model) in ("layers", "keras_h5", "frozen_pb", "saved_model")
+            origins = ("layers", "keras_h5", "frozen_pb", "saved_model", "onnx")
+            assert settings.origin(run.model) in origins
 
 
 def test_the_own_board_has_the_fingerprint_that_its_dpu_names(repo):

@@ -19,7 +19,12 @@ from dpuflow.workflow.run_files import (
 
 CONFIG = {
     "datasets": {"signs": {"source": {"kind": "synthetic"}}, "photos": {"source": {"kind": "pictures"}}},
-    "models": {"own": {"layers": []}, "h5": {"keras_h5": "m.h5"}, "pb": {"frozen_pb": "m.pb"}},
+    "models": {
+        "own": {"layers": []},
+        "h5": {"keras_h5": "m.h5"},
+        "pb": {"frozen_pb": "m.pb"},
+        "onnx": {"onnx": "m.onnx"},
+    },
     "quantizers": {
         "reference": {"tool": "reference"},
         "tf1": {"tool": "vai_q_tensorflow"},
@@ -48,6 +53,18 @@ def test_a_run_trained_here_has_every_file_that_the_report_knows():
 )
 def test_a_run_that_enters_later_lacks_the_files_before(model, missing):
     assert set(result_files(SETTINGS, run())) - set(result_files(SETTINGS, run(model))) == missing
+
+
+def test_a_run_of_an_onnx_model_has_its_own_first_stage():
+    files = result_files(SETTINGS, run("onnx"))
+    assert files["onnx_accuracy"] == "results/signs/onnx/onnx_accuracy.json"
+    assert files["onnx_model"] == "results/signs/onnx/trained_model.onnx"
+    assert not {"history", "keras_model", "keras_accuracy", "freeze"} & set(files) and set(files) <= set(
+        FILES
+    )
+    stages = [path.rpartition("/")[2] for path in stage_records(SETTINGS, run("onnx"))]
+    assert stages == [f"{stage}_accuracy.json" for stage in ("onnx", "frozen", "quantized", "board")]
+    assert not any("tfchkpt" in path for path in artifact_files(SETTINGS, run("onnx")))
 
 
 @pytest.mark.parametrize(

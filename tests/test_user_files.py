@@ -27,7 +27,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
     others = {where for where, leaf in leaves(load_schema(schema)[0]) if "path" not in leaf}
     assert paths == {
         *(f"datasets.*.source.{key}" for key in ("folder", "zip", "list", "train", "test")),
-        *("models.*.keras_h5", "models.*.frozen_pb", "models.*.saved_model"),
+        *(f"models.*.{key}" for key in ("keras_h5", "frozen_pb", "saved_model", "onnx")),
         *(f"runners.*.boards.*.{key}" for key in ("identity", "ssh_config", "known_hosts")),
         *("vitis_ai.images.*.*", "predict.images", "predict.images.*", "images", "images.*"),
     }

@@ -21,24 +21,41 @@ GRAPH_BEGINS = (b"\n", b"\x12", b'"')
 """Tags of a GraphDef's fields node, library and versions. What begins so only its parser can judge: the
 length behind a newline may well look like the start of a text."""
 
+ONNX_BEGINS = b"\x08"
+"""Tag of a ModelProto's first field, the version of its format."""
+
 SAVE_AS_H5 = "load it where it was made and save it with model.save('model.h5') in Keras"
 FREEZE = "write its variables as constants and name that binary .pb file"
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A kind of model file: what a message calls it, and how another form of the model becomes one."""
+    """A kind of model file: its key in the configuration, what a message calls it, how others become one."""
 
+    key: str
     what: str
     convert: str
     other_way: str
 
 
-H5 = Expected("an H5 file", SAVE_AS_H5, "or freeze it and name the graph with frozen_pb instead of keras_h5")
-GRAPH = Expected("a frozen graph", FREEZE, "or save it as H5, named with keras_h5 instead of frozen_pb")
+H5 = Expected(
+    "keras_h5", "an H5 file", SAVE_AS_H5, "or freeze it and name the graph with frozen_pb instead of keras_h5"
+)
+GRAPH = Expected(
+    "frozen_pb", "a frozen graph", FREEZE, "or save it as H5, named with keras_h5 instead of frozen_pb"
+)
 
-SAVED_MODEL = Expected("a SavedModel folder", "export it there with model.export(FOLDER)", "or name its file")
-EXPECTED = {"keras_h5": H5, "frozen_pb": GRAPH, "saved_model": SAVED_MODEL}
+SAVED_MODEL = Expected(
+    "saved_model", "a SavedModel folder", "export it there with model.export(FOLDER)", "or name its file"
+)
+ONNX = Expected(
+    "onnx",
+    "an ONNX model",
+    "export it where it was made (PyTorch: torch.onnx.export, docs/onnx.md)",
+    "or name it with keras_h5 or frozen_pb instead of onnx",
+)
+
+EXPECTED = {expected.key: expected for expected in (H5, GRAPH, SAVED_MODEL, ONNX)}
 """By the configuration's key that names the file."""
 
 
@@ -50,6 +67,11 @@ def check_is_hdf5(path: Path | str) -> None:
 def check_may_be_graph(path: Path | str) -> None:
     """Raise UserError that says what `path` is, if it is known to be something else than a GraphDef."""
     _raise(path, problem(path, GRAPH))
+
+
+def check_is_onnx(path: Path | str) -> None:
+    """Raise UserError that says what `path` is, unless it begins as an ONNX model does."""
+    _raise(path, problem(path, ONNX))
 
 
 def _raise(path, found):
@@ -86,7 +108,7 @@ def problem(path: Path | str, expected: Expected) -> str | None:
     if expected is H5 and head.startswith(ZIP) and is_keras_archive(path):
         return None
     if head.startswith(HDF5_SIGNATURE):
-        return None if expected is H5 else "is an H5 file; name it with keras_h5 instead of frozen_pb"
+        return None if expected is H5 else f"is an H5 file; name it with keras_h5 instead of {expected.key}"
     return _content(path, head, expected)
 
 
@@ -107,8 +129,12 @@ def _content(path, head, expected):
     if expected is GRAPH:
         return None if head[:1] in GRAPH_BEGINS else _known(path, head, expected)
     if path.suffix == ".pb":
-        return f"is a TensorFlow graph, not {expected.what}; name it with frozen_pb instead of keras_h5"
+        return f"is a TensorFlow graph, not {expected.what}; name it with frozen_pb instead of {expected.key}"
+    if expected is ONNX and head[:1] == ONNX_BEGINS:
+        return None
     known = _known(path, head, expected)
+    if expected is ONNX:
+        return known or f"is no ONNX model (it begins with {head[:8]!r}); {expected.convert}"
     return known or f"is not an HDF5 file (it begins with {head[:8]!r}), so no Keras H5; {expected.convert}"
 
 
@@ -123,8 +149,8 @@ def _known(path, head, expected):
         return _archive(path, expected)
     if head[4:8] == b"TFL3":
         return f"is a TensorFlow Lite file, {wanted}; take the model it was made from: {convert}"
-    if path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x3a", b"\x42")):
-        return f"looks like an ONNX file, which dpuflow does not read; {convert}"
+    if expected is not ONNX and (path.suffix == ".onnx" or _begins_as_onnx(head)):
+        return f"looks like an ONNX file, {wanted}; name it with onnx"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return f"is a Python pickle, which dpuflow never opens (it could run any program); {convert}"
     if start.startswith(b"{"):
@@ -132,6 +158,11 @@ def _known(path, head, expected):
     if path.name == "checkpoint" or path.suffix in (".index", ".ckpt", ".meta") or ".data-" in path.name:
         return f"is part of a TensorFlow checkpoint, {wanted}; {convert}"
     return None
+
+
+def _begins_as_onnx(head):
+    """Whether the version of the format is followed by the producer's name, a documentation or the graph."""
+    return head[:1] == ONNX_BEGINS and head[2:3] in (b"\x12", b"\x3a", b"\x42")
 
 
 def _archive(path, expected):
@@ -144,6 +175,6 @@ def _archive(path, expected):
     if KERAS_CONFIG in names:
         return f"is a .keras file, not {wanted}; name it with keras_h5"
     if any(name.endswith("data.pkl") for name in names):
-        return f"is a PyTorch file, not {wanted}; dpuflow takes Keras H5 files and frozen TensorFlow graphs"
+        return f"is a PyTorch file, not {wanted}; export it to ONNX (docs/onnx.md) and name that with onnx"
     inside = [name for name in names if name.endswith((".h5", ".hdf5", ".pb"))]
     return f"is a zip archive; unpack it first{f' (it holds {inside[0]})' if inside else ''}"

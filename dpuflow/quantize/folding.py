@@ -19,9 +19,9 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.network import WEIGHTED, Layer, Network, marked, unmarked
+from dpuflow.network.merging import bypass
 from dpuflow.quantize import folding_arithmetic as arithmetic
 from dpuflow.quantize.folding_arithmetic import Parameters, ParameterTable, Step
-from dpuflow.tfgraph.merging import bypass
 
 Note = dict[str, str]
 """{"layer", "into", "how"}."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.threads import single_threaded_blas
+from dpuflow.network import Network
 from dpuflow.network.network_file import load_network, refusal
 from dpuflow.quantize.engine import run_float
 
@@ -27,15 +28,34 @@ def prove_reading(path: Path | str, graph: Path | str, x: np.ndarray, outputs: n
     """
     if refusal(path) is not None:
         return
-    network = load_network(path)
-    outputs = outputs[:IMAGES]
+    largest_difference(load_network(path), x[:IMAGES], outputs[:IMAGES], graph, "TensorFlow", TOLERANCE)
+
+
+def largest_difference(
+    network: Network, x: np.ndarray, outputs: np.ndarray, source: Path | str, judge: str, tolerance: float
+) -> float:
+    """How far a network's outputs for `x` are from those of who knows its source.
+
+    Parameters
+    ----------
+    outputs : float32 (N, classes), or (N, 1) of one sigmoid, which is read as two classes.
+    source : the file that was read; judge : who gave the outputs; both for messages.
+    tolerance : allowed difference as a share of the largest output.
+
+    Raises
+    ------
+    UserError : they differ by more.
+    """
     with single_threaded_blas():
-        read = run_float(network, x[:IMAGES])[network.output.name].reshape(outputs.shape)
+        read = run_float(network, x)[network.output.name].reshape(len(x), -1)
+    if outputs.shape[1] == 1 and read.shape[1] == 2:
+        outputs = np.concatenate([1 - outputs, outputs], axis=1)
     size = float(np.abs(outputs).max()) or 1.0
-    difference = float(np.abs(read - outputs).max())
-    if not difference <= TOLERANCE * size:
+    difference = float(np.abs(read - outputs).max()) if read.shape == outputs.shape else np.inf
+    if not difference <= tolerance * size:
         raise UserError(
-            f"{graph}: as dpuflow reads this graph it gives other values than TensorFlow (by up to "
+            f"{source}: as dpuflow reads this graph it gives other values than {judge} (by up to "
             f"{difference:.2g}, largest output {size:.2g}); that is a defect of dpuflow, or a graph that "
             "does not answer each image for itself, and whatever is made of it would be wrong"
         )
+    return difference

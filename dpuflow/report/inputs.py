@@ -22,6 +22,7 @@ Entry = Mapping[str, Any]
 
 STAGES = {
     "keras": ("keras_accuracy", "Keras"),
+    "onnx": ("onnx_accuracy", "ONNX"),
     "frozen": ("frozen_accuracy", "Frozen"),
     "quantized": ("quantized_accuracy", "Quantized"),
     "board": ("board_accuracy", "Board"),
@@ -48,8 +49,10 @@ RECORDS = {
 FILES = {
     "dataset": "dataset",
     "keras_model": "Keras model",
+    "onnx_model": "ONNX model",
     "history": "training history",
     "keras_accuracy": "Keras accuracy",
+    "onnx_accuracy": "ONNX accuracy",
     "checkpoint": "TensorFlow checkpoint",
     "frozen_graph": "frozen graph",
     "freeze": "freezing",

@@ -8,7 +8,7 @@ from typing import Any
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.writing import explained_writing, scratch_folder
 from dpuflow.keras_models.keras_file import load_model
-from dpuflow.tfgraph.groups import dense_kernel
+from dpuflow.network.groups import dense_kernel
 
 CHECKPOINT = "tfchkpt.ckpt"
 CHECKPOINT_FILES = (

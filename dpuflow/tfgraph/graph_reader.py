@@ -21,13 +21,13 @@ import numpy as np
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.network import Layer, Network, marked, unmarked
+from dpuflow.network.gates import recognise
+from dpuflow.network.merging import merge
 from dpuflow.network.network_file import save_network, save_refusal
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
-from dpuflow.tfgraph.gates import recognise
 from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, Message, read_graph_def
 from dpuflow.tfgraph.layer_names import layer_name, shorten_names
-from dpuflow.tfgraph.merging import merge
 from dpuflow.tfgraph.node_order import ancestors, sources, split_reference
 from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS
 from dpuflow.tfgraph.shape_nodes import reshape_to

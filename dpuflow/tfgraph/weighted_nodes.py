@@ -7,8 +7,8 @@ import numpy as np
 
 from dpuflow.network import Layer
 from dpuflow.network.dilation import spread_kernel
+from dpuflow.network.groups import dense_kernel
 from dpuflow.tfgraph.dilation import dilated, in_space
-from dpuflow.tfgraph.groups import dense_kernel
 from dpuflow.tfgraph.shape_nodes import channel_product
 from dpuflow.tfgraph.values import (
     NO_PAD,

@@ -30,9 +30,9 @@ COMPONENTS = {
 }
 """Component of a run -> config section that defines it."""
 
-ORIGINS = ("layers", "keras_h5", "frozen_pb", "saved_model", "starts_from")
-"""Where a model comes from: trained here, a user's own Keras file, frozen graph or SavedModel, another model
-trained further."""
+ORIGINS = ("layers", "keras_h5", "frozen_pb", "saved_model", "onnx", "starts_from")
+"""Where a model comes from: trained here, a user's own Keras file, frozen graph, SavedModel or ONNX, another
+model trained further."""
 KERAS_ORIGINS = ("layers", "keras_h5", "starts_from")
 """Those with a Keras model of their own and a stage "keras"; the others enter behind training."""
 

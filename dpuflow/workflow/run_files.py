@@ -19,23 +19,14 @@ Names = Any
 def stage_records(settings: "Settings", run: Names) -> list[str]:
     """The accuracy records of a run, in the order of its stages."""
     stages: tuple[str, ...] = (made.FROZEN_ACCURACY, made.QUANTIZED_ACCURACY, made.BOARD_ACCURACY)
-    if settings.has_keras(run.model):
-        stages = (made.KERAS_ACCURACY, *stages)
+    trained = _trained_files(settings, run)
+    stages = (*(trained[key] for key in trained if key.endswith("_accuracy")), *stages)
     return [made.of(pattern, run) for pattern in stages]
 
 
 def result_files(settings: "Settings", run: Names) -> dict[str, str]:
     """What the report reads of a run: key of `dpuflow.report.inputs.FILES` -> path."""
-    origin = settings.origin(run.model)
-    files = {"dataset": made.DATASET}
-    if origin in ("layers", "starts_from"):
-        files["history"] = made.HISTORY
-    if settings.has_keras(run.model):
-        files |= {
-            "keras_model": made.KERAS_MODEL,
-            "keras_accuracy": made.KERAS_ACCURACY,
-            "freeze": made.FREEZE_REPORT,
-        }
+    files = {"dataset": made.DATASET, **_trained_files(settings, run)}
     files |= {
         "frozen_graph": made.FROZEN_GRAPH,
         "frozen_accuracy": made.FROZEN_ACCURACY,
@@ -48,6 +39,22 @@ def result_files(settings: "Settings", run: Names) -> dict[str, str]:
         "board_accuracy": made.BOARD_ACCURACY,
     }
     return {key: made.of(pattern, run) for key, pattern in files.items()}
+
+
+def _trained_files(settings, run):
+    """The network as it was trained, where the chain has it: a frozen graph is the first form of its own."""
+    files = {}
+    if settings.is_trained(run.model):
+        files["history"] = made.HISTORY
+    if settings.has_keras(run.model):
+        files |= {
+            "keras_model": made.KERAS_MODEL,
+            "keras_accuracy": made.KERAS_ACCURACY,
+            "freeze": made.FREEZE_REPORT,
+        }
+    if settings.origin(run.model) == "onnx":
+        files |= {"onnx_model": made.ONNX_MODEL, "onnx_accuracy": made.ONNX_ACCURACY}
+    return files
 
 
 def _quantized_files(settings, run):
@@ -82,7 +89,8 @@ def benchmark_files(run: Names) -> list[str]:
         made.DATA: ("obtain_dataset", "build_dataset"),
         made.TRAINED: (
             *("train", "finetune", "import_keras", "evaluate_keras"),
-            *("freeze", "import_frozen", "import_saved_model", "evaluate_frozen"),
+            *("freeze", "import_frozen", "import_saved_model", "import_onnx", "evaluate_onnx"),
+            "evaluate_frozen",
         ),
         made.QUANTIZED: ("quantize", "evaluate_quantized", "predict"),
         made.COMPILED: ("compile",),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from onnx_models import small_classifier
 from PIL import Image
 from saved_models import small_saved_model
 from workflow_copy import TINY, Workflow
@@ -29,6 +30,7 @@ TARGETS = [
     "results/tiny/own_h5/keras_trained_model.h5",
     "results/tiny/own_pb/frozen_graph.pb",
     "results/tiny/own_saved/frozen_graph.pb",
+    "results/tiny/own_onnx/onnx_accuracy.json",
     "results/tiny/further/keras_trained_model.h5",
     f"{MODEL}/ours/z_xir/compile.json",
     f"{MODEL}/tf1/quantization.json",
@@ -61,6 +63,7 @@ def configuration(server=None):
         "own_h5": {"keras_h5": f"{MODEL}/keras_trained_model.h5", "input": model["input"]},
         "own_pb": {"frozen_pb": f"{MODEL}/frozen_graph.pb", "input": model["input"]},
         "own_saved": {"saved_model": "own/saved", "input": model["input"]},
+        "own_onnx": {"onnx": "own.onnx", "input": model["input"]},
         "further": {"starts_from": "small", "qat": True, "training": model["training"] | {"epochs": 1}},
     }
     config["quantizers"] = {
@@ -104,6 +107,7 @@ class EveryRule(Workflow):
         pixels = np.random.default_rng(4).integers(0, 256, (28, 28), dtype=np.uint8)
         small_saved_model(self.path("own/saved"), (28, 28, 1), 25)
         self.path("pictures").mkdir()
+        small_classifier(self.path("own.onnx"))
         Image.fromarray(pixels).save(self.path("pictures/a.png"))
         for number in range(12):
             path = self.path(f"photos/{'cat' if number % 2 else 'dog'}/{number}.png")

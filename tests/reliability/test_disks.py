@@ -28,6 +28,10 @@ WRITERS = {
             for name in ("tf/nodes.json", "frozen_graph.pb", "network.h5", "freeze.json")
         ),
     ],
+    "import_onnx": [
+        f"results/tiny/own_onnx/{name}"
+        for name in ("trained_model.onnx", "network.h5", "frozen_graph.pb", "tf/nodes.json")
+    ],
     "import_frozen": ["results/tiny/own_pb/frozen_graph.pb", "results/tiny/own_pb/tf/nodes.json"],
     "export_quantized": ["results/tiny/small/ours/z_xir/small.quantized.xmodel"],
     "compile_native": [

@@ -5,11 +5,12 @@ from pathlib import Path
 import yaml
 from workflow_copy import TINY
 
-from dpuflow.base.foreign_file import HDF5_SIGNATURE
+from dpuflow.base.foreign_file import HDF5_SIGNATURE, ONNX_BEGINS
 
 SMALL = TINY["models"]["small"]
 FURTHER = {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32, "epochs": 1}
 FILES = {"kind": "files"}
+BEGINS = {".h5": HDF5_SIGNATURE, ".onnx": ONNX_BEGINS}
 
 
 def vendor_target(compiler, release, **more):
@@ -50,6 +51,12 @@ CONFIG = {
             "signature": "s",
             "output_node": "y",
         },
+        "own_onnx": {
+            "onnx": "own/model.onnx",
+            "input": dict(SMALL["input"]),
+            "input_node": "x",
+            "output_node": "y",
+        },
     },
     "quantizers": {
         "ours": {"tool": "reference"},
@@ -84,7 +91,7 @@ CONFIG = {
             ("drawn", "small", "ours", "z_xir", "emulator"),
             ("drawn", "small", "tf1", "z_tf1", "emulator"),
             ("drawn", "small", "tf2", "z_tf2", "emulator"),
-            ("drawn", ["further", "own_h5", "own_pb", "own_saved"], "ours", "plain", "emulator"),
+            ("drawn", ["further", "own_h5", "own_pb", "own_saved", "own_onnx"], "ours", "plain", "emulator"),
             ("pair", "small", "ours", "plain", "emulator"),
         )
     ],
@@ -104,20 +111,14 @@ NO_JOBS_OF_THEIR_OWN = {"all", "bundles", "sweep", "predict", "quantizer_search"
 OWN_FILES = [
     *("own/train.csv", "own/test.csv.gz", "own/set.zip"),
     *("own/folder/deep/sign_mnist_train.csv", "own/folder/deep/sign_mnist_test.csv"),
-    *("own/model.h5", "own/model.pb", "own/pictures/a.png"),
+    *("own/model.h5", "own/model.pb", "own/model.onnx", "own/pictures/a.png"),
     *("own/saved/saved_model.pb", "own/saved/variables/variables.index"),
     *("own/photos/cat/a.png", "own/photos/dog/b.jpg", "own/photos/README.txt", "own/photos.zip"),
 ]
 """The user's own files. Dry runs do not look into them, but for the first bytes of an H5."""
 OTHER_FILES = [
-    *(
-        "own/other_saved/saved_model.pb",
-        "own/other.h5",
-        "own/other.pb",
-        "own/other.csv",
-        "own/other.zip",
-        "own/more/b.png",
-    ),
+    *("own/other_saved/saved_model.pb", "own/other.onnx"),
+    *("own/other.h5", "own/other.pb", "own/other.csv", "own/other.zip", "own/more/b.png"),
     *("own/key", "own/hosts", "own/more_photos/cat/a.png", "own/more_photos.zip", "own/more_photos/list.csv"),
 ]
 """More of them, for changed configurations."""
@@ -128,6 +129,6 @@ def add_own_files(folder):
     for name in OWN_FILES + OTHER_FILES:
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((HDF5_SIGNATURE if path.suffix == ".h5" else b"") + f"{name}\n".encode())
+        path.write_bytes(BEGINS.get(path.suffix, b"") + f"{name}\n".encode())
     Path(folder, "own/photos/list.csv").write_text("path,label\ncat/a.png,cat\n")
     Path(folder, "test.yaml").write_text(yaml.safe_dump(CONFIG))

@@ -22,6 +22,7 @@ SCRIPTS = {
     "draw_workflow": PICTURES,
     "evaluate_frozen": "evaluate_frozen",
     "evaluate_keras": "evaluate_keras",
+    "evaluate_onnx": "evaluate_onnx",
     "evaluate_outputs": "evaluate_vai_q",
     "evaluate_quantized": "evaluate_quantized",
     "export_quantized": "export_quantized",
@@ -31,6 +32,7 @@ SCRIPTS = {
     "import_frozen": "import_frozen",
     "import_keras": "import_keras",
     "import_saved_model": "import_saved_model",
+    "import_onnx": "import_onnx",
     "obtain_dataset": "obtain_dataset",
     "predict": "predict_pictures",
     "provenance": "provenance",
@@ -59,6 +61,7 @@ ENVIRONMENTS = {
     "tensorflow": WITH_TENSORFLOW,
     "test": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
     "record_vai_q; record_vai_c; evaluate_vai_q",
+    "onnx": "import_onnx; evaluate_onnx",
     "report": "report; sweep_report",
     "dpuflow": "obtain_dataset; build_dataset; build_picture_dataset; import_frozen; compile_reference; "
     "compile_native; bundle; "
@@ -84,6 +87,7 @@ OTHERS = {
     "own/model.pb": "import_frozen",
     "own/saved/saved_model.pb": "import_saved_model",
     "own/saved/variables/variables.index": "import_saved_model",
+    "own/model.onnx": "import_onnx",
     # the list names a.png alone, and says itself what lies beside it
     "own/photos/cat/a.png": "build_picture_dataset dataset=photos; build_picture_dataset dataset=listed",
     "own/photos/dog/b.jpg": "build_picture_dataset dataset=photos",
@@ -144,7 +148,7 @@ BY_HAND = {
 }
 """Files of the package for which the derivation must say this."""
 
-EVALUATIONS = ("evaluate_keras", "evaluate_frozen", "evaluate_quantized", "evaluate_outputs")
+EVALUATIONS = ("evaluate_keras", "evaluate_onnx", "evaluate_frozen", "evaluate_quantized", "evaluate_outputs")
 RUNS = ("run_emulator", "run_isa_simulator", "run_virtual_board", "run_ssh")
 READS_NODES = ("quantize_reference", "record_vai_q", "quantizer_search", "vitis_ai_bundle")
 SCHEMAS = {
@@ -168,7 +172,7 @@ SCHEMAS = {
     "gate": ("dpuflow/report/inputs.py", "scripts/gate.py"),
     "nodes": (
         *(f"scripts/{name}.py" for name in (*READS_NODES, "evaluate_frozen", "evaluate_quantized")),
-        *("scripts/freeze.py", "dpuflow/tfgraph/take_over.py"),
+        *("scripts/freeze.py", "scripts/import_onnx.py", "dpuflow/tfgraph/take_over.py"),
     ),
     "provenance": ("scripts/provenance.py",),
     "quantization": (

@@ -157,6 +157,11 @@ MODELS = [
     *options("models", "own_saved", "import_saved_model", {
         "saved_model": "own/other_saved", "signature": "other", "output_node": "out",
     }),
+    *options("models", "own_onnx", of("own_onnx", "import_onnx", "evaluate_onnx", *SCALE), {
+        "input.divide": 255,
+    }),
+    *options("models", "own_onnx", "import_onnx", {"onnx": "own/other.onnx", "output_node": "out"}),
+    *options("models", "own_onnx", "import_onnx; evaluate_onnx", {"input_node": "in"}),
     Row(
         "models.NAME.input_node",  # exchanged: Snakemake compares the set of a rule's params
         {"models.own_pb.input_node": "y", "models.own_pb.output_node": "x"},

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+from onnx_models import small_classifier
 
 from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.base.files import read_json
@@ -19,13 +20,15 @@ def origins(finished):
     config["models"] |= {
         "own_h5": {"keras_h5": f"{model}/keras_trained_model.h5", "input": scaling},
         "own_pb": {"frozen_pb": f"{model}/frozen_graph.pb", "input": scaling},
+        "own_onnx": {"onnx": "own.onnx", "input": scaling},
         "further": {
             "starts_from": "small",
             "qat": True,
             "training": {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32, "epochs": 1},
         },
     }
-    config["runs"][0]["model"] = ["small", "own_h5", "own_pb", "further"]
+    config["runs"][0]["model"] = ["small", "own_h5", "own_pb", "own_onnx", "further"]
+    small_classifier(finished.path("own.onnx"))
     finished.run("all", config=config)
     yield finished
     finished.run("all")
@@ -44,6 +47,19 @@ def test_an_own_model_gives_the_same_answers_as_the_one_trained_here(origins):
 def test_a_frozen_graph_enters_without_a_keras_stage(origins):
     assert not origins.path("results/tiny/own_pb/keras_accuracy.json").exists()
     assert "own_pb" in origins.path("results/report/test/accuracy.md").read_text()
+
+
+def test_an_onnx_model_is_measured_by_onnxruntime_and_goes_on_as_any_other(origins):
+    stages = [
+        read_accuracy(origins.path(f"results/tiny/own_onnx/{name}_accuracy.json"))
+        for name in ("onnx", "frozen")
+    ]
+    assert stages[0]["stage"] == "onnx" and stages[0]["images"] == 96
+    assert len(set(stages[0]["predictions"])) > 2
+    assert stages[0]["predictions"] == stages[1]["predictions"]
+    same = sum(map(int.__eq__, board(origins, "own_onnx")["predictions"], stages[0]["predictions"]))
+    assert same > 80
+    assert "| ONNX " in origins.path("results/report/test/accuracy.md").read_text()
 
 
 def test_training_further_starts_from_the_trained_model(origins):

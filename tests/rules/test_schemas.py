@@ -15,6 +15,7 @@ from dpuflow.workflow import artifacts
 SCHEMAS = {
     artifacts.FINETUNE: "finetune.schema.yaml",
     artifacts.KERAS_ACCURACY: "accuracy.schema.yaml",
+    artifacts.ONNX_ACCURACY: "accuracy.schema.yaml",
     artifacts.NODES: "nodes.schema.yaml",
     artifacts.FREEZE_REPORT: "freeze.schema.yaml",
     artifacts.FROZEN_ACCURACY: "accuracy.schema.yaml",

@@ -10,7 +10,7 @@ import yaml
 
 from dpuflow.workflow.code_closure import source_files
 
-ENVIRONMENTS = ("tensorflow", "test", "report", "dpuflow")
+ENVIRONMENTS = ("tensorflow", "onnx", "test", "report", "dpuflow")
 PACKAGE_OF = {"google": "protobuf", "yaml": "PyYAML", "jinja2": "Jinja2", "PIL": "pillow"}
 OPTIONAL = {"kagglehub"}
 BROUGHT_ALONG = {"markupsafe": "Jinja2"}

@@ -1,0 +1,152 @@
+"""An ONNX model as nodes, constants and shapes for one image: folded by onnxruntime, shapes by onnx.
+
+Everything that depends on constants or on shapes alone is gone then, also what exporters write about the
+batch: the model is folded for batches of one.
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.onnx_graph.model_file import OpenedModel
+
+KEPT_APART = [
+    "BatchNormalizationAddFusion",
+    "ConvAddFusion",
+    "ConvBNFusion",
+    "ConvMulFusion",
+    "MatMulAddFusion",
+    "MatMulBNFusion",
+    "MatMulScaleFusion",
+]
+"""onnxruntime's steps that calculate with weights (folding is the quantizer's, the same for every origin), or
+that join the images with the pixels."""
+
+
+@dataclass
+class Node:
+    """One node: name (that of its first output where it has none), operator, tensors, attributes."""
+
+    name: str
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Graph:
+    """What a folded model computes for one image.
+
+    Attributes
+    ----------
+    where : the file. nodes : in topological order, only what the output depends on.
+    constants : name -> array. shapes : name of a tensor -> its shape, the batch (1) first.
+    opset : version of ONNX's operators. input, output : names of tensors; dims : the input's shape.
+    order : `OpenedModel.order`.
+    """
+
+    where: str
+    nodes: list[Node]
+    constants: dict[str, np.ndarray]
+    shapes: dict[str, tuple[int, ...]]
+    opset: int
+    input: str
+    output: str
+    order: tuple[int, ...] | None
+
+
+def folded(opened: OpenedModel) -> Graph:
+    """The model's Graph; UserError where onnxruntime cannot load it or shapes stay unknown."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = _optimised(_for_one_image(opened), opened.path)
+    try:
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise UserError(f"{opened.path}: its shapes do not fit each other ({_first(error)})") from None
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "Constant" and "value" in attrs:
+            constants[node.output[0]] = numpy_helper.to_array(attrs["value"])
+            continue
+        nodes.append(
+            Node(node.name or node.output[0], node.op_type, list(node.input), list(node.output), attrs)
+        )
+    shapes = {name: array.shape for name, array in constants.items()}
+    for entry in (*graph.value_info, *graph.input, *graph.output):
+        dims = entry.type.tensor_type.shape.dim
+        if entry.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            shapes[entry.name] = tuple(dim.dim_value for dim in dims)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    needed = _needed(nodes, opened.output)
+    return Graph(opened.path, needed, constants, shapes, opset, opened.input, opened.output, opened.order)
+
+
+def _for_one_image(opened):
+    """A copy of the model for one image of the data set's size."""
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(opened.model)
+    del model.graph.value_info[:]
+    for entry in model.graph.input:
+        if entry.name == opened.input:
+            shape = entry.type.tensor_type.shape
+            del shape.dim[:]
+            for size in (1, *opened.dims):
+                shape.dim.add(dim_value=size)
+    for entry in model.graph.output:
+        if entry.HasField("type"):
+            entry.type.tensor_type.ClearField("shape")
+    return model
+
+
+def _optimised(model, where):
+    """The model behind onnxruntime's basic graph optimisation."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory(prefix="dpuflow-onnx-") as folder:
+        options.optimized_model_filepath = str(Path(folder, "folded.onnx"))
+        try:
+            onnxruntime.InferenceSession(
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=KEPT_APART,
+            )
+        except Exception as error:  # onnxruntime has a class for each of its status codes, and no common one
+            raise UserError(
+                f"{where}: onnxruntime cannot load this network for one image ({_first(error)}); export "
+                "it with an open batch (PyTorch: dynamic_axes or dynamic_shapes) or a batch of one"
+            ) from None
+        return onnx.load_model_from_string(Path(options.optimized_model_filepath).read_bytes())
+
+
+def _first(error):
+    """The first line of a library's message, without its own addresses."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _needed(nodes, output):
+    wanted = {output}
+    needed = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            needed.append(node)
+            wanted.update(node.inputs)
+    return needed[::-1]

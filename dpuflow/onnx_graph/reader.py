@@ -1,0 +1,194 @@
+"""An ONNX model -> `dpuflow.network.Network`.
+
+The folded graph (`graph`) is walked once; each node becomes a layer, or only changes how the values behind it
+are seen (`axes`). Affine layers and choices of channels merge as those of other origins do
+(`network.merging`); folding proper is the quantizer's.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.network import Layer, Network, marked, unmarked
+from dpuflow.network.gates import recognise
+from dpuflow.network.merging import merge
+from dpuflow.onnx_graph import axes as algebra
+from dpuflow.onnx_graph.graph import Graph, Node, folded
+from dpuflow.onnx_graph.model_file import OpenedModel
+from dpuflow.onnx_graph.node_translation import HANDLERS, advice
+from dpuflow.onnx_graph.values import NO_PAD, Constant, Tensor, Value, flattened
+
+MAX_ELEMENTS = 2**31
+"""Values of one feature map: more cannot be addressed on a DPU (`xir.validate.MAX_ELEMENTS`)."""
+INPUT = "input"
+"""Name of the input layer where the model's own cannot be one."""
+VIEWS = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose", "Dropout"}
+
+
+def read_onnx(opened: OpenedModel, image_shape: tuple[int, int, int], name: str) -> Network:
+    """The Network of an opened model, unfolded; UserError for what the DPU path does not know."""
+    return ModelReader(folded(opened), image_shape).network(name)
+
+
+class ModelReader:
+    """State of one reading: `values.Reader` says what handlers may ask."""
+
+    def __init__(self, graph: Graph, image_shape: tuple[int, int, int]) -> None:
+        self.graph, self.image_shape = graph, image_shape
+        self.where, self.opset, self.output = graph.where, graph.opset, graph.output
+        self.layers: dict[str, Layer] = {}
+        self.values: dict[str, Value] = {name: Constant(array) for name, array in graph.constants.items()}
+        self._made: dict[Any, Layer] = {}
+
+    # -- what handlers ask -----------------------------------------------------------------
+
+    def fail(self, node: Node, problem: str) -> NoReturn:
+        """Raise the UserError that names the file, the node and its operator."""
+        raise UserError(f"{self.where}: node {node.name!r} (op {node.op}): {problem}")
+
+    def emit(
+        self,
+        node: Node,
+        op: str,
+        inputs: Iterable[str],
+        shape: Iterable[int],
+        weights: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        suffix: str = "",
+        **attrs: Any,
+    ) -> Layer:
+        """Append a layer that `node` computes; suffix : where it computes more than one."""
+        shape = tuple(int(n) for n in shape)
+        if not 0 < math.prod(shape) < MAX_ELEMENTS or min(shape, default=0) < 1:
+            self.fail(node, f"its output would have the impossible shape {shape}")
+        for values in (weights, bias):
+            if values is not None and not np.isfinite(values).all():
+                self.fail(node, "its constants are not finite (NaN or infinity)")
+        name = self._free(f"{_short(node)}/{suffix}" if suffix else _short(node))
+        layer = Layer(name, op, list(inputs), shape, attrs, weights, bias)
+        self.layers[name] = layer
+        return layer
+
+    def _free(self, name):
+        """`name`, or with a number behind it where it is taken."""
+        number, free = 1, name
+        while free in self.layers:
+            number += 1
+            free = f"{name}_{number}"
+        return free
+
+    def once(self, key: Any, make: Callable[[], Layer]) -> Layer:
+        """make(), once for each key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def shape(self, node: Node, tensor: str) -> tuple[int, ...]:
+        """Shape of a tensor, the batch (1) first."""
+        if tensor not in self.graph.shapes:
+            self.fail(
+                node, "the shape of its output depends on more than the input's size; export with fixed sizes"
+            )
+        return self.graph.shapes[tensor]
+
+    def only_viewed(self, tensor: str) -> bool:
+        """Whether a tensor is the output, or is only seen with other axes until there."""
+        while tensor != self.output:
+            readers = [node for node in self.graph.nodes if tensor in node.inputs]
+            if len(readers) != 1 or readers[0].op not in VIEWS:
+                return False
+            tensor = readers[0].outputs[0]
+        return True
+
+    # -- walking ---------------------------------------------------------------------------
+
+    def network(self, name: str) -> Network:
+        """Translate all nodes."""
+        self._input()
+        for node in self.graph.nodes:
+            self._translate(node)
+        layer = self._end()
+        outputs = {layer.name: layer.name}
+        layers, _ = unmarked(merge(recognise(marked(self._reachable(layer.name), outputs))))
+        return Network(name, layers)
+
+    def _input(self):
+        node = Node(INPUT, "Input", [], [self.graph.input])
+        name = _legal(self.graph.input) or INPUT
+        layer = self.layers[name] = Layer(name, "input", [], tuple(self.image_shape))
+        order = (2, 0, 1) if self.graph.order is None else self.graph.order
+        axes = algebra.whole(layer.shape, order)
+        if self.graph.order is None:  # grey images, flat or without the axis of the channel
+            axes = algebra.reshaped(axes, self.shape(node, self.graph.input)[1:])
+        self.values[self.graph.input] = Tensor(name, axes)
+
+    def _translate(self, node):
+        handler = HANDLERS.get(node.op)
+        if handler is None:
+            self.fail(node, advice(node.op, HANDLERS))
+        inputs = [self.values[name] if name else None for name in node.inputs]
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is refused where it gets into a layer
+                found = handler(self, node, inputs)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # NumPy checks how shapes, axes and types go together; here its complaint gets the node's name
+            self.fail(node, f"its inputs or attributes do not fit each other ({error})")
+        results = found if isinstance(found, list) else [found]
+        for tensor, value in zip(node.outputs, results, strict=False):
+            self._check_shape(node, tensor, value)
+            self.values[tensor] = value
+
+    def _check_shape(self, node, tensor, value):
+        """What was read must have the shape that ONNX's own inference found."""
+        known = self.graph.shapes.get(tensor)
+        if known is None or not isinstance(value, Tensor) or value.pad != NO_PAD:
+            return
+        if known != (1, *algebra.sizes(value.axes)) and tensor != self.output:
+            self.fail(
+                node, f"was read with the shape (1, {algebra.sizes(value.axes)}), and ONNX gives it {known}"
+            )
+
+    def _end(self):
+        """The layer of the output, one value for each class."""
+        node = next(node for node in self.graph.nodes[::-1] if self.output in node.outputs)
+        value = self.values[self.output]
+        if not isinstance(value, Tensor):
+            self.fail(node, "the output does not depend on the input")
+        if value.pad != NO_PAD:
+            self.fail(node, "the output is padded, and no convolution follows")
+        if sum(bool(axis) for axis in value.axes) > 1:
+            self.fail(
+                node,
+                f"the output has the axes {algebra.sizes(value.axes)}, not one value for each class; name "
+                "another tensor (models.NAME.output_node)",
+            )
+        flat = flattened(self, node, value)
+        layer = self.layers[flat.layer]
+        if not algebra.has_whole(tuple(atom for axis in flat.axes for atom in axis), layer.shape, 0):
+            self.fail(node, "the output's values stand in another order than the layer's")
+        return layer
+
+    def _reachable(self, output):
+        wanted, stack = set(), [output]
+        while stack:
+            name = stack.pop()
+            if name not in wanted:
+                wanted.add(name)
+                stack.extend(self.layers[name].inputs)
+        return [layer for name, layer in self.layers.items() if name in wanted]
+
+
+def _legal(name):
+    """A name that TensorFlow takes for a node, too."""
+    return re.sub(r"[^A-Za-z0-9_./-]+", "_", name).strip("/.-_")
+
+
+def _short(node):
+    """Name of a node's layer: its path without the operator that exporters put at the end."""
+    path = _legal(node.name) or _legal(node.outputs[0]) or "layer"
+    scope, _, last = path.rpartition("/")
+    return scope if scope and re.fullmatch(rf"{node.op}(_\d+)?", last) else path

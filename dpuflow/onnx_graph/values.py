@@ -1,0 +1,264 @@
+"""What an ONNX tensor is while a graph is read, and what the handlers of its nodes share.
+
+`handler(reader, node, inputs)` returns the node's value, or a list with one per output. An input that the
+node leaves out is None.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from dpuflow.network import Layer
+from dpuflow.onnx_graph import axes as algebra
+from dpuflow.onnx_graph.axes import Axes
+from dpuflow.onnx_graph.graph import Node
+
+NO_PAD = (0, 0, 0, 0)
+NCHW = "(images, channels, height, width)"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value known while reading."""
+
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Output of a layer, as ONNX's axes see it.
+
+    axes : of the tensor behind the batch (`axes`).
+    pad : (l, r, t, b) zeros around the map, still to be given to the layer that reads it.
+    """
+
+    layer: str
+    axes: Axes
+    pad: tuple[int, int, int, int] = NO_PAD
+
+
+Value = Constant | Tensor
+
+
+class Reader(Protocol):
+    """What handlers may ask of the `reader.ModelReader` that calls them.
+
+    Attributes
+    ----------
+    where : the file. opset : version of ONNX's operators. output : name of the output's tensor.
+    layers : the layers so far, by name.
+    """
+
+    where: str
+    opset: int
+    output: str
+    layers: dict[str, Layer]
+
+    def fail(self, node: Node, problem: str) -> NoReturn:
+        """Raise the UserError that names the file, the node and its operator."""
+
+    def emit(
+        self,
+        node: Node,
+        op: str,
+        inputs: Iterable[str],
+        shape: Iterable[int],
+        weights: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        suffix: str = "",
+        **attrs: Any,
+    ) -> Layer:
+        """Append a layer that `node` computes; suffix : where it computes more than one."""
+
+    def once(self, key: Any, make: Any) -> Layer:
+        """make(), once for each key."""
+
+    def shape(self, node: Node, tensor: str) -> tuple[int, ...]:
+        """Shape of a tensor, the batch (1) first."""
+
+
+def whole_map(layer: Layer) -> Tensor:
+    """A layer's map as NCHW, a vector as it is."""
+    order = (2, 0, 1) if len(layer.shape) == 3 else (0,)
+    return Tensor(layer.name, algebra.whole(layer.shape, order))
+
+
+def tensor(reader: Reader, node: Node, value: Value | None, what: str = "its input") -> Tensor:
+    """`value`, which must be the output of a layer."""
+    if not isinstance(value, Tensor):
+        reader.fail(node, f"{what} is a constant or missing, expected what a layer computes")
+    return value
+
+
+def unpadded(reader: Reader, node: Node, value: Value | None) -> Tensor:
+    """`tensor` without zeros that are still to be added: a layer adds them where they are pending."""
+    found = tensor(reader, node, value)
+    if found.pad == NO_PAD:
+        return found
+    return whole_map(with_zeros(reader, node, *feature_map(reader, node, found)))
+
+
+def with_zeros(reader: Reader, node: Node, layer: Layer, pad: tuple[int, int, int, int]) -> Layer:
+    """A map with zeros around it (l, r, t, b): a depthwise convolution with a single tap of one."""
+    left, right, top, bottom = pad
+    height, width, channels = layer.shape
+    weights = np.zeros((1, top + bottom + 1, left + right + 1, channels), np.float32)
+    weights[0, bottom, right] = 1
+    window: dict[str, Any] = {
+        "kernel": (left + right + 1, top + bottom + 1),
+        "stride": (1, 1),
+        "dilation": (1, 1),
+        "pad": (left + right, left + right, top + bottom, top + bottom),
+    }
+    shape = (height + top + bottom, width + left + right, channels)
+    return reader.once(
+        ("zeros", layer.name, pad),
+        lambda: reader.emit(
+            node, "depthwise_conv", [layer.name], shape, weights, suffix="zeros", **window, activation="NONE"
+        ),
+    )
+
+
+def constant(reader: Reader, node: Node, value: Value | None, what: str) -> np.ndarray:
+    """The array of a constant; UserError for what a layer computes."""
+    if not isinstance(value, Constant):
+        reader.fail(node, f"{what} must be constant; export the network for inference, with fixed weights")
+    return value.array
+
+
+def float_constant(reader: Reader, node: Node, value: Value | None, what: str) -> np.ndarray:
+    """The same as float32."""
+    return constant(reader, node, value, what).astype(np.float32)
+
+
+def through(value: Tensor, layer: Layer) -> Tensor:
+    """`layer`, which works on each value by itself, seen as its input `value` is."""
+    return replace(value, layer=layer.name)
+
+
+def flattened(reader: Reader, node: Node, value: Tensor) -> Tensor:
+    """The same values of a layer that is a vector."""
+    layer = reader.layers[value.layer]
+    if len(layer.shape) == 1:
+        return value
+    shape = (math.prod(layer.shape),)
+    flat = reader.once(
+        ("flatten", layer.name), lambda: reader.emit(node, "flatten", [layer.name], shape, suffix="flatten")
+    )
+    return Tensor(flat.name, algebra.of_vector(value.axes, layer.shape))
+
+
+def feature_map(reader: Reader, node: Node, value: Value | None) -> tuple[Layer, tuple[int, int, int, int]]:
+    """(layer, zeros around it) behind a tensor that is to be a map (N, C, H, W).
+
+    Channels in another order, or blocks of pixels among them (space to depth), become a convolution that
+    gathers them, exactly.
+    """
+    found = tensor(reader, node, value)
+    layer = reader.layers[found.layer]
+    if len(found.axes) != 3:
+        reader.fail(node, f"expects a map {NCHW}, found {len(found.axes)} axes behind the batch")
+    if found == replace(whole_map(layer), pad=found.pad):
+        return layer, found.pad
+    if len(layer.shape) == 1:
+        source = reader.layers[layer.inputs[0]] if layer.op == "flatten" else None
+        if source is not None and math.prod(source.shape) == source.shape[-1]:
+            return source, found.pad
+        reader.fail(node, "reads a vector as a map; the DPU cannot turn one into the other")
+    gathered = _gathered(reader, node, found, layer)
+    if gathered is None:
+        reader.fail(
+            node,
+            f"reads a map whose axes were moved or joined; in front of it the order must be {NCHW} again",
+        )
+    return gathered, found.pad
+
+
+def _gathered(reader, node, value, layer):
+    """The layer that gathers channels in another order or blocks of pixels; None where the axes are none."""
+    channels, rows, columns = value.axes
+    height, width, depth = layer.shape
+    block = height // algebra.size(rows), width // algebra.size(columns)
+    for axis, atoms in ((0, rows), (1, columns)):
+        step, count = block[axis], layer.shape[axis] // block[axis]
+        if atoms != algebra.simplified([algebra.Atom(axis, count, step)]):
+            return None
+    places = algebra.positions([channels], layer.shape)
+    if len(places) != block[0] * block[1] * depth:
+        return None
+    y, x, c = np.unravel_index(places, layer.shape)
+    if (y >= block[0]).any() or (x >= block[1]).any() or len(set(places.tolist())) != len(places):
+        return None
+    weights = np.zeros((len(places), *block, depth), np.float32)
+    weights[np.arange(len(places)), y, x, c] = 1
+    shape = (height // block[0], width // block[1], len(places))
+    window = {"kernel": block[::-1], "stride": block[::-1], "dilation": (1, 1), "pad": NO_PAD}
+    return reader.once(
+        ("gather", layer.name, value.axes),
+        lambda: reader.emit(
+            node, "conv", [layer.name], shape, weights, suffix="gather", **window, activation="NONE"
+        ),
+    )
+
+
+def channel_product(
+    reader: Reader,
+    node: Node,
+    layer: Layer,
+    weights: np.ndarray,
+    bias: np.ndarray | None = None,
+    suffix: str = "",
+) -> Layer:
+    """weights [OC, IC] on the channels of each pixel, or on a vector: 1x1 convolution or dense layer."""
+    shape = (*layer.shape[:-1], len(weights))
+    if len(layer.shape) == 1:
+        return reader.emit(
+            node, "dense", [layer.name], shape, weights, bias, suffix=suffix, activation="NONE"
+        )
+    window = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": NO_PAD}
+    kernel = np.ascontiguousarray(weights.reshape(len(weights), 1, 1, -1))
+    return reader.emit(
+        node, "conv", [layer.name], shape, kernel, bias, suffix=suffix, **window, activation="NONE"
+    )
+
+
+def per_channel(
+    reader: Reader, node: Node, value: Tensor, array: np.ndarray, what: str = "a constant"
+) -> np.ndarray | None:
+    """One float32 number for each channel (last axis) of the layer behind `value`.
+
+    array : broadcast to ONNX's axes of `value` (without the batch, or with a batch of 1). None where it
+    varies along anything but channels.
+    """
+    layer = reader.layers[value.layer]
+    last, rank = len(layer.shape) - 1, len(value.axes)
+    array = np.asarray(array)
+    if array.ndim == rank + 1 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim > rank:
+        reader.fail(node, f"{what} of shape {array.shape} has more axes than what it meets")
+    array = array.reshape((1,) * (rank - array.ndim) + array.shape)
+    kept = []
+    for length, axis in zip(array.shape, value.axes, strict=True):
+        if length not in (1, algebra.size(axis)):
+            reader.fail(node, f"{what} of shape {array.shape} meets axes {algebra.sizes(value.axes)}")
+        if length > 1 and not algebra.only_of(axis, last):
+            return None
+        kept.append(axis if algebra.only_of(axis, last) else ())
+    full = np.broadcast_to(array, algebra.sizes(tuple(kept))).reshape(-1)
+    places = algebra.positions(kept, layer.shape)
+    channels = layer.shape[-1]
+    if len(places) != channels:  # part of the channels' order lies in an axis that does not vary
+        return None if len(set(full.tolist())) > 1 else np.full(channels, full[0], np.float32)
+    result = np.empty(channels, np.float32)
+    result[places] = full
+    return result
+
+
+def pair(node: Node, key: str, default: Sequence[int]) -> tuple[int, int]:
+    """(height, width) of a list attribute."""
+    values = list(node.attrs.get(key, default))
+    return int(values[0]), int(values[1])

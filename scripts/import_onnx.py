@@ -1,0 +1,46 @@
+"""A user's own ONNX model -> trained_model.onnx, network.h5, frozen_graph.pb, nodes.json, proven equal."""
+
+import numpy as np
+
+from dpuflow.base.files import write_bytes
+from dpuflow.base.pixels import scale_pixels
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.keras_models.foreign_model import check_fits
+from dpuflow.network.network_file import save_network
+from dpuflow.onnx_graph.model_file import open_model
+from dpuflow.onnx_graph.reader import read_onnx
+from dpuflow.onnx_graph.runtime import OnnxModel
+from dpuflow.quantize.reading_proof import IMAGES, largest_difference
+from dpuflow.records import write_record
+from dpuflow.tfgraph.network_graph import write_network_graph
+from dpuflow.workflow.scripting import log, run
+
+
+def main(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
+    ends = snakemake.params.nodes
+    opened = open_model(source, dataset.shape, ends["input"], ends["output"])
+    network = read_onnx(opened, dataset.shape, snakemake.params.model)
+    shapes = [network.input.shape], [network.output.shape]
+    check_fits(source, *shapes, dataset.shape, len(dataset.class_names))
+    save_network(snakemake.output.network, network)
+    nodes = write_network_graph(snakemake.output.graph, network)
+    write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
+    write_bytes(snakemake.output.model, opened.model.SerializeToString(deterministic=True))
+    pictures, _ = dataset.subset("validation")
+    x = scale_pixels(np.asarray(pictures[:IMAGES]), snakemake.params.input_scaling)
+    answers = OnnxModel(opened).run(x)
+    difference = largest_difference(network, x, answers, source, "onnxruntime", snakemake.params.tolerance)
+    log.info(
+        "%s: input %s, output %s; %d layers; differs from onnxruntime by %.1e at most over %d images",
+        source,
+        opened.input,
+        opened.output,
+        len(network.layers),
+        difference,
+        len(x),
+    )
+
+
+run(main, globals())
