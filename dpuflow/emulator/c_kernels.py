@@ -62,7 +62,7 @@ class Step(ctypes.Structure):
         *_members("tap_count quads", ctypes.c_int64),
         *_members("weights offset bias shifts rows columns", ctypes.c_void_p),
         *_members("upper_rows upper_columns row_shares column_shares table", ctypes.c_void_p),
-        *_members("leaky fraction shift low high multiplier paired parts run", ctypes.c_int64),
+        *_members("leaky fraction shift low high multiplier paired at_once parts run", ctypes.c_int64),
     )
 
 
@@ -71,7 +71,7 @@ class Run(ctypes.Structure):
 
     _fields_ = (
         *_members("maps steps", ctypes.c_void_p),
-        *_members("count n block together", ctypes.c_int64),
+        *_members("map_count count n block together", ctypes.c_int64),
         *_members("sources targets arenas", ctypes.c_void_p),
         *_members("next done", ctypes.c_int64),
     )

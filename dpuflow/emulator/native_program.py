@@ -38,7 +38,10 @@ from dpuflow.xir.shapes import Shape
 BLOCK_BYTES = 1 << 19
 """Aim for the activations that a block of images reads and writes in its largest step: they stay in the
 processor's second cache."""
-LARGEST_BLOCK = 64
+LEAST_BLOCK, LARGEST_BLOCK = 4, 64
+"""Images of a block."""
+AT_ONCE_BYTES = 1 << 20
+"""Steps that read and write more for a block are done image by image; the others read their weights once."""
 PARTS, PART_MICROSECONDS = 4, 4.0
 """A step of an image that several workers share is cut into parts of about so long, so many a worker."""
 WORTH_SHARING = 1 << 26
@@ -79,11 +82,16 @@ class _Work:
     external: int = 0
 
     @property
+    def bytes(self) -> int:
+        """What it reads and writes of an image."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+
+    @property
     def microseconds(self) -> float:
         """About what it takes one worker: 400 products a nanosecond (depthwise 50), 30 bytes a nanosecond."""
         known = self.description
         if known.weights is None or self.output is None:
-            return sum(math.prod(tensor.shape) for tensor in self.tensors) / 30e3
+            return self.bytes / 30e3
         products = self.output.h * self.output.w * known.weights.size
         return products / (400e3 if known.kind == "convolve" else 50e3)
 
@@ -131,8 +139,8 @@ class Program:
         self._place(nodes)
         self._number()
         self.image_bytes = arrange(t for work in self._works for t in work.tensors)
-        largest = max((w.output.root.bytes for w in self._works if w.output), default=1)
-        self.block = max(1, min(LARGEST_BLOCK, BLOCK_BYTES // (2 * largest)))
+        largest = max((work.bytes for work in self._works), default=1)
+        self.block = max(LEAST_BLOCK, min(LARGEST_BLOCK, BLOCK_BYTES // largest))
         self._write()
         self._arenas: list[np.ndarray] = []
         self._pool: ThreadPoolExecutor | None = None
@@ -265,7 +273,11 @@ class Program:
             step.parts = max(1, min(PARTS * self.threads, round(work.microseconds / PART_MICROSECONDS)))
             if self.threads == 1:
                 step.parts = 1
-        self._maps = (c_kernels.Map * len(maps))(*maps)
+            step.at_once = self.block * work.bytes <= AT_ONCE_BYTES
+        self._map_count = len(maps)
+        self._maps = (c_kernels.Map * (len(maps) * self.block))(*maps * self.block)
+        for i, place in enumerate(self._maps):
+            place.at += i // len(maps) * place.image
         self._steps = steps
 
     def _pack(self, step: c_kernels.Step, known: Description, maps: Sequence[c_kernels.Map]) -> None:
@@ -326,8 +338,8 @@ class Program:
             targets = [results[name] for name in self.outputs]
             arrays = [_addresses(part) for part in (given, targets, self._arenas)]
             run = c_kernels.Run(
-                *(ctypes.addressof(self._maps), ctypes.addressof(self._steps), len(self._steps)),
-                *(count, block, alone, *map(ctypes.addressof, arrays)),
+                *(ctypes.addressof(self._maps), ctypes.addressof(self._steps)),
+                *(self._map_count, len(self._steps), count, block, alone, *map(ctypes.addressof, arrays)),
             )
             call = c_kernels.loaded().work
 

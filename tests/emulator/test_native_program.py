@@ -140,15 +140,21 @@ def by_oracle(nodes, images):
     return values
 
 
+WAYS = {
+    "blocks of images": {},
+    "some steps image by image": {"AT_ONCE_BYTES": 64 * 6000},
+    "all steps image by image": {"AT_ONCE_BYTES": 0},
+    "all workers on one image": {"WORTH_SHARING": 0, "PART_MICROSECONDS": 0.01, "LARGEST_BLOCK": 1},
+}
+
+
 @pytest.mark.parametrize("images", [1, 3, 70])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("together", [False, True])
-def test_a_program_gives_the_oracles_maps(images, threads, together, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_gives_the_oracles_maps(images, threads, way, monkeypatch):
     """Whatever the number of images and threads, and whether these work on one image or on their own."""
-    if together:
-        monkeypatch.setattr(native_program, "WORTH_SHARING", 0)
-        monkeypatch.setattr(native_program, "PART_MICROSECONDS", 0.01)
-        monkeypatch.setattr(native_program, "LARGEST_BLOCK", 1)
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(native_program, name, value)
     nodes, source = every_way(np.random.default_rng(3))
     batch = random_cases.values(np.random.default_rng(images), (images, *source[1:]))
     expected = by_oracle(nodes, batch)

@@ -37,6 +37,7 @@ typedef struct {
     const uint8_t *table;   /* 256 bytes, the last thing that is done to each value; or 0 */
     int64_t leaky, fraction, shift, low, high, multiplier;
     int64_t paired; /* depthwise: the last block of channels is there twice, for two rows at once */
+    int64_t at_once; /* whether it is done for all images of a block at once, or for one after the other */
     int64_t parts; /* into which the step is cut for workers on one image */
     int64_t run; /* convolution: pixels of one row that are computed together, 1 to 7 */
 } Step;

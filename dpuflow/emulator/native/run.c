@@ -9,9 +9,9 @@
 #include "epilogue.h"
 
 typedef struct {
-    const Map *maps;
+    const Map *maps; /* as often as there are images in a block, each time those of the next image */
     const Step *steps;
-    int64_t count;
+    int64_t map_count, count;
     int64_t n, block; /* images; how many a worker takes at once */
     int64_t together; /* from this image on all work together */
     const int8_t *const *sources;
@@ -65,6 +65,28 @@ static void execute(const Frame *f, const Step *s, int64_t part, int64_t parts)
     if (s->kind != 1 && part == parts - 1) fill_border(f, f->maps + s->output);
 }
 
+/* All steps for a block of images. Neighbouring steps with large maps are done image by image, while the maps
+   are in the caches; those with small maps for all images, so that weights are read once. */
+static void execute_block(const Run *run, const Frame *block)
+{
+    for (int64_t i = 0; i < run->count;) {
+        if (run->steps[i].at_once) {
+            execute(block, run->steps + i++, 0, 1);
+            continue;
+        }
+        int64_t end = i;
+        while (end < run->count && !run->steps[end].at_once) end++;
+        for (int64_t image = 0; image < block->n; image++) {
+            Frame f = *block;
+            f.maps += image * run->map_count;
+            f.first += image;
+            f.n = 1;
+            for (int64_t j = i; j < end; j++) execute(&f, run->steps + j, 0, 1);
+        }
+        i = end;
+    }
+}
+
 /* The work of one of the workers; the first one returns when all is done, the others when nothing is left. */
 void work(Run *run, int64_t worker)
 {
@@ -79,7 +101,7 @@ void work(Run *run, int64_t worker)
         if (ticket < blocks) {
             f.first = ticket * run->block;
             f.n = smaller(run->block, run->together - f.first);
-            for (int64_t i = 0; i < run->count; i++) execute(&f, run->steps + i, 0, 1);
+            execute_block(run, &f);
         } else {
             while (ticket >= start + run->steps[step].parts) {
                 start += run->steps[step].parts;
