@@ -53,6 +53,12 @@ def user_file(path):
     return path if os.path.exists(path) or is_made(path) else []
 
 
+def weights_file(model):
+    """The file of weights that a model begins with, as an input."""
+    weights = model.get("weights", "none")
+    return [] if weights == "none" else user_file(weights)
+
+
 @functools.cache
 def pictures_of(dataset):
     """Stands for the picture files of a data set: asked once, in place of thousands of input files."""

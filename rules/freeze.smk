@@ -25,7 +25,7 @@ rule freeze:
     benchmark:
         made.times(made.TRAINED, "freeze")
     wildcard_constraints:
-        model=SETTINGS.models_from("layers", "keras_h5", "starts_from"),
+        model=SETTINGS.models_from("layers", "application", "keras_h5", "starts_from"),
     params:
         model=lambda w: w.model,
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),

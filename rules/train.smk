@@ -6,6 +6,7 @@ rule train:
         "Train {wildcards.model} on {wildcards.dataset}."
     input:
         dataset=made.DATASET,
+        weights=lambda w: weights_file(SETTINGS.model(w.model)),
     output:
         model=made.KERAS_MODEL,
         history=made.HISTORY,
@@ -14,10 +15,11 @@ rule train:
     benchmark:
         made.times(made.TRAINED, "train")
     wildcard_constraints:
-        model=SETTINGS.models_from("layers"),
+        model=SETTINGS.models_from("layers", "application"),
     params:
         model=lambda w: w.model,
-        layers=lambda w: SETTINGS.model(w.model)["layers"],
+        layers=lambda w: SETTINGS.model(w.model).get("layers"),
+        application=lambda w: SETTINGS.application(w.model),
         training=lambda w: SETTINGS.model(w.model)["training"],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         seed=lambda w: SETTINGS.seed(w.model),

@@ -114,7 +114,7 @@ rule quantize_vai_q_tensorflow2:
         made.times(made.QUANTIZED, "quantize")
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "vai_q_tensorflow2"),
-        model=SETTINGS.models_from("layers", "keras_h5"),
+        model=SETTINGS.models_from("layers", "application", "keras_h5"),
     params:
         enter=releases.enter("vai_q_tensorflow2"),
         options=lambda w: json.dumps(config["quantizers"][w.quantizer].get("options", {}), sort_keys=True),

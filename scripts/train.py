@@ -3,6 +3,7 @@
 from dpuflow.base.files import write_text
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.keras_file import save_model
+from dpuflow.training.applications import Transfer
 from dpuflow.training.model_builder import build_model
 from dpuflow.training.trainer import history_csv, seed_everything, train
 from dpuflow.workflow.scripting import run
@@ -12,15 +13,16 @@ def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     model_name = snakemake.params.model
     seed_everything(snakemake.params.seed, threads=snakemake.threads)
-    model = build_model(snakemake.params.layers, dataset.shape, len(dataset.class_names), model_name)
-    history = train(
-        model,
-        dataset.part("train"),
-        dataset.part("validation"),
-        snakemake.params.training,
-        snakemake.params.input_scaling,
-        snakemake.params.seed,
-    )
+    parts, classes = (dataset.part("train"), dataset.part("validation")), len(dataset.class_names)
+    how = snakemake.params.training, snakemake.params.input_scaling, snakemake.params.seed
+    application = snakemake.params.get("application")
+    if application:
+        transfer = Transfer(application, dataset.shape, classes, model_name)
+        model = transfer.model
+        history = transfer.train(how[0], parts, *how[1:])
+    else:
+        model = build_model(snakemake.params.layers, dataset.shape, classes, model_name)
+        history = train(model, *parts, *how)
     save_model(model, snakemake.output.model)
     write_text(snakemake.output.history, history_csv(history))
 

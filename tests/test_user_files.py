@@ -27,7 +27,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
     others = {where for where, leaf in leaves(load_schema(schema)[0]) if "path" not in leaf}
     assert paths == {
         *(f"datasets.*.source.{key}" for key in ("folder", "zip", "list", "train", "test")),
-        *(f"models.*.{key}" for key in ("keras_h5", "frozen_pb", "saved_model", "onnx")),
+        *(f"models.*.{key}" for key in ("keras_h5", "frozen_pb", "saved_model", "onnx", "weights")),
         *(f"runners.*.boards.*.{key}" for key in ("identity", "ssh_config", "known_hosts")),
         *("vitis_ai.images.*.*", "predict.images", "predict.images.*", "images", "images.*"),
     }
@@ -36,6 +36,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
         *("datasets.*.source.csv.label", "datasets.*.source.csv.ignore.*"),
         *("datasets.*.class_names.*", "models.*.input_node", "models.*.output_node"),
         *("models.*.signature", "name"),
+        *("models.*.application", "models.*.freeze_until", "models.*.fine_tuning.freeze_until"),
         *(f"targets.*.{key}" for key in ("dpu", "release", "board", "board.name")),
         # on the board
         *(f"runners.*.boards.*.{key}" for key in ("host", "python", "folder", "environment.*", "lock")),

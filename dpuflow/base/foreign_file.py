@@ -55,7 +55,10 @@ ONNX = Expected(
     "or name it with keras_h5 or frozen_pb instead of onnx",
 )
 
-EXPECTED = {expected.key: expected for expected in (H5, GRAPH, SAVED_MODEL, ONNX)}
+SAVE_WEIGHTS = "load it where it was made and save it with model.save_weights('weights.h5') in Keras 2"
+WEIGHTS = Expected("weights", "an H5 file of weights", SAVE_WEIGHTS, "or name the whole model with keras_h5")
+
+EXPECTED = {expected.key: expected for expected in (H5, GRAPH, SAVED_MODEL, ONNX, WEIGHTS)}
 """By the configuration's key that names the file."""
 
 
@@ -108,7 +111,9 @@ def problem(path: Path | str, expected: Expected) -> str | None:
     if expected is H5 and head.startswith(ZIP) and is_keras_archive(path):
         return None
     if head.startswith(HDF5_SIGNATURE):
-        return None if expected is H5 else f"is an H5 file; name it with keras_h5 instead of {expected.key}"
+        if expected in (H5, WEIGHTS):
+            return None
+        return f"is an H5 file; name it with keras_h5 instead of {expected.key}"
     return _content(path, head, expected)
 
 

@@ -30,17 +30,29 @@ def build_model(layers: Sequence[Entry], image_shape: Sequence[int], classes: in
     ------
     UserError : unknown layer or a shape that does not fit, naming the entry.
     """
-    builder = _Builder(keras(), name)
-    model_input = builder.K.Input(image_shape, name="input")
-    x = builder.stack(model_input, layers, f"models.{name}.layers")
+    model_input = keras().Input(image_shape, name="input")
+    return with_head(
+        model_input, model_input, layers, f"models.{name}.layers", classes, re.sub(r"\W", "_", name)
+    )
+
+
+def with_head(
+    model_input: Any, x: Any, layers: Sequence[Entry], where: str, classes: int, model_name: str
+) -> Any:
+    """A model from `model_input` by way of `x` and the listed layers to the output layer.
+
+    where : the list's key, for messages. UserError as of `build_model`.
+    """
+    builder = _Builder(keras(), model_name)
+    x = builder.stack(x, layers, where)
     if len(x.shape) != 2:
         raise UserError(
-            f"models.{name}.layers: the last layer leaves a map of shape {tuple(x.shape[1:])}; "
+            f"{where}: the last layer leaves a map of shape {tuple(x.shape[1:])}; "
             "end the list with flatten, global_average_pool or dense"
         )
     x = builder.K.layers.Dense(classes, name="logits")(x)
     x = builder.K.layers.Activation("softmax", name="probabilities")(x)
-    return builder.K.Model(model_input, x, name=re.sub(r"\W", "_", name))
+    return builder.K.Model(model_input, x, name=model_name)
 
 
 class _Builder:

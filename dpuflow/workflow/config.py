@@ -17,6 +17,7 @@ from dpuflow.base.pixels import complete
 from dpuflow.base.schemas import SchemaValidator, explain, load_schema
 from dpuflow.device.targets import Target, configured_target
 from dpuflow.quantizer_search.requests import search_problems
+from dpuflow.training.application_names import APPLICATIONS
 from dpuflow.vitis_ai import checks as vitis_ai
 from dpuflow.workflow.config_checks import problems
 from dpuflow.workflow.yaml_texts import read_numbers, wrong_type
@@ -30,11 +31,13 @@ COMPONENTS = {
 }
 """Component of a run -> config section that defines it."""
 
-ORIGINS = ("layers", "keras_h5", "frozen_pb", "saved_model", "onnx", "starts_from")
+ORIGINS = ("layers", "application", "keras_h5", "frozen_pb", "saved_model", "onnx", "starts_from")
 """Where a model comes from: trained here, a user's own Keras file, frozen graph, SavedModel or ONNX, another
 model trained further."""
-KERAS_ORIGINS = ("layers", "keras_h5", "starts_from")
+KERAS_ORIGINS = ("layers", "application", "keras_h5", "starts_from")
 """Those with a Keras model of their own and a stage "keras"; the others enter behind training."""
+TRAINED = ("layers", "application", "starts_from")
+"""Those with a training of their own."""
 
 MAX_VALUES, MAX_DEPTH = 100_000, 60
 """Of a configuration: a sweep over hundreds of runs has thousands of values."""
@@ -125,7 +128,7 @@ def _dangling_names(config):
         if len(origins) != 1:
             found = " and ".join(origins) or "none of them"
             messages.append(f"models.{name}: needs one of {', '.join(ORIGINS)}; found {found}")
-        elif origins[0] in ("layers", "starts_from") and "training" not in model:
+        elif origins[0] in TRAINED and "training" not in model:
             messages.append(f"models.{name}: has {origins[0]}, so it needs the key training, too")
         elif "starts_from" in model:
             messages += _bad_start(name, model["starts_from"], config)
@@ -137,8 +140,10 @@ def _bad_start(name, start, config):
     key = f"models.{name}.starts_from"
     if start not in config["models"]:
         return [f"{key}: {no_entry(config, 'models', start)}"]
-    if not {"layers", "keras_h5"} & config["models"][start].keys():
-        return [f"{key}: {start!r} has no H5 of its own to start from; name a model with layers or keras_h5"]
+    if not {"layers", "application", "keras_h5"} & config["models"][start].keys():
+        return [
+            f"{key}: {start!r} has no H5 to start from; name a model with layers, application or keras_h5"
+        ]
     return []
 
 
@@ -199,7 +204,13 @@ class Settings:
         entry = self.model(model)
         if "starts_from" in entry and "input" not in entry:
             entry = self.model(entry["starts_from"])
-        return complete(entry.get("input", DEFAULT_INPUT))
+        return complete(entry.get("input") or APPLICATIONS.get(entry.get("application", ""), DEFAULT_INPUT))
+
+    def application(self, model: str) -> dict[str, Any] | None:
+        """What `training.applications` asks of a model's entry; None of one that is no application."""
+        entry = self.model(model)
+        keys = ("application", "weights", "alpha", "head", "freeze_until", "fine_tuning")
+        return {key: entry[key] for key in keys if key in entry} if "application" in entry else None
 
     def start_of(self, model: str) -> str:
         """The model that `model` is trained further from, with the same seed."""
@@ -240,7 +251,7 @@ class Settings:
 
     def is_trained(self, model: str) -> bool:
         """Whether a model is trained here, from the beginning or further."""
-        return self.origin(model) in ("layers", "starts_from")
+        return self.origin(model) in TRAINED
 
     def origin(self, model: str) -> str:
         """Which of ORIGINS a model has."""

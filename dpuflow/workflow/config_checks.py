@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.hints import did_you_mean
 from dpuflow.base.pixels import complete, problem
 from dpuflow.datasets.labels import MAX_LABEL, MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import form_problem
 from dpuflow.device.targets import configured_target
+from dpuflow.training.application_names import APPLICATIONS, WITH_ALPHA
 
 NEEDS_CODE = ("isa_simulator", "ssh")
 """Kinds of runner that execute machine code, which all compilers but `reference` write."""
@@ -16,7 +18,7 @@ NEEDS_CODE = ("isa_simulator", "ssh")
 
 def problems(config: Mapping[str, Any]) -> list[str]:
     """Messages, each with its key, about entries and runs that cannot work."""
-    messages = [*_datasets(config), *_targets(config), *_runners(config)]
+    messages = [*_datasets(config), *_applications(config), *_targets(config), *_runners(config)]
     return messages or list(dict.fromkeys(_runs(config)))
 
 
@@ -47,6 +49,27 @@ def _pictures(key, kind, entry):
         yield f"{key}.test: only for kind pictures; kind {kind} has images for the test of its own"
     if "resize" in entry.get("image", {}):
         yield f"{key}.image.resize: only for kind pictures; the images of kind {kind} have their size"
+
+
+def _applications(config):
+    own = ("weights", "alpha", "head", "freeze_until", "fine_tuning")
+    for name, entry in config["models"].items():
+        key, kind = f"models.{name}", entry.get("application")
+        if kind is None:
+            yield from (f"{key}.{k}: only beside application; leave it out" for k in own if k in entry)
+            continue
+        if kind not in APPLICATIONS:
+            yield f"{key}.application: Keras has no {kind!r}; {did_you_mean(kind, APPLICATIONS, 3)}"
+            continue
+        if "weights" not in entry:
+            yield (
+                f"{key}: application needs the key weights: an H5 file with those of {kind} (nothing is "
+                "downloaded), or none for random ones"
+            )
+        if "alpha" in entry and kind not in WITH_ALPHA:
+            yield f"{key}.alpha: {kind} has one width; only {', '.join(WITH_ALPHA)} have a choice"
+        if "freeze_until" in entry and entry.get("weights") == "none":
+            yield f"{key}.freeze_until: would keep random weights (weights: none); name a file of weights"
 
 
 def _targets(config):
@@ -103,7 +126,8 @@ def _scaling(config, run):
     """Of a run: does what its model subtracts and divides by fit the channels of the images?"""
     for model in _as_list(run["model"]):
         entry = config["models"][model]
-        scaling = entry.get("input", config["models"].get(entry.get("starts_from"), {}).get("input"))
+        start = config["models"].get(entry.get("starts_from"), entry)
+        scaling = entry.get("input", start.get("input", APPLICATIONS.get(start.get("application", ""))))
         for dataset in _as_list(run["dataset"]) if scaling else ():
             channels = config["datasets"][dataset].get("image", {}).get("channels", 1)
             found = problem(complete(scaling), channels)

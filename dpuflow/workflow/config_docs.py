@@ -28,41 +28,48 @@ def document(schema_path: Path | str) -> str:
     schema, registry = load_schema(schema_path)
     resolver = registry.resolver_with_root(registry.get_or_retrieve("config.schema.yaml").value)
     lines = [HEAD]
+    recursive: set[str] = set()
     for key, section in schema["properties"].items():
         lines.append(f"## `{key}`\n\n{section['description']}\n")
-        rows = list(_rows(section, key, resolver, set(), top=True))
+        rows = list(_rows(section, key, resolver, set(), True, recursive))
         if rows:
             lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(schema, path, resolver, seen, top=False):
-    """Table rows of a schema and of all below it; a recursive definition is shown once."""
+def _rows(schema, path, resolver, seen, top=False, recursive=frozenset()):
+    """Table rows of a schema and of all below it; a recursive definition is shown once.
+
+    seen : references on the way here; recursive : those that were found within themselves so far.
+    """
     reference = schema.get("$ref")
     if reference:
         resolved = resolver.lookup(reference)
         merged = resolved.contents | {k: v for k, v in schema.items() if k != "$ref"}
-        if (reference, "walk") in seen:
+        if reference in seen or reference in recursive:
+            recursive.add(reference)
             yield _row(path, merged, f"as above ({reference.rpartition('/')[2]})")
             return
-        yield from _rows(merged, path, resolved.resolver, seen | {(reference, "walk")}, top)
+        yield from _rows(merged, path, resolved.resolver, seen | {reference}, top, recursive)
         return
     if not top:
         yield _row(path, schema, _value(schema, resolver))
     for key, child in schema.get("properties", {}).items():
-        yield from _rows(child, f"{path}.{key}", resolver, seen)
+        yield from _rows(child, f"{path}.{key}", resolver, seen, recursive=recursive)
     if isinstance(schema.get("additionalProperties"), dict):
-        yield from _rows(schema["additionalProperties"], f"{path}.NAME", resolver, seen, top=True)
+        yield from _rows(
+            schema["additionalProperties"], f"{path}.NAME", resolver, seen, top=True, recursive=recursive
+        )
     if isinstance(schema.get("items"), dict):
-        yield from _rows(schema["items"], f"{path}[]", resolver, seen, top=True)
+        yield from _rows(schema["items"], f"{path}[]", resolver, seen, top=True, recursive=recursive)
     for choice in schema.get("allOf", ()):  # if one key has this value, then these keys exist
         if "then" in choice:
-            yield from _rows(choice["then"], path, resolver, seen, top=True)
+            yield from _rows(choice["then"], path, resolver, seen, top=True, recursive=recursive)
     for branch in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
         if branch.get("type") == "object" or "$ref" in branch:
             inner = resolver.lookup(branch["$ref"]).contents if "$ref" in branch else branch
             if inner.get("type") == "object":
-                yield from _rows(branch, path, resolver, seen, top=True)
+                yield from _rows(branch, path, resolver, seen, top=True, recursive=recursive)
 
 
 def _row(path, schema, value):

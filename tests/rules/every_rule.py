@@ -37,6 +37,12 @@ CONFIG = {
     },
     "models": {
         "small": SMALL,
+        "transfer": {
+            "application": "MobileNetV2",
+            "weights": "own/model.h5",
+            "input": dict(SMALL["input"]),
+            "training": FURTHER,
+        },
         "further": {"starts_from": "small", "qat": True, "training": FURTHER},
         "own_h5": {"keras_h5": "own/model.h5", "input": dict(SMALL["input"])},
         "own_pb": {
@@ -91,7 +97,11 @@ CONFIG = {
             ("drawn", "small", "ours", "z_xir", "emulator"),
             ("drawn", "small", "tf1", "z_tf1", "emulator"),
             ("drawn", "small", "tf2", "z_tf2", "emulator"),
-            ("drawn", ["further", "own_h5", "own_pb", "own_saved", "own_onnx"], "ours", "plain", "emulator"),
+            (
+                "drawn",
+                ["further", "own_h5", "own_pb", "own_saved", "own_onnx", "transfer"],
+                *("ours", "plain", "emulator"),
+            ),
             ("pair", "small", "ours", "plain", "emulator"),
         )
     ],

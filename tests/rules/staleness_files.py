@@ -83,7 +83,7 @@ OTHERS = {
     "own/set.zip": "obtain_dataset dataset=packed",
     "own/folder/deep/sign_mnist_train.csv": "obtain_dataset dataset=foldered",
     "own/folder/deep/sign_mnist_test.csv": "obtain_dataset dataset=foldered",
-    "own/model.h5": "import_keras",
+    "own/model.h5": "import_keras; train model=transfer",
     "own/model.pb": "import_frozen",
     "own/saved/saved_model.pb": "import_saved_model",
     "own/saved/variables/variables.index": "import_saved_model",

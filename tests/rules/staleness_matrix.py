@@ -32,6 +32,7 @@ SHOWN = "report; provenance"
 OF_PHOTOS, OF_LISTED = (f"build_picture_dataset dataset={name}" for name in ("photos", "listed"))
 OF_DRAWN, OF_PAIR = "obtain_dataset dataset=drawn", "obtain_dataset dataset=pair"
 BUILD_PAIR, TRAIN, FURTHER = "build_dataset dataset=pair", "train model=small", "finetune model=further"
+OF_TRANSFER, TUNING = "train model=transfer", {"epochs": 1, "learning_rate": 0.1}
 QUANTIZE, LAB, VIRTUAL = "quantize_reference quantizer=ours", "run_ssh runner=lab", "run_virtual_board"
 SCALE = ("evaluate_frozen", "quantize_reference", "evaluate_quantized", "bundle")
 COMPILE = "compile_reference target=plain"
@@ -146,6 +147,13 @@ MODELS = [
         "training.augmentation.crop": 0.1,
         "training.augmentation.saturation": 0.1, "training.augmentation.hue": 5,
     }),
+    *options("models", "transfer", OF_TRANSFER, {
+        "application": "MobileNet", "weights": "own/other.h5", "alpha": 0.5, "head": ["flatten"],
+        "freeze_until": "head", "fine_tuning": {"epochs": 1, "learning_rate": 0.1},
+    }),
+    Row("models.NAME.head[]", {"models.transfer.head": ["global_average_pool", "flatten"]}, OF_TRANSFER),
+    *(Row(f"models.NAME.fine_tuning.{k}", {"models.transfer.fine_tuning": TUNING | {k: v}}, OF_TRANSFER)
+      for k, v in {"epochs": 2, "learning_rate": 0.2, "batch_size": 4, "freeze_until": "head"}.items()),
     # an own H5 is only copied: its scaling counts where pixels are scaled
     *options("models", "own_h5", of("own_h5", "evaluate_keras", "freeze", *SCALE), {"input.subtract": 0}),
     *options("models", "own_pb", of("own_pb", *SCALE), {"input.divide": 255}),
