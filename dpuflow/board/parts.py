@@ -28,6 +28,7 @@ from dpuflow.emulator.operations import (
     HardSigmoid,
     InsideAverage,
     Operation,
+    PixelShuffle,
     Pool,
     Resample,
     window_output,
@@ -223,6 +224,10 @@ def _concat(operation, shape):
     return {"axis": operation.axis, "shifts": [int(shift) for shift in operation.shifts]}
 
 
+def _shuffle(operation, shape):
+    return {"scale": operation.scale, "upscale": operation.upscale, "shifts": [int(operation.shift)]}
+
+
 def _table(operation, shape):
     return {"arrays": {"table": oracle.apply(operation, np.arange(INT8_MIN, INT8_MAX + 1).astype(np.int8))}}
 
@@ -231,6 +236,7 @@ _OPERATIONS = {
     **{Conv: _conv, Pool: _pool, Eltwise: _eltwise, Concat: _concat, HardSigmoid: _table},
     InsideAverage: describe_inside_average,
     Resample: describe_resample,
+    PixelShuffle: _shuffle,
 }
 """Operation -> function(operation, shape of its input), for all of `emulator.operations`."""
 
@@ -333,7 +339,7 @@ DESCRIPTIONS = {
     **dict.fromkeys(
         (
             *("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "depthwise-fix"),
-            *("concat-fix", "hard-sigmoid-fix", "upsample-fix", "downsample-fix"),
+            *("concat-fix", "hard-sigmoid-fix", "upsample-fix", "downsample-fix", "pixel-shuffle-fix"),
         ),
         _integer,
     ),
@@ -352,6 +358,7 @@ DESCRIPTIONS = {
     **dict.fromkeys(("reduction_mean", "aten::mean"), _mean),
     "matmul": _attributes("transpose_a", "transpose_b"),
     "leaky-relu": _attributes("alpha"),
+    "pixel-shuffle": _attributes("scale", "upscale"),
     "relu6": lambda op, graph, constants: {"limit": 6},
     "mul": _mul,
 }

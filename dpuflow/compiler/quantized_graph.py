@@ -189,6 +189,10 @@ class _Builder:
                 inputs[k] = self.graph.add_op(name, "reshape", {"input": source}, attrs).name
         return self._finish(layer, self.graph.add_op(layer.name, "mul", {"input": inputs}).name)
 
+    def _pixel_shuffle(self, layer):
+        inputs, attrs = {"input": self._sources(layer)}, dict(layer.attrs)
+        return self._finish(layer, self.graph.add_op(layer.name, "pixel-shuffle", inputs, attrs).name)
+
     def _concat(self, layer):
         inputs, attrs = {"input": self._sources(layer)}, {"axis": layer.attrs["axis"]}
         return self._finish(layer, self.graph.add_op(layer.name, "concat", inputs, attrs).name)
@@ -222,6 +226,7 @@ LAYERS = Total(
         "add": _Builder._add,
         "hard_sigmoid": _Builder._hard_sigmoid,
         "multiply": _Builder._multiply,
+        "pixel_shuffle": _Builder._pixel_shuffle,
         "concat": _Builder._concat,
         **dict.fromkeys(("upsample", "resize_bilinear"), _Builder._resize),
         "downsample": _Builder._downsample,

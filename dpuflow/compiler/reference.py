@@ -319,6 +319,12 @@ class _Lowering:
             return self._compute(layer, "eltwise-fix", inputs, {"nonlinear": "NONE", "type": "MUL"})
         return self._compute(layer, "depthwise-fix", inputs, {"type": "MUL"})
 
+    def _pixel_shuffle(self, layer):
+        """With `upscale` and with `reverse`, as XIR calls it in the compiled form."""
+        self._enter(layer)
+        attrs = {**layer.attrs, "reverse": layer.attrs["upscale"]}
+        return self._compute(layer, "pixel-shuffle-fix", {"input": [self._read(layer.inputs[0])]}, attrs)
+
     def _concat(self, layer):
         self._enter(layer)
         inputs = {"input": [self._read(name) for name in layer.inputs]}
@@ -391,6 +397,7 @@ LAYERS = Total(
         "add": _Lowering._add,
         "hard_sigmoid": _Lowering._hard_sigmoid,
         "multiply": _Lowering._multiply,
+        "pixel_shuffle": _Lowering._pixel_shuffle,
         "concat": _Lowering._concat,
         "upsample": _Lowering._upsample,
         "resize_bilinear": _Lowering._upsample,

@@ -300,6 +300,18 @@ def _multiply(subject, network):
         )
 
 
+def _pixel_shuffle(subject, network):
+    """A convolution (transposed where channels become pixels) whose kernel is its stride."""
+    scale, upscale = (subject.layer.attrs[name] for name in ("scale", "upscale"))
+    yield from subject.pair_in(
+        "scale", (scale, scale), subject.limits.conv_stride, "it is a convolution of that stride",
+        "shuffle in two steps",
+    )  # fmt: skip
+    kernel = (1, 1) if upscale else (scale, scale)
+    channels = _source_shape(network, subject.layer)[2], map_shape(subject.layer.shape)[2]
+    yield from _array(subject, kernel, *channels, (1, 1), "shuffle in two steps")
+
+
 def _leaky(subject, network):
     yield from subject.slope(subject.layer.attrs["alpha"])
 
@@ -332,6 +344,7 @@ RULES = Total(
         "avg_pool_inside": _pool,
         "add": _add,
         "multiply": _multiply,
+        "pixel_shuffle": _pixel_shuffle,
         "leaky_relu": _leaky,
         "resize_bilinear": _bilinear,
         "softmax": _softmax,

@@ -5,9 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from dpuflow.emulator import c_kernels, oracle
-from dpuflow.emulator.kernels import ConcatKernel, Kernel, Workspace, numpy_kernel, resample_kernel
+from dpuflow.emulator.kernels import (
+    ConcatKernel,
+    Kernel,
+    ShuffleKernel,
+    Workspace,
+    numpy_kernel,
+    resample_kernel,
+)
 from dpuflow.emulator.native_program import Node, Program, can_execute
-from dpuflow.emulator.operations import Concat, Operation, Resample, output_shape
+from dpuflow.emulator.operations import Concat, Operation, PixelShuffle, Resample, output_shape
 from dpuflow.xir.shapes import Shape
 
 _INT8 = np.dtype(np.int8)
@@ -25,6 +32,8 @@ def prepare(op: Operation, shapes: Sequence[Shape], native: bool = False) -> Ker
         return NativeKernel(op, shapes)
     if isinstance(op, Concat):
         return ConcatKernel(op, np.int8)
+    if isinstance(op, PixelShuffle):
+        return ShuffleKernel(op, np.int8)
     if isinstance(op, Resample) and op.kind != "BILINEAR":
         return resample_kernel(op, shapes[0], np.int8)
     return ThroughFloat(numpy_kernel(op, shapes))

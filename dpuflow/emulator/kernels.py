@@ -26,6 +26,7 @@ from dpuflow.emulator.operations import (
     Operation,
     Pad,
     Pair,
+    PixelShuffle,
     Pool,
     Resample,
     window_output,
@@ -33,6 +34,7 @@ from dpuflow.emulator.operations import (
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
 from dpuflow.emulator.resampling import Blended, Picked
 from dpuflow.ops.pooling import InsideAveragePool
+from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir.shapes import Shape
 
 log = logging.getLogger("dpuflow")
@@ -320,6 +322,21 @@ class TableKernel:
         return self.table[inputs[0].astype(np.int16) + 128]
 
 
+class ShuffleKernel:
+    """Pixels to channels or back, through a table where the fix_point changes."""
+
+    def __init__(self, op: PixelShuffle, dtype: DTypeLike) -> None:
+        self.op = op
+        every = np.arange(-128, 128, dtype=np.int8)
+        self.table = oracle.concat(Concat(0, (op.shift,)), every).astype(dtype) if op.shift else None
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
+        (x,) = inputs
+        if self.table is not None:
+            x = self.table[x.astype(np.int16) + 128]
+        return pixel_shuffle(x, self.op.scale, self.op.upscale)
+
+
 class OracleKernel:
     """The slow implementation, for shifts that no floating-point type can hold exactly."""
 
@@ -366,6 +383,7 @@ KERNELS: dict[type, Callable[..., Kernel]] = {
     Eltwise: EltwiseKernel,
     Concat: lambda op, shapes: ConcatKernel(op, VALUE),
     Resample: lambda op, shapes: resample_kernel(op, shapes[0]),
+    PixelShuffle: lambda op, shapes: ShuffleKernel(op, VALUE),
     HardSigmoid: lambda op, shapes: TableKernel(oracle.apply(op, np.arange(-128, 128, dtype=np.int8))),
 }
 """Operation -> its NumPy kernel."""

@@ -15,6 +15,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
 from dpuflow.emulator.attributes import check_output, fix_point, inner_axis, one_of, only_input
+from dpuflow.ops import rearranging
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.shapes import Shape
 
@@ -276,7 +277,23 @@ class Resample:
         )
 
 
-Operation = Conv | Pool | InsideAverage | Eltwise | Concat | HardSigmoid | Resample
+@dataclass(frozen=True)
+class PixelShuffle:
+    """pixel-shuffle-fix: channels to pixels (`upscale`), or back; `shift` = fix_in - fix_out."""
+
+    scale: int
+    upscale: bool
+    shift: int
+
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "PixelShuffle":
+        """PixelShuffle of a pixel-shuffle-fix op."""
+        check_output(op)
+        shift = fix_point(only_input(op, graph)) - fix_point(op)
+        return cls(int(op.attr("scale")), bool(op.attrs.get("upscale", op.attr("reverse"))), shift)
+
+
+Operation = Conv | Pool | InsideAverage | Eltwise | Concat | HardSigmoid | Resample | PixelShuffle
 """What `INTEGER_OPS` makes: a class that is added there is added here."""
 
 
@@ -312,6 +329,8 @@ def output_shape(op: Operation, shapes: Sequence[Shape]) -> Shape:
         return *first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :]
     if isinstance(op, Resample):
         return first[0], op.size[1], op.size[0], first[3]
+    if isinstance(op, PixelShuffle):
+        return first[0], *rearranging.PixelShuffle(op.scale, op.upscale).output_shape([first[1:]])
     return np.broadcast_shapes(*shapes)
 
 
@@ -320,6 +339,7 @@ INTEGER_OPS: dict[str, Callable[[Op, Graph, Constants], Operation]] = {
     "conv2d-fix": Conv.of,
     "depthwise-conv2d-fix": Conv.of,
     "downsample-fix": Resample.of,
+    "pixel-shuffle-fix": PixelShuffle.of,
     "pool-fix": Pool.of,
     "eltwise-fix": Eltwise.of,
     "depthwise-fix": Eltwise.of,

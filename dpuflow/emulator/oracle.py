@@ -21,6 +21,7 @@ from dpuflow.emulator.operations import (
     Operation,
     Pad,
     Pair,
+    PixelShuffle,
     Pool,
     Resample,
     window_output,
@@ -317,6 +318,25 @@ def _between(
     return (above + (below - above) * down).astype(np.float64)
 
 
+def pixel_shuffle(op: PixelShuffle, x: np.ndarray) -> np.ndarray:
+    """pixel-shuffle-fix, value by value: int8 (N, H, W, C), rounded to the output's grid."""
+    n, height, width, channels = x.shape
+    x = saturate(Exact(x.astype(np.int64)).scaled(-op.shift).round_half_up())
+    block = op.scale**2
+    size = (height // op.scale, width // op.scale, channels * block)
+    if op.upscale:
+        size = (height * op.scale, width * op.scale, channels // block)
+    out = np.empty((n, *size), np.int8)
+    for row, column in np.ndindex(max(height, size[0]), max(width, size[1])):
+        (y, i), (z, j) = divmod(row, op.scale), divmod(column, op.scale)
+        place = i * op.scale + j
+        if op.upscale:
+            out[:, row, column] = x[:, y, z, place::block]
+        else:
+            out[:, y, z, place::block] = x[:, row, column]
+    return out
+
+
 SEMANTICS: dict[type, Callable[..., np.ndarray]] = {
     Conv: conv,
     Pool: pool,
@@ -325,6 +345,7 @@ SEMANTICS: dict[type, Callable[..., np.ndarray]] = {
     Concat: concat,
     HardSigmoid: sigmoid,
     Resample: resample,
+    PixelShuffle: pixel_shuffle,
 }
 """Class of an operation -> function(operation, *int8 arrays): all classes of `operations.INTEGER_OPS`."""
 

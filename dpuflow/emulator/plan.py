@@ -18,6 +18,7 @@ from dpuflow.emulator.attributes import check_signed, inner_axis, inner_axis_of
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
 from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Resample
+from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.shapes import Shape
@@ -341,6 +342,11 @@ def _without(shape: Shape, axis: int, instead: Sequence[int] = ()) -> Shape:
     return (*shape[:axis], *instead, *shape[axis + 1 :])
 
 
+def _pixel_shuffle(op: Op, graph: Graph, constants: Constants) -> StepFunction:
+    scale, upscale = int(op.attr("scale")), bool(op.attr("upscale"))
+    return _one(lambda x: pixel_shuffle(x, scale, upscale))
+
+
 def _mean(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axes, keep = mean_axes(op, graph)
     return _one(lambda x: float_ops.mean(x, axes, keep))
@@ -399,6 +405,7 @@ _MAKERS: dict[str, Maker] = {
     "relu": lambda op, graph, constants: _one(lambda x: np.maximum(x, 0)),
     "relu6": lambda op, graph, constants: _one(lambda x: np.clip(x, 0, 6)),
     "leaky-relu": _leaky_relu,
+    "pixel-shuffle": _pixel_shuffle,
     "mul": _multiply,
     "add": _folded(np.add),
     "sub": _folded(np.subtract),

@@ -21,6 +21,7 @@ from dpuflow.emulator.operations import (
     Operation,
     Pad,
     Pair,
+    PixelShuffle,
     Pool,
     Resample,
     window_output,
@@ -133,6 +134,14 @@ def _concat(rng: np.random.Generator, kind: str) -> Case:
     return Concat(3, shifts), [values(rng, (*shape, int(rng.integers(1, 20)))) for _ in shifts]
 
 
+def _pixel_shuffle(rng: np.random.Generator, kind: str) -> Case:
+    scale, upscale = int(rng.integers(1, 4)), bool(rng.integers(2))
+    height, width, channels = (int(n) for n in rng.integers(1, 5, 3))
+    shape = (height, width, channels * scale**2) if upscale else (height * scale, width * scale, channels)
+    shift = 0 if rng.random() < 0.5 else int(rng.integers(-3, 4))
+    return PixelShuffle(scale, upscale, shift), [values(rng, (int(rng.integers(1, 4)), *shape))]
+
+
 def _hard_sigmoid(rng: np.random.Generator, kind: str) -> Case:
     op = HardSigmoid(int(rng.integers(0, 16)), int(rng.integers(0, 32)))
     return op, [values(rng, (2, 3, 3, int(rng.integers(1, 9))))]
@@ -165,6 +174,7 @@ _KINDS: dict[str, tuple[Callable[[np.random.Generator, str], Case], int]] = {
     "NEAREST": (_resample, 1),
     "BILINEAR": (_resample, 1),
     "STRIDE": (_resample, 1),
+    "pixel-shuffle": (_pixel_shuffle, 1),
 }
 KINDS = tuple(_KINDS)
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from dpuflow.ops import activation, convolution, gating, joining, moving, pooling, resampling
+from dpuflow.ops import activation, convolution, gating, joining, moving, pooling, rearranging, resampling
 from dpuflow.ops.operator import Operator
 
-MODULES = (moving, convolution, pooling, resampling, joining, gating, activation)
+MODULES = (moving, convolution, pooling, resampling, rearranging, joining, gating, activation)
 """Where operators are defined; a new module of operators is named here."""
 
 

@@ -309,6 +309,23 @@ class GraphWriter:
         x = self._binary("Mul", f"{scope}/shift", x, 2.0**-shift)
         return self._round_and_saturate(scope, x, DT_FLOAT)
 
+    def _pixel_shuffle(self, layer: Layer, scope: str) -> str:
+        """Reshape, Transpose, Reshape: DepthToSpace has another order of channels."""
+        scale, (height, width, channels) = layer.attrs["scale"], layer.shape
+        if layer.attrs["upscale"]:
+            cut, order = (height // scale, width // scale, channels, scale, scale), (0, 1, 4, 2, 5, 3)
+        else:
+            cut, order = (height, scale, width, scale, channels // scale**2), (0, 1, 3, 5, 2, 4)
+        source = layer.inputs[0]
+        x = self._requantized(scope, self.tensors[source], source, layer.name)
+        for name, shape in (("cut", cut), ("joined", layer.shape)):
+            constant = add_constant(self.graph, f"{scope}/{name}/shape", np.array([-1, *shape], np.int32))
+            x = add_node(self.graph, "Reshape", f"{scope}/{name}", [x, constant], T=("type", DT_FLOAT))
+            if name == "cut":
+                constant = add_constant(self.graph, f"{scope}/order", np.array(order, np.int32))
+                x = add_node(self.graph, "Transpose", f"{scope}/moved", [x, constant], T=("type", DT_FLOAT))
+        return x
+
     def _concat(self, layer: Layer, scope: str) -> str:
         parts = [
             self._requantized(f"{scope}/{k}", self.tensors[name], name, layer.name)
@@ -362,6 +379,7 @@ LAYERS = Total(
         "add": GraphWriter._add,
         "hard_sigmoid": GraphWriter._hard_sigmoid,
         "multiply": GraphWriter._multiply,
+        "pixel_shuffle": GraphWriter._pixel_shuffle,
         "concat": GraphWriter._concat,
         "flatten": GraphWriter._flatten,
         "softmax": GraphWriter._softmax,

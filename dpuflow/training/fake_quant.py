@@ -160,6 +160,14 @@ class _Forward:
         mean = tensorflow().nn.avg_pool2d(_padded(layer, x), kernel, stride, "VALID")
         return mean * (operator.factors(tuple(x.shape[1:])) * operator.area).astype(np.float32)
 
+    def pixel_shuffle(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        tf, scale, (height, width, channels) = tensorflow(), layer.attrs["scale"], layer.shape
+        if layer.attrs["upscale"]:
+            cut, order = (height // scale, width // scale, channels, scale, scale), (0, 1, 4, 2, 5, 3)
+        else:
+            cut, order = (height, scale, width, scale, channels // scale**2), (0, 1, 3, 5, 2, 4)
+        return tf.reshape(tf.transpose(tf.reshape(inputs[0], (-1, *cut)), order), (-1, *layer.shape))
+
     def concat(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().concat(inputs, axis=-1)
 
@@ -241,6 +249,7 @@ LAYERS = Total(
         "add": _Forward.add,
         "hard_sigmoid": _Forward.hard_sigmoid,
         "multiply": _Forward.multiply,
+        "pixel_shuffle": _Forward.pixel_shuffle,
         "max_pool": _Forward.max_pool,
         "avg_pool": _Forward.average_pool,
         "avg_pool_inside": _Forward.average_inside,

@@ -340,6 +340,19 @@ def _reduce(op, inputs):
     return [1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes] or [1]
 
 
+def _pixel_shuffle(op, inputs):
+    (batch, height, width, channels), scale = _one(inputs, "input", 4), op.attr("scale")
+    if not 1 <= scale <= MAX_SCALE:
+        raise ShapeError(f"scale must be a number of 1 to {MAX_SCALE}, found {scale}")
+    if op.attrs["upscale"] if "upscale" in op.attrs else op.attr("reverse"):
+        if channels % scale**2:
+            raise ShapeError(f"{channels} channels do not make blocks of {scale} x {scale} pixels")
+        return batch, height * scale, width * scale, channels // scale**2
+    if height % scale or width % scale:
+        raise ShapeError(f"{height} x {width} pixels are no blocks of {scale} x {scale}")
+    return batch, height // scale, width // scale, channels * scale**2
+
+
 RULES = Total(
     "xir.shapes: rule by the name that opdefs gives it",
     lambda: {definition.shape for definition in opdefs.OPDEFS.values()} - {"stored"},
@@ -361,6 +374,7 @@ RULES = Total(
         "transpose": _transpose,
         "pad": _pad,
         "reduce": _reduce,
+        "pixel_shuffle": _pixel_shuffle,
     },
 )
 

@@ -15,13 +15,14 @@ from dpuflow.emulator.operations import (
     Eltwise,
     HardSigmoid,
     InsideAverage,
+    PixelShuffle,
     Pool,
     Resample,
 )
 from dpuflow.xir import Graph
 
 TYPES = {Pool: "pool-fix", Eltwise: "eltwise-fix", Concat: "concat-fix", HardSigmoid: "hard-sigmoid-fix"}
-TYPES |= {InsideAverage: "pool-fix", Resample: "upsample-fix"}
+TYPES |= {InsideAverage: "pool-fix", Resample: "upsample-fix", PixelShuffle: "pixel-shuffle-fix"}
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,11 @@ def float_graph():
     f.add("mul", mean, source=gate)
     total = f.add("add", before)
     rest = f.add("sub", mean, source=total)
+    f.add("pad", paddings=[0, 0, 0, 0, 0, 1, 0, 0], mode="CONSTANT", constant_values=[0.5])
+    f.add("pixel-shuffle", scale=2, upscale=False)
+    f.add("pixel-shuffle", scale=2, upscale=True)
+    f.add("maxpool2d", kernel=[2, 1], pad=[0, 0, 0, 0], **window)
+    rest = f.add("sub", rest)
     f.add("reduction_mean", axis=[-1], keep_dims=True)
     f.add("sub", f.foreign("mean", "aten::mean", (1, 6, 1, 1)), source=rest)
     f.add("maxpool2d", kernel=[2, 2], pad=[0, 1, 0, 1], stride=[2, 2], pad_mode="CEIL")

@@ -67,7 +67,21 @@ def window_attributes(rng, kind):
     return attrs
 
 
-def random_case(kind, rng):
+def gated(rng, x):
+    """x and another map, or one factor per channel, in either order."""
+    channels_only = [(2, 1, 1, x.shape[3]), (2, x.shape[3])][int(rng.integers(2))]
+    inputs = [x, values(rng, *(x.shape if rng.random() < 0.5 else channels_only))]
+    return inputs[::-1] if rng.random() < 0.5 else inputs
+
+
+def shuffled(rng, channels):
+    """Attributes and input of a pixel shuffle."""
+    scale, upscale = int(rng.integers(1, 4)), bool(rng.integers(2))
+    block = (2, 3, channels * scale**2) if upscale else (2 * scale, 3 * scale, channels)
+    return {"scale": scale, "upscale": upscale}, [values(rng, 2, *block)]
+
+
+def random_case(kind, rng):  # noqa: C901 - one line per kind
     """A Case of a kind that a quantized network may hold."""
     height, width, channels = (int(n) for n in rng.integers((5, 5, 1), (8, 8, 5)))
     x = values(rng, 2, height, width, channels)
@@ -81,9 +95,9 @@ def random_case(kind, rng):
     if kind == "add":
         inputs = [x, values(rng, *x.shape)]
     if kind == "multiply":
-        channels_only = [(2, 1, 1, channels), (2, channels)][int(rng.integers(2))]
-        inputs = [x, values(rng, *(x.shape if rng.random() < 0.5 else channels_only))]
-        inputs = inputs[::-1] if rng.random() < 0.5 else inputs
+        inputs = gated(rng, x)
+    if kind == "pixel_shuffle":
+        attrs, inputs = shuffled(rng, channels)
     if kind == "concat":
         attrs = {"axis": 3}
         inputs = [x, *(values(rng, 2, height, width, int(n)) for n in rng.integers(1, 4, 2))]

@@ -105,6 +105,20 @@ def avg_pool(case, x, shape):
     return out
 
 
+def pixel_shuffle(case, x, shape):
+    """One image: each value of the larger map has one channel of the smaller."""
+    scale, x = case.operator.scale, regridded(x, case.fix_in[0], case.fix_out)
+    out = np.zeros(shape, int)
+    large, small = (out, x) if case.operator.upscale else (x, out)
+    for row, column, channel in pixels(large.shape):
+        place = channel * scale**2 + row % scale * scale + column % scale
+        if case.operator.upscale:
+            large[row, column, channel] = small[row // scale, column // scale, place]
+        else:
+            small[row // scale, column // scale, place] = large[row, column, channel]
+    return out
+
+
 def hard_sigmoid(case, x, shape):
     """One image: 2731 / 2**14 for a sixth; int8 clamps at 1 (127) where it has fix_point 7."""
     out = np.zeros(shape, int)
@@ -210,6 +224,7 @@ INTEGER = {
     "add": add,
     "hard_sigmoid": hard_sigmoid,
     "multiply": multiply,
+    "pixel_shuffle": pixel_shuffle,
     "concat": concat,
     "flatten": flatten,
     "upsample": upsample,

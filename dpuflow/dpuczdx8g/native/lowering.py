@@ -18,7 +18,7 @@ from dpuflow.device.dpuczdx8g import (
     average_pool_factor,
 )
 from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
-from dpuflow.dpuczdx8g.native import resizing
+from dpuflow.dpuczdx8g.native import resizing, shuffling
 from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
 from dpuflow.xir import Graph, Op, Subgraph
 from dpuflow.xir.parameters import constants
@@ -417,6 +417,7 @@ HANDLERS = {
     "hard-sigmoid-fix": _Reader.hard_sigmoid,
     "eltwise-fix": _Reader.eltwise,
     "depthwise-fix": _Reader.scale,
+    "pixel-shuffle-fix": shuffling.pixel_shuffle,
     "concat-fix": _Reader.concat,
     "reshape-fix": _Reader.reshape,
 }

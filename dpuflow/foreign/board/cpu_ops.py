@@ -73,6 +73,27 @@ def transpose(op, arrays):
     return lambda inputs: np.ascontiguousarray(inputs[0].transpose(op["order"]))
 
 
+def pixel_shuffle(op, arrays):
+    """Channel c * scale**2 + i * scale + j of a pixel is channel c of pixel (i, j) of its block."""
+
+    def run(inputs):
+        x, scale = inputs[0], op["scale"]
+        n, height, width, channels = x.shape
+        if op["upscale"]:
+            x = x.reshape(n, height, width, channels // scale**2, scale, scale).transpose(0, 1, 4, 2, 5, 3)
+            return x.reshape(n, height * scale, width * scale, -1)
+        x = x.reshape(n, height // scale, scale, width // scale, scale, channels).transpose(0, 1, 3, 5, 2, 4)
+        return x.reshape(n, height // scale, width // scale, -1)
+
+    return run
+
+
+def pixel_shuffle_fix(op, arrays):
+    """The same of int8 values, shifted and rounded."""
+    shuffle, shift = pixel_shuffle(op, arrays), concat_fix({"shifts": op["shifts"], "axis": 3}, arrays)
+    return lambda inputs: shuffle([shift(inputs)])
+
+
 OPERATORS = {
     "conv2d-fix": conv2d_fix,
     "depthwise-conv2d-fix": depthwise_conv2d_fix,
@@ -82,6 +103,8 @@ OPERATORS = {
     "hard-sigmoid-fix": table_fix,
     "concat-fix": concat_fix,
     "upsample-fix": resize_fix,
+    "pixel-shuffle-fix": pixel_shuffle_fix,
+    "pixel-shuffle": pixel_shuffle,
     "downsample-fix": resize_fix,
     "resize": resize,
     "reshape-fix": reshape,
