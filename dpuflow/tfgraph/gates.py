@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpuflow.ops.gating import is_factors
-from dpuflow.tfgraph.shape_nodes import channel_product
+from dpuflow.tfgraph.rearranging_nodes import channel_product
 from dpuflow.tfgraph.values import (
     Node,
     Tensor,

@@ -7,9 +7,17 @@ from typing import Any
 import numpy as np
 
 from dpuflow.network import Layer
-from dpuflow.tfgraph import arithmetic_nodes, condition_nodes, resize_nodes, shape_nodes, weighted_nodes
+from dpuflow.tfgraph import (
+    arithmetic_nodes,
+    condition_nodes,
+    rearranging_nodes,
+    resize_nodes,
+    shape_nodes,
+    weighted_nodes,
+)
 from dpuflow.tfgraph.dilation import SPACE_NODES
-from dpuflow.tfgraph.shape_nodes import channel_product, reshape_to
+from dpuflow.tfgraph.rearranging_nodes import channel_product
+from dpuflow.tfgraph.shape_nodes import reshape_to
 from dpuflow.tfgraph.values import (
     ANY,
     NO_PAD,
@@ -256,6 +264,7 @@ HANDLERS = (
     | weighted_nodes.HANDLERS
     | resize_nodes.HANDLERS
     | SPACE_NODES
+    | rearranging_nodes.HANDLERS
     | {
         "AvgPool": _pool("avg_pool"),
         "Concat": _old_concat,

@@ -13,7 +13,8 @@ GROUPS = {
         "Conv2D": "conv; groups and dilation as the target's limits allow",
         "MatMul": "dense, a convolution over the whole map; on a map's channels: a 1x1 conv",
         "BatchToSpaceND SpaceToBatchND": "dilation of the convolution between the two",
-        "Split": "input channels of a grouped convolution that was written out",
+        "Split SplitV": "a choice of channels (of a grouped convolution that was written out, say)",
+        "DepthToSpace SpaceToDepth": "pixel_shuffle, a convolution that takes one value each",
     },
     "ALU engine": {
         "DepthwiseConv2dNative": "depthwise_conv",
@@ -55,9 +56,12 @@ GROUPS = {
         "Const": "weights, bias, or a setting of the node that reads it",
         "Cast CheckNumerics Identity IdentityN Snapshot StopGradient": "nothing: the values stay",
         "Reshape Squeeze ExpandDims": "flatten, or nothing where the order of the values stays",
-        "Transpose": "nothing where only axes of size 1 move; others are refused",
-        "Gather GatherV2 ReverseV2": "order of the channels, in the weights behind",
-        "Pack Prod Shape StridedSlice": "computed when the graph is read: sizes",
+        "Transpose": "nothing where only axes of size 1 move; between two reshapes channel shuffle, depth to "
+        "space and space to depth; others are refused",
+        "Gather GatherV2 ReverseV2": "order of the channels, in the weights behind or in front, else a 1x1 "
+        "conv",
+        "Pack Prod Shape StridedSlice": "computed when the graph is read: sizes. StridedSlice of a map: a "
+        "choice of channels; of rows and columns downsample, or a depthwise_conv that takes them",
     },
     "Training's side of a graph, as inference takes it": {
         "Switch Merge Select SelectV2": "the side of inference",

@@ -4,12 +4,13 @@ Channels in another order are a choice of channels, which mostly goes into the w
 (`merging`); pixels that are taken are a depthwise convolution with one weight of 1, which is exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from dpuflow.network import Layer
 from dpuflow.tfgraph.values import (
+    NO_PAD,
     Batch,
     Node,
     Tensor,
@@ -19,11 +20,10 @@ from dpuflow.tfgraph.values import (
     feature_map,
     pseudo_node,
 )
-from dpuflow.tfgraph.weighted_nodes import channel_product
 
 
-def channels_in_order(translator: Translator, node: Node, layer: Layer, channels: Sequence[int]) -> Tensor:
-    """The channels of `layer` with these numbers: a 1x1 convolution (on a vector: dense layer) of 0 and 1."""
+def select_channels(translator: Translator, node: Node, layer: Layer, channels: Iterable[int]) -> Tensor:
+    """The channels of `layer` with these numbers: a convolution that `selection.push_down` takes away."""
     channels = [int(channel) for channel in channels]
     if channels == list(range(layer.shape[-1])):
         return Tensor(layer.name)
@@ -33,12 +33,24 @@ def channels_in_order(translator: Translator, node: Node, layer: Layer, channels
     return channel_product(translator, node, layer, weights)
 
 
+def channel_product(
+    translator: Translator, node: Node, layer: Layer, weights: np.ndarray, bias: np.ndarray | None = None
+) -> Tensor:
+    """weights [OC, IC] on the channels of each pixel, or on a vector: 1x1 convolution or dense layer."""
+    shape = (*layer.shape[:-1], len(weights))
+    if len(layer.shape) == 1:
+        return translator.emit(node, "dense", [layer.name], shape, weights, bias, activation="NONE")
+    attrs = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+    weights = np.ascontiguousarray(weights.reshape(len(weights), 1, 1, -1))
+    return translator.emit(node, "conv", [layer.name], shape, weights, bias, **attrs, activation="NONE")
+
+
 def to_pixels(translator: Translator, node: Node, layer: Layer, block: int, order: np.ndarray) -> Tensor:
     """Channels become blocks of pixels; order : [block, block, C], which channel each value is."""
     height, width, channels = layer.shape
     wanted = np.moveaxis(order, 2, 0).reshape(-1)  # the operator has pixels fastest
     shuffled = pseudo_node(node, "Gather", "order/Gather")
-    source = channels_in_order(translator, shuffled, layer, wanted.tolist())
+    source = select_channels(translator, shuffled, layer, wanted.tolist())
     shape = (height * block, width * block, channels // block**2)
     return translator.emit(node, "pixel_shuffle", [source.layer], shape, scale=block, upscale=True)
 
@@ -50,7 +62,7 @@ def to_channels(translator: Translator, node: Node, layer: Layer, block: int, or
     shuffle = pseudo_node(node, "SpaceToDepth", "blocks/SpaceToDepth")
     name = translator.emit(shuffle, "pixel_shuffle", [layer.name], shape, scale=block, upscale=False).layer
     place, channel = np.divmod(order.reshape(-1), channels)
-    return channels_in_order(translator, node, translator.layers[name], channel * block**2 + place)
+    return select_channels(translator, node, translator.layers[name], channel * block**2 + place)
 
 
 def _block(translator, node, layer):
@@ -87,15 +99,17 @@ def moved_axes(
     of channels between rows and columns (depth to space); rows and columns of blocks behind both (space to
     depth).
     """
-    layer = translator.layer(value) if isinstance(value, Tensor) else None
-    if layer is None or len(layer.shape) != 3 or value.space is not None or shape[0] != Batch():
+    if not isinstance(value, Tensor) or value.space is not None or shape[0] != Batch():
+        return None
+    layer = translator.layer(value)
+    if len(layer.shape) != 3:
         return None
     height, width, channels = layer.shape
     sizes = [int(n) if isinstance(n, int) else -1 for n in shape]
     moved = tuple(shape[axis] for axis in order)
     if sizes[1:3] == [height, width] and list(order[:3]) == [0, 1, 2]:
         places = np.arange(channels).reshape(sizes[3:]).transpose([axis - 3 for axis in order[3:]])
-        return _seen(channels_in_order(translator, node, layer, places.reshape(-1).tolist()), moved)
+        return _seen(select_channels(translator, node, layer, places.reshape(-1).tolist()), moved)
     if len(shape) != 6:
         return None
     if sizes[1:3] == [height, width] and order[1] == 1 and order[3] == 2:
@@ -139,10 +153,17 @@ def pixels(translator: Translator, node: Node, layer: Layer, rows: slice, column
     ]
     weights = np.zeros((1, *kernel, layer.shape[2]), np.float32)
     weights[0, picks[0].start, picks[1].start] = 1
-    attrs = {"kernel": (kernel[1], kernel[0]), "stride": (steps[1], steps[0])}
-    attrs |= {"dilation": (1, 1), "pad": (0, 0, 0, 0)}
     return translator.emit(
-        node, "depthwise_conv", [layer.name], shape, weights, None, **attrs, activation="NONE"
+        node,
+        "depthwise_conv",
+        [layer.name],
+        shape,
+        weights,
+        kernel=(kernel[1], kernel[0]),
+        stride=(steps[1], steps[0]),
+        dilation=(1, 1),
+        pad=NO_PAD,
+        activation="NONE",
     )
 
 

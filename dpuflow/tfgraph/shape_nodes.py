@@ -5,12 +5,12 @@ until an op reads it that can (a dense layer over the channels of a map) or anot
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from dpuflow.network import Layer
 from dpuflow.tfgraph.graph_def import DT_FLOAT, DTYPES, tensor_to_array
+from dpuflow.tfgraph.rearranging_nodes import moved_axes, pixels, select_channels
 from dpuflow.tfgraph.values import (
     ANY,
     Batch,
@@ -110,37 +110,16 @@ def _strided_slice(translator, node, inputs):
     layer = activation(translator, node, value)
     *others, index = _slice_of(translator, node, inputs, len(layer.shape) + 1)
     channels = np.arange(layer.shape[-1])[index]
-    for axis, (each, size) in enumerate(zip(others[1:], layer.shape, strict=False), 1):
-        if not isinstance(each, slice) or list(range(size))[each] != list(range(size)):
-            translator.fail(node, f"cuts axis {axis}; only the channels of a map can be sliced or reversed")
+    if any(not isinstance(each, slice) for each in others[1:]):
+        translator.fail(node, "takes one row or column without its axis; slice with 0:1 instead")
     if others[0] != slice(None) and others[0] not in (slice(0, None, 1), slice(None, None, 1)):
-        translator.fail(node, "slices the batch; only the channels of a map can be sliced or reversed")
+        translator.fail(node, "slices the batch; only channels, rows and columns of a map can be sliced")
     if not channels.ndim or not channels.size:
         translator.fail(node, "takes a single channel without its axis, or none; slice with 0:1 instead")
+    if len(others) == 3:
+        cut = pseudo_node(node, "StridedSlice", "pixels/StridedSlice")
+        layer = translator.layer(pixels(translator, cut, layer, others[1], others[2]))
     return select_channels(translator, node, layer, channels)
-
-
-def select_channels(translator: Translator, node: Node, layer: Layer, channels: Iterable[int]) -> Tensor:
-    """The channels of `layer` with these numbers: a convolution that `selection.push_down` takes away."""
-    channels = [int(channel) for channel in channels]
-    if channels == list(range(layer.shape[-1])):
-        return Tensor(layer.name)
-    translator.spend(node, len(channels) * layer.shape[-1])
-    weights = np.zeros((len(channels), layer.shape[-1]), np.float32)
-    weights[range(len(channels)), channels] = 1
-    return channel_product(translator, node, layer, weights)
-
-
-def channel_product(
-    translator: Translator, node: Node, layer: Layer, weights: np.ndarray, bias: np.ndarray | None = None
-) -> Tensor:
-    """weights [OC, IC] on the channels of each pixel, or on a vector: 1x1 convolution or dense layer."""
-    shape = (*layer.shape[:-1], len(weights))
-    if len(layer.shape) == 1:
-        return translator.emit(node, "dense", [layer.name], shape, weights, bias, activation="NONE")
-    attrs = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
-    weights = np.ascontiguousarray(weights.reshape(len(weights), 1, 1, -1))
-    return translator.emit(node, "conv", [layer.name], shape, weights, bias, **attrs, activation="NONE")
 
 
 def _reverse(translator, node, inputs):
@@ -179,13 +158,36 @@ def _split(translator, node, inputs):
         translator.fail(
             node, f"splits axis {axis} into {parts}; only channels into equal parts are supported"
         )
-    each = channels // parts
+    return _parts(translator, node, layer, [channels // parts] * parts)
+
+
+def _parts(translator, node, layer, counts):
+    """Choices of so many channels each, one behind the other."""
+    ends = np.cumsum(counts).tolist()
     return [
-        select_channels(
-            translator, pseudo_node(node, "Split", str(k)), layer, range(k * each, (k + 1) * each)
-        )
-        for k in range(parts)
+        select_channels(translator, pseudo_node(node, "Split", str(k)), layer, range(end - count, end))
+        for k, (end, count) in enumerate(zip(ends, counts, strict=True))
     ]
+
+
+def _split_v(translator, node, inputs):
+    """Parts of given sizes, one of which may be -1."""
+    sizes = [int(n) for n in constant(translator, node, inputs[1], "the sizes").reshape(-1)]
+    axis = int(constant(translator, node, inputs[2], "the axis"))
+    if isinstance(inputs[0], Constant):
+        length = inputs[0].array.shape[axis]
+    else:
+        layer = activation(translator, node, inputs[0])
+        length, rank = layer.shape[-1], len(layer.shape) + 1
+        if axis % rank != rank - 1:
+            translator.fail(node, f"splits axis {axis}; only channels can be split")
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = length - sum(sizes) - 1
+    if min(sizes, default=0) < 1 or sum(sizes) != length:
+        translator.fail(node, f"splits {length} into parts of {sizes}")
+    if isinstance(inputs[0], Constant):
+        return [Constant(part) for part in np.split(inputs[0].array, np.cumsum(sizes)[:-1], axis)]
+    return _parts(translator, node, layer, sizes)
 
 
 def _pack(translator, node, inputs):
@@ -311,6 +313,9 @@ def _transpose(translator, node, inputs):
     shape = _viewed(translator, node, inputs[0])
     if sorted(order) != list(range(len(shape))):
         translator.fail(node, f"orders {len(shape)} axes as {order}")
+    moved = moved_axes(translator, node, inputs[0], shape, order)
+    if moved is not None:
+        return moved
     # axes of size 1 may go anywhere: the values stay in their order
     if [axis for axis in order if shape[axis] != 1] != [i for i, n in enumerate(shape) if n != 1] or order[0]:
         translator.fail(
@@ -325,6 +330,7 @@ INPUTS = {
     "GatherV2": (3, 3),
     "IdentityN": (1, ANY),
     "Pack": (1, ANY),
+    "SplitV": (3, 3),
     "StridedSlice": (4, 4),
 }
 """op -> (fewest, most) inputs; an op that is not here has one."""
@@ -345,6 +351,7 @@ HANDLERS = {
     "Shape": _shape,
     "Snapshot": _pass,
     "Split": _split,
+    "SplitV": _split_v,
     "Squeeze": _squeeze,
     "StopGradient": _pass,
     "StridedSlice": _strided_slice,
