@@ -58,6 +58,14 @@ class PixelShuffle(Operator):
         return 0
 
 
+def shuffled(scale: int, upscale: bool, output: Shape) -> tuple[Shape, tuple[int, ...]]:
+    """(shape to cut an input into, order of its axes behind the batch's) of a shuffle to `output`."""
+    height, width, channels = output
+    if upscale:
+        return (height // scale, width // scale, channels, scale, scale), (0, 1, 4, 2, 5, 3)
+    return (height, scale, width, scale, channels // scale**2), (0, 1, 3, 5, 2, 4)
+
+
 def pixel_shuffle(x: np.ndarray, scale: int, upscale: bool) -> np.ndarray:
     """x (N, H, W, C) of any type, rearranged as `PixelShuffle` says."""
     n, height, width, channels = x.shape

@@ -24,6 +24,7 @@ from dpuflow.ops.convolution import weighted
 from dpuflow.ops.gating import HardSigmoid
 from dpuflow.ops.operator import Shape
 from dpuflow.ops.pooling import AveragePool, InsideAveragePool
+from dpuflow.ops.rearranging import shuffled
 from dpuflow.quantize import eval_resampling
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
@@ -311,11 +312,7 @@ class GraphWriter:
 
     def _pixel_shuffle(self, layer: Layer, scope: str) -> str:
         """Reshape, Transpose, Reshape: DepthToSpace has another order of channels."""
-        scale, (height, width, channels) = layer.attrs["scale"], layer.shape
-        if layer.attrs["upscale"]:
-            cut, order = (height // scale, width // scale, channels, scale, scale), (0, 1, 4, 2, 5, 3)
-        else:
-            cut, order = (height, scale, width, scale, channels // scale**2), (0, 1, 3, 5, 2, 4)
+        cut, order = shuffled(layer.attrs["scale"], layer.attrs["upscale"], layer.shape)
         source = layer.inputs[0]
         x = self._requantized(scope, self.tensors[source], source, layer.name)
         for name, shape in (("cut", cut), ("joined", layer.shape)):

@@ -13,6 +13,7 @@ from dpuflow.base.totality import Total
 from dpuflow.network import Layer, Network
 from dpuflow.ops import OPERATORS
 from dpuflow.ops.pooling import InsideAveragePool
+from dpuflow.ops.rearranging import shuffled
 from dpuflow.tfgraph.graph_def import DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
 
@@ -197,6 +198,20 @@ class NetworkGraph:
             inputs.append(x)
         return self.node(layer, "Mul", inputs)
 
+    def pixel_shuffle(self, layer: Layer) -> str:
+        """Reshape, Transpose, Reshape: DepthToSpace has another order of channels."""
+        cut, order = shuffled(layer.attrs["scale"], layer.attrs["upscale"], layer.shape)
+        x = add_node(
+            self.graph,
+            "Reshape",
+            f"{layer.name}/cut",
+            [self.source(layer), self.constant(layer, "blocks", np.array([-1, *cut], np.int32))],
+            T=FLOAT,
+        )
+        x = self.node(layer, "Transpose", [x, self.constant(layer, "order", np.array(order, np.int32))])
+        shape = self.constant(layer, "shape", np.array([-1, *layer.shape], np.int32))
+        return self.node(layer, "Reshape", [x, shape])
+
     def hard_sigmoid(self, layer: Layer) -> str:
         """relu6(x + 3) / 6."""
         three, sixth = (
@@ -271,6 +286,7 @@ LAYERS = Total(
         "flatten": NetworkGraph.flatten,
         "multiply": NetworkGraph.multiply,
         "hard_sigmoid": NetworkGraph.hard_sigmoid,
+        "pixel_shuffle": NetworkGraph.pixel_shuffle,
         "sigmoid": _unary("Sigmoid"),
         "upsample": NetworkGraph.upsample,
         "downsample": NetworkGraph.downsample,

@@ -9,12 +9,7 @@ from dpuflow.network import Layer
 from dpuflow.network.dilation import spread_kernel
 from dpuflow.network.groups import dense_kernel
 from dpuflow.tfgraph.dilation import dilated, in_space
-<<<<<<< HEAD
-from dpuflow.tfgraph.shape_nodes import channel_product
-=======
-from dpuflow.tfgraph.groups import dense_kernel
 from dpuflow.tfgraph.rearranging_nodes import channel_product
->>>>>>> c5ea1d3 (Slices of rows, columns and channels, channel shuffle, space to depth and depth to space are read from TensorFlow's graphs)
 from dpuflow.tfgraph.values import (
     NO_PAD,
     Node,

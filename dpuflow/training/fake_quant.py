@@ -22,6 +22,7 @@ from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE
 from dpuflow.ops.pooling import InsideAveragePool
+from dpuflow.ops.rearranging import shuffled
 from dpuflow.ops.resampling import ResizeBilinear
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import Parameters, replay
@@ -161,11 +162,8 @@ class _Forward:
         return mean * (operator.factors(tuple(x.shape[1:])) * operator.area).astype(np.float32)
 
     def pixel_shuffle(self, layer: Layer, inputs: Sequence[Any]) -> Any:
-        tf, scale, (height, width, channels) = tensorflow(), layer.attrs["scale"], layer.shape
-        if layer.attrs["upscale"]:
-            cut, order = (height // scale, width // scale, channels, scale, scale), (0, 1, 4, 2, 5, 3)
-        else:
-            cut, order = (height, scale, width, scale, channels // scale**2), (0, 1, 3, 5, 2, 4)
+        tf = tensorflow()
+        cut, order = shuffled(layer.attrs["scale"], layer.attrs["upscale"], layer.shape)
         return tf.reshape(tf.transpose(tf.reshape(inputs[0], (-1, *cut)), order), (-1, *layer.shape))
 
     def concat(self, layer: Layer, inputs: Sequence[Any]) -> Any:

@@ -219,7 +219,6 @@ def test_layers_are_named_after_their_scopes(tmp_path):
         ("Tanh", {}, r"node 'model/act/it' \(op Tanh\): not supported.*use ReLU"),
         ("VarHandleOp", {}, "not frozen"),
         ("MaxPool", {"data_format": "NCHW"}, "NHWC"),
-        ("AvgPool", {"ksize": [1, 3, 3, 1], "strides": [1, 1, 1, 1], "padding": "SAME"}, "padding"),
         (
             "MaxPool",
             {"ksize": [1, 5, 5, 1], "strides": [1, 1, 1, 1], "padding": "VALID"},

@@ -278,7 +278,7 @@ def test_one_sigmoid_is_two_classes(image_graph):
     [
         (
             lambda tf, x: tf.sigmoid(tf.nn.conv2d(x, constant(1, 1, 1, 2), 1, "SAME")),
-            "the DPU has no sigmoid but a single one at the end",
+            "at the end the DPU path has no sigmoid but a single one",
         ),
         (
             lambda tf, x: tf.matmul(tf.nn.softmax(vector_dense(tf, x, 4)), constant(4, 3)),
