@@ -10,6 +10,7 @@ from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.quantize.engine import run_integer
+from dpuflow.quantize.eval_graph import write_eval_graph
 
 
 def network(scale, channels, seed=0):
@@ -36,6 +37,21 @@ def network(scale, channels, seed=0):
     scaling = {"subtract": 0, "divide": 255}
     parameters = {"conv": (weights, 9)}, {"conv": (bias, 6)}
     return QuantizedNetwork(Network("shuffle", layers), fix_points, *parameters, scaling)
+
+
+def test_the_evaluation_graph_gives_the_same_integers(tmp_path):
+    from dpuflow.base.tensorflow_env import tensorflow
+
+    tf, quantized = tensorflow(), network(2, 3)
+    names = write_eval_graph(tmp_path / "q.pb", quantized)
+    images = np.random.default_rng(4).integers(-128, 128, (4, *quantized.network.input.shape))
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString((tmp_path / "q.pb").read_bytes())
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph, name="")
+        feeds = {f"{names['input']}:0": np.ldexp(images.astype(np.float32), -5)}
+        found = session.run(f"{names['logits_int8']}:0", feeds)
+    np.testing.assert_array_equal(found, run_integer(quantized, images)["sum"])
 
 
 @pytest.mark.parametrize("size", FINGERPRINTS)
