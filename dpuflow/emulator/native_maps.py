@@ -1,7 +1,7 @@
 """Where maps lie: with borders, inside others, and in one arena for those that live at different times."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dpuflow.emulator import c_kernels
@@ -27,7 +27,9 @@ class Tensor:
     border: Pad = NO_PAD
     first: int = -1
     last: int = -1
+    images: int = 1
     at: int = 0
+    """Of a root: first and last step that use it, images that it holds at once, its place in the arena."""
 
     @property
     def root(self) -> "Tensor":
@@ -62,15 +64,15 @@ class Tensor:
         """Bytes of an image with its border."""
         return self.row * (self.h + self.border[2] + self.border[3])
 
-    def map(self, block: int) -> c_kernels.Map:
-        """Its place; the root's `at` counts bytes of one image."""
+    def map(self, image: int) -> c_kernels.Map:
+        """Its place, as seen from one image of the block."""
+        root = self.root
+        first = root.at + (image * root.bytes if root.images > 1 else 0)
         if self.same:
             h, w, c = self.shape
-            at, image = self.same.root.at * block, self.h * self.w * self.c
-            return c_kernels.Map(at, image, w * c, c, h, w, c, 0, 0, 0, 0)
-        root = self.root
+            return c_kernels.Map(first, h * w * c, w * c, c, h, w, c, 0, 0, 0, 0)
         left, right, top, bottom = root.border
-        at = root.at * block + top * root.row + left * root.c + self.offset
+        at = first + top * root.row + left * root.c + self.offset
         places = at, root.bytes, root.row, root.c
         return c_kernels.Map(*places, *self.shape, left, right, top, bottom)
 
@@ -87,13 +89,40 @@ def flat(shape: Shape) -> tuple[int, int, int]:
     return math.prod(dimensions[:-2]), dimensions[-2], dimensions[-1]
 
 
+def set_lives(steps: Sequence[Sequence[Tensor]], at_once: Sequence[bool], block: int) -> None:
+    """Set when every root lives and how many images it holds, given each step's tensors.
+
+    at_once : whether a step does a block of images at once. Neighbouring steps that do not are done image by
+    image: a map that only they use holds one image; any other one lives through all of them, because the next
+    image comes to the first of these steps when the last one is done with the image before.
+    """
+    for i, tensors in enumerate(steps):
+        for tensor in tensors:
+            root = tensor.root
+            root.first = i if root.first < 0 else root.first
+            root.last, root.images = i, block
+    groups, start = [], 0
+    for i in range(1, len(steps) + 1):
+        if i == len(steps) or at_once[i] or at_once[start]:
+            if not at_once[start]:
+                groups.append((start, i - 1))
+            start = i
+    for root in {tensor.root: None for tensors in steps for tensor in tensors}:
+        first, last = root.first, root.last
+        for start, end in groups:
+            if start <= first and last <= end:
+                root.images = 1
+            elif first <= end and start <= last:
+                root.first, root.last = min(root.first, start), max(root.last, end)
+
+
 def arrange(tensors: Iterable[Tensor]) -> int:
-    """Give every root its place among those that live at the same time; bytes of an image.
+    """Give every root its place among those that live at the same time; bytes in all.
 
     The largest first, each at the lowest place that is free for as long as it lives.
     """
     placed: list[Tensor] = []
-    for root in sorted({tensor.root: None for tensor in tensors}, key=lambda t: (-t.bytes, t.first)):
+    for root in sorted({tensor.root: None for tensor in tensors}, key=lambda t: (-_room(t), t.first)):
         root.at = 0
         alive = [o for o in placed if o.first <= root.last and root.first <= o.last]
         for other in sorted(alive, key=lambda o: o.at):
@@ -105,4 +134,4 @@ def arrange(tensors: Iterable[Tensor]) -> int:
 
 
 def _room(tensor: Tensor) -> int:
-    return -(-tensor.bytes // c_kernels.ALIGNMENT) * c_kernels.ALIGNMENT
+    return -(-tensor.bytes * tensor.images // c_kernels.ALIGNMENT) * c_kernels.ALIGNMENT

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.emulator import c_kernels
-from dpuflow.emulator.native_maps import NO_PAD, Tensor, arrange, flat, larger
+from dpuflow.emulator.native_maps import NO_PAD, Tensor, arrange, flat, larger, set_lives
 from dpuflow.emulator.native_steps import (
     Description,
     convolution_order,
@@ -132,16 +132,18 @@ class Program:
         self._tensors: dict[str, Tensor] = {}
         self._works: list[_Work] = []
         self.products = 0
-        for number, (name, shape) in enumerate({**sources, **fixed}.items()):
+        for i, (name, shape) in enumerate({**sources, **fixed}.items()):
             self._tensors[name] = tensor = Tensor(*flat(shape))
             numbers = {"constant": int(name in fixed)}
-            self._works.append(_Work(Description("load", numbers), (), tensor, number))
+            self._works.append(_Work(Description("load", numbers), (), tensor, i))
         self._place(nodes)
-        self._number()
-        self.image_bytes = arrange(t for work in self._works for t in work.tensors)
         largest = max((work.bytes for work in self._works), default=1)
         self.block = max(LEAST_BLOCK, min(LARGEST_BLOCK, BLOCK_BYTES // largest))
-        self._write()
+        at_once = [self.block * work.bytes <= AT_ONCE_BYTES for work in self._works]
+        tensors = [work.tensors for work in self._works]
+        set_lives(tensors, at_once, self.block)
+        self.arena_bytes = arrange(tensor for each in tensors for tensor in each)
+        self._write(at_once)
         self._arenas: list[np.ndarray] = []
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -240,30 +242,21 @@ class Program:
             place = Tensor(output.h, output.w, width_out, within=output, channel=g * width_out)
             self._works.append(_Work(one, (view,), place))
 
-    # --- where they lie
-
-    def _number(self) -> None:
-        """First and last step of each root."""
-        for i, work in enumerate(self._works):
-            for tensor in work.tensors:
-                root = tensor.root
-                root.first = i if root.first < 0 else root.first
-                root.last = i
-
     # --- as the C code reads it
 
-    def _write(self) -> None:
+    def _write(self, at_once: Sequence[bool]) -> None:
         maps: list[c_kernels.Map] = []
         steps = (c_kernels.Step * len(self._works))()
-        for step, work in zip(steps, self._works, strict=True):
+        for step, work, whole in zip(steps, self._works, at_once, strict=True):
+            step.at_once = whole
             known = work.description
             step.kind = c_kernels.KINDS.index(known.kind)
             step.count, step.external = len(work.inputs), work.external
             numbers = np.arange(len(maps), len(maps) + len(work.inputs))
-            maps += [tensor.map(self.block) for tensor in work.inputs]
+            maps += [tensor.map(0) for tensor in work.inputs]
             step.inputs = self._address(numbers.astype(np.int64))
             step.output = len(maps)
-            maps += [work.output.map(self.block)] if work.output else []
+            maps += [work.output.map(0)] if work.output else []
             for name, value in known.numbers.items():
                 setattr(step, name, value)
             for name, array in known.arrays.items():
@@ -273,11 +266,11 @@ class Program:
             step.parts = max(1, min(PARTS * self.threads, round(work.microseconds / PART_MICROSECONDS)))
             if self.threads == 1:
                 step.parts = 1
-            step.at_once = self.block * work.bytes <= AT_ONCE_BYTES
         self._map_count = len(maps)
-        self._maps = (c_kernels.Map * (len(maps) * self.block))(*maps * self.block)
-        for i, place in enumerate(self._maps):
-            place.at += i // len(maps) * place.image
+        everywhere = [
+            t.map(image) for image in range(self.block) for work in self._works for t in work.tensors
+        ]
+        self._maps = (c_kernels.Map * len(everywhere))(*everywhere)
         self._steps = steps
 
     def _pack(self, step: c_kernels.Step, known: Description, maps: Sequence[c_kernels.Map]) -> None:
@@ -356,7 +349,7 @@ class Program:
 
     def _arena(self) -> np.ndarray:
         """Room for a block of images; vectors that are read whole may reach over both ends."""
-        arena = c_kernels.aligned(self.image_bytes * self.block + 2 * c_kernels.SLACK)
+        arena = c_kernels.aligned(self.arena_bytes + 2 * c_kernels.SLACK)
         return arena[c_kernels.SLACK :]
 
     def close(self) -> None:
