@@ -313,7 +313,9 @@ def _pixel_shuffle(subject, network):
 
 
 def _leaky(subject, network):
-    yield from subject.slope(subject.layer.attrs["alpha"])
+    """Folding makes two depthwise convolutions and a sum of slopes that the DPU does not have."""
+    if subject.layer.attrs["alpha"] >= 1:
+        yield from subject.slope(subject.layer.attrs["alpha"])
 
 
 def _softmax(subject, network):

@@ -168,9 +168,22 @@ def _leaky_relu(reader, node, inputs):
 
 def _prelu(reader, node, inputs):
     slope = float_constant(reader, node, inputs[1], "the slope")
-    if slope.size == 0 or not np.all(slope == slope.flat[0]):
-        reader.fail(node, "a PReLU with a slope for each channel; use one slope (LeakyReLU(26/256))")
-    return _unary("leaky_relu", alpha=round(float(slope.flat[0]), 7))(reader, node, inputs)
+    if slope.size and np.all(slope == slope.flat[0]):
+        return _unary("leaky_relu", alpha=round(float(slope.flat[0]), 7))(reader, node, inputs)
+    value = unpadded(reader, node, inputs[0])
+    layer = reader.layers[value.layer]
+    slopes = per_channel(reader, node, value, slope)
+    if slopes is None:
+        reader.fail(node, f"a PReLU with slopes of shape {slope.shape}; one for each channel is expected")
+    if slopes.max() >= 1:
+        reader.fail(node, f"a PReLU with a slope of {slopes.max():g}; only those below 1 can be made")
+    # a x + (1 - a) relu(x), exactly
+    none = np.zeros_like(slopes)
+    share = reader.emit(node, "batch_norm", [layer.name], layer.shape, slopes, none, suffix="slope")
+    rest = reader.emit(node, "batch_norm", [layer.name], layer.shape, 1 - slopes, none, suffix="rest")
+    relu = reader.emit(node, "relu", [rest.name], layer.shape, suffix="relu")
+    names = [share.name, relu.name]
+    return through(value, reader.emit(node, "add", names, layer.shape, activation="NONE"))
 
 
 def _bounds(reader, node, inputs):

@@ -143,15 +143,34 @@ class Folding:
     # -- activations -------------------------------------------------------------------------
 
     def check_leaky(self) -> None:
-        """Only slope 26/256 exists on the DPU."""
+        """The DPU has slope 26/256; any other a below 1 is a x + (1 - a) relu(x), exactly."""
         slope = LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1]
         for layer in self._of_op("leaky_relu"):
-            if not abs(layer.attrs["alpha"] - slope) <= MAX_SLOPE_DIFFERENCE:
+            alpha = layer.attrs["alpha"]
+            if abs(alpha - slope) <= MAX_SLOPE_DIFFERENCE:
+                self.note(layer.name, layer.name, f"slope {alpha:g} becomes 26/256")
+            elif alpha < 1:
+                self._share_out(layer, alpha)
+            else:
                 raise UserError(
-                    f"layer {layer.name!r}: leaky ReLU slope {layer.attrs['alpha']:g}; the DPU knows only "
-                    f"26/256 = {slope:.4f}: train with slope 0.1"
+                    f"layer {layer.name!r}: leaky ReLU slope {alpha:g}; the DPU knows 26/256 = {slope:.4f}, "
+                    "and others below 1 can be made: train with slope 0.1"
                 )
-            self.note(layer.name, layer.name, f"slope {layer.attrs['alpha']:g} becomes 26/256")
+
+    def _share_out(self, layer: Layer, alpha: float) -> None:
+        """A leaky ReLU as the sum of two shares, one of which goes through ReLU."""
+        (source,), shape, at = layer.inputs, layer.shape, self.layers.index(layer)
+        parts = {name: f"{layer.name}/{name}" for name in ("slope", "rest", "relu")}
+        self.take(arithmetic.share, parts["slope"], alpha, shape[-1])
+        self.take(arithmetic.share, parts["rest"], 1 - alpha, shape[-1])
+        self.layers[at : at + 1] = [
+            Layer(parts["slope"], "batch_norm", [source], shape),
+            Layer(parts["rest"], "batch_norm", [source], shape),
+            Layer(parts["relu"], "relu", [parts["rest"]], shape),
+            Layer(layer.name, "add", [parts["slope"], parts["relu"]], shape, {"activation": "NONE"}),
+        ]
+        how = f"slope {alpha:g}: {alpha:g} x + {1 - alpha:g} relu(x); the DPU fuses 26/256 only"
+        self.note(layer.name, layer.name, how)
 
     def move_activations_up(self) -> None:
         """Conv-MaxPool-ReLU = Conv-ReLU-MaxPool, and Concat-ReLU = ReLU on every part."""

@@ -120,6 +120,11 @@ def identity(xp: Any, table: ParameterTable, name: str, channels: int) -> None:
     table[name] = Parameters(np.ones(channels, np.float32), np.zeros(channels, np.float32))
 
 
+def share(xp: Any, table: ParameterTable, name: str, value: float, channels: int) -> None:
+    """The norm y = value * x."""
+    table[name] = Parameters(np.full(channels, value, np.float32), np.zeros(channels, np.float32))
+
+
 def norm_as_dense(xp: Any, table: ParameterTable, name: str) -> None:
     """A batch norm of a vector as a dense layer."""
     table[name].weights = _narrow(xp, xp.diag(table[name].weights))

@@ -32,7 +32,8 @@ GROUPS = {
     "Activations, fused into the layer before": {
         "Relu": "RELU",
         "Relu6": "RELU6",
-        "LeakyRelu": "LEAKYRELU, slope 26/256",
+        "LeakyRelu": "LEAKYRELU, slope 26/256; another slope a below 1 is a x + (1 - a) relu(x): two "
+        "depthwise_conv and an add",
         "Maximum": "max(x, 0) is RELU, max(x, alpha x) LEAKYRELU",
         "Minimum": "min(relu(x), 6) is RELU6; relu6(x + 3) / 6 is hard_sigmoid on the ALU",
     },

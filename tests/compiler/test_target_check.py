@@ -126,7 +126,7 @@ def test_a_smaller_dpu_has_narrower_limits():
 def test_add_softmax_and_standalone_leaky_relu():
     layers = [
         Layer("in", "input", [], (4, 4, 8)),
-        Layer("leaky", "leaky_relu", ["in"], (4, 4, 8), {"alpha": 0.2}),
+        Layer("leaky", "leaky_relu", ["in"], (4, 4, 8), {"alpha": 1.2}),
         Layer("soft", "softmax", ["leaky"], (4, 4, 8)),
         Layer("sum", "add", ["soft", "in"], (4, 4, 8), {"activation": "RELU6"}),
         Layer("end", "softmax", ["sum"], (4, 4, 8)),

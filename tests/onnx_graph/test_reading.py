@@ -209,6 +209,8 @@ def sums(model):
     model.node("Div", [model.last, model.constant(np.float32(0.5))])
     model.node("LeakyRelu", alpha=0.1015625)
     model.node("PRelu", [model.last, model.constant(np.full((6, 1, 1), 0.1015625, np.float32))])
+    model.node("PRelu", [model.last, model.numbers(6, 1, 1)])
+    model.node("LeakyRelu", alpha=0.3)
     finish(model, 6)
 
 

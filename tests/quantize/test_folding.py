@@ -54,10 +54,26 @@ def test_reading_network_is_left_untouched(tmp_path):
     assert [(layer.name, layer.op, tuple(layer.inputs)) for layer in network.layers] == before
 
 
-@pytest.mark.fault("models", "leaky ReLU of a slope that the DPU does not have", "refused")
-def test_other_leaky_slopes_are_refused(tmp_path):
+def leaky_network(path, alpha):
     g = GraphMaker()
-    x = g.op("LeakyRelu", g.conv(g.input, 1, 2), alpha=0.3)
-    network = read_network(g.write(tmp_path / "g.pb", g.dense(g.flatten(x, 288), 288, 3)))
-    with pytest.raises(UserError, match=r"slope 0\.3.*26/256.*train with slope 0\.1"):
-        fold(network)
+    x = g.op("LeakyRelu", g.batch_norm(g.conv(g.input, 1, 2), 2), alpha=alpha)
+    return read_network(g.write(path, g.dense(g.flatten(x, 288), 288, 3)))
+
+
+@pytest.mark.fault("models", "leaky ReLU of a slope that the DPU does not have", "refused")
+def test_leaky_slopes_from_one_on_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"slope 1\.3.*26/256.*train with slope 0\.1"):
+        fold(leaky_network(tmp_path / "g.pb", 1.3))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.01, -0.5, 0.0])
+def test_other_leaky_slopes_are_two_shares_and_a_sum(tmp_path, alpha):
+    network = leaky_network(tmp_path / "g.pb", alpha)
+    folded, notes = fold(network)
+    x = images().astype(np.float32) / 255
+    np.testing.assert_allclose(outputs(folded, x), outputs(network, x), atol=1e-5)
+    ops = [layer.op for layer in folded.layers if layer.op in ("conv", "depthwise_conv", "add")]
+    assert ops == ["conv", "depthwise_conv", "depthwise_conv", "add"]
+    activations = [layer.attrs["activation"] for layer in folded.layers if layer.op == "depthwise_conv"]
+    assert sorted(activations) == ["NONE", "RELU"]
+    assert any("the DPU fuses 26/256 only" in note["how"] for note in notes)
