@@ -10,7 +10,7 @@ def main(snakemake):
     name = snakemake.wildcards.target
     target = configured_target(name, snakemake.params.target["hardware"])
     dataset = read_dataset(snakemake.input.dataset)
-    images, labels = dataset.subset("test")
+    images, labels = dataset.images_in("test"), dataset.labels_in("test")
     build(
         snakemake.output.bundle,
         snakemake.input.xmodel,

@@ -17,7 +17,7 @@ def main(snakemake):
     log.info("input node %s, output node %s", nodes["input"]["name"], nodes["output"]["name"])
     report = freeze(folder, nodes, snakemake.output.graph)
     graph_to_network(snakemake.output.graph, nodes, snakemake.params.model, snakemake.output.network)
-    images, _ = read_dataset(snakemake.input.dataset).subset("validation")
+    images = read_dataset(snakemake.input.dataset).images_in("validation")
     report |= compare_with_keras(
         snakemake.output.graph,
         nodes,

@@ -15,16 +15,20 @@ from dpuflow.workflow.scripting import log, log_accuracy, run
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
-    images, labels = dataset.subset("test")
+    labels = dataset.labels_in("test")
     runner = IsaRunner(snakemake.input.xmodel, snakemake.input.xmodel)
-    batch = runner.quantize_input(images)
-    probabilities = runner.run(batch)
-    emulated = Emulator(snakemake.input.xmodel, threads=snakemake.threads).run(batch)
-    equal = int((probabilities == emulated).reshape(len(batch), -1).all(axis=1).sum())
-    if equal != len(batch):
+    emulator = Emulator(snakemake.input.xmodel, threads=snakemake.threads)
+    parts, equal = [], 0
+    for images, _ in dataset.batches("test"):
+        batch = runner.quantize_input(images)
+        parts.append(runner.run(batch))
+        same = parts[-1] == emulator.run(batch)
+        equal += int(same.reshape(len(batch), -1).all(axis=1).sum())
+    probabilities = np.concatenate(parts)
+    if equal != len(labels):
         raise UserError(
-            f"{snakemake.input.xmodel}: machine code and emulator differ on {len(batch) - equal} of"
-            f" {len(batch)} images; do not deploy this file"
+            f"{snakemake.input.xmodel}: machine code and emulator differ on {len(labels) - equal} of"
+            f" {len(labels)} images; do not deploy this file"
         )
     predictions = np.argmax(probabilities, axis=1)
     record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
@@ -34,13 +38,13 @@ def main(snakemake):
     record["runner"] = "isa_simulator"
     record["origin"] = "simulated"
     record["how"] = "simulated: the file's machine code on an instruction-level simulator; no board"
-    record["machine_code"] = {"images": len(batch), "equal_to_emulator": equal, "programs": runner.summary()}
+    record["machine_code"] = {"images": len(labels), "equal_to_emulator": equal, "programs": runner.summary()}
     write_text(
         snakemake.output.predictions,
         predictions_csv(labels, predictions, probabilities, dataset.class_names),
     )
     write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
-    log.info("machine code equal to the emulator on all %d images", len(batch))
+    log.info("machine code equal to the emulator on all %d images", len(labels))
     log_accuracy(record)
 
 

@@ -9,18 +9,22 @@ owners zero, modes fixed, nothing compressed: two builds give the same bytes any
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections import UserDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dpuflow import __version__
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
+from dpuflow.base.npy import BlockReader, NpyBlocks, Sliced
 from dpuflow.base.pixels import Scaling, check_scaling
 from dpuflow.board import application
 from dpuflow.board.parts import describe_output, describe_parts, require_known
@@ -30,6 +34,9 @@ from dpuflow.xir import Graph
 from dpuflow.xir.input_scaling import recorded_scaling
 
 FORMAT = "dpuflow bundle 2"
+
+Content = bytes | NpyBlocks
+"""Of a file of the bundle."""
 
 README = """\
 # {network} for {target}
@@ -68,7 +75,7 @@ def input_scaling(graph: Graph, source: Path | str, given: Scaling | None = None
 
 def describe(
     xmodel: Path | str,
-    images: np.ndarray,
+    images: Sliced,
     labels: np.ndarray,
     class_names: Sequence[str],
     target: Target,
@@ -91,7 +98,7 @@ def describe(
     emulator = Emulator(graph, use_native=False)  # nothing is run: no kernels to compile
     source, output = emulator.input.tensor, describe_output(emulator)
     parts, parameters = describe_parts(emulator, (output["value"], output["final"]))
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != source.shape[1:]:
+    if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[1:] != source.shape[1:]:
         raise UserError(
             f"images have shape {images.shape} and type {images.dtype}; the model takes uint8 images of "
             f"shape {source.shape[1:]}"
@@ -136,7 +143,7 @@ def describe(
 def build(
     path: Path | str,
     xmodel: Path | str,
-    images: np.ndarray,
+    images: Sliced,
     labels: np.ndarray,
     class_names: Sequence[str],
     target: Target,
@@ -149,7 +156,8 @@ def build(
     ----------
     path : the tar to write.
     xmodel : compiled model with one input, one output and at least one DPU subgraph.
-    images, labels : uint8 (N, H, W, C) and integers (N,), the split to classify.
+    images, labels : uint8 (N, H, W, C) and integers (N,), the split to classify; of the images a few are
+        read at a time.
     class_names : names by output.
     target : the Target that the model is compiled for.
     split : name of the split, for the record.
@@ -157,28 +165,39 @@ def build(
 
     UserError when the parts do not fit each other.
     """
-    images, labels = np.asarray(images), np.asarray(labels).astype(np.int64)
+    labels = np.asarray(labels).astype(np.int64)
     meta, parameters = describe(xmodel, images, labels, class_names, target, split, scaling)
-    files = {name: (application.FOLDER / name).read_bytes() for name in application.FILES}
+    files: dict[str, Content] = {name: (application.FOLDER / name).read_bytes() for name in application.FILES}
     files["model.xmodel"] = Path(xmodel).read_bytes()
-    files["images.npy"], files["labels.npy"] = _npy(images), _npy(labels)
+    files["images.npy"], files["labels.npy"] = NpyBlocks(images), _npy(labels)
     files["parameters.npz"] = _npz(parameters)
     files["meta.json"] = (json.dumps(meta, indent=1, ensure_ascii=False) + "\n").encode()
     files["README.md"] = _readme(meta, target).encode()
     pack(path, target.name, files)
 
 
-def pack(path: Path | str, target: str, files: Mapping[str, bytes]) -> None:
+def pack(path: Path | str, target: str, files: Mapping[str, Content]) -> None:
     """Write {name: bytes} with their checksums as the tar for the target called so."""
     files = {name: data for name, data in files.items() if name != "SHA256SUMS"}
-    sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
+    sums = [f"{_sha256(files[name])}  {name}\n" for name in sorted(files)]
     files["SHA256SUMS"] = "".join(sums).encode()
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         for name in sorted(files):
             entry = tarfile.TarInfo(f"deploy/{target}/{name}")
             entry.size = len(files[name])
             entry.mode = 0o755 if name == "app.py" else 0o644
-            archive.addfile(entry, io.BytesIO(files[name]))
+            archive.addfile(entry, io.BufferedReader(BlockReader(_blocks(files[name]))))
+
+
+def _blocks(content):
+    return iter([content] if isinstance(content, bytes) else content)
+
+
+def _sha256(content):
+    digest = hashlib.sha256()
+    for block in _blocks(content):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _npy(array):
@@ -218,20 +237,48 @@ def _readme(meta, target):
 
 
 @dataclass(frozen=True)
+class Member:
+    """A file within a tar that is not compressed."""
+
+    path: Path
+    offset: int
+    size: int
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """The tar, open where the file begins."""
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            yield stream
+
+
+class Members(UserDict[str, Any]):
+    """{name: bytes} of the files of a bundle, read when they are asked for."""
+
+    def __getitem__(self, name: str) -> bytes:
+        found = self.data[name]
+        if not isinstance(found, Member):
+            return found
+        with found.opened() as stream:
+            return stream.read(found.size)
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its parsed meta.json and the bytes of its files by name."""
+    """An opened bundle: its parsed meta.json and its files by name."""
 
     path: Path
     meta: dict[str, Any]
-    files: dict[str, bytes]
+    files: Members
 
     @classmethod
     def open(cls, path: Path | str) -> "Bundle":
         """Read a bundle; UserError when the file is none."""
         try:
-            with tarfile.open(path) as archive:
-                entries = {entry.name: archive.extractfile(entry) for entry in archive if entry.isfile()}
-                files = {Path(name).name: stream.read() for name, stream in entries.items() if stream}
+            with tarfile.open(path, "r:") as archive:
+                entries = [entry for entry in archive if entry.isfile()]
+            places = {Path(e.name).name: Member(Path(path), e.offset_data, e.size) for e in entries}
+            files = Members(places)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except (tarfile.TarError, OSError) as error:
@@ -250,8 +297,12 @@ class Bundle:
 
     @property
     def images(self) -> np.ndarray:
-        """uint8 (N, H, W, C)."""
-        return np.load(io.BytesIO(self.files["images.npy"]), allow_pickle=False)
+        """uint8 (N, H, W, C); mapped, not read."""
+        member = self.files.data["images.npy"]
+        with member.opened() as stream:
+            np.lib.format.read_magic(stream)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            return np.memmap(self.path, dtype, "r", stream.tell(), shape)
 
     @property
     def labels(self) -> np.ndarray:
@@ -266,6 +317,10 @@ class Bundle:
     def unpack(self, folder: Path) -> Path:
         """Write the files into a new folder and return it."""
         folder.mkdir(parents=True)
-        for name, data in self.files.items():
-            (folder / name).write_bytes(data)
+        with tarfile.open(self.path, "r:") as archive:
+            for entry in archive:
+                source = archive.extractfile(entry) if entry.isfile() else None
+                if source is not None:
+                    with source, (folder / Path(entry.name).name).open("wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
         return folder

@@ -14,6 +14,7 @@ import pandas as pd
 
 from dpuflow.accuracy.evaluation import accuracy_record, agreement
 from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import images_at_a_time
 from dpuflow.base.pixels import quantize_pixels
 from dpuflow.board.application import dump_name
 from dpuflow.board.bundle import Bundle
@@ -43,8 +44,9 @@ def network_outputs(emulator: Emulator, meta: Mapping[str, Any], images: np.ndar
     Every layer counts, also those that the board runs on its CPU: what the board has left out
     is not left out here.
     """
-    name = meta["output"]["value"]
-    return emulator.values(_quantized(emulator, meta, images), [name])[name].reshape(len(images), -1)
+    name, step = meta["output"]["value"], images_at_a_time(images.shape[1:])
+    batches = (_quantized(emulator, meta, images[i : i + step]) for i in range(0, len(images), step))
+    return np.concatenate([emulator.values(batch, [name])[name].reshape(len(batch), -1) for batch in batches])
 
 
 def _quantized(emulator, meta, images):

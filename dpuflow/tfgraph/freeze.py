@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.npy import Sliced
 from dpuflow.base.numerics import images_at_a_time
 from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
@@ -103,7 +104,7 @@ def compare_with_keras(
     frozen_path: Path | str,
     nodes: Mapping[str, Any],
     keras_path: Path | str,
-    images: np.ndarray,
+    images: Sliced,
     input_scaling: Scaling,
     tolerance: float,
 ) -> dict[str, Any]:

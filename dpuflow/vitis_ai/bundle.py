@@ -4,7 +4,6 @@ Everything is plain: NumPy arrays, a standalone Python module and a shell fragme
 and nothing of dpuflow in it, so that it works in a container with Python 3.6 and can be copied elsewhere.
 """
 
-import io
 import math
 import shlex
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_bytes, write_text
+from dpuflow.base.files import write_text
+from dpuflow.base.npy import write_npy
 from dpuflow.base.pixels import Scaling
 
 IMAGES = "calibration_images.npy"
@@ -108,13 +108,6 @@ def arguments_text(nodes: Mapping[str, Any], images: int, batch: int) -> str:
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
-def write_images(path: Path | str, images: np.ndarray) -> None:
-    """uint8 images as .npy, in the oldest version of the format."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(images, np.uint8), version=(1, 0))
-    write_bytes(path, buffer.getvalue())
-
-
 def write_bundle(
     images_path: Path | str,
     module_path: Path | str,
@@ -125,6 +118,6 @@ def write_bundle(
     input_scaling: Scaling,
 ) -> None:
     """Write calibration_images.npy, calibration_input.py and arguments.sh for uint8 images (N, H, W, C)."""
-    write_images(images_path, images)
+    write_npy(images_path, images)
     write_text(module_path, module_text(len(images), batch, nodes["input"]["name"], input_scaling))
     write_text(arguments_path, arguments_text(nodes, len(images), batch))

@@ -45,6 +45,7 @@ def test_content(bundle_tar, xmodel):
     content = Bundle.open(bundle_tar)
     images, labels = small_images()
     assert np.array_equal(content.images, images) and content.images.dtype == np.uint8
+    assert isinstance(content.images, np.memmap), "a few images are read at a time"
     assert np.array_equal(content.labels, labels)
     assert content.files["model.xmodel"] == xmodel.read_bytes()
     assert content.files["app.py"] == (application.FOLDER / "app.py").read_bytes()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.npy import write_npy
 from dpuflow.base.pixels import scale_pixels
-from dpuflow.vitis_ai.bundle import arguments_text, batches, chosen_images, module_text, write_images
+from dpuflow.vitis_ai.bundle import arguments_text, batches, chosen_images, module_text
 from dpuflow.vitis_ai.outputs import read_outputs
 
 NODES = {
@@ -32,7 +33,7 @@ def test_arguments_are_quoted_for_the_shell():
 def test_the_module_feeds_what_the_chain_feeds(tmp_path, monkeypatch):
     images = np.random.default_rng(1).integers(0, 256, (7, 5, 4, 3), np.uint8)
     scaling = {"subtract": 33.3, "divide": 58.1}
-    write_images(tmp_path / "calibration_images.npy", images)
+    write_npy(tmp_path / "calibration_images.npy", images)
     (tmp_path / "calibration_input.py").write_text(module_text(7, 3, "x", scaling))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "calibration_input", raising=False)
@@ -61,7 +62,7 @@ def test_more_images_than_there_are():
 
 def test_images_are_written_in_the_oldest_form(tmp_path):
     images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
-    write_images(tmp_path / "i.npy", images)
+    write_npy(tmp_path / "i.npy", images)
     data = (tmp_path / "i.npy").read_bytes()
     assert data[:8] == b"\x93NUMPY\x01\x00"
     np.testing.assert_array_equal(np.load(tmp_path / "i.npy"), images)

@@ -27,7 +27,8 @@ class Bundle:
         if check:
             check_sums(folder)
         self.model = os.path.join(folder, self.meta["model"])
-        self.images = np.load(os.path.join(folder, self.meta["images"]["file"]), allow_pickle=False)
+        images = os.path.join(folder, self.meta["images"]["file"])
+        self.images = np.load(images, mmap_mode="r", allow_pickle=False)  # a board has little memory
         self.labels = np.load(os.path.join(folder, self.meta["images"]["labels"]), allow_pickle=False)
         with np.load(os.path.join(folder, self.meta["parameters"]), allow_pickle=False) as stored:
             self.parameters = {key: stored[key] for key in stored.files}

@@ -28,12 +28,16 @@ def main():
 
     with vitis_quantize.quantize_scope():
         model = tf.keras.models.load_model(arguments.model, compile=False)
-    pixels = np.load(arguments.images).astype(np.float32)
-    scaled = (pixels - np.float32(arguments.subtract)) / np.float32(arguments.divide)
-    scaled = scaled[..., ::-1] if arguments.order == "bgr" else scaled
+    images = np.load(arguments.images, mmap_mode="r")
+    outputs = []
+    for first in range(0, len(images), arguments.batch):
+        pixels = images[first : first + arguments.batch].astype(np.float32)
+        scaled = (pixels - np.float32(arguments.subtract)) / np.float32(arguments.divide)
+        scaled = scaled[..., ::-1] if arguments.order == "bgr" else scaled
+        outputs.append(model.predict_on_batch(scaled))
     # whole or absent, also when the container is killed
     partial = arguments.output + ".partial.npy"
-    np.save(partial, model.predict(scaled, batch_size=arguments.batch).astype(np.float32))
+    np.save(partial, np.concatenate(outputs).astype(np.float32))
     os.replace(partial, arguments.output)
 
 
