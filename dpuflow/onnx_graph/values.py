@@ -155,7 +155,7 @@ def feature_map(reader: Reader, node: Node, value: Value | None) -> tuple[Layer,
     """(layer, zeros around it) behind a tensor that is to be a map (N, C, H, W).
 
     Channels in another order, or blocks of pixels among them (space to depth), become a convolution that
-    gathers them, exactly.
+    gathers them, exactly; channels that became blocks of pixels (depth to space) a pixel shuffle.
     """
     found = tensor(reader, node, value)
     layer = reader.layers[found.layer]
@@ -168,7 +168,7 @@ def feature_map(reader: Reader, node: Node, value: Value | None) -> tuple[Layer,
         if source is not None and math.prod(source.shape) == source.shape[-1]:
             return source, found.pad
         reader.fail(node, "reads a vector as a map; the DPU cannot turn one into the other")
-    gathered = _gathered(reader, node, found, layer)
+    gathered = _gathered(reader, node, found, layer) or _spread(reader, node, found, layer)
     if gathered is None:
         reader.fail(
             node,
@@ -182,6 +182,8 @@ def _gathered(reader, node, value, layer):
     channels, rows, columns = value.axes
     height, width, depth = layer.shape
     block = height // algebra.size(rows), width // algebra.size(columns)
+    if not all(block):
+        return None
     for axis, atoms in ((0, rows), (1, columns)):
         step, count = block[axis], layer.shape[axis] // block[axis]
         if atoms != algebra.simplified([algebra.Atom(axis, count, step)]):
@@ -202,6 +204,40 @@ def _gathered(reader, node, value, layer):
             node, "conv", [layer.name], shape, weights, suffix="gather", **window, activation="NONE"
         ),
     )
+
+
+def _spread(reader, node, value, layer):
+    """The pixel shuffle that makes blocks of pixels of channels; None where the axes are none."""
+    channels, rows, columns = value.axes
+    height, width, depth = layer.shape
+    block = algebra.size(rows) // height
+    if block < 2 or depth % block**2 or not algebra.only_of(channels, 2):
+        return None
+    steps = []
+    for axis, atoms in ((0, rows), (1, columns)):
+        behind = [atom for atom in atoms if atom.axis == 2]
+        whole = algebra.Atom(axis, layer.shape[axis])
+        if len(behind) != 1 or atoms != algebra.simplified([whole, algebra.Atom(2, block, behind[0].stride)]):
+            return None
+        steps.append(behind[0].stride)
+    first = algebra.positions([channels], layer.shape)
+    inner = steps[0] * np.arange(block)[:, None] + steps[1] * np.arange(block)
+    places = (first[:, None] + inner.reshape(-1)).reshape(-1)
+    if sorted(places.tolist()) != list(range(depth)):
+        return None
+
+    def make():
+        source = layer
+        if places.tolist() != list(range(depth)):
+            weights = np.zeros((depth, depth), np.float32)
+            weights[range(depth), places] = 1
+            source = channel_product(reader, node, layer, weights, suffix="order")
+        shape = (height * block, width * block, depth // block**2)
+        return reader.emit(
+            node, "pixel_shuffle", [source.name], shape, suffix="shuffle", scale=block, upscale=True
+        )
+
+    return reader.once(("spread", layer.name, value.axes), make)
 
 
 def channel_product(

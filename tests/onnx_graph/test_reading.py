@@ -200,6 +200,16 @@ def space_to_depth(model):
     finish(model, 6)
 
 
+def depth_to_space(model):
+    """In both orders, and written out as PyTorch exports it."""
+    model.conv(3, 12)
+    model.node("DepthToSpace", blocksize=2, mode="CRD")
+    model.conv(3, 16)
+    model.node("DepthToSpace", blocksize=2, mode="DCR")
+    model.conv(4, 6)
+    finish(model, 6)
+
+
 def sums(model):
     a = model.conv(3, 6)
     b = model.conv(3, 6, source="input")
@@ -291,7 +301,7 @@ CASES = {
         flattened_map, flattened_with_an_affine_per_value, transposed_to_nhwc_and_back, means_of_all_forms,
         mean_over_pixels_in_a_row, ceil_mode, shortcut_without_weights, focus, pieces_of_channels,
         averages_inside, zeros_before_a_pool_and_a_sum, squeeze_and_excitation, hard_swish_written_out,
-        resized, zeros_beside_channels, shuffled_channels, space_to_depth, sums,
+        resized, zeros_beside_channels, shuffled_channels, space_to_depth, depth_to_space, sums,
         softmax_at_the_end, no_dense_layer,
     )},
     "old_pad_and_clip": (old_pad_and_clip, 9),
