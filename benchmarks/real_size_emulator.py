@@ -27,7 +27,7 @@ from dpuflow.tfgraph.graph_reader import read_network_and_nodes
 GOALS = {"ResNet50": 1.0, "MobileNet": 0.8, "MobileNetV2": 0.8, "EfficientNet-Lite0": 0.8}
 """Times as fast as TensorFlow Lite, at least."""
 SINGLE_GOAL = 0.8
-"""Speed image by image, relative to all images in one call, at least."""
+"""The same where both get one image a call."""
 BATCHES = (1, 4, 16)
 PLAIN = {"equalization": False, "fast_finetune": False, "diagnosis": False}
 SCALING = {"subtract": 128, "divide": 128}
@@ -76,14 +76,16 @@ def main():
             times = {way: wall for way, (wall, _) in median_times(ways, options.repeats).items()}
         rates = {way: options.images / wall for way, wall in times.items()}
         whole, single, *lite = rates.values()
+        lite_single = lite[BATCHES.index(1)]
         best = max(lite)
         rows.append((name, *(f"{rate:,.0f}" for rate in rates.values()), f"{whole / best:.2f}"))
         text = (
             f"{name}: {whole / best:.2f} x as fast as TensorFlow Lite INT8 at its best (goal {GOALS[name]})"
         )
         goals.add(text, whole / best >= GOALS[name])
-        text = f"{name}: image by image {single / whole:.2f} x as fast as in one call (goal {SINGLE_GOAL})"
-        goals.add(text, single / whole >= SINGLE_GOAL)
+        ratio = single / lite_single
+        text = f"{name}: image by image {ratio:.2f} x as fast as TensorFlow Lite INT8 (goal {SINGLE_GOAL})"
+        goals.add(text, ratio >= SINGLE_GOAL)
     size = options.size
     print("## Emulator at real size\n")
     heads = ("emulator", "image by image", *(f"TensorFlow Lite, batch {batch}" for batch in BATCHES), "ratio")

@@ -17,7 +17,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.board.resizing_parts import describe_inside_average, describe_resample
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, RELU6_LIMIT, average_pool_factor
-from dpuflow.emulator import Emulator, oracle, plan
+from dpuflow.emulator import Emulator, axes, oracle, plan
 from dpuflow.emulator.attributes import fix_point, inner_axis
 from dpuflow.emulator.float_ops import output_size
 from dpuflow.emulator.operations import (
@@ -317,13 +317,13 @@ def _resize(op, graph, constants):
 
 
 def _norm(op, graph, constants):
-    axis, keep = plan.norm_axis(op, graph)
+    axis, keep = axes.norm_axis(op, graph)
     return {"axis": axis, "keep": keep}
 
 
 def _mean(op, graph, constants):
-    axes, keep = plan.mean_axes(op, graph)
-    return {"axes": list(axes), "keep": keep}
+    averaged, keep = axes.mean_axes(op, graph)
+    return {"axes": list(averaged), "keep": keep}
 
 
 def _grid(op, graph, constants):

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
@@ -172,6 +173,7 @@ class _Interpreted:
         self._steps, self._pool, self._threads = steps, pool, threads
         largest = max((math.prod(step.shape[1:]) for step in steps), default=1)
         self._block = max(1, min(LARGEST_BLOCK, CACHE_BYTES // max(1, 2 * largest * bytes_per_value)))
+        self._multiplies = any(step.multiplies for step in steps)
         self._integer = {step.name for step in steps if step.integer}
         produced = {step.name for step in steps}
         given = {name: None for step in steps for name in step.inputs if name not in produced}
@@ -203,7 +205,7 @@ class _Interpreted:
                 np.copyto(results[name][part], inside[name], casting="unsafe")
 
         # one matrix product per worker: BLAS threads on top would only get in each other's way
-        with _blas().limit(limits=1, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas") if self._multiplies else nullcontext():
             if len(ranges) == 1:
                 block(ranges[0])
             else:

@@ -7,14 +7,14 @@ each with a `kernels.Workspace` of its own.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.emulator import float_ops, kernels, oracle, resampling
-from dpuflow.emulator.attributes import check_signed, inner_axis, inner_axis_of
+from dpuflow.emulator.attributes import check_signed, inner_axis
+from dpuflow.emulator.axes import mean_axes, norm_axis
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
 from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Resample
@@ -35,6 +35,7 @@ class Step:
     """One op: ``function(list of input arrays, workspace) -> array`` (batch first).
 
     operation : of an integer op. node : what the compiled kernels can execute instead, if they can.
+    multiplies : whether `function` may multiply matrices.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Step:
     shape: Shape
     operation: Operation | None = None
     node: Node | None = None
+    multiplies: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _step(op: Op, graph: Graph, known: Constants, native: bool) -> Step:
         node = None
         if native and integer and op.type in _MOVING and inputs[0] not in known:
             node = Node(op.name, inputs[:1], None, op.tensor.shape)
-        return Step(op.name, inputs, function, integer, op.tensor.shape, node=node)
+        return Step(op.name, inputs, function, integer, op.tensor.shape, None, node, op.type not in _LIGHT)
     inputs = tuple(op.inputs["input"])
     operation, shapes = INTEGER_OPS[op.type](op, graph, known), [graph.op(n).tensor.shape for n in inputs]
     oracle.require(operation)
@@ -312,71 +314,14 @@ def _norm(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     return _one(lambda x: float_ops.length(x, axis, keep))
 
 
-def norm_axis(op: Op, graph: Graph) -> tuple[int, bool]:
-    """(axis, whether it is kept) of nndct_normalize: the Euclidean length along `dim`.
-
-    It is what vai_q_pytorch makes of torch.norm.
-    Attributes of an op that XIR does not define vary with the tool's version, so they are held against
-    the stored shape: `dim` may be missing where the shape tells it, `p` where it is 2.
-    """
-    shape, result = graph.op(op.input_names[0]).tensor.shape, op.tensor.shape
-    length = op.attrs.get("p", 2)
-    if str(length).strip("'\"") not in ("2", "2.0", "fro"):
-        raise UserError(f"op {op.name!r} ({op.type}): p is {length!r}; only the Euclidean norm is known")
-    given = op.attrs.get("dim")
-    axes = range(1, len(shape)) if given is None else given if isinstance(given, list) else [given]
-    fitting = {
-        axis % len(shape)
-        for axis in axes
-        if result in (_without(shape, axis % len(shape)), _without(shape, axis % len(shape), [1]))
-    } - {0}
-    if len(fitting) != 1:
-        raise UserError(
-            f"op {op.name!r} ({op.type}): dim {given} does not say how {shape} becomes {result}; "
-            "one axis behind the batch is expected"
-        )
-    return fitting.pop(), len(result) == len(shape)
-
-
-def _without(shape: Shape, axis: int, instead: Sequence[int] = ()) -> Shape:
-    return (*shape[:axis], *instead, *shape[axis + 1 :])
-
-
-def _pixel_shuffle(op: Op, graph: Graph, constants: Constants) -> StepFunction:
-    scale, upscale = int(op.attr("scale")), bool(op.attr("upscale"))
-    return _one(lambda x: pixel_shuffle(x, scale, upscale))
-
-
 def _mean(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axes, keep = mean_axes(op, graph)
     return _one(lambda x: float_ops.mean(x, axes, keep))
 
 
-def mean_axes(op: Op, graph: Graph) -> tuple[tuple[int, ...], bool]:
-    """(axes, whether they are kept) of reduction_mean, and of aten::mean, which vai_q_pytorch passes through.
-
-    aten::mean is no op of XIR and its file holds no attribute but the shape, so that the axes are those
-    by which the input's shape becomes the output's: they must be the only ones.
-    """
-    shape, result = graph.op(op.input_names[0]).tensor.shape, op.tensor.shape
-    if op.type == "reduction_mean":
-        axes = tuple(sorted(inner_axis_of(op, axis, len(shape)) for axis in op.attr("axis")))
-        return axes, op.attr("keep_dims")
-    fitting: dict[tuple[int, ...], tuple[tuple[int, ...], bool]] = {}
-    for count in range(1, len(shape)):
-        for axes in combinations(range(1, len(shape)), count):
-            for keep in (True, False):
-                kept = [1] if keep else []
-                reduced = tuple(n for i, size in enumerate(shape) for n in (kept if i in axes else [size]))
-                if reduced == result:
-                    # over an axis of size 1 there is nothing to average: all such readings are one
-                    fitting.setdefault(tuple(axis for axis in axes if shape[axis] > 1), (axes, keep))
-    if len(fitting) != 1:
-        raise UserError(
-            f"op {op.name!r} ({op.type}): {shape} may become {result} by {len(fitting)} choices of axes; the "
-            "file does not say which are averaged: use a pooling layer instead"
-        )
-    return next(iter(fitting.values()))
+def _pixel_shuffle(op: Op, graph: Graph, constants: Constants) -> StepFunction:
+    scale, upscale = int(op.attr("scale")), bool(op.attr("upscale"))
+    return _one(lambda x: pixel_shuffle(x, scale, upscale))
 
 
 def _leaky_relu(op: Op, graph: Graph, constants: Constants) -> StepFunction:
@@ -386,6 +331,8 @@ def _leaky_relu(op: Op, graph: Graph, constants: Constants) -> StepFunction:
 
 _MOVING = ("upload", "download", "identity", "reshape-fix", "reshape", "flatten", "squeeze")
 """Types of ops that leave the bytes of an image as they are."""
+_LIGHT = (*_MOVING, "fix2float", "float2fix", "softmax")
+"""Types of ops without a product of matrices."""
 _MAKERS: dict[str, Maker] = {
     **dict.fromkeys(("upload", "download", "identity"), _move),
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _reshape),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.emulator import Emulator, operations, plan
+from dpuflow.emulator import Emulator, axes, operations, plan
 from dpuflow.xir import Graph
 from dpuflow.xir.parameters import constants
 
@@ -119,7 +119,7 @@ def test_means_of_pytorch_are_over_the_axes_that_the_shapes_tell(wild):
     stem = "efficientnetv2_136x14_136_k3_hswish_se_mean_pt_b2304_3.5"
     graph, (arrays, meta) = Graph.load(wild[stem]), vectors(wild[stem])
     means = [op for op in graph.ops if op.type == "aten::mean"]
-    assert [plan.mean_axes(op, graph) for op in means] == [((3,), True), ((2,), True)]
+    assert [axes.mean_axes(op, graph) for op in means] == [((3,), True), ((2,), True)]
     with Emulator(graph, threads=1) as emulator:
         found = emulator.run(arrays["cpu_input"], dump=True)
     (entry,) = meta["cpu"]
@@ -129,10 +129,10 @@ def test_means_of_pytorch_are_over_the_axes_that_the_shapes_tell(wild):
     for result, choices in (([1, 544, 14], 2), ([1, 544, 7], 0), ([1, 1, 14, 14], None)):
         means[0].tensor.proto.tensor_dim[:] = result
         if choices is None:
-            assert plan.mean_axes(means[0], graph) == ((1,), True)
+            assert axes.mean_axes(means[0], graph) == ((1,), True)
             continue
         with pytest.raises(UserError, match=rf"aten::mean\): .* may become .* by {choices} choices of axes"):
-            plan.mean_axes(means[0], graph)
+            axes.mean_axes(means[0], graph)
 
 
 def test_missing_operators_are_all_listed_when_a_file_is_opened(wild, without_resampling):
