@@ -15,6 +15,8 @@ from dpuflow.ops.activations import ACTIVATIONS, SLOPE, Activation, rules
 
 IM2COL_BYTES = 4 << 20
 """Size of one patch matrix: about the second-level cache."""
+TAPS_BYTES = 256 << 10
+"""Sums that are added up tap by tap: they and one product stay in that cache."""
 EXACT_FLOAT32 = 1 << 24
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
-from dpuflow.ops.arithmetic import EXACT_FLOAT32, IM2COL_BYTES
+from dpuflow.ops.arithmetic import EXACT_FLOAT32, IM2COL_BYTES, TAPS_BYTES
 from dpuflow.ops.operator import Array, Arrays, Integers, Operator, Shape, Window
 
 Parameter = TypeVar("Parameter")
@@ -72,7 +72,7 @@ class Weighted(Operator):
     def needs_float64(self, weights: np.ndarray, bias: np.ndarray | None = None, shift_bias: int = 0) -> bool:
         """True when float32 cannot hold every possible accumulator of these int8 parameters exactly."""
         axes = self.sum_axes(weights)
-        total = 128 * np.abs(weights.astype(np.int64)).sum(axis=axes).max(initial=0)
+        total = 128 * np.abs(weights.astype(np.int16)).sum(axis=axes, dtype=np.int64).max(initial=0)
         if bias is not None:
             total = total + np.abs(bias.astype(np.int64)).max(initial=0) * 2.0 ** max(shift_bias, 0)
         # one bit spare for the half of shift_bias -1, and more for a finer bias
@@ -166,11 +166,14 @@ class Convolution(WeightedWindow):
 
     def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sums over patch matrices that fit the cache."""
-        matrix = weight_matrix(weights).astype(x.dtype, copy=False)
+        # not copied in the other order: BLAS reads it either way
+        matrix = weights.reshape(len(weights), -1).astype(x.dtype, copy=False).T
         view = self.view(x)
         out = np.empty((*view.shape[:3], len(weights)), x.dtype)
-        for images, rows in _pieces(view, x.itemsize):
-            np.matmul(rows, matrix, out=out[images].reshape(-1, matrix.shape[1]))
+        for piece in _pieces(view.shape[:2], math.prod(view.shape[2:]) * x.itemsize, IM2COL_BYTES):
+            np.matmul(
+                view[piece].reshape(-1, len(matrix)), matrix, out=out[piece].reshape(-1, matrix.shape[1])
+            )
         return out
 
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
@@ -202,14 +205,15 @@ class DepthwiseConvolution(WeightedWindow):
         """Weighted sums, tap by tap."""
         view = self.view(x)
         _, kh, kw, channels = weights.shape
-        shape = (*view.shape[1:3], channels)
-        out = np.zeros((len(x), *shape), x.dtype)
-        step = max(1, IM2COL_BYTES // (math.prod(shape) * x.itemsize))
-        for start in range(0, len(x), step):
-            images = slice(start, start + step)
+        factors = weights[0].astype(x.dtype)
+        out = np.zeros((*view.shape[:3], channels), x.dtype)
+        for piece in _pieces(view.shape[:2], view.shape[2] * channels * x.itemsize, TAPS_BYTES):
+            sums, windows = out[piece], view[piece]
+            product = np.empty_like(sums)
             for i in range(kh):
                 for j in range(kw):
-                    out[images] += view[images, :, :, i, j] * weights[0, i, j].astype(x.dtype)
+                    np.multiply(windows[..., i, j, :], factors[i, j], out=product)
+                    sums += product
         return out
 
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
@@ -242,8 +246,7 @@ class Dense(Weighted):
 
     def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """x @ weights.T."""
-        matrix = weight_matrix(weights).astype(x.dtype, copy=False)
-        return np.matmul(x, matrix)
+        return np.matmul(x, weights.astype(x.dtype, copy=False).T)
 
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """OC (2 IN + 1)."""
@@ -269,10 +272,10 @@ def weight_matrix(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weights.reshape(weights.shape[0], -1).T)
 
 
-def _pieces(view: np.ndarray, itemsize: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """(slice of images, patch matrix (rows, K)) in cache-sized pieces."""
-    per_image = math.prod(view.shape[1:]) * itemsize
-    step = max(1, IM2COL_BYTES // per_image)
-    for start in range(0, len(view), step):
-        piece = view[start : start + step]
-        yield slice(start, start + len(piece)), piece.reshape(-1, math.prod(view.shape[3:]))
+def _pieces(shape: tuple[int, ...], row_bytes: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """(images, rows) of maps (N, OH) with so many bytes in a row, in pieces of at most `most`."""
+    count, height = shape
+    images, rows = max(1, most // (height * row_bytes)), max(1, most // row_bytes)
+    for start in range(0, count, images):
+        for top in range(0, height, height if images > 1 else rows):
+            yield slice(start, start + images), slice(top, height if images > 1 else top + rows)

@@ -30,7 +30,7 @@ from dpuflow.quantize import (
     reconstruction,
     replacements,
 )
-from dpuflow.quantize.answers import float_values, integer_values
+from dpuflow.quantize.answers import effort, float_values, integer_values
 from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.calibration_images import batches, calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_fix_points
@@ -48,6 +48,8 @@ from dpuflow.records import write_record
 DIAGNOSIS_IMAGES = 500
 VOTE_VALUES = 1 << 21
 """Values of a tensor that tell a batch's choice: enough by far, and all of them where pictures are small."""
+VOTE_EFFORT, FEWEST_BATCHES = 1 << 40, 3
+"""What the network may cost on the batches that vote (`answers.effort`), and how many vote in any case."""
 END_VALUES = 1 << 25
 """Values of the network's ends that steps are measured by: so many pictures, evenly, where ends are maps."""
 
@@ -399,7 +401,7 @@ class Quantization:
         method, batch = self.settings["method"], self.settings["calibration"]["batch"]
         weights, biases = calibration.quantize_parameters(network, method)
         fix_points, votes = calibration.vote(
-            network, weights, biases, self.x, method, batch, most=VOTE_VALUES
+            network, weights, biases, self._voters(network, batch), method, batch, most=VOTE_VALUES
         )
         adjustments = alignment.share_fix_points(network, fix_points)
         adjustments += alignment.place_silent(network, fix_points)
@@ -407,6 +409,16 @@ class Quantization:
         adjustments += hold_gates(network, alignment.fix_point_groups(network), fix_points)
         adjustments += alignment.fit_shifts(network, fix_points, weights, biases)
         return QuantizedNetwork(network, fix_points, weights, biases, self.input_scaling), votes, adjustments
+
+    def _voters(self, network: Network, batch: int) -> blocks.Pictures:
+        """The pictures of the batches that vote: of a large network as many as it can afford, evenly."""
+        batches = -(-self.images // batch)
+        most = max(FEWEST_BATCHES, VOTE_EFFORT // (batch * effort(network)))
+        if batches <= most:
+            return self.x
+        starts = batch * blocks.evenly(batches, most)
+        numbers = np.concatenate([np.arange(s, min(s + batch, self.images)) for s in starts])
+        return blocks.Pictures(blocks.chosen(self.x.images, numbers), self.input_scaling)
 
     def _equalized(self) -> Outcome:
         """Choose fix_points with and without equalization; keep whichever diverges less."""

@@ -17,6 +17,8 @@ from dpuflow.tfgraph.checkpoint import CHECKPOINT
 from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
 
 BATCH = 256
+BATCH_VALUES = 1 << 24
+"""Values of a graph's largest tensor for the images of one batch: 64 MiB as float32, and a few are alive."""
 
 
 def freeze(
@@ -148,7 +150,8 @@ def compare_with_keras(
 class FrozenGraph:
     """A frozen GraphDef ready to run on batches of float input.
 
-    `run(x)` returns the output (N, classes) float32 of every image of x (N, H, W, C).
+    `run(x)` returns the output (N, classes) float32 of every image of x (N, H, W, C); `batch` is how many
+    images it takes at a time.
     """
 
     def __init__(
@@ -170,9 +173,17 @@ class FrozenGraph:
         except Exception as error:  # protobuf's DecodeError and TensorFlow's import errors
             raise UserError(f"{path}: TensorFlow cannot import this graph ({error})") from None
         self._session = tf.compat.v1.Session(graph=graph)
+        shapes = [tensor.shape for op in graph.get_operations() for tensor in op.outputs]
+        known = [shape[1:] for shape in shapes if shape.rank and shape[0] is None]
+        largest = max((s.num_elements() for s in known if s.is_fully_defined()), default=1)
+        self.batch = max(1, min(BATCH, BATCH_VALUES // max(1, largest)))
 
-    def run(self, x: np.ndarray, batch: int = BATCH) -> np.ndarray:
-        """Output for float32 images, the last partial batch included."""
+    def run(self, x: np.ndarray, batch: int | None = None) -> np.ndarray:
+        """Output for float32 images, the last partial batch included.
+
+        batch : images at a time; None: as many as keep the graph's largest tensor within BATCH_VALUES.
+        """
+        batch = batch or self.batch
         parts = [
             self._session.run(self._output, {self._input: x[i : i + batch]}) for i in range(0, len(x), batch)
         ]
