@@ -56,14 +56,23 @@ NETWORKS = {
 """Name -> function(size of the image) -> Keras model."""
 
 
-def freeze(name, size, path):
-    """Write the frozen graph of one of NETWORKS to `path`."""
+def freeze(name, size, path, images=None):
+    """Write the frozen graph of one of NETWORKS to `path`.
+
+    images : float32 (N, size, size, 3) that the batch norms take their statistics from, as training would;
+        None: they do nothing.
+    """
     tf = tensorflow()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     keras().backend.clear_session()
     keras().utils.set_random_seed(0)
     model = NETWORKS[name](size)
+    if images is not None:
+        for layer in model.layers:
+            if isinstance(layer, keras().layers.BatchNormalization):
+                layer.momentum = 0.0
+        model(images, training=True)
     function = tf.function(lambda x: model(x, training=False)).get_concrete_function(
         tf.TensorSpec((None, size, size, 3), tf.float32)
     )

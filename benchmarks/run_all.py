@@ -54,6 +54,7 @@ BENCHMARKS = (
         lambda chosen: ["--xmodel", chosen.xmodel, "--frozen", chosen.model / "frozen_graph.pb"],
     ),
     Benchmark("real_size_emulator"),
+    Benchmark("real_size_quantizer"),
     Benchmark("quantizer_cost"),
     Benchmark("quantizer", quick=False),
     Benchmark("isa", lambda chosen: [chosen.model / "reference" / "quantized_model.h5"]),

@@ -6,7 +6,7 @@ layer may be multiplied by s_c if the next layer's weights for c are divided by 
 tool step by step (docs/reference/quantizers.md).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,26 @@ from dpuflow.ops.convolution import given
 SWEEPS = 10
 LIMITS = (0.01, 100.0)
 THRESHOLD = 0.5
+CEILINGS = {"RELU6": 6.0}
+"""Activations that are linear between zero and an end."""
+RESERVE = 1.25
+"""How much larger than on the calibration pictures an output may be and still be left as it is."""
 VENDORS_ENDS, VENDORS_WAY = ("conv", "depthwise_conv"), ("max_pool", "avg_pool")
 """Layers that the vendor's tool equalizes, and what may lie between them."""
 
 
-def chains(network: Network, ends: Collection[str], through: Collection[str]) -> list[tuple[Layer, Layer]]:
-    """Pairs (head, tail) of layers `ends` joined by single-reader steps `through`."""
+def chains(
+    network: Network, ends: Collection[str], through: Collection[str], also: Collection[str] = ()
+) -> list[tuple[Layer, Layer]]:
+    """Pairs (head, tail) of layers `ends` joined by single-reader steps `through`.
+
+    also : names of heads whose activation does not commute with every scale.
+    """
     pairs, outputs = [], network.output_layers
     for head in network.layers:
-        if head.op not in ends or not activation_named(head.attrs["activation"]).commutes_with_scale:
+        if head.op not in ends:
+            continue
+        if head.name not in also and not activation_named(head.attrs["activation"]).commutes_with_scale:
             continue
         layer = head
         while True:
@@ -92,28 +103,60 @@ def vendor_equalize(network: Network, sweeps: int = SWEEPS) -> list[dict[str, st
     return [{"head": head.name, "tail": tail.name} for head, tail in pairs]
 
 
-def equalize(network: Network, sweeps: int = SWEEPS) -> list[dict[str, Any]]:
+def capped(network: Network) -> list[Layer]:
+    """Weighted layers with a ReLU6: a scale passes it as long as 6 is not reached."""
+    return [
+        layer for layer in network.layers if layer.op in WEIGHTED and layer.attrs["activation"] in CEILINGS
+    ]
+
+
+def equalize(
+    network: Network, sweeps: int = SWEEPS, peaks: Mapping[str, np.ndarray] | None = None
+) -> list[dict[str, Any]]:
     """Cross-layer equalization in place, across every kind of weighted layer (dense behind flatten too).
 
     As `vendor_equalize` in its formula, but without the vendor's threshold, which leaves most
-    small networks unchanged, and without touching ReLU6. A channel whose weights are all zero
-    on either side keeps its scale. Returns [{"head", "tail", "smallest", "largest"}]: the pairs
-    and the range of their channels' total factors.
+    small networks unchanged. A channel whose weights are all zero on either side keeps its scale.
+    ReLU6 stays: a channel of `capped` layers is scaled as far as its peak does not come near 6.
+
+    peaks : layer name -> largest output of each channel on the calibration pictures; None: layers with
+        ReLU6 keep their scales.
+
+    Returns [{"head", "tail", "smallest", "largest"}]: the pairs and the range of their channels'
+    total factors.
     """
-    pairs = chains(network, WEIGHTED, kinds(lambda operator: operator.passes_positive_scale))
-    total: dict[tuple[str, str], np.ndarray] = {}
+    ceilings = _ceilings(network, peaks or {})
+    pairs = chains(network, WEIGHTED, kinds(lambda operator: operator.passes_positive_scale), ceilings)
+    total = {(head.name, tail.name): np.ones_like(output_range(head)) for head, tail in pairs}
     for _ in range(sweeps):
         for head, tail in pairs:
+            key = head.name, tail.name
             out = output_range(head)
             into = input_range(tail, len(out))
             used = (out > 0) & (into > 0)
             factors = np.ones_like(out)
             factors[used] = np.clip(np.sqrt(into[used] / out[used]), *LIMITS)
+            if head.name in ceilings:
+                ceiling = ceilings[head.name]
+                # a channel that does reach 6 keeps its scale: what lies above would no longer be cut off
+                factors = np.where(ceiling > 1, np.minimum(factors, ceiling / total[key]), 1).astype(
+                    out.dtype
+                )
             scale_output(head, factors)
             scale_input(tail, 1 / factors)
-            key = head.name, tail.name
-            total[key] = total[key] * factors if key in total else factors
+            total[key] *= factors
     return [
         {"head": head, "tail": tail, "smallest": float(f.min()), "largest": float(f.max())}
         for (head, tail), f in total.items()
     ]
+
+
+def _ceilings(network: Network, peaks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Layer name -> how far each channel may be scaled up in all; 1 where it keeps its scale."""
+    found = {}
+    for layer in capped(network):
+        if layer.name in peaks:
+            most = CEILINGS[layer.attrs["activation"]] / RESERVE
+            peak = np.maximum(peaks[layer.name].astype(np.float64), most / LIMITS[1])
+            found[layer.name] = np.maximum(most / peak, 1)
+    return found

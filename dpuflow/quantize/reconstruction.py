@@ -4,7 +4,7 @@
 `correct_biases` shifts biases so that every channel's mean is the float network's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -75,6 +75,18 @@ def channel_means(network: Network, x: blocks.Batch) -> dict[str, np.ndarray]:
             total = np.sum([sums[layer.name, start] for start in starts], axis=0)
             means[layer.name] = total / (len(x) * blocks.values_of(layer) / layer.shape[-1])
     return means
+
+
+def channel_peaks(network: Network, x: blocks.Batch, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Largest output (channels,) of each named layer."""
+    x = blocks.batch(x)
+
+    def one(which: slice) -> dict[str, np.ndarray]:
+        found = engine.run_float(network, x[which], names)
+        return {name: values.reshape(-1, values.shape[-1]).max(axis=0) for name, values in found.items()}
+
+    parts = blocks.in_blocks(one, len(x), blocks.block_of_all(network))
+    return {name: np.max([part[name] for part in parts], axis=0) for name in names}
 
 
 def _sums(values: np.ndarray) -> np.ndarray:

@@ -441,7 +441,9 @@ class Quantization:
 
     def _equalize(self, sweeps: int) -> tuple[Network, list[dict[str, Any]]]:
         network = copy.deepcopy(self.folded.network)
-        return network, equalization.equalize(network, sweeps)
+        names = [layer.name for layer in equalization.capped(network)]
+        peaks = reconstruction.channel_peaks(network, self.x, names) if names else {}
+        return network, equalization.equalize(network, sweeps, peaks)
 
     def _search(self, outcome: Outcome, options: Settings, method: str) -> Candidate:
         candidate, network = position_search.Candidate(outcome.quantized, method), outcome.quantized.network

@@ -71,7 +71,8 @@ class Rows:
             raise TypeError(f"{operator.kind} has no windows with weights")
         image, place = np.divmod(chosen, self.positions)
         row, column = np.divmod(place, self.layer.shape[1])
-        return operator.view(x)[image, row, column].reshape(len(chosen), -1)
+        view = operator.view(x)
+        return view[image, row, column].reshape(len(chosen), math.prod(view.shape[3:]))
 
 
 class Problem:
