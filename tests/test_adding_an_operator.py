@@ -22,7 +22,7 @@ from dpuflow.quantize.engine import run_integer
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.folding_arithmetic import Parameters
 from dpuflow.quantize.reference import quantize
-from dpuflow.tfgraph import node_translation
+from dpuflow.tfgraph import network_graph, node_translation
 from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.training import fake_quant, model_builder
 from tests.made_up_operator import KIND, NODE, PLACES, TYPE, NegateOperation
@@ -215,7 +215,11 @@ def test_what_can_wait_refuses_by_name(tmp_path, add, optional):
     def on_a_board():
         parts.require_known(lower(quantized, TARGET, on_cpu={name}), "it.xmodel")
 
+    def of_onnx():
+        network_graph.write_network_graph(tmp_path / "written.pb", quantized.network)
+
     tried = {
+        "tfgraph.network_graph.LAYERS": of_onnx,
         "training.fake_quant.LAYERS": forward_pass,
         "training.model_builder.LAYERS": of_layers,
         "board.parts.DESCRIPTIONS": on_a_board,
