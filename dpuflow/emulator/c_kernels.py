@@ -28,7 +28,7 @@ SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fPIC")
 KINDS = (
     *("load", "store", "convolve", "depthwise", "max_pool", "average_pool", "add", "multiply", "copy"),
-    *("pick", "blend"),
+    *("pick", "blend", "shuffle"),
 )
 """Kinds of steps in the order of `functions` in run.c."""
 ALIGNMENT = 64
@@ -62,7 +62,7 @@ class Step(ctypes.Structure):
         *_members("taps", ctypes.c_void_p),
         *_members("tap_count quads", ctypes.c_int64),
         *_members("weights offset bias shifts rows columns", ctypes.c_void_p),
-        *_members("upper_rows upper_columns row_shares column_shares table", ctypes.c_void_p),
+        *_members("upper_rows upper_columns factors row_shares column_shares table", ctypes.c_void_p),
         *_members("leaky fraction shift low high multiplier paired at_once parts run", ctypes.c_int64),
     )
 

@@ -18,8 +18,10 @@ from dpuflow.emulator.operations import (
     Conv,
     Eltwise,
     HardSigmoid,
+    InsideAverage,
     Operation,
     Pad,
+    PixelShuffle,
     Pool,
     Resample,
     window_output,
@@ -81,7 +83,7 @@ def _require(*conditions: bool) -> None:
         raise OutOfRangeError
 
 
-def _window(op: Conv | Pool, shape: Shape) -> tuple[dict[str, int], Pad]:
+def _window(op: Conv | Pool | InsideAverage, shape: Shape) -> tuple[dict[str, int], Pad]:
     """Members of the C structure, and the border that the windows read."""
     (kernel_w, kernel_h), (stride_w, stride_h) = op.kernel, op.stride
     dilation_w, dilation_h = op.dilation if isinstance(op, Conv) else (1, 1)
@@ -155,6 +157,25 @@ def _pool(op: Pool, shapes: Sequence[Shape]) -> Description:
     return Description("average_pool", {**numbers, "multiplier": factor, "shift": shift})
 
 
+def _inside_average(op: InsideAverage, shapes: Sequence[Shape]) -> Description:
+    (kernel_w, kernel_h), (left, right, top, bottom) = op.kernel, op.pad
+    _require(len(shapes[0]) == 4, max(left, right) < kernel_w, max(top, bottom) < kernel_h)
+    numbers, _ = _window(op, shapes[0])
+    factors = np.zeros((kernel_h + 1, kernel_w + 1, 2), np.int64)
+    for h in range(1, kernel_h + 1):
+        for w in range(1, kernel_w + 1):
+            factor, bits = factors[h, w] = average_pool_factor(h, w)
+            _require(0 <= bits + op.shift <= LARGEST_SHIFT)
+            _require(128 * h * w * factor + (1 << (bits + op.shift)) < 1 << 31)
+    return Description("average_pool", {**numbers, "shift": op.shift}, {"factors": factors})
+
+
+def _shuffle(op: PixelShuffle, shapes: Sequence[Shape]) -> Description:
+    _require(len(shapes[0]) == 4)
+    arrays = {"table": _rounded(op.shift)} if op.shift else {}
+    return Description("shuffle", {"shift": op.scale, "multiplier": int(op.upscale)}, arrays)
+
+
 def _eltwise(op: Eltwise, shapes: Sequence[Shape]) -> Description:
     count = len(op.fix_in)
     ranks = {len(shape) for shape in shapes}
@@ -218,6 +239,8 @@ def _mixed(op: Resample, shape: Shape) -> dict[str, np.ndarray]:
 _DESCRIPTIONS: dict[type, Callable[..., Description]] = {
     Conv: _conv,
     Pool: _pool,
+    InsideAverage: _inside_average,
+    PixelShuffle: _shuffle,
     Eltwise: _eltwise,
     Concat: _concat,
     HardSigmoid: _hard_sigmoid,

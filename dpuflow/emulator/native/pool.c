@@ -44,12 +44,18 @@ void average_pool(const Frame *f, const Step *s, int64_t part, int64_t parts)
     const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
     const int64_t blocks = (out->c + SOME - 1) / SOME, units = f->n * out->h * out->w * blocks;
     const int64_t end = FIRST(units, part + 1, parts);
-    const int32_t half = s->shift ? 1 << (s->shift - 1) : 0, factor = (int32_t)s->multiplier;
     for (int64_t unit = FIRST(units, part, parts); unit < end; unit++) {
         const int64_t channel = unit % blocks * SOME, at = unit / blocks;
         const int64_t ow = at % out->w, oh = at / out->w % out->h, image = at / out->w / out->h;
         const Span rows = window(oh, s->stride_h, s->pad_top, s->kernel_h, in->h);
         const Span columns = window(ow, s->stride_w, s->pad_left, s->kernel_w, in->w);
+        int64_t shift = s->shift, multiplier = s->multiplier;
+        if (s->factors) {
+            const int64_t *own = s->factors + 2 * ((rows.end - rows.first) * (s->kernel_w + 1) + columns.end - columns.first);
+            multiplier = own[0];
+            shift += own[1];
+        }
+        const int32_t half = shift ? 1 << (shift - 1) : 0, factor = (int32_t)multiplier;
         int32_t sums[SOME];
         const int32_t zeros = (int32_t)(-ZERO_POINT * greater(rows.end - rows.first, 0) * greater(columns.end - columns.first, 0));
         for (int c = 0; c < SOME; c++) sums[c] = zeros;
@@ -61,7 +67,7 @@ void average_pool(const Frame *f, const Step *s, int64_t part, int64_t parts)
         uint8_t *to = f->arena + out->at + image * out->image + oh * out->row + ow * out->pixel + channel;
         uint8_t bytes[SOME];
         for (int c = 0; c < SOME; c++) {
-            int32_t value = (sums[c] * factor + half) >> s->shift;
+            int32_t value = (sums[c] * factor + half) >> shift;
             value = value < -128 ? -128 : value > 127 ? 127 : value;
             bytes[c] = (uint8_t)(value + ZERO_POINT);
         }

@@ -33,6 +33,7 @@ typedef struct {
     const int64_t *shifts;  /* per input: left by so much (right, if negative) */
     const int64_t *rows, *columns; /* pick: the input's row and column of each of the output's */
     const int64_t *upper_rows, *upper_columns; /* blend: the other neighbour, and its share */
+    const int64_t *factors; /* average_pool: multiplier, shift by rows and columns of a window in the map; or 0 */
     const float *row_shares, *column_shares;
     const uint8_t *table;   /* 256 bytes, the last thing that is done to each value; or 0 */
     int64_t leaky, fraction, shift, low, high, multiplier;
@@ -63,6 +64,7 @@ void multiply(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void copy(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void pick(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void blend(const Frame *f, const Step *s, int64_t part, int64_t parts);
+void shuffle(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void load(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void store(const Frame *f, const Step *s, int64_t part, int64_t parts);
 

@@ -71,3 +71,29 @@ void blend(const Frame *f, const Step *s, int64_t part, int64_t parts)
         }
     }
 }
+
+/* Channels to pixels (`multiplier` is 1), or back; `shift` is the side of a block of pixels. */
+void shuffle(const Frame *f, const Step *s, int64_t part, int64_t parts)
+{
+    const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
+    const int64_t scale = s->shift, block = scale * scale, up = s->multiplier;
+    const Map *small = up ? in : out; /* the one with few pixels of many channels */
+    const int64_t lines = f->n * small->h, end = FIRST(lines, part + 1, parts);
+    for (int64_t line = FIRST(lines, part, parts); line < end; line++) {
+        const int64_t image = line / small->h, row = line % small->h;
+        for (int64_t w = 0; w < small->w; w++)
+            for (int64_t place = 0; place < block; place++) {
+                const int64_t r = up ? row : row * scale + place / scale, c = up ? w : w * scale + place % scale;
+                const int64_t to_r = up ? row * scale + place / scale : row, to_c = up ? w * scale + place % scale : w;
+                const uint8_t *from = f->arena + in->at + image * in->image + r * in->row + c * in->pixel;
+                uint8_t *to = f->arena + out->at + image * out->image + to_r * out->row + to_c * out->pixel;
+                const int64_t step = up ? 1 : block, from_step = up ? block : 1, count = up ? out->c : in->c;
+                from += up ? place : 0;
+                to += up ? 0 : place;
+                for (int64_t i = 0; i < count; i++) {
+                    const uint8_t value = from[i * from_step];
+                    to[i * step] = s->table ? s->table[value] : value;
+                }
+            }
+    }
+}
