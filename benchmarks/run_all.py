@@ -48,6 +48,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("csv_reading"),
+    Benchmark("pictures"),
     Benchmark("evaluation"),
     Benchmark(
         "emulator",
