@@ -1,9 +1,6 @@
 """Train a model further from another model's H5, aware of quantization if asked -> H5, history.csv."""
 
-import numpy as np
-
 from dpuflow.base.files import write_text
-from dpuflow.base.pixels import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.keras_file import load_model, save_model
 from dpuflow.records import write_record
@@ -19,8 +16,7 @@ def main(snakemake):
     model = load_model(snakemake.input.start)
     trained = model
     if params.qat:
-        calibration, _ = dataset.subset("calibration")
-        trained = fake_quantized(model, scale_pixels(np.asarray(calibration), params.input_scaling))
+        trained = fake_quantized(model, dataset.images_in("calibration"), params.input_scaling)
     validation = dataset.part("validation")
     before = loss_and_accuracy(trained, validation, params.input_scaling)
     history = train(

@@ -260,11 +260,11 @@ class Quantization:
     ) -> None:
         given = images if isinstance(images, Mapping) else {"": images}
         for name, pixels in given.items():
-            ends = {int(end(part)) for part in batches(pixels) for end in (np.min, np.max)}
+            ends = {float(end(part)) for part in batches(pixels) for end in (np.min, np.max)}
             if len(ends) == 1:
                 of = f" of {name}" if name else ""
                 raise UserError(
-                    f"calibration images{of}: every pixel of all {len(pixels)} is {ends.pop()}, which "
+                    f"calibration images{of}: every pixel of all {len(pixels)} is {ends.pop():g}, which "
                     "tells nothing of the network's ranges; give images as the network will see them"
                 )
         self.settings, self.memo = settings, memo or Memo()

@@ -6,6 +6,7 @@ from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, dequantize, sqnr_db
+from dpuflow.base.pixels import words
 from dpuflow.network import QuantizedNetwork
 from dpuflow.report.hardware import flatten, table
 from dpuflow.report.inputs import LoadedRun, Row
@@ -126,6 +127,8 @@ def settings(record: Mapping[str, Any]) -> dict[str, str | int | float]:
         replaced = record["replacements"]
         found["replaced layers"] = f"{len(replaced['layers'])}: {replaced['how']}"
         found["agreement with the network before"] = f"{100 * replaced['agreement']:.2f} %, in floats"
+    if "input_scaling" in record:
+        found["input of the network"] = words(record["input_scaling"])
     found["calibration images"] = record.get("calibration", {}).get("images")
     return {
         key: value

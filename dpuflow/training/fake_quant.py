@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.pixels import Scaling, network_gain
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.threads import single_threaded_blas
 from dpuflow.base.totality import Total
@@ -24,6 +25,7 @@ from dpuflow.ops.activations import SLOPE
 from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
 from dpuflow.ops.resampling import ResizeBilinear
+from dpuflow.quantize import blocks
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import Parameters, replay
 from dpuflow.quantize.reference import Quantization
@@ -32,33 +34,36 @@ from dpuflow.training.keras_network import read_keras
 
 SETTINGS = {"equalization": False, "position_search": {"criterion": None}, "fast_finetune": False}
 """Of the quantizer: what chooses fix_points without changing a weight. They stay as chosen at the start."""
+AS_IT_IS = {"subtract": 0, "divide": 1}
+"""Input scaling of inputs that are not scaled."""
 
 
-def fake_quantized(model: Any, calibration_inputs: np.ndarray) -> Any:
+def fake_quantized(model: Any, calibration_images: blocks.Pixels, input_scaling: Scaling = AS_IT_IS) -> Any:
     """Return a Keras model of the same output that computes in fake-quantized arithmetic.
 
     Parameters
     ----------
     model : Keras model of layers in `keras_network.LAYERS`.
-    calibration_inputs : float32 (N, H, W, C), training images; they fix the fix_points of all
-        tensors once, as the quantizer would (`SETTINGS`).
+    calibration_images : uint8 (N, H, W, C), training images, of which a few are read at a time; they fix
+        the fix_points of all tensors once, as the quantizer would (`SETTINGS`).
+    input_scaling : what the model sees of them (`base.pixels`).
 
     Raises
     ------
     UserError : a layer that has no INT8 counterpart here, by name.
     """
-    return _model_class()(model, np.asarray(calibration_inputs, np.float32))
+    return _model_class()(model, calibration_images, input_scaling)
 
 
 def fix_points(
-    model: Any, calibration_inputs: np.ndarray
+    model: Any, calibration_images: blocks.Pixels, input_scaling: Scaling
 ) -> tuple[QuantizedNetwork, Any, Callable[[], dict[str, Parameters]]]:
     """(QuantizedNetwork of the model as it is now, recipe of its folding, function for its parameters)."""
     network, parameters = read_keras(model)
     settings = complete(SETTINGS)
     _, _, recipe = fold_with_recipe(network, settings["batch_norm_after_activation"])
     with single_threaded_blas():
-        quantization = Quantization(network, calibration_inputs, settings, {"subtract": 0, "divide": 1})
+        quantization = Quantization(network, calibration_images, settings, input_scaling)
         return quantization.run().quantized, recipe, parameters
 
 
@@ -68,10 +73,10 @@ def _model_class():
     class FakeQuantized(K.Model):  # type: ignore[name-defined]  # known at run time only
         """The folded network of `base` with fake quantization, a function of base's variables."""
 
-        def __init__(self, base, calibration_inputs):
+        def __init__(self, base, calibration_images, input_scaling):
             super().__init__(name=f"{base.name}_int8")
             self.base = base
-            self.quantized, self.recipe, self.parameters = fix_points(base, calibration_inputs)
+            self.quantized, self.recipe, self.parameters = fix_points(base, calibration_images, input_scaling)
 
         def call(self, inputs: Any, training: bool = False) -> Any:
             table = replay(self.recipe, self.parameters(), tf.experimental.numpy)
@@ -106,6 +111,8 @@ class _Forward:
 
     def __init__(self, quantized, table):
         self.quantized, self.table = quantized, table
+        given = "gain" in quantized.input_scaling
+        self.gain = network_gain(quantized.input_scaling).astype(np.float32) if given else None
 
     def run(self, x: Any) -> Any:
         """Output of the network for a batch x of real inputs."""
@@ -119,11 +126,14 @@ class _Forward:
         return values[self.quantized.network.output.name]
 
     def given(self, layer: Layer, inputs: Sequence[Any]) -> Any:
-        return inputs[0]
+        return inputs[0] if self.gain is None else inputs[0] * self.gain
 
     def weighted(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         found, quantized = self.table[layer.name], self.quantized
-        weights = rounded(found.weights, quantized.weights[layer.name][1], "half_away")
+        real = found.weights
+        if self.gain is not None and layer.inputs == [quantized.network.input.name]:
+            real = real / self.gain  # as `quantize.input_grid` does
+        weights = rounded(real, quantized.weights[layer.name][1], "half_away")
         total = _LINEAR[layer.op](layer, inputs[0], weights)
         if found.bias is not None:
             total += rounded(found.bias, quantized.biases[layer.name][1], "half_away")
