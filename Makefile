@@ -11,7 +11,7 @@ SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-tools reliability lint format bench rulegraph dag_svg docs clean
+.PHONY: help install run test test-tools reliability lint format networks bench rulegraph dag_svg docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z_ -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_ -]+):[^#]*## /  make \1\t/' | expand -t 28
@@ -63,6 +63,9 @@ docs: $(VENV)/run.stamp ## write config/README.md anew from the schema, docs/ope
 $(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.txt
 	@$(PIP) install --quiet -c constraints.txt -r requirements-bench.txt
 	@touch $@
+
+networks: $(VENV)/run.stamp ## real networks through the whole chain -> docs/networks.md (an hour)
+	@$(VENV)/bin/python -m benchmarks.networks
 
 bench: $(VENV)/bench.stamp ## run all benchmarks -> benchmarks/results.md (DATA=folder of the real data)
 	@$(VENV)/bin/python benchmarks/run_all.py $(if $(DATA),--data $(DATA))

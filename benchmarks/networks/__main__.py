@@ -1,0 +1,58 @@
+"""Carry real networks through the whole chain and write docs/networks.md.
+
+    python -m benchmarks.networks [--only MobileNet ...] [--minutes 10] [--output docs/networks.md]
+
+Each network has random weights and runs in a process of its own with a time limit. What was measured before
+stays for the networks that are not asked for (benchmarks/networks/results.json).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.networks.catalogue import CATALOGUE
+from benchmarks.networks.page import page
+
+REPO = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def measured(name, minutes):
+    """The stages of one network: [dict], with {"failed": why} at the end of one that did not pass."""
+    command = [sys.executable, "-m", "benchmarks.networks.stages", name]
+    try:
+        done = subprocess.run(
+            command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60 * minutes
+        )
+        output, status = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as error:
+        output, status = (error.stdout or b"").decode(), f"over {minutes} minutes"
+    stages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    if status and not (stages and "failed" in stages[-1]):
+        stages.append({"failed": f"ended with {status}"})
+    return stages
+
+
+def main():
+    """Exit status 1 when a network that was asked for did not pass."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=list(CATALOGUE), default=list(CATALOGUE), metavar="NAME")
+    parser.add_argument("--minutes", type=float, default=15, help="time limit of each network")
+    parser.add_argument("--output", type=Path, default=REPO / "docs" / "networks.md")
+    options = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in options.only:
+        results[name] = measured(name, options.minutes)
+        print(f"{name}: {results[name][-1]}", file=sys.stderr, flush=True)
+        kept = {known: results[known] for known in CATALOGUE if known in results}
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        options.output.write_text(page(kept), encoding="utf-8")
+    return int(any("failed" in results[name][-1] for name in options.only))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""docs/networks.md from what was measured."""
+
+from benchmarks.networks.catalogue import CATALOGUE
+
+HEAD = """\
+# Networks
+
+Made by `make networks`: networks of their usual input size with random weights (batch norms calibrated on random
+pictures), each in a process of its own, through reading, quantizing (4 pictures, without fine-tuning and diagnosis), the
+native compiler for the KV260's DPU (B4096) with the verification of its machine code, map by map, and the
+emulator (4 pictures). Seconds are wall time on the machine that made the page; MiB the greatest resident memory of
+the process during a stage; the latency is estimated from the machine code. A layer on the CPU is one that this DPU has no instruction
+for; the vendor's compiler leaves it there, too.
+
+"""
+COLUMNS = (
+    "network", "input", "parameters", "quantize", "compile", "verify", "emulate, per picture",
+    "most memory", "on the CPU", "estimated latency",
+)  # fmt: skip
+
+
+def page(results):
+    """The Markdown text of {name: stages}."""
+    passed = sum("failed" not in stages[-1] for stages in results.values())
+    lines = [HEAD + f"**{passed} of {len(results)} pass.**\n"]
+    for kind in dict.fromkeys(CATALOGUE[name].kind for name in results):
+        lines += [f"## {kind}\n", f"| {' | '.join(COLUMNS)} |"]
+        lines.append("| --- | --- |" + " ---: |" * (len(COLUMNS) - 2))
+        lines += [_row(name, stages) for name, stages in results.items() if CATALOGUE[name].kind == kind]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(name, stages):
+    found = {stage["stage"]: stage for stage in stages if "stage" in stage}
+    read, compiled, emulated = (found.get(key) for key in ("read", "compile and verify", "emulate"))
+    cells = [name]
+    cells.append("x".join(map(str, read["input"])) if read else "")
+    cells.append(f"{read['parameters']:,}" if read else "")
+    cells.append(f"{found['quantize']['seconds']:.0f} s" if "quantize" in found else "")
+    if "failed" in stages[-1]:
+        why = stages[-1]["failed"].replace("|", "/")
+        return f"| {' | '.join(cells)} | **does not pass:** {why} | | | | | |"
+    cells.append(f"{compiled['seconds'] - compiled['verify_seconds']:.0f} s")
+    cells.append(f"{compiled['verify_seconds']:.0f} s")
+    cells.append(f"{emulated['seconds'] / emulated['images']:.2f} s")
+    cells.append(f"{max(stage['mebibytes'] for stage in found.values()):,} MiB")
+    cells.append(", ".join(compiled["on_cpu"]) or "none")
+    cells.append(f"{compiled['latency_ms']:.2f} ms")
+    return f"| {' | '.join(cells)} |"
