@@ -23,9 +23,7 @@ def measured(name, minutes):
     """The stages of one network: [dict], with {"failed": why} at the end of one that did not pass."""
     command = [sys.executable, "-m", "benchmarks.networks.stages", name]
     try:
-        done = subprocess.run(
-            command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60 * minutes
-        )
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60 * minutes)
         output, status = done.stdout, done.returncode
     except subprocess.TimeoutExpired as error:
         output, status = (error.stdout or b"").decode(), f"over {minutes} minutes"

@@ -22,6 +22,7 @@ from dpuflow.emulator.attributes import fix_point, inner_axis
 from dpuflow.emulator.float_ops import output_size
 from dpuflow.emulator.operations import (
     INTEGER_OPS,
+    TRANSPOSED,
     Concat,
     Conv,
     Eltwise,
@@ -31,6 +32,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    plain_of_transposed,
     window_output,
 )
 from dpuflow.xir import Graph
@@ -196,8 +198,11 @@ def _conv(operation, shape):
     arrays["weights"] = operation.weights
     if operation.bias is not None:
         arrays["bias"] = operation.bias
+    spread = list(operation.stride) if operation.kind in TRANSPOSED else None
+    if spread:
+        operation, shape = plain_of_transposed(operation, shape)
     window = _window(operation, shape, operation.kernel, operation.dilation)
-    return {**window, "group": operation.group, "requantise": settings, "arrays": arrays}
+    return {**window, "spread": spread, "group": operation.group, "requantise": settings, "arrays": arrays}
 
 
 def _pool(operation, shape):
@@ -289,7 +294,18 @@ def _float_conv(op, graph, constants):
     if op.inputs.get("bias"):
         arrays["bias"] = constants[op.inputs["bias"][0]]
     window = _float_window(op, graph, (weights.shape[2], weights.shape[1]), tuple(op.attr("dilation")))
+    if op.type.startswith("transposed"):
+        window |= _transposed_window(op, window)
     return {**window, "group": op.attr("group") if op.type == "conv2d" else 1, "arrays": arrays}
+
+
+def _transposed_window(op, window):
+    return {
+        "spread": window["stride"],
+        "stride": [1, 1],
+        "pad": list(plan.around_spread(op, window["kernel"])),
+        "out": list(op.tensor.shape[1:3]),
+    }
 
 
 def _float_pool(op, graph, constants):
@@ -340,6 +356,7 @@ DESCRIPTIONS = {
         (
             *("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "depthwise-fix"),
             *("concat-fix", "hard-sigmoid-fix", "upsample-fix", "downsample-fix", "pixel-shuffle-fix"),
+            *("transposed-conv2d-fix", "transposed-depthwise-conv2d-fix"),
         ),
         _integer,
     ),
@@ -347,7 +364,9 @@ DESCRIPTIONS = {
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _shape),
     **dict.fromkeys(("pad-fix", "pad"), _pad),
     **dict.fromkeys(("fix", "float2fix"), _grid),
-    **dict.fromkeys(("conv2d", "depthwise-conv2d"), _float_conv),
+    **dict.fromkeys(
+        ("conv2d", "depthwise-conv2d", "transposed-conv2d", "transposed-depthwise-conv2d"), _float_conv
+    ),
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
     "resize": _resize,
     "concat": _axis,

@@ -116,6 +116,12 @@ class _Builder:
     def _depthwise_conv(self, layer):
         return self._conv(layer, "depthwise-conv2d")
 
+    def _transposed(self, layer):
+        return self._conv(layer, "transposed-conv2d")
+
+    def _transposed_depthwise(self, layer):
+        return self._conv(layer, "transposed-depthwise-conv2d")
+
     def _dense(self, layer):
         (source,) = self._sources(layer)
         if len(self.graph.op(source).tensor.shape) > 2:
@@ -220,6 +226,8 @@ LAYERS = Total(
         "conv": _Builder._conv,
         "depthwise_conv": _Builder._depthwise_conv,
         "dense": _Builder._dense,
+        "transposed_conv": _Builder._transposed,
+        "transposed_depthwise_conv": _Builder._transposed_depthwise,
         "max_pool": _Builder._max_pool,
         "avg_pool": _Builder._avg_pool,
         "avg_pool_inside": _Builder._avg_pool_inside,

@@ -23,6 +23,7 @@ from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, stored_bias
 from dpuflow.device.targets import Target
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops.convolution import weighted
 from dpuflow.ops.gating import HardSigmoid
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
@@ -244,6 +245,12 @@ class _Lowering:
         attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "dilation", "pad")}
         return self._weighted(layer, "depthwise-conv2d-fix", attrs)
 
+    def _transposed(self, layer):
+        self._enter(layer)
+        attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "dilation", "pad")}
+        depthwise = weighted(layer.operator).per_channel
+        return self._weighted(layer, f"transposed-{'depthwise-' * depthwise}conv2d-fix", attrs)
+
     def _dense(self, layer):
         """A convolution whose kernel covers the whole map (docs/reference/xmodel.md), or what it is read
         as."""
@@ -391,6 +398,7 @@ LAYERS = Total(
         "conv": _Lowering._conv,
         "depthwise_conv": _Lowering._depthwise_conv,
         "dense": _Lowering._dense,
+        **dict.fromkeys(("transposed_conv", "transposed_depthwise_conv"), _Lowering._transposed),
         "max_pool": _Lowering._max_pool,
         "avg_pool": _Lowering._avg_pool,
         "avg_pool_inside": _Lowering._avg_pool_inside,

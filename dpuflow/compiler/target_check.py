@@ -18,6 +18,7 @@ from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.device.targets import Target
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.ops import OPERATORS
+from dpuflow.ops.convolution import weighted
 from dpuflow.ops.resampling import ResizeBilinear
 
 log = logging.getLogger("dpuflow")
@@ -196,6 +197,22 @@ def _conv_padding(subject):
             )
 
 
+def _transposed(subject, network):
+    """As its phases, convolutions with every stride-th tap, run: of channels each alone on the ALU."""
+    attrs, limits = subject.layer.attrs, subject.limits
+    kernel, stride = attrs["kernel"], attrs["stride"]
+    taps = tuple(-(-size // step) for size, step in zip(kernel, stride, strict=True))
+    reason = "the field of the instruction"
+    yield from subject.pair_in("stride", stride, limits.conv_stride, reason, SMALLER_STRIDE)
+    yield from subject.pair_in("kernel", kernel, limits.conv_kernel, "no larger window", SMALLER_KERNEL)
+    if weighted(subject.layer.operator).per_channel:
+        yield from subject.activation(limits.depthwise_activations)
+        return
+    channels = _source_shape(network, subject.layer)[2], map_shape(subject.layer.shape)[2]
+    yield from _array(subject, taps, *channels, (1, 1), SMALLER_KERNEL)
+    yield from subject.activation(limits.conv_activations)
+
+
 def _dense(subject, network):
     kernel, in_channels = dense_on_array(network, subject.layer, subject.target)
     yield from _array(
@@ -340,6 +357,7 @@ RULES = Total(
     {
         "conv": _conv,
         "dense": _dense,
+        **dict.fromkeys(("transposed_conv", "transposed_depthwise_conv"), _transposed),
         "depthwise_conv": _depthwise,
         "max_pool": _pool,
         "avg_pool": _pool,

@@ -14,6 +14,7 @@ from dpuflow.device.targets import Target
 from dpuflow.network import Layer, Network
 from dpuflow.ops.convolution import Weighted
 from dpuflow.ops.operator import Shape
+from dpuflow.ops.transposed import Transposed
 from dpuflow.ops.work import depthwise_workload, eltwise_workload, pool_workload
 
 Pair = tuple[int, int]
@@ -197,4 +198,8 @@ def layer_window(network: Network, layer: Layer, target: Target | None = None) -
     """((KW, KH), IC) that one output of a weighted layer reads; with `target`, as its array does."""
     if layer.op == "dense":
         return dense_on_array(network, layer, target)
+    if isinstance(layer.operator, Transposed):  # what one output pixel meets of the kernel
+        taps = zip(layer.attrs["kernel"], layer.attrs["stride"], strict=True)
+        width, height = (ceil(size / step) for size, step in taps)
+        return (width, height), map_shape(network[layer.inputs[0]].shape)[2]
     return layer.attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]

@@ -124,6 +124,14 @@ def depthwise_conv2d(
     return out if bias is None else out + bias
 
 
+def spread(x: np.ndarray, stride: Pair) -> np.ndarray:
+    """(N, H, W, C) with stride - 1 zeros between its pixels."""
+    (step_w, step_h), (n, h, w, c) = stride, x.shape
+    out = np.zeros((n, (h - 1) * step_h + 1, (w - 1) * step_w + 1, c), REAL)
+    out[:, ::step_h, ::step_w] = x
+    return out
+
+
 def max_pool(x: np.ndarray, *, kernel: Pair, stride: Pair, pad: Pad, pad_mode: str = "FLOOR") -> np.ndarray:
     """Maximum of each window; padding never wins."""
     return sliding(x, kernel, stride, pad, pad_mode=pad_mode, fill=-np.inf).max(axis=(3, 4))

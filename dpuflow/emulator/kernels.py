@@ -29,6 +29,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    plain_of_transposed,
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
@@ -200,6 +201,21 @@ class DepthwiseConv:
                 np.multiply(view[:, :, :, row, column], self.weights[row, column], out=product)
                 sums += product
         return self.requantise(sums, workspace.take(self, "out", shape))
+
+
+class TransposedConv:
+    """Transposed convolution: an ordinary one of the map with zeros between its pixels."""
+
+    def __init__(self, op: Conv, shape: Shape) -> None:
+        plain, spread = plain_of_transposed(op, shape)
+        self.op, self.spread = op, spread[1:]
+        self.plain = _CONVOLUTIONS[plain.kind](plain, spread)
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
+        (x,), (step_w, step_h) = inputs, self.op.stride
+        wide = workspace.take(self, "spread", (len(x), *self.spread), fill=0)
+        wide[:, ::step_h, ::step_w] = x
+        return self.plain([wide], workspace)
 
 
 class PoolKernel:
@@ -375,7 +391,12 @@ def numpy_kernel(op: Operation, shapes: Sequence[Shape]) -> Kernel:
         return OracleKernel(op)
 
 
-_CONVOLUTIONS: dict[str, Callable[[Conv, Shape], Kernel]] = {"conv2d": DenseConv, "depthwise": DepthwiseConv}
+_CONVOLUTIONS: dict[str, Callable[[Conv, Shape], Kernel]] = {
+    "conv2d": DenseConv,
+    "depthwise": DepthwiseConv,
+    "transposed": TransposedConv,
+    "transposed depthwise": TransposedConv,
+}
 KERNELS: dict[type, Callable[..., Kernel]] = {
     Conv: lambda op, shapes: _CONVOLUTIONS[op.kind](op, shapes[0]),
     Pool: lambda op, shapes: PoolKernel(op, shapes[0]),

@@ -14,6 +14,7 @@ from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, ave
 from dpuflow.emulator import oracle
 from dpuflow.emulator.native_maps import NO_PAD
 from dpuflow.emulator.operations import (
+    TRANSPOSED,
     Concat,
     Conv,
     Eltwise,
@@ -102,7 +103,7 @@ def _window(op: Conv | Pool | InsideAverage, shape: Shape) -> tuple[dict[str, in
 
 
 def _conv(op: Conv, shapes: Sequence[Shape]) -> Description:
-    _require(len(shapes[0]) == 4)
+    _require(len(shapes[0]) == 4, op.kind not in TRANSPOSED)
     numbers, border = _window(op, shapes[0])
     weights = op.weights.astype(np.int64)
     if op.kind == "depthwise":
@@ -146,7 +147,7 @@ def _leaky(op: Conv, largest: np.ndarray, described: Description) -> None:
 
 
 def _pool(op: Pool, shapes: Sequence[Shape]) -> Description:
-    _require(len(shapes[0]) == 4)
+    _require(len(shapes[0]) == 4, op.kind not in TRANSPOSED)
     numbers, _ = _window(op, shapes[0])
     if op.kind == "MAX":
         return Description("max_pool", numbers, {"table": _rounded(op.shift)} if op.shift else {})

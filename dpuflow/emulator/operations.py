@@ -8,7 +8,7 @@ docs/reference/numerics.md.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,7 +27,14 @@ Constants = Mapping[str, np.ndarray]
 """Op name -> value that no input influences."""
 
 NONLINEAR = ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH")
-CONV_KINDS = {"conv2d-fix": "conv2d", "depthwise-conv2d-fix": "depthwise"}
+CONV_KINDS = {
+    "conv2d-fix": "conv2d",
+    "depthwise-conv2d-fix": "depthwise",
+    "transposed-conv2d-fix": "transposed",
+    "transposed-depthwise-conv2d-fix": "transposed depthwise",
+}
+DEPTHWISE = ("depthwise", "transposed depthwise")
+TRANSPOSED = ("transposed", "transposed depthwise")
 POOL_KINDS = ("MAX", "AVG")
 ELTWISE_KINDS = ("ADD", "MUL")
 RESAMPLE_KINDS = ("NEAREST", "BILINEAR", "STRIDE")
@@ -81,7 +88,8 @@ class Conv:
 
     Attributes
     ----------
-    kind : "conv2d" or "depthwise".
+    kind : "conv2d", "depthwise", or either of these "transposed": stride - 1 zeros between the pixels, kernel
+        - 1 - pad around them, then stride 1 (docs/reference/numerics.md, "Transposed convolution").
     weights : int8, [OC, KH, KW, IC / group]; depthwise: [1, KH, KW, C].
     bias : int8 [OC] or None.
     shift_cut, shift_bias : fix_in + fix_weights - fix_out and - fix_bias.
@@ -118,7 +126,7 @@ class Conv:
             if feeder is not None and feeder.name not in constants:
                 raise UserError(f"op {op.name!r} ({op.type}): {feeder.name!r} must be a constant")
         kind, weights, activation = CONV_KINDS[op.type], constants[weights_op.name], Nonlinear.of(op)
-        if kind == "depthwise" and weights.shape[0] != 1:
+        if kind in DEPTHWISE and weights.shape[0] != 1:
             raise UserError(
                 f"op {op.name!r} ({op.type}): channel multiplier {weights.shape[0]}; the DPU executes 1 only"
             )
@@ -136,7 +144,7 @@ class Conv:
             shift_cut=op.attrs.get("shift_cut", scale - fix_out),
             shift_bias=0 if bias_op is None else bias_shift(op, scale - fix_point(bias_op)),
             fix_out=fix_out,
-            group=1 if kind == "depthwise" else op.attr("group"),
+            group=op.attr("group") if kind == "conv2d" else 1,
             nonlinear=activation,
         )
 
@@ -309,6 +317,15 @@ def bias_shift(op: Op, shift: int) -> int:
     return op.attrs.get("shift_bias", shift)
 
 
+def plain_of_transposed(op: Conv, shape: Shape) -> tuple[Conv, Shape]:
+    """(ordinary convolution, shape of its input) of a transposed one: on the map with zeros between."""
+    (step_w, step_h), (kernel_w, kernel_h), (left, right, top, bottom) = op.stride, op.kernel, op.pad
+    around = kernel_w - 1 - left, kernel_w - 1 - right, kernel_h - 1 - top, kernel_h - 1 - bottom
+    kind = "depthwise" if op.kind in DEPTHWISE else "conv2d"
+    spread = shape[0], (shape[1] - 1) * step_h + 1, (shape[2] - 1) * step_w + 1, shape[3]
+    return replace(op, kind=kind, stride=(1, 1), pad=around), spread
+
+
 def window_output(size: int, kernel: int, stride: int, dilation: int, pad_before: int, pad_after: int) -> int:
     """Output length of a sliding window, FLOOR mode (docs/reference/xmodel.md)."""
     return (size + pad_before + pad_after - ((kernel - 1) * dilation + 1)) // stride + 1
@@ -320,6 +337,10 @@ def output_shape(op: Operation, shapes: Sequence[Shape]) -> Shape:
     if isinstance(op, Conv | Pool | InsideAverage):
         dilation_w, dilation_h = op.dilation if isinstance(op, Conv) else (1, 1)
         left, right, top, bottom = op.pad
+        if isinstance(op, Conv) and op.kind in TRANSPOSED:
+            height = (first[1] - 1) * op.stride[1] + op.kernel[1] - top - bottom
+            width = (first[2] - 1) * op.stride[0] + op.kernel[0] - left - right
+            return first[0], height, width, first[3] if op.kind in DEPTHWISE else op.weights.shape[0]
         height = window_output(first[1], op.kernel[1], op.stride[1], dilation_h, top, bottom)
         width = window_output(first[2], op.kernel[0], op.stride[0], dilation_w, left, right)
         outputs = op.weights.shape[0] if isinstance(op, Conv) and op.kind != "depthwise" else first[3]
@@ -344,6 +365,8 @@ INTEGER_OPS: dict[str, Callable[[Op, Graph, Constants], Operation]] = {
     "eltwise-fix": Eltwise.of,
     "depthwise-fix": Eltwise.of,
     "hard-sigmoid-fix": HardSigmoid.of,
+    "transposed-conv2d-fix": Conv.of,
+    "transposed-depthwise-conv2d-fix": Conv.of,
     "upsample-fix": Resample.of,
 }
 """Type of an XIR op -> function(op, graph, constants) that makes its operation."""

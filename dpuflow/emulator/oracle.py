@@ -12,6 +12,7 @@ import numpy as np
 
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator.operations import (
+    TRANSPOSED,
     Concat,
     Conv,
     Eltwise,
@@ -173,15 +174,32 @@ def accumulate_grouped(
     return np.concatenate(parts, axis=3)
 
 
+def spread(x: np.ndarray, stride: Pair) -> np.ndarray:
+    """(N, H, W, C) with stride - 1 zeros between its pixels."""
+    step_w, step_h = stride
+    n, h, w, c = x.shape
+    out = np.zeros((n, (h - 1) * step_h + 1, (w - 1) * step_w + 1, c), x.dtype)
+    for row in range(h):
+        for column in range(w):
+            out[:, row * step_h, column * step_w] = x[:, row, column]
+    return out
+
+
 def conv(op: Conv, x: np.ndarray) -> np.ndarray:
     """conv2d-fix and depthwise-conv2d-fix: int8 (N, H, W, IC) -> int8 (N, OH, OW, OC).
 
     y = sat8(floor((2 acc + b 2**(shift_bias + 1)) / 2**(shift_cut + 1) + 1/2)).
     """
     window = (x, op.weights, op.stride, op.dilation, op.pad)
+    if op.kind in TRANSPOSED:
+        (kernel_w, kernel_h), (left, right, top, bottom) = op.kernel, op.pad
+        around = kernel_w - 1 - left, kernel_w - 1 - right, kernel_h - 1 - top, kernel_h - 1 - bottom
+        window = (spread(x, op.stride), op.weights, (1, 1), op.dilation, around)
     acc = {
         "depthwise": lambda: accumulate_depthwise(*window),
         "conv2d": lambda: accumulate_grouped(*window, op.group),
+        "transposed": lambda: accumulate(*window),
+        "transposed depthwise": lambda: accumulate_depthwise(*window),
     }[op.kind]()
     value = Exact(acc)
     if op.bias is not None:

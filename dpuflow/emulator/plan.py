@@ -7,6 +7,8 @@ each with a `kernels.Workspace` of its own.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from dpuflow.emulator.attributes import check_signed, inner_axis
 from dpuflow.emulator.axes import mean_axes, norm_axis
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
-from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Resample
+from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Pad, Resample
 from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
@@ -202,8 +204,23 @@ def _float_convolution(op: Op, graph: Graph, constants: Constants) -> StepFuncti
     attributes = _window(op, "dilation")
     if op.type == "conv2d":
         attributes["group"] = op.attr("group")
-    run: Callable[..., np.ndarray] = float_ops.conv2d if op.type == "conv2d" else float_ops.depthwise_conv2d
+    run: Callable[..., np.ndarray] = float_ops.conv2d
+    if "depthwise" in op.type:
+        run = float_ops.depthwise_conv2d
+    if op.type.startswith("transposed"):
+        stride = attributes["stride"]
+        attributes |= {"stride": (1, 1), "pad": around_spread(op, (weights.shape[2], weights.shape[1]))}
+        spread = partial(float_ops.spread, stride=stride)
+        return _Chosen(_one(lambda x: run(spread(x), weights, bias, **attributes)), op.inputs["input"])
     return _Chosen(_one(lambda x: run(x, weights, bias, **attributes)), op.inputs["input"])
+
+
+def around_spread(op: Op, kernel: Sequence[int]) -> Pad:
+    """Zeros around the spread map of a float transposed convolution with a kernel (w, h)."""
+    if op.attr("pad_mode") != "FLOOR" or list(op.attr("dilation")) != [1, 1]:
+        raise UserError(f"op {op.name!r} ({op.type}): only pad_mode FLOOR without dilation is known")
+    (width, height), (left, right, top, bottom) = kernel, op.attr("pad")
+    return width - 1 - left, width - 1 - right, height - 1 - top, height - 1 - bottom
 
 
 def _global_window(op: Op, graph: Graph) -> dict[str, Any]:
@@ -340,7 +357,9 @@ _MAKERS: dict[str, Maker] = {
     "stack": _stack,
     "resize": _resize,
     **dict.fromkeys(("pad-fix", "pad"), _pad),
-    **dict.fromkeys(("conv2d", "depthwise-conv2d"), _float_convolution),
+    **dict.fromkeys(
+        ("conv2d", "depthwise-conv2d", "transposed-conv2d", "transposed-depthwise-conv2d"), _float_convolution
+    ),
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
     "fix": lambda op, graph, constants: _one(lambda x: float_ops.fake_quantize(x, **_grid(op))),
     "fix2float": lambda op, graph, constants: _one(lambda x: float_ops.fix2float(x, op.attr("fix_point"))),

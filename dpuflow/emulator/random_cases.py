@@ -11,6 +11,7 @@ import numpy as np
 
 from dpuflow.emulator.attributes import fix_point as fix_point_of
 from dpuflow.emulator.operations import (
+    DEPTHWISE,
     NONLINEAR,
     Concat,
     Conv,
@@ -75,12 +76,16 @@ def _conv(rng: np.random.Generator, kind: str) -> Case:
     group = int(rng.integers(1, 4)) if kind == "conv2d" and rng.random() < 0.2 else 1
     inputs = int(rng.integers(1, 70 if kind == "dense" else 10))
     outputs = group * int(rng.integers(1, 40))
-    shape = (1, *kernel[::-1], inputs) if kind == "depthwise" else (outputs, *kernel[::-1], inputs)
+    shape = (1, *kernel[::-1], inputs) if kind in DEPTHWISE else (outputs, *kernel[::-1], inputs)
     channels = inputs * group
-    bias = values(rng, shape[3] if kind == "depthwise" else outputs) if rng.random() < 0.8 else None
+    bias = values(rng, shape[3] if kind in DEPTHWISE else outputs) if rng.random() < 0.8 else None
     likely = rng.random() < 0.8
+    if "transposed" in kind:
+        dilation = (1, 1)
+        pad = tuple(int(rng.integers(0, kernel[i // 2])) for i in range(4))
+        h, w = (max(size, 3) for size in (h, w))
     op = Conv(
-        kind="depthwise" if kind == "depthwise" else "conv2d",
+        kind="conv2d" if kind == "dense" else kind,
         weights=values(rng, shape),
         bias=bias,
         stride=stride,
@@ -164,6 +169,8 @@ _KINDS: dict[str, tuple[Callable[[np.random.Generator, str], Case], int]] = {
     "conv2d": (_conv, 4),
     "depthwise": (_conv, 2),
     "dense": (_conv, 2),
+    "transposed": (_conv, 1),
+    "transposed depthwise": (_conv, 1),
     "MAX": (_pool, 1),
     "AVG": (_pool, 2),
     "inside average": (_inside_average, 1),

@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from dpuflow.ops import activation, convolution, gating, joining, moving, pooling, rearranging, resampling
+from dpuflow.ops import transposed as transposed_convolution
 from dpuflow.ops.operator import Operator
 
-MODULES = (moving, convolution, pooling, resampling, rearranging, joining, gating, activation)
+MODULES = (
+    *(moving, convolution, transposed_convolution, pooling, resampling, rearranging, joining, gating),
+    activation,
+)
 """Where operators are defined; a new module of operators is named here."""
 
 

@@ -26,7 +26,15 @@ from dpuflow.ops.operator import Shape
 from dpuflow.ops.pooling import AveragePool, InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
 from dpuflow.quantize import eval_resampling
-from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
+from dpuflow.tfgraph.graph_def import (
+    DT_DOUBLE,
+    DT_FLOAT,
+    DT_INT32,
+    add_constant,
+    add_node,
+    new_graph,
+    write_graph_def,
+)
 from dpuflow.tfgraph.weighted_nodes import window
 
 SCOPE = "quantized"
@@ -210,6 +218,38 @@ class GraphWriter:
     def _depthwise(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
 
+    def _transposed(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
+        """The gradient of a convolution (TensorFlow's flipped weights), whole, then cut."""
+        if weighted(layer.operator).per_channel:
+            dense = np.eye(weights.shape[3], dtype=weights.dtype)
+            weights = dense[:, None, None] * weights  # [C, KH, KW, C] with zeros between the channels
+        flipped = np.ascontiguousarray(weights[:, ::-1, ::-1].transpose(1, 2, 0, 3))
+        constant = add_constant(self.graph, f"{scope}/weights", flipped)
+        (sw, sh), (kw, kh) = layer.attrs["stride"], layer.attrs["kernel"]
+        height, width, _ = self.quantized.network[layer.inputs[0]].shape
+        outputs = layer.shape[-1]
+        full = [(height - 1) * sh + kh, (width - 1) * sw + kw, outputs]
+        ints = ("type", DT_INT32)
+        shape = add_node(self.graph, "Shape", f"{scope}/Shape", [x], T=("type", dtype), out_type=ints)
+        ends = [
+            add_constant(self.graph, f"{scope}/{name}", np.array([value], np.int32))
+            for name, value in (("first", 0), ("one", 1))
+        ]
+        images = add_node(self.graph, "Slice", f"{scope}/images", [shape, *ends], T=ints, Index=ints)
+        rest = add_constant(self.graph, f"{scope}/full", np.array(full, np.int32))
+        axis = add_constant(self.graph, f"{scope}/axis", np.asarray(0, np.int32))
+        size = add_node(self.graph, "ConcatV2", f"{scope}/size", [images, rest, axis], N=2, T=ints)
+        whole = add_node(
+            self.graph, "Conv2DBackpropInput", f"{scope}/Conv2DBackpropInput", [size, constant, x],
+            T=("type", dtype), strides=[1, sh, sw, 1], padding="VALID",
+        )  # fmt: skip
+        left, _, top, _ = layer.attrs["pad"]
+        begin = add_constant(self.graph, f"{scope}/begin", np.array([0, top, left, 0], np.int32))
+        kept = add_constant(self.graph, f"{scope}/kept", np.array([-1, *layer.shape], np.int32))
+        return add_node(
+            self.graph, "Slice", f"{scope}/cut", [whole, begin, kept], T=("type", dtype), Index=ints
+        )
+
     def _convolution(self, op: str, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
         constant = add_constant(self.graph, f"{scope}/weights", weights.transpose(1, 2, 3, 0))
@@ -359,7 +399,12 @@ class GraphWriter:
 _LINEAR = Total(
     "quantize.eval_graph: node of a weighted layer",
     WEIGHTED,
-    {"conv": GraphWriter._conv, "depthwise_conv": GraphWriter._depthwise, "dense": GraphWriter._matrix},
+    {
+        "conv": GraphWriter._conv,
+        "depthwise_conv": GraphWriter._depthwise,
+        "dense": GraphWriter._matrix,
+        **dict.fromkeys(("transposed_conv", "transposed_depthwise_conv"), GraphWriter._transposed),
+    },
 )
 LAYERS = Total(
     "quantize.eval_graph: nodes of a layer",

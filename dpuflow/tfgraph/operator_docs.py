@@ -11,6 +11,7 @@ from dpuflow.tfgraph.node_translation import HANDLERS
 GROUPS = {
     "Convolution engine": {
         "Conv2D": "conv; groups and dilation as the target's limits allow",
+        "Conv2DBackpropInput": "transposed_conv",
         "MatMul": "dense, a convolution over the whole map; on a map's channels: a 1x1 conv",
         "BatchToSpaceND SpaceToBatchND": "dilation of the convolution between the two",
         "Split SplitV": "a choice of channels (of a grouped convolution that was written out, say)",
@@ -18,6 +19,7 @@ GROUPS = {
     },
     "ALU engine": {
         "DepthwiseConv2dNative": "depthwise_conv",
+        "DepthwiseConv2dNativeBackpropInput": "transposed_depthwise_conv",
         "MaxPool MaxPoolV2": "max_pool",
         "AvgPool": "avg_pool; with padding (SAME) avg_pool_inside, each window with its own divisor",
         "Mean": "avg_pool over the whole map",
@@ -79,6 +81,7 @@ KERAS = {
     "Conv2D, dilation_rate": "conv",
     "SeparableConv2D": "depthwise_conv, conv",
     "DepthwiseConv2D": "depthwise_conv",
+    "Conv2DTranspose": "transposed_conv",
     "Dense": "dense",
     "Dense on a map": "conv",
     "MaxPooling2D": "max_pool",

@@ -21,6 +21,7 @@ from dpuflow.tfgraph.values import (
     each_value,
     feature_map,
     ints,
+    sizes,
     text,
 )
 
@@ -163,6 +164,51 @@ def _depthwise(translator, node, inputs):
     )
 
 
+def _transposed(op):
+    """Handler of the gradient of a convolution, which is the transposed convolution."""
+
+    def handler(translator: Translator, node: Node, inputs: Sequence[Any]) -> Tensor:
+        asked = sizes(translator, node, inputs[0])
+        layer = feature_map(translator, node, inputs[2])
+        activation(translator, node, inputs[2])
+        channels_last(translator, node)
+        weights = _weights(translator, node, inputs[1], 4)  # HWOI; HWCM
+        if spatial(translator, node, "dilations") != (1, 1):
+            translator.fail(node, "a transposed convolution with dilation is not supported")
+        kernel, strides, padding = (
+            weights.shape[:2],
+            spatial(translator, node, "strides"),
+            text(node, "padding", ""),
+        )
+        if (
+            len(asked) != 4
+            or not all(isinstance(n, int) for n in asked[1:])
+            or padding not in ("SAME", "VALID")
+        ):
+            translator.fail(node, f"an output of {asked} with padding {padding!r}; expected SAME or VALID")
+        depthwise = op == "transposed_depthwise_conv"
+        if weights.shape[3] != (1 if depthwise else layer.shape[-1]):
+            translator.fail(node, f"weights {weights.shape} on an input {layer.shape}")
+        pads, size = [], []
+        for axis in (1, 0):
+            cut = (layer.shape[axis] - 1) * strides[axis] + kernel[axis] - asked[1 + axis]
+            if not 0 <= cut < 2 * kernel[axis] - 1:
+                translator.fail(
+                    node, f"an output of {asked[1:3]} of {layer.shape[:2]}: beyond what the windows reach"
+                )
+            pads += [cut // 2, cut - cut // 2]
+            size.insert(0, asked[1 + axis])
+        flipped = weights[::-1, ::-1]
+        ours = flipped.transpose(3, 0, 1, 2) if depthwise else flipped.transpose(2, 0, 1, 3)
+        attrs: dict[str, Any] = {"kernel": kernel[::-1], "stride": strides[::-1], "dilation": (1, 1)}
+        shape, stored = (*size, weights.shape[2]), np.ascontiguousarray(ours)
+        return translator.emit(
+            node, op, [layer.name], shape, stored, None, pad=tuple(pads), activation="NONE", **attrs
+        )
+
+    return handler
+
+
 def _spread(translator, node, weights, attrs):
     """A dilated kernel as a larger one with zeros: no DPU has a dilated depthwise convolution."""
     (dil_w, dil_h), (height, width) = attrs["dilation"], weights.shape[:2]
@@ -192,7 +238,16 @@ def _matmul(translator, node, inputs):
     )
 
 
-INPUTS = dict.fromkeys(("Conv2D", "DepthwiseConv2dNative", "MatMul"), (2, 2))
+INPUTS = {
+    **dict.fromkeys(("Conv2D", "DepthwiseConv2dNative", "MatMul"), (2, 2)),
+    **dict.fromkeys(("Conv2DBackpropInput", "DepthwiseConv2dNativeBackpropInput"), (3, 3)),
+}
 """op -> (fewest, most) inputs."""
 
-HANDLERS = {"Conv2D": _conv2d, "DepthwiseConv2dNative": _depthwise, "MatMul": _matmul}
+HANDLERS = {
+    "Conv2D": _conv2d,
+    "Conv2DBackpropInput": _transposed("transposed_conv"),
+    "DepthwiseConv2dNative": _depthwise,
+    "DepthwiseConv2dNativeBackpropInput": _transposed("transposed_depthwise_conv"),
+    "MatMul": _matmul,
+}

@@ -22,6 +22,7 @@ from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
 from dpuflow.ops.activations import SLOPE
+from dpuflow.ops.convolution import weighted
 from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
 from dpuflow.ops.resampling import ResizeBilinear
@@ -229,6 +230,21 @@ def _depthwise(layer, x, weights):
     return tf.nn.depthwise_conv2d(_padded(layer, x), kernel, strides, "VALID", dilations=dilations)
 
 
+def _transposed(layer, x, weights):
+    tf, (width, height) = tensorflow(), layer.attrs["stride"]
+    if weighted(layer.operator).per_channel:
+        weights = tf.eye(weights.shape[3])[:, None, None] * weights
+    kernel = tf.transpose(weights[:, ::-1, ::-1], (1, 2, 0, 3))
+    full = [
+        (size - 1) * step + taps
+        for size, step, taps in zip(x.shape[1:3], (height, width), layer.attrs["kernel"][::-1], strict=True)
+    ]
+    shape = [tf.shape(x)[0], *full, layer.shape[-1]]
+    whole = tf.nn.conv2d_transpose(x, kernel, shape, (height, width), "VALID")
+    left, _, top, _ = layer.attrs["pad"]
+    return whole[:, top : top + layer.shape[0], left : left + layer.shape[1]]
+
+
 def _dense(layer, x, weights):
     return tensorflow().matmul(x, weights, transpose_b=True)
 
@@ -236,7 +252,12 @@ def _dense(layer, x, weights):
 _LINEAR = Total(
     "training.fake_quant: weighted sums",
     WEIGHTED,
-    {"conv": _conv, "depthwise_conv": _depthwise, "dense": _dense},
+    {
+        "conv": _conv,
+        "depthwise_conv": _depthwise,
+        "dense": _dense,
+        **dict.fromkeys(("transposed_conv", "transposed_depthwise_conv"), _transposed),
+    },
 )
 _ACTIVATE = Total(
     "training.fake_quant: activation",

@@ -127,6 +127,25 @@ class _Reader:
         new = self.emit(layer.name, "depthwise_conv", [source], shape, _Weights(layer, (3, 0, 1, 2)), **attrs)
         return self.own_activation(layer, new)
 
+    def transposed(self, layer: Any, source: Layer) -> Layer:
+        if layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1) or layer.output_padding is not None:
+            self.fail(layer, "has groups, dilation or output_padding, which are not supported")
+        pads, size = [], []
+        for axis in (1, 0):
+            step, taps = layer.strides[axis], layer.kernel_size[axis]
+            whole = (source.shape[axis] - 1) * step + taps
+            cut = whole - source.shape[axis] * step if layer.padding == "same" else 0
+            if cut < 0 or (layer.padding == "valid" and taps < step):
+                self.fail(layer, "has a kernel smaller than its stride, which is not supported")
+            pads += [cut // 2, cut - cut // 2]
+            size.insert(0, whole - cut)
+        kernel, stride = layer.kernel_size[::-1], layer.strides[::-1]
+        attrs: dict[str, Any] = {"kernel": tuple(kernel), "stride": tuple(stride), "pad": tuple(pads)}
+        attrs |= {"dilation": (1, 1), "activation": "NONE"}
+        shape, weights = (*size, layer.filters), _Weights(layer, (2, 0, 1, 3), flipped=True)
+        new = self.emit(layer.name, "transposed_conv", [source], shape, weights, **attrs)
+        return self.own_activation(layer, new)
+
     def dense(self, layer: Any, source: Layer) -> Layer:
         if len(source.shape) != 1:
             self.fail(layer, f"reads a map of shape {source.shape}; flatten first")
@@ -232,12 +251,14 @@ class _Reader:
 class _Weights:
     """Kernel (with its axes in a Network's order) and bias of a layer."""
 
-    def __init__(self, layer, axes):
-        self.layer, self.axes = layer, axes
+    def __init__(self, layer, axes, flipped=False):
+        self.layer, self.axes, self.flipped = layer, axes, flipped
 
     def __call__(self):
         layer = self.layer
         kernel = layer.depthwise_kernel if hasattr(layer, "depthwise_kernel") else layer.kernel
+        if self.flipped:
+            kernel = kernel[::-1, ::-1]
         bias = tensorflow().identity(layer.bias) if layer.use_bias else None
         return Parameters(tensorflow().transpose(kernel, self.axes), bias)
 
@@ -261,6 +282,7 @@ FUNCTIONS = {"linear": None, "relu": "relu", "relu6": "relu6", "softmax": "softm
 LAYERS: dict[str, Callable[..., Layer]] = {
     "Conv2D": _Reader.conv,
     "DepthwiseConv2D": _Reader.depthwise,
+    "Conv2DTranspose": _Reader.transposed,
     "Dense": _Reader.dense,
     "BatchNormalization": _Reader.batch_norm,
     "Activation": _Reader.activation,

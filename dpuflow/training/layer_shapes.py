@@ -100,6 +100,18 @@ class _Shapes:
             where, op, [source], (*size, channels), **attrs, dilation=(1, 1), activation=activation
         )
 
+    def transposed_conv(self, source: str, options: Any, where: str) -> str:
+        height, width, _ = self.map(source, where)
+        kernel, stride = options.get("kernel", 2), options.get("stride", 2)
+        cut = kernel - stride
+        if cut < 0:
+            raise UserError(f"{where}: a kernel of {kernel} is smaller than the stride {stride}")
+        pad = (cut // 2, cut - cut // 2)
+        attrs = {"kernel": (kernel, kernel), "stride": (stride, stride), "dilation": (1, 1), "pad": pad * 2}
+        activation = ACTIVATION[options.get("activation", "none")]
+        shape = (height * stride, width * stride, options["filters"])
+        return self.add(where, "transposed_conv", [source], shape, **attrs, activation=activation)
+
     def dense(self, source: str, options: Any, where: str) -> str:
         options = {"units": options} if isinstance(options, int) else options
         activation = ACTIVATION[options.get("activation", "none")]
@@ -178,6 +190,7 @@ class _Shapes:
 LAYERS = {
     "conv": _Shapes.conv,
     "depthwise_conv": _Shapes.depthwise_conv,
+    "transposed_conv": _Shapes.transposed_conv,
     "dense": _Shapes.dense,
     "max_pool": lambda shapes, *rest: shapes.pool(*rest, "max_pool"),
     "avg_pool": lambda shapes, *rest: shapes.pool(*rest, "avg_pool"),

@@ -122,6 +122,13 @@ class _Builder:
         )(x)
         return self.activate(x, options, name)
 
+    def transposed_conv(self, x: Any, options: Any, where: str) -> Any:
+        name = self.name("transposed")
+        kernel, stride = options.get("kernel", 2), options.get("stride", 2)
+        make = self.K.layers.Conv2DTranspose
+        x = make(options["filters"], kernel, strides=stride, padding="same", name=name)(x)
+        return self.activate(x, options, name)
+
     def dense(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("dense")
         options = {"units": options} if isinstance(options, int) else options
@@ -175,6 +182,7 @@ class _Builder:
 LAYERS = {
     "conv": _Builder.conv,
     "depthwise_conv": _Builder.depthwise_conv,
+    "transposed_conv": _Builder.transposed_conv,
     "dense": _Builder.dense,
     "max_pool": lambda b, x, options, where: b.pool(x, options, "max_pool"),
     "avg_pool": lambda b, x, options, where: b.pool(x, options, "avg_pool"),

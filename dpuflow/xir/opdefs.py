@@ -45,6 +45,8 @@ TABLE = {
     "depthwise-conv2d-fix": ("input weights bias?", "XINT", _CONV_FIX, "conv"),
     "transposed-conv2d": ("input weights bias?", "FLOAT", _CONV_FLOAT, "transposed_conv"),
     "transposed-conv2d-fix": ("input weights bias?", "XINT", _CONV_FIX, "transposed_conv"),
+    "transposed-depthwise-conv2d": ("input weights bias?", "FLOAT", _CONV_FLOAT, "transposed_conv"),
+    "transposed-depthwise-conv2d-fix": ("input weights bias?", "XINT", _CONV_FIX, "transposed_conv"),
     "relu": ("input", "FLOAT", (), "same"),
     "relu6": ("input", "FLOAT", (), "same"),
     "leaky-relu": ("input", "FLOAT", ("alpha float",), "same"),
@@ -282,8 +284,8 @@ OTHER_TYPES = frozenset((
     "instancenorm", "l2_normalize", "max", "maxpool1d", "min", "mish", "neg",
     "placeholder", "priorbox", "random_standard_normal", "reduction_product",
     "reduction_sum", "reorg", "reorg-fix", "selu", "shape", "swish", "tanh", "tile-fix",
-    "transposed-conv3d", "transposed-conv3d-fix", "transposed-depthwise-conv2d",
-    "transposed-depthwise-conv2d-fix", "transposed-depthwise-conv3d", "transposed-depthwise-conv3d-fix",
+    "transposed-conv3d", "transposed-conv3d-fix", "transposed-depthwise-conv3d",
+    "transposed-depthwise-conv3d-fix",
 ))
 # fmt: on
 """The other types that XIR 3.5 defines; nothing here writes or executes them."""

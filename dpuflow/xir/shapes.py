@@ -142,6 +142,7 @@ def _conv(op, inputs):
 def _transposed_conv(op, inputs):
     shape, weights = _one(inputs, "input", 4), _one(inputs, "weights", 4)
     kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
+    depthwise = "depthwise" in op.type
     if weights[1:] != (kernel_h, kernel_w, shape[3]):
         raise ShapeError(f"weights {list(weights)} do not fit kernel {(kernel_w, kernel_h)} on {list(shape)}")
     stride_w, stride_h = _numbers(op, "stride", 2, 1)
@@ -150,7 +151,7 @@ def _transposed_conv(op, inputs):
     mode = "FLOOR" if op.type.endswith("-fix") else op.attr("pad_mode")
     height = _transposed_output(shape[1], kernel_h, stride_h, dilation_h, top + bottom, mode)
     width = _transposed_output(shape[2], kernel_w, stride_w, dilation_w, left + right, mode)
-    return shape[0], height, width, weights[0]
+    return shape[0], height, width, weights[0] * weights[3] if depthwise else weights[0]
 
 
 def _transposed_output(size, kernel, stride, dilation, pad, mode):

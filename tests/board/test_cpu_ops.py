@@ -10,6 +10,7 @@ from application_modules import module
 from dpuflow.board.parts import DESCRIPTIONS, describe_operation, describe_parts
 from dpuflow.emulator import Emulator, oracle, plan, random_cases
 from dpuflow.emulator.operations import (
+    CONV_KINDS,
     Concat,
     Conv,
     Eltwise,
@@ -36,7 +37,7 @@ def run(cpu_ops, operation, inputs):
     arrays = described.pop("arrays", {})
     type_ = TYPES.get(type(operation))
     if isinstance(operation, Conv):
-        type_ = {"conv2d": "conv2d-fix", "depthwise": "depthwise-conv2d-fix"}[operation.kind]
+        type_ = {kind: type_ for type_, kind in CONV_KINDS.items()}[operation.kind]
     entry = {"name": "op", "type": type_, "inputs": ["x"] * len(inputs), **described}
     entry = json.loads(json.dumps({**entry, "arrays": {name: name for name in arrays}}))
     return cpu_ops.prepare(entry, arrays)(inputs)
@@ -120,7 +121,7 @@ class FloatGraph:
     def add(self, type_, *more, source=None, **attrs):
         name, source = f"{type_}{len(self.names)}", source or self.last
         inputs = {"input": [source, *more]}
-        if type_ in ("conv2d", "depthwise-conv2d"):
+        if type_.endswith("conv2d"):
             inputs = {"input": [source], "weights": [more[0]], "bias": [more[1]]}
         self.graph.add_op(name, type_, inputs, attrs)
         self.names.append(name)
@@ -162,6 +163,10 @@ def float_graph():
     pooled = f.add("avgpool2d", kernel=[3, 3], pad=[1, 1, 1, 1], count_include_pad=True, **window)
     f.add("mul", f.const([63 / 64]), source=pooled)
     mean = f.add("fix", fix_point=3, round_mode="DPU_ROUND", **grid)
+    taps, depth = f.const(rng.integers(-8, 9, (6, 3, 2, 6)) / 8), f.const(rng.integers(-8, 9, (1, 2, 3, 6)))
+    cut = {"dilation": [1, 1], "pad": [0, 1, 1, 0], "stride": [2, 1], "pad_mode": "FLOOR"}
+    f.add("transposed-conv2d", taps, bias, kernel=[2, 3], source=before, **cut)
+    f.add("transposed-depthwise-conv2d", depth, bias, kernel=[3, 2], **cut)
     f.add("avgpool2d", kernel=[2, 2], pad=[0, 1, 0, 1], count_include_pad=False, source=before, **window)
     f.add("hard-sigmoid")
     gate = f.add("mul", f.const([6 * 2731 / 2**14]))

@@ -284,7 +284,7 @@ def test_a_concat_rounds_halves_up_and_saturates():
         lambda: dense([[1]], kind="relu"),
         lambda: Pool("MIN", (1, 1), (1, 1), (0,) * 4, 0),
         lambda: Eltwise("SUB", (0, 0), 0),
-        lambda: Conv("transposed", np.ones((1, 1, 1, 1), np.int8), None, (1, 1), (1, 1), (0,) * 4, 0, 0, 0),
+        lambda: Conv("conv3d", np.ones((1, 1, 1, 1), np.int8), None, (1, 1), (1, 1), (0,) * 4, 0, 0, 0),
     ],
 )
 def test_a_kind_that_is_not_implemented_cannot_be_described(make):

@@ -64,6 +64,10 @@ def window_attributes(rng, kind):
     if "conv" in kind:
         attrs["dilation"] = tuple(int(n) for n in rng.integers(1, 3, 2))
         attrs["activation"] = str(rng.choice(list(ACTIVATIONS)))
+    if "transposed" in kind:
+        attrs["dilation"] = (1, 1)
+    if kind == "avg_pool_inside":
+        attrs["stride"] = tuple(min(pair) for pair in zip(attrs["stride"], attrs["kernel"], strict=True))
     return attrs
 
 
@@ -81,6 +85,17 @@ def shuffled(rng, channels):
     return {"scale": scale, "upscale": upscale}, [values(rng, 2, *block)]
 
 
+def resizing_attributes(rng, kind, height, width):
+    """Attributes of what changes a map's size without weights; none of anything else."""
+    if kind in ("upsample", "downsample"):
+        return {"factor": tuple(int(n) for n in rng.integers(1, 4, 2))}
+    if kind == "resize_bilinear":
+        factors = rng.choice([1, 2, 4], 2)
+        grid = str(rng.choice(["half_pixel", "asymmetric"]))
+        return {"size": (width * int(factors[0]), height * int(factors[1])), "grid": grid}
+    return {}
+
+
 def random_case(kind, rng):  # noqa: C901 - one line per kind
     """A Case of a kind that a quantized network may hold."""
     height, width, channels = (int(n) for n in rng.integers((5, 5, 1), (8, 8, 5)))
@@ -88,8 +103,6 @@ def random_case(kind, rng):  # noqa: C901 - one line per kind
     attrs, more, inputs = {}, {}, [x]
     if "pool" in kind or "conv" in kind:
         attrs = window_attributes(rng, kind)
-    if kind == "avg_pool_inside":
-        attrs["stride"] = tuple(min(pair) for pair in zip(attrs["stride"], attrs["kernel"], strict=True))
     if kind in ("add", "dense"):
         attrs = {"activation": str(rng.choice(list(ACTIVATIONS)))}
     if kind == "add":
@@ -103,23 +116,20 @@ def random_case(kind, rng):  # noqa: C901 - one line per kind
         inputs = [x, *(values(rng, 2, height, width, int(n)) for n in rng.integers(1, 4, 2))]
     if kind == "dense":
         inputs = [x.reshape(2, -1)]
-    if kind in ("upsample", "downsample"):
-        attrs = {"factor": tuple(int(n) for n in rng.integers(1, 4, 2))}
-    if kind == "resize_bilinear":
-        factors = rng.choice([1, 2, 4], 2)
-        grid = str(rng.choice(["half_pixel", "asymmetric"]))
-        attrs = {"size": (width * int(factors[0]), height * int(factors[1])), "grid": grid}
+    attrs |= resizing_attributes(rng, kind, height, width)
     operator = OPERATORS[kind](**attrs)
     if operator.weighted:
         outputs = int(rng.integers(1, 5))
         shapes = {
             "conv": lambda: (outputs, *attrs["kernel"][::-1], channels),
             "depthwise_conv": lambda: (1, *attrs["kernel"][::-1], channels),
+            "transposed_conv": lambda: (outputs, *attrs["kernel"][::-1], channels),
+            "transposed_depthwise_conv": lambda: (1, *attrs["kernel"][::-1], channels),
             "dense": lambda: (outputs, height * width * channels),
         }
         more["weights"] = values(rng, *shapes[kind]())
         if rng.random() < 0.8:
-            more["bias"] = values(rng, channels if kind == "depthwise_conv" else outputs)
+            more["bias"] = values(rng, channels if "depthwise" in kind else outputs)
         more["fix_weights"] = int(rng.integers(0, 9))
         more["fix_bias"] = int(rng.integers(4, 14))
     return Case(

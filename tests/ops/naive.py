@@ -70,6 +70,26 @@ def conv(case, x, shape):
     return out
 
 
+def transposed(case, x, shape):
+    """One image: every pixel adds its weights to the outputs that it reaches."""
+    operator, weights = case.operator, case.weights
+    (kernel_w, kernel_h), (step_w, step_h), (left, _, top, _) = operator.kernel, operator.stride, operator.pad
+    totals = np.zeros(shape, int)
+    for y, z, source in pixels(x.shape):
+        for i, j in itertools.product(range(kernel_h), range(kernel_w)):
+            # stored flipped: the last tap lies on the pixel's first output
+            row, column = y * step_h + kernel_h - 1 - i - top, z * step_w + kernel_w - 1 - j - left
+            if not (0 <= row < shape[0] and 0 <= column < shape[1]):
+                continue
+            for channel in [source] if "depthwise" in operator.kind else range(shape[2]):
+                tap = weights[0 if "depthwise" in operator.kind else channel, i, j, source]
+                totals[row, column, channel] += int(x[y, z, source]) * int(tap)
+    out = np.zeros(shape, int)
+    for place in pixels(shape):
+        out[place] = weighted(case, int(totals[place]), place[2])
+    return out
+
+
 def weighted(case, total, channel):
     """A sum of products with its bias, as int8."""
     unit = case.fix_in[0] + case.fix_weights
@@ -217,6 +237,8 @@ def resize_bilinear(case, x, shape):
 INTEGER = {
     "conv": conv,
     "depthwise_conv": conv,
+    "transposed_conv": transposed,
+    "transposed_depthwise_conv": transposed,
     "dense": dense,
     "max_pool": max_pool,
     "avg_pool": avg_pool,

@@ -14,14 +14,68 @@ from dpuflow.tfgraph.graph_def import read_graph_def
 from tests.hand_network import hand_network, window
 
 TF_1_15_OPS = {
-    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Floor", "GatherV2", "Identity",
-    "MatMul", "MaxPool", "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder", "Reshape", "Softmax",
-    "Sub", "Sum",
+    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative", "Floor",
+    "GatherV2", "Identity", "MatMul", "MaxPool", "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder",
+    "Reshape", "Shape", "Slice", "Softmax", "Sub", "Sum",
 }  # fmt: skip
 TF_1_15_ATTRIBUTES = {
     "T", "dtype", "shape", "value", "strides", "padding", "dilations", "ksize", "N", "SrcT",
-    "DstT", "keep_dims", "Taxis", "Tindices", "Tparams",
+    "DstT", "keep_dims", "Taxis", "Tindices", "Tparams", "Index", "out_type",
 }  # fmt: skip
+
+
+def resized(quantized):
+    """Bilinear, every n-th pixel, nearest, and back to the size of the pool."""
+    network = quantized.network
+    pool = network["pool1"]
+    insert = [
+        Layer("up", "resize_bilinear", ["pool1"], (9, 15, 8), {"size": (15, 9), "grid": "align_corners"}),
+        Layer("down", "downsample", ["up"], (5, 5, 8), {"factor": (3, 2)}),
+        Layer("near", "upsample", ["down"], (5, 10, 8), {"factor": (2, 1)}),
+        Layer(
+            "back",
+            "resize_bilinear",
+            ["near"],
+            pool.shape,
+            {"size": pool.shape[1::-1], "grid": "half_pixel"},
+        ),
+    ]
+    at = network.layers.index(pool) + 1
+    for layer in network.layers[at:]:
+        layer.inputs[:] = ["back" if name == "pool1" else name for name in layer.inputs]
+    layers = [*network.layers[:at], *insert, *network.layers[at:]]
+    quantized = replace(quantized, network=Network(network.name, layers))
+    fix = quantized.fix_points["pool1"]
+    quantized.fix_points |= {"up": fix + 1, "down": fix + 1, "near": fix - 1, "back": fix}
+    return quantized
+
+
+def transposed(quantized):
+    """A transposed convolution for the first one, and one of channels each alone behind the pool."""
+    network = quantized.network
+    layer = network["conv1"]
+    layer.op, layer.attrs["stride"], layer.attrs["pad"] = "transposed_conv", (1, 2), (1, 1, 2, 1)
+    layer.shape = (24, 11, 8)
+    network["pool1"].attrs, network["pool1"].shape = window((3, 4), (2, 4)), (6, 5, 8)
+    pool = network["pool1"]
+    more = {
+        "kernel": (2, 3),
+        "stride": (3, 2),
+        "pad": (1, 0, 0, 1),
+        "dilation": (1, 1),
+        "activation": "RELU",
+    }
+    at = network.layers.index(pool) + 1
+    deep = Layer("deep", "transposed_depthwise_conv", ["pool1"], (12, 13, 8), more)
+    back = Layer("back", "max_pool", ["deep"], (6, 5, 8), window((5, 2), (2, 2)))
+    for later in network.layers[at:]:
+        later.inputs[:] = ["back" if name == "pool1" else name for name in later.inputs]
+    layers = [*network.layers[:at], deep, back, *network.layers[at:]]
+    quantized = replace(quantized, network=Network(network.name, layers))
+    weights = np.random.default_rng(3).integers(-90, 91, (1, 3, 2, 8)).astype(np.int8)
+    quantized.weights["deep"] = (weights, 7)
+    quantized.fix_points |= {"deep": 3, "back": 4}
+    return quantized
 
 
 def variant(kind):
@@ -54,27 +108,8 @@ def variant(kind):
     elif kind == "dilated, no softmax":
         network["dw"].attrs |= {"dilation": (2, 1), "pad": (2, 2, 1, 1)}
         network.layers = [layer for layer in network.layers if layer.op != "softmax"]
-    elif kind == "resized":
-        pool = network["pool1"]
-        insert = [
-            Layer("up", "resize_bilinear", ["pool1"], (9, 15, 8), {"size": (15, 9), "grid": "align_corners"}),
-            Layer("down", "downsample", ["up"], (5, 5, 8), {"factor": (3, 2)}),
-            Layer("near", "upsample", ["down"], (5, 10, 8), {"factor": (2, 1)}),
-            Layer(
-                "back",
-                "resize_bilinear",
-                ["near"],
-                pool.shape,
-                {"size": pool.shape[1::-1], "grid": "half_pixel"},
-            ),
-        ]
-        at = network.layers.index(pool) + 1
-        for layer in network.layers[at:]:
-            layer.inputs[:] = ["back" if name == "pool1" else name for name in layer.inputs]
-        layers = [*network.layers[:at], *insert, *network.layers[at:]]
-        quantized = replace(quantized, network=Network(network.name, layers))
-        fix = quantized.fix_points["pool1"]
-        quantized.fix_points |= {"up": fix + 1, "down": fix + 1, "near": fix - 1, "back": fix}
+    elif kind in ("resized", "transposed"):
+        quantized = {"resized": resized, "transposed": transposed}[kind](quantized)
     elif kind == "add of far positions":
         quantized.fix_points["dw"] = quantized.fix_points["pool1"] + 9
         quantized.weights["dw"] = (quantized.weights["dw"][0], 12)
@@ -86,7 +121,7 @@ def variant(kind):
 KINDS = (
     "plain", "wide accumulators", "half of a bias step", "padded pooling", "global average", "relu6",
     "requantized",
-    "dilated, no softmax", "add of far positions", "resized",
+    "dilated, no softmax", "add of far positions", "resized", "transposed",
 )  # fmt: skip
 
 

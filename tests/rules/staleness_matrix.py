@@ -123,6 +123,9 @@ LAYERS = [
     }.items()),
     layers("max_pool", FIRST, {"max_pool": 2}),
     layers("avg_pool", FIRST, {"avg_pool": 2}),
+    *(layers(f"transposed_conv.{k}", FIRST, {"transposed_conv": {"filters": 3} | {k: v}}) for k, v in {
+        "filters": 4, "kernel": 3, "stride": 1, "batch_norm": "before_activation",
+        "activation": "relu"}.items()),
     layers("upsample", FIRST, {"upsample": 2}),
     *(layers(f"upsample.{k}", FIRST, {"upsample": {"factor": 2} | {k: v}}) for k, v in {
         "factor": 3, "interpolation": "bilinear"}.items()),

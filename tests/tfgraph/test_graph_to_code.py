@@ -54,6 +54,21 @@ def padded_pools(tf, x):
     return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 720]), constant(720, 4, scale=0.06)))
 
 
+def transposed(tf, x):
+    """Transposed convolutions of both paddings, one of channels each alone."""
+    y = tf.nn.bias_add(tf.nn.conv2d(x + 0.65, constant(3, 3, 3, 8), 2, "SAME"), constant(8))
+    images = tf.shape(y)[0]
+    up = tf.nn.conv2d_transpose(y, constant(3, 3, 6, 8), tf.stack([images, 12, 10, 6]), 2, "SAME")
+    other = tf.nn.conv2d_transpose(y, constant(4, 2, 5, 8), tf.stack([images, 14, 10, 5]), 2, "VALID")
+    alone = tf.nn.depthwise_conv2d_backprop_input(
+        tf.stack([images, 12, 10, 8]), constant(4, 4, 8, 1), y, [1, 2, 2, 1], "SAME"
+    )
+    y = tf.nn.conv2d(tf.concat([up, alone], 3), constant(3, 3, 14, 6, scale=0.2), 1, "SAME")
+    other = tf.nn.conv2d(other, constant(3, 1, 5, 4), 1, "VALID")
+    y = tf.concat([y, other], 3)
+    return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 1200]), constant(1200, 4, scale=0.02)))
+
+
 def resized(tf, x):
     """Nearest and bilinear resizing, and every second pixel, with sizes that the graph computes."""
     v1 = tf.compat.v1
@@ -66,7 +81,7 @@ def resized(tf, x):
     return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 240]), constant(240, 4, scale=0.08)))
 
 
-@pytest.mark.parametrize("build", [dilated, one_sigmoid, padded_pools, resized])
+@pytest.mark.parametrize("build", [dilated, one_sigmoid, padded_pools, transposed, resized])
 def test_from_the_graph_to_machine_code(build, tmp_path):
     from dpuflow.base.tensorflow_env import tensorflow
 

@@ -17,6 +17,7 @@ LAYERS = {
     "Conv2D, dilation_rate": lambda L, x: L.Conv2D(4, 3, dilation_rate=2)(x),
     "SeparableConv2D": lambda L, x: L.SeparableConv2D(4, 3)(x),
     "DepthwiseConv2D": lambda L, x: L.DepthwiseConv2D(3)(x),
+    "Conv2DTranspose": lambda L, x: L.Conv2DTranspose(4, 3, 2, padding="same")(x),
     "Dense": lambda L, x: L.Dense(5)(L.Flatten()(x)),
     "Dense on a map": lambda L, x: L.Dense(5)(x),
     "MaxPooling2D": lambda L, x: L.MaxPooling2D(2)(x),

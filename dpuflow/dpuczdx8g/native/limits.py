@@ -18,6 +18,7 @@ from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, TooLargeError, chann
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.ops.joining import Concat
 from dpuflow.ops.operator import Window
+from dpuflow.ops.transposed import Transposed
 
 MOST_ADDED = 4
 """Operands of the add instruction."""
@@ -55,6 +56,8 @@ def _own(network, layer, machine):
     operator = layer.operator
     if isinstance(operator, Concat):
         return _concat(layer)
+    if isinstance(operator, Transposed):
+        return []  # every phase is a small convolution, which `target_check` has judged
     if isinstance(operator, Window):
         return _window(network, layer, machine)
     return _sum(layer, machine) if len(layer.inputs) > 1 else []

@@ -19,7 +19,7 @@ from dpuflow.device.dpuczdx8g import (
 )
 from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.dpuczdx8g.native import resizing, shuffling
-from dpuflow.dpuczdx8g.native.operations import INPUT, OUTPUT, FeatureMap, Job, Operation
+from dpuflow.dpuczdx8g.native.operations import INPUT, KINDS, OUTPUT, FeatureMap, Job, Operation
 from dpuflow.xir import Graph, Op, Subgraph
 from dpuflow.xir.parameters import constants
 
@@ -173,13 +173,19 @@ class _Reader:
     def depthwise(self, op: Op) -> None:
         self._weighted(op, "depthwise")
 
+    def transposed(self, op: Op) -> None:
+        self._weighted(op, "transposed_conv")
+
+    def transposed_depthwise(self, op: Op) -> None:
+        self._weighted(op, "transposed_depthwise")
+
     def _weighted(self, op, kind):
         (source,) = op.inputs["input"]
         (weights,) = op.inputs["weights"]
         if list(op.attr("dilation")) != [1, 1]:
             raise UserError(f"op {op.name!r}: dilation {op.attr('dilation')} is not supported, only [1, 1]")
         shape = self.graph.op(weights).tensor.shape
-        if kind == "depthwise" and shape[0] != 1:
+        if "depthwise" in kind and shape[0] != 1:
             raise UserError(f"op {op.name!r}: channel multiplier {shape[0]} is not supported, only 1")
         if kind == "conv" and op.attr("group") != 1:
             raise UserError(f"op {op.name!r}: group {op.attr('group')} is not supported, only 1")
@@ -194,7 +200,14 @@ class _Reader:
         feature_map, geometry = self.map_of(source), self._geometry(op, kind)
         if self._can_augment(op, feature_map):
             feature_map, geometry = self._augment(op, feature_map, geometry)
-        activations = ("NONE", "RELU", "RELU6", "LEAKYRELU") if kind == "conv" else ("NONE", "RELU", "RELU6")
+        activations = ("NONE", "RELU", "RELU6")
+        if KINDS[kind].engine == "convolution":
+            activations += ("LEAKYRELU",)
+        if KINDS[kind].phases_as:
+            rows, columns = geometry["kernel"]
+            geometry["pad"] = rows - 1 - geometry["pad"][0], columns - 1 - geometry["pad"][1]
+            if any(step > size for step, size in zip(geometry["stride"], geometry["kernel"], strict=True)):
+                geometry["zeros"] = self.place(bytes(int(np.prod(shape))))
         self.job.operations.append(
             Operation(
                 op.name,
@@ -361,10 +374,11 @@ class _Reader:
         kernel_w, kernel_h = op.attr("kernel")
         stride_w, stride_h = op.attr("stride")
         left, _, top, _ = op.attr("pad")
+        alu = KINDS[kind].engine == "alu"
         for number in (kernel_w, kernel_h):
-            self._limits(op, "kernel", number, 1, CONV_KERNEL_MAX if kind == "conv" else ALU_MAX)
+            self._limits(op, "kernel", number, 1, ALU_MAX if alu else CONV_KERNEL_MAX)
         for number in (stride_w, stride_h):
-            self._limits(op, "stride", number, 1, CONV_STRIDE_MAX if kind == "conv" else ALU_MAX)
+            self._limits(op, "stride", number, 1, ALU_MAX if alu else CONV_STRIDE_MAX)
         self._limits(op, "pad left", left, 0, PAD_MAX)
         self._limits(op, "pad top", top, 0, PAD_MAX)
         return {"kernel": (kernel_h, kernel_w), "stride": (stride_h, stride_w), "pad": (top, left)}
@@ -410,6 +424,8 @@ HANDLERS = {
     "download": _Reader.download,
     "const-fix": _Reader.nothing,
     "downsample-fix": resizing.downsample,
+    "transposed-conv2d-fix": _Reader.transposed,
+    "transposed-depthwise-conv2d-fix": _Reader.transposed_depthwise,
     "upsample-fix": resizing.upsample,
     "conv2d-fix": _Reader.conv,
     "depthwise-conv2d-fix": _Reader.depthwise,

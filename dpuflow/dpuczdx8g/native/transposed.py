@@ -8,39 +8,10 @@ map with the taps that count, and no zero is multiplied.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dpuflow.dpuczdx8g.native.operations import KINDS, Operation, Phase
-from dpuflow.dpuczdx8g.native.placement import ceil_div
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One phase along one axis.
-
-    Attributes
-    ----------
-    tap, taps : the first tap of the whole kernel that counts, and how many do.
-    pad : of the ordinary convolution, negative where its first window begins inside the map.
-    length : output pixels.
-    """
-
-    tap: int
-    taps: int
-    pad: int
-    length: int
-
-
-def axis_phase(kernel: int, stride: int, pad: int, place: int, length: int) -> Axis:
-    """Outputs place, place + stride, ... of `length`, `pad` zeros in front of the spread map.
-
-    Output o reads position (o + k - pad) of the spread map at tap k, so pixel (o + k - pad) / stride where
-    that is whole: k = tap, tap + stride, ...
-    """
-    tap, count = (pad - place) % stride, ceil_div(length - place, stride)
-    if tap >= kernel:
-        return Axis(0, 0, 0, count)
-    return Axis(tap, ceil_div(kernel - tap, stride), (pad - place - tap) // stride, count)
+from dpuflow.ops.transposed import axis_phase
 
 
 def phases(op: Operation) -> Iterator[Operation]:

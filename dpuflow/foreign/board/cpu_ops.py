@@ -97,6 +97,8 @@ def pixel_shuffle_fix(op, arrays):
 OPERATORS = {
     "conv2d-fix": conv2d_fix,
     "depthwise-conv2d-fix": depthwise_conv2d_fix,
+    "transposed-conv2d-fix": conv2d_fix,
+    "transposed-depthwise-conv2d-fix": depthwise_conv2d_fix,
     "pool-fix": pool_fix,
     "eltwise-fix": eltwise_fix,
     "depthwise-fix": eltwise_fix,
@@ -128,6 +130,8 @@ OPERATORS = {
     "aten::mean": mean,
     "conv2d": conv2d,
     "depthwise-conv2d": depthwise_conv2d,
+    "transposed-conv2d": conv2d,
+    "transposed-depthwise-conv2d": depthwise_conv2d,
     "maxpool2d": maxpool2d,
     "avgpool2d": avgpool2d,
     "mul": mul,

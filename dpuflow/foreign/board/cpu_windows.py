@@ -20,9 +20,19 @@ def pad_map(x, pad, fill=0):
     return np.pad(x, widths, mode="constant", constant_values=fill)
 
 
+def spread(x, stride):
+    """x with stride - 1 zeros between its pixels (stride None: x); of a transposed convolution."""
+    if not stride:
+        return x
+    n, h, w, c = x.shape
+    out = np.zeros((n, (h - 1) * stride[1] + 1, (w - 1) * stride[0] + 1, c), x.dtype)
+    out[:, :: stride[1], :: stride[0]] = x
+    return out
+
+
 def windows(x, op, fill=0):
     """View (N, OH, OW, KH, KW, C) of the sliding windows of x (N, H, W, C)."""
-    x = np.ascontiguousarray(pad_map(x, op["pad"], fill))
+    x = np.ascontiguousarray(pad_map(spread(x, op.get("spread")), op["pad"], fill))
     (height, width), (kernel_w, kernel_h), (step_w, step_h) = op["out"], op["kernel"], op["stride"]
     dilation_w, dilation_h = op.get("dilation", (1, 1))
     rows = (height - 1) * step_h + (kernel_h - 1) * dilation_h + 1

@@ -1,0 +1,68 @@
+"""Transposed convolutions in machine code: every size, map by map equal to the emulator."""
+
+import numpy as np
+import pytest
+from quantized_builder import Builder
+from test_native_resizing import SIZES, batch
+
+from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+from dpuflow.dpuczdx8g.native.report import compile_native
+from dpuflow.emulator import Emulator
+
+
+def transposed(b, source, random, activation, depthwise):
+    """A transposed convolution of random kernel, stride and cut; kernels smaller than their stride, too."""
+    height, width, channels = b.shape(source)
+    kernel, stride = (tuple(int(n) for n in random.integers(1, most, 2)) for most in (6, 4))
+    pad = tuple(int(random.integers(0, kernel[side // 2])) for side in range(4))
+    size = [
+        (length - 1) * stride[axis] + kernel[axis] - pad[2 * axis] - pad[2 * axis + 1]
+        for axis, length in ((1, height), (0, width))
+    ]
+    if min(size) < 1:
+        return source
+    outputs = channels if depthwise else int(random.choice([4, 17, 40]))
+    weights = (1 if depthwise else outputs, *kernel[::-1], channels)
+    kind = "transposed_depthwise_conv" if depthwise else "transposed_conv"
+    attrs = {"kernel": kernel, "stride": stride, "dilation": (1, 1), "pad": pad, "activation": activation}
+    return b.layer(kind, [source], (*size, outputs), 4, weights, **attrs)
+
+
+def random_network(seed):
+    """One to three transposed convolutions, with ordinary ones in front and between."""
+    random = np.random.default_rng(seed)
+    height, width = (int(n) for n in random.integers(2, 9, 2))
+    b = Builder((height, width, int(random.choice([3, 17]))), seed)
+    x = b.conv("input", int(random.choice([5, 16, 33]))) if random.random() < 0.7 else "input"
+    for _ in range(int(random.integers(1, 4))):
+        depthwise = bool(random.random() < 0.4)
+        activations = ["NONE", "RELU", "RELU6"] + ["LEAKYRELU"] * (not depthwise)
+        x = transposed(b, x, random, str(random.choice(activations)), depthwise)
+        if random.random() < 0.5:
+            x = b.conv(x, 9)
+    x = b.pool(x, "max_pool", (-(-b.shape(x)[1] // 8), -(-b.shape(x)[0] // 8)))
+    return b.quantized(f"transposed{seed}", b.dense(b.flatten(x), 10))
+
+
+@pytest.mark.parametrize(("size", "seed"), [(size, seed) for seed, size in enumerate(SIZES)])
+def test_random_networks_on_every_size(size, seed):
+    compiled = compile_native(random_network(seed), get_target(f"DPUCZDX8G_ISA1_{size}"))  # map by map
+    images = batch(compiled.graph)
+    expected = Emulator(compiled.graph).run(images)
+    np.testing.assert_array_equal(IsaRunner(compiled.graph).run(images), expected)
+    np.testing.assert_array_equal(Emulator(compiled.quantized_graph).run(images), expected)
+
+
+def test_no_zero_is_multiplied():
+    """4x4 by 2: four phases of 2x2 taps, so the cycles of 2x2 on the output's pixels."""
+    b = Builder((8, 8, 16), 1)
+    attrs = {"kernel": (4, 4), "stride": (2, 2), "dilation": (1, 1), "pad": (1, 1, 1, 1)}
+    x = b.layer("transposed_conv", ["input"], (16, 16, 16), 4, (16, 4, 4, 16), activation="RELU", **attrs)
+    quantized = b.quantized("phases", b.dense(b.flatten(x), 3))
+    compiled = compile_native(quantized, get_target("DPUCZDX8G_ISA1_B4096"))
+    steps = next(iter(IsaRunner(compiled.graph).simulators.values())).steps
+    inits = [s.instruction for s in steps if s.instruction.name == "CONVINIT"]
+    assert {(init["kernel_h"], init["kernel_w"]) for init in inits[:-1]} == {(2, 2)}
+    row = next(row for row in compiled.report["estimate"]["layers"] if row["name"] == x)
+    assert row["cycles"] == 2 * 16 * 4  # two bands of eight rows, four taps a pixel
