@@ -9,8 +9,8 @@ Made by `make networks`: networks of their usual input size with random weights 
 random pictures), each in a process of its own, through reading, quantizing (4 pictures, without fine-tuning
 and diagnosis), the native compiler for the KV260's DPU (B4096) with the verification of its machine code map
 by map, and the emulator (4 pictures). Seconds are wall time on the machine that made the page, two cores
-shared with others; memory is the greatest of the process during a stage; the latency is estimated from the machine
-code. A layer on the CPU is one that this DPU has no instruction for.
+shared with others; memory is the greatest of the process during a stage; the latency is estimated from the
+machine code. A layer on the CPU is one that this DPU has no instruction for.
 
 """
 COLUMNS = (

@@ -82,7 +82,8 @@ def _conv(rng: np.random.Generator, kind: str) -> Case:
     likely = rng.random() < 0.8
     if "transposed" in kind:
         dilation = (1, 1)
-        pad = tuple(int(rng.integers(0, kernel[i // 2])) for i in range(4))
+        left, right, top, bottom = (int(rng.integers(0, kernel[i // 2])) for i in range(4))
+        pad = left, right, top, bottom
         h, w = (max(size, 3) for size in (h, w))
     op = Conv(
         kind="conv2d" if kind == "dense" else kind,

@@ -12,6 +12,7 @@ import numpy as np
 from dpuflow.base.totality import Total
 from dpuflow.network import Layer, Network
 from dpuflow.ops import OPERATORS
+from dpuflow.ops.convolution import weighted
 from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
 from dpuflow.tfgraph.graph_def import DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
@@ -125,6 +126,34 @@ class NetworkGraph:
         full = np.zeros((height, width, channels, channels), np.float32)
         full[:, :, range(channels), range(channels)] = weights[0]
         return self.convolution("Conv2D", layer, full)
+
+    def transposed(self, layer: Layer) -> str:
+        """Conv2DBackpropInput over the whole output, then what `pad` leaves of it; weights flipped."""
+        weights, x = _weights(layer), self.source(layer)
+        if weighted(layer.operator).per_channel:
+            weights = np.eye(weights.shape[3], dtype=np.float32)[:, None, None] * weights
+        height, width, _ = self.network[layer.inputs[0]].shape
+        (sw, sh), (kw, kh) = layer.attrs["stride"], layer.attrs["kernel"]
+        left, _, top, _ = layer.attrs["pad"]
+        ints = ("type", DT_INT32)
+
+        def numbers(name: str, *values: int) -> str:
+            return self.constant(layer, name, np.array(values, np.int32))
+
+        def integers(op: str, name: str, inputs: list[str], **attrs: Any) -> str:
+            return add_node(self.graph, op, f"{layer.name}/{name}", inputs, **attrs)
+
+        shape = integers("Shape", "shape", [x], T=FLOAT, out_type=ints)
+        first = [shape, numbers("first", 0), numbers("one", 1)]
+        images = integers("Slice", "images", first, T=ints, Index=ints)
+        full = numbers("full", (height - 1) * sh + kh, (width - 1) * sw + kw, layer.shape[-1])
+        axis = self.constant(layer, "axis", np.asarray(0, np.int32))
+        size = integers("ConcatV2", "size", [images, full, axis], N=2, T=ints)
+        kernel = self.constant(layer, "weights", weights[:, ::-1, ::-1].transpose(1, 2, 0, 3))
+        settings: dict[str, Any] = {"strides": [1, sh, sw, 1], "padding": "VALID"}
+        whole = self.node(layer, "Conv2DBackpropInput", [size, kernel, x], **settings)
+        part = [whole, numbers("begin", 0, top, left, 0), numbers("kept", -1, *layer.shape)]
+        return self.biased(layer, self.node(layer, "Slice", part, Index=ints))
 
     def dense(self, layer: Layer) -> str:
         """MatMul."""
@@ -276,6 +305,7 @@ LAYERS = Total(
         "output": lambda writer, layer: writer.source(layer),
         "conv": NetworkGraph.conv,
         "depthwise_conv": NetworkGraph.depthwise,
+        **dict.fromkeys(("transposed_conv", "transposed_depthwise_conv"), NetworkGraph.transposed),
         "dense": NetworkGraph.dense,
         "max_pool": lambda writer, layer: writer.pool("MaxPool", layer, LOWEST),
         "avg_pool": NetworkGraph.average,

@@ -189,15 +189,17 @@ def _transposed(op):
         depthwise = op == "transposed_depthwise_conv"
         if weights.shape[3] != (1 if depthwise else layer.shape[-1]):
             translator.fail(node, f"weights {weights.shape} on an input {layer.shape}")
-        pads, size = [], []
+        wanted = [n for n in asked[1:3] if isinstance(n, int)]
+        pads: list[int] = []
+        size: list[int] = []
         for axis in (1, 0):
-            cut = (layer.shape[axis] - 1) * strides[axis] + kernel[axis] - asked[1 + axis]
+            cut = (layer.shape[axis] - 1) * strides[axis] + kernel[axis] - wanted[axis]
             if not 0 <= cut < 2 * kernel[axis] - 1:
                 translator.fail(
                     node, f"an output of {asked[1:3]} of {layer.shape[:2]}: beyond what the windows reach"
                 )
             pads += [cut // 2, cut - cut // 2]
-            size.insert(0, asked[1 + axis])
+            size.insert(0, wanted[axis])
         flipped = weights[::-1, ::-1]
         ours = flipped.transpose(3, 0, 1, 2) if depthwise else flipped.transpose(2, 0, 1, 3)
         attrs: dict[str, Any] = {"kernel": kernel[::-1], "stride": strides[::-1], "dilation": (1, 1)}

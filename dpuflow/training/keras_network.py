@@ -130,7 +130,8 @@ class _Reader:
     def transposed(self, layer: Any, source: Layer) -> Layer:
         if layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1) or layer.output_padding is not None:
             self.fail(layer, "has groups, dilation or output_padding, which are not supported")
-        pads, size = [], []
+        pads: list[int] = []
+        size: list[int] = []
         for axis in (1, 0):
             step, taps = layer.strides[axis], layer.kernel_size[axis]
             whole = (source.shape[axis] - 1) * step + taps

@@ -96,7 +96,7 @@ def resizing_attributes(rng, kind, height, width):
     return {}
 
 
-def random_case(kind, rng):  # noqa: C901 - one line per kind
+def random_case(kind, rng):
     """A Case of a kind that a quantized network may hold."""
     height, width, channels = (int(n) for n in rng.integers((5, 5, 1), (8, 8, 5)))
     x = values(rng, 2, height, width, channels)
