@@ -8,7 +8,6 @@ each with a `kernels.Workspace` of its own.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import numpy as np
