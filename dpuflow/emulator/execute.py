@@ -89,8 +89,8 @@ class Executor:
         return {name: results[name] for name in wanted}
 
     def _divide(self, shapes: Mapping[str, Shape], wanted: Sequence[str]) -> list["_Compiled | _Interpreted"]:
-        """The plan's steps as units: as much as can be in each, programs first."""
-        done, left, parts = {*self.plan.sources, *self.plan.constants}, list(self.plan.steps), []
+        """The steps that `wanted` needs as units: as much as can be in each, programs first."""
+        done, left, parts = {*self.plan.sources, *self.plan.constants}, self._needed(wanted), []
 
         def take(fits: Callable[[Step], bool]) -> list[Step]:
             taken = []
@@ -122,6 +122,15 @@ class Executor:
                 means = self.plan.constants, self._pool, self.threads, self._bytes_per_value
                 units.append(_Interpreted(steps, outputs, *means))
         return units
+
+    def _needed(self, wanted: Sequence[str]) -> list[Step]:
+        """The plan's steps without those that nothing wanted depends on."""
+        names, steps = {*wanted}, []
+        for step in reversed(self.plan.steps):
+            if step.name in names:
+                names.update(step.inputs)
+                steps.append(step)
+        return steps[::-1]
 
     def _portion(self, units: Sequence["_Compiled | _Interpreted"], count: int) -> int:
         """Images that all units do before the next ones begin."""

@@ -310,7 +310,7 @@ class Program:
     # --- running
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """{source: int8 (N, ...)} -> {output: int8 (N, ...)}."""
+        """{source: int8 (N, ...)} -> {output: int8 (N, ...)}; ValueError for other arrays."""
         count = len(next(iter(inputs.values())))
         results = {name: np.empty((count, *self.shapes[name][1:]), np.int8) for name in self.outputs}
         self.run_into(inputs, results)
@@ -320,6 +320,10 @@ class Program:
         """As `run`, into int8 arrays that are there (C-contiguous)."""
         given = [np.ascontiguousarray(inputs[name]) for name in self.sources]
         count = len(given[0])
+        for name, x in zip(self.sources, given, strict=True):
+            expected = (count, *self.shapes[name][1:])
+            if x.dtype != np.int8 or x.shape != expected:  # the C code would read other bytes
+                raise ValueError(f"{name!r}: int8 {expected} expected, got {x.dtype} {x.shape}")
         given += self._constants.values()
         share = self.products >= WORTH_SHARING
         workers = self.threads if share else max(1, min(self.threads, count))

@@ -133,6 +133,26 @@ def test_bilinear_resizing(corners, channels):
     check(op, random_cases.values(rng, (2, 4, 5, channels)))
 
 
+@pytest.mark.parametrize("x", [np.zeros((2, 4, 4, 8), np.float32), np.zeros((2, 4, 4, 9), np.int8)])
+def test_other_arrays_are_refused(x):
+    op, shape = convolution(np.random.default_rng(0), (8, 8), (1, 1)), (1, 4, 4, 8)
+    program = Program([Node("out", ("in",), op, shape)], {"in": shape}, ["out"])
+    with pytest.raises(ValueError, match="'in': int8"):
+        program.run({"in": x})
+    assert program.run({"in": np.zeros((0, 4, 4, 8), np.int8)})["out"].shape == (0, 4, 4, 8)
+
+
+def test_only_what_is_wanted_is_computed():
+    graph = random_cases.graph(np.random.default_rng(4))
+    with Emulator(graph) as emulator:
+        batch = random_cases.values(np.random.default_rng(0), (2, *emulator.input.tensor.shape[1:]))
+        first = next(op for op in graph.ops if op.type == "conv2d-fix")
+        found = emulator.values(batch, [first.name])[first.name]
+        np.testing.assert_array_equal(found, emulator.run(batch, dump=True)[first.name])
+        (unit,) = emulator._executors["values", first.name]._units[False]
+        assert [name for name in unit._program.shapes if "conv2d" in name] == [first.name]
+
+
 def test_maps_that_never_live_together_share_room():
     op, shape, names = convolution(np.random.default_rng(0), (8, 8), (1, 1)), (1, 4, 4, 8), "abcdef"
     nodes = [Node(name, (before,), op, shape) for before, name in zip("i" + names, names, strict=False)]

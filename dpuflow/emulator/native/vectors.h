@@ -9,7 +9,11 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 /* DOT(acc, a, w): acc += 4 products per lane, unsigned bytes a times signed bytes w, without saturation.
    Inline assembly, because GCC 12 copies every sum around the intrinsic of this instruction and so spills
