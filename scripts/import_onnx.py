@@ -1,7 +1,5 @@
 """A user's own ONNX model -> trained_model.onnx, network.h5, frozen_graph.pb, nodes.json, proven equal."""
 
-import numpy as np
-
 from dpuflow.base.files import write_bytes
 from dpuflow.base.pixels import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
@@ -28,8 +26,7 @@ def main(snakemake):
     nodes = write_network_graph(snakemake.output.graph, network)
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
     write_bytes(snakemake.output.model, opened.model.SerializeToString(deterministic=True))
-    pictures, _ = dataset.subset("validation")
-    x = scale_pixels(np.asarray(pictures[:IMAGES]), snakemake.params.input_scaling)
+    x = scale_pixels(dataset.images_in("validation")[:IMAGES], snakemake.params.input_scaling)
     answers = OnnxModel(opened).run(x)
     difference = largest_difference(network, x, answers, source, "onnxruntime", snakemake.params.tolerance)
     log.info(

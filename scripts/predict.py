@@ -6,6 +6,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256, write_text
+from dpuflow.base.numerics import images_at_a_time
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.datasets.find_pictures import find_pictures, short_names
 from dpuflow.datasets.picture_files import read_pictures
@@ -28,7 +29,12 @@ def main(snakemake):
     skipped = [text.replace(path, short[path], 1) for path, text in faults.items()]
     names, pictures = [short[path] for path in read], list(read.values())
     with Emulator(snakemake.input.xmodel, threads=snakemake.threads) as emulator:
-        scores = emulator.run(emulator.quantize_input(np.stack([picture.pixels for picture in pictures])))
+        step = images_at_a_time(dataset.shape)
+        batches = (
+            np.stack([picture.pixels for picture in pictures[i : i + step]])
+            for i in range(0, len(pictures), step)
+        )
+        scores = np.concatenate([emulator.run(emulator.quantize_input(batch)) for batch in batches])
         softmax = emulator.outputs[0].type == "softmax"
     answers = best_classes(scores, dataset.class_names, params.get("top", 3))
     facts = {
