@@ -14,6 +14,7 @@ def recognise(layers: list[Layer]) -> list[Layer]:
     layers : in topological order, before per-channel arithmetic is merged. The factor 6 that is then left
     over is a `batch_norm` of its own, which merges with the division.
     """
+    layers = _clips(layers)
     by_name = {layer.name: layer for layer in layers}
     for relu6 in [layer for layer in layers if layer.op == "relu6"]:
         shifted = by_name[relu6.inputs[0]]
@@ -34,6 +35,42 @@ def recognise(layers: list[Layer]) -> list[Layer]:
         if not any(shifted.name in layer.inputs for layer in layers):
             layers = [layer for layer in layers if layer is not shifted]
     return layers
+
+
+def _clips(layers):
+    """max(c - relu(c - y), 0), which is y cut to 0 ... c, as c times the hard sigmoid of 6 y / c - 3.
+
+    Keras's own hard sigmoid is 0.2 x + 0.5 cut to 0 ... 1.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    for relu in [layer for layer in layers if layer.op == "relu"]:
+        chain = [relu]
+        for op in ("batch_norm", "relu", "batch_norm"):
+            before = by_name[chain[-1].inputs[0]]
+            if before.op != op or sum(before.name in layer.inputs for layer in layers) != 1:
+                break
+            chain.append(before)
+        if len(chain) < 4:
+            continue
+        upper, _, below = chain[1:]
+        top = float(upper.bias[0])
+        if not (_is(upper.weights, -1) and _is(below.weights, -1) and top > 0):
+            continue
+        if not (_is(upper.bias, top) and _is(below.bias, top)):
+            continue
+        shape, channels = relu.shape, relu.shape[-1]
+        argument = Layer(below.name, "batch_norm", below.inputs, shape, {}, *_affine(channels, 6 / top, -3))
+        gate = Layer(f"{relu.name}/hard_sigmoid", "hard_sigmoid", [argument.name], shape)
+        scaled = Layer(relu.name, "batch_norm", [gate.name], shape, {}, *_affine(channels, top, 0))
+        at = layers.index(relu)
+        layers[at : at + 1] = [argument, gate, scaled]
+        layers = [layer for layer in layers if not any(layer is gone for gone in chain[1:])]
+        by_name = {layer.name: layer for layer in layers}
+    return layers
+
+
+def _affine(channels, scale, offset):
+    return np.full(channels, scale, np.float32), np.full(channels, offset, np.float32)
 
 
 def _is(array, number):

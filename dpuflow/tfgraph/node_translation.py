@@ -15,6 +15,7 @@ from dpuflow.tfgraph import (
     shape_nodes,
     weighted_nodes,
 )
+from dpuflow.tfgraph.arithmetic_nodes import affine
 from dpuflow.tfgraph.dilation import SPACE_NODES
 from dpuflow.tfgraph.rearranging_nodes import channel_product
 from dpuflow.tfgraph.shape_nodes import reshape_to
@@ -79,7 +80,7 @@ def _maximum(translator, node, inputs):
 
 
 def _minimum(translator, node, inputs):
-    """min(relu(x), 6) is ReLU6."""
+    """min(relu(x), 6) is ReLU6; min(x, c) is c - relu(c - x)."""
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     constants = [value.array for value in inputs if isinstance(value, Constant)]
     if not tensors:
@@ -87,7 +88,11 @@ def _minimum(translator, node, inputs):
     layer = each_value(translator, node, tensors[0])
     if len(tensors) == 1 and np.all(constants[0] == 6) and layer.op == "relu":
         return tensors[0].through(translator.emit(node, "relu6", list(layer.inputs), layer.shape))
-    translator.fail(node, "only min(relu(x), 6) is supported")
+    if len(tensors) == 2:
+        translator.fail(node, "the smaller of two activations; only min(x, constant) is supported")
+    below = affine(translator, pseudo_node(node, "Sub", "below/Sub"), tensors[0], -1, constants[0])
+    cut = _unary("relu")(translator, pseudo_node(node, "Relu", "below/Relu"), [below])
+    return affine(translator, node, cut, -1, constants[0])
 
 
 def _pool(op):

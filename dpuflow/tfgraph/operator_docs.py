@@ -37,7 +37,8 @@ GROUPS = {
         "LeakyRelu": "LEAKYRELU, slope 26/256; another slope a below 1 is a x + (1 - a) relu(x): two "
         "depthwise_conv and an add",
         "Maximum": "max(x, 0) is RELU, max(x, alpha x) LEAKYRELU",
-        "Minimum": "min(relu(x), 6) is RELU6; relu6(x + 3) / 6 is hard_sigmoid on the ALU",
+        "Minimum": "min(relu(x), 6) is RELU6; relu6(x + 3) / 6, and what is cut to 0 ... c, is hard_sigmoid "
+        "on the ALU; of another constant c: c - relu(c - x)",
     },
     "Arithmetic": {
         "Add AddV2": "of two maps: elementwise addition on the ALU; of a constant: part of the bias",

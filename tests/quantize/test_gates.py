@@ -116,6 +116,36 @@ def test_what_counts_as_a_sixth(tmp_path, sixth):
     assert (ops["hard_sigmoid"], ops["relu6"]) == ((0, 1) if sixth == 0.2 else (1, 0))
 
 
+@pytest.mark.parametrize("top", [1.0, 0.5, 6.0, None])
+def test_what_is_cut_between_constants_is_a_hard_sigmoid(tmp_path, top):
+    """Keras's hard sigmoid: 0.2 x + 0.5, cut to 0 ... 1; without the upper end nothing but a ReLU."""
+    g = GraphMaker((8, 8, 2))
+    x = g.conv(g.input, 2, 4)
+    y = g.op("AddV2", g.op("Mul", x, scalar(g, 0.2)), scalar(g, 0.5))
+    cut = y if top is None else g.op("Minimum", y, scalar(g, top))
+    network = ends_in(g, g.op("Maximum", cut, scalar(g, 0)), 4, tmp_path / "g.pb")
+    ops = Counter(layer.op for layer in network.layers)
+    assert (ops["hard_sigmoid"], ops["relu"]) == ((0, 1) if top is None else (1, 0))
+    x = np.random.default_rng(1).normal(size=(3, 8, 8, 2)).astype(np.float32) * 9
+    pooled = next(layer for layer in network.layers if layer.op == "avg_pool")
+    found = engine.run_float(network, x, [pooled.inputs[0]])[pooled.inputs[0]]
+    plain = GraphMaker((8, 8, 2))
+    again = ends_in(plain, plain.conv(plain.input, 2, 4), 4, tmp_path / "p.pb")
+    (source,) = [layer for layer in again.layers if layer.op == "conv"]
+    values = engine.run_float(again, x, [source.name])[source.name]
+    expected = np.clip(0.2 * values + 0.5, 0, np.inf if top is None else top)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_an_upper_end_alone_is_read_exactly(tmp_path):
+    g = GraphMaker((8, 8, 2))
+    network = ends_in(g, g.op("Minimum", g.conv(g.input, 2, 4), scalar(g, 0.25)), 4, tmp_path / "g.pb")
+    x = np.random.default_rng(1).normal(size=(3, 8, 8, 2)).astype(np.float32) * 3
+    name = next(layer for layer in network.layers if layer.op == "avg_pool").inputs[0]
+    cut = engine.run_float(network, x, [name])[name]
+    assert cut.max() == pytest.approx(0.25, abs=1e-6) and cut.min() < 0
+
+
 @pytest.mark.parametrize("offset", [2.5, -3.0])
 def test_another_offset_is_no_hard_sigmoid(tmp_path, offset):
     g = GraphMaker((8, 8, 2))
