@@ -1,13 +1,18 @@
 # {model}.xmodel -> predictions of the board, or of what stands in for it
 
 
+def quantized_before(w):
+    """The accuracy of the quantized network, which a compiled xmodel of the user's does not have."""
+    return made.of(made.QUANTIZED_ACCURACY, w) if "quantized" in SETTINGS.stages(w.model) else []
+
+
 rule run_emulator:
     message:
         "Run {wildcards.model}.xmodel on every test image in the bit-exact emulator ({wildcards.target})."
     input:
         dataset=made.DATASET,
         xmodel=made.XMODEL,
-        quantized=made.QUANTIZED_ACCURACY,
+        quantized=quantized_before,
     output:
         predictions=made.PREDICTIONS,
         accuracy=made.BOARD_ACCURACY,
@@ -35,7 +40,7 @@ rule run_isa_simulator:
     input:
         dataset=made.DATASET,
         xmodel=made.XMODEL,
-        quantized=made.QUANTIZED_ACCURACY,
+        quantized=quantized_before,
     output:
         predictions=made.PREDICTIONS,
         accuracy=made.BOARD_ACCURACY,
@@ -71,7 +76,10 @@ rule bundle:
         made.times(made.COMPILED, "bundle")
     params:
         target=lambda w: SETTINGS.target(w.target),
-        input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+        # what enters quantized or compiled has it in the xmodel
+        input_scaling=lambda w: (
+            SETTINGS.input_scaling(w.model) if "frozen" in SETTINGS.stages(w.model) else {}
+        ),
     group:
         "int8"
     resources:
@@ -88,7 +96,7 @@ rule run_virtual_board:
         "Run the board's application on the virtual board ({wildcards.model}, {wildcards.target})."
     input:
         bundle=rules.bundle.output.bundle,
-        quantized=made.QUANTIZED_ACCURACY,
+        quantized=quantized_before,
     output:
         predictions=made.PREDICTIONS,
         report=made.BOARD_RECORD,
@@ -119,7 +127,7 @@ rule run_ssh:
         "Run {wildcards.model}.xmodel on a board of {wildcards.runner} over SSH ({wildcards.target})."
     input:
         bundle=rules.bundle.output.bundle,
-        quantized=made.QUANTIZED_ACCURACY,
+        quantized=quantized_before,
     output:
         predictions=made.PREDICTIONS,
         report=made.BOARD_RECORD,

@@ -13,7 +13,7 @@ from dpuflow.tfgraph.saved_model import saved_model_files
 from dpuflow.datasets.picture_changes import fingerprint_of
 from dpuflow.workflow import artifacts as made  # where every artifact lies
 from dpuflow.workflow import run_files
-from dpuflow.workflow.config import Settings, check, configuration_name, expand_runs, sort_keys
+from dpuflow.workflow.config import FLOAT_ORIGINS, Settings, check, configuration_name, expand_runs, sort_keys
 from dpuflow.base.errors import UserError
 from dpuflow.base.importing import export_package
 from dpuflow.quantize.settings import steps

@@ -1,5 +1,7 @@
 # quantized_model.h5 -> {model}.xmodel for a target
 
+COMPILED_ORIGINS = (*FLOAT_ORIGINS, "quantized")
+
 
 rule compile_reference:
     message:
@@ -15,6 +17,7 @@ rule compile_reference:
     benchmark:
         made.times(made.COMPILED, "compile")
     wildcard_constraints:
+        model=SETTINGS.models_from(*COMPILED_ORIGINS),
         target=SETTINGS.named("targets", "compiler", "reference"),
     params:
         target=lambda w: SETTINGS.target(w.target),
@@ -44,6 +47,7 @@ rule compile_native:
     benchmark:
         made.times(made.COMPILED, "compile")
     wildcard_constraints:
+        model=SETTINGS.models_from(*COMPILED_ORIGINS),
         target=SETTINGS.named("targets", "compiler", "native"),
     params:
         target=lambda w: SETTINGS.target(w.target),
@@ -56,3 +60,34 @@ rule compile_native:
         "../envs/dpuflow.yaml"
     script:
         "../scripts/compile_native.py"
+
+
+rule take_xmodel:
+    message:
+        "Take the compiled {wildcards.model} from {params.source}."
+    input:
+        dataset=made.DATASET,
+        source=lambda w: user_file(SETTINGS.model(w.model)["xmodel"]),
+    output:
+        xmodel=made.XMODEL,
+    log:
+        made.log(made.COMPILED, "take_xmodel"),
+    benchmark:
+        made.times(made.COMPILED, "take_xmodel")
+    wildcard_constraints:
+        model=SETTINGS.models_from("xmodel"),
+        target=SETTINGS.named("targets", "compiler", "reference", "native"),
+    params:
+        source=lambda w: SETTINGS.model(w.model)["xmodel"],
+        target=lambda w: SETTINGS.target(w.target),
+        input_scaling=lambda w: SETTINGS.given_scaling(w.model),
+        output=lambda w: {"node": SETTINGS.model(w.model).get("output_node")},
+    group:
+        "int8"
+    resources:
+        mem_mb=growing(2000),
+        runtime=15,
+    conda:
+        "../envs/dpuflow.yaml"
+    script:
+        "../scripts/take_xmodel.py"

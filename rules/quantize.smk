@@ -19,6 +19,7 @@ rule quantize_reference:
     benchmark:
         made.times(made.QUANTIZED, "quantize")
     wildcard_constraints:
+        model=SETTINGS.models_from(*FLOAT_ORIGINS),
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
         settings=lambda w: config["quantizers"][w.quantizer],
@@ -38,13 +39,48 @@ rule quantize_reference:
         "../scripts/quantize_reference.py"
 
 
+rule import_quantized:
+    message:
+        "Take the quantized network {wildcards.model} from {params.source}."
+    input:
+        dataset=made.DATASET,
+        source=lambda w: user_file(SETTINGS.model(w.model)["quantized"]),
+    output:
+        eval_graph=made.EVAL_GRAPH,
+        model=made.QUANTIZED_MODEL,
+        report=made.QUANTIZATION,
+        nodes=made.KEPT_NODES,
+    log:
+        made.log(made.QUANTIZED, "import_quantized"),
+    benchmark:
+        made.times(made.QUANTIZED, "import_quantized")
+    wildcard_constraints:
+        model=SETTINGS.models_from("quantized"),
+        quantizer=SETTINGS.named("quantizers", "tool", "reference"),
+    params:
+        model=lambda w: w.model,
+        source=lambda w: SETTINGS.model(w.model)["quantized"],
+        input_scaling=lambda w: SETTINGS.given_scaling(w.model),
+    group:
+        "int8"
+    resources:
+        mem_mb=growing(2000),
+        runtime=10,
+    conda:
+        "../envs/dpuflow.yaml"
+    script:
+        "../scripts/import_quantized.py"
+
+
 rule evaluate_quantized:
     message:
         "Measure the quantized graph of {wildcards.model} ({wildcards.quantizer}) on every test image."
     input:
         dataset=made.DATASET,
         graph=made.EVAL_GRAPH,
-        nodes=made.NODES,
+        nodes=lambda w: made.of(made.NODES if "frozen" in SETTINGS.stages(w.model) else made.KEPT_NODES, w),
+        # how its pixels become its input a network that came quantized may say itself
+        quantization=lambda w: ([] if "frozen" in SETTINGS.stages(w.model) else made.of(made.QUANTIZATION, w)),
     output:
         accuracy=made.QUANTIZED_ACCURACY,
     log:

@@ -7,12 +7,15 @@ from dpuflow.workflow.scripting import log_accuracy, run
 
 
 def main(snakemake):
+    scaling = snakemake.params.input_scaling
+    if snakemake.input.get("quantization"):
+        scaling = read_record(snakemake.input.quantization, "quantization.schema.yaml")["input_scaling"]
     record = evaluate_graph(
         "quantized",
         snakemake.input.graph,
         read_record(snakemake.input.nodes, "nodes.schema.yaml"),
         read_dataset(snakemake.input.dataset),
-        snakemake.params.input_scaling,
+        scaling,
         threads=snakemake.threads,
     )
     write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)

@@ -14,11 +14,13 @@ def main(snakemake):
     labels = dataset.labels_in("test")
     emulator = Emulator(snakemake.input.xmodel, threads=snakemake.threads)
     probabilities = dataset.through("test", lambda images: emulator.run(emulator.quantize_input(images)))
+    probabilities = probabilities.reshape(len(probabilities), -1)
     predictions = probabilities.argmax(axis=1)
     record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
-    record["agreement_with_quantized"] = agreement(
-        predictions, read_accuracy(snakemake.input.quantized)["predictions"]
-    )
+    if snakemake.input.get("quantized"):
+        record["agreement_with_quantized"] = agreement(
+            predictions, read_accuracy(snakemake.input.quantized)["predictions"]
+        )
     record["runner"] = "emulator"
     record["origin"] = "emulated"
     record["how"] = "emulated: the xmodel file executed in exact integer arithmetic on this machine; no board"

@@ -30,11 +30,13 @@ def main(snakemake):
             f"{snakemake.input.xmodel}: machine code and emulator differ on {len(labels) - equal} of"
             f" {len(labels)} images; do not deploy this file"
         )
+    probabilities = probabilities.reshape(len(batch), -1)
     predictions = np.argmax(probabilities, axis=1)
     record = accuracy_record("board", "test", labels, predictions, dataset.class_names)
-    record["agreement_with_quantized"] = agreement(
-        predictions, read_accuracy(snakemake.input.quantized)["predictions"]
-    )
+    if snakemake.input.get("quantized"):
+        record["agreement_with_quantized"] = agreement(
+            predictions, read_accuracy(snakemake.input.quantized)["predictions"]
+        )
     record["runner"] = "isa_simulator"
     record["origin"] = "simulated"
     record["how"] = "simulated: the file's machine code on an instruction-level simulator; no board"

@@ -21,7 +21,7 @@ def main(snakemake):
     patience = Patience(**{f.name: runner[f.name] for f in fields(Patience) if f.name in runner})
     bundle, out = snakemake.input.bundle, Path(snakemake.output.report).parent
     quantized = snakemake.input.get("quantized")
-    quantized = quantized and read_accuracy(quantized)
+    quantized = read_accuracy(quantized) if quantized else None
     options = runner.get("options", {})
     run(bundle, boards, out, options, targets, patience)
     record = board_record(out, bundle, quantized=quantized, runner="ssh")

@@ -20,7 +20,7 @@ def main(snakemake):
     run_on_virtual_board(bundle.path, out, options, target, batch=snakemake.params.get("batch", 64))
     quantized = snakemake.input.get("quantized")
     record = board_record(
-        out, bundle.path, quantized=quantized and read_accuracy(quantized), runner="virtual_board"
+        out, bundle.path, quantized=read_accuracy(quantized) if quantized else None, runner="virtual_board"
     )
     write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
     log_accuracy(record)

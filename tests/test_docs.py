@@ -48,7 +48,10 @@ def test_complete_examples_define_what_they_run(repo, page):
         for run in runs:
             assert settings.hardware(run.target).fingerprint > 0
             labels_of(settings.dataset(run.dataset).get("class_names"))
-            origins = ("layers", "keras_h5", "frozen_pb", "saved_model", "onnx")
+            origins = (
+                *("layers", "keras_h5", "frozen_pb", "saved_model", "onnx"),
+                *("quantized", "xmodel"),
+            )
             assert settings.origin(run.model) in origins
 
 

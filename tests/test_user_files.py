@@ -28,6 +28,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
     assert paths == {
         *(f"datasets.*.source.{key}" for key in ("folder", "zip", "list", "train", "test")),
         *(f"models.*.{key}" for key in ("keras_h5", "frozen_pb", "saved_model", "onnx", "weights")),
+        *("models.*.quantized", "models.*.xmodel"),
         *(f"runners.*.boards.*.{key}" for key in ("identity", "ssh_config", "known_hosts")),
         *("vitis_ai.images.*.*", "predict.images", "predict.images.*", "images", "images.*"),
     }

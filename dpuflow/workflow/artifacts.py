@@ -34,6 +34,7 @@ FROZEN_ACCURACY = f"results/{TRAINED}/frozen_accuracy.json"
 EVAL_GRAPH = f"results/{QUANTIZED}/quantize_eval_model.pb"
 QUANTIZED_MODEL = f"results/{QUANTIZED}/quantized_model.h5"
 QUANTIZATION = f"results/{QUANTIZED}/quantization.json"
+KEPT_NODES = f"results/{QUANTIZED}/nodes.json"
 QUANTIZED_ACCURACY = f"results/{QUANTIZED}/quantized_accuracy.json"
 
 XMODEL = f"results/{COMPILED}/{{model}}.xmodel"

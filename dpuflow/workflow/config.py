@@ -31,11 +31,16 @@ COMPONENTS = {
 }
 """Component of a run -> config section that defines it."""
 
-ORIGINS = ("layers", "application", "keras_h5", "frozen_pb", "saved_model", "onnx", "starts_from")
-"""Where a model comes from: trained here, a user's own Keras file, frozen graph, SavedModel or ONNX, another
-model trained further."""
+ORIGINS = (
+    *("layers", "application", "keras_h5", "frozen_pb", "saved_model", "onnx"),
+    *("quantized", "xmodel", "starts_from"),
+)
+"""Where a model comes from: trained here, a user's own Keras file, frozen graph, SavedModel, ONNX, quantized
+graph or compiled xmodel, another model trained further."""
 KERAS_ORIGINS = ("layers", "application", "keras_h5", "starts_from")
 """Those with a Keras model of their own and a stage "keras"; the others enter behind training."""
+FLOAT_ORIGINS = tuple(origin for origin in ORIGINS if origin not in ("quantized", "xmodel"))
+"""Those with a float network: network.h5, and what is quantized here."""
 TRAINED = ("layers", "application", "starts_from")
 """Those with a training of their own."""
 
@@ -212,6 +217,10 @@ class Settings:
         keys = ("application", "weights", "alpha", "head", "freeze_until", "fine_tuning")
         return {key: entry[key] for key in keys if key in entry} if "application" in entry else None
 
+    def given_scaling(self, model: str) -> dict[str, Any] | None:
+        """`input_scaling` where the configuration gives one, else None: a file may record its own."""
+        return self.input_scaling(model) if "input" in self.model(model) else None
+
     def start_of(self, model: str) -> str:
         """The model that `model` is trained further from, with the same seed."""
         return self.model(model)["starts_from"] + "".join(model.partition("-s")[1:])
@@ -260,6 +269,14 @@ class Settings:
     def has_keras(self, model: str) -> bool:
         """Whether the chain has a Keras model of this model."""
         return self.origin(model) in KERAS_ORIGINS
+
+    def stages(self, model: str) -> tuple[str, ...]:
+        """The stages of this model whose accuracy is measured, in order."""
+        origin = self.origin(model)
+        if origin == "xmodel":
+            return ("board",)
+        trained = ("keras",) if origin in KERAS_ORIGINS else ("onnx",) if origin == "onnx" else ()
+        return (*trained, *(("frozen",) if origin in FLOAT_ORIGINS else ()), "quantized", "board")
 
     def models_from(self, *origins: str) -> str:
         """Regular expression of the model wildcard for models of these origins."""

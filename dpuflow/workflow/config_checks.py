@@ -99,6 +99,10 @@ def _runs(config):
     for index, run in enumerate(config["runs"]):
         yield from _scaling(config, run)
         yield from _colour(config, run)
+        for model in _as_list(run["model"]):
+            yield from _ready_made(config, index, run, model)
+        if all("xmodel" in config["models"][model] for model in _as_list(run["model"])):
+            continue  # whether they have machine code their files say
         for runner in _as_list(run["runner"]):
             kind = config["runners"][runner]["kind"]
             for target in _as_list(run["target"]):
@@ -137,6 +141,26 @@ def _scaling(config, run):
                     f"models.{model}.input{shown}: {found} (dataset {dataset}); give one number, or one "
                     f"for each channel (datasets.{dataset}.image.channels: {channels})"
                 )
+
+
+def _ready_made(config, index, run, model):
+    """What quantizer and compiler a network may be given to that comes quantized, or compiled."""
+    origin = next((key for key in ("quantized", "xmodel") if key in config["models"][model]), None)
+    if origin is None:
+        return
+    for name in _as_list(run["quantizer"]):
+        tool = config["quantizers"][name]["tool"]
+        if tool != "reference":
+            yield (
+                f"runs[{index}]: model {model} comes {'compiled' if origin == 'xmodel' else origin}, so "
+                f"quantizer {name} ({tool}) has nothing to do; name one with tool: reference"
+            )
+    for name in _as_list(run["target"]):
+        if origin == "xmodel" and _compiler(config, name) not in ("reference", "native"):
+            yield (
+                f"runs[{index}]: model {model} comes compiled, so the compiler {_compiler(config, name)} of "
+                f"target {name} has nothing to do; write a target without it"
+            )
 
 
 def _way_out(config, target):

@@ -16,28 +16,36 @@ Names = Any
 """A run: anything with the attributes dataset, model, quantizer, target and runner."""
 
 
+STAGES = {
+    "keras": made.KERAS_ACCURACY,
+    "onnx": made.ONNX_ACCURACY,
+    "frozen": made.FROZEN_ACCURACY,
+    "quantized": made.QUANTIZED_ACCURACY,
+    "board": made.BOARD_ACCURACY,
+}
+"""Stage -> its accuracy record."""
+
+
 def stage_records(settings: "Settings", run: Names) -> list[str]:
     """The accuracy records of a run, in the order of its stages."""
-    stages: tuple[str, ...] = (made.FROZEN_ACCURACY, made.QUANTIZED_ACCURACY, made.BOARD_ACCURACY)
-    trained = _trained_files(settings, run)
-    stages = (*(trained[key] for key in trained if key.endswith("_accuracy")), *stages)
-    return [made.of(pattern, run) for pattern in stages]
+    return [made.of(STAGES[stage], run) for stage in settings.stages(run.model)]
 
 
 def result_files(settings: "Settings", run: Names) -> dict[str, str]:
     """What the report reads of a run: key of `dpuflow.report.inputs.FILES` -> path."""
-    files = {"dataset": made.DATASET, **_trained_files(settings, run)}
-    files |= {
-        "frozen_graph": made.FROZEN_GRAPH,
-        "frozen_accuracy": made.FROZEN_ACCURACY,
-        **_quantized_files(settings, run),
-        "quantization": made.QUANTIZATION,
-        "quantized_accuracy": made.QUANTIZED_ACCURACY,
-        "xmodel": made.XMODEL,
-        "compile": made.COMPILE_REPORT,
-        "predictions": made.PREDICTIONS,
-        "board_accuracy": made.BOARD_ACCURACY,
-    }
+    files, stages = {"dataset": made.DATASET, **_trained_files(settings, run)}, settings.stages(run.model)
+    if "frozen" in stages:
+        files |= {"frozen_graph": made.FROZEN_GRAPH, "frozen_accuracy": made.FROZEN_ACCURACY}
+    if "quantized" in stages:
+        files |= {
+            **_quantized_files(settings, run),
+            "quantization": made.QUANTIZATION,
+            "quantized_accuracy": made.QUANTIZED_ACCURACY,
+        }
+    files["xmodel"] = made.XMODEL
+    if "quantized" in stages:
+        files["compile"] = made.COMPILE_REPORT
+    files |= {"predictions": made.PREDICTIONS, "board_accuracy": made.BOARD_ACCURACY}
     return {key: made.of(pattern, run) for key, pattern in files.items()}
 
 
@@ -92,8 +100,8 @@ def benchmark_files(run: Names) -> list[str]:
             *("freeze", "import_frozen", "import_saved_model", "import_onnx", "evaluate_onnx"),
             "evaluate_frozen",
         ),
-        made.QUANTIZED: ("quantize", "evaluate_quantized", "predict"),
-        made.COMPILED: ("compile",),
+        made.QUANTIZED: ("quantize", "import_quantized", "evaluate_quantized", "predict"),
+        made.COMPILED: ("compile", "take_xmodel"),
         made.RUN: ("run",),
     }
     return [made.of(made.times(folder, job), run) for folder, jobs in stages.items() for job in jobs]
@@ -116,16 +124,18 @@ def artifact_files(settings: "Settings", run: Names) -> set[str]:
     Left out: the gates' verdicts (they come after all else, and fail), bundles and the
     containers' working files.
     """
-    patterns = {made.NODES, made.NETWORK}
+    stages = settings.stages(run.model)
+    patterns = {made.NODES, made.NETWORK} if "frozen" in stages else set()
+    if settings.origin(run.model) == "quantized":
+        patterns.add(made.KEPT_NODES)
     if settings.dataset(run.dataset)["source"]["kind"] != "pictures":
         patterns |= {made.TRAIN_CSV, made.TEST_CSV}
     if settings.has_keras(run.model):
         patterns.update(made.CHECKPOINT_FILES)
     if settings.origin(run.model) == "starts_from":
         patterns.add(made.FINETUNE)
-    if (
-        settings.config["quantizers"][run.quantizer]["tool"] == "reference"
-    ):  # compilers of our own, or vai_c_xir
+    own = settings.config["quantizers"][run.quantizer]["tool"] == "reference"
+    if own and "quantized" in stages:  # compilers of our own, or vai_c_xir
         patterns.add(made.QUANTIZED_XMODEL)
     if settings.config["runners"][run.runner]["kind"] in ("virtual_board", "ssh"):
         patterns.add(made.BOARD_RECORD)

@@ -8,6 +8,7 @@ the figures mean.
 
 from typing import Any
 
+from dpuflow.base.errors import UserError
 from dpuflow.base.pixels import Scaling
 from dpuflow.xir.graph import Graph
 
@@ -39,3 +40,29 @@ def recorded_scaling(graph: Graph) -> dict[str, Any] | None:
     if "input_order" in graph.attrs:
         scaling["order"] = graph.attrs["input_order"]
     return scaling if {"subtract", "divide"} <= scaling.keys() else None
+
+
+def agreed_scaling(graph: Graph, given: Scaling | None, source: object) -> dict[str, Any]:
+    """The scaling that a file records, or the one that the configuration gives for it (models.NAME.input).
+
+    UserError when there is neither, or both and they differ.
+    """
+    recorded = recorded_scaling(graph)
+    if recorded is None:
+        if given is None:
+            raise UserError(
+                f"{source}: does not say how pixels become its input; write that as models.NAME.input, "
+                "{subtract: ..., divide: ...}, as the network was trained"
+            )
+        return dict(given)
+    differ = [key for key in given or {} if _figures(recorded.get(key)) != _figures((given or {})[key])]
+    if differ:
+        raise UserError(
+            f"{source}: records the input scaling {recorded}, models.NAME.input says {dict(given or {})}; "
+            "leave input out, or write what is recorded"
+        )
+    return recorded
+
+
+def _figures(value):
+    return [float(n) for n in value] if isinstance(value, list | tuple) else value

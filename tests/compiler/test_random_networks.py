@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from dpuflow.base.numerics import dequantize
 from dpuflow.compiler.quantized_graph import quantized_graph
+from dpuflow.compiler.quantized_reading import read_quantized_graph
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.emulator.emulator import Emulator
@@ -117,3 +118,18 @@ def test_random_networks_compute_the_same_in_all_three_forms(quantized):
         expected = dequantize(expected, quantized.fix_points[network.output.name])
     np.testing.assert_array_equal(Emulator(graph, threads=1).run(images), expected)
     np.testing.assert_array_equal(Emulator(uncompiled, threads=1).run(images), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(networks())
+def test_random_networks_come_back_from_the_uncompiled_form(tmp_path_factory, quantized):
+    path = tmp_path_factory.mktemp("random") / "q.xmodel"
+    quantized_graph(quantized).save(path)
+    found = read_quantized_graph(path, "random", None)
+    assert found.fix_points == quantized.fix_points
+    # a maximum of one pixel is a downsampling; written, they are the same
+    assert quantized_graph(found).to_bytes() == quantized_graph(quantized).to_bytes()
+    for table in ("weights", "biases"):
+        wanted, given = getattr(quantized, table), getattr(found, table)
+        assert {n: f for n, (_, f) in given.items()} == {n: f for n, (_, f) in wanted.items()}
+        assert all(np.array_equal(given[name][0], data) for name, (data, _) in wanted.items())

@@ -31,6 +31,8 @@ TARGETS = [
     "results/tiny/own_pb/frozen_graph.pb",
     "results/tiny/own_saved/frozen_graph.pb",
     "results/tiny/own_onnx/onnx_accuracy.json",
+    "results/tiny/own_quantized/reference/quantization.json",
+    "results/tiny/own_xmodel/reference/zcu104/own_xmodel.xmodel",
     "results/tiny/further/keras_trained_model.h5",
     f"{MODEL}/ours/z_xir/compile.json",
     f"{MODEL}/tf1/quantization.json",
@@ -62,6 +64,8 @@ def configuration(server=None):
     config["models"] |= {
         "own_h5": {"keras_h5": f"{MODEL}/keras_trained_model.h5", "input": model["input"]},
         "own_pb": {"frozen_pb": f"{MODEL}/frozen_graph.pb", "input": model["input"]},
+        "own_quantized": {"quantized": f"{MODEL}/reference/zcu104/small.quantized.xmodel"},
+        "own_xmodel": {"xmodel": f"{MODEL}/reference/zcu104/small.xmodel"},
         "own_saved": {"saved_model": "own/saved", "input": model["input"]},
         "own_onnx": {"onnx": "own.onnx", "input": model["input"]},
         "further": {"starts_from": "small", "qat": True, "training": model["training"] | {"epochs": 1}},

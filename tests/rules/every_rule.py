@@ -51,6 +51,12 @@ CONFIG = {
             "input_node": "x",
             "output_node": "y",
         },
+        "own_quantized": {"quantized": "own/quantized.xmodel", "input": dict(SMALL["input"])},
+        "own_xmodel": {
+            "xmodel": "own/compiled.xmodel",
+            "input": dict(SMALL["input"]),
+            "output_node": "y",
+        },
         "own_saved": {
             "saved_model": "own/saved",
             "input": dict(SMALL["input"]),
@@ -99,7 +105,10 @@ CONFIG = {
             ("drawn", "small", "tf2", "z_tf2", "emulator"),
             (
                 "drawn",
-                ["further", "own_h5", "own_pb", "own_saved", "own_onnx", "transfer"],
+                [
+                    *("further", "own_h5", "own_pb", "own_saved", "own_onnx", "transfer"),
+                    *("own_quantized", "own_xmodel"),
+                ],
                 *("ours", "plain", "emulator"),
             ),
             ("pair", "small", "ours", "plain", "emulator"),
@@ -122,12 +131,13 @@ OWN_FILES = [
     *("own/train.csv", "own/test.csv.gz", "own/set.zip"),
     *("own/folder/deep/sign_mnist_train.csv", "own/folder/deep/sign_mnist_test.csv"),
     *("own/model.h5", "own/model.pb", "own/model.onnx", "own/pictures/a.png"),
+    *("own/quantized.xmodel", "own/compiled.xmodel"),
     *("own/saved/saved_model.pb", "own/saved/variables/variables.index"),
     *("own/photos/cat/a.png", "own/photos/dog/b.jpg", "own/photos/README.txt", "own/photos.zip"),
 ]
 """The user's own files. Dry runs do not look into them, but for the first bytes of an H5."""
 OTHER_FILES = [
-    *("own/other_saved/saved_model.pb", "own/other.onnx"),
+    *("own/other_saved/saved_model.pb", "own/other.onnx", "own/other.xmodel"),
     *("own/other.h5", "own/other.pb", "own/other.csv", "own/other.zip", "own/more/b.png"),
     *("own/key", "own/hosts", "own/more_photos/cat/a.png", "own/more_photos.zip", "own/more_photos/list.csv"),
 ]

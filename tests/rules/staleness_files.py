@@ -31,6 +31,7 @@ SCRIPTS = {
     "gate": "gate",
     "import_frozen": "import_frozen",
     "import_keras": "import_keras",
+    "import_quantized": "import_quantized",
     "import_saved_model": "import_saved_model",
     "import_onnx": "import_onnx",
     "obtain_dataset": "obtain_dataset",
@@ -46,6 +47,7 @@ SCRIPTS = {
     "run_ssh": "run_ssh",
     "run_virtual_board": "run_virtual_board",
     "sweep_report": "sweep_report",
+    "take_xmodel": "take_xmodel",
     "train": "train",
     "vitis_ai_arch": "vitis_ai_arch",
     "vitis_ai_bundle": "vitis_ai_bundle",
@@ -63,7 +65,8 @@ ENVIRONMENTS = {
     "record_vai_q; record_vai_c; evaluate_vai_q",
     "onnx": "import_onnx; evaluate_onnx",
     "report": "report; sweep_report",
-    "dpuflow": "obtain_dataset; build_dataset; build_picture_dataset; import_frozen; compile_reference; "
+    "dpuflow": "obtain_dataset; build_dataset; build_picture_dataset; import_frozen; import_quantized; "
+    "take_xmodel; compile_reference; "
     "compile_native; bundle; "
     "gate; predict_pictures; accept_pictures; rulegraph; dag_svg; search_quantizer; "
     "vitis_ai_bundle; vitis_ai_test_images; vitis_ai_arch; export_quantized",
@@ -85,6 +88,8 @@ OTHERS = {
     "own/folder/deep/sign_mnist_test.csv": "obtain_dataset dataset=foldered",
     "own/model.h5": "import_keras; train model=transfer",
     "own/model.pb": "import_frozen",
+    "own/quantized.xmodel": "import_quantized",
+    "own/compiled.xmodel": "take_xmodel",
     "own/saved/saved_model.pb": "import_saved_model",
     "own/saved/variables/variables.index": "import_saved_model",
     "own/model.onnx": "import_onnx",
@@ -172,11 +177,12 @@ SCHEMAS = {
     "gate": ("dpuflow/report/inputs.py", "scripts/gate.py"),
     "nodes": (
         *(f"scripts/{name}.py" for name in (*READS_NODES, "evaluate_frozen", "evaluate_quantized")),
-        *("scripts/freeze.py", "scripts/import_onnx.py", "dpuflow/tfgraph/take_over.py"),
+        *(f"scripts/{name}.py" for name in ("freeze", "import_onnx", "import_quantized")),
+        "dpuflow/tfgraph/take_over.py",
     ),
     "provenance": ("scripts/provenance.py",),
     "quantization": (
-        *("dpuflow/quantize/reference.py", "dpuflow/report/inputs.py"),
+        *("dpuflow/quantize/reference.py", "dpuflow/report/inputs.py", "scripts/evaluate_quantized.py"),
         "scripts/record_vai_q.py",
     ),
     "report": ("dpuflow/report/accuracy.py",),

@@ -164,6 +164,13 @@ MODELS = [
     *options("models", "own_pb", "import_frozen", {
         "frozen_pb": "own/other.pb", "input_node": "in", "output_node": "out",
     }),
+    *options("models", "own_quantized", of("own_quantized", "evaluate_quantized", "import_quantized"), {
+        "input.divide": 255,
+    }),
+    *options("models", "own_quantized", "import_quantized", {"quantized": "own/other.xmodel"}),
+    *options("models", "own_xmodel", "take_xmodel", {
+        "xmodel": "own/other.xmodel", "input.divide": 255, "output_node": "z",
+    }),
     *options("models", "own_saved", of("own_saved", *SCALE), {"input.divide": 255}),
     *options("models", "own_saved", "import_saved_model", {
         "saved_model": "own/other_saved", "signature": "other", "output_node": "out",
@@ -283,8 +290,9 @@ ROWS = [*DATASETS, *LAYERS, *MODELS, *QUANTIZERS, *TARGETS, *RUNNERS, *OTHERS]
 
 FLOW = {
     "build_dataset": "bundle compile_native evaluate_frozen evaluate_keras evaluate_quantized evaluate_vai_q "
-    "finetune freeze gate import_frozen import_keras import_saved_model predict_pictures quantize_reference "
-    "record_vai_q run_emulator run_isa_simulator search_quantizer train vitis_ai_bundle "
+    "finetune freeze gate import_frozen import_keras import_quantized import_saved_model "
+    "predict_pictures quantize_reference "
+    "record_vai_q run_emulator run_isa_simulator search_quantizer take_xmodel train vitis_ai_bundle "
     "vitis_ai_test_images RESULTS",
     "bundle": "run_ssh run_virtual_board",
     "compile_native": "bundle predict_pictures run_isa_simulator RESULTS",
@@ -302,6 +310,7 @@ FLOW = {
     "quantize_vai_q_tensorflow vitis_ai_bundle RESULTS",
     "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "import_keras": "evaluate_keras freeze RESULTS",
+    "import_quantized": "compile_reference evaluate_quantized RESULTS",
     "import_saved_model": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "obtain_dataset": "build_dataset provenance",
     "predict_pictures": "accept_pictures",
@@ -317,6 +326,7 @@ FLOW = {
     "run_isa_simulator": "gate RESULTS",
     "run_ssh": "gate RESULTS",
     "run_virtual_board": "gate RESULTS",
+    "take_xmodel": "bundle predict_pictures run_emulator RESULTS",
     "train": "evaluate_keras finetune freeze quantize_vai_q_tensorflow2 RESULTS",
     "vitis_ai_arch": "compile_vai_c_tensorflow compile_vai_c_tensorflow2 compile_vai_c_xir",
     "vitis_ai_bundle": "compile_vai_c_tensorflow predict_vai_q_tensorflow predict_vai_q_tensorflow2 "

@@ -1,0 +1,467 @@
+"""The quantized, uncompiled graph of the vendor's quantizers (or ours) -> QuantizedNetwork, fix_points kept.
+
+The way back of `quantized_graph`. A value is rounded where a `fix` op stands; an activation belongs to the op
+before it; ops that only move values may leave the rounding to the op behind them, and take its fix_point.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.base.numerics import ROUNDING, Grid
+from dpuflow.base.pixels import Scaling
+from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, LEAKY_RELU_SLOPE, average_pool_factor
+from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.network.check import MAX_FIX_POINT, check
+from dpuflow.ops import make
+from dpuflow.xir import Graph, Op
+from dpuflow.xir.input_scaling import agreed_scaling
+
+MOVING = ("concat", "flatten", "max_pool", "upsample", "downsample")
+"""Kinds whose values are those of their inputs: rounding behind them is rounding in front."""
+NCHW, NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
+SLOPES = (LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1], 0.1)
+"""Slopes of a leaky ReLU that the DPU's 26/256 stands for: itself, and the tenth of the vendor's tools."""
+HINT = "quantize the float model with dpuflow instead (keras_h5, frozen_pb, ...)"
+
+
+def is_compiled(graph: Graph) -> bool:
+    """Whether a graph has been through a compiler: it has subgraphs for the DPU, or its fused ops."""
+    return bool(graph.subgraphs("DPU")) or any(op.type.endswith("-fix") for op in graph.ops)
+
+
+def read_quantized_graph(path: Path | str, name: str, scaling: Scaling | None) -> QuantizedNetwork:
+    """Read an uncompiled quantized xmodel.
+
+    Parameters
+    ----------
+    path : the file. name : of the network. scaling : how pixels become its input, None: as the file records.
+
+    Raises
+    ------
+    UserError : another kind of file, a compiled one, an op or a form of it that has no layer here (by its
+        name), a value that is used without a `fix` op, a network that is not whole.
+    """
+    graph = Graph.load(path)
+    if is_compiled(graph):
+        raise UserError(f"{path}: is a compiled xmodel; name it with models.NAME.xmodel instead of quantized")
+    try:
+        quantized = _Reader(path, graph).network(name, agreed_scaling(graph, scaling, path))
+        check(quantized)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: no quantized graph that dpuflow can read ({error}); {HINT}") from None
+    return quantized
+
+
+class _Reader:
+    """What each op of the graph is: a constant, a layer (rounded or not yet), or a step between two."""
+
+    def __init__(self, path: Path | str, graph: Graph) -> None:
+        self.path, self.graph = path, graph
+        self.constants: dict[str, np.ndarray] = {}
+        self.integers: dict[str, tuple[np.ndarray, int]] = {}
+        self.value: dict[str, str] = {}  # op -> the layer whose value it is
+        self.layers: dict[str, Layer] = {}
+        self.fix_points: dict[str, int] = {}
+        self.weights: dict[str, tuple[np.ndarray, int]] = {}
+        self.biases: dict[str, tuple[np.ndarray, int]] = {}
+        self.unscaled: dict[str, str] = {}  # layer that waits for the factor behind it -> op
+        self.turned: dict[str, set[int]] = {}  # op in NCHW -> axes over which a mean was taken
+
+    def fail(self, op: Op, problem: str) -> NoReturn:
+        raise UserError(f"{self.path}: op {op.name!r} ({op.type}): {problem}; {HINT}")
+
+    def network(self, name: str, scaling: dict[str, Any]) -> QuantizedNetwork:
+        """Read every op, in the order in which they need each other."""
+        for op in self._ordered():
+            if op.type not in HANDLERS:
+                self.fail(op, "is not among the ops that are read from a quantized graph")
+            HANDLERS[op.type](self, op)
+        ends = self._ends()
+        for layer in list(self.layers):
+            if layer not in self.fix_points and self.layers[layer].operator.quantized:
+                self._close(layer)
+        waiting = next((op for op in self.unscaled.values()), None)
+        if waiting:
+            self.fail(self.graph.op(waiting), "has no factor behind it")
+        return self._named(name, ends, scaling)
+
+    def _named(self, name, ends, scaling):
+        """The network under names that TensorFlow's nodes may have, too."""
+        new: dict[str, str] = {}
+        for old in self.layers:
+            plain = re.sub(r"[^A-Za-z0-9_.\-/]", "_", old).lstrip("_-/") or "op"
+            while plain in new.values():
+                plain += "_"
+            new[old] = plain
+        for old, layer in self.layers.items():
+            layer.name, layer.inputs = new[old], [new[source] for source in layer.inputs]
+        tables = [{new[k]: v for k, v in t.items()} for t in (self.fix_points, self.weights, self.biases)]
+        ends = {new[end]: new[source] for end, source in ends.items()}
+        return QuantizedNetwork(Network(name, list(self.layers.values()), ends), *tables, scaling)
+
+    def _ordered(self):
+        done, waiting, order = set(), [(op, False) for op in reversed(self.graph.ops)], []
+        while waiting:
+            op, ready = waiting.pop()
+            if op.name in done:
+                continue
+            if ready:
+                done.add(op.name)
+                order.append(op)
+                continue
+            waiting.append((op, True))
+            waiting += [(self.graph.op(n), False) for n in reversed(op.input_names) if n not in done]
+            if len(waiting) > 4 * len(self.graph.ops) + 4096:
+                raise ValueError("its ops need each other in a circle")
+        return order
+
+    def _ends(self):
+        attrs = self.graph.attrs
+        names = list(attrs["return_ops"]) if "return_ops" in attrs else []
+        if not names:
+            read = {name for op in self.graph.ops for name in op.input_names}
+            names = [op.name for op in self.graph.ops if op.name not in read and op.name in self.value]
+        if not names:
+            raise ValueError("it has no output")
+        if len(names) == 1:
+            return {}
+        return {self.value[name]: self.value[name] for name in names}
+
+    # -- values ------------------------------------------------------------------------------
+
+    def _source(self, op, position=0):
+        """The layer of an input of an op, rounded."""
+        name = op.inputs["input"][position]
+        if name in self.turned:
+            self.fail(op, "reads a map with the channels first")
+        layer = self._layer_of(op, name)
+        self._close(layer, op)
+        return layer
+
+    def _layer_of(self, op, name):
+        if name not in self.value:
+            self.fail(op, f"reads {name!r}, which is no activation")
+        layer = self.value[name]
+        if layer in self.unscaled:
+            self.fail(self.graph.op(self.unscaled[layer]), "has no factor behind it")
+        return layer
+
+    def _close(self, layer, reader=None):
+        """See that a layer has a fix_point: its own, or that of what it moves."""
+        if layer in self.fix_points or not self.layers[layer].operator.quantized:
+            return
+        if self.layers[layer].op in MOVING:
+            for source in self.layers[layer].inputs:
+                self._close(source, reader)
+            found = {self.fix_points[source] for source in self.layers[layer].inputs}
+            if len(found) == 1:
+                self.fix_points[layer] = found.pop()
+                return
+        where = f" before {reader.name!r} reads it" if reader is not None else ""
+        raise UserError(f"{self.path}: op {layer!r}: no fix op rounds its values{where}; {HINT}")
+
+    def _add(self, op, kind, inputs, attrs, shape=None):
+        shape = tuple(int(n) for n in (op.tensor.shape if shape is None else shape))[1:]
+        self.layers[op.name] = Layer(op.name, kind, list(inputs), shape, attrs)
+        make(kind, attrs)
+        self.value[op.name] = op.name
+
+    def _array(self, name):
+        """Float values of a constant, rounded where a fix op stands."""
+        if name in self.constants:
+            return self.constants[name]
+        data, fix_point = self.integers[name]
+        return Grid(fix_point).reals(data)
+
+    # -- ops ---------------------------------------------------------------------------------
+
+    def const(self, op: Op) -> None:
+        array = op.array()
+        if array is None:
+            self.fail(op, "holds no values")
+        self.constants[op.name] = np.asarray(array)
+
+    def data(self, op: Op) -> None:
+        self._add(op, "input", [], {})
+
+    def fix(self, op: Op) -> None:
+        """Rounding, of a parameter or of a layer's values."""
+        fix_point, (name,) = self._fix_point(op), op.inputs["input"]
+        if name in self.constants:
+            data = Grid(fix_point).integers(self.constants[name], op.attr("round_mode"))
+            self.integers[op.name] = data.astype(np.int8), fix_point
+            return
+        if name in self.turned:
+            self.turned[op.name] = self.turned[name]
+        layer = self._layer_of(op, name)
+        if self.fix_points.get(layer, fix_point) != fix_point:
+            self.fail(op, f"rounds to fix_point {fix_point} what has fix_point {self.fix_points[layer]}")
+        self._settle(layer, fix_point)
+        self.value[op.name] = layer
+
+    def _settle(self, layer, fix_point):
+        """Round here, and with it what is only moved here."""
+        self.fix_points[layer] = fix_point
+        if self.layers[layer].op in MOVING:
+            for source in self.layers[layer].inputs:
+                if source not in self.fix_points:
+                    self._settle(source, fix_point)
+
+    def _fix_point(self, op):
+        fix_point, bits, signed = op.attr("fix_point"), op.attr("bit_width"), op.attr("if_signed")
+        if bits != 8 or not signed:
+            self.fail(op, f"rounds to {bits} bits{'' if signed else ' without sign'}, expected 8 with sign")
+        if op.attr("round_mode") not in ROUNDING:
+            self.fail(op, f"its round_mode {op.attr('round_mode')!r} is unknown")
+        if abs(fix_point) > MAX_FIX_POINT:
+            self.fail(op, f"its fix_point {fix_point} is beyond {MAX_FIX_POINT}")
+        return int(fix_point)
+
+    def activation(self, op: Op) -> None:
+        """A fused activation: the op before it must wait for it, and nobody else read its values."""
+        (name,) = op.inputs["input"]
+        layer = self._layer_of(op, name)
+        found = self.layers[layer]
+        if layer in self.fix_points or len(self.graph.consumers(name)) != 1 or name in self.turned:
+            self.fail(op, "does not stand right behind a convolution, a dense layer or an addition")
+        if found.attrs.get("activation") != "NONE":
+            self.fail(op, f"no activation fits behind {layer!r} ({found.op})")
+        found.attrs["activation"] = self._activation(op)
+        self.value[op.name] = layer
+
+    def _activation(self, op):
+        if op.type == "leaky-relu":
+            alpha = float(op.attr("alpha"))
+            if not any(abs(alpha - slope) < 1e-6 for slope in SLOPES):
+                self.fail(op, f"its slope is {alpha:g}, the DPU's {SLOPES[0]:g}")
+            return "LEAKYRELU"
+        return {"relu": "RELU", "relu6": "RELU6"}[op.type]
+
+    def _window(self, op, source):
+        """kernel, stride and pad of a window op, whatever its pad_mode."""
+        height, width, _ = self.layers[source].shape
+        kernel, stride = (tuple(int(n) for n in op.attr(key)) for key in ("kernel", "stride"))
+        if "global" in op.attrs and op.attr("global"):
+            kernel, stride = (width, height), (1, 1)
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, op.attrs.get("dilation", (1, 1)), strict=True)]
+        left, right, top, bottom = (int(n) for n in op.attr("pad"))
+        outputs = op.tensor.shape[2], op.tensor.shape[1]
+        pads = []
+        for size, out, k, s, (before, after) in zip(
+            (width, height), outputs, reach, stride, ((left, right), (top, bottom)), strict=True
+        ):
+            needed = max(0, (out - 1) * s + k - size)
+            mode = op.attr("pad_mode")
+            if mode == "SAME":
+                before, after = needed // 2, needed - needed // 2
+            elif mode == "CEIL":
+                after = max(after, needed - before)
+            elif mode not in ("FLOOR", "VALID"):
+                self.fail(op, f"its pad_mode {mode!r} is unknown")
+            pads += [before, after]
+        return {"kernel": kernel, "stride": stride, "pad": tuple(pads)}
+
+    def convolution(self, op: Op) -> None:
+        source = self._source(op)
+        attrs = self._window(op, source)
+        attrs |= {"dilation": tuple(int(n) for n in op.attr("dilation")), "activation": "NONE"}
+        kind = "conv" if op.type == "conv2d" else "depthwise_conv"
+        if kind == "conv" and op.attrs.get("group", 1) != 1:
+            self.fail(op, f"a convolution in {op.attr('group')} groups")
+        self._add(op, kind, [source], attrs)
+        self._parameters(op, op.inputs["weights"], op.inputs.get("bias", ()))
+
+    def matmul(self, op: Op) -> None:
+        _, second = op.inputs["input"]
+        if op.attr("transpose_a") or second not in self.integers:
+            self.fail(op, "is no dense layer with constant int8 weights behind a fix op")
+        source = self._source(op)
+        self._add(op, "dense", [source], {"activation": "NONE"})
+        if not op.attr("transpose_b"):
+            data, fix_point = self.integers[second]
+            self.integers[second] = np.ascontiguousarray(data.T), fix_point
+        self._parameters(op, [second], op.inputs.get("bias", ()))
+
+    def _parameters(self, op, weights, bias):
+        layer = self.layers[op.name]
+        for names, table, key in ((weights, self.weights, "weights"), (bias, self.biases, "bias")):
+            for name in names:
+                if name not in self.integers:
+                    self.fail(op, f"its {key} are no int8 constants behind a fix op")
+                data, fix_point = self.integers[name]
+                data = data.reshape(-1) if key == "bias" else data
+                table[op.name] = data, fix_point
+                setattr(layer, key, Grid(fix_point).reals(data).astype(np.float32))
+
+    def max_pool(self, op: Op) -> None:
+        source = self._moved(op)
+        attrs = self._window(op, source)
+        if attrs["kernel"] == (1, 1) and attrs["stride"] != (1, 1) and not any(attrs["pad"]):
+            self._add(op, "downsample", [source], {"factor": attrs["stride"]})
+        else:
+            self._add(op, "max_pool", [source], attrs)
+
+    def _moved(self, op, position=0):
+        """The layer of an input that may be rounded behind `op`."""
+        name = op.inputs["input"][position]
+        if name in self.turned:
+            self.fail(op, "reads a map with the channels first")
+        layer = self._layer_of(op, name)
+        if len(self.graph.consumers(name)) > 1:
+            self._close(layer, op)
+        return layer
+
+    def average_pool(self, op: Op) -> None:
+        source = self._source(op)
+        attrs = self._window(op, source)
+        inside = any(attrs["pad"]) and not op.attr("count_include_pad")
+        self._add(op, "avg_pool_inside" if inside else "avg_pool", [source], attrs)
+
+    def hard_sigmoid(self, op: Op) -> None:
+        self._add(op, "hard_sigmoid", [self._source(op)], {})
+        self.unscaled[op.name] = op.name
+
+    def multiply(self, op: Op) -> None:
+        """A product, or the DPU's stand-in for the division of a mean or of a hard sigmoid."""
+        names = op.inputs["input"]
+        factors = [name for name in names if name in self.constants or name in self.integers]
+        if not factors:
+            self._add(op, "multiply", [self._source(op, k) for k in range(len(names))], {})
+            return
+        (name,) = (name for name in names if name not in factors)
+        layer = self.value[name]
+        kind = self.layers[layer].op
+        if layer in self.fix_points or len(self.graph.consumers(name)) != 1:
+            self.fail(op, "multiplies by a constant")
+        if kind == "hard_sigmoid":
+            wanted = 6 * HARD_SIGMOID_FACTOR[0] / 2 ** HARD_SIGMOID_FACTOR[1]
+        elif kind == "avg_pool":
+            width, height = self.layers[layer].attrs["kernel"]
+            multiplier, shift = average_pool_factor(height, width)
+            wanted = width * height * multiplier / 2**shift
+        elif kind == "avg_pool_inside":
+            wanted = self._array(factors[0])  # the layer's own, by its windows
+        else:
+            self.fail(op, "multiplies by a constant")
+        if not np.allclose(self._array(factors[0]), wanted, rtol=1e-5, atol=0):
+            self.fail(op, f"its factor is {self._array(factors[0]).reshape(-1)[0]:g}, the DPU's {wanted:g}")
+        self.unscaled.pop(layer, None)
+        found = self.layers.pop(layer)  # both ops are one layer, with the name of the second
+        found.name, self.layers[op.name] = op.name, found
+        self.value[name] = self.value[op.name] = op.name
+
+    def addition(self, op: Op) -> None:
+        self._add(
+            op, "add", [self._source(op, k) for k in range(len(op.inputs["input"]))], {"activation": "NONE"}
+        )
+
+    def concat(self, op: Op) -> None:
+        sources = [self._moved(op, k) for k in range(len(op.inputs["input"]))]
+        self._add(op, "concat", sources, {"axis": int(op.attr("axis")) % len(op.tensor.shape)})
+
+    def resize(self, op: Op) -> None:
+        scale = [float(n) for n in op.attr("scale")]
+        grid = {
+            (False, False): "asymmetric",
+            (True, False): "align_corners",
+            (False, True): "half_pixel",
+        }.get((bool(op.attr("align_corners")), bool(op.attr("half_pixel_centers"))))
+        if op.attr("mode") == "NEAREST" and grid == "asymmetric" and all(n == int(n) for n in scale):
+            self._add(op, "upsample", [self._moved(op)], {"factor": tuple(int(n) for n in scale)})
+        elif op.attr("mode") == "BILINEAR" and grid is not None:
+            size = int(op.tensor.shape[2]), int(op.tensor.shape[1])
+            self._add(op, "resize_bilinear", [self._source(op)], {"size": size, "grid": grid})
+        else:
+            self.fail(op, "resizes in a way that no DPU does")
+
+    def reshape(self, op: Op) -> None:
+        """A flattened map, or one pixel in another shape."""
+        (name,) = op.inputs["input"]
+        source = self._layer_of(op, name)
+        shape, new = self.layers[source].shape, tuple(op.tensor.shape)[1:]
+        channels = shape[-1]
+        if name in self.turned and shape != (1, 1, channels):
+            self.fail(op, "reshapes a map with the channels first")
+        if sorted(n for n in new if n != 1) == sorted(n for n in shape if n != 1) and len(new) == 3:
+            if int(np.prod(shape)) != channels:
+                self.fail(op, "turns a map around")
+            self.value[op.name] = source
+            if new[-1] != channels:
+                self.turned[op.name] = set()
+            return
+        if len(new) != 1 or int(np.prod(new)) != int(np.prod(shape)):
+            self.fail(op, f"reshapes {list(shape)} to {list(new)}")
+        if shape == new:
+            self.value[op.name] = source
+            return
+        self._add(op, "flatten", [self._moved(op) if name not in self.turned else source], {})
+
+    def transpose(self, op: Op) -> None:
+        """To channels first for a mean, and back."""
+        (name,) = op.inputs["input"]
+        order = [int(n) for n in op.attr("order")]
+        if order == NCHW and name not in self.turned:
+            self.turned[op.name] = set()
+        elif order != NHWC or self.turned.get(name):
+            self.fail(op, f"turns the axes to {order}")
+        self.value[op.name] = self._layer_of(op, name)
+
+    def mean(self, op: Op) -> None:
+        """aten::mean, which names no axes: those that became 1."""
+        (name,) = op.inputs["input"]
+        layer = self._layer_of(op, name)
+        before, after = (tuple(self.graph.op(n).tensor.shape) for n in (name, op.name))
+        first = 2 if name in self.turned else 1
+        axes = {k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
+        if not axes or not axes <= {first, first + 1} or any(after[k] != 1 for k in axes):
+            self.fail(op, "is no mean over height and width")
+        reduced = {k - first for k in axes} | self.turned.get(name, set())
+        pending = name in self.turned and self.turned[name]
+        if not pending:
+            self._close(layer, op)
+        height, width, channels = self.layers[layer].shape
+        missing = {0: height, 1: width}
+        if reduced >= {k for k, n in missing.items() if n != 1}:
+            attrs = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+            self._add(op, "avg_pool", [layer], attrs, (1, 1, 1, channels))
+            reduced = set()
+        elif len(self.graph.consumers(op.name)) != 1 or name not in self.turned:
+            self.fail(op, "is no mean over height and width")
+        else:
+            self.value[op.name] = layer
+        if name in self.turned:
+            self.turned[op.name] = reduced
+
+    def softmax(self, op: Op) -> None:
+        self._add(op, "softmax", [self._source(op)], {})
+
+    def stack(self, op: Op) -> None:
+        """The shape of a reshape, which its output tells."""
+
+
+HANDLERS = {
+    "const": _Reader.const,
+    "data": _Reader.data,
+    "fix": _Reader.fix,
+    "conv2d": _Reader.convolution,
+    "depthwise-conv2d": _Reader.convolution,
+    "matmul": _Reader.matmul,
+    **dict.fromkeys(("relu", "relu6", "leaky-relu"), _Reader.activation),
+    "maxpool2d": _Reader.max_pool,
+    "avgpool2d": _Reader.average_pool,
+    "hard-sigmoid": _Reader.hard_sigmoid,
+    "mul": _Reader.multiply,
+    "add": _Reader.addition,
+    "concat": _Reader.concat,
+    "resize": _Reader.resize,
+    **dict.fromkeys(("reshape", "flatten", "squeeze"), _Reader.reshape),
+    "transpose": _Reader.transpose,
+    "aten::mean": _Reader.mean,
+    "softmax": _Reader.softmax,
+    "stack": _Reader.stack,
+}
+"""Type of an op -> what reads it."""
