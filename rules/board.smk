@@ -1,11 +1,6 @@
 # {model}.xmodel -> predictions of the board, or of what stands in for it
 
 
-def quantized_before(w):
-    """The accuracy of the quantized network, which a compiled xmodel of the user's does not have."""
-    return made.of(made.QUANTIZED_ACCURACY, w) if "quantized" in SETTINGS.stages(w.model) else []
-
-
 rule run_emulator:
     message:
         "Run {wildcards.model}.xmodel on every test image in the bit-exact emulator ({wildcards.target})."

@@ -65,6 +65,11 @@ def pictures_of(dataset):
     return fingerprint_of(SETTINGS.dataset(dataset)["source"])
 
 
+def quantized_before(w):
+    """The accuracy of the quantized network, which a compiled xmodel of the user's does not have."""
+    return made.of(made.QUANTIZED_ACCURACY, w) if "quantized" in SETTINGS.stages(w.model) else []
+
+
 def relative(path):
     """A file of the workflow as an input: relative where Snakemake was started in the workflow's folder."""
     return Path(path) if Path.cwd() == ROOT else ROOT / path
