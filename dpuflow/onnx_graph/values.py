@@ -226,7 +226,7 @@ def _spread(reader, node, value, layer):
     if sorted(places.tolist()) != list(range(depth)):
         return None
 
-    def make():
+    def make() -> Layer:
         source = layer
         if places.tolist() != list(range(depth)):
             weights = np.zeros((depth, depth), np.float32)
