@@ -270,6 +270,13 @@ def _axis(op, graph, constants):
     return {"axis": inner_axis(op, op.attr("axis"))}
 
 
+def _bounds(op, graph, constants):
+    """Of a slice, settled: [begin, end, stride] of each axis behind the batch."""
+    shape = graph.op(op.input_names[0]).tensor.shape
+    index = plan.slice_bounds(op, graph)
+    return {"bounds": [list(part.indices(n)) for part, n in zip(index[1:], shape[1:], strict=True)]}
+
+
 def _float_window(op, graph, kernel, dilation=(1, 1)):
     """Window of a float op with its padding settled; the whole map if it is `global`."""
     _, height, width, _ = graph.op(op.input_names[0]).tensor.shape
@@ -361,6 +368,7 @@ DESCRIPTIONS = {
         _integer,
     ),
     **dict.fromkeys(("upload", "download", "identity", "relu", "hard-sigmoid", "add", "sub"), _attributes()),
+    **dict.fromkeys(("div", "sigmoid", "exp", "tanh"), _attributes()),
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _shape),
     **dict.fromkeys(("pad-fix", "pad"), _pad),
     **dict.fromkeys(("fix", "float2fix"), _grid),
@@ -370,6 +378,11 @@ DESCRIPTIONS = {
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
     "resize": _resize,
     "concat": _axis,
+    "argmax": lambda op, graph, constants: {
+        "axis": plan.searched_axis(op, graph),
+        **_shape(op, graph, constants),
+    },
+    "strided_slice": _bounds,
     "transpose": _attributes("order"),
     "fix2float": _attributes("fix_point"),
     "softmax": _axis,

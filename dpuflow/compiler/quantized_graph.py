@@ -9,13 +9,14 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import Grid, dequantize
 from dpuflow.base.totality import Total
+from dpuflow.compiler import float_ops
 from dpuflow.compiler.naming import Names, input_attributes, output_attributes
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.resizing import resize_attributes
 from dpuflow.compiler.workload import map_shape
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, LEAKY_RELU_SLOPE, average_pool_factor
 from dpuflow.network import QuantizedNetwork, folded_ops
-from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops import ACTIVATIONS, kinds
 from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.xir import Graph
 from dpuflow.xir.shapes import ShapeError
@@ -213,9 +214,15 @@ class _Builder:
         attrs, inputs = {**window, "pad_mode": "FLOOR", "global": False}, {"input": self._sources(layer)}
         return self._finish(layer, self.graph.add_op(layer.name, "maxpool2d", inputs, attrs).name)
 
-    def _softmax(self, layer):
-        inputs, attrs = {"input": self._sources(layer)}, {"axis": len(layer.shape)}
-        return self.graph.add_op(layer.name, "softmax", inputs, attrs).name
+    def _on_cpu(self, layer):
+        if layer.operator.holds_value:
+            return self.graph.add_op(layer.name, "const", attrs=float_ops.constant(layer)).name
+        type_, attrs = float_ops.OPS[layer.op](layer)
+        return self.graph.add_op(layer.name, type_, {"input": self._sources(layer)}, attrs).name
+
+    def _to_grid(self, layer):
+        attrs = Grid(self.quantized.fix_points[layer.name]).attributes()
+        return self.graph.add_op(layer.name, "fix", {"input": self._sources(layer)}, attrs).name
 
 
 LAYERS = Total(
@@ -239,6 +246,7 @@ LAYERS = Total(
         **dict.fromkeys(("upsample", "resize_bilinear"), _Builder._resize),
         "downsample": _Builder._downsample,
         "flatten": _Builder._flatten,
-        "softmax": _Builder._softmax,
+        "to_grid": _Builder._to_grid,
+        **dict.fromkeys(kinds(lambda operator: not operator.quantized), _Builder._on_cpu),
     },
 )

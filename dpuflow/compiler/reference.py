@@ -13,6 +13,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import Grid
 from dpuflow.base.totality import Total
+from dpuflow.compiler import float_ops
 from dpuflow.compiler.naming import Names, input_attributes, output_attributes
 from dpuflow.compiler.partition import Segment, Superlayer, build_tree
 from dpuflow.compiler.representable import require_representable
@@ -22,7 +23,7 @@ from dpuflow.compiler.workload import dense_on_array, layer_is_augmented, layer_
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, stored_bias
 from dpuflow.device.targets import Target
 from dpuflow.network import QuantizedNetwork, folded_ops
-from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops import ACTIVATIONS, kinds
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.gating import HardSigmoid
 from dpuflow.xir import Graph
@@ -65,6 +66,7 @@ class _Lowering:
         self.home = {}  # op name -> its segment
         self.value = {}  # layer name -> op that holds its tensor, four-dimensional
         self.downloads = {}
+        self.constants = {}  # (layer, number of a segment) -> the op of its value there
         self.floats = {}  # op of integers -> the op that makes floats of them
 
     def lower(self) -> Graph:
@@ -85,24 +87,26 @@ class _Lowering:
 
     def _ordered(self):
         """The layers in an order that changes devices as seldom as may be, else as they stand."""
-        left, known, here, ordered = list(self.network.layers), set(), "DPU", []
+        ordered = self.network.inputs
+        known, here = {layer.name for layer in ordered}, "DPU"
+        left = [layer for layer in self.network.layers if layer.op != "input"]
         while left:
             ready = [layer for layer in left if known.issuperset(layer.inputs)]
             at_once = [layer for layer in ready if self._device(layer) == here]
             layer = at_once[0] if at_once else ready[0]
-            if layer.op != "input":
-                here = self._device(layer)
+            here = self._device(layer)
             left.remove(layer)
             known.add(layer.name)
             ordered.append(layer)
         return ordered
 
     def _device(self, layer):
-        return "CPU" if layer.name in self.on_cpu or not layer.operator.quantized else "DPU"
+        floats = not layer.operator.quantized or layer.op == "to_grid"
+        return "CPU" if layer.name in self.on_cpu or floats else "DPU"
 
     def _end(self, layer):
         """Name of the op that gives an output in floats."""
-        return self.value[layer.name] if not layer.operator.quantized else self._float_output(layer, layer)
+        return self._float(layer)
 
     def _lower_layer(self, layer):
         op = LAYERS[layer.op](self, layer)
@@ -364,10 +368,43 @@ class _Lowering:
 
     # -- output ------------------------------------------------------------------------------
 
-    def _softmax(self, layer):
-        floats = self._float_output(self.network[layer.inputs[0]], layer)
-        op = self.graph.add_op(layer.name, "softmax", {"input": floats}, {"axis": len(layer.shape)})
-        self.value[layer.name] = self._place(op).name
+    def _on_cpu(self, layer):
+        """An op of the CPU's, on floats; a constant is written where it is read."""
+        if layer.operator.holds_value:
+            return
+        type_, attrs = float_ops.OPS[layer.op](layer)
+        inputs = [self._float(self.network[name]) for name in layer.inputs]
+        self._segment("CPU")
+        op = self._place(self.graph.add_op(layer.name, type_, {"input": inputs}, attrs))
+        if op.tensor.shape != (1, *layer.shape):
+            raise ShapeError(f"its output is {list(op.tensor.shape)}, the network says {[1, *layer.shape]}")
+        self.value[layer.name] = op.name
+
+    def _float(self, layer):
+        """Name of the op on the CPU that gives a layer's tensor in floats."""
+        if layer.operator.quantized:
+            return self._float_output(layer, layer)
+        if not layer.operator.holds_value:
+            return self.value[layer.name]
+        here = self._segment("CPU")
+        if (layer.name, id(here)) not in self.constants:
+            name = layer.name if layer.name not in self.graph else self.names.unique(layer.name)
+            op = self._place(self.graph.add_op(name, "const", attrs=float_ops.constant(layer)))
+            self.constants[layer.name, id(here)] = op.name
+        return self.constants[layer.name, id(here)]
+
+    def _to_grid(self, layer):
+        """float2fix on the CPU; what reads it on the DPU takes it in by an upload."""
+        source, shape = self._float(self.network[layer.inputs[0]]), (1, *map_shape(layer.shape))
+        self._segment("CPU")
+        if self.graph.op(source).tensor.shape != shape:
+            name = self.names.unique(f"{layer.name}_map")
+            source = self._place(
+                self.graph.add_op(name, "reshape", {"input": source}, {"shape": list(shape)})
+            ).name
+        attrs = Grid(self.quantized.fix_points[layer.name]).attributes()
+        op = self.graph.add_op(layer.name, "float2fix", {"input": source}, attrs)
+        return self._place(self._fixed(op, self.quantized.fix_points[layer.name]))
 
     def _float_output(self, layer, reader):
         """[1, N] or [1, H, W, C] floats of `layer` on the CPU; returns the fix2float op's name."""
@@ -411,6 +448,7 @@ LAYERS = Total(
         "resize_bilinear": _Lowering._upsample,
         "downsample": _Lowering._downsample,
         "flatten": _Lowering._flatten,
-        "softmax": _Lowering._softmax,
+        "to_grid": _Lowering._to_grid,
+        **dict.fromkeys(kinds(lambda operator: not operator.quantized), _Lowering._on_cpu),
     },
 )

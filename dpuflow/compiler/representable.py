@@ -17,6 +17,7 @@ from dpuflow.device.dpuczdx8g import (
 )
 from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops.operator import NO_GRID
 
 REQUANTIZE = "quantize the network again (the quantizer aligns these; `compat: vai_q` may not)"
 
@@ -45,12 +46,19 @@ def require_representable(quantized: QuantizedNetwork) -> None:
             _weighted(quantized, layer)
         if layer.operator.shares_fix_point([map_shape(network[name].shape) for name in layer.inputs]):
             _same_fix_point(quantized, layer)
-        if not layer.operator.quantized and network.consumers(layer.name):
-            problem = f"a {layer.op} inside the network cannot be quantized"
-            raise _error(layer, problem, "keep it at the end only")
+        _no_floats(network, layer)
     unread = [layer.name for layer in network.layers if not network.readers(layer.name)]
     if unread:
         raise UserError(f"network {network.name!r}: no output needs its layers {', '.join(unread)}")
+
+
+def _no_floats(network, layer):
+    """The DPU reads integers only."""
+    if layer.operator.quantized and layer.op != "to_grid":
+        for name in layer.inputs:
+            if not network[name].operator.quantized:
+                problem = f"it reads real numbers of {name!r} without a to_grid between them"
+                raise _error(layer, problem, "fold and quantize the network first")
 
 
 def _error(layer, problem, remedy):
@@ -110,7 +118,7 @@ def _inputs(quantized, layer):
     operator = layer.operator
     if len(layer.inputs) < operator.arity[0]:
         raise _error(layer, f"it has {len(layer.inputs)} input(s)", f"it needs {operator.arity[0]}")
-    if not operator.weighted and operator.arity[0] > 1:
+    if operator.quantized and not operator.weighted and operator.arity[0] > 1:
         shapes = [quantized.network[name].shape for name in layer.inputs]
         try:
             fit = operator.output_shape(shapes) == layer.shape
@@ -120,6 +128,6 @@ def _inputs(quantized, layer):
             problem = f"inputs of shapes {sorted(set(shapes))} become {layer.shape}"
             raise _error(layer, problem, "make them equal")
     if operator.quantized:
-        fixes = [quantized.fix_points[name] for name in layer.inputs]
+        fixes = [quantized.fix_points.get(name, NO_GRID) for name in layer.inputs]
         for what, (value, limits) in operator.shifts(fixes, quantized.fix_points[layer.name]).items():
             _in_range(layer, what, value, limits)

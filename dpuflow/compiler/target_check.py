@@ -17,7 +17,7 @@ from dpuflow.compiler.workload import dense_on_array, map_shape
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.device.targets import Target
 from dpuflow.network import Network, QuantizedNetwork
-from dpuflow.ops import OPERATORS
+from dpuflow.ops import OPERATORS, kinds
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.resampling import ResizeBilinear
 
@@ -335,15 +335,17 @@ def _leaky(subject, network):
         yield from subject.slope(subject.layer.attrs["alpha"])
 
 
-def _softmax(subject, network):
-    if network.consumers(subject.layer.name):
-        yield subject.finding(
-            "position",
-            "inside the network",
-            "at the end",
-            "softmax runs on the CPU in float",
-            "use it as the last layer only",
-        )
+def _between(subject, network):
+    """A layer in float belongs behind the DPU's; what takes it back to the DPU is the finding."""
+    source = network[subject.layer.inputs[0]]
+    yield subject.finding(
+        "position",
+        f"behind {source.op} {source.name}",
+        "behind layers of the DPU",
+        f"{source.op} runs on the CPU in float, so that the DPU waits for it and begins anew",
+        "use such layers (softmax, sigmoid, transpose, reshape, arithmetic) behind all others only; "
+        "of a network with transposed axes: train and export with channels_last (NHWC)",
+    )
 
 
 def _free(subject, network):
@@ -367,7 +369,8 @@ RULES = Total(
         "pixel_shuffle": _pixel_shuffle,
         "leaky_relu": _leaky,
         "resize_bilinear": _bilinear,
-        "softmax": _softmax,
+        "to_grid": _between,
+        **dict.fromkeys(kinds(lambda operator: not operator.quantized), _free),
         **dict.fromkeys(("upsample", "downsample", "input", "output", "concat", "flatten"), _free),
         **dict.fromkeys(("relu", "relu6", "batch_norm", "hard_sigmoid", "sigmoid"), _free),
     },

@@ -243,6 +243,8 @@ class Emulator:
             feeders = {name: None for op in ops for name in op.input_names if name not in inside}
             inputs = tuple(self.graph.op(name) for name in feeders)
             outputs = [op for op in ops if op.type in plan.SOURCES] or self._ends(ops)
+            if subgraph.device == "CPU":  # what other ops of it read may be an output of the graph as well
+                outputs += [op for op in self.outputs if op.name in inside and op not in outputs]
             found.append(Part(subgraph.name, subgraph.device, inputs, tuple(outputs)))
         return found
 

@@ -6,6 +6,7 @@ in float64, where sums of on-grid values are exact below 2**53 steps, so roundin
 Every function takes arrays with the batch first and keyword attributes in XIR's terms.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, ROUNDING, Grid
 from dpuflow.emulator.kernels import window_view
 from dpuflow.emulator.operations import Pad, Pair, window_output
+from dpuflow.ops.floats import matrix_product
 
 REAL = np.dtype(np.float64)
 
@@ -170,8 +172,22 @@ def matmul(
     """x @ weight (+ bias), with either operand's last two axes swapped."""
     left = np.swapaxes(x, -1, -2) if transpose_a else x
     right = np.swapaxes(weight, -1, -2) if transpose_b else weight
+    if left.dtype == np.float32 and right.dtype == np.float32:  # on the CPU: not a layer of the DPU in float
+        out = matrix_product(left, right if right.ndim > 2 else right[None])
+        return out if bias is None else out + bias.astype(np.float32)
     out = np.asarray(left, dtype=REAL) @ np.asarray(right, dtype=REAL)
     return out if bias is None else out + bias
+
+
+def common(inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Inputs of an element-wise op as float32 if any of them is.
+
+    On-grid values are float64 in uncompiled graphs and float32 in compiled ones; what is float32 already is
+    no grid value, and rounds the same in both.
+    """
+    if any(x.dtype == np.float32 for x in inputs):
+        return [x.astype(np.float32, copy=False) for x in inputs]
+    return inputs
 
 
 def leaky_relu(x: np.ndarray, alpha: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from dpuflow.emulator.axes import mean_axes, norm_axis
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
 from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Pad, Resample
+from dpuflow.ops.floats import concatenate, sigmoid
 from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
@@ -155,7 +156,7 @@ def _reshape(op: Op, graph: Graph, constants: Constants) -> StepFunction:
 
 def _concatenate(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axis = inner_axis(op, op.attr("axis"))
-    return lambda inputs, workspace: np.concatenate(inputs, axis=axis)
+    return lambda inputs, workspace: concatenate(inputs, axis)
 
 
 def _stack(op: Op, graph: Graph, constants: Constants) -> StepFunction:
@@ -253,7 +254,7 @@ def _multiply(op: Op, graph: Graph, constants: Constants) -> StepFunction:
         function, divisor = _UNDIVIDED[other.type](other, graph)
         scale = factor / divisor
         return _Chosen(_one(lambda x: function(x) * scale), other.inputs["input"])
-    return lambda inputs, workspace: _fold(np.multiply, inputs)
+    return lambda inputs, workspace: _fold(np.multiply, float_ops.common(inputs))
 
 
 def joined_factor(op: Op, graph: Graph, constants: Constants) -> tuple[Op, np.ndarray] | None:
@@ -296,7 +297,7 @@ def _fold(
 
 
 def _folded(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Maker:
-    return lambda op, graph, constants: lambda inputs, workspace: _fold(function, inputs)
+    return lambda op, graph, constants: lambda inputs, workspace: _fold(function, float_ops.common(inputs))
 
 
 def _matmul(op: Op, graph: Graph, constants: Constants) -> StepFunction:
@@ -318,6 +319,42 @@ def _to_fix(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     check_signed(op)
     grid = op.attr("fix_point"), op.attr("round_mode")
     return _one(lambda x: float_ops.float2fix(x, *grid).astype(np.int8))
+
+
+def searched_axis(op: Op, graph: Graph) -> int:
+    """Axis of its input that an argmax takes away."""
+    rank = len(graph.op(op.input_names[0]).tensor.shape)
+    axis = op.attr("axis")
+    if not axis % rank > 0 or not -rank <= axis < rank:
+        raise UserError(f"op {op.name!r} ({op.type}): axis {axis} of {rank}; images are executed one by one")
+    return axis % rank
+
+
+def _argmax(op: Op, graph: Graph, constants: Constants) -> StepFunction:
+    """Place of the largest value, the first of equal ones, as float32."""
+    axis, shape = searched_axis(op, graph), op.tensor.shape[1:]
+    return _one(lambda x: np.argmax(x, axis=axis).astype(np.float32).reshape(len(x), *shape))
+
+
+def slice_bounds(op: Op, graph: Graph) -> tuple[slice, ...]:
+    """The index of a strided_slice; UserError where its bounds do not give the stored shape."""
+    shape = graph.op(op.input_names[0]).tensor.shape
+    bounds = [op.attr(name) for name in ("begin", "end", "strides")]
+    if any(len(each) != len(shape) for each in bounds):
+        raise UserError(f"op {op.name!r} ({op.type}): bounds {bounds} of {shape}")
+    index = (slice(None), *(slice(b, e, s) for b, e, s in zip(*bounds, strict=True)))[: len(shape) + 1]
+    index = (slice(None), *index[2:])
+    found = tuple(len(range(n)[part]) for n, part in zip(shape, index, strict=True))
+    if found != op.tensor.shape:
+        raise UserError(
+            f"op {op.name!r} ({op.type}): {bounds} of {shape} gives {found}, not {op.tensor.shape}"
+        )
+    return index
+
+
+def _strided_slice(op: Op, graph: Graph, constants: Constants) -> StepFunction:
+    index = slice_bounds(op, graph)
+    return _one(lambda x: x[index])
 
 
 def _softmax(op: Op, graph: Graph, constants: Constants) -> StepFunction:
@@ -374,6 +411,12 @@ _MAKERS: dict[str, Maker] = {
     "mul": _multiply,
     "add": _folded(np.add),
     "sub": _folded(np.subtract),
+    "div": _folded(np.divide),
+    "sigmoid": lambda op, graph, constants: _one(sigmoid),
+    "exp": lambda op, graph, constants: _one(lambda x: np.exp(x.astype(np.float32))),
+    "tanh": lambda op, graph, constants: _one(lambda x: np.tanh(x.astype(np.float32))),
+    "argmax": _argmax,
+    "strided_slice": _strided_slice,
     "matmul": _matmul,
     "transpose": _transpose,
 }

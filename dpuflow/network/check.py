@@ -22,11 +22,15 @@ def check(quantized: QuantizedNetwork) -> None:
     def parameters(layer: Layer) -> np.ndarray | None:
         if not layer.operator.survives_folding:
             raise ValueError("unknown op")
+        floats = [source for source in layer.inputs if source not in quantized.fix_points]
+        if layer.operator.quantized and floats and layer.op != "to_grid":
+            raise ValueError(f"it reads real numbers of {', '.join(floats)} without a to_grid between them")
         _check_parameters(layer, quantized)
         return quantized.weights.get(layer.name, (None,))[0]
 
     _check_layers(quantized.network, parameters)
-    _check_scaling(quantized.input_scaling, quantized.network.input.shape)
+    for layer in quantized.network.inputs:
+        _check_scaling(quantized.input_scaling, layer.shape)
 
 
 def check_network(network: Network) -> None:
@@ -54,8 +58,11 @@ def _check_layers(network, parameters):
 
 def _real_parameters(layer):
     """The float weights, or None."""
-    if layer.operator.weighted != (layer.weights is not None) and layer.op != "batch_norm":
+    has = layer.operator.weighted or layer.operator.holds_value or layer.op == "batch_norm"
+    if has != (layer.weights is not None):
         raise ValueError("no weights, or weights on a layer that has none")
+    if layer.operator.holds_value and layer.weights.shape != layer.shape:
+        raise ValueError(f"a value of the shape {layer.weights.shape}")
     for kind, values in (("weights", layer.weights), ("bias", layer.bias)):
         if values is not None and not np.isfinite(values).all():
             raise ValueError(f"{kind} that are not finite")
@@ -112,8 +119,7 @@ def _check_parameters(layer, quantized):
         ("bias", quantized.biases, layer.bias),
     ):
         if name not in table:
-            if real is not None or (kind == "weights" and operator.weighted):
-                raise ValueError(f"no int8 {kind}")
+            _check_absence(layer, kind, real)
             continue
         if not operator.weighted:
             raise ValueError(f"{kind} on a layer that has none")
@@ -127,6 +133,15 @@ def _check_parameters(layer, quantized):
         outputs = operator.output_channels(quantized.weights[name][0].shape)
         if quantized.biases[name][0].shape != (outputs,):
             raise ValueError("the bias does not have one number for each output channel")
+
+
+def _check_absence(layer, kind, real):
+    """Of int8 parameters: right where there are none, or where a constant has its value in float."""
+    if kind == "weights" and layer.operator.holds_value:
+        if real is None or real.shape != layer.shape or not np.isfinite(real).all():
+            raise ValueError("no value, or one of another shape")
+    elif real is not None or (kind == "weights" and layer.operator.weighted):
+        raise ValueError(f"no int8 {kind}")
 
 
 def _shape(layer, inputs, weights):

@@ -49,6 +49,7 @@ class Operator(ABC):
     commutes_with_relu : max(0, .) may be moved from its output to its inputs.
     fixed_output : the only fix_point that its output may have, or None.
     fuses_as : value of a producer's attribute `activation` that this layer becomes, or None.
+    holds_value : its layer's weights are its value, in float.
     """
 
     kind: ClassVar[str]
@@ -64,6 +65,7 @@ class Operator(ABC):
     commutes_with_relu: ClassVar[bool] = False
     fixed_output: ClassVar[int | None] = None
     fuses_as: ClassVar[str | None] = None
+    holds_value: ClassVar[bool] = False
 
     @classmethod
     def attributes(cls) -> tuple[str, ...]:

@@ -3,13 +3,23 @@
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from dpuflow.ops import activation, convolution, gating, joining, moving, pooling, rearranging, resampling
+from dpuflow.ops import (
+    activation,
+    convolution,
+    floats,
+    gating,
+    joining,
+    moving,
+    pooling,
+    rearranging,
+    resampling,
+)
 from dpuflow.ops import transposed as transposed_convolution
 from dpuflow.ops.operator import Operator
 
 MODULES = (
     *(moving, convolution, transposed_convolution, pooling, resampling, rearranging, joining, gating),
-    activation,
+    *(activation, floats),
 )
 """Where operators are defined; a new module of operators is named here."""
 

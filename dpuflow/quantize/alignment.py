@@ -22,6 +22,7 @@ from dpuflow.device.dpuczdx8g import (
 )
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.ops.convolution import given
+from dpuflow.ops.operator import NO_GRID
 from dpuflow.quantize.fix_points import ANY_FIX_POINT, Change, FixPoints, Table, non_overflow
 from dpuflow.quantize.gate_positions import fit_gates
 
@@ -92,7 +93,7 @@ def place_silent(network: Network, fix_points: FixPoints) -> list[Change]:
         for layer in network.layers:
             if layer.name not in silent:
                 continue
-            fix_point = _coarse_enough(layer, [fix_points[name] for name in layer.inputs])
+            fix_point = _coarse_enough(layer, [fix_points.get(name, NO_GRID) for name in layer.inputs])
             if fix_point < fix_points[layer.name]:
                 changed = True
                 for name in groups[layer.name]:

@@ -328,7 +328,8 @@ class Flow:
         out = self._room(layer)
 
         def one(which: slice) -> None:
-            out[which] = function(which)
+            values = function(which)  # a constant is one for all pictures
+            out[which] = np.broadcast_to(values, (which.stop - which.start, *values.shape[1:]))
 
         in_blocks(one, self.count, block_of(self.network, layer))
         self._values[layer.name] = out

@@ -113,7 +113,7 @@ def batch_fix_points(
     def floats(layer: Layer, which: slice) -> np.ndarray:
         """What the CPU computes in float."""
         fixes = [fix_points.get(name, NO_GRID) for name in layer.inputs]
-        return layer.operator.integer(flow.inputs(layer, which), fixes, 0)
+        return engine.cpu_layer(layer, flow.inputs(layer, which), fixes)
 
     for layer in blocks.needed(network):
         if layer.op == "input":

@@ -27,12 +27,18 @@ def float_layer(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
 def integer_layer(quantized: QuantizedNetwork, layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
     """One layer of a QuantizedNetwork on int8-valued float32 arrays; softmax gets real numbers."""
     name = layer.name
-    # what runs on the CPU in float has no grid
     fixes = [quantized.fix_points.get(source, NO_GRID) for source in layer.inputs]
-    fix_out = quantized.fix_points[name] if layer.operator.quantized else 0
+    if not layer.operator.quantized:
+        return cpu_layer(layer, inputs, fixes)
     return layer.operator.integer(
-        inputs, fixes, fix_out, quantized.weights.get(name), quantized.biases.get(name)
+        inputs, fixes, quantized.fix_points[name], quantized.weights.get(name), quantized.biases.get(name)
     )
+
+
+def cpu_layer(layer: Layer, inputs: Sequence[np.ndarray], fixes: Sequence[int]) -> np.ndarray:
+    """A layer on the CPU, in float32. fixes : of the inputs, NO_GRID for what is real already."""
+    reals = [x * np.float32(2.0**-fix) for x, fix in zip(inputs, fixes, strict=True)]
+    return layer.operator.real(reals, layer.weights, layer.bias)
 
 
 def by_input(network: Network, x: Batch) -> dict[str, np.ndarray]:

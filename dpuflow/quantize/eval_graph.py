@@ -18,6 +18,7 @@ from dpuflow.base.pixels import network_gain
 from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
+from dpuflow.ops import kinds
 from dpuflow.ops.activations import SLOPE, rules
 from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import weighted
@@ -26,6 +27,7 @@ from dpuflow.ops.operator import Shape
 from dpuflow.ops.pooling import AveragePool, InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
 from dpuflow.quantize import eval_resampling
+from dpuflow.tfgraph import float_nodes
 from dpuflow.tfgraph.graph_def import (
     DT_DOUBLE,
     DT_FLOAT,
@@ -106,19 +108,21 @@ class GraphWriter:
     def _ends_in_logits(output: Layer, logits: Layer) -> bool:
         return output is logits or output.inputs == [logits.name]
 
-    def _logits(self) -> dict[str, str]:
+    def _logits(self) -> dict[str, Any]:
         """Output of a classifier: its logits, or their softmax."""
         network = self.quantized.network
         last = network.output
         logits = network[last.inputs[0]] if last.op == "softmax" else last
         add_node(self.graph, "Identity", LOGITS_INT8, [self.tensors[logits.name]], T=("type", DT_FLOAT))
         self._binary("Mul", LOGITS, LOGITS_INT8, 2.0 ** -self.quantized.fix_points[logits.name])
-        names = {
-            "input": network.input.name,
+        names: dict[str, Any] = {
+            "input": network.inputs[0].name,
             "logits_int8": LOGITS_INT8,
             "logits": LOGITS,
             "output": self.output_node,
         }
+        if len(network.inputs) > 1:
+            names["inputs"] = [layer.name for layer in network.inputs]
         op = "Softmax" if last.op == "softmax" else "Identity"
         add_node(self.graph, op, self.output_node, [LOGITS], T=("type", DT_FLOAT))
         return names
@@ -373,10 +377,15 @@ class GraphWriter:
             self.graph, "ConcatV2", f"{scope}/concat", [*parts, axis], N=len(parts), T=("type", DT_FLOAT)
         )
 
-    def _softmax(self, layer: Layer, scope: str) -> str:
-        return add_node(
-            self.graph, "Softmax", f"{scope}/Softmax", [self.real(layer.inputs[0])], T=("type", DT_FLOAT)
-        )
+    def _to_grid(self, layer: Layer, scope: str) -> str:
+        # float64, because float32 would round 0.49999997 + 0.5 up to 1
+        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, DT_DOUBLE)
+        x = self._binary("Mul", f"{scope}/scale", x, 2.0 ** self.quantized.fix_points[layer.name], DT_DOUBLE)
+        return self._round_and_saturate(scope, x, DT_DOUBLE)
+
+    def _on_cpu(self, layer: Layer, scope: str) -> str:
+        reals = [self.real(name) for name in layer.inputs]
+        return float_nodes.NODES[layer.op](self.graph, layer, scope, reals)
 
     def _flatten(self, layer: Layer, scope: str) -> str:
         shape = add_constant(self.graph, f"{scope}/shape", np.array([-1, layer.shape[0]], np.int32))
@@ -424,7 +433,8 @@ LAYERS = Total(
         "pixel_shuffle": GraphWriter._pixel_shuffle,
         "concat": GraphWriter._concat,
         "flatten": GraphWriter._flatten,
-        "softmax": GraphWriter._softmax,
+        "to_grid": GraphWriter._to_grid,
+        **dict.fromkeys(kinds(lambda operator: not operator.quantized), GraphWriter._on_cpu),
     },
 )
 _BEFORE_ROUNDING = Total(

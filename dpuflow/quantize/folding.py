@@ -21,6 +21,7 @@ from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.network import WEIGHTED, Layer, Network, marked, unmarked
 from dpuflow.network.merging import bypass
 from dpuflow.quantize import folding_arithmetic as arithmetic
+from dpuflow.quantize.devices import settle
 from dpuflow.quantize.folding_arithmetic import Parameters, ParameterTable, Step
 
 Note = dict[str, str]
@@ -58,7 +59,7 @@ def fold_with_recipe(
 ) -> tuple[Network, list[Note], list[Step]]:
     """As `fold`; also returns the recipe (`folding_arithmetic.Step`s) that made its weights and biases."""
     outputs = {name: layer.name for name, layer in network.outputs.items()}
-    work = Folding(marked(copy.deepcopy(network.layers), outputs))
+    work = Folding(settle(marked(copy.deepcopy(network.layers), outputs)))
     work.replace_sigmoids()
     work.fold_batch_norm_upwards()
     work.check_leaky()

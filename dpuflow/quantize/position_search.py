@@ -111,7 +111,7 @@ class Candidate:
         """Whether the shifts that the operator itself has are in their ranges."""
         if not layer.operator.quantized or not layer.inputs:
             return True
-        fixes = [self.quantized.fix_points[source] for source in layer.inputs]
+        fixes = [self.quantized.fix_points.get(source, NO_GRID) for source in layer.inputs]
         found = layer.operator.shifts(fixes, self.quantized.fix_points[layer.name])
         return all(least <= value <= greatest for value, (least, greatest) in found.values())
 

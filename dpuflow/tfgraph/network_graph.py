@@ -11,10 +11,11 @@ import numpy as np
 
 from dpuflow.base.totality import Total
 from dpuflow.network import Layer, Network
-from dpuflow.ops import OPERATORS
+from dpuflow.ops import OPERATORS, kinds
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
+from dpuflow.tfgraph import float_nodes
 from dpuflow.tfgraph.graph_def import DT_FLOAT, add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.weighted_nodes import window
 
@@ -297,6 +298,11 @@ def _unary(op):
     return lambda writer, layer: writer.node(layer, op, [writer.source(layer)])
 
 
+def _on_cpu(writer, layer):
+    inputs = [writer.tensors[name] for name in layer.inputs]
+    return float_nodes.NODES[layer.op](writer.graph, layer, layer.name, inputs)
+
+
 LAYERS = Total(
     "tfgraph.network_graph: nodes of a layer",
     lambda: set(OPERATORS),
@@ -324,7 +330,8 @@ LAYERS = Total(
         "relu": _unary("Relu"),
         "relu6": _unary("Relu6"),
         "leaky_relu": NetworkGraph.leaky_relu,
-        "softmax": _unary("Softmax"),
+        "to_grid": NetworkGraph.source,
+        **dict.fromkeys(kinds(lambda operator: not operator.quantized), _on_cpu),
     },
     optional=True,
 )

@@ -20,7 +20,7 @@ from dpuflow.base.threads import single_threaded_blas
 from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
-from dpuflow.ops import ACTIVATIONS
+from dpuflow.ops import ACTIVATIONS, kinds
 from dpuflow.ops.activations import SLOPE
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.pooling import InsideAveragePool
@@ -31,6 +31,7 @@ from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import Parameters, replay
 from dpuflow.quantize.reference import Quantization
 from dpuflow.quantize.settings import complete
+from dpuflow.training import float_layers
 from dpuflow.training.keras_network import read_keras
 
 SETTINGS = {"equalization": False, "position_search": {"criterion": None}, "fast_finetune": False}
@@ -119,7 +120,7 @@ class _Forward:
         """Output of the network for a batch x of real inputs."""
         values: dict[str, Any] = {}
         for layer in self.quantized.network.layers:
-            inputs = [values[name] for name in layer.inputs] or [x]
+            inputs = [values[name] for name in layer.inputs] or [x]  # (x : of the input)
             value = LAYERS[layer.op](self, layer, inputs)
             if layer.operator.quantized and not layer.operator.moves_bytes:
                 value = rounded(value, self.quantized.fix_points[layer.name], "half_up")
@@ -200,8 +201,8 @@ class _Forward:
     def flatten(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return tensorflow().reshape(inputs[0], (-1, *layer.shape))
 
-    def softmax(self, layer: Layer, inputs: Sequence[Any]) -> Any:
-        return tensorflow().nn.softmax(inputs[0])
+    def on_cpu(self, layer: Layer, inputs: Sequence[Any]) -> Any:
+        return float_layers.COMPUTE[layer.op](layer, inputs)
 
 
 def _padded(layer, x, value=0.0):
@@ -287,7 +288,8 @@ LAYERS = Total(
         "resize_bilinear": _Forward.resize_bilinear,
         "concat": _Forward.concat,
         "flatten": _Forward.flatten,
-        "softmax": _Forward.softmax,
+        "to_grid": _Forward.given,
+        **dict.fromkeys(kinds(lambda operator: not operator.quantized), _Forward.on_cpu),
     },
     optional=True,
 )

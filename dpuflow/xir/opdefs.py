@@ -52,6 +52,8 @@ TABLE = {
     "leaky-relu": ("input", "FLOAT", ("alpha float",), "same"),
     "prelu": ("input weight", "FLOAT", (), "same"),
     "sigmoid": ("input", "FLOAT", (), "same"),
+    "exp": ("input", "FLOAT", (), "same"),
+    "tanh": ("input", "FLOAT", (), "same"),
     "hard-sigmoid": ("input", "FLOAT", (), "same"),
     "hard-sigmoid-fix": ("input", "FLOAT", (), "same"),
     "hard-swish": ("input", "FLOAT", (), "same"),
@@ -280,10 +282,10 @@ def op_attr_kinds(type_: str) -> dict[str, str]:
 OTHER_TYPES = frozenset((
     "cast", "celu", "conv1d", "conv3d", "conv3d-fix", "correlation1d_elemwise", "correlation1d_elemwise-fix",
     "correlation2d_elemwise", "correlation2d_elemwise-fix", "cost_volume", "cost_volume-fix",
-    "depthwise-conv3d", "depthwise-conv3d-fix", "elu", "exp", "gelu", "groupnorm", "gstiling", "hard-tanh",
+    "depthwise-conv3d", "depthwise-conv3d-fix", "elu", "gelu", "groupnorm", "gstiling", "hard-tanh",
     "instancenorm", "l2_normalize", "max", "maxpool1d", "min", "mish", "neg",
     "placeholder", "priorbox", "random_standard_normal", "reduction_product",
-    "reduction_sum", "reorg", "reorg-fix", "selu", "shape", "swish", "tanh", "tile-fix",
+    "reduction_sum", "reorg", "reorg-fix", "selu", "shape", "swish", "tile-fix",
     "transposed-conv3d", "transposed-conv3d-fix", "transposed-depthwise-conv3d",
     "transposed-depthwise-conv3d-fix",
 ))

@@ -38,6 +38,9 @@ def known(type_: str) -> bool:
 
 def infer(graph: OpGraph, op: Op) -> tuple[Shape, str, int]:
     """(shape, data_type, bit_width) of `op`'s output; ShapeError if inputs and attributes do not fit."""
+    if op.type in BUILT:
+        inputs = {key: [graph.op(feeder).tensor for feeder in feeders] for key, feeders in op.inputs.items()}
+        return tuple(BUILT[op.type](op, inputs)), "FLOAT", 32
     if not known(op.type):
         raise ShapeError(f"no shape rule for ops of type {op.type!r} in dpuflow.xir.opdefs")
     name = opdefs.OPDEFS[op.type].shape
@@ -354,6 +357,24 @@ def _pixel_shuffle(op, inputs):
     return batch, height // scale, width // scale, channels * scale**2
 
 
+def _argmax(op, inputs):
+    shape = _one(inputs, "input")
+    axis = _axis(op.attr("axis"), len(shape))
+    left = [n for i, n in enumerate(shape) if i != axis]
+    return left if len(left) > 1 else [*left, 1]
+
+
+def _strided_slice(op, inputs):
+    shape = _one(inputs, "input")
+    bounds = [op.attr(name) for name in ("begin", "end", "strides")]
+    if any(len(each) != len(shape) for each in bounds) or min(bounds[2]) < 1:
+        raise ShapeError(f"bounds {bounds} of {list(shape)}")
+    return [len(range(n)[b:e:s]) for n, b, e, s in zip(shape, *bounds, strict=True)]
+
+
+BUILT = {"argmax": _argmax, "strided_slice": _strided_slice}
+"""Rules for ops that are added here. Files of others are not held against them: what the vendor's tools
+store for these types is not known."""
 RULES = Total(
     "xir.shapes: rule by the name that opdefs gives it",
     lambda: {definition.shape for definition in opdefs.OPDEFS.values()} - {"stored"},

@@ -197,6 +197,10 @@ def float_graph():
     f.add("identity")
     f.add("fix2float", fix_point=2, round_mode="DPU_ROUND", **grid)
     f.add("softmax", axis=-1)
+    f.add("sigmoid", source=f.add("strided_slice", begin=[0, 1], end=[1, 30], strides=[1, 2]))
+    f.add("tanh", source=f.add("exp"))
+    f.add("div", f.const(rng.integers(1, 9, (1, 15)) / 7))
+    f.add("argmax", axis=1)
     return f.split()
 
 

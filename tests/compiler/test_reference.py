@@ -313,7 +313,7 @@ def _weights(name, array):
             _layer("conv1", shape=(12, 11, 8)),
             r"layer 'conv1' .* output is \[1, 13, 11, 8\], the network says",
         ),
-        (_layer("fc2", op="softmax", attrs={}), "layer 'fc2' .* softmax inside the network"),
+        (_layer("fc2", op="softmax", attrs={}), r"layer 'fc2' .* its output is \[1, 12\]"),
         (_layer("cat", attrs={"axis": 1}), "layer 'cat'"),
     ],
 )

@@ -55,7 +55,6 @@ def test_output_shapes(kind, attrs, inputs, weights, expected):
         ("multiply", {}, [(4,), (8,)], None, "multiplies by a map or by (1, 1, channels)"),
         ("concat", {"axis": 2}, [(7, 9, 4)] * 2, None, "along axis 2"),
         ("concat", {"axis": 3}, [(7, 9, 4), (7, 8, 4)], None, "along axis 3"),
-        ("softmax", {}, [(7, 9, 4)], None, "over an input (7, 9, 4)"),
         ("input", {}, [], None, "given, not computed"),
     ],
 )

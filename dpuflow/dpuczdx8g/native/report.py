@@ -1,5 +1,7 @@
 """One compilation with machine code, verified before anybody gets to see it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
@@ -18,7 +20,10 @@ from dpuflow.network.dilation import without_dilation
 
 
 def compile_native(
-    quantized: QuantizedNetwork, target: Target, on_cpu: str = "error", calibration: np.ndarray | None = None
+    quantized: QuantizedNetwork,
+    target: Target,
+    on_cpu: str = "error",
+    calibration: np.ndarray | Mapping[str, np.ndarray] | None = None,
 ) -> Compiled:
     """Check, lower and compile a QuantizedNetwork to machine code for a DPUCZDX8G Target.
 

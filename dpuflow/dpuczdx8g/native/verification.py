@@ -35,7 +35,7 @@ def verify(
     reference: Emulator,
     simulators: Mapping[str, Simulator],
     programs: Sequence[CompiledSubgraph],
-    calibration: np.ndarray | None = None,
+    calibration: np.ndarray | Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Compare machine code with the emulator; DisagreementError names the first layer that differs.
 
@@ -45,7 +45,8 @@ def verify(
     reference : Emulator of the reference compiler's graph.
     simulators : DPU subgraph's name -> isa.Simulator of its code.
     programs : the CompiledSubgraphs.
-    calibration : uint8 images (N, H, W, C) that the network was calibrated on, or None.
+    calibration : uint8 images (N, H, W, C) that the network was calibrated on, or such for each input by
+        its name, or None.
 
     Returns
     -------
@@ -69,23 +70,26 @@ def verify(
         for op in made.ops:
             given = [maps[name] for name in op.inputs["input"]], made.given[op.name]
             layers[op.name] = _branches(quantized, quantized.network[op.name], given)
-    return _record(layers, values, len(images), taken)
+    return _record(layers, values, len(next(iter(images.values()))), taken)
 
 
 def _images(quantized, reference, programs, calibration, random):
-    """Images of the network that reach the most, and how many of them are from the calibration."""
-    shape = tuple(reference.input.tensor.shape[1:])
-    if calibration is not None:
-        grid = quantize_pixels(np.asarray(calibration), quantized.input_scaling, reference.input_fix_point)
-        calibration = grid.reshape(-1, *shape)
+    """{input's name: int8 images} that reach the most, and how many of them are from the calibration."""
     graph = reference.graph
     work = sum(int(np.prod(op.tensor.shape)) for op in graph.ops)
     work += sum(op.attrs.get("workload", 0) // 2 for op in graph.ops)
-    pool, first = probes.candidates(work, calibration, shape, random)
+    pool, first = {}, 0
+    for op in reference.inputs:
+        pixels = calibration.get(op.name) if isinstance(calibration, Mapping) else calibration
+        shape = tuple(op.tensor.shape[1:])
+        if pixels is not None:
+            grid = quantize_pixels(np.asarray(pixels), quantized.input_scaling, op.tensor.fix_point)
+            pixels = grid.reshape(-1, *shape)
+        pool[op.name], first = probes.candidates(work, pixels, shape, random)
     maps = reference.run(pool, dump=True)
     names = {operation.name for program in programs for operation in program.lowered.job.operations}
     chosen = probes.choose({name: maps[name] for name in names}, first)
-    return pool[chosen], sum(i < first for i in chosen)
+    return {name: made[chosen] for name, made in pool.items()}, sum(i < first for i in chosen)
 
 
 class _LayerRun:

@@ -5,8 +5,39 @@ from cpu_windows import fold, group_matrices, products, reduce_windows, windows
 
 
 def folded(function):
-    """Maker of an element-wise operator."""
-    return lambda op, arrays: lambda inputs: fold(function, inputs)
+    """Maker of an element-wise operator; in float32 if any input is."""
+
+    def run(inputs):
+        if any(x.dtype == np.float32 for x in inputs):
+            inputs = [x.astype(np.float32, copy=False) for x in inputs]
+        return fold(function, inputs)
+
+    return lambda op, arrays: run
+
+
+def float32(function):
+    """Maker of a function of one value in float32."""
+    return lambda op, arrays: lambda inputs: function(inputs[0].astype(np.float32))
+
+
+def sigmoid(op, arrays):
+    """1 / (1 + exp(-x)) in float32; exp of at most 88, below float32's largest."""
+
+    def run(inputs):
+        x = inputs[0].astype(np.float32)
+        return np.float32(1) / (np.float32(1) + np.exp(-np.maximum(x, np.float32(-88))))
+
+    return run
+
+
+def matrix_product(x, matrices):
+    """x (N, ..., K) times matrices (N or 1, K, M): float32, summed in float64 in the order of K."""
+    flat = x.astype(np.float64).reshape(len(x), -1, x.shape[-1])
+    matrices = matrices.astype(np.float64)
+    total = np.zeros((len(x), flat.shape[1], matrices.shape[-1]))
+    for k in range(flat.shape[-1]):
+        total += flat[:, :, k, None] * matrices[:, k, None, :]
+    return total.astype(np.float32).reshape(x.shape[:-1] + matrices.shape[-1:])
 
 
 def round_half_up(x):
@@ -141,6 +172,9 @@ def matmul(op, arrays):
     def run(inputs):
         left = np.swapaxes(inputs[0], -1, -2) if op["transpose_a"] else inputs[0]
         right = np.swapaxes(inputs[1], -1, -2) if op["transpose_b"] else inputs[1]
+        if left.dtype == np.float32 and right.dtype == np.float32:
+            out = matrix_product(left, right if right.ndim > 2 else right[None])
+            return out + inputs[2].astype(np.float32) if len(inputs) > 2 else out
         out = np.matmul(np.asarray(left, np.float64), np.asarray(right, np.float64))
         return out + inputs[2] if len(inputs) > 2 else out
 

@@ -14,6 +14,7 @@ from cpu_floats import (
     fix,
     fix2float,
     float2fix,
+    float32,
     folded,
     hard_sigmoid,
     leaky_relu,
@@ -23,6 +24,7 @@ from cpu_floats import (
     mul,
     norm,
     relu,
+    sigmoid,
     softmax,
 )
 from cpu_integers import (
@@ -60,7 +62,25 @@ def reshape(op, arrays):
 
 def concat(op, arrays):
     """Joined along an axis."""
-    return lambda inputs: np.concatenate(inputs, axis=op["axis"])
+
+    def run(inputs):
+        images = max(len(x) for x in inputs)  # a constant among them is one image for all
+        parts = [x if len(x) == images else np.repeat(x, images, axis=0) for x in inputs]
+        return np.concatenate(parts, axis=op["axis"])
+
+    return run
+
+
+def strided_slice(op, arrays):
+    """Every so many values between two places of each axis."""
+    index = (slice(None),) + tuple(slice(*bounds) for bounds in op["bounds"])
+    return lambda inputs: inputs[0][index]
+
+
+def argmax(op, arrays):
+    """Place of the largest value, the first of equal ones, as float32."""
+    axis, shape = op["axis"], op["shape"]
+    return lambda inputs: np.argmax(inputs[0], axis=axis).astype(np.float32).reshape([len(inputs[0])] + shape)
 
 
 def pad(op, arrays):
@@ -138,6 +158,12 @@ OPERATORS = {
     "add": folded(np.add),
     "sub": folded(np.subtract),
     "matmul": matmul,
+    "div": folded(np.divide),
+    "sigmoid": sigmoid,
+    "exp": float32(np.exp),
+    "tanh": float32(np.tanh),
+    "argmax": argmax,
+    "strided_slice": strided_slice,
     "relu": relu,
     "relu6": relu,
     "leaky-relu": leaky_relu,
