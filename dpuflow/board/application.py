@@ -21,11 +21,11 @@ FILES = (
     "parts.py",
     "pixels.py",
 )
-OPTIONS = ("threads", "batch", "limit", "warmup", "runs", "dump", "mode")
+OPTIONS = ("threads", "batch", "limit", "warmup", "runs", "dump", "mode", "save")
 
 
 def arguments(options: Mapping[str, Any] | None) -> list[str]:
-    """Command line for options {threads, batch, limit, warmup, runs, dump, mode}.
+    """Command line for options {threads, batch, limit, warmup, runs, dump, mode, save}.
 
     dump is an image's index, True for the first image, or False.
     """

@@ -27,7 +27,7 @@ from dpuflow.base.files import atomic_path
 from dpuflow.base.npy import BlockReader, NpyBlocks, Sliced
 from dpuflow.base.pixels import Scaling, check_scaling
 from dpuflow.board import application
-from dpuflow.board.parts import describe_output, describe_parts, require_known
+from dpuflow.board.parts import describe_output, describe_parts, named_outputs, require_known
 from dpuflow.device.targets import Target
 from dpuflow.emulator import Emulator
 from dpuflow.xir import Graph
@@ -81,6 +81,7 @@ def describe(
     target: Target,
     split: str,
     scaling: Scaling | None = None,
+    answer: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(content of meta.json, {key: array} of parameters.npz), after checking that all fits together."""
     graph = Graph.load(xmodel)
@@ -96,8 +97,9 @@ def describe(
             )
     require_known(graph, xmodel)
     emulator = Emulator(graph, use_native=False)  # nothing is run: no kernels to compile
-    source, output = emulator.input.tensor, describe_output(emulator)
-    parts, parameters = describe_parts(emulator, (output["value"], output["final"]))
+    source, output, ends = emulator.input.tensor, describe_output(emulator, answer), named_outputs(emulator)
+    wanted = output["value"], output["final"], *(op.name for op in ends.values())
+    parts, parameters = describe_parts(emulator, wanted)
     if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[1:] != source.shape[1:]:
         raise UserError(
             f"images have shape {images.shape} and type {images.dtype}; the model takes uint8 images of "
@@ -137,6 +139,10 @@ def describe(
         "images": {"file": "images.npy", "labels": "labels.npy", "count": len(images), "split": split},
         "versions": {"dpuflow": __version__},
     }
+    if len(ends) > 1:
+        meta["outputs"] = {
+            name: {"value": op.name, "shape": list(op.tensor.shape[1:])} for name, op in ends.items()
+        }
     return meta, parameters
 
 
@@ -149,13 +155,14 @@ def build(
     target: Target,
     split: str,
     scaling: Scaling | None = None,
+    answer: str | None = None,
 ) -> None:
     """Write the bundle's tar.
 
     Parameters
     ----------
     path : the tar to write.
-    xmodel : compiled model with one input, one output and at least one DPU subgraph.
+    xmodel : compiled model with one input and at least one DPU subgraph.
     images, labels : uint8 (N, H, W, C) and integers (N,), the split to classify; of the images a few are
         read at a time.
     class_names : names by output.
@@ -163,10 +170,12 @@ def build(
     split : name of the split, for the record.
     scaling : of the input (`base.pixels`); default: what the xmodel records.
 
+    answer : of several outputs the one that says the class; the others are there for who asks for them.
+
     UserError when the parts do not fit each other.
     """
     labels = np.asarray(labels).astype(np.int64)
-    meta, parameters = describe(xmodel, images, labels, class_names, target, split, scaling)
+    meta, parameters = describe(xmodel, images, labels, class_names, target, split, scaling, answer)
     files: dict[str, Content] = {name: (application.FOLDER / name).read_bytes() for name in application.FILES}
     files["model.xmodel"] = Path(xmodel).read_bytes()
     files["images.npy"], files["labels.npy"] = NpyBlocks(images), _npy(labels)

@@ -35,7 +35,7 @@ from dpuflow.emulator.operations import (
     plain_of_transposed,
     window_output,
 )
-from dpuflow.xir import Graph
+from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.parameters import constants as graph_constants
 
@@ -402,18 +402,31 @@ The application's table of operators has these types and no others (a test holds
 # ---- the network's ends
 
 
-def describe_output(emulator: Emulator) -> dict[str, Any]:
+def named_outputs(emulator: Emulator) -> dict[str, Op]:
+    """Output's name -> the op that gives it: as the graph names them, else as its ops are called."""
+    ends = emulator.outputs
+    names = emulator.graph.attrs.get("output_names") or [op.name for op in ends]
+    if len(names) != len(ends):
+        raise UserError(f"{emulator.source}: {len(names)} names for its {len(ends)} outputs; it is damaged")
+    return dict(zip(names, ends, strict=True))
+
+
+def describe_output(emulator: Emulator, answer: str | None = None) -> dict[str, Any]:
     """The dict `output` of meta.json: which value holds the int8 outputs, and which ends the network.
 
-    Only ops that cannot change the order of the outputs may follow them (BEHIND_THE_OUTPUT).
-    UserError names what else does.
+    answer : name of the output that says the class, where there are several. Only ops that cannot change
+    the order of the outputs may follow them (BEHIND_THE_OUTPUT). UserError names what else does.
     """
-    ends = emulator.outputs
-    if len(ends) != 1:
+    ends = named_outputs(emulator)
+    if answer is None and len(ends) != 1:
         raise UserError(
-            f"{emulator.source}: {len(ends)} outputs ({', '.join(op.name for op in ends)}); one expected"
+            f"{emulator.source}: {len(ends)} outputs ({', '.join(ends)}); say which one is the class of an "
+            "image (answer)"
         )
-    op, softmaxes = ends[0], []
+    if answer is not None and answer not in ends:
+        raise UserError(f"{emulator.source}: no output is called {answer!r}; it has {', '.join(ends)}")
+    end = ends[answer] if answer is not None else next(iter(ends.values()))
+    op, softmaxes = end, []
     while op.tensor.data_type not in ("XINT", "INT"):
         if op.type not in BEHIND_THE_OUTPUT or len(op.input_names) != 1:
             raise UserError(
@@ -435,6 +448,6 @@ def describe_output(emulator: Emulator) -> dict[str, Any]:
         "classes": classes,
         "fix_point": fix_point(op),
         "value": op.name,
-        "final": ends[0].name,
+        "final": end.name,
         "probabilities": bool(softmaxes),
     }

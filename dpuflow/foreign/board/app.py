@@ -184,6 +184,21 @@ def run_one(options, bundle):
                 stream.write(np.ascontiguousarray(value[0]).tobytes())
 
 
+def save_outputs(options, bundle, images):
+    """outputs.npz: every output of the network, by its name, for these images."""
+    import numpy as np
+    from parts import Network, Session
+
+    network = Network(bundle)
+    named = network.meta.get("outputs") or {"output": {"value": network.meta["output"]["final"]}}
+    session, found = Session(network, options.mode), {name: [] for name in named}
+    for start in range(0, len(images), session.at_once):
+        values, _ = session.run(images[start : start + session.at_once])
+        for name, told in named.items():
+            found[name].append(np.array(values[told["value"]]))  # a copy: buffers are used again
+    np.savez(os.path.join(options.out, "outputs.npz"), **{n: np.concatenate(a) for n, a in found.items()})
+
+
 # ---- command line
 
 
@@ -220,11 +235,12 @@ def arguments(words=None):
     parser.add_argument(
         "--dump", type=int, nargs="?", const=0, metavar="INDEX", help="also dump an image's tensors"
     )
+    parser.add_argument("--save", type=int, default=0, metavar="N", help="also save N images' outputs")
     parser.add_argument("--dump-image", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--status", default=None, help="file to report progress in")
     parser.add_argument("--query", action="store_true", help="print what the board is and stop")
     options = parser.parse_args(words)
-    for name, least in (("threads", 1), ("batch", 1), ("limit", 0), ("warmup", 0), ("runs", 1)):
+    for name, least in (("threads", 1), ("batch", 1), ("limit", 0), ("warmup", 0), ("runs", 1), ("save", 0)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}")
     options.bundle, options.out = os.path.abspath(options.bundle), os.path.abspath(options.out)
@@ -251,6 +267,8 @@ def main(options, status):
     if options.dump is not None:
         index = min(options.dump, len(images) - 1)
         report["dump"] = {"image": index} if dump_tensors(options, images, index) else None
+    if options.save:
+        save_outputs(options, bundle, images[: options.save])
     text = predictions_csv(labels, results.logits, probabilities, bundle.meta["class_names"])
     write_atomically(os.path.join(options.out, "predictions.csv"), text)
     text = json.dumps(report, indent=1, sort_keys=True) + "\n"
