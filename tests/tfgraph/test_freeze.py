@@ -160,3 +160,29 @@ def test_a_missing_checkpoint_or_a_broken_graph_is_named(tmp_path, chain):
     (tmp_path / "broken.pb").write_bytes(b"\x0a\xff\xff\xff")
     with pytest.raises(UserError, match=r"broken\.pb"):
         FrozenGraph(tmp_path / "broken.pb", "input", "out")
+
+
+def write_pooled(path, size):
+    """A graph whose largest tensor is 32 channels of `size` x `size`."""
+    from dpuflow.base.tensorflow_env import tensorflow
+
+    tf, rng = tensorflow(), np.random.default_rng(0)
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, size, size, 1), name="images")
+        weights = tf.constant(rng.normal(size=(3, 3, 1, 32)), tf.float32)
+        x = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(x, weights, 1, "SAME")), axis=(1, 2))
+        tf.matmul(x, tf.constant(rng.normal(size=(32, 5)), tf.float32), name="out")
+        path.write_bytes(graph.as_graph_def().SerializeToString())
+    return path
+
+
+def test_a_batch_is_as_large_as_the_graph_allows(tmp_path, monkeypatch):
+    path = write_pooled(tmp_path / "g.pb", 256)
+    graph = FrozenGraph(path, "images", "out")
+    assert graph.batch == (1 << 24) // (256 * 256 * 32)
+    pictures = np.random.default_rng(0).random((10, 256, 256, 1), np.float32)
+    one_by_one = np.concatenate([graph.run(pictures[i : i + 1]) for i in range(10)])
+    np.testing.assert_allclose(graph.run(pictures), one_by_one, rtol=1e-5)
+    monkeypatch.setattr("dpuflow.tfgraph.freeze.LARGE_BYTES", 0)  # without TensorFlow's rewriting
+    np.testing.assert_allclose(FrozenGraph(path, "images", "out").run(pictures), one_by_one, rtol=1e-5)
+    assert FrozenGraph(write_pooled(path, 16), "images", "out").batch == 256
