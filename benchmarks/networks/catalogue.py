@@ -1,6 +1,11 @@
 """The networks of docs/networks.md: who makes each."""
 
-from benchmarks.networks.keras_makers import APPLICATIONS, OWN
+from benchmarks.networks import keras_makers, torch_makers
 
-CATALOGUE = {**APPLICATIONS, **OWN}
+CATALOGUE = {
+    **keras_makers.APPLICATIONS,
+    **torch_makers.CLASSIFIERS,
+    **keras_makers.OWN,
+    **torch_makers.OTHERS,
+}
 """Name -> maker with `kind` (heading of the page) and `network(folder)` -> dpuflow.network.Network."""
