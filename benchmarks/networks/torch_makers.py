@@ -1,4 +1,4 @@
-"""Networks of torchvision, and YOLO-like ones, through ONNX, with random weights and calibrated batch norms."""
+"""Networks of torchvision, and YOLO-like ones, through ONNX: random weights, calibrated batch norms."""
 
 import sys
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def _torchvision(name, size=224):
 
         models, more = torch_networks.torchvision().models, {}
         if name in ("googlenet", "inception_v3"):
-            more = {"aux_logits": False, "init_weights": True}
+            more = {"aux_logits": False, "init_weights": False}
         return getattr(models, name)(weights=None, **more)
 
     return TorchMaker("torchvision through ONNX", build, size)
@@ -74,7 +74,7 @@ CLASSIFIERS = {
 
 
 def _yolo(split):
-    """A backbone with CSP blocks (v8: C2f's split), SPPF, a path up and down and three heads, at 320 x 320."""
+    """A backbone with CSP blocks (v8: C2f's split), SPPF, a path up and down, three heads; at 320 x 320."""
 
     def build():
         import torch
@@ -82,9 +82,8 @@ def _yolo(split):
 
         class Conv(nn.Sequential):
             def __init__(self, c1, c2, k=1, s=1):
-                super().__init__(
-                    nn.Conv2d(c1, c2, k, s, k // 2, bias=False), nn.BatchNorm2d(c2), nn.LeakyReLU(26 / 256)
-                )
+                convolution = nn.Conv2d(c1, c2, k, s, k // 2, bias=False)
+                super().__init__(convolution, nn.BatchNorm2d(c2), nn.LeakyReLU(26 / 256))
 
         class Block(nn.Module):
             def __init__(self, c1, c2, n=1, shortcut=True):
