@@ -26,7 +26,7 @@ def measured(name, minutes):
         done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60 * minutes)
         output, status = done.stdout, done.returncode
     except subprocess.TimeoutExpired as error:
-        output, status = (error.stdout or b"").decode(), f"over {minutes} minutes"
+        output, status = (error.stdout or b"").decode(), f"no result after {minutes:g} minutes"
     stages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     if status and not (stages and "failed" in stages[-1]):
         stages.append({"failed": f"ended with {status}"})

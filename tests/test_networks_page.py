@@ -1,0 +1,49 @@
+"""The table of networks: the page says what was measured, and one network goes through every stage."""
+
+import json
+import subprocess
+import sys
+
+from benchmarks.networks import __main__ as command
+from benchmarks.networks.catalogue import CATALOGUE
+from benchmarks.networks.page import page
+
+PASSED = [
+    {"stage": "read", "seconds": 1.0, "mebibytes": 700, "input": [224, 224, 3], "parameters": 1234567},
+    {"stage": "quantize", "seconds": 5.2, "mebibytes": 900},
+    {
+        **{"stage": "compile and verify", "seconds": 13.0, "mebibytes": 1100, "verify_seconds": 8.0},
+        **{"latency_ms": 2.2629, "instructions": 9547, "on_cpu": ["up"]},
+    },
+    {"stage": "emulate", "seconds": 0.4, "mebibytes": 800, "images": 4},
+]
+FAILED = [*PASSED[:1], {"failed": "layer 'x' | does not fit"}]
+
+
+def test_the_page_says_what_passed_and_why_what_did_not():
+    text = page({"MobileNet": PASSED, "YOLOv3-tiny": FAILED})
+    assert "**1 of 2 pass.**" in text
+    assert (
+        "| MobileNet | 224x224x3 | 1,234,567 | 5 s | 5 s | 8 s | 0.10 s | 1,100 MiB | up | 2.26 ms |" in text
+    )
+    assert "| YOLOv3-tiny | 224x224x3 | 1,234,567 |  | **does not pass:** layer 'x' / does not fit |" in text
+    assert text.index("## tf_keras.applications") < text.index("## Detection")
+
+
+def test_the_page_of_the_project_is_made_from_its_results(repo):
+    results = json.loads(command.RESULTS.read_text())
+    assert (repo / "docs" / "networks.md").read_text() == page(results)
+    assert set(results) <= set(CATALOGUE)
+    passed = sum("failed" not in stages[-1] for stages in results.values())
+    assert len(results) >= 20 and passed >= 0.9 * len(results)
+
+
+def test_a_network_that_takes_too_long_or_fails_is_a_row_with_its_reason(monkeypatch):
+    def slow(*arguments, timeout, **more):
+        raise subprocess.TimeoutExpired("x", timeout, output=(json.dumps(PASSED[0]) + "\n").encode())
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    assert command.measured("MobileNet", 2) == [PASSED[0], {"failed": "ended with no result after 2 minutes"}]
+    killed = subprocess.CompletedProcess([sys.executable], -9, json.dumps(PASSED[0]) + "\n", "")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **more: killed)
+    assert command.measured("MobileNet", 2)[-1] == {"failed": "ended with -9"}
