@@ -105,6 +105,10 @@ def _reduce(op: str) -> Handler:
             and {*(atom.axis for axis in atoms for atom in axis)} <= {0, 1}
         )
         count = np.prod([algebra.size(axis) for axis in atoms]) if atoms else 0
+        if rank == 4 and reduced == [2, 3] and not (pixels and count == np.prod(layer.shape[:2])):
+            # rows and columns that are made of channels, or channels that are made of pixels: a layer first
+            value = whole_map(feature_map(reader, node, value)[0])
+            return _over_map(reader, node, value, op, keep)
         if not pixels or count != np.prod(layer.shape[:2]):
             reader.fail(
                 node,
