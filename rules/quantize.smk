@@ -67,7 +67,7 @@ rule import_quantized:
         mem_mb=growing(2000),
         runtime=10,
     conda:
-        "../envs/dpuflow.yaml"
+        "../envs/onnx.yaml"
     script:
         "../scripts/import_quantized.py"
 

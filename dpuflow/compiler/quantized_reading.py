@@ -45,7 +45,11 @@ def read_quantized_graph(path: Path | str, name: str, scaling: Scaling | None) -
     UserError : another kind of file, a compiled one, an op or a form of it that has no layer here (by its
         name), a value that is used without a `fix` op, a network that is not whole.
     """
-    graph = Graph.load(path)
+    return quantized_network(path, Graph.load(path), name, scaling)
+
+
+def quantized_network(path: Path | str, graph: Graph, name: str, scaling: Scaling | None) -> QuantizedNetwork:
+    """`read_quantized_graph` of a graph that is read already; path : of its file, for messages."""
     if is_compiled(graph):
         raise UserError(f"{path}: is a compiled xmodel; name it with models.NAME.xmodel instead of quantized")
     try:

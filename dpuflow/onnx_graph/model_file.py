@@ -96,7 +96,8 @@ def _check_operators(model, path):
         if node.op_type in QUANTIZED:
             raise UserError(
                 f"{path}: {_called(node)}: the network is already quantized, and dpuflow quantizes itself: "
-                "export the float network that went into the quantizer"
+                "export the float network that went into the quantizer, or, with power-of-two scales, name "
+                "the file with models.NAME.quantized"
             )
         if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in functions:
             raise UserError(

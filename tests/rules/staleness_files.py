@@ -63,9 +63,9 @@ ENVIRONMENTS = {
     "tensorflow": WITH_TENSORFLOW,
     "test": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
     "record_vai_q; record_vai_c; evaluate_vai_q",
-    "onnx": "import_onnx; evaluate_onnx",
+    "onnx": "import_onnx; evaluate_onnx; import_quantized",
     "report": "report; sweep_report",
-    "dpuflow": "obtain_dataset; build_dataset; build_picture_dataset; import_frozen; import_quantized; "
+    "dpuflow": "obtain_dataset; build_dataset; build_picture_dataset; import_frozen; "
     "take_xmodel; compile_reference; "
     "compile_native; bundle; "
     "gate; predict_pictures; accept_pictures; rulegraph; dag_svg; search_quantizer; "
