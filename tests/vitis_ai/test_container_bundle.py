@@ -8,7 +8,7 @@ import pytest
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.npy import write_npy
-from dpuflow.base.pixels import scale_pixels
+from dpuflow.base.pixels import MODES, scale_pixels
 from dpuflow.vitis_ai.bundle import arguments_text, batches, chosen_images, module_text
 from dpuflow.vitis_ai.outputs import read_outputs
 
@@ -30,9 +30,13 @@ def test_arguments_are_quoted_for_the_shell():
     ]  # fmt: skip
 
 
-def test_the_module_feeds_what_the_chain_feeds(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "scaling",
+    [{"subtract": 33.3, "divide": 58.1}, MODES["torch"], MODES["caffe"]],
+    ids=["one", "each", "bgr"],
+)
+def test_the_module_feeds_what_the_chain_feeds(tmp_path, monkeypatch, scaling):
     images = np.random.default_rng(1).integers(0, 256, (7, 5, 4, 3), np.uint8)
-    scaling = {"subtract": 33.3, "divide": 58.1}
     write_npy(tmp_path / "calibration_images.npy", images)
     (tmp_path / "calibration_input.py").write_text(module_text(7, 3, "x", scaling))
     monkeypatch.syspath_prepend(tmp_path)
