@@ -10,9 +10,11 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.pixels import MODES, scale_pixels
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_file import load_model, save_model
+from dpuflow.training import applications
 from dpuflow.training.application_names import APPLICATIONS, RAW
 from dpuflow.training.applications import Transfer
-from dpuflow.training.trainer import loss_and_accuracy, seed_everything
+from dpuflow.training.trainer import seed_everything
+from dpuflow.training.weights_file import load_weights
 from dpuflow.workflow.config import check
 
 SHAPE = (32, 32, 3)
@@ -48,12 +50,12 @@ def data():
 
 
 def test_the_names_are_those_of_keras_and_their_inputs_those_of_preprocess_input():
-    applications = keras().applications
-    classes = {n for n in dir(applications) if n[0].isupper() and callable(getattr(applications, n))}
+    K = keras().applications
+    classes = {n for n in dir(K) if n[0].isupper() and callable(getattr(K, n))}
     assert set(APPLICATIONS) == classes
     pixels = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     for name, scaling in APPLICATIONS.items():
-        module = importlib.import_module(getattr(applications, name).__module__)
+        module = importlib.import_module(getattr(K, name).__module__)
         expected = module.preprocess_input(pixels.astype(np.float32))
         close = np.isclose(scale_pixels(pixels, scaling), expected, rtol=2e-6, atol=2e-6)
         assert close.all(), name
@@ -106,7 +108,7 @@ def test_layers_that_keras_numbers_go_by_their_order(weights, tmp_path):
 def test_weights_that_do_not_fit_are_refused_by_layer(weights, tmp_path, change, message):
     path = tmp_path / "w.h5"
     path.write_bytes(weights[0]["notop"].read_bytes())
-    kind = change.pop("weights", None) if "weights" in change else None
+    kind = change.get("weights")
     if kind == "text":
         path.write_text("hello")
     elif kind == "empty":
@@ -114,9 +116,12 @@ def test_weights_that_do_not_fit_are_refused_by_layer(weights, tmp_path, change,
     elif kind == "nan":
         with h5py.File(path, "r+") as file:
             file["Conv1/Conv1/kernel:0"][0, 0, 0, 0] = np.nan
-    entry = {k: v for k, v in (NARROW | {"weights": str(path)} | change).items() if v is not None}
     with pytest.raises(UserError, match=message):
-        Transfer(entry, SHAPE, 3, "m")
+        if kind is None:
+            entry = NARROW | {"weights": str(path)} | change
+            Transfer({key: value for key, value in entry.items() if value is not None}, SHAPE, 3, "m")
+        else:
+            load_weights(path, weights[1], "MobileNetV2")
 
 
 @pytest.mark.fault("models", "layers and images that an application does not have", "refused")
@@ -156,14 +161,30 @@ def test_what_is_frozen_stays_and_fine_tuning_moves_all_but_the_norms(weights, d
     assert all(layer.trainable for layer in again.layers)
 
 
-def test_a_stage_that_spoils_the_network_is_not_kept(weights, data):
-    entry = NARROW | {"weights": str(weights[0]["notop"]), "freeze_until": "head"}
-    transfer = Transfer(entry | {"fine_tuning": {"epochs": 1, "learning_rate": 30.0}}, SHAPE, 2, "m")
-    history = transfer.train(TRAINING, data, MODES["tf"], 3)
-    best = max(history, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
-    assert [row["kept"] for row in history] == [int(row is best) for row in history] and best["epoch"] < 3
-    found = loss_and_accuracy(transfer.model, data[1], MODES["tf"])
-    assert found["loss"] == pytest.approx(best["validation_loss"])
+@pytest.mark.parametrize(
+    ("accuracies", "restore", "kept"),
+    [((0.5, 0.9, 0.4), True, 2), ((0.5, 0.9, 0.95), True, 3), ((0.5, 0.9, 0.4), False, 3)],
+    ids=["spoiled by the second stage", "better after it", "the last epoch"],
+)
+def test_the_best_epoch_of_both_stages_is_kept(monkeypatch, accuracies, restore, kept):
+    entry = NARROW | {"fine_tuning": {"epochs": 1, "learning_rate": 0.1}}
+    transfer, left = Transfer(entry, SHAPE, 2, "m"), list(accuracies)
+    bias = transfer.model.get_layer("logits").bias
+
+    def fake_train(model, train_data, validation_data, settings, scaling, seed):
+        """As `trainer.train`: the bias says how accurate the epoch was whose weights stay."""
+        found = [left.pop(0) for _ in range(settings["epochs"])]
+        chosen = max(found) if restore else found[-1]
+        bias.assign([chosen, 0.0])
+        return [
+            {"epoch": number, "validation_accuracy": a, "validation_loss": 1 - a, "kept": int(a == chosen)}
+            for number, a in enumerate(found, 1)
+        ]
+
+    monkeypatch.setattr(applications, "train", fake_train)
+    history = transfer.train(TRAINING | {"restore_best": restore}, (None, None), MODES["tf"], 3)
+    assert [(row["epoch"], row["kept"]) for row in history] == [(n, int(n == kept)) for n in (1, 2, 3)]
+    assert bias.numpy()[0] == pytest.approx(accuracies[kept - 1])
 
 
 @pytest.mark.fault("configuration", "application of Keras with {id}", "message")
