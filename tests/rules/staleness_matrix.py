@@ -289,11 +289,10 @@ OTHERS = [
 ROWS = [*DATASETS, *LAYERS, *MODELS, *QUANTIZERS, *TARGETS, *RUNNERS, *OTHERS]
 
 FLOW = {
-    "build_dataset": "bundle compile_native evaluate_frozen evaluate_keras evaluate_quantized evaluate_vai_q "
-    "finetune freeze gate import_frozen import_keras import_quantized import_saved_model "
-    "predict_pictures quantize_reference "
-    "record_vai_q run_emulator run_isa_simulator search_quantizer take_xmodel train vitis_ai_bundle "
-    "vitis_ai_test_images RESULTS",
+    "build_dataset": "bundle compile_native evaluate_frozen evaluate_keras evaluate_onnx evaluate_quantized "
+    "evaluate_vai_q finetune freeze gate import_frozen import_keras import_onnx import_quantized "
+    "import_saved_model predict_pictures quantize_reference record_vai_q run_emulator run_isa_simulator "
+    "search_quantizer take_xmodel train vitis_ai_bundle vitis_ai_test_images RESULTS",
     "bundle": "run_ssh run_virtual_board",
     "compile_native": "bundle predict_pictures run_isa_simulator RESULTS",
     "compile_reference": "bundle predict_pictures run_emulator RESULTS",
@@ -302,6 +301,7 @@ FLOW = {
     "compile_vai_c_xir": "record_vai_c",
     "evaluate_frozen": "gate RESULTS",
     "evaluate_keras": "gate RESULTS",
+    "evaluate_onnx": "gate RESULTS",
     "evaluate_quantized": "gate run_emulator run_isa_simulator run_ssh run_virtual_board RESULTS",
     "evaluate_vai_q": "gate run_emulator RESULTS",
     "export_quantized": "compile_vai_c_xir provenance",
@@ -311,6 +311,7 @@ FLOW = {
     "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "import_keras": "evaluate_keras freeze RESULTS",
     "import_quantized": "compile_reference evaluate_quantized RESULTS",
+    "import_onnx": "evaluate_frozen evaluate_onnx evaluate_quantized quantize_reference RESULTS",
     "import_saved_model": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "obtain_dataset": "build_dataset provenance",
     "predict_pictures": "accept_pictures",
