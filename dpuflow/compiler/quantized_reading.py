@@ -20,7 +20,14 @@ from dpuflow.ops import make
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.input_scaling import agreed_scaling
 
-MOVING = ("concat", "flatten", "max_pool", "upsample", "downsample")
+MOVING = ("concat", "flatten", "max_pool", "upsample", "downsample", "pixel_shuffle")
+CONVOLUTIONS = {
+    "conv2d": "conv",
+    "depthwise-conv2d": "depthwise_conv",
+    "transposed-conv2d": "transposed_conv",
+    "transposed-depthwise-conv2d": "transposed_depthwise_conv",
+}
+"""Type of an op -> kind of the layer."""
 """Kinds whose values are those of their inputs: rounding behind them is rounding in front."""
 NCHW, NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 SLOPES = (LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1], 0.1)
@@ -273,9 +280,11 @@ class _Reader:
         source = self._source(op)
         attrs = self._window(op, source)
         attrs |= {"dilation": tuple(int(n) for n in op.attr("dilation")), "activation": "NONE"}
-        kind = "conv" if op.type == "conv2d" else "depthwise_conv"
-        if kind == "conv" and op.attrs.get("group", 1) != 1:
+        kind = CONVOLUTIONS[op.type]
+        if "depthwise" not in kind and op.attrs.get("group", 1) != 1:
             self.fail(op, f"a convolution in {op.attr('group')} groups")
+        if kind.startswith("transposed") and op.attr("pad_mode") != "FLOOR":
+            self.fail(op, f"its pad_mode is {op.attr('pad_mode')}, expected FLOOR")
         self._add(op, kind, [source], attrs)
         self._parameters(op, op.inputs["weights"], op.inputs.get("bias", ()))
 
@@ -382,6 +391,9 @@ class _Reader:
         else:
             self.fail(op, "resizes in a way that no DPU does")
 
+    def pixel_shuffle(self, op: Op) -> None:
+        self._add(op, "pixel_shuffle", [self._moved(op)], {key: op.attr(key) for key in ("scale", "upscale")})
+
     def reshape(self, op: Op) -> None:
         """A flattened map, or one pixel in another shape."""
         (name,) = op.inputs["input"]
@@ -451,8 +463,7 @@ HANDLERS = {
     "const": _Reader.const,
     "data": _Reader.data,
     "fix": _Reader.fix,
-    "conv2d": _Reader.convolution,
-    "depthwise-conv2d": _Reader.convolution,
+    **dict.fromkeys(CONVOLUTIONS, _Reader.convolution),
     "matmul": _Reader.matmul,
     **dict.fromkeys(("relu", "relu6", "leaky-relu"), _Reader.activation),
     "maxpool2d": _Reader.max_pool,
@@ -462,6 +473,7 @@ HANDLERS = {
     "add": _Reader.addition,
     "concat": _Reader.concat,
     "resize": _Reader.resize,
+    "pixel-shuffle": _Reader.pixel_shuffle,
     **dict.fromkeys(("reshape", "flatten", "squeeze"), _Reader.reshape),
     "transpose": _Reader.transpose,
     "aten::mean": _Reader.mean,

@@ -12,6 +12,8 @@ from dpuflow.compiler.quantized_reading import is_compiled, read_quantized_graph
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.emulator import Emulator
+from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.network.check import check
 from dpuflow.quantize.engine import run_integer
 from dpuflow.xir import Graph
 
@@ -157,3 +159,36 @@ def test_damage_is_refused(tmp_path):
         else:
             assert quantized.network.output.shape and quantized.fix_points
     assert refused > 30
+
+
+def test_gates_transposed_convolutions_and_shuffles_come_back(tmp_path):
+    """What the hand-made network lacks; written again, the file is the same byte for byte."""
+    rng = np.random.default_rng(8)
+
+    def integers(*shape):
+        return rng.integers(-90, 91, shape).astype(np.int8)
+
+    window = {"dilation": (1, 1), "activation": "RELU"}
+    twice = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0, 0, 0)}
+    layers = [
+        Layer("x", "input", [], (4, 6, 3)),
+        Layer("up", "transposed_conv", ["x"], (8, 12, 8), {**twice, **window}),
+        Layer("wide", "transposed_depthwise_conv", ["up"], (16, 24, 8), {**twice, **window}),
+        Layer("gate", "hard_sigmoid", ["wide"], (16, 24, 8), {}),
+        Layer("swish", "multiply", ["wide", "gate"], (16, 24, 8), {}),
+        Layer("down", "pixel_shuffle", ["swish"], (8, 12, 32), {"scale": 2, "upscale": False}),
+        Layer("nearest", "upsample", ["down"], (16, 24, 32), {"factor": (2, 2)}),
+        Layer("half", "downsample", ["nearest"], (8, 12, 32), {"factor": (2, 2)}),
+        Layer("same", "add", ["half", "down"], (8, 12, 32), {"activation": "NONE"}),
+        Layer("mean", "avg_pool", ["same"], (1, 1, 32), {**twice, "kernel": (12, 8), "stride": (1, 1)}),
+    ]
+    fixes = {"x": 5, "up": 4, "wide": 4, "gate": 7, "swish": 3, "down": 3, "nearest": 3, "half": 3, "same": 2}
+    weights = {"up": (integers(8, 2, 2, 3), 6), "wide": (integers(1, 2, 2, 8), 6)}
+    network = Network("more", layers)
+    quantized = QuantizedNetwork(network, fixes | {"mean": 2}, weights, {"up": (integers(8), 7)}, SCALING)
+    check(quantized)
+    graph = quantized_graph(quantized)
+    found = read_quantized_graph(written(graph, tmp_path), "more", SCALING)
+    assert [layer.op for layer in found.network.layers] == [layer.op for layer in layers]
+    assert found.fix_points == quantized.fix_points
+    assert quantized_graph(found).to_bytes() == graph.to_bytes()

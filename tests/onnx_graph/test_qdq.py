@@ -181,3 +181,25 @@ def test_what_no_dpu_computes_is_refused_by_node(tmp_path, what):
     with pytest.raises(UserError, match=message) as raised:
         read(path)
     assert "q.onnx" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.fault("models", "cut or flipped quantized ONNX", "refused or a whole network")
+def test_damage_is_refused(tmp_path):
+    data, rng = network(tmp_path / "q.onnx").read_bytes(), np.random.default_rng(3)
+    path, refused = tmp_path / "d.onnx", 0
+    for number in range(80):
+        broken = bytearray(data)
+        position = int(rng.integers(len(data)))
+        if number % 5:
+            broken[position] ^= 1 << int(rng.integers(8))
+        else:
+            del broken[position:]
+        path.write_bytes(broken)
+        try:
+            quantized, _ = read(path)
+        except UserError as error:
+            assert "d.onnx" in str(error) and "\n" not in str(error)
+            refused += 1
+        else:
+            assert quantized.network.output.shape and quantized.fix_points
+    assert refused > 30
