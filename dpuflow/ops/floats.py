@@ -131,23 +131,23 @@ class Tanh(Float):
 class FloatReshape(Float):
     """The same values in another shape, the batch apart."""
 
-    shape: tuple[int, ...]
+    target: tuple[int, ...]
 
     kind: ClassVar[str] = "float_reshape"
 
     def check(self) -> None:
         """ValueError for an impossible shape."""
-        _whole_numbers("shape", self.shape, 1)
+        _whole_numbers("target", self.target, 1)
 
     def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
-        """`shape`."""
-        if math.prod(inputs[0]) != math.prod(self.shape):
-            raise ValueError(f"{inputs[0]} reshaped to {self.shape}")
-        return self.shape
+        """`target`."""
+        if math.prod(inputs[0]) != math.prod(self.target):
+            raise ValueError(f"{inputs[0]} reshaped to {self.target}")
+        return self.target
 
     def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """A view of the input."""
-        return inputs[0].reshape(len(inputs[0]), *self.shape)
+        return inputs[0].reshape(len(inputs[0]), *self.target)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE
 from dpuflow.network import WEIGHTED, Layer, Network, marked, unmarked
+from dpuflow.network.devices import settle
 from dpuflow.network.merging import bypass
 from dpuflow.quantize import folding_arithmetic as arithmetic
-from dpuflow.quantize.devices import settle
 from dpuflow.quantize.folding_arithmetic import Parameters, ParameterTable, Step
 
 Note = dict[str, str]

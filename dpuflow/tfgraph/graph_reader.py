@@ -21,9 +21,11 @@ import numpy as np
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.network import Layer, Network, marked, unmarked
+from dpuflow.network.devices import only_behind
 from dpuflow.network.gates import recognise
 from dpuflow.network.merging import merge
 from dpuflow.network.network_file import save_network, save_refusal
+from dpuflow.tfgraph import float_reading
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
 from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, Message, read_graph_def
@@ -31,7 +33,7 @@ from dpuflow.tfgraph.layer_names import layer_name, shorten_names
 from dpuflow.tfgraph.node_order import ancestors, sources, split_reference
 from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS
 from dpuflow.tfgraph.shape_nodes import reshape_to
-from dpuflow.tfgraph.values import DEAD, Batch, Constant, Node, Tensor, pseudo_node
+from dpuflow.tfgraph.values import ANY, DEAD, Batch, Constant, Node, Tensor, pseudo_node
 
 MAX_ELEMENTS = 2**31
 """Values of one feature map: more cannot be addressed on a DPU (`xir.validate.MAX_ELEMENTS`)."""
@@ -128,6 +130,8 @@ class GraphTranslator:
         self.input_shape = tuple(input_shape) if input_shape else None
         self.input_nodes: list[str] = []
         self.output_nodes: list[str] = []
+        self.cpu = False
+        """Whether layers of the CPU may stand behind those of the DPU."""
         self.batch: int | None = None
         """Number of images that the placeholder fixes."""
         self.switches: dict[str, np.ndarray] = {}
@@ -204,7 +208,24 @@ class GraphTranslator:
         return found
 
     def network(self, name: str, input_name: Names, output_name: Names) -> Network:
-        """Translate what the outputs depend on."""
+        """Translate what the outputs depend on.
+
+        Everything as layers of the DPU where that is possible; else with layers of the CPU behind them
+        (`float_reading`). Where those would stand between layers of the DPU, the first refusal counts.
+        """
+        try:
+            return self._network(name, input_name, output_name)
+        except UserError:
+            self.cpu = True
+            try:
+                network = self._network(name, input_name, output_name)
+            except UserError:
+                network = None
+            if network is None or not only_behind(network):
+                raise
+            return network
+
+    def _network(self, name, input_name, output_name):
         self.output_nodes = self._find_outputs(output_name)
         order = ancestors(self.nodes, self.output_nodes, self.where)
         self._find_input(order, input_name)
@@ -222,7 +243,7 @@ class GraphTranslator:
             raise value.error
         outputs = dict(zip(self.output_nodes, (tensor.layer for tensor in value), strict=True))
         layers, ends = unmarked(merge(recognise(marked(self._reachable(outputs.values()), outputs))))
-        for layer in layers:
+        for layer in layers if not self.cpu else []:
             if layer.op == "sigmoid" and layer.name in ends.values():
                 self.fail(self.nodes[layer.name], advice("Sigmoid", sorted(HANDLERS)))
             if layer.op == "softmax" and any(layer.name in other.inputs for other in layers):
@@ -277,6 +298,8 @@ class GraphTranslator:
             raise UserError(f"{self.where}: output node {name!r} does not depend on the input")
         if (value.pad, value.space) != (Tensor("").pad, None):
             self.fail(node, "the output is padded or cut into blocks, and no convolution follows")
+        if self.cpu:
+            return Tensor(float_reading.plain(self, node, value).name)
         if value.view and math.prod(value.view[1:]) != value.view[-1]:
             self.fail(node, "the output is a reshaped map, not one value for each class")
         return value
@@ -359,10 +382,30 @@ class GraphTranslator:
         failed = next((value for value in inputs if isinstance(value, Failed)), None)
         if failed and node.op not in RANDOM:
             return failed
-        handler = HANDLERS.get(node.op)
+        if self.cpu and (handler := float_reading.HANDLERS.get(node.op)):
+            return self._on_either(node, inputs, handler)
+        return self._handled(node, inputs)
+
+    def _on_either(self, node, inputs, on_cpu):
+        """The value of a node that may be a layer of the DPU or one of the CPU."""
+        if node.op in float_reading.ALWAYS or any(float_reading.is_float(self.layers, v) for v in inputs):
+            first, second = on_cpu, None
+        else:
+            first, second = None, on_cpu
+        before = set(self.layers)
+        try:
+            return self._handled(node, inputs, first)
+        except UserError:
+            for name in self.layers.keys() - before:
+                del self.layers[name]
+            return self._handled(node, inputs, second)
+
+    def _handled(self, node, inputs, on_cpu=None):
+        """What `on_cpu`, by default the DPU's handler of the op, makes of a node."""
+        handler = on_cpu or HANDLERS.get(node.op)
         if handler is None:
             self.fail(node, advice(node.op, sorted(HANDLERS)))
-        least, most = INPUTS.get(node.op, (1, 1))
+        least, most = (1, ANY) if on_cpu else INPUTS.get(node.op, (1, 1))
         if not least <= len(inputs) <= most:
             self.fail(
                 node, f"has {len(inputs)} inputs; expected {least if least == most else f'{least} or more'}"

@@ -72,15 +72,15 @@ def detector(seed=0):
         size = m.shape(x)[0]
         places = size * size
         head = m.conv(f"head{k}", x, 4 * 4 + 3, kernel=1)
-        flat = m.add(f"flat{k}", "float_reshape", [head], (places, 19), shape=(places, 19))
+        flat = m.add(f"flat{k}", "float_reshape", [head], (places, 19), target=(places, 19))
         sides = m.add(
             f"sides{k}", "float_slice", [flat], (places, 16), begin=(0, 0), end=(places, 16), strides=(1, 1)
         )
-        shares = m.add(f"shares{k}", "float_reshape", [sides], (places, 4, 4), shape=(places, 4, 4))
+        shares = m.add(f"shares{k}", "float_reshape", [sides], (places, 4, 4), target=(places, 4, 4))
         shares = m.add(f"softmax{k}", "softmax", [shares], (places, 4, 4))
         steps = m.constant(f"steps{k}", np.arange(4)[:, None])
         mean = m.add(f"mean{k}", "float_matmul", [shares, steps], (places, 4, 1))
-        mean = m.add(f"box{k}", "float_reshape", [mean], (places, 4), shape=(places, 4))
+        mean = m.add(f"box{k}", "float_reshape", [mean], (places, 4), target=(places, 4))
         grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).reshape(places, 2) + 0.5
         anchors = m.constant(f"anchors{k}", np.concatenate([grid, grid], axis=1))
         placed = m.add(f"placed{k}", "float_subtract", [anchors, mean], (places, 4))

@@ -6,12 +6,13 @@ concatenation) becomes the CPU's where it reads real numbers and nothing of the 
 the DPU reads a layer of the CPU, a `to_grid` stands between them.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dpuflow.network import Layer
+from dpuflow.network import Layer, Network, marked
 from dpuflow.ops import OPERATORS
 
 _FLOAT = {"add": "float_add", "multiply": "float_multiply", "concat": "float_concat"}
@@ -43,6 +44,13 @@ def settle(layers: list[Layer]) -> list[Layer]:
         if not layer.operator.quantized:
             floats.add(layer.name)
     return settled
+
+
+def only_behind(network: Network) -> bool:
+    """Whether no layer of the DPU reads what the CPU computes in float."""
+    outputs = {name: layer.name for name, layer in network.outputs.items()}
+    settled = settle(marked(copy.deepcopy(network.layers), outputs))
+    return not any(layer.op == "to_grid" for layer in settled)
 
 
 def _behind(layers, by_name):
@@ -89,7 +97,7 @@ def _to_grids(
 def _on_cpu(layer: Layer, by_name: Mapping[str, Layer]) -> list[Layer]:
     """What computes the layer on the CPU; the last one has its name."""
     if layer.op == "flatten":
-        layer.op, layer.attrs = "float_reshape", {"shape": layer.shape}
+        layer.op, layer.attrs = "float_reshape", {"target": layer.shape}
     elif layer.op == "batch_norm":
         return _affine(layer, np.asarray(layer.weights), np.asarray(layer.bias))
     elif layer.op == "conv":
@@ -108,7 +116,7 @@ def _of_one_rank(layer: Layer, by_name: Mapping[str, Layer]) -> list[Layer]:
         shape = by_name[name].shape
         if len(shape) < len(layer.shape) and layer.op != "float_concat":
             wide = (*(1,) * (len(layer.shape) - len(shape)), *shape)
-            new.append(Layer(f"{layer.name}/{k}", "float_reshape", [name], wide, {"shape": wide}))
+            new.append(Layer(f"{layer.name}/{k}", "float_reshape", [name], wide, {"target": wide}))
             layer.inputs[k] = new[-1].name
     return new
 
