@@ -12,8 +12,8 @@ def main(snakemake):
     dataset, settings = read_dataset(snakemake.input.dataset), snakemake.params.settings
     comparison = Comparison(
         load_network(snakemake.input.network),
-        dataset.subset("calibration")[0],
-        dataset.subset("validation"),
+        dataset.images_in("calibration"),
+        (dataset.images_in("validation"), dataset.labels_in("validation")),
         snakemake.params.input_scaling,
         threads=snakemake.threads,
     )

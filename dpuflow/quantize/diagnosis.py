@@ -22,7 +22,7 @@ SAMPLE = 1 << 20
 """Values per tensor that quantiles are taken from."""
 EFFORT = 1 << 40
 """What a diagnosis may cost (`answers.effort`); a large network is diagnosed on fewer images."""
-FEWEST = 8
+FEWEST = 4
 
 
 def _range(

@@ -25,6 +25,8 @@ from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.reference import Outcome, Quantization, checked_images
 from dpuflow.quantize.settings import complete
 
+BATCH = 64
+
 Row = dict[str, Any]
 """A setting and what was measured of it."""
 
@@ -43,14 +45,15 @@ class Comparison:
     def __init__(
         self,
         network: Network,
-        calibration: np.ndarray,
-        validation: tuple[np.ndarray, ArrayLike],
+        calibration: blocks.Pixels,
+        validation: tuple[blocks.Pixels, ArrayLike],
         input_scaling: Scaling,
         threads: int = 1,
     ) -> None:
         self.network = network
-        self.calibration = checked_images(calibration, network)
-        self.images, self.labels = validation[0], np.asarray(validation[1])
+        self.calibration = blocks.kept(checked_images(calibration, network))
+        self.images: Any = blocks.kept(validation[0])
+        self.labels = np.asarray(validation[1])
         if not len(self.images):
             raise UserError(
                 "quantizer search: the data set has no validation images to judge settings by; "
@@ -82,7 +85,11 @@ class Comparison:
         graph = lower(quantized, self.target)
         graph.attrs["return_ops"] = [name]
         with Emulator(graph, threads=self.threads) as emulator:
-            values = emulator.run(emulator.quantize_input(self.images)).reshape(len(self.images), -1)
+            parts = [
+                emulator.run(emulator.quantize_input(self.images[start : start + BATCH]))
+                for start in range(0, len(self.images), BATCH)
+            ]
+        values = np.concatenate(parts).reshape(len(self.images), -1)
         return values * np.float32(2.0 ** -quantized.fix_points[name]), values
 
     def measure(self, setting: Mapping[str, Any]) -> Row:
