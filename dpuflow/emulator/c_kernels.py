@@ -28,7 +28,7 @@ SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fPIC")
 KINDS = (
     *("load", "store", "convolve", "depthwise", "max_pool", "average_pool", "add", "multiply", "copy"),
-    *("pick", "blend", "shuffle"),
+    *("pick", "blend", "shuffle", "spread"),
 )
 """Kinds of steps in the order of `functions` in run.c."""
 ALIGNMENT = 64

@@ -167,10 +167,9 @@ class Program:
                 node.operation, [self.shapes[name] for name in node.inputs]
             )
             self._tensors[node.name] = Tensor(*flat(node.shape))
-            if known.border != NO_PAD:
-                self._tensors[node.inputs[0]].border = larger(
-                    self._tensors[node.inputs[0]].border, known.border
-                )
+            if known.border != NO_PAD and not known.spread:
+                source = self._tensors[node.inputs[0]]
+                source.border = larger(source.border, known.border)
         made = {self._tensors[name]: name for name in (*described, *self.sources, *self._constants)}
         for node in reversed(nodes):
             if node.name in described and described[node.name].kind == "concat":
@@ -215,6 +214,13 @@ class Program:
 
     def _compute(self, node: Node, known: Description) -> None:
         inputs, output = tuple(self._tensors[name] for name in node.inputs), self._tensors[node.name]
+        if known.spread:
+            h, w, rows, columns = known.spread
+            wide = Tensor(h, w, inputs[0].c, border=known.border)
+            self._works.append(
+                _Work(Description("spread", {"stride_h": rows, "stride_w": columns}), inputs, wide)
+            )
+            inputs = (wide,)
         if known.kind == "concat":
             channel = 0
             for i, part in enumerate(inputs):

@@ -25,6 +25,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    plain_of_transposed,
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
@@ -48,6 +49,8 @@ class Description:
     group : convolution of slices.
     sums : what a convolution's sums start with, per output channel.
     bias : what is added to them before a leaky ReLU.
+    spread : (h, w, rows, columns) of the map that a transposed convolution reads: its input's pixels so many
+    rows and columns apart, zeros between; or None.
     """
 
     kind: str
@@ -58,6 +61,7 @@ class Description:
     group: int = 1
     sums: np.ndarray | None = None
     bias: np.ndarray | None = None
+    spread: tuple[int, int, int, int] | None = None
 
 
 def describe(op: Operation, shapes: Sequence[Shape]) -> Description:
@@ -103,7 +107,13 @@ def _window(op: Conv | Pool | InsideAverage, shape: Shape) -> tuple[dict[str, in
 
 
 def _conv(op: Conv, shapes: Sequence[Shape]) -> Description:
-    _require(len(shapes[0]) == 4, op.kind not in TRANSPOSED)
+    _require(len(shapes[0]) == 4)
+    if op.kind in TRANSPOSED:
+        plain, spread = plain_of_transposed(op, shapes[0])
+        _require(min(plain.pad) >= 0)
+        described = _conv(plain, [spread])
+        described.spread = spread[1], spread[2], op.stride[1], op.stride[0]
+        return described
     numbers, border = _window(op, shapes[0])
     weights = op.weights.astype(np.int64)
     if op.kind == "depthwise":
@@ -147,7 +157,7 @@ def _leaky(op: Conv, largest: np.ndarray, described: Description) -> None:
 
 
 def _pool(op: Pool, shapes: Sequence[Shape]) -> Description:
-    _require(len(shapes[0]) == 4, op.kind not in TRANSPOSED)
+    _require(len(shapes[0]) == 4)
     numbers, _ = _window(op, shapes[0])
     if op.kind == "MAX":
         return Description("max_pool", numbers, {"table": _rounded(op.shift)} if op.shift else {})

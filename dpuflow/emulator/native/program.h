@@ -65,6 +65,7 @@ void copy(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void pick(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void blend(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void shuffle(const Frame *f, const Step *s, int64_t part, int64_t parts);
+void spread(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void load(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void store(const Frame *f, const Step *s, int64_t part, int64_t parts);
 

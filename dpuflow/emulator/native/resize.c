@@ -97,3 +97,18 @@ void shuffle(const Frame *f, const Step *s, int64_t part, int64_t parts)
             }
     }
 }
+
+/* The input's pixels stride_h rows and stride_w columns apart, zeros between. */
+void spread(const Frame *f, const Step *s, int64_t part, int64_t parts)
+{
+    const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
+    const int64_t lines = f->n * out->h, end = FIRST(lines, part + 1, parts);
+    for (int64_t line = FIRST(lines, part, parts); line < end; line++) {
+        const int64_t image = line / out->h, row = line % out->h;
+        const uint8_t *from = f->arena + in->at + image * in->image + row / s->stride_h * in->row;
+        uint8_t *to = f->arena + out->at + image * out->image + row * out->row;
+        for (int64_t w = 0; w < out->w; w++, to += out->pixel)
+            if (row % s->stride_h || w % s->stride_w) memset(to, ZERO_POINT, (size_t)out->c);
+            else memcpy(to, from + w / s->stride_w * in->pixel, (size_t)out->c);
+    }
+}

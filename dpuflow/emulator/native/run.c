@@ -22,7 +22,7 @@ typedef struct {
 
 typedef void (*Function)(const Frame *, const Step *, int64_t, int64_t);
 static const Function functions[] = {load, store, convolve, depthwise, max_pool, average_pool, add, multiply, copy,
-                                     pick, blend, shuffle};
+                                     pick, blend, shuffle, spread};
 
 int64_t lanes(void) { return LANES; }
 int64_t vector_bytes(void) { return BYTES; }
