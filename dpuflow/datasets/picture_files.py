@@ -103,10 +103,13 @@ def _fitted(image, shape, resize):
     mode = "L" if channels == 1 else "RGB"
     sides = width, height
     if resize == "crop":
-        image = image.crop(centred_crop(image.size, width, height))
+        box = centred_crop(image.size, width, height)
+        image = image if box == (0, 0, *image.size) else image.crop(box)
     elif resize == "pad":
         sides = fitting_sides(image.size, width, height)
-    fitted = image.convert(mode).resize(sides, Image.Resampling.BICUBIC)
+    fitted = image if image.mode == mode else image.convert(mode)
+    if fitted.size != sides:  # Pillow would copy it
+        fitted = fitted.resize(sides, Image.Resampling.BICUBIC)
     if sides != (width, height):
         canvas = Image.new(mode, (width, height))
         canvas.paste(fitted, ((width - sides[0]) // 2, (height - sides[1]) // 2))
