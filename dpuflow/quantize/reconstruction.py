@@ -48,7 +48,7 @@ def sampled(network: Network, x: blocks.Batch, rows: int) -> dict[str, tuple[rou
     found = {}
     for index, layer in enumerate(network.layers):
         if layer.op in WEIGHTED:
-            chosen = rounding.Rows(layer, len(x), rows, index)
+            chosen = rounding.Rows(layer, len(x), rounding.rows_for(layer, rows), index)
             found[layer.name] = chosen, np.empty((len(chosen), layer.shape[-1]), np.float32)
 
     def keep(layer: Layer, which: slice, out: np.ndarray) -> None:

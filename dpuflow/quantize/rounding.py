@@ -25,8 +25,15 @@ Refined = tuple[Quantized, Quantized | None, float, float]
 
 CHANNELS = 64
 """Output channels of one descent: what it reads and writes in each step stays in the processor's cache."""
+MORE_ROWS, FEW_WEIGHTS = 3, 1 << 18
+"""Layers with fewer weights than that have longer samples: they cost little there, and overfit less."""
 RARE = 0.02
 """Share of the samples added to a channel's count of active samples in the penalties."""
+
+
+def rows_for(layer: Layer, rows: int) -> int:
+    """How many rows a layer's sample has: up to MORE_ROWS times `rows` where a descent is cheap."""
+    return int(rows * min(MORE_ROWS, max(1.0, FEW_WEIGHTS / given(layer.weights).size)))
 
 
 class Rows:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.pixels import scale_pixels
+from dpuflow.network import Layer
 from dpuflow.quantize import calibration, engine, equalization, reconstruction, rounding
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.reference import quantize
@@ -122,3 +123,28 @@ def test_equalization_keeps_the_function_and_evens_the_ranges(tmp_path):
         out = equalization.output_range(head)
         np.testing.assert_allclose(out, equalization.input_range(tail, len(out)), rtol=0.05)
         assert head.attrs["activation"] != "RELU6"
+
+
+def test_layers_with_few_weights_have_longer_samples():
+    def layer(*shape):
+        return Layer("d", "dense", ["x"], shape[:1], {"activation": "NONE"}, np.zeros(shape, np.float32))
+
+    assert rounding.rows_for(layer(8, 8), 4000) == 12000
+    assert rounding.rows_for(layer(256, 512), 4000) == 8000
+    assert rounding.rows_for(layer(1024, 1024), 4000) == 4000
+
+
+def test_pictures_without_a_sampled_row_give_none():
+    shape = {
+        "kernel": (1, 1),
+        "stride": (1, 1),
+        "pad": (0, 0, 0, 0),
+        "dilation": (1, 1),
+        "activation": "NONE",
+    }
+    layer = Layer("c", "conv", ["x"], (2, 2, 3), shape, np.zeros((3, 1, 1, 5), np.float32))
+    rows = rounding.Rows(layer, 50, 4, seed=0)
+    x = np.random.default_rng(0).normal(size=(50, 2, 2, 5)).astype(np.float32)
+    parts = [rows.of_inputs(x[i : i + 1], slice(i, i + 1)) for i in range(50)]
+    assert sorted(map(len, parts))[:46] == [0] * 46
+    np.testing.assert_array_equal(np.concatenate(parts), x.reshape(-1, 5)[rows.chosen])
