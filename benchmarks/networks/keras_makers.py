@@ -27,10 +27,10 @@ class KerasMaker:
         model = self.build()
         calibrate(model)
         path = folder / "frozen.pb"
-        freeze(model, path)
+        outputs = freeze(model, path)
         del model
         keras().backend.clear_session()
-        return read_network(path)
+        return read_network(path, output_name=outputs if len(outputs) > 1 else None)
 
 
 def calibrate(model):
@@ -51,15 +51,16 @@ def flat(model):
 
 
 def freeze(model, path):
-    """Write the frozen graph of a Keras model."""
+    """Write the frozen graph of a Keras model; returns the names of its outputs."""
     tf = tensorflow()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     function = tf.function(lambda x: model(x, training=False)).get_concrete_function(
         tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     )
-    graph = convert_variables_to_constants_v2(function).graph.as_graph_def()
-    path.write_bytes(graph.SerializeToString())
+    frozen = convert_variables_to_constants_v2(function)
+    path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+    return [tensor.op.name for tensor in frozen.outputs]
 
 
 def _application(name, size):

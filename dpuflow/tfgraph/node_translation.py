@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from dpuflow.network import Layer
 from dpuflow.tfgraph import (
     arithmetic_nodes,
     condition_nodes,
@@ -17,7 +16,7 @@ from dpuflow.tfgraph import (
 )
 from dpuflow.tfgraph.arithmetic_nodes import affine
 from dpuflow.tfgraph.dilation import SPACE_NODES
-from dpuflow.tfgraph.rearranging_nodes import channel_product
+from dpuflow.tfgraph.rearranging_nodes import channel_product, with_zeros
 from dpuflow.tfgraph.shape_nodes import reshape_to
 from dpuflow.tfgraph.values import (
     ANY,
@@ -117,24 +116,6 @@ def _pool(op):
         return translator.emit(node, kind, [layer.name], (height, width, layer.shape[-1]), **attrs)
 
     return handler
-
-
-def with_zeros(translator: Translator, node: Node, layer: Layer, pad: tuple[int, int, int, int]) -> Layer:
-    """A map with zeros around it (l, r, t, b): a depthwise convolution with a single tap of one."""
-    left, right, top, bottom = pad
-    height, width, channels = layer.shape
-    weights = np.zeros((1, top + bottom + 1, left + right + 1, channels), np.float32)
-    weights[0, bottom, right] = 1
-    attrs: dict[str, Any] = {
-        "kernel": (left + right + 1, top + bottom + 1),
-        "stride": (1, 1),
-        "dilation": (1, 1),
-        "pad": (left + right, left + right, top + bottom, top + bottom),
-    }
-    shape = (height + top + bottom, width + left + right, channels)
-    padded = pseudo_node(node, "DepthwiseConv2dNative", "padded/DepthwiseConv2dNative")
-    made = translator.emit(padded, "depthwise_conv", [layer.name], shape, weights, activation="NONE", **attrs)
-    return translator.layer(made)
 
 
 def _pooled_map(translator, node, value):

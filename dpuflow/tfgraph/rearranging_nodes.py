@@ -5,6 +5,7 @@ Channels in another order are a choice of channels, which mostly goes into the w
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,24 @@ from dpuflow.tfgraph.values import (
     feature_map,
     pseudo_node,
 )
+
+
+def with_zeros(translator: Translator, node: Node, layer: Layer, pad: tuple[int, int, int, int]) -> Layer:
+    """A map with zeros around it (l, r, t, b): a depthwise convolution with a single tap of one."""
+    left, right, top, bottom = pad
+    height, width, channels = layer.shape
+    weights = np.zeros((1, top + bottom + 1, left + right + 1, channels), np.float32)
+    weights[0, bottom, right] = 1
+    attrs: dict[str, Any] = {
+        "kernel": (left + right + 1, top + bottom + 1),
+        "stride": (1, 1),
+        "dilation": (1, 1),
+        "pad": (left + right, left + right, top + bottom, top + bottom),
+    }
+    shape = (height + top + bottom, width + left + right, channels)
+    padded = pseudo_node(node, "DepthwiseConv2dNative", "padded/DepthwiseConv2dNative")
+    made = translator.emit(padded, "depthwise_conv", [layer.name], shape, weights, activation="NONE", **attrs)
+    return translator.layer(made)
 
 
 def select_channels(translator: Translator, node: Node, layer: Layer, channels: Iterable[int]) -> Tensor:

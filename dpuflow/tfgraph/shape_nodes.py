@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpuflow.tfgraph.graph_def import DT_FLOAT, DTYPES, tensor_to_array
-from dpuflow.tfgraph.rearranging_nodes import moved_axes, pixels, select_channels
+from dpuflow.tfgraph.rearranging_nodes import moved_axes, pixels, select_channels, with_zeros
 from dpuflow.tfgraph.values import (
     ANY,
+    NO_PAD,
     Batch,
     Constant,
     Dims,
@@ -107,6 +108,8 @@ def _strided_slice(translator, node, inputs):
         (index,) = _slice_of(translator, node, inputs, 1)
         found = value.sizes[index]
         return known(found if isinstance(index, slice) else (found,), scalar=not isinstance(index, slice))
+    if isinstance(value, Tensor) and value.pad != NO_PAD and value.view is None:  # zeros that are cut again
+        value = Tensor(with_zeros(translator, node, translator.layer(value), value.pad).name)
     layer = activation(translator, node, value)
     *others, index = _slice_of(translator, node, inputs, len(layer.shape) + 1)
     channels = np.arange(layer.shape[-1])[index]
