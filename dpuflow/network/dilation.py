@@ -1,5 +1,6 @@
 """A dilated kernel as a larger one with zeros between its weights: the same function, exactly."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +19,15 @@ def spread_kernel(weights: np.ndarray, dilation: tuple[int, int], axes: tuple[in
     return spread
 
 
-def without_dilation(quantized: QuantizedNetwork) -> QuantizedNetwork:
-    """The same network with dilation 1 everywhere; the very same object where it is so already."""
+def without_dilation(quantized: QuantizedNetwork, but_for: Collection[str] = ()) -> QuantizedNetwork:
+    """The same network with dilation 1 everywhere; the very same object where it is so already.
+
+    but_for : names of layers that keep theirs.
+    """
     layers, weights = [], dict(quantized.weights)
     for layer in quantized.network.layers:
         dilation = layer.attrs.get("dilation", (1, 1))
-        if tuple(dilation) != (1, 1):
+        if tuple(dilation) != (1, 1) and layer.name not in but_for:
             data, fix_point = weights[layer.name]
             data = spread_kernel(data, dilation, (1, 2))
             real = None if layer.weights is None else spread_kernel(layer.weights, dilation, (1, 2))

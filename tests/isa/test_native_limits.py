@@ -32,15 +32,17 @@ WEIGHTS = "kernel_w * kernel_h * ceil(input channels / parallelism)"
 REFUSED = [
     (layer("max_pool", (100, 300, 3), (256, 100)), "window", "256x100 on 3 channels"),
     (layer("avg_pool", (200, 200, 40), (200, 200)), "window", "200x200 on 40 channels"),
-    (layer("conv", (40, 40, 8), (3, 3), dilation=(8, 1), channels=8), "kernel width", "17"),
+    # a step beside the dilation: written out with zeros
+    (layer("conv", (40, 40, 8), (3, 3), (2, 1), dilation=(8, 1), channels=8), "kernel width", "17"),
     # 13 x 13 taps of 16 groups of channels: the weight bank has 2048 entries
-    (layer("conv", (40, 40, 256), (3, 3), dilation=(6, 6), channels=8), WEIGHTS, "2704"),
+    (layer("conv", (40, 40, 256), (3, 3), (2, 2), dilation=(6, 6), channels=8), WEIGHTS, "2704"),
 ]
 TAKEN = [
     layer("avg_pool", (10, 10, 2048), (10, 10)),
     layer("max_pool", (60, 60, 64), (15, 60)),
     layer("depthwise_conv", (20, 20, 960), (7, 7)),
     layer("conv", (40, 40, 8), (3, 3), dilation=(4, 4), channels=8),
+    layer("conv", (40, 40, 128), (3, 3), dilation=(8, 10), channels=8),
     layer("conv", (20, 20, 40), (16, 16), channels=8),
 ]
 
@@ -110,7 +112,8 @@ def test_more_than_the_add_instruction_takes():
 
 def test_a_layer_beyond_the_compiler_goes_to_the_cpu_when_allowed():
     b = Builder((34, 34, 3))
-    wide = b.conv(b.conv("input", 8), 6, dilation=(8, 8), pad=(8, 8, 8, 8))
+    attrs = {"kernel": (17, 17), "stride": (1, 1), "dilation": (1, 1), "pad": (8,) * 4, "activation": "RELU"}
+    wide = b.layer("conv", [b.conv("input", 8)], (34, 34, 6), 4, (6, 17, 17, 8), **attrs)
     pooled = b.pool(wide, kernel=(17, 17))
     network = b.quantized("wide", b.dense(b.flatten(pooled), 5))
     target = get_target("DPUCZDX8G_ISA1_B4096")

@@ -66,3 +66,48 @@ def test_no_zero_is_multiplied():
     assert {(init["kernel_h"], init["kernel_w"]) for init in inits[:-1]} == {(2, 2)}
     row = next(row for row in compiled.report["estimate"]["layers"] if row["name"] == x)
     assert row["cycles"] == 2 * 16 * 4  # two bands of eight rows, four taps a pixel
+
+
+def dilated_network(seed):
+    """Dilated convolutions of all kinds, most with padding that keeps the size."""
+    random = np.random.default_rng(seed)
+    height, width = (int(n) for n in random.integers(5, 20, 2))
+    b = Builder((height, width, int(random.choice([3, 17]))), seed)
+    x = b.conv("input", 16) if random.random() < 0.6 else "input"
+    for _ in range(2):
+        height, width, channels = b.shape(x)
+        kernel, dilation = (
+            tuple(int(n) for n in random.integers(1, 4, 2)),
+            tuple(int(n) for n in random.integers(1, 5, 2)),
+        )
+        reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+        pad = (reach[0] // 2, reach[0] - reach[0] // 2, reach[1] // 2, reach[1] - reach[1] // 2)
+        if random.random() < 0.3 and width > reach[0] and height > reach[1]:
+            pad = tuple(int(random.integers(0, reach[side // 2] + 1)) for side in range(4))
+        size = (height + pad[2] + pad[3] - reach[1], width + pad[0] + pad[1] - reach[0])
+        outputs = int(random.choice([5, 20]))
+        attrs = {"kernel": kernel, "stride": (1, 1), "dilation": dilation, "pad": pad, "activation": "RELU"}
+        x = b.layer("conv", [x], (*size, outputs), 4, (outputs, *kernel[::-1], channels), **attrs)
+    x = b.pool(x, "max_pool", (-(-b.shape(x)[1] // 8), -(-b.shape(x)[0] // 8)))
+    return b.quantized(f"dilated{seed}", b.dense(b.flatten(x), 10))
+
+
+@pytest.mark.parametrize(("size", "seed"), [(size, seed) for seed, size in enumerate(SIZES)])
+def test_dilated_convolutions_on_every_size(size, seed):
+    compiled = compile_native(dilated_network(seed), get_target(f"DPUCZDX8G_ISA1_{size}"))  # map by map
+    images = batch(compiled.graph)
+    expected = Emulator(compiled.graph).run(images)
+    np.testing.assert_array_equal(IsaRunner(compiled.graph).run(images), expected)
+
+
+def test_a_dilated_kernel_that_would_not_fit_with_its_zeros():
+    """3x3 by 6 on 256 channels: 169 x 16 entries of a bank written out, 9 x 16 in phases."""
+    b = Builder((16, 16, 8), 1)
+    stem = b.conv("input", 256)
+    attrs = {"kernel": (3, 3), "stride": (1, 1), "dilation": (6, 6), "pad": (6,) * 4, "activation": "RELU"}
+    wide = b.layer("conv", [stem], (16, 16, 16), 4, (16, 3, 3, 256), **attrs)
+    quantized = b.quantized("wide", b.dense(b.flatten(b.pool(wide)), 3))
+    compiled = compile_native(quantized, get_target("DPUCZDX8G_ISA1_B4096"))
+    assert compiled.graph.op(wide).attr("dilation") == [6, 6]
+    row = next(row for row in compiled.report["verification"]["layers"] if row["layer"] == wide)
+    assert row["reached"]

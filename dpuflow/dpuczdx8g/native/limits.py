@@ -15,6 +15,7 @@ from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.dpuczdx8g.native.operations import FeatureMap, Operation
 from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, TooLargeError, channel_slices, tiles
+from dpuflow.dpuczdx8g.native.transposed import skips
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.ops.joining import Concat
 from dpuflow.ops.operator import Window
@@ -27,11 +28,13 @@ MOST_ADDED = 4
 def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
     """Findings of a Network or QuantizedNetwork for a Target and this compiler, in layer order.
 
-    Dilated kernels are judged as the compiler writes them out (`network.dilation`).
+    Dilated kernels are judged as the compiler runs them: in phases, or written out (`network.dilation`).
     """
     if isinstance(network, QuantizedNetwork):
         network = network.network
-    network = replace(network, layers=[_written_out(layer) for layer in network.layers])
+    kept = in_phases(network, target)
+    layers = [layer if layer.name in kept else _written_out(layer) for layer in network.layers]
+    network = replace(network, layers=layers)
     found: dict[str, list[Finding]] = {}
     for finding in target_check.check(network, target):
         found.setdefault(finding.layer, []).append(finding)
@@ -40,6 +43,18 @@ def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
     for layer in network.layers:
         findings += found.get(layer.name) or _own(network, layer, machine)
     return findings
+
+
+def in_phases(network: Network, target: Target) -> set[str]:
+    """Names of the dilated convolutions that run in phases; the others are written out with zeros."""
+    found = set()
+    for layer in network.layers:
+        dilation = tuple(layer.attrs.get("dilation", (1, 1)))
+        if dilation != (1, 1):
+            source = map_shape(network[layer.inputs[0]].shape)
+            if skips(layer, source) and max(dilation) * source[2] <= target.limits.channels:
+                found.add(layer.name)
+    return found
 
 
 def _written_out(layer):
@@ -56,7 +71,7 @@ def _own(network, layer, machine):
     operator = layer.operator
     if isinstance(operator, Concat):
         return _concat(layer)
-    if isinstance(operator, Transposed):
+    if isinstance(operator, Transposed) or tuple(layer.attrs.get("dilation", (1, 1))) != (1, 1):
         return []  # every phase is a small convolution, which `target_check` has judged
     if isinstance(operator, Window):
         return _window(network, layer, machine)

@@ -182,12 +182,17 @@ class _Reader:
     def _weighted(self, op, kind):
         (source,) = op.inputs["input"]
         (weights,) = op.inputs["weights"]
-        if list(op.attr("dilation")) != [1, 1]:
-            raise UserError(f"op {op.name!r}: dilation {op.attr('dilation')} is not supported, only [1, 1]")
+        dilation = tuple(op.attr("dilation"))[::-1]
+        if dilation != (1, 1):
+            if kind != "conv" or list(op.attr("stride")) != [1, 1]:
+                raise UserError(
+                    f"op {op.name!r}: dilation {op.attr('dilation')} is not supported, only [1, 1]"
+                )
+            kind = "dilated_conv"
         shape = self.graph.op(weights).tensor.shape
         if "depthwise" in kind and shape[0] != 1:
             raise UserError(f"op {op.name!r}: channel multiplier {shape[0]} is not supported, only 1")
-        if kind == "conv" and op.attr("group") != 1:
+        if op.attrs.get("group", 1) != 1:
             raise UserError(f"op {op.name!r}: group {op.attr('group')} is not supported, only 1")
         fix_in = self._fix_point(source) + self._fix_point(weights)
         shift_bias = 1
@@ -203,7 +208,11 @@ class _Reader:
         activations = ("NONE", "RELU", "RELU6")
         if KINDS[kind].engine == "convolution":
             activations += ("LEAKYRELU",)
-        if KINDS[kind].phases_as:
+        if kind == "dilated_conv":
+            geometry["dilation"] = dilation
+            whole, feature_map = feature_map, feature_map.every((1, 1), (0, 0), feature_map.shape[:2])
+            self.job.views.append((feature_map, self.job.source(whole)))
+        elif KINDS[kind].phases_as:
             rows, columns = geometry["kernel"]
             geometry["pad"] = rows - 1 - geometry["pad"][0], columns - 1 - geometry["pad"][1]
             if any(step > size for step, size in zip(geometry["stride"], geometry["kernel"], strict=True)):

@@ -60,6 +60,7 @@ KINDS = {
     "upsample": Kind("none", windowed=False),
     "transposed_conv": Kind("convolution", phases_as="conv"),
     "transposed_depthwise": Kind("alu", channelwise=True, phases_as="depthwise"),
+    "dilated_conv": Kind("convolution", phases_as="conv"),
 }
 ENGINES = ("convolution", "alu", "elementwise", "none")
 
@@ -167,20 +168,20 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Phase:
-    """What one phase of a transposed convolution is of the whole (`transposed.phases`).
+    """What one phase of a transposed or dilated convolution is of the whole (`transposed.phases`).
 
     Attributes
     ----------
     kernel : (height, width) of the whole kernel, as its weights lie in REG_0.
-    first, step : (row, column) of the first tap, and from tap to tap; they are also where its output
-        pixels lie.
-    place : (row, column) of its first output pixel.
+    first, step : (row, column) of the first tap, and from tap to tap.
+    place, apart : (row, column) of its first output pixel, and from pixel to pixel.
     """
 
     kernel: tuple[int, int]
     first: tuple[int, int]
     step: tuple[int, int]
     place: tuple[int, int]
+    apart: tuple[int, int]
 
 
 @dataclass(eq=False)
@@ -204,6 +205,7 @@ class Operation:
     factors : scale only, the map (1, 1, C) in DDR that serves as the weights of a 1x1 depthwise
         convolution.
     multiplier : avg_pool only, (M, S) with M / 2**S for 1 / (kernel area).
+    dilation : (rows, columns) from tap to tap.
     phase : of an operation that is one phase of a transposed convolution.
     zeros : byte address in REG_0 of weights of zero for phases without a tap.
     first_channel, weight_channels : of a slice of an operation's channels (`channels`): where it begins,
@@ -226,6 +228,7 @@ class Operation:
     multiplier: tuple[int, int] = (1, 0)
     first_channel: int = 0
     weight_channels: int = 0
+    dilation: tuple[int, int] = (1, 1)
     phase: Phase | None = None
     zeros: int = 0
     factors: FeatureMap | None = None

@@ -40,7 +40,7 @@ def compile_native(
     this compiler has no code.
     """
     machine_for(target.fingerprint, f"target {target.name}")
-    quantized = without_dilation(quantized)  # the code that this compiler writes has no dilation
+    quantized = without_dilation(quantized, but_for=limits.in_phases(quantized.network, target))
     compiled = compile_reference(quantized, target, on_cpu, limits.check)
     graph = compiled.graph
     _require_exact_adds(graph)

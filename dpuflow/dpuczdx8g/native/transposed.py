@@ -1,4 +1,4 @@
-"""Transposed convolutions as ordinary ones: one for every position between their stride.
+"""Transposed and dilated convolutions as ordinary ones: one for every position between their stride, or taps.
 
 XIR's transposed convolution puts stride - 1 zeros between the pixels of the map, pads, and convolves
 with stride 1 (docs/reference/numerics.md, "Transposed convolution"). Of every window all taps but those
@@ -8,14 +8,19 @@ map with the taps that count, and no zero is multiplied.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dpuflow.dpuczdx8g.native.operations import KINDS, Operation, Phase
+from dpuflow.network import Layer
+from dpuflow.ops.operator import Shape
 from dpuflow.ops.transposed import axis_phase
 
 
 def phases(op: Operation) -> Iterator[Operation]:
-    """The ordinary convolutions of a transposed one whose output lies in DDR."""
+    """The ordinary convolutions of a transposed or dilated one whose output lies in DDR."""
+    if op.dilation != (1, 1):
+        yield from _dilated_phases(op)
+        return
     step, (height, width, _) = op.stride, op.output.shape
     kind = KINDS[op.kind].phases_as
     assert kind is not None  # by the generator's choice
@@ -34,8 +39,69 @@ def phases(op: Operation) -> Iterator[Operation]:
                 stride=(1, 1),
                 pad=(down.pad, across.pad),
                 weights=op.zeros if nothing else op.weights,
-                phase=Phase(op.kernel, (down.tap, across.tap), step, (row, column)),
+                phase=Phase(op.kernel, (down.tap, across.tap), step, (row, column), step),
             )
+
+
+def _dilated_phases(op: Operation) -> Iterator[Operation]:
+    """One ordinary convolution for each position between the taps, of the pixels that are as far apart."""
+    (step_h, step_w), (height, width, _) = op.dilation, op.output.shape
+    (source,) = op.inputs
+    for row in range(min(step_h, height)):
+        for column in range(min(step_w, width)):
+            down = dilated_axis(step_h, op.pad[0], row, source.shape[0], height)
+            across = dilated_axis(step_w, op.pad[1], column, source.shape[1], width)
+            first, size = (down.first, across.first), (down.size, across.size)
+            yield replace(
+                op,
+                kind="conv",
+                inputs=[source.every(op.dilation, first, size)],
+                output=op.output.every(op.dilation, (row, column), (down.length, across.length)),
+                pad=(down.pad, across.pad),
+                dilation=(1, 1),
+                phase=Phase(op.kernel, (0, 0), (1, 1), (row, column), op.dilation),
+            )
+
+
+@dataclass(frozen=True)
+class DilatedAxis:
+    """One phase of a dilated convolution along one axis.
+
+    Attributes
+    ----------
+    first, size : the first of the input's pixels, and how many there are, every `dilation`-th.
+    pad : zeros in front of them; negative where the first window begins behind the first of them.
+    length : output pixels.
+    """
+
+    first: int
+    size: int
+    pad: int
+    length: int
+
+
+def dilated_axis(step: int, pad: int, place: int, size: int, length: int) -> DilatedAxis:
+    """Outputs place, place + step, ... of `length`: output o reads o - pad, o - pad + step, ..."""
+    first = (place - pad) % step
+    return DilatedAxis(
+        first, -(-(size - first) // step), (first + pad - place) // step, -(-(length - place) // step)
+    )
+
+
+def skips(layer: Layer, source: Shape) -> bool:
+    """Whether a dilated convolution on a map (H, W, C) runs in phases: stride 1, pixels in every window."""
+    if layer.op != "conv" or tuple(layer.attrs["stride"]) != (1, 1):
+        return False
+    for axis, side in ((0, 2), (1, 0)):  # height and width, and where their padding stands
+        step, kernel = layer.attrs["dilation"][1 - axis], layer.attrs["kernel"][1 - axis]
+        size, length = source[axis], layer.shape[axis]
+        if size < step:
+            return False
+        for place in range(min(step, length)):
+            phase = dilated_axis(step, layer.attrs["pad"][side], place, size, length)
+            if phase.length - 1 - phase.pad >= phase.size or kernel - 1 < phase.pad:
+                return False
+    return True
 
 
 def tap_rows(op: Operation, channels: int) -> Iterator[tuple[int, int]]:

@@ -43,7 +43,7 @@ class Writer:
     def _compute(self, name, op, rows, columns, groups, **fields):
         first = op.first_channel // self.machine.channels
         groups = (groups[0] + first, groups[1] + first)
-        places = (op.phase.place, op.phase.step) if op.phase else ()
+        places = (op.phase.place, op.phase.apart) if op.phase else ()
         self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups, *places)
         self.add(name, **fields)
 
