@@ -38,8 +38,11 @@ def main(snakemake):
         images=len(comparison.labels),
         float_correct=comparison.float_correct,
     )
-    log.info("best setting (validation images; the float network: %d right):", comparison.float_correct)
-    log.info("%s", as_entry(ranked[0]["setting"]))
+    log.info(
+        "best setting (validation images; the float network: %d right):\n%s",
+        comparison.float_correct,
+        as_entry(ranked[0]["setting"]),
+    )
 
 
 run(main, globals())

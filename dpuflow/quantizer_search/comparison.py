@@ -129,16 +129,16 @@ class Comparison:
     def ranked(self, rows: Sequence[Row]) -> list[Row]:
         """The rows, best first, with rank and p_value (McNemar's, of "as good as the first").
 
-        By right answers, then agreement with the float network, then divergence; settings that
-        cannot be compiled come last.
+        By divergence of the logits from the float network's, then by agreement with it: right answers on
+        some hundred images are noise. Settings that cannot be compiled come last.
         """
         order = sorted(
             rows,
             key=lambda r: (
                 "error" in r,
-                -r.get("correct", 0),
-                -r.get("agreement", 0),
                 r.get("divergence", 0),
+                -r.get("agreement", 0),
+                -r.get("correct", 0),
             ),
         )
         first = order[0].get("predictions")

@@ -13,7 +13,7 @@ from dpuflow.quantizer_search.grid import as_entry, varied
 from dpuflow.report import figures, wording
 from dpuflow.report.page import render
 
-MEASURED = ("correct", "accuracy", "agreement", "divergence", "sqnr_db", "p_value", "seconds", "error")
+MEASURED = ("divergence", "agreement", "sqnr_db", "correct", "accuracy", "p_value", "seconds", "error")
 
 
 def search_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -122,7 +122,7 @@ class ResultLine(logging.StreamHandler):
         if record.levelno <= logging.INFO:
             self._last = self.format(record)
             if tty:
-                transient(self._last, self.stream)
+                transient(self._last.partition("\n")[0], self.stream)
             return
         if tty:
             self.stream.write(CLEAR)

@@ -78,17 +78,18 @@ def test_the_integers_are_those_of_the_emulator_and_of_the_evaluation(compared):
     np.testing.assert_allclose(probabilities, e / e.sum(axis=1, keepdims=True), atol=1e-6)
 
 
-def test_the_ranking_puts_right_answers_first_and_networks_without_a_board_last(compared):
+def test_the_ranking_puts_the_nearest_to_float_first_and_networks_without_a_board_last(compared):
     _, labels, comparison, rows = compared
     broken = {"setting": {"method": "non_overflow"}, "seconds": 1.0, "error": "no such shift"}
     ranked = comparison.ranked([broken, *rows])
     assert [row["rank"] for row in ranked] == list(range(1, len(rows) + 2))
     measured = [row for row in ranked if "error" not in row]
     assert ranked[-1]["setting"] == broken["setting"]
-    keys = [(-row["correct"], -row["agreement"], row["divergence"]) for row in measured]
+    keys = [(row["divergence"], -row["agreement"], -row["correct"]) for row in measured]
     assert keys == sorted(keys)
     assert measured[0]["p_value"] == 1.0 and all(0 < row["p_value"] <= 1 for row in measured)
-    assert measured[0]["correct"] == max(row.get("correct", 0) for row in rows) <= len(labels)
+    assert measured[0]["divergence"] == min(row["divergence"] for row in measured)
+    assert all(row["correct"] <= len(labels) for row in measured)
 
 
 def test_the_table_and_the_page_say_what_was_measured(compared, tmp_path):

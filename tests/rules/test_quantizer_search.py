@@ -22,7 +22,8 @@ def test_the_settings_are_ranked_by_the_validation_images(finished):
         output = finished.run("quantizer_search", config=config).stdout
         rows = list(csv.DictReader(outputs[0].read_text().splitlines()))
         assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
-        assert "4 of 4: equalization off, fast_finetune off: " in output
+        progress = finished.path("logs/tiny/small/quantizer_search.log").read_text()
+        assert "4 of 4: equalization off, fast_finetune off: " in progress
 
         # the quantizer that the run has is one of the settings, and answers as its xmodel does
         dataset = read_dataset(finished.path("results/tiny/dataset.h5"))
