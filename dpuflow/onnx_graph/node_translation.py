@@ -2,13 +2,21 @@
 
 from collections.abc import Iterable
 
-from dpuflow.onnx_graph import arithmetic_nodes, pooling_nodes, resizing_nodes, shape_nodes, weighted_nodes
+from dpuflow.onnx_graph import (
+    arithmetic_nodes,
+    pooling_nodes,
+    resizing_nodes,
+    shape_nodes,
+    transposed_nodes,
+    weighted_nodes,
+)
 
 HANDLERS = (
     arithmetic_nodes.HANDLERS
     | pooling_nodes.HANDLERS
     | resizing_nodes.HANDLERS
     | shape_nodes.HANDLERS
+    | transposed_nodes.HANDLERS
     | weighted_nodes.HANDLERS
 )
 """Operator -> handler (`values`)."""

@@ -176,6 +176,18 @@ def pieces_of_channels(model):
     finish(model, 6)
 
 
+def transposed_convolutions(model):
+    model.conv(3, 6, strides=[2, 2])
+    weights, bias = model.numbers(6, 4, 3, 3), model.numbers(4)
+    model.node("ConvTranspose", [model.last, weights, bias], strides=[2, 2], pads=[1, 0, 1, 1],
+               output_padding=[1, 0])  # fmt: skip
+    model.node("ConvTranspose", [model.last, model.numbers(4, 1, 4, 2)], group=4, strides=[2, 1])
+    model.node(
+        "ConvTranspose", [model.last, model.numbers(4, 5, 3, 3)], strides=[2, 2], auto_pad="SAME_UPPER"
+    )
+    finish(model, 5)
+
+
 def zeros_beside_channels(model):
     model.conv(3, 4)
     model.node("Concat", [model.constant(np.zeros((1, 2, 12, 10), np.float32)), model.last], axis=1)
@@ -303,6 +315,7 @@ CASES = {
         flattened_map, flattened_with_an_affine_per_value, transposed_to_nhwc_and_back, means_of_all_forms,
         mean_over_pixels_in_a_row, ceil_mode, shortcut_without_weights, focus, pieces_of_channels,
         averages_inside, zeros_before_a_pool_and_a_sum, squeeze_and_excitation, hard_swish_written_out,
+        transposed_convolutions,
         resized, zeros_beside_channels, shuffled_channels, space_to_depth, depth_to_space, sums,
         softmax_at_the_end, no_dense_layer,
     )},
