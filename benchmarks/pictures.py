@@ -9,6 +9,7 @@ same network with the same batch size, each in a process of its own, the graph b
 clock starts. `reading` leaves the network out: pictures in a new order, as batches.
 """
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -106,9 +107,10 @@ def keras_way(folder, side, part):
     from dpuflow.training.model_builder import build_model
     from dpuflow.training.trainer import compile_model
 
-    data = tf_keras.utils.image_dataset_from_directory(
-        folder, image_size=(side, side), batch_size=BATCH, seed=1
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it found
+        data = tf_keras.utils.image_dataset_from_directory(
+            folder, image_size=(side, side), batch_size=BATCH, seed=1
+        )
     count = len(data.file_paths)
     scaled = data.map(lambda x, y: ((x - 127.5) / 127.5, y)).prefetch(tf.data.AUTOTUNE)
     if part == "reading":
