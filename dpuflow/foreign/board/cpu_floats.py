@@ -172,7 +172,7 @@ def matmul(op, arrays):
     def run(inputs):
         left = np.swapaxes(inputs[0], -1, -2) if op["transpose_a"] else inputs[0]
         right = np.swapaxes(inputs[1], -1, -2) if op["transpose_b"] else inputs[1]
-        if left.dtype == np.float32 and right.dtype == np.float32:
+        if np.float32 in (left.dtype, right.dtype):
             out = matrix_product(left, right if right.ndim > 2 else right[None])
             return out + inputs[2].astype(np.float32) if len(inputs) > 2 else out
         out = np.matmul(np.asarray(left, np.float64), np.asarray(right, np.float64))
