@@ -173,9 +173,6 @@ def matmul(
     left = np.swapaxes(x, -1, -2) if transpose_a else x
     right = np.swapaxes(weight, -1, -2) if transpose_b else weight
     if np.float32 in (left.dtype, right.dtype):  # on the CPU; of a layer of the DPU both are float64
-        left.dtype,
-        right.dtype,
-    ):  # on the CPU: a layer of the DPU has both on grids, in float64
         out = matrix_product(left, right if right.ndim > 2 else right[None])
         return out if bias is None else out + bias.astype(np.float32)
     out = np.asarray(left, dtype=REAL) @ np.asarray(right, dtype=REAL)

@@ -177,10 +177,10 @@ def vote(
         chosen = batch_fix_points(network, weights, biases, x, method, input_method, most)
         for name, fix_point in chosen.items():
             counts.setdefault(name, Counter())[fix_point] += 1
-    fix_points = {name: _most_frequent(count) for name, count in counts.items()}
+    fix_points = {name: most_frequent(count) for name, count in counts.items()}
     return fix_points, {name: dict(sorted(c.items())) for name, c in counts.items()}
 
 
-def _most_frequent(count: Counter[int]) -> int:
+def most_frequent(count: Mapping[int, int]) -> int:
     """ANY_FIX_POINT only if there is no other, ties to the smaller."""
     return min(count, key=lambda fix_point: (fix_point == ANY_FIX_POINT, -count[fix_point], fix_point))

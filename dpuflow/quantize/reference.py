@@ -29,6 +29,7 @@ from dpuflow.quantize import (
     position_search,
     reconstruction,
     replacements,
+    requantising,
 )
 from dpuflow.quantize.answers import effort, float_values, integer_values
 from dpuflow.quantize.calibration import Votes
@@ -325,7 +326,7 @@ class Quantization:
         settings = self.settings
         if settings["compat"]:
             return self._placed("compat", self.folded, self._vendor_fix_points, settings["equalization"])
-        outcome = self._equalized()
+        outcome = self._requantised(self._equalized())
         if settings["position_search"]["criterion"]:
             outcome = self._step(
                 "position_search", self._search, outcome, settings["position_search"], settings["method"]
@@ -438,6 +439,23 @@ class Quantization:
         kept = after["divergence"] < before["divergence"]
         record = {**after, "step": "equalization", "kept": kept, "pairs": pairs}
         return replace(other if kept else plain, steps=[before, record])
+
+    def _requantised(self, outcome: Outcome) -> Outcome:
+        """Choose fix_points with concatenations' inputs on grids of their own, too; keep what loses less."""
+        alone = {name: calibration.most_frequent(votes) for name, votes in outcome.votes.items()}
+        floats, shared = outcome.floats, outcome.quantized.fix_points
+        pairs = requantising.worthwhile(floats.network, alone, shared)
+        if not pairs:
+            return outcome
+        network = self._once("requantise", floats, lambda: requantising.requantised(floats.network, pairs))
+        other = self._placed(
+            "positions", Made(network, self._key("requantise", floats)), self._own_fix_points
+        )
+        before, after = self.measure(outcome.made), other.steps[0]
+        kept = after["divergence"] <= requantising.WORTH * before["divergence"]
+        record = {**after, "step": "requantised_concats", "kept": kept}
+        record["why"] = ", ".join(f"{name} in front of {concat}" for name, concat in pairs)
+        return replace(other if kept else outcome, steps=[*outcome.steps, record])
 
     def _equalize(self, sweeps: int) -> tuple[Network, list[dict[str, Any]]]:
         network = copy.deepcopy(self.folded.network)
