@@ -13,6 +13,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.network import Layer, Network
+from dpuflow.ops import make
 from dpuflow.quantize.folding_arithmetic import Parameters
 from dpuflow.tfgraph.weighted_nodes import window
 
@@ -172,6 +173,12 @@ class _Reader:
         if function not in FUNCTIONS:
             self.fail(layer, f"has the activation {function!r}; supported: {', '.join(FUNCTIONS)}")
         op = FUNCTIONS[function]
+        if op == "hard_sigmoid":
+            # Keras's is 0.2 x + 0.5 cut to 0 ... 1, which is the DPU's of 1.2 x
+            channels = source.shape[-1]
+            scale = Parameters(np.full(channels, 1.2, np.float32), np.zeros(channels, np.float32))
+            source = self.emit(f"{name}/argument", "batch_norm", [source], source.shape, lambda: scale)
+            name = f"{name}/clip_by_value"  # as the frozen graph calls it
         return self.emit(name, op, [source], source.shape) if op else source
 
     def relu(self, layer: Any, source: Layer) -> Layer:
@@ -232,6 +239,13 @@ class _Reader:
             first = self.emit(name, "add", [first, other], first.shape, activation="NONE")
         return first
 
+    def multiply(self, layer: Any, first: Layer, second: Layer) -> Layer:
+        try:
+            shape = make("multiply", {}).output_shape([first.shape, second.shape])
+        except ValueError as error:
+            self.fail(layer, f"multiplies shapes {first.shape} and {second.shape}: {error}")
+        return self.emit(layer.name, "multiply", [first, second], shape)
+
     def concat(self, layer: Any, *sources: Layer) -> Layer:
         rank = len(sources[0].shape) + 1
         if layer.axis % rank != rank - 1:
@@ -279,6 +293,7 @@ class _Affine:
 
 
 FUNCTIONS = {"linear": None, "relu": "relu", "relu6": "relu6", "softmax": "softmax"}
+FUNCTIONS |= {"hard_sigmoid": "hard_sigmoid", "sigmoid": "sigmoid"}
 """Keras activation function -> op."""
 LAYERS: dict[str, Callable[..., Layer]] = {
     "Conv2D": _Reader.conv,
@@ -295,6 +310,7 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "GlobalAveragePooling2D": _Reader.global_average,
     "UpSampling2D": _Reader.upsample,
     "Add": _Reader.add,
+    "Multiply": _Reader.multiply,
     "Concatenate": _Reader.concat,
     "Flatten": _Reader.flatten,
     "Dropout": _Reader.nothing,

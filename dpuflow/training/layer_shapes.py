@@ -159,6 +159,17 @@ class _Shapes:
     def dropout(self, source: str, options: Any, where: str) -> str:
         return source
 
+    def squeeze_excite(self, source: str, options: Any, where: str) -> str:
+        height, width, channels = self.map(source, where)
+        whole = {"kernel": (width, height), "stride": (width, height), "pad": (0, 0, 0, 0)}
+        squeezed = self.add(f"{where} (squeeze)", "avg_pool", [source], (1, 1, channels), **whole)
+        few = max(1, channels // options)
+        relu, plain = {"kernel": 1, "activation": "relu"}, {"kernel": 1}
+        narrow = self.convolution(squeezed, relu, f"{where} (narrow)", "conv", few)
+        wide = self.convolution(narrow, plain, f"{where} (wide)", "conv", channels)
+        gate = self.add(f"{where} (gate)", "hard_sigmoid", [wide], (1, 1, channels))
+        return self.add(where, "multiply", [source, gate], (height, width, channels))
+
     def residual(self, source: str, options: Any, where: str) -> str:
         body = self.stack(source, options["layers"], f"{where}.layers")
         shortcut, wanted = source, self.of(body)
@@ -196,6 +207,7 @@ LAYERS = {
     "avg_pool": lambda shapes, *rest: shapes.pool(*rest, "avg_pool"),
     "global_average_pool": _Shapes.global_average_pool,
     "upsample": _Shapes.upsample,
+    "squeeze_excite": _Shapes.squeeze_excite,
     "residual": _Shapes.residual,
     "concat": _Shapes.concat,
     "flatten": _Shapes.flatten,

@@ -148,6 +148,16 @@ class _Builder:
         make = self.K.layers.UpSampling2D
         return make(options["factor"], interpolation=interpolation, name=self.name("upsample"))(x)
 
+    def squeeze_excite(self, x: Any, options: Any, where: str) -> Any:
+        """Factors (1, 1, C) of the map's means; Keras's hard sigmoid, 0.2 x + 0.5 cut to 0 ... 1."""
+        layers, name = self.K.layers, self.name("squeeze_excite")
+        _, height, width, channels = x.shape
+        squeezed = layers.AveragePooling2D((height, width), name=f"{name}_squeeze")(x)
+        narrow = layers.Conv2D(max(1, channels // options), 1, activation="relu", name=f"{name}_narrow")
+        excited = layers.Conv2D(channels, 1, name=f"{name}_wide")(narrow(squeezed))
+        gate = layers.Activation("hard_sigmoid", name=f"{name}_gate")(excited)
+        return layers.Multiply(name=name)([x, gate])
+
     def residual(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("residual")
         body = self.stack(x, options["layers"], f"{where}.residual.layers")
@@ -188,6 +198,7 @@ LAYERS = {
     "avg_pool": lambda b, x, options, where: b.pool(x, options, "avg_pool"),
     "global_average_pool": _Builder.global_average_pool,
     "upsample": _Builder.upsample,
+    "squeeze_excite": _Builder.squeeze_excite,
     "residual": _Builder.residual,
     "concat": _Builder.concat,
     "flatten": _Builder.flatten,

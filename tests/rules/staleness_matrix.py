@@ -127,6 +127,7 @@ LAYERS = [
         "filters": 4, "kernel": 3, "stride": 1, "batch_norm": "before_activation",
         "activation": "relu"}.items()),
     layers("upsample", FIRST, {"upsample": 2}),
+    layers("squeeze_excite", FIRST, {"squeeze_excite": 2}),
     *(layers(f"upsample.{k}", FIRST, {"upsample": {"factor": 2} | {k: v}}) for k, v in {
         "factor": 3, "interpolation": "bilinear"}.items()),
     layers("dropout", FIRST, {"dropout": 0.1}),

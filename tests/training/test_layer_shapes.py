@@ -39,6 +39,7 @@ EVERY_KIND = [
         }
     },
     {"upsample": 2},
+    {"squeeze_excite": 2},
     {"transposed_conv": {"filters": 4, "kernel": 3, "activation": "relu"}},
     {"upsample": {"factor": 2, "interpolation": "bilinear"}},
     {"dropout": 0.1},
