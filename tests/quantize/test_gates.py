@@ -163,12 +163,12 @@ def test_products_of_other_shapes_are_refused_by_name(tmp_path):
         ends_in(g, g.op("Mul", wide, small), 4, tmp_path / "g.pb")
 
 
-def test_a_sigmoid_at_the_end_is_refused(tmp_path):
+def test_sigmoids_at_the_end_stay_sigmoids_on_the_cpu(tmp_path):
     g = GraphMaker((8, 8, 2))
     x = g.op("Sigmoid", g.dense(g.flatten(g.conv(g.input, 2, 4), 256), 256, 5))
     g.write(tmp_path / "g.pb", g.op("Identity", x))
-    with pytest.raises(UserError, match="no sigmoid but a single one"):
-        read_network(tmp_path / "g.pb", output_name=x)
+    network = read_network(tmp_path / "g.pb", output_name=x)
+    assert fold(network)[0].output.op == "float_sigmoid"
 
 
 # -- fix_points -----------------------------------------------------------------------------
