@@ -42,6 +42,14 @@ static void tile_##RUNS##_##PIXELS##_##BLOCK(const Kernel *k, const uint8_t *con
     } \
     const Ending e = ending_of(s); \
     const int64_t out_step = k->out_step; \
+    if (BLOCK == 2 && left >= 2 * LANES && !e.leaky && !e.table) { \
+        UNROLL for (int r = 0; r < RUNS; r++) { \
+            uint8_t *to = out[r]; \
+            UNROLL for (int p = 0; p < PIXELS; p++, to += out_step) \
+                finish_plain(&e, sum[r][p][0], sum[r][p][BLOCK - 1], to); \
+        } \
+        return; \
+    } \
     UNROLL for (int r = 0; r < RUNS; r++) \
         UNROLL for (int p = 0; p < PIXELS; p++) \
             if (BLOCK == 2) finish_two(&e, sum[r][p][0], sum[r][p][BLOCK - 1], bias, out[r] + p * out_step, left); \

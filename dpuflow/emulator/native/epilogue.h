@@ -73,6 +73,14 @@ INLINE void finish_two(const Ending *e, vec a, vec b, const int32_t *bias, uint8
     store_half(out, LOWER_HALF(ended(e, WIDER(words_to_bytes(words)))), left);
 }
 
+/* The same for all channels of both, without leaky ReLU and table. */
+INLINE void finish_plain(const Ending *e, vec a, vec b, uint8_t *out)
+{
+    const vec words = V(packs_epi32)(V(sra_epi32)(a, e->shift), V(sra_epi32)(b, e->shift));
+    const vec bytes = V(min_epi8)(V(max_epi8)(WIDER(words_to_bytes(words)), e->low), e->high);
+    store_half(out, LOWER_HALF(XOR(bytes, e->flip)), 2 * LANES);
+}
+
 /* One vector of sums in order. */
 INLINE void finish_one(const Ending *e, vec a, const int32_t *bias, uint8_t *out, int64_t left)
 {
