@@ -35,6 +35,7 @@ def main(snakemake):
             for i in range(0, len(pictures), step)
         )
         scores = np.concatenate([emulator.run(emulator.quantize_input(batch)) for batch in batches])
+        scores = scores.reshape(len(scores), -1)
         softmax = emulator.outputs[0].type == "softmax"
     answers = best_classes(scores, dataset.class_names, params.get("top", 3))
     facts = {

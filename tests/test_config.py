@@ -147,6 +147,34 @@ def test_a_quantizer_search_is_for_the_networks_of_runs_unless_it_names_others(d
     assert search_networks(config) == [("sign_mnist", "signnet-s3"), ("sign_mnist", "optimal-s3")]
 
 
+def test_what_comes_quantized_is_not_searched(default, schema):
+    config = copy.deepcopy(default)
+    config["models"]["theirs"] = {"quantized": "q.xmodel"}
+    run = {"dataset": "synthetic_signs", "quantizer": "reference", "target": "kv260", "runner": "emulator"}
+    config["runs"] = [run | {"model": ["theirs", "signnet"]}]
+    check(config, schema)
+    assert search_networks(config) == [("synthetic_signs", "signnet")]
+    with pytest.raises(UserError, match=r"quantizer_search\.model: theirs does not come as a float network"):
+        check(config | {"quantizer_search": {"model": "theirs"}}, schema)
+
+
+def test_ready_made_networks_take_no_tools_of_the_vendor(default, schema):
+    config = copy.deepcopy(default)
+    config["models"]["theirs"] = {"xmodel": "c.xmodel"}
+    config["quantizers"]["vendor"] = {"tool": "vai_q_tensorflow", "release": "3.0"}
+    config["targets"]["vendor"] = {"board": "zcu102", "compiler": "vai_c_tensorflow"}
+    run = {"dataset": "synthetic_signs", "model": "theirs", "runner": "isa_simulator"}
+    config["runs"] = [run | {"quantizer": "reference", "target": "kv260"}]
+    check(config, schema)  # whether there is machine code the file says
+    config["runs"] = [run | {"quantizer": "vendor", "target": "vendor"}]
+    with pytest.raises(UserError) as error:
+        check(config, schema)
+    assert "model theirs comes compiled, so quantizer vendor (vai_q_tensorflow) has nothing" in str(
+        error.value
+    )
+    assert "the compiler vai_c_tensorflow of target vendor has nothing to do" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [

@@ -22,9 +22,16 @@ def search_networks(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         datasets = _as_list(search.get("dataset", run["dataset"]))
         models = _as_list(search.get("model", run["model"]))
         seeds = _as_list(search.get("seed", None if "model" in search else run.get("seed")))
+        if "model" not in search:
+            models = [model for model in models if _is_float(config, model)]
         for dataset, model, seed in itertools.product(datasets, models, seeds):
             found[dataset, model if seed is None else f"{model}-s{seed}"] = None
     return list(found)
+
+
+def _is_float(config: Mapping[str, Any], model: str) -> bool:
+    """Whether a model comes as a float network, of which alone something can be quantized."""
+    return not {"quantized", "xmodel"} & config["models"].get(model, {}).keys()
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -39,6 +46,12 @@ def search_problems(config: Mapping[str, Any]) -> list[str]:
         for name in _as_list(search.get(component, [])):
             if name not in config[section]:
                 messages.append(f"quantizer_search.{component}: {no_entry(config, section, name)}")
+    for name in _as_list(search.get("model", [])):
+        if name in config["models"] and not _is_float(config, name):
+            messages.append(
+                f"quantizer_search.model: {name} does not come as a float network, so there is nothing to "
+                "quantize; leave it out"
+            )
     if "seed" in search and "model" not in search:
         messages.append("quantizer_search.seed: needs the key model, too")
     try:

@@ -226,6 +226,8 @@ def main(folder, read, refused):
         model.save(folder / f"{name}.keras")
         if name != "quantized":
             model.save(folder / f"{name}.h5")
+        if name == "shared":
+            model.export(folder / "shared", verbose=False)
         if name in read:
             x = RNG.uniform(0, 2, (4, *model.input_shape[1:])).astype(np.float32)
             np.savez(folder / f"{name}.npz", x=x, y=np.asarray(model(x, training=False)))

@@ -15,6 +15,9 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_import import import_model
 from dpuflow.keras_models.prediction import predictor
+from dpuflow.tfgraph.freeze import FrozenGraph
+from dpuflow.tfgraph.graph_reader import read_network
+from dpuflow.tfgraph.saved_model import freeze_saved_model
 
 READ = (
     *("sequential", "no_input_layer", "operations", "shared", "transfer", "ends_in_a_model", "every_layer"),
@@ -56,6 +59,16 @@ def test_a_file_of_keras_3_gives_what_keras_3_computes(zoo, name, form):
     # float16 rounds to three digits
     tolerance = 5e-3 if name == "mixed" else 2e-5
     np.testing.assert_allclose(found, y, rtol=0, atol=tolerance * np.abs(y).max())
+
+
+def test_a_saved_model_that_keras_3_exports_gives_what_it_computes(zoo, tmp_path):
+    answers = np.load(zoo / "shared.npz")
+    graph, first, last, notes = freeze_saved_model(zoo / "shared")
+    (tmp_path / "f.pb").write_bytes(graph)
+    found = FrozenGraph(tmp_path / "f.pb", first, last).run(answers["x"])
+    np.testing.assert_allclose(found, answers["y"], rtol=0, atol=2e-5 * np.abs(answers["y"]).max())
+    assert "serving_default" in notes[0]
+    assert read_network(tmp_path / "f.pb", first, last, (8, 8, 1)).output.shape == (3,)
 
 
 def test_what_is_left_out_of_a_network_does_nothing_in_keras_3(zoo):
