@@ -39,7 +39,7 @@ from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.parameters import constants as graph_constants
 
-BEHIND_THE_OUTPUT = ("softmax", "fix2float", "reshape", "flatten", "squeeze", "identity")
+BEHIND_THE_OUTPUT = ("softmax", "sigmoid", "fix2float", "reshape", "flatten", "squeeze", "identity")
 """Ops that may follow the int8 outputs: none changes which output is the largest."""
 
 

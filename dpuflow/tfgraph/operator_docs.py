@@ -6,6 +6,7 @@ by a test against the frozen and folded network.
 """
 
 from dpuflow.keras_models.rebuild import NOTHING_AT_INFERENCE
+from dpuflow.tfgraph import float_reading
 from dpuflow.tfgraph.node_translation import HANDLERS
 
 GROUPS = {
@@ -52,7 +53,7 @@ GROUPS = {
         "FloorMod Pow Rsqrt Sqrt Square": "computed, of constants only (a batch norm that was written out)",
     },
     "Output, on the CPU": {
-        "Softmax": "softmax",
+        "Softmax": "softmax; over each pixel of a map, too, behind all layers of the DPU",
         "Sigmoid": "a single one at the end: softmax of two classes; inside the network hard_sigmoid on the "
         "ALU instead, as the vendor's quantizers do it (what that costs stands in quantization.json)",
     },
@@ -117,6 +118,17 @@ does so before anything is trained.
 """
 
 
+BEHIND = """\
+## Behind the DPU's last layers
+
+What no layer of the DPU reads any more may be anything of the following, in float32 on the CPU: a
+detector's reshape, transpose, softmax, sigmoid, slices, concatenation and arithmetic, a segmentation's
+softmax over each pixel. The xmodel holds it as float ops behind `fix2float`, the emulator and the board's
+application compute it. Where it would stand between layers of the DPU, a graph is refused as the tables
+above say. A graph with several outputs: name all of them.
+"""
+
+
 def document() -> str:
     """The Markdown text; KeyError names a node type without words, or words without one."""
     described = [node for group in GROUPS.values() for nodes in group for node in nodes.split()]
@@ -137,6 +149,8 @@ def document() -> str:
             for names, what in nodes.items()
         ]
         lines.append("")
+    on_cpu = ", ".join(f"`{node}`" for node in sorted(float_reading.HANDLERS))
+    lines += [BEHIND, on_cpu + "."]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from output_networks import SCALING, detector, images, two_outputs
+from output_networks import SCALING, Maker, detector, images, two_outputs
 
 from dpuflow.base.errors import UserError
 from dpuflow.board import bundle
@@ -11,6 +11,7 @@ from dpuflow.board.compare import board_record
 from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
+from dpuflow.network import Network
 from dpuflow.quantize.reference import quantize
 from dpuflow.virtual_board.run import run
 
@@ -55,3 +56,22 @@ def test_a_detector_has_no_class_of_the_image(tmp_path):
         with pytest.raises(UserError, match="makes the answers in floats"):
             bundle.build(tmp_path / "b.tar", tmp_path / "m.xmodel", pixels, np.zeros(4, int), CLASSES, KV260,
                          "test", answer=answer)  # fmt: skip
+
+
+def test_a_sigmoid_for_each_class_changes_no_answer(tmp_path):
+    m = Maker(7)
+    logits = m.dense("logits", m.relu(m.conv("trunk", m.input("image", (6, 6, 1)), 6)), 5)
+    m.add("shares", "sigmoid", [logits], (5,))
+    network, (model, tar) = Network("shares", m.layers), (tmp_path / "m.xmodel", tmp_path / "b.tar")
+    compiled(network, model)
+    pixels, labels = images(network, 20, seed=3)["image"], np.arange(20) % 5
+    bundle.build(tar, model, pixels, labels, CLASSES, KV260, "test")
+    run(tar, tmp_path / "out", {"runs": 1, "warmup": 0, "save": 20}, KV260)
+    record = board_record(tmp_path / "out", tar, runner="virtual_board")
+    assert record["agreement_with_emulator"]["different_outputs"] == 0
+    emulator = Emulator(model, threads=1)
+    assert emulator.outputs[0].type == "sigmoid"
+    shares = emulator.run(emulator.quantize_input(pixels))
+    with np.load(tmp_path / "out" / "outputs.npz") as found:
+        np.testing.assert_array_equal(found["output"], shares)
+    assert record["predictions"] == shares.argmax(axis=1).tolist() and len(set(record["predictions"])) > 1
