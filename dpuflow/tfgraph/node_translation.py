@@ -126,7 +126,7 @@ def _pooled_map(translator, node, value):
 
 
 def _over_map(op, what):
-    """Handler of a reduction over height and width: global pooling."""
+    """Handler of a reduction over height and width, global pooling, or over one of them that is kept."""
 
     def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         axes = constant(translator, node, inputs[1], "the axes")
@@ -136,13 +136,18 @@ def _over_map(op, what):
             return Constant(np.asarray(function(inputs[0].array, reduced, keepdims=keeps_axes(node))))
         layer = feature_map(translator, node, inputs[0])
         activation(translator, node, inputs[0])
-        if sorted(int(a) % 4 for a in np.atleast_1d(axes)) != [1, 2]:
+        over = sorted(int(a) % 4 for a in np.atleast_1d(axes))
+        if over != [1, 2] and not (over in ([1], [2]) and keeps_axes(node)):
             translator.fail(
-                node, f"{what} over axes {axes}; only global pooling (axes 1 and 2 together) is supported"
+                node,
+                f"{what} over axes {axes}; only global pooling (axes 1 and 2 together), and over one of them "
+                "that is kept (keepdims), is supported",
             )
-        height, width, channels = layer.shape
+        size, channels = layer.shape[:2], layer.shape[2]
+        height, width = (size[axis - 1] if axis in over else 1 for axis in (1, 2))
         window: dict[str, Any] = {"kernel": (width, height), "stride": (1, 1), "pad": NO_PAD}
-        pooled = translator.emit(node, op, [layer.name], (1, 1, channels), **window)
+        shape = (size[0] - height + 1, size[1] - width + 1, channels)
+        pooled = translator.emit(node, op, [layer.name], shape, **window)
         if keeps_axes(node):
             return pooled
         flat = pseudo_node(node, "Reshape", "flatten/Reshape")

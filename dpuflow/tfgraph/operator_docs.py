@@ -23,8 +23,8 @@ GROUPS = {
         "DepthwiseConv2dNativeBackpropInput": "transposed_depthwise_conv",
         "MaxPool MaxPoolV2": "max_pool",
         "AvgPool": "avg_pool; with padding (SAME) avg_pool_inside, each window with its own divisor",
-        "Mean": "avg_pool over the whole map",
-        "Max": "max_pool over the whole map",
+        "Mean": "avg_pool over the whole map, its rows or its columns",
+        "Max": "max_pool over the whole map, its rows or its columns",
         "Concat ConcatV2": "concat along the channels",
     },
     "Resizing": {

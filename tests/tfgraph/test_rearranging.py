@@ -73,6 +73,14 @@ CASES = {
     "parts of channels": (split, lambda x: np.concatenate([x[..., 3:], x[..., :3]], -1)),
     "a crop": (lambda g, x: g.cut(x, (0, 2, 1, 0), (0, 7, 12, 0), (1, 1, 1, 1)), lambda x: x[:, 2:7, 1:12]),
     "some rows": (lambda g, x: g.cut(x, (0, 1, 0, 0), (0, 8, 12, 0), (1, 3, 1, 1)), lambda x: x[:, 1::3]),
+    "a mean over the columns": (
+        lambda g, x: g.op("Mean", x, g.ints(2), keep_dims=True),
+        lambda x: x.sum(2, keepdims=True) / np.float32(12),
+    ),
+    "a maximum over the rows": (
+        lambda g, x: g.op("Max", x, g.ints(1), keep_dims=True),
+        lambda x: x.max(1, keepdims=True),
+    ),
     "space to depth": (
         lambda g, x: g.op("SpaceToDepth", x, block_size=2),
         lambda x: blocks(x).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 4, 6, 32),
@@ -105,7 +113,7 @@ def test_values_come_where_they_belong(tmp_path, what):
     ops = [layer.op for layer in network.layers]
     before = Network("before", network.layers[: ops.index("relu") + 1])
     expected = numpy(run_float(before, x)[before.output.name])
-    np.testing.assert_array_equal(run_float(network, x)[network.output.name], expected)
+    np.testing.assert_allclose(run_float(network, x)[network.output.name], expected, rtol=1e-6)
     folded = fold(network)[0]
     np.testing.assert_allclose(run_float(folded, x)[folded.output.name], expected, atol=1e-6)
 
