@@ -54,7 +54,8 @@ typedef struct {
     int8_t *const *targets;
 } Frame;
 
-/* The part `part` of `parts` of one step's work. */
+/* The part `part` of `parts` of one step's work. Hidden, so that no other library's `add` takes the place of this. */
+#pragma GCC visibility push(hidden)
 void convolve(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void depthwise(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void max_pool(const Frame *f, const Step *s, int64_t part, int64_t parts);
@@ -68,6 +69,7 @@ void shuffle(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void spread(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void load(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void store(const Frame *f, const Step *s, int64_t part, int64_t parts);
+#pragma GCC visibility pop
 
 #define FIRST(total, part, parts) ((total) * (part) / (parts))
 

@@ -25,7 +25,6 @@ static const Function functions[] = {load, store, convolve, depthwise, max_pool,
                                      pick, blend, shuffle, spread};
 
 int64_t lanes(void) { return LANES; }
-int64_t vector_bytes(void) { return BYTES; }
 const char *instructions(void) { return INSTRUCTIONS; }
 
 /* Zeros around the part of a map. */
