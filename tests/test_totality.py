@@ -33,6 +33,7 @@ from dpuflow.quantize import (
     equalization,
     eval_graph,
     folding,
+    output_search,
     position_search,
     reconstruction,
     rounding,
@@ -155,7 +156,7 @@ ANY_OP = {
     "shared positions": lambda q, path: alignment.share_fix_points(q.network, dict(q.fix_points)),
     "the vendor's alignment": lambda q, path: alignment.align_as_vendor(q.network, dict(q.fix_points)),
     "equalization": lambda q, path: equalization.equalize(q.network),
-    "output error": lambda q, path: position_search.search_by_output_error(
+    "output error": lambda q, path: output_search.search_by_output_error(
         position_search.Candidate(q, "min_diffs"), IMAGES
     ),
     "fine-tuning": lambda q, path: reconstruction.fast_finetune(

@@ -26,6 +26,7 @@ from dpuflow.quantize import (
     blocks,
     calibration,
     equalization,
+    output_search,
     position_search,
     reconstruction,
     replacements,
@@ -466,9 +467,9 @@ class Quantization:
     def _search(self, outcome: Outcome, options: Settings, method: str) -> Candidate:
         candidate, network = position_search.Candidate(outcome.quantized, method), outcome.quantized.network
         images = self.x.first(options["images"])
-        images = images.some(position_search.affordable_pictures(network, len(images)))
+        images = images.some(output_search.affordable_pictures(network, len(images)))
         if options["criterion"] == "output_error":
-            moves = position_search.search_by_output_error(candidate, images)
+            moves = output_search.search_by_output_error(candidate, images)
         else:
             distance = EndsDistance(float_values(outcome.floats.network, images, self.ends))
             moves = position_search.LogitSearch(candidate, images, distance).run(options["sweeps"])

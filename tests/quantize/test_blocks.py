@@ -9,7 +9,7 @@ from dpuflow.base.pixels import scale_pixels
 from dpuflow.quantize import answers, blocks, engine, equalization, reconstruction
 from dpuflow.quantize.calibration import grids
 from dpuflow.quantize.folding import fold
-from dpuflow.quantize.position_search import affordable_pictures
+from dpuflow.quantize.output_search import affordable_pictures
 from dpuflow.quantize.reference import quantize
 from dpuflow.tfgraph.graph_reader import read_network
 from tests.hand_network import hand_network
@@ -110,7 +110,7 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path, monkeypatch):
     """Four times as many pictures, whose pixels alone would take 8 MiB more."""
     for name, most in (("MEMORY_BYTES", 1 << 19), ("IMAGE_BYTES", 1 << 18), ("BLOCK_VALUES", 1 << 16)):
         monkeypatch.setattr(blocks, name, most)
-    monkeypatch.setattr("dpuflow.quantize.position_search.SEARCH_VALUES", 1 << 17)
+    monkeypatch.setattr("dpuflow.quantize.output_search.SEARCH_VALUES", 1 << 17)
     g = GraphMaker((64, 64, 1))
     x = g.pool(g.op("Relu", g.conv(g.input, 1, 4, stride=2)), size=8)
     network = read_network(g.write(tmp_path / "g.pb", g.dense(g.flatten(x, 64), 64, 5)))
