@@ -219,9 +219,10 @@ class GraphTranslator:
             self.cpu = True
             try:
                 network = self._network(name, input_name, output_name)
-            except UserError:
-                network = None
-            if network is None or not only_behind(network):
+                fits = only_behind(network)
+            except (UserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                fits = False  # nothing to be read in this way, either: a damaged graph may be anything
+            if not fits:
                 raise
             return network
 
