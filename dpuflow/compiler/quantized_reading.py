@@ -4,23 +4,20 @@ The way back of `quantized_graph`. A value is rounded where a `fix` op stands; a
 before it; ops that only move values may leave the rounding to the op behind them, and take its fix_point.
 """
 
-import re
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import ROUNDING, Grid
 from dpuflow.base.pixels import Scaling
+from dpuflow.compiler.quantized_values import HINT, MOVING, Values
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, LEAKY_RELU_SLOPE, average_pool_factor
-from dpuflow.network import Layer, Network, QuantizedNetwork
+from dpuflow.network import QuantizedNetwork
 from dpuflow.network.check import MAX_FIX_POINT, check
-from dpuflow.ops import make
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.input_scaling import agreed_scaling
 
-MOVING = ("concat", "flatten", "max_pool", "upsample", "downsample", "pixel_shuffle")
 CONVOLUTIONS = {
     "conv2d": "conv",
     "depthwise-conv2d": "depthwise_conv",
@@ -28,11 +25,9 @@ CONVOLUTIONS = {
     "transposed-depthwise-conv2d": "transposed_depthwise_conv",
 }
 """Type of an op -> kind of the layer."""
-"""Kinds whose values are those of their inputs: rounding behind them is rounding in front."""
 NCHW, NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 SLOPES = (LEAKY_RELU_SLOPE[0] / 2 ** LEAKY_RELU_SLOPE[1], 0.1)
 """Slopes of a leaky ReLU that the DPU's 26/256 stands for: itself, and the tenth of the vendor's tools."""
-HINT = "quantize the float model with dpuflow instead (keras_h5, frozen_pb, ...)"
 
 
 def is_compiled(graph: Graph) -> bool:
@@ -67,128 +62,14 @@ def quantized_network(path: Path | str, graph: Graph, name: str, scaling: Scalin
     return quantized
 
 
-class _Reader:
-    """What each op of the graph is: a constant, a layer (rounded or not yet), or a step between two."""
+class _Reader(Values):
+    """What each type of op means."""
 
-    def __init__(self, path: Path | str, graph: Graph) -> None:
-        self.path, self.graph = path, graph
-        self.constants: dict[str, np.ndarray] = {}
-        self.integers: dict[str, tuple[np.ndarray, int]] = {}
-        self.value: dict[str, str] = {}  # op -> the layer whose value it is
-        self.layers: dict[str, Layer] = {}
-        self.fix_points: dict[str, int] = {}
-        self.weights: dict[str, tuple[np.ndarray, int]] = {}
-        self.biases: dict[str, tuple[np.ndarray, int]] = {}
-        self.unscaled: dict[str, str] = {}  # layer that waits for the factor behind it -> op
-        self.turned: dict[str, set[int]] = {}  # op in NCHW -> axes over which a mean was taken
-
-    def fail(self, op: Op, problem: str) -> NoReturn:
-        raise UserError(f"{self.path}: op {op.name!r} ({op.type}): {problem}; {HINT}")
-
-    def network(self, name: str, scaling: dict[str, Any]) -> QuantizedNetwork:
-        """Read every op, in the order in which they need each other."""
-        for op in self._ordered():
-            if op.type not in HANDLERS:
-                self.fail(op, "is not among the ops that are read from a quantized graph")
-            HANDLERS[op.type](self, op)
-        ends = self._ends()
-        for layer in list(self.layers):
-            if layer not in self.fix_points and self.layers[layer].operator.quantized:
-                self._close(layer)
-        waiting = next((op for op in self.unscaled.values()), None)
-        if waiting:
-            self.fail(self.graph.op(waiting), "has no factor behind it")
-        return self._named(name, ends, scaling)
-
-    def _named(self, name, ends, scaling):
-        """The network under names that TensorFlow's nodes may have, too."""
-        new: dict[str, str] = {}
-        for old in self.layers:
-            plain = re.sub(r"[^A-Za-z0-9_.\-/]", "_", old).lstrip("_-/") or "op"
-            while plain in new.values():
-                plain += "_"
-            new[old] = plain
-        for old, layer in self.layers.items():
-            layer.name, layer.inputs = new[old], [new[source] for source in layer.inputs]
-        tables = [{new[k]: v for k, v in t.items()} for t in (self.fix_points, self.weights, self.biases)]
-        ends = {new[end]: new[source] for end, source in ends.items()}
-        return QuantizedNetwork(Network(name, list(self.layers.values()), ends), *tables, scaling)
-
-    def _ordered(self):
-        done, waiting, order = set(), [(op, False) for op in reversed(self.graph.ops)], []
-        while waiting:
-            op, ready = waiting.pop()
-            if op.name in done:
-                continue
-            if ready:
-                done.add(op.name)
-                order.append(op)
-                continue
-            waiting.append((op, True))
-            waiting += [(self.graph.op(n), False) for n in reversed(op.input_names) if n not in done]
-            if len(waiting) > 4 * len(self.graph.ops) + 4096:
-                raise ValueError("its ops need each other in a circle")
-        return order
-
-    def _ends(self):
-        attrs = self.graph.attrs
-        names = list(attrs["return_ops"]) if "return_ops" in attrs else []
-        if not names:
-            read = {name for op in self.graph.ops for name in op.input_names}
-            names = [op.name for op in self.graph.ops if op.name not in read and op.name in self.value]
-        if not names:
-            raise ValueError("it has no output")
-        if len(names) == 1:
-            return {}
-        return {self.value[name]: self.value[name] for name in names}
-
-    # -- values ------------------------------------------------------------------------------
-
-    def _source(self, op, position=0):
-        """The layer of an input of an op, rounded."""
-        name = op.inputs["input"][position]
-        if name in self.turned:
-            self.fail(op, "reads a map with the channels first")
-        layer = self._layer_of(op, name)
-        self._close(layer, op)
-        return layer
-
-    def _layer_of(self, op, name):
-        if name not in self.value:
-            self.fail(op, f"reads {name!r}, which is no activation")
-        layer = self.value[name]
-        if layer in self.unscaled:
-            self.fail(self.graph.op(self.unscaled[layer]), "has no factor behind it")
-        return layer
-
-    def _close(self, layer, reader=None):
-        """See that a layer has a fix_point: its own, or that of what it moves."""
-        if layer in self.fix_points or not self.layers[layer].operator.quantized:
-            return
-        if self.layers[layer].op in MOVING:
-            for source in self.layers[layer].inputs:
-                self._close(source, reader)
-            found = {self.fix_points[source] for source in self.layers[layer].inputs}
-            if len(found) == 1:
-                self.fix_points[layer] = found.pop()
-                return
-        where = f" before {reader.name!r} reads it" if reader is not None else ""
-        raise UserError(f"{self.path}: op {layer!r}: no fix op rounds its values{where}; {HINT}")
-
-    def _add(self, op, kind, inputs, attrs, shape=None):
-        shape = tuple(int(n) for n in (op.tensor.shape if shape is None else shape))[1:]
-        self.layers[op.name] = Layer(op.name, kind, list(inputs), shape, attrs)
-        make(kind, attrs)
-        self.value[op.name] = op.name
-
-    def _array(self, name):
-        """Float values of a constant, rounded where a fix op stands."""
-        if name in self.constants:
-            return self.constants[name]
-        data, fix_point = self.integers[name]
-        return Grid(fix_point).reals(data)
-
-    # -- ops ---------------------------------------------------------------------------------
+    def read(self, op: Op) -> None:
+        """Take over one op, its inputs being read already."""
+        if op.type not in HANDLERS:
+            self.fail(op, "is not among the ops that are read from a quantized graph")
+        HANDLERS[op.type](self, op)
 
     def const(self, op: Op) -> None:
         array = op.array()
@@ -197,7 +78,7 @@ class _Reader:
         self.constants[op.name] = np.asarray(array)
 
     def data(self, op: Op) -> None:
-        self._add(op, "input", [], {})
+        self.add(op, "input", [], {})
 
     def fix(self, op: Op) -> None:
         """Rounding, of a parameter or of a layer's values."""
@@ -208,7 +89,7 @@ class _Reader:
             return
         if name in self.turned:
             self.turned[op.name] = self.turned[name]
-        layer = self._layer_of(op, name)
+        layer = self.layer_of(op, name)
         if self.fix_points.get(layer, fix_point) != fix_point:
             self.fail(op, f"rounds to fix_point {fix_point} what has fix_point {self.fix_points[layer]}")
         self._settle(layer, fix_point)
@@ -235,7 +116,7 @@ class _Reader:
     def activation(self, op: Op) -> None:
         """A fused activation: the op before it must wait for it, and nobody else read its values."""
         (name,) = op.inputs["input"]
-        layer = self._layer_of(op, name)
+        layer = self.layer_of(op, name)
         found = self.layers[layer]
         if layer in self.fix_points or len(self.graph.consumers(name)) != 1 or name in self.turned:
             self.fail(op, "does not stand right behind a convolution, a dense layer or an addition")
@@ -277,7 +158,7 @@ class _Reader:
         return {"kernel": kernel, "stride": stride, "pad": tuple(pads)}
 
     def convolution(self, op: Op) -> None:
-        source = self._source(op)
+        source = self.source(op)
         attrs = self._window(op, source)
         attrs |= {"dilation": tuple(int(n) for n in op.attr("dilation")), "activation": "NONE"}
         kind = CONVOLUTIONS[op.type]
@@ -285,15 +166,15 @@ class _Reader:
             self.fail(op, f"a convolution in {op.attr('group')} groups")
         if kind.startswith("transposed") and op.attr("pad_mode") != "FLOOR":
             self.fail(op, f"its pad_mode is {op.attr('pad_mode')}, expected FLOOR")
-        self._add(op, kind, [source], attrs)
+        self.add(op, kind, [source], attrs)
         self._parameters(op, op.inputs["weights"], op.inputs.get("bias", ()))
 
     def matmul(self, op: Op) -> None:
         _, second = op.inputs["input"]
         if op.attr("transpose_a") or second not in self.integers:
             self.fail(op, "is no dense layer with constant int8 weights behind a fix op")
-        source = self._source(op)
-        self._add(op, "dense", [source], {"activation": "NONE"})
+        source = self.source(op)
+        self.add(op, "dense", [source], {"activation": "NONE"})
         if not op.attr("transpose_b"):
             data, fix_point = self.integers[second]
             self.integers[second] = np.ascontiguousarray(data.T), fix_point
@@ -314,28 +195,28 @@ class _Reader:
         source = self._moved(op)
         attrs = self._window(op, source)
         if attrs["kernel"] == (1, 1) and attrs["stride"] != (1, 1) and not any(attrs["pad"]):
-            self._add(op, "downsample", [source], {"factor": attrs["stride"]})
+            self.add(op, "downsample", [source], {"factor": attrs["stride"]})
         else:
-            self._add(op, "max_pool", [source], attrs)
+            self.add(op, "max_pool", [source], attrs)
 
     def _moved(self, op, position=0):
         """The layer of an input that may be rounded behind `op`."""
         name = op.inputs["input"][position]
         if name in self.turned:
             self.fail(op, "reads a map with the channels first")
-        layer = self._layer_of(op, name)
+        layer = self.layer_of(op, name)
         if len(self.graph.consumers(name)) > 1:
-            self._close(layer, op)
+            self.close(layer, op)
         return layer
 
     def average_pool(self, op: Op) -> None:
-        source = self._source(op)
+        source = self.source(op)
         attrs = self._window(op, source)
         inside = any(attrs["pad"]) and not op.attr("count_include_pad")
-        self._add(op, "avg_pool_inside" if inside else "avg_pool", [source], attrs)
+        self.add(op, "avg_pool_inside" if inside else "avg_pool", [source], attrs)
 
     def hard_sigmoid(self, op: Op) -> None:
-        self._add(op, "hard_sigmoid", [self._source(op)], {})
+        self.add(op, "hard_sigmoid", [self.source(op)], {})
         self.unscaled[op.name] = op.name
 
     def multiply(self, op: Op) -> None:
@@ -343,7 +224,7 @@ class _Reader:
         names = op.inputs["input"]
         factors = [name for name in names if name in self.constants or name in self.integers]
         if not factors:
-            self._add(op, "multiply", [self._source(op, k) for k in range(len(names))], {})
+            self.add(op, "multiply", [self.source(op, k) for k in range(len(names))], {})
             return
         (name,) = (name for name in names if name not in factors)
         layer = self.value[name]
@@ -357,24 +238,24 @@ class _Reader:
             multiplier, shift = average_pool_factor(height, width)
             wanted = width * height * multiplier / 2**shift
         elif kind == "avg_pool_inside":
-            wanted = self._array(factors[0])  # the layer's own, by its windows
+            wanted = self.array(factors[0])  # the layer's own, by its windows
         else:
             self.fail(op, "multiplies by a constant")
-        if not np.allclose(self._array(factors[0]), wanted, rtol=1e-5, atol=0):
-            self.fail(op, f"its factor is {self._array(factors[0]).reshape(-1)[0]:g}, the DPU's {wanted:g}")
+        if not np.allclose(self.array(factors[0]), wanted, rtol=1e-5, atol=0):
+            self.fail(op, f"its factor is {self.array(factors[0]).reshape(-1)[0]:g}, the DPU's {wanted:g}")
         self.unscaled.pop(layer, None)
         found = self.layers.pop(layer)  # both ops are one layer, with the name of the second
         found.name, self.layers[op.name] = op.name, found
         self.value[name] = self.value[op.name] = op.name
 
     def addition(self, op: Op) -> None:
-        self._add(
-            op, "add", [self._source(op, k) for k in range(len(op.inputs["input"]))], {"activation": "NONE"}
+        self.add(
+            op, "add", [self.source(op, k) for k in range(len(op.inputs["input"]))], {"activation": "NONE"}
         )
 
     def concat(self, op: Op) -> None:
         sources = [self._moved(op, k) for k in range(len(op.inputs["input"]))]
-        self._add(op, "concat", sources, {"axis": int(op.attr("axis")) % len(op.tensor.shape)})
+        self.add(op, "concat", sources, {"axis": int(op.attr("axis")) % len(op.tensor.shape)})
 
     def resize(self, op: Op) -> None:
         scale = [float(n) for n in op.attr("scale")]
@@ -384,20 +265,20 @@ class _Reader:
             (False, True): "half_pixel",
         }.get((bool(op.attr("align_corners")), bool(op.attr("half_pixel_centers"))))
         if op.attr("mode") == "NEAREST" and grid == "asymmetric" and all(n == int(n) for n in scale):
-            self._add(op, "upsample", [self._moved(op)], {"factor": tuple(int(n) for n in scale)})
+            self.add(op, "upsample", [self._moved(op)], {"factor": tuple(int(n) for n in scale)})
         elif op.attr("mode") == "BILINEAR" and grid is not None:
             size = int(op.tensor.shape[2]), int(op.tensor.shape[1])
-            self._add(op, "resize_bilinear", [self._source(op)], {"size": size, "grid": grid})
+            self.add(op, "resize_bilinear", [self.source(op)], {"size": size, "grid": grid})
         else:
             self.fail(op, "resizes in a way that no DPU does")
 
     def pixel_shuffle(self, op: Op) -> None:
-        self._add(op, "pixel_shuffle", [self._moved(op)], {key: op.attr(key) for key in ("scale", "upscale")})
+        self.add(op, "pixel_shuffle", [self._moved(op)], {key: op.attr(key) for key in ("scale", "upscale")})
 
     def reshape(self, op: Op) -> None:
         """A flattened map, or one pixel in another shape."""
         (name,) = op.inputs["input"]
-        source = self._layer_of(op, name)
+        source = self.layer_of(op, name)
         shape, new = self.layers[source].shape, tuple(op.tensor.shape)[1:]
         channels = shape[-1]
         if name in self.turned and shape != (1, 1, channels):
@@ -414,7 +295,7 @@ class _Reader:
         if shape == new:
             self.value[op.name] = source
             return
-        self._add(op, "flatten", [self._moved(op) if name not in self.turned else source], {})
+        self.add(op, "flatten", [self._moved(op) if name not in self.turned else source], {})
 
     def transpose(self, op: Op) -> None:
         """To channels first for a mean, and back."""
@@ -424,12 +305,12 @@ class _Reader:
             self.turned[op.name] = set()
         elif order != NHWC or self.turned.get(name):
             self.fail(op, f"turns the axes to {order}")
-        self.value[op.name] = self._layer_of(op, name)
+        self.value[op.name] = self.layer_of(op, name)
 
     def mean(self, op: Op) -> None:
         """aten::mean, which names no axes: those that became 1."""
         (name,) = op.inputs["input"]
-        layer = self._layer_of(op, name)
+        layer = self.layer_of(op, name)
         before, after = (tuple(self.graph.op(n).tensor.shape) for n in (name, op.name))
         first = 2 if name in self.turned else 1
         axes = {k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
@@ -438,12 +319,12 @@ class _Reader:
         reduced = {k - first for k in axes} | self.turned.get(name, set())
         pending = name in self.turned and self.turned[name]
         if not pending:
-            self._close(layer, op)
+            self.close(layer, op)
         height, width, channels = self.layers[layer].shape
         missing = {0: height, 1: width}
         if reduced >= {k for k, n in missing.items() if n != 1}:
             attrs = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
-            self._add(op, "avg_pool", [layer], attrs, (1, 1, 1, channels))
+            self.add(op, "avg_pool", [layer], attrs, (1, 1, 1, channels))
             reduced = set()
         elif len(self.graph.consumers(op.name)) != 1 or name not in self.turned:
             self.fail(op, "is no mean over height and width")
@@ -453,7 +334,7 @@ class _Reader:
             self.turned[op.name] = reduced
 
     def softmax(self, op: Op) -> None:
-        self._add(op, "softmax", [self._source(op)], {})
+        self.add(op, "softmax", [self.source(op)], {})
 
     def stack(self, op: Op) -> None:
         """The shape of a reshape, which its output tells."""
