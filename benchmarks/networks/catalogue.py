@@ -6,6 +6,5 @@ CATALOGUE = {
     **keras_makers.APPLICATIONS,
     **torch_makers.CLASSIFIERS,
     **keras_makers.OWN,
-    **torch_makers.OTHERS,
 }
 """Name -> maker with `kind` (heading of the page) and `network(folder)` -> dpuflow.network.Network."""

@@ -162,11 +162,56 @@ def _ssd():
     return keras().Model(base.input, heads)
 
 
+def _csp(x, filters, repeats, split, shortcut=True):
+    """A block of two branches: v8's keeps every step (C2f), v5's the last alone (C3)."""
+    L, half = keras().layers, filters // 2
+    if split:
+        x = _leaky(x, filters, 1)
+        parts = [x[..., :half], x[..., half:]]
+    else:
+        parts = [_leaky(x, half, 1), _leaky(x, half, 1)]
+    for _ in range(repeats):
+        y = _leaky(_leaky(parts[-1], half), half)
+        y = L.Add()([parts[-1], y]) if shortcut else y
+        parts = [*parts, y] if split else [parts[0], y]
+    return _leaky(L.Concatenate()(parts), filters, 1)
+
+
+def _yolo(split):
+    """Backbone with CSP blocks, SPPF, a path up and down, three heads; nano width at 320 x 320."""
+
+    def build():
+        L = keras().layers
+
+        def down(x, filters):
+            x = L.Conv2D(filters, 3, 2, "same", use_bias=False)(x)
+            return L.LeakyReLU(alpha=26 / 256)(L.BatchNormalization()(x))
+
+        image = L.Input((320, 320, 3))
+        x = _csp(down(down(image, 16), 32), 32, 1, split)
+        low = _csp(down(x, 64), 64, 2, split)
+        mid = _csp(down(low, 128), 128, 2, split)
+        x = _csp(down(mid, 256), 256, 1, split)
+        pools = [_leaky(x, 128, 1)]
+        for _ in range(3):
+            pools.append(L.MaxPooling2D(5, 1, "same")(pools[-1]))
+        high = _leaky(L.Concatenate()(pools), 256, 1)
+        a = _csp(L.Concatenate()([L.UpSampling2D(2)(high), mid]), 128, 1, split, shortcut=False)
+        b = _csp(L.Concatenate()([L.UpSampling2D(2)(a), low]), 64, 1, split, shortcut=False)
+        c = _csp(L.Concatenate()([down(b, 64), a]), 128, 1, split, shortcut=False)
+        d = _csp(L.Concatenate()([down(c, 128), high]), 256, 1, split, shortcut=False)
+        return keras().Model(image, [L.Conv2D(144, 1)(x) for x in (b, c, d)])
+
+    return KerasMaker("Detection", build)
+
+
 OWN = {
     "UNet, nearest": _unet(lambda L, x, filters: L.UpSampling2D(2)(x)),
     "UNet, bilinear": _unet(lambda L, x, filters: L.UpSampling2D(2, interpolation="bilinear")(x)),
     "UNet, transposed": _unet(lambda L, x, filters: L.Conv2DTranspose(filters, 2, 2)(x)),
     "DeepLab-like": KerasMaker("Segmentation", _deeplab),
     "YOLOv3-tiny": KerasMaker("Detection", _yolov3_tiny),
+    "YOLOv5n-like": _yolo(False),
+    "YOLOv8n-like": _yolo(True),
     "SSD heads on MobileNet": KerasMaker("Detection", _ssd),
 }
