@@ -21,13 +21,23 @@ def origins(finished):
         "own_h5": {"keras_h5": f"{model}/keras_trained_model.h5", "input": scaling},
         "own_pb": {"frozen_pb": f"{model}/frozen_graph.pb", "input": scaling},
         "own_onnx": {"onnx": "own.onnx", "input": scaling},
+        "own_quantized": {"quantized": f"{model}/reference/zcu104/small.quantized.xmodel"},
+        "own_xmodel": {"xmodel": f"{model}/reference/zcu104/small.xmodel"},
         "further": {
             "starts_from": "small",
             "qat": True,
             "training": {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32, "epochs": 1},
         },
     }
-    config["runs"][0]["model"] = ["small", "own_h5", "own_pb", "own_onnx", "further"]
+    config["runs"][0]["model"] = [
+        "small",
+        "own_h5",
+        "own_pb",
+        "own_quantized",
+        "own_xmodel",
+        "own_onnx",
+        "further",
+    ]
     small_classifier(finished.path("own.onnx"))
     finished.run("all", config=config)
     yield finished
@@ -60,6 +70,19 @@ def test_an_onnx_model_is_measured_by_onnxruntime_and_goes_on_as_any_other(origi
     same = sum(map(int.__eq__, board(origins, "own_onnx")["predictions"], stages[0]["predictions"]))
     assert same > 80
     assert "| ONNX " in origins.path("results/report/test/accuracy.md").read_text()
+
+
+def test_a_quantized_and_a_compiled_network_answer_as_where_they_were_made(origins):
+    expected = board(origins, "small")["predictions"]
+    assert board(origins, "own_quantized")["predictions"] == expected
+    assert board(origins, "own_xmodel")["predictions"] == expected
+    folder = origins.path("results/tiny/own_quantized/reference")
+    quantization = read_json(folder / "quantization.json")
+    assert quantization["quantizer"] == "file" and quantization["input_scaling"]["divide"] == 128
+    made_here = read_json(origins.path("results/tiny/small/reference/quantized_accuracy.json"))
+    assert read_json(folder / "quantized_accuracy.json")["predictions"] == made_here["predictions"]
+    assert not origins.path("results/tiny/own_quantized/network.h5").exists()
+    assert [path.name for path in origins.path("results/tiny/own_xmodel/reference").iterdir()] == ["zcu104"]
 
 
 def test_training_further_starts_from_the_trained_model(origins):
