@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from benchmarks.networks.images import scaled
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.tfgraph.graph_reader import read_network
 
@@ -38,10 +37,8 @@ def calibrate(model):
     norms = [layer for layer in flat(model) if isinstance(layer, keras().layers.BatchNormalization)]
     for norm in norms:
         norm.momentum = 0.0
-    shape = model.input_shape[1:]
-    images = np.random.default_rng(SEED).uniform(-1, 1, (PICTURES, *shape)).astype(np.float32)
     if norms:
-        model(images, training=True)
+        model(scaled(model.input_shape[1:], PICTURES), training=True)
 
 
 def flat(model):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.networks.catalogue import CATALOGUE
+from benchmarks.networks.images import SCALING, pictures
 from dpuflow.base.errors import UserError
 from dpuflow.compiler.target_check import check
 from dpuflow.device.targets import get_target
@@ -23,7 +24,6 @@ from dpuflow.quantize.reference import quantize
 
 TARGET = "kv260"
 SETTINGS = {"calibration": {"images": 4}, "diagnosis": False, "fast_finetune": False}
-SCALING = {"subtract": 127.5, "divide": 127.5}
 IMAGES = 4
 
 
@@ -53,15 +53,6 @@ class Stages:
     def say(self, **facts):
         """One line."""
         print(json.dumps(facts), flush=True)
-
-
-def pictures(shape, count):
-    """uint8 images of blocks in many colours with a little noise."""
-    random = np.random.default_rng(3)
-    coarse = random.integers(0, 256, (count, 14, 14, shape[2]))
-    rows, columns = (np.arange(n) * 14 // n for n in shape[:2])
-    noisy = coarse[:, rows][:, :, columns] + random.integers(-12, 13, (count, *shape))
-    return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def through(name):

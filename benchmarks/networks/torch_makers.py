@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.networks.images import scaled
 from dpuflow.onnx_graph.model_file import open_model
 from dpuflow.onnx_graph.reader import read_onnx
 
@@ -32,7 +33,8 @@ class TorchMaker:
             norm.momentum = 1.0
         module.train()
         with torch.no_grad():
-            module(torch.rand(PICTURES, 3, self.size, self.size) * 2 - 1)
+            images = scaled((self.size, self.size, 3), PICTURES).transpose(0, 3, 1, 2)
+            module(torch.from_numpy(images.copy()))
         module.eval()
         path = folder / "network.onnx"
         torch.onnx.export(
