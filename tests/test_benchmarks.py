@@ -15,8 +15,18 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
-HELPERS = {"measuring", "subject", "contenders", "workflow_runs", "plain_chain", "real_size_networks"}
+HELPERS = {
+    "measuring",
+    "subject",
+    "contenders",
+    "workflow_runs",
+    "plain_chain",
+    "real_size_networks",
+    "torch_networks",
+}
 sys.path.insert(0, str(FOLDER))
+ON_REQUEST = {"onnx_networks"}
+"""Scripts that make a table of the docs and need an hour."""
 
 measuring, run_all, subject = map(importlib.import_module, ("measuring", "run_all", "subject"))
 
@@ -78,7 +88,9 @@ def test_table():
 
 
 def test_every_script_is_run_by_run_all_and_explains_itself(repo):
-    assert {benchmark.name for benchmark in run_all.BENCHMARKS} == set(SCRIPTS) - HELPERS - {"run_all"}
+    assert {benchmark.name for benchmark in run_all.BENCHMARKS} == set(SCRIPTS) - HELPERS - ON_REQUEST - {
+        "run_all"
+    }
     for script in set(SCRIPTS) - HELPERS:
         done = run(repo, script, "--help")
         assert done.returncode == 0 and done.stdout.startswith("usage: "), script + done.stderr
