@@ -6,6 +6,7 @@ from dpuflow.accuracy.evaluation import accuracy_record, agreement, read_accurac
 from dpuflow.accuracy.predictions import predictions_csv
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_text
+from dpuflow.base.progress import counted
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.emulator import Emulator
@@ -19,7 +20,8 @@ def main(snakemake):
     runner = IsaRunner(snakemake.input.xmodel, snakemake.input.xmodel)
     emulator = Emulator(snakemake.input.xmodel, threads=snakemake.threads)
     parts, equal = [], 0
-    for images, _ in dataset.batches("test"):
+    batches = counted(dataset.batches("test"), "images", len(labels), lambda batch: len(batch[0]))
+    for images, _ in batches:
         batch = runner.quantize_input(images)
         parts.append(runner.run(batch))
         same = parts[-1] == emulator.run(batch)

@@ -22,6 +22,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.hdf5 import OpenHdf5, check_stored, new_hdf5, open_hdf5, stored_values
 from dpuflow.base.numerics import images_at_a_time
+from dpuflow.base.progress import counted
 from dpuflow.datasets.dataset_writing import FORMAT, SPLITS, WHAT, ImageSink, Naming, write_tables
 from dpuflow.datasets.image_csv import ImageShape, image_blocks
 from dpuflow.datasets.labels import Labels
@@ -121,7 +122,8 @@ class Dataset:
         """What a function makes of the images of a split (uint8 (n, H, W, C) -> (n, ...)), batch by batch."""
         if not len(self._rows(name)):
             raise UserError(f"{self.path}: no images for {name}")
-        return np.concatenate([function(images) for images, _ in self.batches(name)])
+        batches = counted(self.batches(name), "images", len(self._rows(name)), lambda batch: len(batch[0]))
+        return np.concatenate([function(images) for images, _ in batches])
 
     def _rows(self, name):
         if name not in self.splits:

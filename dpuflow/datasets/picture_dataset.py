@@ -18,6 +18,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hdf5 import new_hdf5
+from dpuflow.base.progress import counted
 from dpuflow.datasets import duplicates
 from dpuflow.datasets.dataset_writing import CHUNK_ROWS, ImageSink, Naming, write_tables, write_texts
 from dpuflow.datasets.labels import MAX_PICTURE_LABEL, labels_of
@@ -131,9 +132,8 @@ def _write(path, source, order, sides, classes, preparation, entry, threads):
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         size = max(1, min(CHUNK_ROWS, BLOCK_BYTES // image_bytes))
         images, of_images = [], []
-        for row, (item, (pixels, digest)) in enumerate(
-            zip(order, _decoded(source, order, preparation, threads), strict=True)
-        ):
+        decoded = counted(_decoded(source, order, preparation, threads), "pictures", len(order))
+        for row, (item, (pixels, digest)) in enumerate(zip(order, decoded, strict=True)):
             part = "train" if row < first_test else "test"
             digests[part].append(f"{item.path}\0{label_of[item.label]}\0{digest}\n".encode())
             images.append(pixels)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dpuflow.accuracy.evaluation import accuracy_record
 from dpuflow.base.pixels import Scaling, scale_pixels
+from dpuflow.base.progress import counted
 from dpuflow.tfgraph.freeze import FrozenGraph
 
 
@@ -40,7 +41,7 @@ def evaluate_graph(
     graph = FrozenGraph(graph_path, nodes["input"]["name"], nodes["output"]["name"], threads)
     labels: list[np.ndarray] = []
     predictions: list[np.ndarray] = []
-    for images, some in dataset.batches(split):
+    for images, some in counted(dataset.batches(split), "images", None, lambda batch: len(batch[0])):
         x = scale_pixels(images, input_scaling)
         outputs = graph.run(x)
         if check is not None and not labels:

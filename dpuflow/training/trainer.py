@@ -4,7 +4,6 @@ import csv
 import io
 import logging
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.pixels import Scaling, check_scaling, scale_pixels
+from dpuflow.base.progress import Progress
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter
@@ -191,19 +191,15 @@ class Loop:
         """One pass over the training images in an order drawn from (seed, epoch), or its first `steps`."""
         steps = min(steps or self.steps, self.steps)
         self.model.reset_metrics()
-        start, shown = time.perf_counter(), 0.0
+        start = time.perf_counter()
         first, end = epoch * self.steps, 0
-        for images, labels in self.stretches.epoch(self._read, epoch, steps):
-            begin, end = end, min(end + self.stretches.at_once, steps)
-            rates = np.array([self.rate(first + s) for s in range(begin, end)], np.float32)
-            self.run_chunk(*map(self.tf.constant, (images, labels, first + begin, rates)))
-            now = time.perf_counter() - start
-            if sys.stderr.isatty() and now - shown > 0.2:
-                shown = now
-                print(f"\r  epoch {epoch + 1}: step {end}/{steps}", end="", file=sys.stderr, flush=True)
+        with Progress(f"steps of epoch {epoch + 1}", steps) as progress:
+            for images, labels in self.stretches.epoch(self._read, epoch, steps):
+                begin, end = end, min(end + self.stretches.at_once, steps)
+                rates = np.array([self.rate(first + s) for s in range(begin, end)], np.float32)
+                self.run_chunk(*map(self.tf.constant, (images, labels, first + begin, rates)))
+                progress.update(end - begin)
         results = {metric.name: float(metric.result()) for metric in self.model.metrics}
-        if sys.stderr.isatty():
-            print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
         log.info(
             "epoch %d/%d  loss %.4f  accuracy %.4f  (%.1f s)",
             epoch + 1,
