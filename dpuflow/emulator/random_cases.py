@@ -84,7 +84,7 @@ def _conv(rng: np.random.Generator, kind: str) -> Case:
         dilation = (1, 1)
         left, right, top, bottom = (int(rng.integers(0, kernel[i // 2])) for i in range(4))
         pad = left, right, top, bottom
-        h, w = (max(size, 3) for size in (h, w))
+        h, w = (max(size, *kernel) for size in (h, w))  # pads leave at least one pixel
     op = Conv(
         kind="conv2d" if kind == "dense" else kind,
         weights=values(rng, shape),

@@ -133,6 +133,7 @@ void convolve(const Frame *f, const Step *s, int64_t part, int64_t parts)
     const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
     Kernel k = {s, 0, 0};
     const Lines lines = lines_of(f, s, in, out, &k);
+    if (!lines.lines || !lines.length) return; /* nothing to compute; there is no such map in a checked graph */
     const int64_t longest = smaller(s->run, LONGEST), pixels = smaller(lines.length, longest);
     const int64_t per_line = (lines.length + pixels - 1) / pixels;
     const int64_t runs = lines.lines * per_line, all_tiles = (runs + 1) / 2;
