@@ -13,7 +13,7 @@ from dpuflow.datasets.picture_files import read_pictures
 from dpuflow.emulator import Emulator
 from dpuflow.predict.answers import answers_csv, answers_page, best_classes
 from dpuflow.records import write_record
-from dpuflow.workflow.scripting import log, run
+from dpuflow.workflow.scripting import SHOWN, log, run
 
 
 def main(snakemake):
@@ -50,7 +50,7 @@ def main(snakemake):
     )
     write_record(snakemake.output.skipped, "skipped.schema.yaml", {"read": len(names), "skipped": skipped})
     for name, best in zip(names, answers, strict=True):
-        log.info("%s: %s", name, ", ".join(f"{a['name']} {a['score']:.3f}" for a in best))
+        log.log(SHOWN, "%s: %s", name, ", ".join(f"{a['name']} {a['score']:.3f}" for a in best))
     for fault in skipped:
         log.warning("skipped: %s", fault)
     log.info("emulated board, %d pictures: %s", len(names), snakemake.output.page)

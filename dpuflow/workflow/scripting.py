@@ -28,6 +28,8 @@ from dpuflow.workflow.supervision import killed, needs, peak_megabytes, supervis
 
 log = logging.getLogger("dpuflow")
 
+SHOWN = logging.INFO + 5
+"""Level of a line that a terminal shows even if it is not the job's last: log.log(SHOWN, ...)."""
 SECTIONS = ("input", "output", "params", "wildcards", "log", "resources")
 USAGE = """\
 usage: python -m scripts.{name} SECTION.KEY=VALUE ...

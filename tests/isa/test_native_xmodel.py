@@ -225,14 +225,21 @@ def test_files_without_usable_code_are_user_errors(tmp_path):
         IsaRunner(compile_native(signs(), target).graph).run(np.zeros((1, 28, 28, 1), np.float32))
 
 
-def test_a_dilated_kernel_is_written_out():
+@pytest.mark.parametrize(
+    ("stride", "kernel", "dilation"),
+    [((1, 1), [3, 3], [2, 3]), ((2, 1), [5, 7], [1, 1])],
+    ids=["in phases", "with a stride, written out"],
+)
+def test_dilated_kernels(stride, kernel, dilation):
     b = Builder((20, 20, 3))
-    wide = b.conv("input", 8, dilation=(2, 3), pad=(2, 2, 3, 3))
+    attrs = {"kernel": (3, 3), "stride": stride, "dilation": (2, 3), "pad": (2, 2, 3, 3)}
+    shape = (20, 20 // stride[0], 8)
+    wide = b.layer("conv", ["input"], shape, 4, (8, 3, 3, 3), activation="RELU", **attrs)
     network = b.quantized("wide", b.dense(b.flatten(b.pool(b.pool(wide))), 5))
     target = get_target("DPUCZDX8G_ISA1_B4096")
     native, reference = compile_native(network, target).graph, lower(network, target)
     spread = native.op("conv1")
-    assert (list(spread.attr("kernel")), list(spread.attr("dilation"))) == ([5, 7], [1, 1])
+    assert (list(spread.attr("kernel")), list(spread.attr("dilation"))) == (kernel, dilation)
     assert list(reference.op("conv1").attr("dilation")) == [2, 3]
     images = np.random.default_rng(3).integers(-128, 128, (3, 20, 20, 3), np.int8)
     np.testing.assert_array_equal(IsaRunner(native).run(images), Emulator(reference).run(images))

@@ -63,6 +63,8 @@ class Copy:
         for part in ("resources", "results", "deploy", "logs", "models", "pictures"):
             if undisturbed.path(part).exists():
                 shutil.copytree(undisturbed.path(part), folder / part)
+        for model in undisturbed.folder.glob("*.onnx"):
+            shutil.copy(model, folder)
 
     def run(self, rule, **options):
         """The result of the rule's script, which the undisturbed run kept with all its values."""

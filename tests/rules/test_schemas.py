@@ -17,6 +17,7 @@ SCHEMAS = {
     artifacts.KERAS_ACCURACY: "accuracy.schema.yaml",
     artifacts.ONNX_ACCURACY: "accuracy.schema.yaml",
     artifacts.NODES: "nodes.schema.yaml",
+    artifacts.KEPT_NODES: "nodes.schema.yaml",
     artifacts.FREEZE_REPORT: "freeze.schema.yaml",
     artifacts.FROZEN_ACCURACY: "accuracy.schema.yaml",
     artifacts.QUANTIZATION: "quantization.schema.yaml",

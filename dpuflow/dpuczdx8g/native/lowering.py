@@ -192,7 +192,9 @@ class _Reader:
         shape = self.graph.op(weights).tensor.shape
         if "depthwise" in kind and shape[0] != 1:
             raise UserError(f"op {op.name!r}: channel multiplier {shape[0]} is not supported, only 1")
-        if op.attrs.get("group", 1) != 1:
+        # PyTorch's depthwise convolutions say that each channel is a group of its own
+        groups = {1, shape[3]} if "depthwise" in kind else {1}
+        if op.attrs.get("group", 1) not in groups:
             raise UserError(f"op {op.name!r}: group {op.attr('group')} is not supported, only 1")
         fix_in = self._fix_point(source) + self._fix_point(weights)
         shift_bias = 1
