@@ -41,7 +41,7 @@ CONFIG = {
             "application": "MobileNetV2",
             "weights": "own/model.h5",
             "input": dict(SMALL["input"]),
-            "training": FURTHER,
+            "training": dict(FURTHER),
         },
         "further": {"starts_from": "small", "qat": True, "training": FURTHER},
         "own_h5": {"keras_h5": "own/model.h5", "input": dict(SMALL["input"])},

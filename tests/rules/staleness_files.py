@@ -125,7 +125,7 @@ BY_HAND = {
     "dpuflow/training/fake_quant.py": "finetune",
     "dpuflow/datasets/synthetic_signs.py": "obtain_dataset; build_dataset",
     "dpuflow/tfgraph/checkpoint.py": "freeze; evaluate_frozen; evaluate_quantized",
-    "dpuflow/quantize/folding.py": "finetune; quantize_reference; search_quantizer",
+    "dpuflow/quantize/folding.py": "finetune; import_quantized; quantize_reference; search_quantizer",
     "dpuflow/dpuczdx8g/cost_model.py": "compile_reference; compile_native",
     "dpuflow/dpuczdx8g/native/lowering.py": "compile_native",
     "dpuflow/dpuczdx8g/isa/machine.py": "run_isa_simulator; compile_native",
@@ -141,6 +141,7 @@ BY_HAND = {
     "dpuflow/report/templates/predictions.html.j2": "predict_pictures",
     "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures; search_quantizer",
     "dpuflow/emulator/native/convolve.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
+    "import_quantized; take_xmodel; "
     "predict_pictures; compile_native; search_quantizer; bundle; "
     # the quantizer lets the emulator answer
     "quantize_reference; finetune; vitis_ai_bundle; record_vai_c; record_vai_q",

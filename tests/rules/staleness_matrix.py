@@ -35,7 +35,8 @@ BUILD_PAIR, TRAIN, FURTHER = "build_dataset dataset=pair", "train model=small", 
 OF_TRANSFER, TUNING = "train model=transfer", {"epochs": 1, "learning_rate": 0.1}
 QUANTIZE, LAB, VIRTUAL = "quantize_reference quantizer=ours", "run_ssh runner=lab", "run_virtual_board"
 SCALE = ("evaluate_frozen", "quantize_reference", "evaluate_quantized", "bundle")
-COMPILE = "compile_reference target=plain"
+COMPILE = "compile_reference target=plain; take_xmodel"
+TO_NATIVE = "compile_native target=plain; take_xmodel"
 VENDOR = "quantize_vai_q_tensorflow; record_vai_q quantizer=tf1"
 IMAGE = {"height": 28, "width": 28, "channels": 1}
 RUNS = "report; provenance; sweep_report"
@@ -49,6 +50,11 @@ AT_48 = {"dpu": "DPUCZDX8G_ISA1_B2304", "release": "3.0"}
 def layers(name, *given):
     """Row of the key of a layer: the network of `small` with other layers in front of its end."""
     return Row(f"models.NAME.layers[].{name}", {"models.small.layers": [*given, POOL, FLATTEN]}, TRAIN)
+
+
+def coloured(key, value):
+    """A model whose augmentation has `key`."""
+    return SMALL | {"training": SMALL["training"] | {"augmentation": {key: value}}}
 
 
 def new_jobs(key, change, reruns):
@@ -149,8 +155,10 @@ MODELS = [
         "training.augmentation.flip": True, "training.augmentation.brightness": 0.1,
         "training.augmentation.contrast": 0.1, "training.augmentation.noise": 1,
         "training.augmentation.crop": 0.1,
-        "training.augmentation.saturation": 0.1, "training.augmentation.hue": 5,
     }),
+    # only for colour, and no run trains on it here
+    *(Row(f"models.NAME.training.augmentation.{k}", {"models.colour": coloured(k, v)}, "", shown=False)
+      for k, v in {"saturation": 0.1, "hue": 5}.items()),
     *options("models", "transfer", OF_TRANSFER, {
         "application": "MobileNet", "weights": "own/other.h5", "alpha": 0.5, "head": ["flatten"],
         "freeze_until": "head", "fine_tuning": {"epochs": 1, "learning_rate": 0.1},
@@ -226,7 +234,7 @@ TARGETS = [
     *options("targets", "z_tf1", "record_vai_c target=z_tf1", {"on_cpu": "allow"}),
     *options("targets", "z_tf1", "compile_vai_c_tensorflow", {"compiler_options": {"mode": "debug"}}),
     *options("targets", "z_xir", "compile_vai_c_xir", {"compiler_options": {"mode": "debug"}}),
-    new_jobs("targets.NAME.compiler", {"targets.plain.compiler": "native"}, "compile_native target=plain"),
+    new_jobs("targets.NAME.compiler", {"targets.plain.compiler": "native"}, TO_NATIVE),
 ]  # fmt: skip
 
 RUNNERS = [

@@ -100,7 +100,8 @@ def chain(request, tmp_path_factory):
     save_model(model, folder / "keras_trained_model.h5")
     nodes = convert(folder / "keras_trained_model.h5", folder / "tf")
     freeze(folder / "tf", nodes, folder / "frozen_graph.pb")
-    quantized, report = quantize(read_network(folder / "frozen_graph.pb"), images, {}, SCALING)
+    network = read_network(folder / "frozen_graph.pb")
+    quantized, report = quantize(network, images, {}, SCALING, output_name=nodes["output"]["name"])
     write_artifacts(quantized, report, folder / "q.h5", folder / "quantize_eval_model.pb", folder / "q.json")
     ends = nodes["input"]["name"], nodes["output"]["name"]
     x = x[:64]
