@@ -73,10 +73,8 @@ def test_objects_are_closed(path):
 def schema_of(path):
     """Schema file of an artifact."""
     for pattern, schema in SCHEMAS.items():
-        if re.fullmatch(
-            re.sub(r"\\{\w+\\}", r"[^/]+", re.escape(pattern.replace("{REPORT}", "results/report/test"))),
-            path,
-        ):
+        pattern = re.escape(pattern.replace("{REPORT}", "results/report/{name}"))
+        if re.fullmatch(re.sub(r"\\{\w+\\}", r"[^/]+", pattern), path):
             return schema
     raise AssertionError(f"{path}: an artifact without a schema")
 
