@@ -16,8 +16,10 @@ from dpuflow.base.numerics import images_at_a_time
 
 IN_MEMORY = 256 << 20
 """Bytes of pixels that are held in memory."""
-STRETCH = 48 << 20
-"""Bytes of pixels that are handed over at a time, at most (but for a single batch); two are in memory."""
+STRETCH = 12 << 20
+"""Bytes of pixels that are handed over at a time, at most (but for a single batch); two are in memory. Larger
+arrays come from the system anew each time, and touching their pages costs more than reading the pixels: with
+48 MiB an epoch took twice as long."""
 RUN = 1 << 20
 """Bytes of neighbouring images that are read together."""
 
