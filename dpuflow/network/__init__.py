@@ -10,7 +10,7 @@ stride / dilation ``(w, h)``, pad ``(left, right, top, bottom)``, conv weights
 [OC, IN] with IN in flattened NHWC order, bias [OC].
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +61,17 @@ class Layer:
         if self.weights is None:
             raise ValueError(f"layer {self.name!r} ({self.op}) has no weights")
         return self.operator.per_output(values, self.weights)
+
+
+def reaching(layers: Mapping[str, Layer], ends: Iterable[str]) -> list[Layer]:
+    """The layers that lead to one of `ends`, these included, in the order of `layers` (by name)."""
+    wanted, stack = set(), list(ends)
+    while stack:
+        name = stack.pop()
+        if name not in wanted:
+            wanted.add(name)
+            stack.extend(layers[name].inputs)
+    return [layer for name, layer in layers.items() if name in wanted]
 
 
 @dataclass

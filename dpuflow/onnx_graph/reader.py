@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.network import Layer, Network, marked, unmarked
+from dpuflow.network import Layer, Network, marked, reaching, unmarked
 from dpuflow.network.gates import recognise
 from dpuflow.network.merging import merge
 from dpuflow.onnx_graph import axes as algebra
@@ -113,7 +113,7 @@ class ModelReader:
             self._translate(node)
         layer = self._end()
         outputs = {layer.name: layer.name}
-        layers, _ = unmarked(merge(recognise(marked(self._reachable(layer.name), outputs))))
+        layers, _ = unmarked(merge(recognise(marked(reaching(self.layers, [layer.name]), outputs))))
         return Network(name, layers)
 
     def _input(self):
@@ -171,15 +171,6 @@ class ModelReader:
         if not algebra.has_whole(tuple(atom for axis in flat.axes for atom in axis), layer.shape, 0):
             self.fail(node, "the output's values stand in another order than the layer's")
         return layer
-
-    def _reachable(self, output):
-        wanted, stack = set(), [output]
-        while stack:
-            name = stack.pop()
-            if name not in wanted:
-                wanted.add(name)
-                stack.extend(self.layers[name].inputs)
-        return [layer for name, layer in self.layers.items() if name in wanted]
 
 
 def _legal(name):

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from dpuflow.network import Layer
+from dpuflow.network.borders import zero_border
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.axes import Axes
 from dpuflow.onnx_graph.graph import Node
@@ -103,22 +104,10 @@ def unpadded(reader: Reader, node: Node, value: Value | None) -> Tensor:
 
 def with_zeros(reader: Reader, node: Node, layer: Layer, pad: tuple[int, int, int, int]) -> Layer:
     """A map with zeros around it (l, r, t, b): a depthwise convolution with a single tap of one."""
-    left, right, top, bottom = pad
-    height, width, channels = layer.shape
-    weights = np.zeros((1, top + bottom + 1, left + right + 1, channels), np.float32)
-    weights[0, bottom, right] = 1
-    window: dict[str, Any] = {
-        "kernel": (left + right + 1, top + bottom + 1),
-        "stride": (1, 1),
-        "dilation": (1, 1),
-        "pad": (left + right, left + right, top + bottom, top + bottom),
-    }
-    shape = (height + top + bottom, width + left + right, channels)
+    shape, weights, attrs = zero_border(layer.shape, pad)
     return reader.once(
         ("zeros", layer.name, pad),
-        lambda: reader.emit(
-            node, "depthwise_conv", [layer.name], shape, weights, suffix="zeros", **window, activation="NONE"
-        ),
+        lambda: reader.emit(node, "depthwise_conv", [layer.name], shape, weights, suffix="zeros", **attrs),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dpuflow.base.errors import UserError, about
-from dpuflow.network import Layer, Network, marked, unmarked
+from dpuflow.network import Layer, Network, marked, reaching, unmarked
 from dpuflow.network.devices import only_behind
 from dpuflow.network.gates import recognise
 from dpuflow.network.merging import merge
@@ -243,7 +243,7 @@ class GraphTranslator:
         if isinstance(value, Failed):
             raise value.error
         outputs = dict(zip(self.output_nodes, (tensor.layer for tensor in value), strict=True))
-        layers, ends = unmarked(merge(recognise(marked(self._reachable(outputs.values()), outputs))))
+        layers, ends = unmarked(merge(recognise(marked(reaching(self.layers, outputs.values()), outputs))))
         for layer in layers if not self.cpu else []:
             if layer.op == "sigmoid" and layer.name in ends.values():
                 self.fail(self.nodes[layer.name], advice("Sigmoid", sorted(HANDLERS)))
@@ -467,15 +467,6 @@ class GraphTranslator:
         value = reshape_to(self, pseudo_node(node, "Reshape", "reshaped"), value, (Batch(), *fits))
         self.batch = batch
         return value
-
-    def _reachable(self, outputs):
-        wanted, stack = set(), list(outputs)
-        while stack:
-            name = stack.pop()
-            if name not in wanted:
-                wanted.add(name)
-                stack.extend(self.layers[name].inputs)
-        return [layer for name, layer in self.layers.items() if name in wanted]
 
 
 def _images(shape):

@@ -5,11 +5,11 @@ Channels in another order are a choice of channels, which mostly goes into the w
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
 from dpuflow.network import Layer
+from dpuflow.network.borders import zero_border
 from dpuflow.tfgraph.values import (
     NO_PAD,
     Batch,
@@ -25,19 +25,9 @@ from dpuflow.tfgraph.values import (
 
 def with_zeros(translator: Translator, node: Node, layer: Layer, pad: tuple[int, int, int, int]) -> Layer:
     """A map with zeros around it (l, r, t, b): a depthwise convolution with a single tap of one."""
-    left, right, top, bottom = pad
-    height, width, channels = layer.shape
-    weights = np.zeros((1, top + bottom + 1, left + right + 1, channels), np.float32)
-    weights[0, bottom, right] = 1
-    attrs: dict[str, Any] = {
-        "kernel": (left + right + 1, top + bottom + 1),
-        "stride": (1, 1),
-        "dilation": (1, 1),
-        "pad": (left + right, left + right, top + bottom, top + bottom),
-    }
-    shape = (height + top + bottom, width + left + right, channels)
+    shape, weights, attrs = zero_border(layer.shape, pad)
     padded = pseudo_node(node, "DepthwiseConv2dNative", "padded/DepthwiseConv2dNative")
-    made = translator.emit(padded, "depthwise_conv", [layer.name], shape, weights, activation="NONE", **attrs)
+    made = translator.emit(padded, "depthwise_conv", [layer.name], shape, weights, **attrs)
     return translator.layer(made)
 
 

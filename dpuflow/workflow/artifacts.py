@@ -63,12 +63,12 @@ CHECKPOINT_FILES = (
 )
 """What `freeze` writes beside nodes.json."""
 
-_NAMES = ("dataset", "model", "quantizer", "target", "runner")
+RUN_NAMES = ("dataset", "model", "quantizer", "target", "runner")
 
 
 def of(pattern: str, run: object) -> str:
     """A pattern with the names of a run (`config.Run`, a rule's wildcards) filled in."""
-    return pattern.format(**{name: getattr(run, name) for name in _NAMES if f"{{{name}}}" in pattern})
+    return pattern.format(**{name: getattr(run, name) for name in RUN_NAMES if f"{{{name}}}" in pattern})
 
 
 def log(folder: str, job: str) -> str:

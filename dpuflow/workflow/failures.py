@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-IDS = ("dataset", "model", "quantizer", "target", "runner")
+from dpuflow.workflow.artifacts import RUN_NAMES
+
 ERROR = re.compile(r"^(?:error: |internal error)", re.MULTILINE)
 
 
@@ -43,7 +44,7 @@ class UnfinishedJob:
 
     def belongs_to(self, entry: Mapping[str, Any]) -> bool:
         """Whether the run `entry` (its ids) waits for this job: every wildcard of the two is the same."""
-        return all(str(entry.get(key)) == value for key, value in self.wildcards.items() if key in IDS)
+        return all(str(entry.get(key)) == value for key, value in self.wildcards.items() if key in RUN_NAMES)
 
 
 def what_there_is(
