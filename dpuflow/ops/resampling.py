@@ -36,12 +36,11 @@ def _map(shape: Shape) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True)
-class Upsample(Operator):
-    """Each pixel `factor` (w, h) times: nearest, by whole factors, on any grid."""
+class ByFactor(Operator):
+    """Takes pixels as they are, `factor` (w, h) times as many or as few."""
 
     factor: tuple[int, int]
 
-    kind: ClassVar[str] = "upsample"
     moves_bytes: ClassVar[bool] = True
     vendor_aligns: ClassVar[str] = "pool"
     passes_positive_scale: ClassVar[bool] = True
@@ -51,18 +50,9 @@ class Upsample(Operator):
         """ValueError when an attribute has an impossible value."""
         _check_pair("factor", self.factor, MAX_FACTOR)
 
-    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
-        """(H * factor, W * factor, C)."""
-        height, width, channels = _map(inputs[0])
-        return height * self.factor[1], width * self.factor[0], channels
-
     def times_behind(self, scale: np.ndarray, output: Shape) -> int:
         """The channels stay."""
         return 1
-
-    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
-        """Float32 semantics."""
-        return inputs[0].repeat(self.factor[1], axis=1).repeat(self.factor[0], axis=2)
 
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """None."""
@@ -70,37 +60,35 @@ class Upsample(Operator):
 
 
 @dataclass(frozen=True)
-class Downsample(Operator):
+class Upsample(ByFactor):
+    """Each pixel `factor` (w, h) times: nearest, by whole factors, on any grid."""
+
+    kind: ClassVar[str] = "upsample"
+
+    def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
+        """(H * factor, W * factor, C)."""
+        height, width, channels = _map(inputs[0])
+        return height * self.factor[1], width * self.factor[0], channels
+
+    def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
+        """Float32 semantics."""
+        return inputs[0].repeat(self.factor[1], axis=1).repeat(self.factor[0], axis=2)
+
+
+@dataclass(frozen=True)
+class Downsample(ByFactor):
     """The first of every `factor` (w, h) pixels."""
 
-    factor: tuple[int, int]
-
     kind: ClassVar[str] = "downsample"
-    moves_bytes: ClassVar[bool] = True
-    vendor_aligns: ClassVar[str] = "pool"
-    passes_positive_scale: ClassVar[bool] = True
-    commutes_with_relu: ClassVar[bool] = True
-
-    def check(self) -> None:
-        """ValueError when an attribute has an impossible value."""
-        _check_pair("factor", self.factor, MAX_FACTOR)
 
     def output_shape(self, inputs: Sequence[Shape], weights: Shape | None = None) -> Shape:
         """(ceil(H / factor), ceil(W / factor), C)."""
         height, width, channels = _map(inputs[0])
         return math.ceil(height / self.factor[1]), math.ceil(width / self.factor[0]), channels
 
-    def times_behind(self, scale: np.ndarray, output: Shape) -> int:
-        """The channels stay."""
-        return 1
-
     def real(self, inputs: Arrays, weights: Array = None, bias: Array = None) -> np.ndarray:
         """Float32 semantics."""
         return np.ascontiguousarray(inputs[0][:, :: self.factor[1], :: self.factor[0]])
-
-    def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
-        """None."""
-        return 0
 
 
 @dataclass(frozen=True)
