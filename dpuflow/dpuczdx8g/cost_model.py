@@ -1,15 +1,11 @@
-"""Estimate of latency, throughput and memory of a network on a target. Nothing here is measured.
+"""Estimate of latency, throughput and memory of a network on a target, before compiling; nothing is measured.
 
 Compute cycles follow the parallelism of the engines (docs/reference/instruction-set.md, "theoretical
-cycles of one CONV"), memory time the bytes that a layer moves, and a call of the
-runtime costs a fixed time, which dominates for small networks (docs/reference/targets.md:
-2.4 us of computation in a call of 267 us). The defaults of `Assumptions` are fitted to
-the published figures that tests/compiler/test_cost_model.py lists. Those were taken
-with whole applications and lie between 1 and 2.3 times the estimate: it is the
-optimistic end.
+cycles of one CONV"), memory time the bytes and the instructions that a layer needs. What a byte, an
+instruction and a call of the runtime cost stands in `timing`; `isa.cycles` reckons with the same numbers.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, prod
 from typing import Any
@@ -27,31 +23,13 @@ from dpuflow.compiler.workload import (
     round_up,
 )
 from dpuflow.device.targets import Target
+from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, assumptions, figure, figures
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import Weighted
 
 
-@dataclass(frozen=True)
-class Assumptions:
-    """What the estimate takes for granted; every field may be set by the user.
-
-    bandwidth_gb_s : bytes that one core moves from and to DDR, in 1e9 bytes per second,
-        assumed from one published network (see the module's docstring).
-    call_overhead_us : runtime, driver and interrupt per call of a runner.
-    serial_overhead_us : the part of it that threads cannot overlap.
-    threads : application threads for the board's frames per second.
-    default_clock_mhz : clock of a target without a board.
-    """
-
-    bandwidth_gb_s: float = 6.0
-    call_overhead_us: float = 260.0
-    serial_overhead_us: float = 160.0
-    threads: int = 4
-    default_clock_mhz: float = 300.0
-
-
 def estimate(
-    network: Network | QuantizedNetwork, target: Target, assumptions: Assumptions | None = None
+    network: Network | QuantizedNetwork, target: Target, timing: Timing = TIMING, host: Host = HOST
 ) -> dict[str, Any]:
     """The estimate as a dict for JSON, `"kind": "estimate"`, with its assumptions.
 
@@ -60,25 +38,19 @@ def estimate(
     """
     if isinstance(network, QuantizedNetwork):
         network = network.network
-    assumptions = assumptions or Assumptions()
-    clock = target.board.clock_mhz if target.board else assumptions.default_clock_mhz
+    clock = target.board.clock_mhz if target.board else timing.default_clock_mhz
     cores = target.board.cores if target.board else 1
     on_chip = _kept_on_chip(network, target)
-    layers = [
-        _layer(network, layer, target, clock, assumptions, on_chip)
-        for layer in network.layers
-        if engine(network, layer)
+    works = [
+        _work(network, layer, target, timing, on_chip) for layer in network.layers if engine(network, layer)
     ]
-    dpu_us = sum(row["time_us"] for row in layers)
-    compute_us = sum(row["compute_us"] for row in layers)
-    workload = sum(row["workload"] for row in layers)
-    latency_us = assumptions.call_overhead_us + dpu_us
-    board_fps = min(
-        cores * 1e6 / dpu_us if dpu_us else float("inf"),
-        assumptions.threads * 1e6 / latency_us,
-        1e6 / assumptions.serial_overhead_us,
-    )
+    times, shared = (_times(works, timing, timing.stretch(n)) for n in (1, cores))
+    layers = [_row(work, cycles, clock, timing) for work, cycles in zip(works, times, strict=True)]
+    dpu_us = sum(times) / clock
+    compute_us = sum(work.compute for work in works) / clock
+    workload = sum(work.workload for work in works)
     peak_per_us = target.peak_operations * clock
+    board = figures(dpu_us, sum(shared) / clock, cores, *io_bytes(network), host=host)
     return {
         "kind": "estimate",
         "target": target.name,
@@ -86,28 +58,28 @@ def estimate(
         "board": target.board.name if target.board else None,
         "clock_mhz": clock,
         "cores": cores,
-        "assumptions": _describe(assumptions, target),
-        "latency_us": _figure(latency_us),
-        "dpu_us": _figure(dpu_us),
-        "compute_us": _figure(compute_us),
-        "memory_us": _figure(sum(row["memory_us"] for row in layers)),
-        "overhead_us": assumptions.call_overhead_us,
-        "frames_per_second": {
-            "one_thread": _figure(1e6 / latency_us),
-            "one_core_saturated": _figure(1e6 / dpu_us if dpu_us else 0.0),
-            "board": _figure(board_fps),
-        },
+        "assumptions": assumptions(timing, host, target.board is not None),
+        **board,
+        "dpu_us": figure(dpu_us),
+        "compute_us": figure(compute_us),
+        "memory_us": figure(sum(work.memory(timing) for work in works) / clock),
         "workload": workload,
-        "workload_on_arch": sum(row["workload_on_arch"] for row in layers),
-        "array_utilisation": _figure(workload / (compute_us * peak_per_us) if compute_us else 0.0),
-        "end_to_end_utilisation": _figure(workload / (latency_us * peak_per_us)),
-        "weight_bytes": sum(row["weight_bytes"] for row in layers),
+        "workload_on_arch": sum(work.workload_on_arch for work in works),
+        "array_utilisation": figure(workload / (compute_us * peak_per_us) if compute_us else 0.0),
+        "end_to_end_utilisation": figure(workload / (board["latency_us"] * peak_per_us)),
+        "weight_bytes": sum(work.weight_bytes for work in works),
         "activation_bytes": activation_memory(network),
-        "ddr_bytes": sum(row["ddr_bytes"] for row in layers),
-        "layers": [
-            {key: _figure(v) if isinstance(v, float) else v for key, v in row.items()} for row in layers
-        ],
+        "ddr_bytes": sum(work.loaded + work.saved for work in works),
+        "layers": layers,
     }
+
+
+def io_bytes(network: Network) -> tuple[int, int]:
+    """Bytes of one frame that a call of the runtime hands over: (in, out)."""
+    return (
+        sum(prod(layer.shape) for layer in network.inputs),
+        sum(prod(layer.shape) for layer in network.last_quantized),
+    )
 
 
 def layer_cycles(network: Network, layer: Layer, target: Target) -> int:
@@ -204,55 +176,96 @@ def _source(network, name):
     return name
 
 
-def _layer(network, layer, target, clock, assumptions, on_chip):
+@dataclass(frozen=True)
+class _Work:
+    """What a layer asks of the engines: cycles of computing, bytes and instructions of LOAD and SAVE."""
+
+    layer: Layer
+    engine: str
+    workload: int
+    workload_on_arch: int
+    cycles: int
+    compute: float
+    utilisation: float
+    weight_bytes: int
+    loaded: int
+    loads: int
+    saved: int
+    saves: int
+
+    def moving(self, timing: Timing) -> list[float]:
+        """Cycles of LOAD and of SAVE, one core at work."""
+        pairs = ((self.loaded, self.loads), (self.saved, self.saves))
+        return [size / timing.bytes_per_cycle + count * timing.transfer_cycles for size, count in pairs]
+
+    def memory(self, timing: Timing) -> float:
+        """Cycles of the longer of the two, which run side by side."""
+        return max(self.moving(timing))
+
+    def bound(self, timing: Timing) -> str:
+        """What the layer's time is made of for the greatest part."""
+        memory = self.memory(timing)
+        if self.compute >= memory:
+            return "compute"
+        count = self.loads if memory == self.moving(timing)[0] else self.saves
+        return "instructions" if count * timing.transfer_cycles > memory / 2 else "memory"
+
+
+def _work(network, layer, target, timing, on_chip):
     workload, on_arch = layer_workload(network, layer, target)
-    cycles = layer_cycles(network, layer, target)
+    cycles, unit = layer_cycles(network, layer, target), engine(network, layer)
     # the vendor's count leaves out the second entry per pixel that some augmented layers take
-    busy = max(on_arch, cycles * target.peak_operations) if engine(network, layer) == CONVOLUTION else on_arch
+    busy = max(on_arch, cycles * target.peak_operations) if unit == CONVOLUTION else on_arch
+    windowed = unit == ALU and (layer.operator.weighted or "kernel" in layer.attrs)
+    height, _, channels = map_shape(layer.shape)
     weights = parameter_bytes(network, layer)
-    sources = {_source(network, name) for name in layer.inputs}
-    loaded = sum(prod(network[name].shape) for name in sources if name not in on_chip)
-    saved = 0 if layer.name in on_chip else prod(layer.shape)
-    ddr = weights + loaded + saved
-    compute_us = cycles / clock
-    memory_us = ddr / (assumptions.bandwidth_gb_s * 1e3)
-    return {
-        "name": layer.name,
-        "op": layer.op,
-        "engine": engine(network, layer),
-        "workload": workload,
-        "workload_on_arch": on_arch,
-        "cycles": cycles,
-        "utilisation": workload / busy if busy else 0.0,
-        "weight_bytes": weights,
-        "ddr_bytes": ddr,
-        "compute_us": compute_us,
-        "memory_us": memory_us,
-        "time_us": max(compute_us, memory_us),
-        "bound": "compute" if compute_us >= memory_us else "memory",
-    }
-
-
-def _describe(assumptions, target):
-    """The assumptions as numbers and as sentences for a report."""
-    clock = (
-        f"{target.board.clock_mhz:g} MHz"
-        if target.board
-        else f"{assumptions.default_clock_mhz:g} MHz assumed"
+    sources = {_source(network, name) for name in layer.inputs} - on_chip
+    # a LOAD fills one row of a map, or the weights of one output channel; a depthwise layer's are one bank
+    loads = sum(map_shape(network[name].shape)[0] for name in sources)
+    if weights:
+        loads += 1 + (channels if unit == CONVOLUTION else 1)
+    stays = layer.name in on_chip
+    return _Work(
+        layer,
+        unit,
+        workload,
+        on_arch,
+        cycles,
+        cycles * (timing.alu_cycles if windowed else 1.0),
+        workload / busy if busy else 0.0,
+        weights,
+        weights + sum(prod(network[name].shape) for name in sources),
+        loads,
+        0 if stays else prod(layer.shape),
+        0 if stays else height,
     )
+
+
+def _times(works, timing, stretch):
+    """Cycles that each layer adds to the frame's: what overlaps with the layer before it is left out."""
+    times, before, unit = [], 0.0, None
+    for work in works:
+        alone = max(work.compute, work.memory(timing) * stretch)
+        hidden = timing.overlap * min(alone, before) if unit not in (None, work.engine) else 0.0
+        before, unit = alone - hidden, work.engine
+        times.append(before)
+    return times
+
+
+def _row(work, cycles, clock, timing):
     return {
-        **asdict(assumptions),
-        "notes": [
-            f"clock {clock}; all engines busy every cycle of their work",
-            "a layer takes the longer of its compute and its DDR time; layers follow one another",
-            "weights are read once per frame; a map stays on chip when it and the next one fit a bank group",
-            "call overhead and bandwidth are fitted to published figures, not measured here;"
-            " published applications took 1 to 2.3 times the estimate",
-            "the CPU's part (softmax, input quantization) is within the call overhead",
-        ],
+        "name": work.layer.name,
+        "op": work.layer.op,
+        "engine": work.engine,
+        "workload": work.workload,
+        "workload_on_arch": work.workload_on_arch,
+        "cycles": work.cycles,
+        "utilisation": figure(work.utilisation),
+        "weight_bytes": work.weight_bytes,
+        "ddr_bytes": work.loaded + work.saved,
+        "transfers": work.loads + work.saves,
+        "compute_us": figure(work.compute / clock),
+        "memory_us": figure(work.memory(timing) / clock),
+        "time_us": figure(cycles / clock),
+        "bound": work.bound(timing),
     }
-
-
-def _figure(value):
-    """Four significant digits: an estimate has no more."""
-    return float(f"{value:.4g}")

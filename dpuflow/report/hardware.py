@@ -43,7 +43,7 @@ def hardware(run: LoadedRun) -> dict[str, Any] | None:
 def costs(run: LoadedRun) -> dict[str, float | None]:
     """Row of the size and speed table: xmodel bytes, weights, operations and the estimate; None = unknown."""
     estimate = (run.compile or {}).get("estimate", {})
-    frames = estimate.get("frames_per_second", {})
+    frames = estimate.get("machine_code", estimate).get("frames_per_second", {})
     return {
         "xmodel_bytes": next((f["bytes"] for f in run.files if f["key"] == "xmodel"), None),
         "weight_bytes": estimate.get("weight_bytes"),

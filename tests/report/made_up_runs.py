@@ -1,6 +1,7 @@
 """Made-up runs for the tests of the report: letters drawn with noise and invented stage results."""
 
 import functools
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from dpuflow.accuracy.evaluation import accuracy_record
 from dpuflow.base.hdf5 import new_hdf5
 from dpuflow.datasets.dataset_file import FORMAT
 from dpuflow.dpuczdx8g.compile_report import NO_INSTRUCTIONS
+from dpuflow.dpuczdx8g.timing import HOST, TIMING
 from dpuflow.records import write_record
 
 LETTERS = [chr(ord("A") + i) for i in range(25)]
@@ -115,6 +117,7 @@ def estimate_row(name, op, workload, cycles):
         "workload_on_arch": workload,
     }
     row |= {"cycles": cycles, "utilisation": 0.5, "weight_bytes": 10, "ddr_bytes": 20}
+    row |= {"transfers": 3}
     return {**row, "compute_us": 1.0, "memory_us": 0.5, "time_us": 1.0, "bound": "compute"}
 
 
@@ -128,8 +131,7 @@ def compilation(random, latency_us=432.9, workload=12_659_072, board_frames=8100
     finding = {"layer": "dense_1", "op": "dense", "limit": "channels", "value": 5000, "allowed": "1 to 4096"}
     finding |= {"reason": "too many channels", "remedy": "use fewer units"}
     dpu, board = "DPUCZDX8G_ISA1_B4096", {"name": "ZCU104", "cores": 2, "clock_mhz": 300.0}
-    assumptions = {"bandwidth_gb_s": 6.0, "call_overhead_us": 260.0, "serial_overhead_us": 160.0}
-    assumptions |= {"threads": 4, "default_clock_mhz": 300.0, "notes": ["clock 300 MHz"]}
+    assumptions = {**asdict(TIMING), **asdict(HOST), "notes": ["clock 300 MHz"]}
     estimate = {"kind": "estimate", "target": "zcu104", "dpu": dpu, "board": "ZCU104", "clock_mhz": 300.0}
     estimate |= {"cores": 2, "assumptions": assumptions, "latency_us": latency_us, "dpu_us": 92.1}
     estimate |= {"compute_us": 80.0, "memory_us": 40.0, "overhead_us": 260.0}

@@ -169,10 +169,10 @@ def test_machine_code_is_described(tmp_path):
     entry = make_run(tmp_path)
     compiled = read_json(entry["files"]["compile"])
     cycles = {"kind": "estimate", "cycles": 81234, "sequential": 90000, "busy": {"CONV": 70000}}
-    cycles |= {"bytes_per_cycle": 20.0, "note": "theoretical"}
     program = {"name": "subgraph_1", "machine": "B4096", "code_bytes": 5124, "instructions": {"CONV": 7}}
     program |= {"region_sizes": {"REG_0": 64}, "on_chip": [], "spilled": [], "estimate": cycles}
-    made = {"kind": "estimate", "cycles": 81234, "dpu_us": 131.5, "latency_us": 391.5}
+    made = {"kind": "estimate", "cycles": 81234, "dpu_us": 131.5, "latency_us": 391.5, "overhead_us": 260.0}
+    made |= {"frames_per_second": {"one_thread": 2554.0, "one_core_saturated": 3017.0, "board": 4900.0}}
     compiled["estimate"]["machine_code"] = made
     verification = {"how": "run on a simulator", "maps": 5, "values_per_image": 9, "layer_inputs": ["random"]}
     verification |= {"images": {"compared": 4, "from_calibration": 2, "made": 2}, "orders": "in order"}

@@ -46,7 +46,7 @@ class IsaRunner:
                 "machine": simulator.machine.name,
                 "code_bytes": len(simulator.program.code),
                 "instructions": len(simulator.steps),
-                "estimate": estimate_cycles(simulator.steps),
+                "estimate": estimate_cycles([step.instruction for step in simulator.steps]),
             }
             for name, simulator in self.simulators.items()
         ]

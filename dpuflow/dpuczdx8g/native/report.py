@@ -8,12 +8,14 @@ from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import is_exact_add
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
+from dpuflow.dpuczdx8g.cost_model import io_bytes
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
 from dpuflow.dpuczdx8g.isa.machine import machine_for
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native import limits
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
 from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
+from dpuflow.dpuczdx8g.timing import figure, figures
 from dpuflow.emulator import Emulator
 from dpuflow.network import QuantizedNetwork
 from dpuflow.network.dilation import without_dilation
@@ -55,17 +57,22 @@ def compile_native(
             " a defect of the native compiler, use the `reference` compiler"
         ) from None
     estimate = dict(compiled.report["estimate"])
-    bandwidth = estimate["assumptions"]["bandwidth_gb_s"] * 1e3 / estimate["clock_mhz"]
-    cycles = {
-        program.name: estimate_cycles(runner.simulators[program.name].steps, bandwidth)
+    instructions = {
+        program.name: [step.instruction for step in runner.simulators[program.name].steps]
         for program in programs
     }
-    dpu_us = sum(row["cycles"] for row in cycles.values()) / estimate["clock_mhz"]
+    cycles = {name: estimate_cycles(code) for name, code in instructions.items()}
+    total = sum(row["cycles"] for row in cycles.values())
+    shared = sum(estimate_cycles(code, cores=estimate["cores"])["cycles"] for code in instructions.values())
+    clock = estimate["clock_mhz"]
+    board = figures(
+        total / clock, shared / clock, estimate["cores"], *io_bytes(quantized.network), jobs=len(programs)
+    )
     estimate["machine_code"] = {
         "kind": "estimate",
-        "cycles": sum(row["cycles"] for row in cycles.values()),
-        "dpu_us": round(dpu_us, 2),
-        "latency_us": round(dpu_us + estimate["overhead_us"], 1),
+        "cycles": total,
+        "dpu_us": figure(total / clock),
+        **board,
     }
     report = {
         **compiled.report,

@@ -1,0 +1,128 @@
+"""How long a DPUCZDX8G and its board take: the few numbers that both models of time share.
+
+The vendor publishes no timing of the hardware. Numbers marked *fitted* were chosen so that estimates agree
+with published measurements of whole networks on real boards (docs/performance.md, "Time on the board", has
+the table of errors and what each number rests on). Nothing was measured by dpuflow.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the estimates take for granted of the DPU itself; cycles are the DPU's own.
+
+    bytes_per_cycle : a core's LOAD and its SAVE engine each move so much; fitted. Its two AXI ports of 128
+        bits carry 32 bytes per cycle at most, so this is four fifths of that.
+    transfer_cycles : what each LOAD and SAVE takes besides its bytes (address, first response); fitted.
+    burst_bytes : least that is moved for a run of bytes, and the alignment of it: one beat of both ports.
+    alu_cycles : of one kernel position of one channel group on the ALU (pooling, depthwise); fitted. On the
+        array it takes 1 (docs/reference/instruction-set.md), and so, it is assumed, does an elementwise one.
+    overlap : of two neighbouring layers on different engines, the part of the shorter one that runs beside
+        the longer one. Only for the model by layers (machine code says itself what overlaps); fitted.
+    contention : by how much a core's transfers take longer for each other core that is at work; fitted.
+    default_clock_mhz : clock of a target without a board.
+    """
+
+    bytes_per_cycle: float = 26.0
+    transfer_cycles: float = 8.0
+    burst_bytes: int = 32
+    alu_cycles: float = 1.75
+    overlap: float = 0.5
+    contention: float = 0.5
+    default_clock_mhz: float = 300.0
+
+    def stretch(self, cores: int) -> float:
+        """How many times longer a transfer takes with `cores` cores at work."""
+        return 1 + self.contention * (cores - 1)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the estimates take for granted of the board's processor and its runtime, per image; all fitted.
+
+    job_us : from the end of a job on a core to the start of the next: interrupt, driver, runtime. Jobs of
+        several cores do not overlap in it.
+    call_us, input_ns, output_ns : of a call of the runtime from Python, and per byte of its arrays.
+    prepare_us, prepare_ns : of a C++ application, to make the input of a picture: in all, and per byte.
+    """
+
+    job_us: float = 200.0
+    call_us: float = 60.0
+    input_ns: float = 10.3
+    output_ns: float = 4.0
+    prepare_us: float = 100.0
+    prepare_ns: float = 2.6
+
+
+TIMING, HOST = Timing(), Host()
+
+
+def figures(
+    dpu_us: float,
+    shared_us: float,
+    cores: int,
+    input_bytes: int,
+    output_bytes: int,
+    jobs: int = 1,
+    host: Host = HOST,
+) -> dict[str, Any]:
+    """What the board gives for a network whose jobs take so long on one core.
+
+    Parameters
+    ----------
+    dpu_us, shared_us : of one image on a core alone, and with all `cores` of them at work.
+    input_bytes, output_bytes : of one image, int8.
+    jobs : DPU subgraphs, each of which is a call of its own.
+
+    Returns
+    -------
+    dict for JSON: `overhead_us` and `latency_us` of one call from Python, and `frames_per_second` of a C++
+    application that prepares its pictures: with one thread, with threads enough to keep one core or all cores
+    of the board at work.
+    """
+    starts = jobs * host.job_us
+    arrays = (input_bytes * host.input_ns + output_bytes * host.output_ns) / 1e3
+    overhead = starts + jobs * host.call_us + arrays
+    prepare = host.prepare_us + input_bytes * host.prepare_ns / 1e3
+    all_cores = min(cores * 1e6 / (starts + shared_us), 1e6 / starts)
+    return {
+        "latency_us": figure(overhead + dpu_us),
+        "overhead_us": figure(overhead),
+        "frames_per_second": {
+            "one_thread": figure(1e6 / (prepare + starts + dpu_us)),
+            "one_core_saturated": figure(1e6 / (starts + dpu_us)),
+            "board": figure(all_cores),
+        },
+    }
+
+
+def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = True) -> dict[str, Any]:
+    """The numbers, and sentences for a report: what the estimate takes for granted."""
+    return {
+        **asdict(timing),
+        **asdict(host),
+        "notes": [
+            *([] if clock_known else [f"clock {timing.default_clock_mhz:g} MHz assumed"]),
+            "an engine works every cycle of its instructions; pooling and depthwise steps take"
+            f" {timing.alu_cycles:g} cycles, all others one",
+            f"a core loads and saves {timing.bytes_per_cycle:g} bytes per cycle each, and"
+            f" {timing.transfer_cycles:g} cycles more for every instruction; with n cores at work both take"
+            f" 1 + {timing.contention:g} (n - 1) times as long",
+            f"a job's start {host.job_us:g} µs, a call from Python {host.call_us:g} µs more,"
+            f" {host.input_ns:g} ns per byte of input and {host.output_ns:g} ns per byte of output",
+            f"a C++ application prepares a picture in {host.prepare_us:g} µs and {host.prepare_ns:g} ns a"
+            " byte",
+            "before compiling: a layer takes the longest of computing, loading and saving, weights are read"
+            " once, a map stays on chip for the next layer where both fit; neighbours on different engines"
+            f" overlap by {timing.overlap:g} of the shorter one",
+            "all of this is fitted to published measurements of whole networks (docs/performance.md), not"
+            " measured here; the CPU's layers (softmax, what leaves the DPU) are not counted",
+        ],
+    }
+
+
+def figure(value: float) -> float:
+    """Four significant digits: an estimate has no more."""
+    return float(f"{value:.4g}")
