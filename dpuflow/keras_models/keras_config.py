@@ -29,7 +29,17 @@ SHAPES = ("cast", "identity", "reshape", "expand_dims", "compat.v1.squeeze", "sq
 COMPUTED = (
     *("nn.relu", "nn.relu6", "nn.leaky_relu", "nn.softmax", "nn.sigmoid", "math.sigmoid", "nn.silu"),
     *("math.reduce_mean", "math.reduce_max", "math.maximum", "math.minimum", "clip_by_value", "concat"),
-    *("nn.max_pool2d", "nn.avg_pool2d", "pad", "keras.backend.mean", "math.tanh", "nn.elu", "nn.selu"),
+    *(
+        "nn.space_to_depth",
+        "nn.depth_to_space",
+        "nn.max_pool2d",
+        "nn.avg_pool2d",
+        "pad",
+        "keras.backend.mean",
+        "math.tanh",
+        "nn.elu",
+        "nn.selu",
+    ),
 )
 """Functions of one value of the public TensorFlow API that neither read nor write anything else; they
 stay, and the reader of the frozen graph says which of them a DPU can run."""

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.network import Layer, Network
 from dpuflow.ops import make
 from dpuflow.quantize.folding_arithmetic import Parameters
 from dpuflow.tfgraph.weighted_nodes import window
+from dpuflow.training.keras_parameters import Affine, Weights
 
 
 def read_keras(model: Any) -> tuple[Network, Callable[[], dict[str, Parameters]]]:
@@ -70,13 +70,20 @@ class _Reader:
         self,
         name: str,
         op: str,
-        inputs: Sequence[Layer],
+        inputs: Sequence[Layer | str],
         shape: Sequence[int],
         variables: Callable[[], Parameters] | None = None,
         **attrs: Any,
     ) -> Layer:
         """Append a layer; returns it."""
-        layer = Layer(name, op, [source.name for source in inputs], tuple(shape), attrs)
+        for source in inputs:
+            if not isinstance(source, str) and source.op in PARTS:
+                raise UserError(
+                    f"quantization-aware training: {name!r} reads {source.name!r}, which is no part of "
+                    "a whole relu6(x + 3) / 6"
+                )
+        names = [source if isinstance(source, str) else source.name for source in inputs]
+        layer = Layer(name, op, names, tuple(shape), attrs)
         self.layers.append(layer)
         if variables:
             self.variables[name] = variables
@@ -108,24 +115,22 @@ class _Reader:
         return (height, width), attrs
 
     def conv(self, layer: Any, source: Layer) -> Layer:
-        if layer.groups != 1:
-            self.fail(layer, f"has groups={layer.groups}; only 1 is supported")
         dilation = layer.dilation_rate
         size, attrs = self.sliding(layer, source, layer.kernel_size, layer.strides, dilation)
         attrs |= {"dilation": tuple(dilation[::-1]), "activation": "NONE"}
-        new = self.emit(
-            layer.name, "conv", [source], (*size, layer.filters), _Weights(layer, (3, 0, 1, 2)), **attrs
-        )
+        weights = Weights(layer, (3, 0, 1, 2))
+        new = self.emit(layer.name, "conv", [source], (*size, layer.filters), weights, **attrs)
         return self.own_activation(layer, new)
 
     def depthwise(self, layer: Any, source: Layer) -> Layer:
-        if layer.depth_multiplier != 1:
-            self.fail(layer, f"has depth_multiplier={layer.depth_multiplier}; only 1 is supported")
         dilation = layer.dilation_rate
         size, attrs = self.sliding(layer, source, layer.kernel_size, layer.strides, dilation)
-        attrs |= {"dilation": tuple(dilation[::-1]), "activation": "NONE"}
-        shape = (*size, source.shape[-1])
-        new = self.emit(layer.name, "depthwise_conv", [source], shape, _Weights(layer, (3, 0, 1, 2)), **attrs)
+        spans = [(k - 1) * step + 1 for k, step in zip(layer.kernel_size, dilation, strict=True)]
+        attrs |= {"kernel": tuple(spans[::-1]), "dilation": (1, 1), "activation": "NONE"}
+        shape = (*size, source.shape[-1] * layer.depth_multiplier)
+        # as the reader of the graph has them: written out with zeros
+        op = "depthwise_conv" if layer.depth_multiplier == 1 else "conv"
+        new = self.emit(layer.name, op, [source], shape, Weights(layer, (3, 0, 1, 2)), **attrs)
         return self.own_activation(layer, new)
 
     def transposed(self, layer: Any, source: Layer) -> Layer:
@@ -144,7 +149,7 @@ class _Reader:
         kernel, stride = layer.kernel_size[::-1], layer.strides[::-1]
         attrs: dict[str, Any] = {"kernel": tuple(kernel), "stride": tuple(stride), "pad": tuple(pads)}
         attrs |= {"dilation": (1, 1), "activation": "NONE"}
-        shape, weights = (*size, layer.filters), _Weights(layer, (2, 0, 1, 3), flipped=True)
+        shape, weights = (*size, layer.filters), Weights(layer, (2, 0, 1, 3), flipped=True)
         new = self.emit(layer.name, "transposed_conv", [source], shape, weights, **attrs)
         return self.own_activation(layer, new)
 
@@ -152,12 +157,12 @@ class _Reader:
         if len(source.shape) != 1:
             self.fail(layer, f"reads a map of shape {source.shape}; flatten first")
         new = self.emit(
-            layer.name, "dense", [source], (layer.units,), _Weights(layer, (1, 0)), activation="NONE"
+            layer.name, "dense", [source], (layer.units,), Weights(layer, (1, 0)), activation="NONE"
         )
         return self.own_activation(layer, new)
 
     def batch_norm(self, layer: Any, source: Layer) -> Layer:
-        return self.emit(layer.name, "batch_norm", [source], source.shape, _Affine(layer))
+        return self.emit(layer.name, "batch_norm", [source], source.shape, Affine(layer))
 
     # -- activations -------------------------------------------------------------------------
 
@@ -181,8 +186,21 @@ class _Reader:
             name = f"{name}/clip_by_value"  # as the frozen graph calls it
         return self.emit(name, op, [source], source.shape) if op else source
 
+    def rescaling(self, layer: Any, source: Layer) -> Layer:
+        """Either of the two around a ReLU6 that make it a hard sigmoid; no other has a counterpart."""
+        scale, offset = np.float32(layer.scale), np.float32(layer.offset)
+        if (scale, offset) == (1, 3):
+            return Layer(layer.name, PARTS[0], [source.name], source.shape)
+        if source.op != PARTS[1] or (scale, offset) != (np.float32(1 / 6), 0):
+            self.fail(layer, "is a Rescaling that is no part of relu6(x + 3) / 6")
+        return self.emit(f"{source.name}/Relu6", "hard_sigmoid", source.inputs, source.shape)
+
     def relu(self, layer: Any, source: Layer) -> Layer:
         slope, most = float(layer.negative_slope), layer.max_value
+        if source.op == PARTS[0]:
+            if most is None or float(most) != 6 or slope or float(layer.threshold):
+                self.fail(layer, "reads x + 3 and is no ReLU6")
+            return Layer(layer.name, PARTS[1], source.inputs, source.shape)
         if float(layer.threshold) or (most is not None and (float(most) != 6 or slope)):
             self.fail(layer, "is a ReLU other than relu, relu6 or leaky relu")
         if slope:
@@ -209,13 +227,47 @@ class _Reader:
     def average_pool(self, layer: Any, source: Layer) -> Layer:
         return self.pool(layer, source, "avg_pool")
 
-    def global_average(self, layer: Any, source: Layer) -> Layer:
+    def global_pool(self, layer: Any, source: Layer, op: str, node: str) -> Layer:
+        """node : what TensorFlow calls it."""
         height, width, channels = source.shape
         attrs: dict[str, Any] = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
-        pooled = self.emit(layer.name, "avg_pool", [source], (1, 1, channels), **attrs)
+        pooled = self.emit(layer.name, op, [source], (1, 1, channels), **attrs)
         if layer.keepdims:
             return pooled
-        return self.emit(f"{layer.name}/Mean/flatten", "flatten", [pooled], (channels,))
+        return self.emit(f"{layer.name}/{node}/flatten", "flatten", [pooled], (channels,))
+
+    def global_average(self, layer: Any, source: Layer) -> Layer:
+        return self.global_pool(layer, source, "avg_pool", "Mean")
+
+    def global_max(self, layer: Any, source: Layer) -> Layer:
+        return self.global_pool(layer, source, "max_pool", "Max")
+
+    def operation(self, layer: Any, source: Layer) -> Layer:
+        """A function of TensorFlow that Keras made a layer of."""
+        if layer.symbol not in OPERATIONS:
+            self.fail(layer, f"calls tf.{layer.symbol}; supported: {', '.join(OPERATIONS)}")
+        (call,) = layer.inbound_nodes
+        (_, block), (height, width, channels) = call.call_args, source.shape
+        if layer.symbol == "nn.space_to_depth":
+            shape = (height // block, width // block, channels * block**2)
+            name = f"{layer.name}/SpaceToDepth/blocks"
+            attrs = {"scale": block, "upscale": False}
+            blocks = self.emit(name, "pixel_shuffle", [source], shape, **attrs)
+            place, channel = np.divmod(np.arange(shape[2]), channels)
+            return self.chosen(layer.name, blocks, channel * block**2 + place)
+        order = np.moveaxis(np.arange(channels).reshape(block, block, -1), 2, 0).reshape(-1)
+        ordered = self.chosen(f"{layer.name}/DepthToSpace/order", source, order)
+        shape = (height * block, width * block, channels // block**2)
+        return self.emit(layer.name, "pixel_shuffle", [ordered], shape, scale=block, upscale=True)
+
+    def chosen(self, name: str, source: Layer, channels: np.ndarray) -> Layer:
+        """Channels in another order, as `tfgraph.rearranging_nodes` has it."""
+        if np.array_equal(channels, np.arange(len(channels))):
+            return source
+        weights = Parameters(np.eye(source.shape[-1], dtype=np.float32)[channels][:, None, None], None)
+        attrs: dict[str, Any] = {"kernel": (1, 1), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+        attrs |= {"dilation": (1, 1), "activation": "NONE"}
+        return self.emit(name, "conv", [source], source.shape, lambda: weights, **attrs)
 
     def upsample(self, layer: Any, source: Layer) -> Layer:
         (height, width, channels), (rows, columns) = source.shape, layer.size
@@ -263,38 +315,13 @@ class _Reader:
         return source
 
 
-class _Weights:
-    """Kernel (with its axes in a Network's order) and bias of a layer."""
-
-    def __init__(self, layer, axes, flipped=False):
-        self.layer, self.axes, self.flipped = layer, axes, flipped
-
-    def __call__(self):
-        layer = self.layer
-        kernel = layer.depthwise_kernel if hasattr(layer, "depthwise_kernel") else layer.kernel
-        if self.flipped:
-            kernel = kernel[::-1, ::-1]
-        bias = tensorflow().identity(layer.bias) if layer.use_bias else None
-        return Parameters(tensorflow().transpose(kernel, self.axes), bias)
-
-
-class _Affine:
-    """Scale and offset of a batch norm with its moving statistics, which training leaves alone."""
-
-    def __init__(self, norm):
-        self.norm = norm
-
-    def __call__(self):
-        tf, norm = tensorflow(), self.norm
-        deviation = tf.sqrt(tf.stop_gradient(norm.moving_variance) + norm.epsilon)
-        scale = (norm.gamma if norm.scale else 1.0) / deviation
-        offset = (norm.beta if norm.center else 0.0) - tf.stop_gradient(norm.moving_mean) * scale
-        return Parameters(scale, offset)
-
-
 FUNCTIONS = {"linear": None, "relu": "relu", "relu6": "relu6", "softmax": "softmax"}
 FUNCTIONS |= {"hard_sigmoid": "hard_sigmoid", "sigmoid": "sigmoid"}
 """Keras activation function -> op."""
+PARTS = ("x + 3", "relu6(x + 3)")
+"""Of a hard sigmoid; no layers of the network."""
+OPERATIONS = ("nn.space_to_depth", "nn.depth_to_space")
+"""Functions of TensorFlow that `model_builder` calls."""
 LAYERS: dict[str, Callable[..., Layer]] = {
     "Conv2D": _Reader.conv,
     "DepthwiseConv2D": _Reader.depthwise,
@@ -304,10 +331,13 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "Activation": _Reader.activation,
     "ReLU": _Reader.relu,
     "LeakyReLU": _Reader.leaky_relu,
+    "Rescaling": _Reader.rescaling,
     "Softmax": _Reader.softmax,
     "MaxPooling2D": _Reader.max_pool,
     "AveragePooling2D": _Reader.average_pool,
     "GlobalAveragePooling2D": _Reader.global_average,
+    "GlobalMaxPooling2D": _Reader.global_max,
+    "TFOpLambda": _Reader.operation,
     "UpSampling2D": _Reader.upsample,
     "Add": _Reader.add,
     "Multiply": _Reader.multiply,

@@ -1,7 +1,8 @@
 """The shapes of a layer list, without TensorFlow: what a DPU's limits are checked on before training.
 
 `network_of` says what `model_builder.build_model`, freezing and folding make of a list: the same
-ops with the same windows and shapes, but no parameters. A test holds the two together.
+ops with the same windows and shapes, but no parameters, and without the convolution that puts a block's
+channels into another order where no layer can take that over. A test holds the two together.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,10 @@ from dpuflow.network import Layer, Network
 from dpuflow.ops.operator import Shape
 from dpuflow.training import Entry
 
-ACTIVATION = {"none": "NONE", "relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}
+FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}
+"""Activation of the configuration -> the layer's own."""
+GATES = ("hard_sigmoid", "hard_swish")
+"""Activations that are layers of their own."""
 
 
 def network_of(layers: Sequence[Entry], image_shape: Sequence[int], classes: int, name: str) -> Network:
@@ -69,36 +73,62 @@ class _Shapes:
         return self.of(source)
 
     def window(
-        self, source: str, where: str, kernel: int, stride: int, padding: str
+        self, source: str, where: str, kernel: int, stride: int, padding: str, dilation: int = 1
     ) -> tuple[tuple[int, ...], dict[str, Any]]:
-        """((out H, out W), attrs) of a square window."""
+        """((out H, out W), attrs but the dilation) of a square window."""
+        span = (kernel - 1) * dilation + 1
         height, width, _ = self.map(source, where)
         sides, pads = [], []
         for side in (width, height):
             if padding == "same":
                 out = -(-side // stride)
-                total = max((out - 1) * stride + kernel - side, 0)
+                total = max((out - 1) * stride + span - side, 0)
             else:
-                out, total = max((side - kernel) // stride + 1, 0), 0
+                out, total = max((side - span) // stride + 1, 0), 0
             sides.append(out)
             pads += [total // 2, total - total // 2]
         attrs = {"kernel": (kernel, kernel), "stride": (stride, stride), "pad": tuple(pads)}
         return tuple(reversed(sides)), attrs
 
+    def activated(
+        self, name: str, op: str, inputs: list[str], shape: Shape, options: Any, **attrs: Any
+    ) -> str:
+        """Append a layer with its entry's activation: its own, or a gate behind it."""
+        activation = options.get("activation", "none")
+        if activation not in GATES:
+            return self.add(name, op, inputs, shape, **attrs, activation=FUSED[activation])
+        linear = self.add(f"{name} (linear)", op, inputs, shape, **attrs, activation="NONE")
+        swish = activation == "hard_swish"
+        gate = self.add(f"{name} (gate)" if swish else name, "hard_sigmoid", [linear], shape)
+        return self.add(name, "multiply", [linear, gate], shape) if swish else gate
+
     def conv(self, source: str, options: Any, where: str) -> str:
+        channels, groups = self.map(source, where)[2], options.get("groups", 1)
+        for what, count in (("input", channels), ("output", options["filters"])):
+            if count % groups:
+                raise UserError(f"{where}: {count} {what} channels do not divide into {groups} groups")
         return self.convolution(source, options, where, "conv", options["filters"])
 
     def depthwise_conv(self, source: str, options: Any, where: str) -> str:
-        return self.convolution(source, options or {}, where, "depthwise_conv", None)
+        options = options or {}
+        channels, multiplier = self.map(source, where)[2], options.get("multiplier", 1)
+        op = "depthwise_conv" if multiplier == 1 else "conv"
+        return self.convolution(source, options, where, op, channels * multiplier, spread=True)
 
-    def convolution(self, source: str, options: Any, where: str, op: str, filters: int | None) -> str:
-        channels = filters or self.map(source, where)[2]
+    def convolution(
+        self, source: str, options: Any, where: str, op: str, channels: int, spread: bool = False
+    ) -> str:
+        """spread : a dilated kernel is written out with zeros."""
         kernel, stride = options.get("kernel", 3), options.get("stride", 1)
-        size, attrs = self.window(source, where, kernel, stride, options.get("padding", "same"))
-        activation = ACTIVATION[options.get("activation", "none")]
-        return self.add(
-            where, op, [source], (*size, channels), **attrs, dilation=(1, 1), activation=activation
-        )
+        dilation, padding = options.get("dilation", 1), options.get("padding", "same")
+        if dilation > 1 and stride > 1:
+            raise UserError(f"{where}: has a stride and a dilation; Keras takes one of them")
+        size, attrs = self.window(source, where, kernel, stride, padding, dilation)
+        if spread:
+            span = (kernel - 1) * dilation + 1
+            attrs["kernel"], dilation = (span, span), 1
+        attrs["dilation"] = (dilation, dilation)
+        return self.activated(where, op, [source], (*size, channels), options, **attrs)
 
     def transposed_conv(self, source: str, options: Any, where: str) -> str:
         height, width, _ = self.map(source, where)
@@ -108,18 +138,16 @@ class _Shapes:
             raise UserError(f"{where}: a kernel of {kernel} is smaller than the stride {stride}")
         pad = (cut // 2, cut - cut // 2)
         attrs = {"kernel": (kernel, kernel), "stride": (stride, stride), "dilation": (1, 1), "pad": pad * 2}
-        activation = ACTIVATION[options.get("activation", "none")]
         shape = (height * stride, width * stride, options["filters"])
-        return self.add(where, "transposed_conv", [source], shape, **attrs, activation=activation)
+        return self.activated(where, "transposed_conv", [source], shape, options, **attrs)
 
     def dense(self, source: str, options: Any, where: str) -> str:
         options = {"units": options} if isinstance(options, int) else options
-        activation = ACTIVATION[options.get("activation", "none")]
         shape = self.of(source)
         if len(shape) == 3:  # the same for every pixel: a convolution with a window of one
             one = {"filters": options["units"], "kernel": 1, "activation": options.get("activation", "none")}
             return self.convolution(source, one, where, "conv", options["units"])
-        return self.add(where, "dense", [source], (options["units"],), activation=activation)
+        return self.activated(where, "dense", [source], (options["units"],), options)
 
     def pool(self, source: str, options: Any, where: str, op: str) -> str:
         options = {"kernel": options} if isinstance(options, int) else options
@@ -139,18 +167,25 @@ class _Shapes:
         attrs = {"size": (shape[1], shape[0]), "grid": "half_pixel"}
         return self.add(where, "resize_bilinear", [source], shape, **attrs)
 
-    def global_average_pool(self, source: str, options: Any, where: str) -> str:
+    def global_pool(self, source: str, options: Any, where: str, op: str) -> str:
         height, width, channels = self.map(source, where)
-        pooled = self.add(
-            where,
-            "avg_pool",
-            [source],
-            (1, 1, channels),
-            kernel=(width, height),
-            stride=(1, 1),
-            pad=(0, 0, 0, 0),
-        )
+        whole = {"kernel": (width, height), "stride": (1, 1), "pad": (0, 0, 0, 0)}
+        pooled = self.add(where, op, [source], (1, 1, channels), **whole)
         return self.add(f"{where}, flattened", "flatten", [pooled], (channels,))
+
+    def space_to_depth(self, source: str, block: Any, where: str) -> str:
+        height, width, channels = self.map(source, where)
+        if height % block or width % block:
+            raise UserError(f"{where}: a map of {height} x {width} does not divide into blocks of {block}")
+        shape = (height // block, width // block, channels * block**2)
+        return self.add(where, "pixel_shuffle", [source], shape, scale=block, upscale=False)
+
+    def depth_to_space(self, source: str, block: Any, where: str) -> str:
+        height, width, channels = self.map(source, where)
+        if channels % block**2:
+            raise UserError(f"{where}: {channels} channels do not divide into blocks of {block} x {block}")
+        shape = (height * block, width * block, channels // block**2)
+        return self.add(where, "pixel_shuffle", [source], shape, scale=block, upscale=True)
 
     def flatten(self, source: str, options: Any, where: str) -> str:
         height, width, channels = (*self.of(source), 1, 1)[:3]
@@ -182,7 +217,7 @@ class _Shapes:
                 f"{where}: its layers leave {_text(wanted)}, which a 1x1 convolution of its input "
                 f"({_text(self.of(source))}) cannot become; keep the size or halve it (padding: same)"
             )
-        activation = ACTIVATION[options.get("activation", "relu")]
+        activation = FUSED[options.get("activation", "relu")]
         return self.add(where, "add", [body, shortcut], wanted, activation=activation)
 
     def concat(self, source: str, options: Any, where: str) -> str:
@@ -205,8 +240,11 @@ LAYERS = {
     "dense": _Shapes.dense,
     "max_pool": lambda shapes, *rest: shapes.pool(*rest, "max_pool"),
     "avg_pool": lambda shapes, *rest: shapes.pool(*rest, "avg_pool"),
-    "global_average_pool": _Shapes.global_average_pool,
+    "global_average_pool": lambda shapes, *rest: shapes.global_pool(*rest, "avg_pool"),
+    "global_max_pool": lambda shapes, *rest: shapes.global_pool(*rest, "max_pool"),
     "upsample": _Shapes.upsample,
+    "space_to_depth": _Shapes.space_to_depth,
+    "depth_to_space": _Shapes.depth_to_space,
     "squeeze_excite": _Shapes.squeeze_excite,
     "residual": _Shapes.residual,
     "concat": _Shapes.concat,

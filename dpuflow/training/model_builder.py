@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.tensorflow_env import keras
+from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.training import Entry
-
-ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu")
 
 
 def build_model(layers: Sequence[Entry], image_shape: Sequence[int], classes: int, name: str) -> Any:
@@ -93,9 +91,21 @@ class _Builder:
             x = self.K.layers.ReLU(max_value=6.0, name=f"{prefix}_relu6")(x)
         elif activation == "relu":
             x = self.K.layers.Activation("relu", name=f"{prefix}_relu")(x)
+        elif activation == "hard_sigmoid":
+            x = self.hard_sigmoid(x, prefix)
+        elif activation == "hard_swish":
+            gate = self.hard_sigmoid(x, prefix)
+            x = self.K.layers.Multiply(name=f"{prefix}_hard_swish")([x, gate])
         if batch_norm == "after_activation":
             x = self.batch_norm(x, prefix)
         return x
+
+    def hard_sigmoid(self, x: Any, prefix: str) -> Any:
+        """relu6(x + 3) / 6, of layers that every Keras has; Keras's own function of that name is another."""
+        layers = self.K.layers
+        shifted = layers.Rescaling(1.0, 3.0, name=f"{prefix}_plus_3")(x)
+        cut = layers.ReLU(max_value=6.0, name=f"{prefix}_relu6")(shifted)
+        return layers.Rescaling(1 / 6, name=f"{prefix}_hard_sigmoid")(cut)
 
     def batch_norm(self, x: Any, prefix: str) -> Any:
         return self.K.layers.BatchNormalization(name=f"{prefix}_bn")(x)
@@ -107,6 +117,8 @@ class _Builder:
             options.get("kernel", 3),
             strides=options.get("stride", 1),
             padding=options.get("padding", "same"),
+            dilation_rate=options.get("dilation", 1),
+            groups=options.get("groups", 1),
             name=name,
         )(x)
         return self.activate(x, options, name)
@@ -118,6 +130,8 @@ class _Builder:
             options.get("kernel", 3),
             strides=options.get("stride", 1),
             padding=options.get("padding", "same"),
+            depth_multiplier=options.get("multiplier", 1),
+            dilation_rate=options.get("dilation", 1),
             name=name,
         )(x)
         return self.activate(x, options, name)
@@ -182,6 +196,15 @@ class _Builder:
     def global_average_pool(self, x: Any, options: Any, where: str) -> Any:
         return self.K.layers.GlobalAveragePooling2D(name=self.name("global_average_pool"))(x)
 
+    def global_max_pool(self, x: Any, options: Any, where: str) -> Any:
+        return self.K.layers.GlobalMaxPooling2D(name=self.name("global_max_pool"))(x)
+
+    def space_to_depth(self, x: Any, options: Any, where: str) -> Any:
+        return tensorflow().nn.space_to_depth(x, options, name=self.name("space_to_depth"))
+
+    def depth_to_space(self, x: Any, options: Any, where: str) -> Any:
+        return tensorflow().nn.depth_to_space(x, options, name=self.name("depth_to_space"))
+
     def flatten(self, x: Any, options: Any, where: str) -> Any:
         return self.K.layers.Flatten(name=self.name("flatten"))(x)
 
@@ -197,7 +220,10 @@ LAYERS = {
     "max_pool": lambda b, x, options, where: b.pool(x, options, "max_pool"),
     "avg_pool": lambda b, x, options, where: b.pool(x, options, "avg_pool"),
     "global_average_pool": _Builder.global_average_pool,
+    "global_max_pool": _Builder.global_max_pool,
     "upsample": _Builder.upsample,
+    "space_to_depth": _Builder.space_to_depth,
+    "depth_to_space": _Builder.depth_to_space,
     "squeeze_excite": _Builder.squeeze_excite,
     "residual": _Builder.residual,
     "concat": _Builder.concat,

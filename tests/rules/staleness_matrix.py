@@ -114,10 +114,11 @@ DATASETS = [
 LAYERS = [
     *(layers(f"conv.{k}", {"conv": CONV | {k: v}}) for k, v in {
         "filters": 4, "kernel": 5, "stride": 2, "padding": "valid",
-        "batch_norm": "none", "activation": "relu6",
+        "batch_norm": "none", "activation": "relu6", "dilation": 2,
     }.items()),
+    layers("conv.groups", FIRST, {"conv": {"filters": 2, "groups": 2}}),
     *(layers(f"depthwise_conv.{k}", FIRST, {"depthwise_conv": {k: v}}) for k, v in {
-        "kernel": 5, "stride": 2, "padding": "valid",
+        "kernel": 5, "stride": 2, "padding": "valid", "dilation": 2, "multiplier": 2,
         "batch_norm": "before_activation", "activation": "relu",
     }.items()),
     layers("dense", FIRST, {"dense": 9}),
@@ -133,6 +134,8 @@ LAYERS = [
         "filters": 4, "kernel": 3, "stride": 1, "batch_norm": "before_activation",
         "activation": "relu"}.items()),
     layers("upsample", FIRST, {"upsample": 2}),
+    layers("space_to_depth", FIRST, {"space_to_depth": 2}),
+    layers("depth_to_space", {"conv": {"filters": 4}}, {"depth_to_space": 2}),
     layers("squeeze_excite", FIRST, {"squeeze_excite": 2}),
     *(layers(f"upsample.{k}", FIRST, {"upsample": {"factor": 2} | {k: v}}) for k, v in {
         "factor": 3, "interpolation": "bilinear"}.items()),

@@ -63,6 +63,18 @@ MODELS = {
         {"max_pool": 2},
         {"upsample": {"factor": 2, "interpolation": "bilinear"}}, "global_average_pool",
     ],
+    "hard swish, groups, dilation": [
+        {"conv": {"filters": 6, "activation": "hard_swish", "batch_norm": "before_activation"}},
+        {"conv": {"filters": 4, "groups": 2, "dilation": 2, "activation": "hard_sigmoid"}},
+        {"depthwise_conv": {"multiplier": 2, "activation": "relu"}},
+        {"depthwise_conv": {"kernel": 2, "dilation": 2}},
+        {"conv": {"filters": 5}}, "global_max_pool", {"dense": {"units": 4, "activation": "hard_swish"}},
+    ],
+    "blocks of pixels": [
+        {"conv": {"filters": 4, "activation": "relu"}}, {"space_to_depth": 2}, {"max_pool": 2},
+        {"conv": {"filters": 8, "activation": "relu"}}, {"depth_to_space": 2}, {"conv": {"filters": 2}},
+        "flatten",
+    ],
 }  # fmt: skip
 SCALING = {"subtract": 128, "divide": 128}
 
@@ -149,7 +161,7 @@ def test_the_models_hold_every_operator():
     found = {layer.op for network in networks for layer in network.layers}
     # no layer of `layers:` makes one
     floats = set(kinds(lambda operator: not operator.quantized)) - {"softmax"}
-    others = {"downsample", "pixel_shuffle", "transposed_depthwise_conv"}
+    others = {"downsample", "transposed_depthwise_conv"}
     assert found == set(folded_ops()) - others - floats - {"to_grid"}
 
 
@@ -207,8 +219,8 @@ def test_an_unsupported_layer_is_named(images):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda L: L.Conv2D(2, 3, groups=2, name="g"), "'g' has groups=2"),
-        (lambda L: L.DepthwiseConv2D(3, depth_multiplier=2, name="g"), "'g' has depth_multiplier=2"),
+        (lambda L: L.Rescaling(2.0, name="g"), "'g' is a Rescaling that is no part of relu6"),
+        (lambda L: L.Rescaling(1.0, 3.0, name="g"), "'flatten' reads 'g', which is no part of a whole relu6"),
         (lambda L: L.Conv2D(2, 3, activation="elu", name="g"), "'g' has the activation 'elu'"),
         (lambda L: L.ReLU(4.0, name="g"), "'g' is a ReLU other than"),
         (lambda L: L.Dense(3, name="g"), r"'g' reads a map of shape \(8, 8, 2\)"),
@@ -218,6 +230,6 @@ def test_what_has_no_counterpart_is_refused_by_name(make, message, images):
     K = keras()
     x = K.Input((8, 8, 1))
     y = make(K.layers)(K.layers.Conv2D(2, 1, name="first")(x))
-    y = K.layers.Dense(3)(K.layers.Flatten()(y))
+    y = K.layers.Dense(3)(K.layers.Flatten(name="flatten")(y))
     with pytest.raises(UserError, match=message):
         fake_quantized(K.Model(x, y), images)

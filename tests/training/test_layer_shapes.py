@@ -48,6 +48,17 @@ EVERY_KIND = [
     {"dense": 8},
 ]
 POOLED = [{"conv": {"filters": 4}}, {"max_pool": 2}, "global_average_pool"]
+GATED = [
+    {"conv": {"filters": 8, "activation": "hard_swish", "batch_norm": "before_activation"}},
+    {"space_to_depth": 2},
+    {"conv": {"filters": 8, "groups": 2, "dilation": 2, "activation": "hard_sigmoid"}},
+    {"depthwise_conv": {"multiplier": 2, "activation": "relu", "stride": 2}},
+    {"depthwise_conv": {"dilation": 2, "activation": "hard_swish"}},
+    {"conv": {"filters": 6, "padding": "valid", "dilation": 2}},
+    "global_max_pool",
+    {"dense": {"units": 9, "activation": "hard_swish"}},
+]
+GREY = [{"space_to_depth": 2}, {"depth_to_space": 2}, {"conv": {"filters": 2, "kernel": 1}}, "flatten"]
 
 
 def facts(network):
@@ -62,7 +73,9 @@ def facts(network):
 
 
 @pytest.mark.parametrize(
-    ("layers", "shape"), [(EVERY_KIND, (29, 20, 3)), (POOLED, (28, 28, 1))], ids=["every kind", "pooled"]
+    ("layers", "shape"),
+    [(EVERY_KIND, (29, 20, 3)), (POOLED, (28, 28, 1)), (GATED, (24, 32, 3)), (GREY, (8, 8, 1))],
+    ids=["every kind", "pooled", "gated", "grey"],
 )
 def test_they_are_those_of_the_frozen_and_folded_network(tmp_path, layers, shape):
     model = build_model(layers, shape, 10, "m")
@@ -76,5 +89,8 @@ def test_they_are_those_of_the_frozen_and_folded_network(tmp_path, layers, shape
 
 def test_both_know_the_same_kinds_of_layers():
     assert LAYERS.keys() == BUILT.keys()
-    used = {next(iter(entry)) if isinstance(entry, dict) else entry for entry in EVERY_KIND + POOLED}
+    used = {
+        next(iter(entry)) if isinstance(entry, dict) else entry
+        for entry in EVERY_KIND + POOLED + GATED + GREY
+    }
     assert used == LAYERS.keys()
