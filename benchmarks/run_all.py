@@ -59,6 +59,7 @@ BENCHMARKS = (
     Benchmark("quantizer_cost"),
     Benchmark("quantizer", quick=False),
     Benchmark("isa", lambda chosen: [chosen.model / "reference" / "quantized_model.h5"]),
+    Benchmark("machine_code"),
     Benchmark("training"),
     Benchmark("time_to_accuracy"),
     Benchmark("cold_run"),

@@ -16,6 +16,8 @@ import pytest
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 HELPERS = {
+    "board_fit",
+    "board_networks",
     "measuring",
     "subject",
     "contenders",
@@ -94,6 +96,40 @@ def test_every_script_is_run_by_run_all_and_explains_itself(repo):
     for script in set(SCRIPTS) - HELPERS:
         done = run(repo, script, "--help")
         assert done.returncode == 0 and done.stdout.startswith("usage: "), script + done.stderr
+
+
+def test_many_choices_of_timing_at_once_give_what_the_cycle_estimate_gives():
+    fit = importlib.import_module("board_fit")
+    from dpuflow.device.targets import get_target
+    from dpuflow.dpuczdx8g.isa.cycles import schedule
+    from tests.isa.quantized_builder import Builder
+
+    b = Builder((24, 20, 16))
+    x = b.pool(b.depthwise(b.conv("input", 40)))
+    networks = importlib.import_module("board_networks")
+    target = get_target("DPUCZDX8G_ISA1_B1152")
+    (code,) = networks.our_code(b.quantized("n", b.dense(b.flatten(x), 10)), target)
+    cycles = fit.cycles_of_many(code)
+    dpu, contention = fit.in_use()
+    for cores in fit.CORES:
+        stretch = fit.STRETCHES.index(1 + fit.CONTENTION[contention] * (cores - 1))
+        assert cycles[dpu, stretch] == pytest.approx(schedule(code, cores=cores).cycles, rel=1e-9)
+    frames = fit.frames_of_many([code], {"zcu104": (300, 2)})["zcu104"]
+    assert frames.shape == (len(fit.DPU_CHOICES), len(fit.CONTENTION))
+    # what is left out is judged by the choice that suits the others: here it is off by a half
+    published = {name: {"zcu104": float(frames[dpu, contention])} for name in "ab"}
+    estimates = {"a": {"zcu104": frames}, "b": {"zcu104": 1.5 * frames}}
+    left_out = fit.leave_one_out(estimates, published)
+    assert left_out["b"]["zcu104"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_published_networks_name_their_constructors():
+    networks = importlib.import_module("board_networks")
+    assert networks.maker("vit", {}) is None and networks.maker("vit", {"keras": "ViT(1, 2)"}) is None
+    assert networks.maker("yolov3_416", {}) is networks.yolov3
+    found = networks.CALL.match("MobileNet(alpha=0.25, input_shape=(128, 128, 3))").groups()
+    assert found == ("MobileNet", "0.25", "128", "128", "3")
+    assert networks.CALL.match("ResNet50V2(input_shape=(299, 299, 3))").groups()[2:] == ("299", "299", "3")
 
 
 def test_the_page_keeps_the_sections_that_are_not_measured_anew():

@@ -29,8 +29,8 @@ class Timing:
     transfer_cycles: float = 8.0
     burst_bytes: int = 32
     alu_cycles: float = 1.75
-    overlap: float = 0.5
-    contention: float = 0.5
+    overlap: float = 0.4
+    contention: float = 0.6
     default_clock_mhz: float = 300.0
 
     def stretch(self, cores: int) -> float:
@@ -44,14 +44,15 @@ class Host:
 
     job_us : from the end of a job on a core to the start of the next: interrupt, driver, runtime. Jobs of
         several cores do not overlap in it.
-    call_us, input_ns, output_ns : of a call of the runtime from Python, and per byte of its arrays.
+    call_us, input_ns : of a call of the runtime from Python, in all and per byte of its input.
     prepare_us, prepare_ns : of a C++ application, to make the input of a picture: in all, and per byte.
+    output_ns : per byte of output, of either: to fetch it, and what an application does with it.
     """
 
     job_us: float = 200.0
     call_us: float = 60.0
     input_ns: float = 10.3
-    output_ns: float = 4.0
+    output_ns: float = 5.0
     prepare_us: float = 100.0
     prepare_ns: float = 2.6
 
@@ -85,7 +86,7 @@ def figures(
     starts = jobs * host.job_us
     arrays = (input_bytes * host.input_ns + output_bytes * host.output_ns) / 1e3
     overhead = starts + jobs * host.call_us + arrays
-    prepare = host.prepare_us + input_bytes * host.prepare_ns / 1e3
+    prepare = host.prepare_us + (input_bytes * host.prepare_ns + output_bytes * host.output_ns) / 1e3
     all_cores = min(cores * 1e6 / (starts + shared_us), 1e6 / starts)
     return {
         "latency_us": figure(overhead + dpu_us),
@@ -110,8 +111,8 @@ def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = 
             f"a core loads and saves {timing.bytes_per_cycle:g} bytes per cycle each, and"
             f" {timing.transfer_cycles:g} cycles more for every instruction; with n cores at work both take"
             f" 1 + {timing.contention:g} (n - 1) times as long",
-            f"a job's start {host.job_us:g} µs, a call from Python {host.call_us:g} µs more,"
-            f" {host.input_ns:g} ns per byte of input and {host.output_ns:g} ns per byte of output",
+            f"a job's start {host.job_us:g} µs, a call from Python {host.call_us:g} µs more and"
+            f" {host.input_ns:g} ns per byte of input; a byte of output {host.output_ns:g} ns",
             f"a C++ application prepares a picture in {host.prepare_us:g} µs and {host.prepare_ns:g} ns a"
             " byte",
             "before compiling: a layer takes the longest of computing, loading and saving, weights are read"

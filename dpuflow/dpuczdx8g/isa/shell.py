@@ -1,4 +1,4 @@
-"""The shell `python -m dpuflow.isa`: list, assemble and check machine code."""
+"""The shell `python -m dpuflow.isa`: list, assemble, check and picture machine code."""
 
 import argparse
 import shlex
@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpuflow.base.errors import UserError, about
+from dpuflow.base.files import write_bytes
 from dpuflow.dpuczdx8g.isa.assembly import format_program, read_listing
 from dpuflow.dpuczdx8g.isa.code import decode, encode
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.isa.timeline import timeline
+from dpuflow.dpuczdx8g.timing import TIMING
 from dpuflow.xir import Graph
 
 
@@ -36,8 +39,6 @@ def assemble(arguments: argparse.Namespace) -> None:
     if not arguments.into:
         if len(programs) != 1:
             raise UserError(f"{arguments.file}: {len(programs)} programs; more than one needs --into XMODEL")
-        from dpuflow.base.files import write_bytes
-
         write_bytes(arguments.output, encode(programs[0][1]))
         return
     graph = Graph.load(arguments.into)
@@ -60,6 +61,17 @@ def check(arguments: argparse.Namespace) -> None:
         print("  " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
 
 
+def draw_timeline(arguments: argparse.Namespace) -> None:
+    """Write the page that shows the engines over time."""
+    if not arguments.clock > 0:
+        raise UserError(f"--clock {arguments.clock:g}: expected a clock in MHz, greater than 0")
+    source = Path(arguments.file)
+    page = timeline(Graph.load(source), source, arguments.clock)
+    output = Path(arguments.output or source.with_suffix(".timeline.html"))
+    write_bytes(output, page.encode())
+    print(output)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m dpuflow.isa", description=__doc__)
@@ -75,6 +87,12 @@ def main(words: Sequence[str] | None = None) -> int:
     command = commands.add_parser("check", help="check addresses, banks and dependencies of an xmodel's code")
     command.add_argument("file", metavar="FILE.xmodel")
     command.set_defaults(run=check)
+    command = commands.add_parser("timeline", help="picture the engines over time: where the cycles go")
+    command.add_argument("file", metavar="FILE.xmodel")
+    command.add_argument("-o", "--output", metavar="PAGE.html", help="default: FILE.timeline.html")
+    clock = TIMING.default_clock_mhz
+    command.add_argument("--clock", type=float, default=clock, help="MHz, default %(default)g")
+    command.set_defaults(run=draw_timeline)
     arguments = parser.parse_args(words)
     try:
         arguments.run(arguments)

@@ -1,0 +1,94 @@
+"""How far estimates depend on the networks they were fitted with: leave one out, choose the numbers anew."""
+
+import itertools
+from collections import deque
+
+import numpy as np
+from measuring import progress
+
+from dpuflow.dpuczdx8g.isa.cycles import durations, transfer_bytes
+from dpuflow.dpuczdx8g.isa.formats import ENGINES
+from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing
+
+BYTES, TRANSFER, ALU = (20.0, 23.0, 26.0, 29.0), (4.0, 8.0, 12.0, 16.0), (1.25, 1.5, 1.75, 2.0)
+CONTENTION = (0.4, 0.5, 0.6, 0.7)
+CORES = (1, 2, 3)
+"""What is tried of each number, and with how many cores at work."""
+
+DPU_CHOICES = tuple(itertools.product(BYTES, TRANSFER, ALU))
+STRETCHES = tuple(sorted({1 + value * (cores - 1) for value in CONTENTION for cores in CORES}))
+
+
+def cycles_of_many(instructions):
+    """Cycles of a program by every choice of numbers: float [DPU_CHOICES, STRETCHES].
+
+    The same as `isa.cycles.schedule` for each of them (a test holds them equal), all at once.
+    """
+    per_cycle, transfer, alu = (np.array(column)[:, None] for column in zip(*DPU_CHOICES, strict=True))
+    stretch = np.array(STRETCHES)[None, :]
+    one_byte, one_transfer = stretch / per_cycle, stretch * transfer
+    plain = durations(instructions, Timing(bytes_per_cycle=1.0, transfer_cycles=0.0, alu_cycles=1.0))
+    shape, count = (len(DPU_CHOICES), len(STRETCHES)), len(ENGINES)
+    zero = np.zeros(shape)
+    tokens = [[deque([zero] if p == c else []) for c in range(count)] for p in range(count)]
+    free = [zero] * count
+    for op, base in zip(instructions, plain, strict=True):
+        engine, name = op.engine, op.name
+        start = zero if op.dpdon >> engine & 1 else free[engine]
+        for producer in range(count):
+            if op.dpdon >> producer & 1 and tokens[producer][engine]:
+                start = np.maximum(start, tokens[producer][engine].popleft())
+        if name == "LOAD" and op["broadcast"]:
+            taken = one_transfer + base * stretch
+        elif name in ("LOAD", "SAVE"):
+            taken = one_transfer + transfer_bytes(op, TIMING.burst_bytes) * one_byte
+        else:
+            taken = base * alu if name == "ALU" else base
+        free[engine] = np.maximum(free[engine], start + taken)
+        for consumer in range(count):
+            if op.dpdby >> consumer & 1:
+                tokens[engine][consumer].append(free[engine])
+    return np.maximum.reduce(free)
+
+
+def frames_of_many(programs, clocks):
+    """Frames per second with many threads by every choice: {board: array [DPU, CONTENTION]}.
+
+    The job's start stays: two small networks tell it (docs/performance.md), and no other can.
+
+    programs : instructions of each DPU subgraph. clocks : board -> (MHz, cores).
+    """
+    cycles = sum(cycles_of_many(instructions) for instructions in programs)
+    jobs = HOST.job_us * len(programs)
+    found = {}
+    for board, (clock, cores) in clocks.items():
+        columns = [STRETCHES.index(1 + value * (cores - 1)) for value in CONTENTION]
+        shared = cycles[:, columns] / clock
+        found[board] = np.minimum(cores * 1e6 / (jobs + shared), 1e6 / jobs)
+    return found
+
+
+def leave_one_out(estimates, published):
+    """Errors of each network by the numbers that suit all the others best: {name: {board: error}}.
+
+    estimates : name -> `frames_of_many`. published : name -> {board: frames per second}.
+    """
+    off = {
+        name: {board: np.log(estimates[name][board] / frames) for board, frames in boards.items()}
+        for name, boards in published.items()
+    }
+    errors = {}
+    for name, boards in off.items():
+        others = [np.abs(x) for other, found in off.items() if other != name for x in found.values()]
+        best = np.unravel_index(np.argmin(np.mean(others, axis=0)), others[0].shape)
+        errors[name] = {board: float(np.exp(values[best]) - 1) for board, values in boards.items()}
+        bytes_, transfer, alu = DPU_CHOICES[best[0]]
+        chosen = f"{bytes_:g} bytes, {transfer:g} + , ALU {alu:g}, contention {CONTENTION[best[1]]:g}"
+        progress(f"without {name}: {chosen}")
+    return errors
+
+
+def in_use():
+    """Index of the numbers in use among those tried: for the test that compares the two schedules."""
+    dpu = DPU_CHOICES.index((TIMING.bytes_per_cycle, TIMING.transfer_cycles, TIMING.alu_cycles))
+    return dpu, CONTENTION.index(TIMING.contention)

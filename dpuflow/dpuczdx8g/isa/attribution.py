@@ -1,0 +1,146 @@
+"""Which layer an instruction works for, found in the machine code and the addresses of the file alone.
+
+Weights tell it: a parameter lies at an address that belongs to one op, and a CONV or a depthwise ALU uses
+what was last loaded into its entries. Other ALU and ELEW instructions go to the ops without weights in their
+order, each until its output is complete. A LOAD of a map belongs to the computation that follows it, a SAVE
+to the op whose tensor lies there.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from dpuflow.dpuczdx8g.isa.code import Instruction
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
+from dpuflow.dpuczdx8g.isa.program import DpuProgram
+from dpuflow.dpuczdx8g.isa.step_derivation import DEPTHWISE, DEPTHWISE_NO_BIAS
+from dpuflow.xir import Graph, Op
+
+UNKNOWN = -1
+"""Layer of an instruction that no op could be found for."""
+SILENT = ("upload", "download", "const", "const-fix", "reshape-fix", "flatten")
+
+
+@dataclass
+class _Open:
+    """An op without weights, and how many entries of its output are not yet computed."""
+
+    index: int
+    op: Op
+    left: int = 0
+
+    def matches(self, instruction: Instruction, init: Instruction | None) -> bool:
+        """Whether the instruction may compute it: by its window, or its number of operands."""
+        attrs = self.op.attrs
+        if instruction.name == "ELEW":
+            operands = len(self.op.inputs.get("input", ())) if self.op.type == "eltwise-fix" else 1
+            return "kernel" not in attrs and instruction["num"] == operands
+        if init is None:
+            return False
+        if "kernel" in attrs:
+            return list(attrs["kernel"]) == [init["kernel_w"], init["kernel_h"]]
+        return self.op.type not in ("eltwise-fix", "concat-fix")
+
+
+@dataclass
+class _State:
+    conv: dict[int, int] = field(default_factory=dict)
+    depthwise: dict[int, int] = field(default_factory=dict)
+    init: Instruction | None = None
+    last: int = UNKNOWN
+    waiting: list[int] = field(default_factory=list)
+
+
+def layers_of(
+    graph: Graph, program: DpuProgram, instructions: Sequence[Instruction]
+) -> tuple[list[str], list[int]]:
+    """(names of the subgraph's ops that compute, index into them for each instruction or UNKNOWN)."""
+    machine = machine_for(program.fingerprint, program.name)
+    (subgraph,) = (subgraph for subgraph in graph.subgraphs("DPU") if subgraph.name == program.name)
+    inside = set(subgraph.op_names)
+    ops = [op for op in graph.ops if op.name in inside and op.type not in SILENT]
+    parameters, maps = _addresses(graph, ops)
+    pending = [
+        _Open(index, op, _entries(op, machine)) for index, op in enumerate(ops) if "weights" not in op.inputs
+    ]
+    state, found = _State(), [UNKNOWN] * len(instructions)
+    for number, op in enumerate(instructions):
+        if op.name == "LOAD" and op["bank_id"] >= machine.image_banks:
+            found[number] = _parameter(op, machine, parameters, state)
+        elif op.name in ("CONV", "ALU", "ELEW"):
+            state.last = _computing(op, state, pending)
+            for earlier in (number, *state.waiting):
+                found[earlier] = state.last
+            state.waiting = []
+        elif op.name == "SAVE":
+            found[number] = _at(maps.get(op["reg_id"], ()), op["ddr_addr"], state.last)
+        elif op.name == "END":
+            found[number] = state.last
+        else:
+            state.waiting.append(number)
+            state.init = op if op.name == "ALUINIT" else state.init
+    return [op.name for op in ops], found
+
+
+def _addresses(graph, ops):
+    """Sorted (start, stop, index of the op): of parameters, and of computed maps by register."""
+    parameters: list[tuple[int, int, int]] = []
+    maps: dict[int, list[tuple[int, int, int]]] = {}
+    for index, op in enumerate(ops):
+        for key in ("weights", "bias"):
+            for name in op.inputs.get(key, ()):
+                tensor = graph.op(name).tensor
+                if tensor.attrs.get("reg_id") == 0:
+                    start = tensor.attrs["ddr_addr"]
+                    parameters.append((start, start + prod(tensor.shape), index))
+        attrs = op.tensor.attrs
+        if attrs.get("location") == 1 and "ddr_addr" in attrs:
+            start = attrs["ddr_addr"]
+            maps.setdefault(attrs["reg_id"], []).append((start, start + prod(op.tensor.shape), index))
+    return sorted(parameters), {register: sorted(rows) for register, rows in maps.items()}
+
+
+def _at(rows, address, default):
+    """Index of the op at an address: of those that lie there `default`, if it does, else the last."""
+    before = rows[: bisect_right(rows, (address, 1 << 62))]
+    holding = [index for start, stop, index in before if address < stop]
+    return default if default in holding or not holding else holding[-1]
+
+
+def _entries(op, machine):
+    shape = op.tensor.shape
+    return prod(shape[1:-1]) * machine.groups(shape[-1]) if len(shape) > 1 else 1
+
+
+def _parameter(op, machine, parameters, state):
+    index = UNKNOWN
+    if op["reg_id"] == 0 and not op["broadcast"]:
+        index = _at(parameters, op["ddr_addr"], UNKNOWN)
+    if op["bank_id"] != machine.bias_bank:
+        depthwise = op["bank_id"] == machine.depthwise_bank
+        owners = state.depthwise if depthwise else state.conv
+        for pixel in range(op["length"]):
+            first = op["bank_addr"] + pixel * op["jump_write"]
+            for entry in range(first, first + machine.groups(op["channel"])):
+                owners[entry % BANK_DEPTH] = index
+    return index
+
+
+def _computing(op, state, pending):
+    if op.name == "CONV":
+        return state.conv.get(op["bank_addr_weights"] % BANK_DEPTH, UNKNOWN)
+    entries = op["valid_pixel_parallel"]
+    if op.name == "ALU":
+        if state.init is None:
+            return UNKNOWN
+        if state.init["exec_mode"] in (DEPTHWISE, DEPTHWISE_NO_BIAS):
+            return state.depthwise.get(op["bank_addr_weights"] % BANK_DEPTH, UNKNOWN)
+        entries *= state.init["length"] * state.init["channel_group"]
+    else:
+        entries *= op["length"] * op["channel_group"]
+    for candidate in pending:
+        if candidate.left > 0 and candidate.matches(op, state.init):
+            candidate.left -= entries
+            return candidate.index
+    return UNKNOWN
