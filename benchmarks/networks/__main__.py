@@ -2,18 +2,21 @@
 
     python -m benchmarks.networks [--only MobileNet ...] [--minutes 10] [--output docs/networks.md]
 
-Each network has random weights and runs in a process of its own with a time limit. What was measured before
-stays for the networks that are not asked for (benchmarks/networks/results.json).
+Each network has random weights; each of its stages runs in a process of its own, all with a time limit.
+What was measured before stays for the networks that are not asked for (benchmarks/networks/results.json).
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from benchmarks.networks.catalogue import CATALOGUE
 from benchmarks.networks.page import page
+from benchmarks.networks.stages import STAGES
 
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
@@ -21,16 +24,20 @@ RESULTS = Path(__file__).with_name("results.json")
 
 def measured(name, minutes):
     """The stages of one network: [dict], with {"failed": why} at the end of one that did not pass."""
-    command = [sys.executable, "-m", "benchmarks.networks.stages", name]
-    try:
-        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60 * minutes)
-        output, status = done.stdout, done.returncode
-    except subprocess.TimeoutExpired as error:
-        output, status = (error.stdout or b"").decode(), f"no result after {minutes:g} minutes"
-    stages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    if status and not (stages and "failed" in stages[-1]):
-        stages.append({"failed": f"ended with {status}"})
-    return stages
+    found, deadline = [], time.monotonic() + 60 * minutes
+    with tempfile.TemporaryDirectory(prefix="dpuflow-networks-") as folder:
+        for stage in STAGES:
+            command = [sys.executable, "-m", "benchmarks.networks.stages", stage, name, folder]
+            left = max(1, deadline - time.monotonic())
+            try:
+                done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=left)
+                lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+                found += lines or [{"failed": f"{stage} ended with {done.returncode}"}]
+            except subprocess.TimeoutExpired:
+                found.append({"failed": f"{stage}: no result after {minutes:g} minutes in all"})
+            if "failed" in found[-1]:
+                break
+    return found
 
 
 def main():

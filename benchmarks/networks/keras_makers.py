@@ -175,7 +175,7 @@ def _csp(x, filters, repeats, split, shortcut=True):
 
 
 def _yolo(split):
-    """Backbone with CSP blocks, SPPF, a path up and down, three heads; nano width at 320 x 320."""
+    """Backbone with CSP blocks, SPPF, a path up and down, three heads; nano width at 640 x 640."""
 
     def build():
         L = keras().layers
@@ -184,7 +184,7 @@ def _yolo(split):
             x = L.Conv2D(filters, 3, 2, "same", use_bias=False)(x)
             return L.LeakyReLU(alpha=26 / 256)(L.BatchNormalization()(x))
 
-        image = L.Input((320, 320, 3))
+        image = L.Input((640, 640, 3))
         x = _csp(down(down(image, 16), 32), 32, 1, split)
         low = _csp(down(x, 64), 64, 2, split)
         mid = _csp(down(low, 128), 128, 2, split)

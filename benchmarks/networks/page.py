@@ -1,21 +1,23 @@
 """docs/networks.md from what was measured."""
 
 from benchmarks.networks.catalogue import CATALOGUE
+from benchmarks.networks.stages import STAGES
 
 HEAD = """\
 # Networks
 
 Made by `make networks`: networks of their usual input size with random weights (batch norms calibrated on
-random pictures), each in a process of its own, through reading, quantizing (4 pictures, without fine-tuning
-and diagnosis), the native compiler for the KV260's DPU (B4096) with the verification of its machine code map
-by map, and the emulator (4 pictures). Seconds are wall time on the machine that made the page, two cores
-shared with others; memory is the greatest of the process during a stage; the latency is estimated from the
-machine code. A layer on the CPU is one that this DPU has no instruction for.
+random pictures), through reading, quantizing (4 pictures, without fine-tuning and diagnosis), the native
+compiler for the KV260's DPU (B4096) with the verification of its machine code map by map, and the emulator
+(4 pictures), each stage in a process of its own as in the workflow. Seconds are wall time on the machine
+that made the page, two cores shared with others; memory is the greatest of the stage's process, with the
+weights that it reads; the latency is estimated from the machine code. A layer on the CPU is one that this DPU
+has no instruction for.
 
 """
 COLUMNS = (
-    "network", "input", "parameters", "quantize", "compile", "verify", "emulate, per picture",
-    "most memory", "on the CPU", "estimated latency",
+    "network", "input", "parameters", "quantize", "compile", "verify", "both", "emulate, per picture",
+    "on the CPU", "estimated latency",
 )  # fmt: skip
 
 
@@ -32,19 +34,23 @@ def page(results):
 
 
 def _row(name, stages):
-    found = {stage["stage"]: stage for stage in stages if "stage" in stage}
-    read, compiled, emulated = (found.get(key) for key in ("read", "compile and verify", "emulate"))
+    found = {stage["stage"]: stage for stage in stages if "failed" not in stage}
+    read, quantized, compiled, emulated = (found.get(stage) for stage in STAGES)
     cells = [name]
     cells.append("x".join(map(str, read["input"])) if read else "")
     cells.append(f"{read['parameters']:,}" if read else "")
-    cells.append(f"{found['quantize']['seconds']:.0f} s" if "quantize" in found else "")
+    cells.append(f"{quantized['seconds']:.0f} s, {_memory(quantized)}" if quantized else "")
     if "failed" in stages[-1]:
         why = stages[-1]["failed"].replace("|", "/")
         return f"| {' | '.join(cells)} | **does not pass:** {why} | | | | | |"
     cells.append(f"{compiled['seconds'] - compiled['verify_seconds']:.0f} s")
     cells.append(f"{compiled['verify_seconds']:.0f} s")
-    cells.append(f"{emulated['seconds'] / emulated['images']:.2f} s")
-    cells.append(f"{max(stage['mebibytes'] for stage in found.values()):,} MiB")
+    cells.append(_memory(compiled))
+    cells.append(f"{1e3 * emulated['run_seconds'] / emulated['images']:.0f} ms, {_memory(emulated)}")
     cells.append(", ".join(compiled["on_cpu"]) or "none")
     cells.append(f"{compiled['latency_ms']:.2f} ms")
     return f"| {' | '.join(cells)} |"
+
+
+def _memory(stage):
+    return f"{stage['mebibytes'] / 1024:.1f} GiB"

@@ -1,26 +1,23 @@
-"""One network through every stage, in a process of its own: each stage's seconds and peak memory.
+"""One stage of one network, in a process of its own as a job of the workflow is.
 
-    python -m benchmarks.networks.stages NAME
+    python -m benchmarks.networks.stages STAGE NAME FOLDER
 
-prints a JSON object per line: {"stage", "seconds", "mebibytes", ...}; the last may be {"failed": why}.
+STAGE is one of `STAGES`, in that order; FOLDER keeps what a stage leaves to the next. Prints a JSON
+object per line: {"stage", "seconds", "mebibytes", ...} or {"failed": why}.
 """
 
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.networks.catalogue import CATALOGUE
 from benchmarks.networks.images import SCALING, pictures
 from dpuflow.base.errors import UserError
-from dpuflow.compiler.target_check import check
 from dpuflow.device.targets import get_target
-from dpuflow.dpuczdx8g.native import report as native_report
-from dpuflow.emulator import Emulator
-from dpuflow.quantize.reference import quantize
+from dpuflow.network.network_file import load_network, save_network
+from dpuflow.network.quantized_file import read_quantized, write_quantized
 
 TARGET = "kv260"
 SETTINGS = {"calibration": {"images": 4}, "diagnosis": False, "fast_finetune": False}
@@ -38,32 +35,36 @@ def peak():
     return int(line.split()[1]) >> 10
 
 
-class Stages:
-    """Prints what each stage takes."""
+def read(name, folder):
+    """Make the network and read it as the chain does; size of its input, parameters, layers."""
+    from benchmarks.networks.catalogue import CATALOGUE
 
-    def run(self, stage, function, describe=lambda result: {}):
-        """The function's result."""
-        peak_from_here()
-        start = time.perf_counter()
-        result = function()
-        seconds = time.perf_counter() - start
-        self.say(stage=stage, seconds=round(seconds, 2), mebibytes=peak(), **describe(result))
-        return result
-
-    def say(self, **facts):
-        """One line."""
-        print(json.dumps(facts), flush=True)
+    network = CATALOGUE[name].network(folder)
+    save_network(folder / "network.h5", network)
+    arrays = (a for layer in network.layers for a in (layer.weights, layer.bias) if a is not None)
+    parameters = sum(int(np.asarray(a).size) for a in arrays)
+    return {"input": list(network.input.shape), "parameters": parameters, "layers": len(network.layers)}
 
 
-def through(name):
-    """Run one network of the catalogue; prints its stages."""
-    stages = Stages()
-    with tempfile.TemporaryDirectory(prefix="dpuflow-networks-") as folder:
-        network = stages.run("read", lambda: CATALOGUE[name].network(Path(folder)), read_facts)
-        images = pictures(network.input.shape, SETTINGS["calibration"]["images"])
-        quantized, _ = stages.run("quantize", lambda: quantize(network, images, SETTINGS, SCALING))
-    target = get_target(TARGET)
-    verify, taken = native_report.verify, []
+def quantize(name, folder):
+    """The quantizer, on few pictures."""
+    from dpuflow.quantize.reference import quantize
+
+    network = load_network(folder / "network.h5")
+    images = pictures(network.input.shape, SETTINGS["calibration"]["images"])
+    quantized, _ = quantize(network, images, SETTINGS, SCALING)
+    write_quantized(folder / "quantized.h5", quantized)
+    return {}
+
+
+def compile_and_verify(name, folder):
+    """The native compiler, with the seconds of its verification and the layers left to the CPU."""
+    from dpuflow.compiler.target_check import check
+    from dpuflow.dpuczdx8g.native import report
+
+    quantized, target = read_quantized(folder / "quantized.h5"), get_target(TARGET)
+    images = pictures(quantized.network.input.shape, SETTINGS["calibration"]["images"])
+    verify, taken = report.verify, []
 
     def timed(*arguments):
         start = time.perf_counter()
@@ -71,45 +72,47 @@ def through(name):
         taken.append(time.perf_counter() - start)
         return record
 
-    native_report.verify = timed
-    left = [finding.layer for finding in check(quantized, target)]
-    compiled = stages.run(
-        "compile and verify",
-        lambda: native_report.compile_native(quantized, target, on_cpu="allow", calibration=images),
-        lambda made: {
-            "verify_seconds": round(sum(taken), 2),
-            "latency_ms": made.report["estimate"]["machine_code"]["latency_us"] / 1e3,
-            "instructions": sum(sum(p["instructions"].values()) for p in made.report["programs"]),
-            "on_cpu": sorted(set(left)),
-        },
-    )
-    emulator = Emulator(compiled.graph)
-    batch = emulator.quantize_input(pictures(network.input.shape, IMAGES))
-    stages.run("emulate", lambda: emulator.run(batch), lambda result: {"images": IMAGES})
-
-
-def read_facts(network):
-    """Size of the input, parameters, layers."""
-    arrays = (a for layer in network.layers for a in (layer.weights, layer.bias) if a is not None)
-    parameters = sum(int(np.asarray(a).size) for a in arrays)
+    report.verify = timed
+    left = {finding.layer for finding in check(quantized, target)}
+    compiled = report.compile_native(quantized, target, on_cpu="allow", calibration=images)
+    compiled.graph.save(folder / "network.xmodel")
     return {
-        "input": list(network.input.shape),
-        "parameters": parameters,
-        "layers": len(network.layers),
+        "verify_seconds": round(sum(taken), 2),
+        "latency_ms": compiled.report["estimate"]["machine_code"]["latency_us"] / 1e3,
+        "instructions": sum(sum(p["instructions"].values()) for p in compiled.report["programs"]),
+        "on_cpu": sorted(left),
     }
 
 
+def emulate(name, folder):
+    """The emulator, with the time of its calls alone."""
+    from dpuflow.emulator import Emulator
+    from dpuflow.xir.graph import Graph
+
+    emulator = Emulator(Graph.load(folder / "network.xmodel"))
+    batch = emulator.quantize_input(pictures(emulator.input.tensor.shape[1:], IMAGES))
+    start = time.perf_counter()
+    emulator.run(batch)
+    return {"images": IMAGES, "run_seconds": round(time.perf_counter() - start, 3)}
+
+
+STAGES = {"read": read, "quantize": quantize, "compile and verify": compile_and_verify, "emulate": emulate}
+
+
 def main():
-    """Exit status 0 when the network passed every stage."""
+    """Exit status 0 when the network passed the stage."""
+    stage, name, folder = sys.argv[1:]
+    peak_from_here()
+    start = time.perf_counter()
     try:
-        through(sys.argv[1])
+        facts = STAGES[stage](name, Path(folder))
     except UserError as error:
-        Stages().say(failed=" ".join(str(error).split())[:600])
-        return 1
+        facts = {"failed": " ".join(str(error).split())[:600]}
     except Exception as error:
-        Stages().say(failed=f"{type(error).__name__}: {' '.join(str(error).split())[:600]}")
-        return 1
-    return 0
+        facts = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"}
+    seconds = round(time.perf_counter() - start, 2)
+    print(json.dumps({"stage": stage, "seconds": seconds, "mebibytes": peak(), **facts}))
+    return int("failed" in facts)
 
 
 if __name__ == "__main__":
