@@ -62,7 +62,8 @@ def weights_file(model):
 @functools.cache
 def pictures_of(dataset):
     """Stands for the picture files of a data set: asked once, in place of thousands of input files."""
-    return fingerprint_of(SETTINGS.dataset(dataset)["source"])
+    entry = SETTINGS.dataset(dataset)
+    return fingerprint_of(entry["source"], annotated="annotations" in entry)
 
 
 def quantized_before(w):

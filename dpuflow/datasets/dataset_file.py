@@ -8,6 +8,10 @@ format, classes (width of the network's output), present (labels that occur), tr
 test_sha256 of the CSV bytes or of the list of pictures, train_origin and test_origin, and the counts
 of repeated images. Made of picture files it has /paths (one for each image) and the attribute
 resize, too. Equal content gives equal bytes.
+
+With the attribute task, detection or segmentation, there are no /labels but /boxes, /box_classes,
+/box_ignored and /box_offsets, or /masks uint8 (N, H, W) (`targets`), and /geometry: how each picture
+was prepared (`placement`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +30,10 @@ from dpuflow.base.progress import counted
 from dpuflow.datasets.dataset_writing import FORMAT, SPLITS, WHAT, ImageSink, Naming, write_tables
 from dpuflow.datasets.image_csv import ImageShape, image_blocks
 from dpuflow.datasets.labels import Labels
+from dpuflow.datasets.placement import Placement
 from dpuflow.datasets.splits import calibration_rows, validation_split
+from dpuflow.datasets.targets import Boxes, read_boxes, read_placements
+from dpuflow.datasets.tasks import TASKS
 
 SPAN_BYTES = 16 << 20
 """Read at a time: scattered rows are picked out of stretches of this size,"""
@@ -41,7 +48,7 @@ class Dataset:
     Attributes
     ----------
     path : the file.
-    labels : uint8 or uint16 (N,).
+    labels : uint8 or uint16 (N,); of tasks other than classification, where there are none, all 0.
     classes : Labels (names indexed by label, and which labels occur).
     splits : name -> int64 rows, for train, validation, test, calibration.
     shape : (H, W, C).
@@ -54,6 +61,15 @@ class Dataset:
     splits: dict[str, np.ndarray]
     shape: tuple[int, int, int]
     attrs: dict[str, Any] = field(default_factory=dict)
+    all_boxes: Boxes | None = None
+    """Boxes of all rows (detection)."""
+    geometry: np.ndarray | None = None
+    """int32 (N, 10): `placement.Placement.numbers` of all rows (detection, segmentation)."""
+
+    @property
+    def task(self) -> str:
+        """One of `tasks.TASKS`."""
+        return str(self.attrs.get("task", TASKS[0]))
 
     @property
     def class_names(self) -> list[str]:
@@ -104,7 +120,7 @@ class Dataset:
         with part.reading() as read:
             for start in range(0, len(part), size):
                 span = np.arange(start, min(start + size, len(part)))
-                yield read(span), part.labels[span]
+                yield read(span), self.labels[self._rows(name)[span]]
 
     def part(self, name: str) -> "Part":
         """A split whose images are read in any order, as many at a time as wanted."""
@@ -115,8 +131,33 @@ class Dataset:
         return SplitImages(self, name)
 
     def labels_in(self, name: str) -> np.ndarray:
-        """Labels (n,) of a split, in the order of its rows."""
+        """Labels (n,) of a split, in the order of its rows; UserError where pictures have no label."""
+        self._of_task("classification", "labels")
         return self.labels[self._rows(name)]
+
+    def boxes_in(self, name: str) -> Boxes:
+        """The boxes of a split's pictures, in the order of its rows (detection)."""
+        self._of_task("detection", "boxes")
+        assert self.all_boxes is not None
+        return self.all_boxes.of(self._rows(name))
+
+    def masks_in(self, name: str) -> "SplitMasks":
+        """The masks of a split's pictures, read when they are asked for (segmentation)."""
+        self._of_task("segmentation", "masks")
+        return SplitMasks(self, name)
+
+    def placements_in(self, name: str) -> list[Placement]:
+        """How the pictures of a split were prepared, in the order of its rows (detection, segmentation)."""
+        if self.geometry is None:
+            raise UserError(f"{self.path}: {self.task}: how its pictures were prepared is not recorded")
+        return [Placement.of(numbers) for numbers in self.geometry[self._rows(name)]]
+
+    def _of_task(self, task, what):
+        if self.task != task:
+            raise UserError(
+                f"{self.path}: holds pictures for {self.task}, but {what} ({task}) are asked for; "
+                "see datasets.*.task"
+            )
 
     def through(self, name: str, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """What a function makes of the images of a split (uint8 (n, H, W, C) -> (n, ...)), batch by batch."""
@@ -130,10 +171,11 @@ class Dataset:
             raise UserError(f"{self.path}: no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
-    def _gather(self, file, rows):
-        """Images of any rows: contiguous reads, then a choice in memory (HDF5's own choice is slow)."""
-        images = np.empty((len(rows), *self.shape), np.uint8)
-        size = int(np.prod(self.shape))
+    def _gather(self, file, rows, name="images"):
+        """Images (or masks) of any rows: contiguous reads, then a choice in memory (HDF5's own is slow)."""
+        shape = file[name].shape[1:]
+        images = np.empty((len(rows), *shape), np.uint8)
+        size = int(np.prod(shape))
         step, gap = max(1, SPAN_BYTES // size), max(1, GAP_BYTES // size)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
@@ -143,7 +185,7 @@ class Dataset:
             first = int(ascending[start])
             within = int(np.searchsorted(ascending, first + step))
             stop = min(within, int(ends[np.searchsorted(ends, start, side="right")]))
-            span = file["images"][first : int(ascending[stop - 1]) + 1]
+            span = file[name][first : int(ascending[stop - 1]) + 1]
             images[order[start:stop]] = span[ascending[start:stop] - first]
             start = stop
         return images
@@ -183,6 +225,32 @@ class SplitImages:
 
 
 @dataclass(frozen=True)
+class SplitMasks:
+    """The masks of one split, uint8 (n, H, W), as an array of which only what is asked for is read."""
+
+    dataset: Dataset
+    name: str
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, H, W)."""
+        return (len(self), *self.dataset.shape[:2])
+
+    def __len__(self) -> int:
+        return len(self.dataset.splits[self.name])
+
+    def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
+        rows = self.dataset.splits[self.name][which]
+        with self.dataset._opened() as file:
+            return self.dataset._gather(file, rows, "masks")
+
+
+@dataclass(frozen=True)
 class Part:
     """A split of a data set, its images still in the file."""
 
@@ -214,6 +282,19 @@ class Part:
 
             yield read
 
+    @contextmanager
+    def reading_masks(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        """`reading` of the masks, uint8 (n, H, W) (segmentation)."""
+        dataset, rows = self.dataset, self.dataset._rows(self.name)
+        dataset._of_task("segmentation", "masks")
+        with OpenHdf5(dataset.path, WHAT, sealed=False) as opened:
+
+            def read(places: np.ndarray) -> np.ndarray:
+                with opened.reading() as file:
+                    return dataset._gather(file, rows[places], "masks")
+
+            yield read
+
 
 def read_dataset(path: Path | str) -> Dataset:
     """Open dataset.h5 and check it; UserError if it is damaged or something else."""
@@ -221,23 +302,41 @@ def read_dataset(path: Path | str) -> Dataset:
         if file.attrs.get("format") != FORMAT:
             raise UserError(f"{path}: not {WHAT} (expected the attribute format = {FORMAT!r})")
         check_stored(file["images"], np.uint8, 4)
-        labels = stored_values(file, "labels", axes=1)
-        if labels.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"labels of the type {labels.dtype}")
         names = tuple(file["class_names"].asstr()[()].tolist())
         present = tuple(int(label) for label in file.attrs["present"])
         splits = {name: stored_values(file["split"], name, np.int64, 1) for name in SPLITS}
         count, height, width, channels = (int(n) for n in file["images"].shape)
+        shape = height, width, channels
         attrs = {
             key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
         }
-        if 0 in (count, height, width, channels) or count != len(labels):
+        if 0 in (count, *shape) or attrs["classes"] != len(names):
+            raise ValueError("images and class names do not fit each other")
+        labels, boxes, geometry = _targets(file, attrs.get("task", TASKS[0]), shape, count, present)
+        _check_splits(splits, count)
+        return Dataset(Path(path), labels, Labels(names, present), splits, shape, attrs, boxes, geometry)
+
+
+def _targets(file, task, shape, count, present):
+    """(labels, boxes or None, geometry or None) of dataset.h5; ValueError for what does not fit."""
+    if task not in TASKS:
+        raise ValueError(f"task {task!r}")
+    if task == "classification":
+        labels = stored_values(file, "labels", axes=1)
+        if labels.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"labels of the type {labels.dtype}")
+        if count != len(labels):
             raise ValueError("images and labels do not fit each other")
-        if attrs["classes"] != len(names) or not set(np.unique(labels).tolist()) <= set(present):
+        if not set(np.unique(labels).tolist()) <= set(present):
             raise ValueError("labels and class names do not fit each other")
-        _check_splits(splits, len(labels))
-        shape = height, width, channels
-        return Dataset(Path(path), labels, Labels(names, present), splits, shape, attrs)
+        return labels, None, None
+    labels, geometry = np.zeros(count, np.uint8), read_placements(file, count)
+    if task == "detection":
+        return labels, read_boxes(file, shape, count, len(present)), geometry
+    check_stored(file["masks"], np.uint8, 3)
+    if file["masks"].shape != (count, *shape[:2]):
+        raise ValueError("images and masks do not fit each other")
+    return labels, None, geometry
 
 
 def _check_splits(splits, images):

@@ -50,14 +50,35 @@ def write_tables(
     file : with its /images. content : what `ImageSink.finish` returned. labels : the classes.
     split : name -> rows, those of the test the last ones. For the rest see `dataset_file.build_dataset`.
     """
+
+    def write_labels() -> None:
+        _report_missing_classes(content[0], split, labels)
+        dtype = np.uint8 if labels.outputs <= 256 else np.uint16
+        file.create_dataset("labels", data=content[0].astype(dtype), track_times=False)
+
+    return write_frame(file, content, labels, split, write_labels, duplicate_policy, names, origins)
+
+
+def write_frame(
+    file: h5py.File,
+    content: tuple[np.ndarray, np.ndarray],
+    labels: Labels,
+    split: Mapping[str, np.ndarray],
+    write_targets: Callable[[], None],
+    duplicate_policy: str,
+    names: Naming,
+    origins: Mapping[str, tuple[str, str]] | None = None,
+) -> dict[str, int]:
+    """`write_tables`, with what is to be found in the images, labels, boxes or masks, left to a function.
+
+    content : its labels tell repeated images with other answers.
+    """
     all_labels, hashes = content
     first_test = len(all_labels) - len(split["test"])
     counts = _check_overlap(hashes, all_labels, first_test, split["calibration"], duplicate_policy, names)
-    _report_missing_classes(all_labels, split, labels)
     for name in SPLITS:
         file.create_dataset(f"split/{name}", data=split[name].astype(np.int64), track_times=False)
-    dtype = np.uint8 if labels.outputs <= 256 else np.uint16
-    file.create_dataset("labels", data=all_labels.astype(dtype), track_times=False)
+    write_targets()
     write_texts(file, "class_names", labels.names)
     file.attrs["format"] = FORMAT
     file.attrs["classes"] = labels.outputs

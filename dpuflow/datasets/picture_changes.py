@@ -25,21 +25,35 @@ FRESH_NS = 2_000_000_000
 """A file changed so shortly before it was read might change again with the same time: not remembered."""
 
 
-def fingerprint_of(source: Mapping[str, Any]) -> str:
-    """`fingerprint` of what a `source` of kind pictures names; "" for a zip, which is an input file."""
+ANNOTATIONS = (".xml", ".json", ".txt", ".yaml", ".yml", ".names")
+"""Suffixes of what says what pictures show."""
+
+
+def fingerprint_of(source: Mapping[str, Any], annotated: bool = False) -> str:
+    """`fingerprint` of what a `source` of kind pictures names; "" for a zip, which is an input file.
+
+    annotated : whether the files that say what the pictures show count, too.
+    """
     where = picture_paths(source)
     try:
         folder = expand(where["place"])
         names = listed_names(expand(where["list"])) if "list" in where else None
     except UserError:
         return ""
-    return fingerprint(folder, names) if folder.is_dir() else ""
+    others = ANNOTATIONS if annotated else ()
+    return fingerprint(folder, names, others=others) if folder.is_dir() else ""
 
 
-def fingerprint(folder: Path, names: Collection[str] | None = None, memory: Path = MEMORY) -> str:
+def fingerprint(
+    folder: Path,
+    names: Collection[str] | None = None,
+    memory: Path = MEMORY,
+    others: tuple[str, ...] = (),
+) -> str:
     """A short text that changes with the names and contents of the pictures below a folder.
 
-    names : only these pictures count (None: all). memory : where digests are kept. A folder that
+    names : only these pictures count (None: all). others : suffixes of other files that count. memory :
+    where digests are kept. A folder that
     cannot be read gives "", and the job says what is wrong.
     """
     place = memory / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
@@ -47,7 +61,8 @@ def fingerprint(folder: Path, names: Collection[str] | None = None, memory: Path
     digest, begun = hashlib.sha256(), time.time_ns()
     try:
         for name, path, found in sorted(walk(folder)):
-            if not is_picture(name) or (names is not None and name not in names):
+            counts = is_picture(name) or name.lower().endswith(others)
+            if not counts or (names is not None and name not in names):
                 continue
             facts = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
             entry = known.get(name)

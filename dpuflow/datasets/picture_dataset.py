@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -58,7 +58,7 @@ def build_picture_dataset(path: Path | str, entry: Mapping[str, Any], threads: i
         place = str(expand(listed)) if listed else source.place
         names, label_of = classes_of(every, entry.get("class_names"), bool(listed), place)
         labels = labels_of(names, MAX_PICTURE_LABEL)
-        sides = _sides(parts, label_of, entry, place)
+        sides = divided(parts, lambda item: label_of[item.label], entry, place)
         order = [item for part in ("pool", "validation", "calibration", "test") for item in sides[part]]
         return _write(path, source, order, sides, (labels, label_of), (shape, resize), entry, threads)
 
@@ -73,19 +73,30 @@ def _report_others(source, listed):
         )
 
 
-def _sides(parts, label_of, entry, place):
-    """Items by "pool" (train and, without a part of its own, validation), validation, calibration, test."""
+def divided(
+    parts: Mapping[str, list[Any]],
+    class_of: Callable[[Any], int],
+    entry: Mapping[str, Any],
+    place: str,
+    example: str = "CLASS/*.jpg",
+) -> dict[str, list[Any]]:
+    """Items by "pool" (train and, without a part of its own, validation), validation, calibration, test.
+
+    parts : part -> items that sort by their path. class_of : an item's class, of which each gives its
+    share. entry : the
+    data set's. place, example : what messages call the source, and files in it.
+    """
     pool = parts.get(WHOLE, parts.get("train", []))
     test = parts.get("test", [])
     if entry.get("test") and test:
         raise UserError(f"{place}: has pictures for the test already; leave out the setting test")
     if entry.get("test"):
-        chosen = stratified_choice([label_of[item.label] for item in pool], entry["test"])
+        chosen = stratified_choice([class_of(item) for item in pool], entry["test"])
         test = [item for item, take in zip(pool, chosen, strict=True) if take]
         pool = [item for item, take in zip(pool, chosen, strict=True) if not take]
     if not test:
         raise UserError(
-            f"{place}: no pictures for the test; add test/CLASS/*.jpg, or divide these with "
+            f"{place}: no pictures for the test; add test/{example}, or divide these with "
             "test: {fraction: 0.2, seed: 1}"
         )
     if parts.get("validation") and entry.get("validation"):
@@ -93,7 +104,7 @@ def _sides(parts, label_of, entry, place):
     if not pool and not parts.get("calibration") and not parts.get("validation"):
         raise UserError(
             f"{place}: only pictures for the test; the quantizer needs others to calibrate on: "
-            "add calibration/CLASS/*.jpg or train/CLASS/*.jpg"
+            f"add calibration/{example} or train/{example}"
         )
     sides = {
         "pool": pool,
@@ -104,13 +115,13 @@ def _sides(parts, label_of, entry, place):
     sides = {name: _shuffled(items) for name, items in sides.items()}
     if sides["calibration"]:
         own = sides["calibration"]
-        of_class = np.array([label_of[item.label] for item in own])
+        of_class = np.array([class_of(item) for item in own])
         rows = calibration_rows(np.arange(len(own)), of_class, _fitting(entry.get("calibration"), len(own)))
         sides["calibration"] = [own[row] for row in rows]
     return sides
 
 
-def _shuffled(items: Iterable[Item]) -> list[Item]:
+def _shuffled(items: Iterable[Any]) -> list[Any]:
     items = sorted(items)
     return [items[row] for row in np.random.Generator(np.random.PCG64(0)).permutation(len(items))]
 
@@ -132,7 +143,14 @@ def _write(path, source, order, sides, classes, preparation, entry, threads):
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         size = max(1, min(CHUNK_ROWS, BLOCK_BYTES // image_bytes))
         images, of_images = [], []
-        decoded = counted(_decoded(source, order, preparation, threads), "pictures", len(order))
+
+        def prepare(item: Item) -> tuple[np.ndarray, str]:
+            content = source.read(item.name)
+            made = prepared(content, f"{source.place}: {item.name}", shape, resize)
+            return made, hashlib.sha256(content).hexdigest()
+
+        blank = np.zeros(shape, np.uint8), ""
+        decoded = counted(in_order(order, prepare, blank, threads), "pictures", len(order))
         for row, (item, (pixels, digest)) in enumerate(zip(order, decoded, strict=True)):
             part = "train" if row < first_test else "test"
             digests[part].append(f"{item.path}\0{label_of[item.label]}\0{digest}\n".encode())
@@ -148,7 +166,7 @@ def _write(path, source, order, sides, classes, preparation, entry, threads):
         sink = ImageSink(file, max(1, min(CHUNK_ROWS, CHUNK_BYTES // image_bytes)))
         sink.append(blocks())
         all_labels, hashes = sink.finish()
-        split = _split(sides, all_labels, hashes, entry, source.place)
+        split = split_rows(sides, all_labels, hashes, entry, source.place)
         origins = {
             part: (hashlib.sha256(b"".join(sorted(lines))).hexdigest(), "") for part, lines in digests.items()
         }
@@ -166,8 +184,14 @@ def _write(path, source, order, sides, classes, preparation, entry, threads):
     return counts
 
 
-def _split(sides, labels, hashes, entry, place):
-    """Name -> rows, as `dataset_file` describes them."""
+def split_rows(
+    sides: Mapping[str, list[Any]],
+    labels: np.ndarray,
+    hashes: np.ndarray,
+    entry: Mapping[str, Any],
+    place: str,
+) -> dict[str, np.ndarray]:
+    """Name -> rows, as `dataset_file` has them, of items that were `divided`; labels, hashes : by row."""
     bounds = np.cumsum([0, *(len(sides[name]) for name in ("pool", "validation", "calibration", "test"))])
     pool, validation, calibration, test = (np.arange(a, b) for a, b in itertools.pairwise(bounds))
     train = pool
@@ -187,23 +211,23 @@ def _split(sides, labels, hashes, entry, place):
     return {"train": train, "validation": validation, "test": test, "calibration": calibration}
 
 
-def _decoded(source, order, preparation, threads):
-    """Yield (pixels uint8 (H, W, C), SHA-256 of the file) of Items, in order; UserError for all faults."""
-    shape, resize = preparation
+def in_order(items: Iterable[Any], prepare: Callable[[Any], Any], blank: Any, threads: int) -> Iterator[Any]:
+    """Yield what `prepare` makes of each item, by threads, in the order of the items.
+
+    Where it raises a UserError, `blank` is given instead, and all of them are named in one when the rest
+    is read.
+    """
 
     def _one(item):
-        name = f"{source.place}: {item.name}"
         try:
-            content = source.read(item.name)
-            return prepared(content, name, shape, resize), hashlib.sha256(content).hexdigest()
+            return prepare(item)
         except UserError as error:
-            return error, ""
+            return error
 
-    blank = np.zeros(shape, np.uint8)
-    faults = []
+    faults: list[str] = []
     with ThreadPoolExecutor(threads) as pool:
         ahead = deque()
-        rest = iter(order)
+        rest = iter(items)
         for item in rest:
             ahead.append(pool.submit(_one, item))
             if len(ahead) < 4 * threads:
@@ -217,8 +241,7 @@ def _decoded(source, order, preparation, threads):
 
 
 def _good(result, faults, blank):
-    """The result; where it is a fault, a blank picture, because all faults are named when all is read."""
-    if isinstance(result[0], UserError):
-        faults.append(str(result[0]))
-        return blank, ""
+    if isinstance(result, UserError):
+        faults.append(str(result))
+        return blank
     return result

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.datasets.placement import Placement, centred_crop, fitting_sides, placement
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,6 +73,14 @@ def prepared(content: bytes, name: str, shape: tuple[int, int, int], resize: str
     picture, or of another format.
     """
     return _fitted(_upright(content, name)[0], shape, resize)
+
+
+def placed(
+    content: bytes, name: str, shape: tuple[int, int, int], resize: str
+) -> tuple[np.ndarray, Placement]:
+    """`prepared`, and where the upright original lies in it."""
+    image, size = _upright(content, name)
+    return _fitted(image, shape, resize), placement(size, shape[1], shape[0], resize)
 
 
 def read_picture(
@@ -128,25 +137,6 @@ def read_pictures(
         except UserError as error:
             faults[path] = str(error)
     return pictures, faults
-
-
-def centred_crop(size: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
-    """Largest centred (left, top, right, bottom) in an image of `size` (w, h) with sides width : height."""
-    across, down = size
-    if across * height >= down * width:
-        used = max(1, round(down * width / height)), down
-    else:
-        used = across, max(1, round(across * height / width))
-    left, top = (across - used[0]) // 2, (down - used[1]) // 2
-    return left, top, left + used[0], top + used[1]
-
-
-def fitting_sides(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
-    """Largest (w, h) within width x height with the sides of an image of `size` (w, h), rounded."""
-    across, down = size
-    if across * height >= down * width:
-        return width, max(1, round(down * width / across))
-    return max(1, round(across * height / down)), height
 
 
 def _upright(content, path):

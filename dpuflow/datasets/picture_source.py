@@ -21,7 +21,9 @@ from dpuflow.base.zip_errors import errors_of_zip
 from dpuflow.datasets.find_pictures import SUFFIXES
 
 LARGEST_FILE = 256 << 20
-"""Bytes of one picture file. A zip's member may unpack to any number."""
+"""Bytes of one file. A zip's member may unpack to any number."""
+LARGEST_TABLE = 1 << 30
+"""Bytes of a .json file, which may be about all pictures."""
 LEFT_OUT = ("__MACOSX",)
 
 
@@ -123,10 +125,10 @@ def _check_link(path, real_root):
 def _content(root, path):
     try:
         with open(path, "rb") as stream:
-            content = stream.read(LARGEST_FILE + 1)
+            content = stream.read(_most(path) + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return _of_fair_size(content, path)
+    return _of_fair_size(content, path, _most(path))
 
 
 def _members(archive, bundle):
@@ -149,10 +151,15 @@ def _members(archive, bundle):
 
 def _unpacked(archive, bundle, info):
     with errors_of_zip(archive), bundle.open(info) as stream:
-        return _of_fair_size(stream.read(LARGEST_FILE + 1), f"{archive} ({info.filename})")
+        most = _most(info.filename)
+        return _of_fair_size(stream.read(most + 1), f"{archive} ({info.filename})", most)
 
 
-def _of_fair_size(content, name):
-    if len(content) > LARGEST_FILE:
-        raise UserError(f"{name}: more than {LARGEST_FILE >> 20} MiB; no picture for a network is as large")
+def _most(name):
+    return LARGEST_TABLE if str(name).lower().endswith(".json") else LARGEST_FILE
+
+
+def _of_fair_size(content, name, most):
+    if len(content) > most:
+        raise UserError(f"{name}: more than {most >> 20} MiB; no picture for a network is as large")
     return content

@@ -9,6 +9,7 @@ from dpuflow.base.hints import did_you_mean
 from dpuflow.base.pixels import complete, problem
 from dpuflow.datasets.labels import MAX_LABEL, MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import form_problem
+from dpuflow.datasets.tasks import TASK_OF
 from dpuflow.device.targets import configured_target
 from dpuflow.training.application_names import APPLICATIONS, WITH_ALPHA
 
@@ -32,6 +33,7 @@ def _datasets(config):
             if kind == "synthetic" and key in entry:
                 yield f"datasets.{name}.{key}: kind synthetic draws 28x28 letters A to Y; leave it out"
         yield from _pictures(f"datasets.{name}", kind, entry)
+        yield from _annotations(f"datasets.{name}", kind, entry)
         try:
             labels_of(entry.get("class_names"), MAX_PICTURE_LABEL if kind == "pictures" else MAX_LABEL)
         except UserError as error:
@@ -49,6 +51,41 @@ def _pictures(key, kind, entry):
         yield f"{key}.test: only for kind pictures; kind {kind} has images for the test of its own"
     if "resize" in entry.get("image", {}):
         yield f"{key}.image.resize: only for kind pictures; the images of kind {kind} have their size"
+
+
+def _annotations(key, kind, entry):
+    """Of a data set: do its task, its annotations and its classes fit each other?"""
+    task, notes = entry.get("task", "classification"), entry.get("annotations")
+    names = entry.get("class_names")
+    if task == "classification":
+        if notes:
+            wanted = TASK_OF[notes["format"]]
+            yield f"{key}: annotations of the format {notes['format']} are for task: {wanted}; add it"
+        elif names is not None and len(names) < 2:
+            yield f"{key}.class_names: expected two classes at least, found {len(names)}"
+        return
+    if kind != "pictures" or "list" in entry["source"]:
+        found = "a list" if kind == "pictures" else f"kind {kind}"
+        yield f"{key}.task: {task} needs pictures in a folder or zip (kind: pictures), found {found}"
+    if not notes or TASK_OF[notes["format"]] != task:
+        fitting = " or ".join(name for name, meant in TASK_OF.items() if meant == task)
+        yield f"{key}.annotations: task {task} needs format: {fitting}"
+        return
+    if names is not None and None in names:
+        yield f"{key}.class_names: null is for labels that never occur; task {task} has no such; leave it out"
+    if task == "segmentation":
+        values = notes.get("values")
+        if names is None or len(names) < 2:
+            yield f"{key}.class_names: masks need the name of each pixel value, two at least"
+        elif values is not None and len(values) != len(names):
+            yield f"{key}.annotations.values: {len(values)} values for {len(names)} class_names"
+        if values is not None and (
+            len({isinstance(value, list) for value in values}) > 1
+            or len({str(value) for value in values}) < len(values)
+        ):
+            yield f"{key}.annotations.values: expected different numbers, or different [red, green, blue]"
+    elif "values" in notes:
+        yield f"{key}.annotations.values: only for masks; leave it out"
 
 
 def _applications(config):

@@ -34,6 +34,9 @@ CONFIG = {
         "photos": photos(folder="own/photos"),
         "zipped_photos": photos(zip="own/photos.zip"),
         "listed": photos(list="own/photos/list.csv"),
+        "marked": photos(folder="own/marked") | {"task": "detection", "annotations": {"format": "voc"}},
+        "masked": photos(folder="own/masked")
+        | {"task": "segmentation", "annotations": {"format": "masks"}, "class_names": ["ground", "hand"]},
     },
     "models": {
         "small": SMALL,
@@ -121,7 +124,7 @@ TARGETS = [
     # no runs on these: the way to their images is what they add
     *(
         f"results/{name}/dataset.h5"
-        for name in ("packed", "foldered", "fetched", "photos", "zipped_photos", "listed")
+        for name in ("packed", "foldered", "fetched", "photos", "zipped_photos", "listed", "marked", "masked")
     ),
 ]
 NO_JOBS_OF_THEIR_OWN = {"all", "bundles", "sweep", "predict", "quantizer_search"}
@@ -134,6 +137,7 @@ OWN_FILES = [
     *("own/quantized.xmodel", "own/compiled.xmodel"),
     *("own/saved/saved_model.pb", "own/saved/variables/variables.index"),
     *("own/photos/cat/a.png", "own/photos/dog/b.jpg", "own/photos/README.txt", "own/photos.zip"),
+    *("own/marked/a.png", "own/marked/a.xml", "own/masked/images/a.png", "own/masked/masks/a.png"),
 ]
 """The user's own files. Dry runs do not look into them, but for the first bytes of an H5."""
 OTHER_FILES = [

@@ -30,6 +30,7 @@ PICTURES = "rulegraph; dag_svg"
 SHOWN = "report; provenance"
 
 OF_PHOTOS, OF_LISTED = (f"build_picture_dataset dataset={name}" for name in ("photos", "listed"))
+OF_MARKED = "build_picture_dataset dataset=marked"
 OF_DRAWN, OF_PAIR = "obtain_dataset dataset=drawn", "obtain_dataset dataset=pair"
 BUILD_PAIR, TRAIN, FURTHER = "build_dataset dataset=pair", "train model=small", "finetune model=further"
 OF_TRANSFER, TUNING = "train model=transfer", {"epochs": 1, "learning_rate": 0.1}
@@ -94,6 +95,19 @@ DATASETS = [
         "test.fraction": 0.25, "test.seed": 2, "class_names": ["dog", "cat"], "duplicates": "allow",
         "validation.rows": 3, "calibration.images": 2,
     }.items()),
+    *(Row(f"datasets.NAME.annotations.{k}", {f"datasets.marked.annotations.{k}": v}, OF_MARKED, False)
+      for k, v in {"format": "yolo", "parts": {"a": "test"}, "other_classes": "leave_out"}.items()),
+    Row(
+        "datasets.NAME.annotations.values", {"datasets.masked.annotations.values": [0, 255]},
+        "build_picture_dataset dataset=masked", False,
+    ),
+    Row(
+        "datasets.NAME.task", {"datasets.masked": {
+            "source": {"kind": "pictures", "folder": "own/masked"}, "task": "detection",
+            "annotations": {"format": "coco"}, "image": IMAGE,
+        }},
+        "build_picture_dataset dataset=masked", False,
+    ),
     Row(
         "datasets.NAME.source.list", {"datasets.listed.source.list": "own/more_photos/list.csv"},
         OF_LISTED, False,

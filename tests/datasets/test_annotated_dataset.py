@@ -1,0 +1,413 @@
+"""Pictures with boxes or masks -> dataset.h5: values, every format, and one clear error for what is none."""
+
+from xml.etree import ElementTree
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+from annotated_pictures import ENTRY, coco, mask, pack, pictures, png, voc, write
+from PIL import Image
+
+from dpuflow.base.errors import UserError
+from dpuflow.datasets.annotated_dataset import build_annotated_dataset
+from dpuflow.datasets.dataset_file import read_dataset
+
+CAT, DOG = ("cat", (8, 4, 24, 20), False), ("dog", (0, 0, 64, 32), True)
+
+
+def build(tmp_path, source, name="out.h5", **entry):
+    """The Dataset of a source."""
+    path = tmp_path / name
+    build_annotated_dataset(path, ENTRY | {"source": source, "annotations": {"format": "voc"}} | entry)
+    return read_dataset(path)
+
+
+def voc_files():
+    """Two parts, every picture with CAT, those of the test with DOG."""
+    files = pictures("{part}/images/")
+    for name in list(files):
+        objects = [CAT, DOG] if name.startswith("test") else [CAT]
+        files[name.replace("images", "labels").replace("png", "xml")] = voc(objects)
+    return files
+
+
+def test_boxes_lie_where_the_letterbox_puts_their_picture(tmp_path):
+    data = build(tmp_path, write(tmp_path / "set", voc_files()))
+    assert (data.task, data.class_names, data.shape) == ("detection", ["cat", "dog"], (32, 32, 3))
+    boxes = data.boxes_in("test")
+    # 64 x 32 becomes 32 x 16 with 8 rows of black above and below
+    assert data.placements_in("test")[0].numbers == (64, 32, 0, 0, 64, 32, 0, 8, 32, 24)
+    np.testing.assert_array_equal(boxes[0].boxes, [[4, 10, 12, 18], [0, 8, 32, 24]])
+    assert boxes.classes.tolist() == [0, 1, 0, 1] and boxes.ignored.tolist() == [False, True] * 2
+    assert boxes.offsets.tolist() == [0, 2, 4] and len(boxes) == 2
+    images = data.images_in("test")[:]
+    assert not images[:, :8].any() and not images[:, 24:].any() and images[:, 8:24].any()
+    assert len(data.boxes_in("train").boxes) == 2 and len(data.boxes_in("validation")) == 1
+    original = data.placements_in("test")[0].to_original(boxes[0].boxes)
+    np.testing.assert_allclose(original, [CAT[1], DOG[1]])
+    with pytest.raises(UserError, match=r"holds pictures for detection, but labels \(classification\)"):
+        data.labels_in("test")
+    assert [len(labels) for _, labels in data.batches("test")] == [2]
+
+
+def test_a_zip_and_a_folder_give_equal_bytes_whatever_the_number_of_threads(tmp_path):
+    files = voc_files()
+    entry = ENTRY | {"annotations": {"format": "voc"}}
+    packed = {"big/set/" + name: content for name, content in files.items()}
+    build_annotated_dataset(tmp_path / "a.h5", entry | {"source": write(tmp_path / "set/big/set", files)}, 1)
+    build_annotated_dataset(tmp_path / "b.h5", entry | {"source": write(tmp_path / "set2/big/set", files)}, 4)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    zipped = build(tmp_path, pack(tmp_path / "set.zip", packed))
+    np.testing.assert_array_equal(
+        zipped.boxes_in("test").boxes, read_dataset(tmp_path / "a.h5").boxes_in("test").boxes
+    )
+
+
+@pytest.mark.parametrize(
+    ("resize", "expected", "ignored"),
+    [
+        ("crop", [[0, 4, 8, 20], [0, 0, 32, 32]], [False, True]),  # the middle 32 of 64 columns
+        ("stretch", [[4, 4, 12, 20], [0, 0, 32, 32]], [False, True]),
+    ],
+)
+def test_crop_and_stretch_move_boxes_as_they_move_pixels(tmp_path, resize, expected, ignored):
+    source = write(tmp_path / "set", voc_files())
+    data = build(tmp_path, source, image=ENTRY["image"] | {"resize": resize})
+    boxes = data.boxes_in("test")[0]
+    np.testing.assert_array_equal(boxes.boxes, expected)
+    assert boxes.ignored.tolist() == ignored
+
+
+def test_what_a_crop_leaves_hardly_anything_of_is_ignored(tmp_path):
+    files = voc_files() | {
+        "test/labels/d.xml": voc([("cat", (0, 0, 18, 8), False), ("cat", (0, 0, 10, 9), False)])
+    }
+    data = build(tmp_path, write(tmp_path / "set", files), image=ENTRY["image"] | {"resize": "crop"})
+    one = next(b for b in map(data.boxes_in("test").__getitem__, range(2)) if len(b.boxes) == 1)
+    np.testing.assert_array_equal(one.boxes, [[0, 0, 2, 8]])  # two of 18 columns are left
+    assert one.ignored.tolist() == [True]
+
+
+def test_lists_tell_the_parts_of_voc(tmp_path):
+    files = {f"VOC/JPEGImages/{n}.png": png(seed=i) for i, n in enumerate("abcd")}
+    files |= {f"VOC/Annotations/{n}.xml": voc([CAT]) for n in "abcd"}
+    files |= {
+        "VOC/ImageSets/Main/trainval.txt": b"a\nb\nc\n",
+        "VOC/ImageSets/Main/val.txt": b"c\n",
+        "VOC/ImageSets/Main/train.txt": b"a\nb\n",
+        "VOC/ImageSets/Main/cat_train.txt": b"a  1\nb -1\n",
+        "VOC/ImageSets/Main/test.txt": b"d\r\n",
+    }
+    entry = {k: v for k, v in ENTRY.items() if k != "validation"}
+    path = tmp_path / "out.h5"
+    source = pack(tmp_path / "set.zip", files)
+    build_annotated_dataset(path, entry | {"source": source, "annotations": {"format": "voc"}})
+    data = read_dataset(path)
+    assert {name: len(rows) for name, rows in data.splits.items()} == {
+        "train": 2,
+        "validation": 1,
+        "test": 1,
+        "calibration": 1,
+    }
+
+
+def test_coco(tmp_path):
+    files = pictures("images/{part}2017/")
+    box = [8, 4, 16, 16]
+    kinds = [(7, "dog"), (3, "cat")]
+    files["annotations/instances_train2017.json"] = coco(
+        [(1, "a.png"), (2, "b.png"), (3, "c.png")], [(1, 3, box, 0), (2, 7, box, 0)], kinds
+    )
+    files["annotations/instances_test2017.json"] = coco(
+        [(1, "d.png"), (9, "e.png")], [(9, 7, box, 1), (9, 3, [0, 0, 64, 32], 0)], kinds
+    )
+    files["annotations/captions_train2017.json"] = b"{}"
+    data = build(tmp_path, pack(tmp_path / "set.zip", files), annotations={"format": "coco"})
+    assert data.class_names == ["cat", "dog"]  # in the order of their numbers
+    boxes = data.boxes_in("test")
+    sizes = np.diff(boxes.offsets).tolist()
+    assert sorted(sizes) == [0, 2]
+    np.testing.assert_array_equal(boxes.boxes, [[4, 10, 12, 18], [0, 8, 32, 24]])
+    assert boxes.classes.tolist() == [1, 0] and boxes.ignored.tolist() == [True, False]
+
+
+def yolo_files():
+    """A set with data.yaml; the picture e shows nothing, and says so by having no file."""
+    files = pictures("{part}/images/")
+    for name in list(files):
+        if not name.endswith("e.png"):
+            text = b"1 0.25 0.375 0.25 0.5\n0 0.125 0.125 0.375 0.125 0.375 0.625 0.2 0.3\n"
+            files[name.replace("images", "labels").replace("png", "txt")] = text
+    return files | {"data.yaml": b"names: [cat, dog]\ntrain: ../train/images\n", "README.txt": b"hello"}
+
+
+def test_yolo(tmp_path):
+    data = build(tmp_path, pack(tmp_path / "set.zip", yolo_files()), annotations={"format": "yolo"})
+    assert data.class_names == ["cat", "dog"]
+    boxes = data.boxes_in("test")
+    assert sorted(np.diff(boxes.offsets).tolist()) == [0, 2]
+    np.testing.assert_array_equal(boxes.boxes, [[4, 10, 12, 18], [4, 10, 12, 18]])  # the box and the polygon
+    assert boxes.classes.tolist() == [1, 0]
+    reordered = build(
+        tmp_path,
+        pack(tmp_path / "b.zip", yolo_files()),
+        annotations={"format": "yolo"},
+        class_names=["dog", "bird", "cat"],
+    )
+    assert reordered.boxes_in("test").classes.tolist() == [0, 2]
+
+
+def test_masks(tmp_path):
+    files = pictures("{part}/images/")
+    drawn = np.zeros((32, 64), np.uint8)
+    drawn[:16, :32], drawn[:, 62:] = 1, 255
+    for name in list(files):
+        files[name.replace("images", "masks").replace(".png", "_mask.png")] = mask(drawn)
+    entry = {"annotations": {"format": "masks"}, "task": "segmentation", "class_names": ["ground", "hand"]}
+    data = build(tmp_path, pack(tmp_path / "set.zip", files), **entry)
+    masks = data.masks_in("test")
+    assert masks.shape == (2, 32, 32) and masks.dtype == np.uint8
+    expected = np.full((32, 32), 255, np.uint8)
+    expected[8:24] = 0
+    expected[8:16, :16], expected[8:24, 31] = 1, 255
+    np.testing.assert_array_equal(masks[:1][0], expected)
+    with data.part("train").reading_masks() as read:
+        np.testing.assert_array_equal(read(np.array([1, 0]))[1], expected)
+    for name in [name for name in files if "masks" in name]:
+        files[name] = mask(np.where(drawn == 1, 255, 0))
+    with pytest.raises(UserError, match=r"all of class 0 or of none|of class 0 or of none \(255\)"):
+        build(tmp_path, pack(tmp_path / "set.zip", files), **entry)
+    given = entry | {"annotations": {"format": "masks", "values": [0, 255]}}
+    masks = build(tmp_path, pack(tmp_path / "set.zip", files), **given).masks_in("test")
+    assert np.bincount(masks[:1].ravel(), minlength=256)[[0, 1, 255]].tolist() == [384, 128, 512]
+
+
+def test_masks_in_colours_and_with_palettes(tmp_path):
+    files = pictures("{part}/images/")
+    drawn = np.zeros((32, 64), np.uint8)
+    drawn[:, 32:] = 1
+    entry = {"annotations": {"format": "masks"}, "task": "segmentation", "class_names": ["ground", "hand"]}
+    names = [name.replace("images", "masks") for name in files]
+    files |= {name: mask(drawn, palette=[9, 9, 9, 200, 0, 0]) for name in names}
+    first = build(tmp_path, pack(tmp_path / "set.zip", files), **entry).masks_in("test")[:]
+    assert first[0, 16].tolist() == [0] * 16 + [1] * 16
+    colours = np.array([[9, 9, 9], [200, 0, 0]], np.uint8)
+    files |= {name: mask(colours[drawn]) for name in names}
+    with pytest.raises(UserError, match=r"masks/[a-e].png\): a mask in colours"):
+        build(tmp_path, pack(tmp_path / "set.zip", files), **entry)
+    values = {"format": "masks", "values": colours.tolist()}
+    second = build(tmp_path, pack(tmp_path / "set.zip", files), **entry | {"annotations": values})
+    np.testing.assert_array_equal(second.masks_in("test")[:], first)
+    values = {"format": "masks", "values": [[9, 9, 9], [1, 2, 3]]}
+    with pytest.raises(
+        UserError, match=r"pixel \(32, 0\) of the mask is \[200, 0, 0\], expected \[9, 9, 9\]"
+    ):
+        build(tmp_path, pack(tmp_path / "set.zip", files), **entry | {"annotations": values})
+
+
+def changed(name, content, files=None):
+    """The VOC files with one that is another."""
+    return (voc_files() if files is None else files) | {name: content}
+
+
+X = "train/labels/a.xml"
+BOMB = b'<!DOCTYPE a [<!ENTITY a "aaaaaaaa"><!ENTITY b "&a;&a;&a;">]><annotation>&b;</annotation>'
+BAD_VOC = {
+    "entities": (BOMB, r"a\.xml\): line 1: has a document type or entities"),
+    "no XML": (b"<annotation><object>", r"a\.xml\): not whole XML"),
+    "deep": (b"<a>" * 100, r"a\.xml\): line 1: elements nested too deep"),
+    "other": (b"<html></html>", r"a\.xml\): expected <annotation>, found <html>"),
+    "reversed": (
+        voc([("cat", (9, 0, 3, 5), False)]),
+        r"a\.xml\): line 3, object 1: a box whose end lies before",
+    ),
+    "outside": (
+        voc([CAT, ("cat", (70, 0, 80, 5), False)]),
+        r"line 5, object 2: a box .* outside of its picture",
+    ),
+    "no number": (voc([("cat", ("x", 0, 3, 5), False)]), r"object 1, bndbox: expected a number, found 'x'"),
+    "not finite": (
+        voc([("cat", ("nan", 0, 3, 5), False)]),
+        r"object 1, bndbox: expected a number, found 'nan'",
+    ),
+    "no box": (b"<annotation><object><name>cat</name></object></annotation>", r"object 1: has no bndbox"),
+    "other size": (
+        voc([CAT], size=(32, 64)),
+        r"is about a picture of 32 x 64, but .*a.png has 64 x 32 pixels",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_VOC)
+def test_bad_voc_is_one_error_that_names_file_and_object(tmp_path, what):
+    content, message = BAD_VOC[what]
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, pack(tmp_path / "set.zip", changed(X, content)))
+    assert not (tmp_path / "out.h5").exists()
+
+
+def good_coco():
+    return {
+        "images": '[{"id": 1, "file_name": "a.png"}]',
+        "categories": '[{"id": 1, "name": "cat"}]',
+        "annotations": '[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}]',
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "message"),
+    [
+        ("images", '[{"id": 1, "file_name": "nowhere.png"}]', r"images\[0\].file_name: there is no picture"),
+        ("images", '[{"id": "1", "file_name": "a.png"}]', r"images\[0\].id: expected a whole number"),
+        ("images", "{}", r"expected a list 'images'"),
+        ("categories", '[{"id": 1}]', r"categories\[0\].name: expected a text"),
+        ("annotations", '[{"image_id": 1, "category_id": 4, "bbox": [0,0,1,1]}]', r"there is no category 4"),
+        (
+            "annotations",
+            '[{"image_id": 5, "category_id": 1, "bbox": [0,0,1,1]}]',
+            r"\[0\].image_id: there is no image 5",
+        ),
+        (
+            "annotations",
+            '[{"image_id": 1, "category_id": 1, "bbox": [0,0,1]}]',
+            r"\[0\].bbox: expected \[x, y",
+        ),
+        (
+            "annotations",
+            '[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,NaN]}]',
+            r"\[0\]: bbox: expected a number",
+        ),
+        ("annotations", "[3]", r"annotations\[0\]: expected an object, found int"),
+        ("annotations", "[" * 100000, r"not whole JSON"),
+    ],
+)
+def test_bad_coco_is_one_error_that_names_file_and_element(tmp_path, table, text, message):
+    tables = good_coco() | {table: text}
+    files = pictures() | {
+        "x.json": ("{" + ", ".join(f'"{k}": {v}' for k, v in tables.items()) + "}").encode()
+    }
+    with pytest.raises(UserError, match=r"x\.json.*" + message):
+        build(tmp_path, pack(tmp_path / "set.zip", files), annotations={"format": "coco"})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"0 0.5 0.5 0.1", r"line 2: expected CLASS X Y WIDTH HEIGHT .* found 4 fields"),
+        (b"cat 0.5 0.5 0.1 0.1", r"line 2: expected the number of a class, found 'cat'"),
+        (b"2 0.5 0.5 0.1 0.1", r"line 2: class 2, but there are 2 names"),
+        (b"0 320 240 20 20", r"line 2: expected shares of the picture from 0 to 1"),
+        (b"0 0.5 inf 0.1 0.1", r"line 2: expected a number, found 'inf'|line 2: line 2"),
+        (b"\xff", r"not a text in UTF-8"),
+    ],
+)
+def test_bad_yolo_is_one_error_that_names_file_and_line(tmp_path, line, message):
+    files = yolo_files() | {"train/labels/a.txt": b"\n" + line + b"\n"}
+    with pytest.raises(UserError, match=r"a\.txt\): " + message):
+        build(tmp_path, pack(tmp_path / "set.zip", files), annotations={"format": "yolo"})
+
+
+def test_boxes_without_area_are_left_out_and_those_that_reach_out_are_cut(tmp_path, caplog):
+    objects = [("cat", (5, 5, 5, 9), False), ("cat", (-4, 0, 200, 32), False)]
+    data = build(tmp_path, pack(tmp_path / "set.zip", changed("test/labels/d.xml", voc(objects))))
+    one = next(b for b in map(data.boxes_in("test").__getitem__, range(2)) if len(b.boxes) == 1)
+    np.testing.assert_array_equal(one.boxes, [[0, 8, 32, 24]])
+    assert "1 boxes have no area and are left out" in caplog.text
+    assert "1 boxes reach beyond their pictures and are cut" in caplog.text
+
+
+def test_classes_that_class_names_lacks(tmp_path):
+    source = pack(tmp_path / "set.zip", voc_files())
+    with pytest.raises(UserError, match="classes that class_names lacks: dog; add them, or say"):
+        build(tmp_path, source, class_names=["cat"])
+    notes = {"format": "voc", "other_classes": "leave_out"}
+    data = build(tmp_path, source, class_names=["cat"], annotations=notes)
+    assert data.boxes_in("test").classes.tolist() == [0, 0]
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folders_or_refused(tmp_path):
+    files = {
+        f"{part}/{kind}/x.{end}": b""
+        for part in ("train", "test")
+        for kind, end in (("i", "png"), ("l", "xml"))
+    }
+    for index, name in enumerate(files):
+        files[name] = png(seed=index) if name.endswith("png") else voc([CAT] * (1 + ("test" in name)))
+    files["train/i/y.png"], files["train/l/y.xml"] = png(seed=9), voc([CAT])
+    data = build(tmp_path, pack(tmp_path / "set.zip", files))
+    assert len(data.boxes_in("test").boxes) == 2
+    files["l/x.xml"] = voc([CAT])
+    with pytest.raises(UserError, match=r"l/x.xml fits 2 pictures"):
+        build(tmp_path, pack(tmp_path / "set.zip", files))
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("dpuflow.datasets.picture_source.LARGEST_FILE", 1 << 20)
+    files = changed(X, b" " * (2 << 20))
+    with pytest.raises(UserError, match=r"a\.xml\): more than 1 MiB"):
+        build(tmp_path, pack(tmp_path / "set.zip", files))
+
+
+def test_a_data_set_of_boxes_that_was_tampered_with_is_refused(tmp_path):
+    import h5py
+
+    from dpuflow.base.hdf5 import seal
+
+    build(tmp_path, write(tmp_path / "set", voc_files()))
+    for name, value in (("boxes", -1.0), ("box_classes", 7), ("box_offsets", 99)):
+        build(tmp_path, {"kind": "pictures", "folder": str(tmp_path / "set")})
+        with h5py.File(tmp_path / "out.h5", "r+") as file:
+            file[name][-1] = value
+        seal(tmp_path / "out.h5")
+        with pytest.raises(UserError, match="not a dataset file of dpuflow"):
+            read_dataset(tmp_path / "out.h5")
+
+
+def test_the_blood_pictures_as_somebody_else_reads_them(tmp_path, shared):
+    archive = shared("datasets/bccd_voc.zip")
+    entry = {k: v for k, v in ENTRY.items() if k != "validation"}
+    entry["image"] = {"height": 60, "width": 80, "channels": 3}
+    path = tmp_path / "out.h5"
+    counts = build_annotated_dataset(
+        path, entry | {"source": {"kind": "pictures", "zip": str(archive)}, "annotations": {"format": "voc"}}
+    )
+    assert counts["train"] == 205 and counts["validation"] == 87 and counts["test"] == 72
+    data = read_dataset(path)
+    names, found = data.class_names, {}
+    import h5py
+
+    with h5py.File(path) as file:
+        paths = file["paths"].asstr()[()]
+        assert "labels" not in file
+    for row, one in zip(data.splits["test"], map(data.boxes_in("test").__getitem__, range(72)), strict=True):
+        found[paths[row]] = sorted(
+            (names[kind], *np.round(box * 8).astype(int).tolist())
+            for kind, box in zip(one.classes, one.boxes, strict=True)
+        )
+    assert names == ["Platelets", "RBC", "WBC"] and len(found) == 72
+    with ZipFile(archive) as bundle:
+        for picture, boxes in found.items():
+            root = ElementTree.fromstring(
+                bundle.read(picture.replace("JPEGImages", "Annotations").replace("jpg", "xml"))
+            )
+            expected = []
+            for entry in root.iter("object"):
+                sides = [int(entry.find(f"bndbox/{side}").text) for side in ("xmin", "ymin", "xmax", "ymax")]
+                if sides[0] < sides[2] and sides[1] < sides[3]:
+                    expected.append((entry.find("name").text, *sides))
+            assert boxes == sorted(expected), picture
+
+
+def test_a_picture_on_its_side_is_upright_with_its_boxes(tmp_path):
+    image = Image.fromarray(np.random.default_rng(5).integers(0, 255, (64, 32, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn by 90 degrees: 32 x 64 is shown as 64 x 32
+    import io
+
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", exif=exif)
+    files = voc_files()
+    files["test/images/d.jpg"] = stream.getvalue()
+    del files["test/images/d.png"]
+    data = build(tmp_path, pack(tmp_path / "set.zip", files))
+    assert {place.size for place in data.placements_in("test")} == {(64, 32)}
