@@ -111,7 +111,8 @@ def prepare(
         boxes = _placed_boxes(item, names, where)
         for part in (boxes[0], boxes[1], boxes[2]):
             digest.update(np.ascontiguousarray(part).tobytes())
-    return Prepared(pixels, digest.hexdigest(), where, *boxes[:3], mask, boxes[3])
+    corners, classes, ignored, oddities = boxes
+    return Prepared(pixels, digest.hexdigest(), where, corners, classes, ignored, mask, oddities)
 
 
 def _no_boxes():
@@ -171,7 +172,9 @@ def _write(path, source, order, sides, labels, shape, entry, threads):
             images: list[np.ndarray] = []
             empty = Placement((1, 1), (0, 0, 1, 1), (0, 0, 1, 1))
             none = None if masks is None else np.zeros(shape[:2], np.uint8)
-            blank = Prepared(np.zeros(shape, np.uint8), "", empty, *_no_boxes()[:3], none, (0, 0))
+            corners, classes, ignored, oddities = _no_boxes()
+            pixels = np.zeros(shape, np.uint8)
+            blank = Prepared(pixels, "", empty, corners, classes, ignored, none, oddities)
             made = in_order(order, lambda item: prepare(source, item, names, shape, entry), blank, threads)
             for row, (item, one) in enumerate(zip(order, counted(made, "pictures", len(order)), strict=True)):
                 part = "train" if row < first_test else "test"

@@ -64,7 +64,8 @@ def find(source: Source, settings: Mapping[str, Any], class_names: Collection[ob
             "images/NAME.jpg and "
             "masks/NAME.png (folders of masks are called masks, labels, annotations or SegmentationClass)"
         )
-    pairing, mask_of = Pairing(source, pictures), {}
+    pairing = Pairing(source, pictures)
+    mask_of: dict[str, str] = {}
     for mask in masks:
         picture = next(filter(None, (pairing.picture_of(mask, stem) for stem in _stems(mask))), None)
         if picture is None:

@@ -42,7 +42,8 @@ def find(source: Source, settings: Mapping[str, Any], class_names: Collection[ob
     given = settings.get("parts", {})
     pairing = Pairing(source, source.pictures)
     texts = [name for name in source.others if name.lower().endswith(".txt")]
-    labels, lists = {}, []
+    labels: dict[str, str] = {}
+    lists: list[str] = []
     for file in texts:
         base = PurePosixPath(file)
         if base.name.casefold() in NAME_FILES or base.name.casefold().startswith("readme"):

@@ -111,7 +111,9 @@ def read_lists(
     source: Source, lists: Iterable[str], pictures: Collection[str], given: Mapping[str, str]
 ) -> dict[str, str]:
     """{picture: part} of text files called train.txt, val.txt, ... with a picture's name in each line."""
-    pairing, part_of, told_by = Pairing(source, pictures), {}, {}
+    pairing = Pairing(source, pictures)
+    part_of: dict[str, str] = {}
+    told_by: dict[str, str] = {}
     meant = {name: meant_part(PurePosixPath(name).stem, given) for name in lists}
     told = {
         part for name, part in meant.items() if part and PurePosixPath(name).stem.casefold() != "trainval"

@@ -226,7 +226,7 @@ def in_order(items: Iterable[Any], prepare: Callable[[Any], Any], blank: Any, th
 
     faults: list[str] = []
     with ThreadPoolExecutor(threads) as pool:
-        ahead = deque()
+        ahead: deque[Any] = deque()
         rest = iter(items)
         for item in rest:
             ahead.append(pool.submit(_one, item))
