@@ -17,6 +17,8 @@ rule run_emulator:
         made.times(made.RUN, "run")
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "emulator"),
+    params:
+        answer=lambda w: SETTINGS.answer(w.model),
     group:
         "int8"
     threads: 2
@@ -45,6 +47,8 @@ rule run_isa_simulator:
         made.times(made.RUN, "run")
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "isa_simulator"),
+    params:
+        answer=lambda w: SETTINGS.answer(w.model),
     group:
         "int8"
     threads: 2

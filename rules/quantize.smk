@@ -58,6 +58,7 @@ rule import_quantized:
         model=SETTINGS.models_from("quantized"),
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
+        answer=lambda w: SETTINGS.answer(w.model),
         model=lambda w: w.model,
         source=lambda w: SETTINGS.model(w.model)["quantized"],
         input_scaling=lambda w: SETTINGS.given_scaling(w.model),
@@ -90,6 +91,7 @@ rule evaluate_quantized:
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
+        answer=lambda w: SETTINGS.answer(w.model),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "int8"

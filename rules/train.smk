@@ -79,6 +79,7 @@ rule import_keras:
     wildcard_constraints:
         model=SETTINGS.models_from("keras_h5"),
     params:
+        answer=lambda w: SETTINGS.answer(w.model),
         source=lambda w: SETTINGS.model(w.model)["keras_h5"],
     group:
         "graph"
@@ -104,6 +105,7 @@ rule evaluate_keras:
     benchmark:
         made.times(made.TRAINED, "evaluate_keras")
     params:
+        answer=lambda w: SETTINGS.answer(w.model),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "graph"

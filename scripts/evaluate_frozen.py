@@ -1,31 +1,26 @@
-"""Accuracy of the frozen graph on every test image -> frozen_accuracy.json."""
+"""What the frozen graph answers for every test image -> frozen_accuracy.json."""
 
-from dpuflow.accuracy.evaluation import guessing_hint
+from dpuflow.accuracy.stages import stage_record
+from dpuflow.base.pixels import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.quantize.reading_proof import prove_reading
-from dpuflow.records import read_record, write_record
-from dpuflow.tfgraph.evaluate import evaluate_graph
-from dpuflow.workflow.scripting import log, log_accuracy, run
+from dpuflow.quantize.reading_proof import IMAGES, prove_reading
+from dpuflow.records import read_record
+from dpuflow.tfgraph.outputs import GraphStage
+from dpuflow.workflow.scripting import run
+from dpuflow.workflow.stage_records import write_stage
 
 
 def main(snakemake):
-    graph, nodes = snakemake.input.graph, read_record(snakemake.input.nodes, "nodes.schema.yaml")
-    record = evaluate_graph(
-        "frozen",
-        graph,
-        nodes,
+    graph, scaling = snakemake.input.graph, snakemake.params.input_scaling
+    dataset, nodes = (
         read_dataset(snakemake.input.dataset),
-        snakemake.params.input_scaling,
-        threads=snakemake.threads,
-        check=lambda x, outputs: prove_reading(snakemake.input.network, graph, x, outputs),
+        read_record(snakemake.input.nodes, "nodes.schema.yaml"),
     )
-    hint = guessing_hint(record, snakemake.params.input_scaling)
-    write_record(
-        snakemake.output.accuracy, "accuracy.schema.yaml", record | ({"warning": hint} if hint else {})
-    )
-    log_accuracy(record)
-    if hint:
-        log.warning("warning: %s", hint)
+    stage = GraphStage(graph, nodes, scaling, threads=snakemake.threads)
+    x = scale_pixels(dataset.images_in("test")[:IMAGES], scaling)
+    prove_reading(snakemake.input.network, graph, x, stage.of_scaled(x))
+    record = stage_record("frozen", stage, dataset, snakemake.params.answer, where=graph)
+    write_stage(snakemake.output.accuracy, record, scaling)
 
 
 run(main, globals())

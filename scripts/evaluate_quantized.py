@@ -1,25 +1,22 @@
-"""Accuracy of quantize_eval_model.pb (fake-quantized, stock TensorFlow) on every test image."""
+"""What quantize_eval_model.pb (fake-quantized, stock TensorFlow) answers for every test image."""
 
+from dpuflow.accuracy.stages import stage_record
 from dpuflow.datasets.dataset_file import read_dataset
-from dpuflow.records import read_record, write_record
-from dpuflow.tfgraph.evaluate import evaluate_graph
-from dpuflow.workflow.scripting import log_accuracy, run
+from dpuflow.records import read_record
+from dpuflow.tfgraph.outputs import GraphStage
+from dpuflow.workflow.scripting import run
+from dpuflow.workflow.stage_records import write_stage
 
 
 def main(snakemake):
-    scaling = snakemake.params.input_scaling
+    graph, scaling = snakemake.input.graph, snakemake.params.input_scaling
     if snakemake.input.get("quantization"):
         scaling = read_record(snakemake.input.quantization, "quantization.schema.yaml")["input_scaling"]
-    record = evaluate_graph(
-        "quantized",
-        snakemake.input.graph,
-        read_record(snakemake.input.nodes, "nodes.schema.yaml"),
-        read_dataset(snakemake.input.dataset),
-        scaling,
-        threads=snakemake.threads,
-    )
-    write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
-    log_accuracy(record)
+    nodes = read_record(snakemake.input.nodes, "nodes.schema.yaml")
+    stage = GraphStage(graph, nodes, scaling, threads=snakemake.threads)
+    dataset = read_dataset(snakemake.input.dataset)
+    record = stage_record("quantized", stage, dataset, snakemake.params.answer, where=graph)
+    write_stage(snakemake.output.accuracy, record)
 
 
 run(main, globals())

@@ -9,7 +9,8 @@ def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
     outputs = {key: snakemake.output[key] for key in ("graph", "nodes", "network")}
-    for note in take_over(source, snakemake.params.nodes, dataset, snakemake.params.model, outputs):
+    params = snakemake.params
+    for note in take_over(source, params.nodes, dataset, params.model, outputs, params.answer):
         log.info("%s: %s", source, note)
 
 

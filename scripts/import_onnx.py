@@ -4,9 +4,10 @@ from dpuflow.base.files import write_bytes
 from dpuflow.base.pixels import scale_pixels
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
+from dpuflow.network.ends import named_layers
 from dpuflow.network.network_file import save_network
 from dpuflow.onnx_graph.model_file import open_model
-from dpuflow.onnx_graph.reader import read_onnx
+from dpuflow.onnx_graph.reader import read_onnx_and_layouts
 from dpuflow.onnx_graph.runtime import OnnxModel
 from dpuflow.quantize.reading_proof import IMAGES, largest_difference
 from dpuflow.records import write_record
@@ -19,21 +20,23 @@ def main(snakemake):
     source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
     ends = snakemake.params.nodes
     opened = open_model(source, dataset.shape, ends["input"], ends["output"])
-    network = read_onnx(opened, dataset.shape, snakemake.params.model)
-    shapes = [network.input.shape], [network.output.shape]
-    check_fits(source, *shapes, dataset.shape, len(dataset.class_names))
+    network, layouts = read_onnx_and_layouts(opened, dataset.shape, snakemake.params.model)
+    shapes = {name: layer.shape for name, layer in named_layers(network).items()}
+    inputs, classes = [network.input.shape], len(dataset.class_names)
+    check_fits(source, inputs, shapes, dataset.shape, classes, snakemake.params.answer)
     save_network(snakemake.output.network, network)
     nodes = write_network_graph(snakemake.output.graph, network)
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
     write_bytes(snakemake.output.model, opened.model.SerializeToString(deterministic=True))
     x = scale_pixels(dataset.images_in("validation")[:IMAGES], snakemake.params.input_scaling)
-    answers = OnnxModel(opened).run(x)
+    answers = OnnxModel(opened).run_all(x)
+    answers = {name: layout.arranged(answers[name]) for name, layout in layouts.items()}
     difference = largest_difference(network, x, answers, source, "onnxruntime", snakemake.params.tolerance)
     log.info(
         "%s: input %s, output %s; %d layers; differs from onnxruntime by %.1e at most over %d images",
         source,
         opened.input,
-        opened.output,
+        ", ".join(opened.outputs.values()),
         len(network.layers),
         difference,
         len(x),

@@ -3,6 +3,7 @@
 from dpuflow.compiler.quantized_reading import quantized_network
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
+from dpuflow.network.ends import named_layers
 from dpuflow.onnx_graph.qdq import qdq_graph
 from dpuflow.quantize.kept import kept_report
 from dpuflow.quantize.reference import write_artifacts
@@ -18,8 +19,9 @@ def main(snakemake):
     graph, notes = qdq_graph(source) if onnx else (Graph.load(source), [])
     quantized = quantized_network(source, graph, snakemake.params.model, snakemake.params.input_scaling)
     network, shape, classes = quantized.network, dataset.shape, len(dataset.class_names)
-    inputs, outputs = ([layer.shape for layer in ends] for ends in (network.inputs, network.outputs.values()))
-    check_fits(source, inputs, outputs, shape, classes)
+    outputs = {name: layer.shape for name, layer in named_layers(network).items()}
+    inputs = [layer.shape for layer in network.inputs]
+    check_fits(source, inputs, outputs, shape, classes, snakemake.params.answer)
     report, nodes = kept_report(quantized)
     output = snakemake.output
     write_artifacts(quantized, report, output.model, output.eval_graph, output.report)

@@ -12,15 +12,16 @@ from dpuflow.workflow.scripting import log, run
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
-    source, names = snakemake.params.source, snakemake.params.names
-    graph, first, last, notes = freeze_saved_model(expand(source), names["signature"], names["output_node"])
+    params = snakemake.params
+    source, names = params.source, params.names
+    graph, first, ends, notes = freeze_saved_model(expand(source), names["signature"], names["output_node"])
     outputs = {key: snakemake.output[key] for key in ("graph", "nodes", "network")}
     with scratch_folder(outputs["graph"]) as folder:
         frozen = folder / "signature.pb"
         write_bytes(frozen, graph)
         try:
-            ends = {"input": first, "output": last}
-            notes += take_over(frozen, ends, dataset, snakemake.params.model, outputs)
+            wanted = {"input": first, "output": ends if len(ends) > 1 else next(iter(ends.values()))}
+            notes += take_over(frozen, wanted, dataset, params.model, outputs, params.answer)
         except UserError as error:
             raise UserError(str(error).replace(str(frozen), str(source))) from None
     for note in notes:

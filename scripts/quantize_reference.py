@@ -1,6 +1,7 @@
 """network.h5 -> INT8 by the reference quantizer: model, evaluation graph, report."""
 
 from dpuflow.base.errors import about
+from dpuflow.base.outputs import named_ends
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.network.network_file import load_network
 from dpuflow.quantize.reference import quantize, write_artifacts
@@ -18,7 +19,7 @@ def main(snakemake):
             dataset.images_in("calibration"),
             settings,
             snakemake.params.input_scaling,
-            output_name=nodes["output"]["name"],
+            output_name={name: end["name"] for name, end in named_ends(nodes).items()},
             calibration_indices=dataset.splits["calibration"],
             calibration_labels=dataset.labels_in("calibration"),
             test_images=(images for images, _ in dataset.batches("test")),

@@ -174,6 +174,8 @@ def guessing_hint(record: Record, input_scaling: Scaling) -> str | None:
 
     record : of a stage in floating point. input_scaling : the model's `input`.
     """
+    if "accuracy" not in record:
+        return None
     counts = [entry["images"] for entry in record["per_class"] if entry["images"]]
     guess = max(max(counts) / record["images"], 1 / len(counts))
     if record["accuracy"] > guess + GUESSING * (1 - guess):
@@ -190,6 +192,14 @@ def guessing_hint(record: Record, input_scaling: Scaling) -> str | None:
 def read_accuracy(path: Path | str) -> Record:
     """Read an accuracy record; UserError when it is not one or contradicts itself."""
     record = read_record(path, "accuracy.schema.yaml")
+    for name, output in record.get("outputs", {}).items():
+        if len(output["digests"]) != record["images"]:
+            raise UserError(
+                f"{path}: {len(output['digests'])} digests of output {name!r}, but images says "
+                f"{record['images']}; remove it and run again"
+            )
+    if "accuracy" not in record:
+        return record
     if len(record["predictions"]) != record["images"]:
         raise UserError(
             f"{path}: {len(record['predictions'])} predictions, but images says {record['images']}"

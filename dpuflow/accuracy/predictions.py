@@ -3,8 +3,9 @@
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,18 @@ def predictions_csv(
         }
     )
     return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+
+
+def outputs_csv(labels: Classes, outputs: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """CSV text for a network without a class answer: a row per image, the digest of each of its outputs.
+
+    outputs : as a record has them (`accuracy.outputs`).
+    """
+    labels = np.asarray(labels)
+    names = np.asarray(class_names, dtype=object)
+    columns = {"index": np.arange(len(labels)), "label": labels, "label_name": names[labels]}
+    columns |= {f"sha256 of {name}": output["digests"] for name, output in outputs.items()}
+    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
 
 def read_predictions(path: Path | str) -> tuple[np.ndarray, np.ndarray]:

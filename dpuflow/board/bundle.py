@@ -27,9 +27,10 @@ from dpuflow.base.files import atomic_path
 from dpuflow.base.npy import BlockReader, NpyBlocks, Sliced
 from dpuflow.base.pixels import Scaling, check_scaling
 from dpuflow.board import application
-from dpuflow.board.parts import describe_output, describe_parts, named_outputs, require_known
+from dpuflow.board.parts import describe_output, describe_parts, require_known
 from dpuflow.device.targets import Target
 from dpuflow.emulator import Emulator
+from dpuflow.emulator.outputs import named_outputs
 from dpuflow.xir import Graph
 from dpuflow.xir.input_scaling import recorded_scaling
 

@@ -35,7 +35,8 @@ from dpuflow.emulator.operations import (
     plain_of_transposed,
     window_output,
 )
-from dpuflow.xir import Graph, Op
+from dpuflow.emulator.outputs import named_outputs
+from dpuflow.xir import Graph
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.parameters import constants as graph_constants
 
@@ -400,15 +401,6 @@ The application's table of operators has these types and no others (a test holds
 
 
 # ---- the network's ends
-
-
-def named_outputs(emulator: Emulator) -> dict[str, Op]:
-    """Output's name -> the op that gives it: as the graph names them, else as its ops are called."""
-    ends = emulator.outputs
-    names = emulator.graph.attrs.get("output_names") or [op.name for op in ends]
-    if len(names) != len(ends):
-        raise UserError(f"{emulator.source}: {len(names)} names for its {len(ends)} outputs; it is damaged")
-    return dict(zip(names, ends, strict=True))
 
 
 def describe_output(emulator: Emulator, answer: str | None = None) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Does a model from elsewhere fit the data set, and what to say when it does not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.outputs import answer_of
 
 OpenShape = Sequence[int | None]
 """A shape without the batch dimension; None for an open size."""
@@ -12,23 +13,45 @@ OpenShape = Sequence[int | None]
 def check_fits(
     path: Path | str,
     inputs: Sequence[OpenShape],
-    outputs: Sequence[OpenShape],
+    outputs: Mapping[str, OpenShape],
     image_shape: Sequence[int],
     classes: int,
+    answer: str | None = None,
 ) -> None:
-    """Raise UserError unless the model has one input of `image_shape` and one output of `classes`.
+    """Raise UserError unless the model has one input of `image_shape` and says the class as it should.
 
-    inputs, outputs : lists of shapes without the batch dimension; None for an open size.
+    inputs : shapes without the batch dimension; None for an open size. outputs : {output's name: shape}.
+    answer : `models.NAME.output`, as for `base.outputs.answer_of`; that output has one value for each class.
     """
-    for what, shapes, expected in (("input", inputs, tuple(image_shape)), ("output", outputs, (classes,))):
-        if len(shapes) != 1:
-            raise UserError(f"{path}: has {len(shapes)} {what}s; dpuflow takes models with one")
-        shape = tuple(shapes[0])
-        if len(shape) != len(expected) or any(
-            a not in (None, b) for a, b in zip(shape, expected, strict=True)
-        ):
-            problem = input_mismatch(shape, expected) if what == "input" else output_mismatch(shape, classes)
-            raise UserError(f"{path}: {problem}")
+    if len(inputs) != 1:
+        raise UserError(f"{path}: {several_inputs(len(inputs))}")
+    if not _equal(inputs[0], image_shape):
+        raise UserError(f"{path}: {input_mismatch(tuple(inputs[0]), image_shape)}")
+    check_answer(path, outputs, classes, answer)
+
+
+def check_answer(
+    path: Path | str, outputs: Mapping[str, OpenShape], classes: int, answer: str | None
+) -> str | None:
+    """Name of the output that is the class of a picture, or None; UserError where it cannot be that."""
+    name = answer_of(outputs, answer, path)
+    if name is not None and not _equal(outputs[name], (classes,)):
+        of = f"output {name!r}: " if len(outputs) > 1 else ""
+        raise UserError(f"{path}: {of}{output_mismatch(tuple(outputs[name]), classes)}")
+    return name
+
+
+def several_inputs(count: int) -> str:
+    """What to say of a network with several inputs: a data set has one picture for each label."""
+    return (
+        f"has {count} inputs; the workflow takes networks with one, the pictures: a data set has nothing for "
+        "the others. As a library dpuflow takes several, {input's name: arrays}: "
+        "quantize.reference.quantize, compiler.reference.lower, emulator.Emulator (docs/emulator.md)"
+    )
+
+
+def _equal(shape, expected):
+    return len(shape) == len(expected) and all(a in (None, b) for a, b in zip(shape, expected, strict=True))
 
 
 def input_mismatch(wanted: OpenShape, image_shape: Sequence[int]) -> str:
@@ -63,5 +86,5 @@ def output_mismatch(shape: OpenShape, classes: int) -> str:
         )
     return (
         f"its output has the shape {shape}, the data set has {classes} classes (datasets.NAME.class_names); "
-        "train the network for these, or choose its data set"
+        "train the network for these, or choose its data set; if it is no class, say models.NAME.output: none"
     )

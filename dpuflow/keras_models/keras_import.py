@@ -33,14 +33,16 @@ makes of their last bits whole per mille. So how far outputs move when each pixe
 ten roundings of float32) is allowed so many times on top."""
 
 
-def import_model(path: Path | str, image_shape: Sequence[int], classes: int) -> tuple[Any, list[str]]:
+def import_model(
+    path: Path | str, image_shape: Sequence[int], classes: int, answer: str | None = None
+) -> tuple[Any, list[str]]:
     """Read a foreign H5 file or .keras archive; returns (plain Keras model, notes on what was changed).
 
     Parameters
     ----------
     path : H5 file of Keras 2, trained with TensorFlow or Theano; H5 file or .keras archive of Keras 3.
     image_shape : (H, W, C) of the data set's images.
-    classes : number of classes of the data set.
+    classes : number of classes of the data set. answer : which output says one (`rebuild.rebuild`).
 
     Raises
     ------
@@ -67,7 +69,14 @@ def import_model(path: Path | str, image_shape: Sequence[int], classes: int) -> 
     if turned is not None:
         notes.append("trained with channels first: rebuilt with channels last")
     copied = rebuild(
-        path, original, image_shape, classes, theano=theano, turned=turned, channels_first=turned is not None
+        path,
+        original,
+        image_shape,
+        classes,
+        answer=answer,
+        theano=theano,
+        turned=turned,
+        channels_first=turned is not None,
     )
     if not theano and turned is None:  # of the others TensorFlow cannot run the original
         prove_equal(path, original, copied, image_shape)
@@ -97,18 +106,26 @@ def prove_equal(path: Path | str, original: Any, copied: Any, image_shape: Seque
     shape = getattr(original, "input_shape", None) or (None, *image_shape)
     first, second = predictor(original), predictor(copied)
     for x in (noise, np.float32(255) * np.abs(noise)):
-        found = second(x)
-        expected, nudged = (
-            _as_copied(_answers(path, first, v if len(shape) == 4 else v.reshape(len(v), *shape[1:])), found)
-            for v in (x, (x * nudge).astype(np.float32))
+        nudged = (x * nudge).astype(np.float32)
+        given = (v if len(shape) == 4 else v.reshape(len(v), *shape[1:]) for v in (x, nudged))
+        originals = (_listed(_answers(path, first, v)) for v in given)
+        for copy, values, moved in zip(_listed(second(x)), *originals, strict=True):
+            _compare(path, _as_copied(values, copy), _as_copied(moved, copy), copy)
+
+
+def _listed(values):
+    return values if isinstance(values, list) else [values]
+
+
+def _compare(path, expected, nudged, found):
+    """UserError unless a copy's output is the original's; nudged : the original's of other last bits."""
+    difference, rounding = (float(np.abs(expected - other).max()) for other in (found, nudged))
+    allowed = TOLERANCE * float(np.abs(expected).max()) + ROUNDINGS * rounding
+    if not difference <= allowed:
+        raise UserError(
+            f"{path}: the model rebuilt for inference differs from the original by {difference:.1e}; "
+            "this is a defect of dpuflow: please report it with the model's layers"
         )
-        difference, rounding = (float(np.abs(expected - other).max()) for other in (found, nudged))
-        allowed = TOLERANCE * float(np.abs(expected).max()) + ROUNDINGS * rounding
-        if not difference <= allowed:
-            raise UserError(
-                f"{path}: the model rebuilt for inference differs from the original by {difference:.1e}; "
-                "this is a defect of dpuflow: please report it with the model's layers"
-            )
 
 
 def _answers(path, predict, x):

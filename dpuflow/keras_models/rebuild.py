@@ -20,9 +20,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.outputs import ONLY
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.copies import HANDLERS
-from dpuflow.keras_models.foreign_model import input_mismatch, output_mismatch
+from dpuflow.keras_models.foreign_model import check_answer, input_mismatch, several_inputs
 from dpuflow.keras_models.operations import OPERATIONS
 from dpuflow.keras_models.tracked import Tracked, leaves
 
@@ -61,6 +62,7 @@ def rebuild(
     image_shape: Sequence[int],
     classes: int,
     *,
+    answer: str | None = None,
     theano: bool = False,
     turned: Collection[str] | None = (),
     channels_first: bool = False,
@@ -73,21 +75,23 @@ def rebuild(
     model : Keras model built from `keras_config.plain_config`, weights loaded.
     image_shape : (H, W, C) of the data set. The model may take that, a vector of H * W * C, or (H, W)
         where there is one channel.
-    classes : number of classes; the output has that many values.
+    classes : number of classes; the output that is the class of a picture has that many values.
+    answer : which that is, as for `base.outputs.answer_of`.
     theano, turned, channels_first : what the file says about its kernels and layout.
 
     Raises
     ------
-    UserError : several inputs or outputs, shapes that do not fit, a layer that cannot be copied exactly.
+    UserError : several inputs, shapes that do not fit, a layer that cannot be copied exactly.
     """
     builder = Rebuilder(path, model, theano, turned, channels_first)
-    if classes == 2:
+    names = _output_names(model)
+    if classes == 2 and answer is None and len(names) == 1:
         builder.binary = builder.sigmoid_output()
     K = keras()
     images = K.Input(tuple(image_shape), name=builder.unique(_input_name(model)))
-    value = builder.run(model, builder.enter(model, images))
-    output = builder.leave(value, classes)
-    copied = K.Model(images, output, name=model.name)
+    values = builder.run_all(model, builder.enter(model, images))
+    outputs = builder.leave(dict(zip(names, values, strict=True)), classes, answer)
+    copied = K.Model(images, outputs if len(outputs) > 1 else outputs[0], name=model.name)
     for clone, weights in builder.weights:
         clone.set_weights(weights)
     return copied
@@ -95,6 +99,12 @@ def rebuild(
 
 def _input_name(model):
     return model.input_names[0] if getattr(model, "input_names", None) else "input"
+
+
+def _output_names(model):
+    """What the outputs are called; ONLY where there is one."""
+    names = [str(name) for name in getattr(model, "output_names", None) or [ONLY]]
+    return names if len(names) > 1 else [ONLY]
 
 
 class Rebuilder:
@@ -141,22 +151,38 @@ class Rebuilder:
             return Tracked(layer(images), forms=(images,))
         raise UserError(f"{self.path}: {input_mismatch(wanted, image_shape)}")
 
-    def leave(self, value: Tracked, classes: int) -> Any:
-        """The output tensor: one value per class."""
-        value = self.settle(value)
-        shape = value.shape
+    def leave(self, values: Mapping[str, Tracked], classes: int, answer: str | None) -> list[Any]:
+        """The output tensors; the one that is the class of a picture has one value for each."""
+        values = {name: self.settle(value) for name, value in values.items()}
         layer = getattr(self.original, "layers", [None])[-1]
-        if value.order is not None:
+        if any(value.order is not None for value in values.values()):
             self.fail(layer, "the reversed channels reach the output; rebuild the model without the reversal")
-        if len(shape) == 3 and shape == (1, 1, classes):
-            return keras().layers.Flatten(name=self.unique("classes"))(value.tensor)
-        if shape != (classes,):
-            raise UserError(f"{self.path}: {output_mismatch(shape, classes)}")
-        return value.tensor
+        shapes = {name: (classes,) if v.shape == (1, 1, classes) else v.shape for name, v in values.items()}
+        chosen = check_answer(self.path, shapes, classes, answer)
+        tensors = {name: value.tensor for name, value in values.items()}
+        if chosen is not None and values[chosen].shape != (classes,):
+            flat = "classes" if chosen == ONLY else f"{chosen}_classes"
+            tensors[chosen] = keras().layers.Flatten(name=self.unique(flat))(tensors[chosen])
+        if len(tensors) == 1:
+            return list(tensors.values())
+        return [self._named(tensor, name) for name, tensor in tensors.items()]
+
+    def _named(self, tensor, name):
+        """The tensor as the output of a layer called `name`, as Keras calls outputs."""
+        if tensor.node.layer.name == name and tensor.node.layer._inbound_nodes[0] is tensor.node:
+            return tensor
+        if self.unique(name) != name:
+            raise UserError(
+                f"{self.path}: output {name!r} cannot keep its name, which a layer inside the network has; "
+                "rename that layer"
+            )
+        return keras().layers.Activation("linear", name=name)(tensor)
 
     def _one(self, model, what):
         """Shape without the batch of the one input or output; None where the model was never told."""
         tensors = getattr(model, f"{what}s") or []
+        if model is self.original and what == "input" and len(tensors) > 1:
+            raise UserError(f"{self.path}: {several_inputs(len(tensors))}")
         if len(tensors) > 1 or (model.inputs and not tensors):
             names = ", ".join(repr(tensor.name.split("/")[0].split(":")[0]) for tensor in tensors)
             raise UserError(
@@ -187,14 +213,18 @@ class Rebuilder:
     # -- walking ---------------------------------------------------------------------------
 
     def run(self, model: Any, value: Tracked) -> Tracked:
-        """What `model` makes of `value`; nested models are taken apart."""
+        """What `model` with one output makes of `value`; nested models are taken apart."""
+        self._one(model, "output")
+        return self.run_all(model, value)[0]
+
+    def run_all(self, model: Any, value: Tracked) -> list[Tracked]:
+        """Every output that `model` makes of `value`."""
         K = keras()
         self._one(model, "input")
-        self._one(model, "output")
         if isinstance(model, K.Sequential):
             for layer in model.layers:
                 value = self.call(layer, [value], {})
-            return value
+            return [value]
         values = {id(model.inputs[0]): value}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
@@ -204,7 +234,7 @@ class Rebuilder:
                 result = self.call(node.layer, args, kwargs)
                 for tensor in leaves(node.outputs):
                     values[id(tensor)] = result
-        return values[id(model.outputs[0])]
+        return [values[id(tensor)] for tensor in model.outputs]
 
     def call(self, layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tracked:
         """The value of one call of `layer`."""

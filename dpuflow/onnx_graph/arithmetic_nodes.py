@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.graph import Node
 from dpuflow.onnx_graph.values import (
     Constant,
@@ -256,29 +257,29 @@ BINARY_LOGITS = (-0.5, 0.5)
 
 def _sigmoid(reader, node, inputs):
     value = unpadded(reader, node, inputs[0])
-    if node.outputs[0] == reader.output and reader.layers[value.layer].shape[-1:] == (1,):
+    if [node.outputs[0]] == list(reader.outputs.values()) and reader.layers[value.layer].shape[-1:] == (1,):
         flat = flattened(reader, node, value)
         layer = reader.layers[flat.layer]
         if layer.shape == (1,):
             weights = np.array(BINARY_LOGITS, np.float32)[:, None]
             logits = channel_product(reader, node, layer, weights, suffix="logits")
             return whole_map(reader.emit(node, "softmax", [logits.name], (2,)))
-    if reader.only_viewed(node.outputs[0]):
-        reader.fail(
-            node,
-            "a sigmoid; at the end only a single one, for two classes, is supported: name what it reads as "
-            "the output (models.NAME.output_node)",
-        )
+    # at an end it is left to the CPU (`network.devices`)
     return _unary("sigmoid")(reader, node, inputs)
 
 
 def _softmax(reader, node, inputs):
-    """Over a vector, at the end."""
+    """Over a vector, or the channels of a map, at an end."""
     value = unpadded(reader, node, inputs[0])
     rank = len(value.axes) + 1
     axis = int(node.attrs.get("axis", 1 if reader.opset < 13 else -1)) % rank
     long = [k for k, atoms in enumerate(value.axes, 1) if atoms]
-    if long not in ([], [axis]) and not (reader.opset < 13 and axis == 1):
+    source = reader.layers[value.layer]
+    over_channels = len(source.shape) > 1 and algebra.has_whole(
+        value.axes[axis - 1], source.shape, len(source.shape) - 1
+    )
+    over_channels = over_channels and len(long) > 1 and (reader.opset >= 13 or axis == rank - 1)
+    if not over_channels and long not in ([], [axis]) and not (reader.opset < 13 and axis == 1):
         reader.fail(
             node, "a softmax at each of many places; only one over the classes, at the end, is possible"
         )
@@ -288,6 +289,8 @@ def _softmax(reader, node, inputs):
             "a softmax inside the network; only the last operator can be one, on the CPU: end the network "
             "there (models.NAME.output_node), or use ReLU",
         )
+    if over_channels:
+        return through(value, reader.emit(node, "softmax", [source.name], source.shape))
     flat = flattened(reader, node, value)
     layer = reader.layers[flat.layer]
     return through(flat, reader.emit(node, "softmax", [layer.name], layer.shape))

@@ -44,10 +44,9 @@ class Graph:
 
     Attributes
     ----------
-    where : the file. nodes : in topological order, only what the output depends on.
+    where : the file. nodes : in topological order, only what the outputs depend on.
     constants : name -> array. shapes : name of a tensor -> its shape, the batch (1) first.
-    opset : version of ONNX's operators. input, output : names of tensors; dims : the input's shape.
-    order : `OpenedModel.order`.
+    opset : version of ONNX's operators. input : name of a tensor. outputs, order : as in `OpenedModel`.
     """
 
     where: str
@@ -56,7 +55,7 @@ class Graph:
     shapes: dict[str, tuple[int, ...]]
     opset: int
     input: str
-    output: str
+    outputs: dict[str, str]
     order: tuple[int, ...] | None
 
 
@@ -87,8 +86,8 @@ def folded(opened: OpenedModel) -> Graph:
         if entry.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shapes[entry.name] = tuple(dim.dim_value for dim in dims)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    needed = _needed(nodes, opened.output)
-    return Graph(opened.path, needed, constants, shapes, opset, opened.input, opened.output, opened.order)
+    needed = _needed(nodes, opened.outputs.values())
+    return Graph(opened.path, needed, constants, shapes, opset, opened.input, opened.outputs, opened.order)
 
 
 def _for_one_image(opened):
@@ -142,8 +141,8 @@ def _first(error):
     return lines[0].strip() if lines else type(error).__name__
 
 
-def _needed(nodes, output):
-    wanted = {output}
+def _needed(nodes, outputs):
+    wanted = set(outputs)
     needed = []
     for node in reversed(nodes):
         if wanted.intersection(node.outputs):

@@ -1,16 +1,18 @@
 """Somebody's ONNX file, opened: its ends, its layout, its weights, and nothing from outside its folder.
 
-The ends are one input of images and one output; which, may be named. Exporters leave the batch open or fix
+The ends are one input of images and the outputs; which, may be named. Exporters leave the batch open or fix
 it, count pixels as NCHW or NHWC, and keep weights in files beside the model.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import check_is_onnx
+from dpuflow.base.outputs import ONLY
 from dpuflow.onnx_graph.external_data import load_external_data
 
 ModelProto = Any
@@ -18,6 +20,8 @@ ModelProto = Any
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 FLOAT = 1
+OutputNames = str | Sequence[str] | Mapping[str, str] | None
+"""Of one output, of several, or {name of one's own: name in the file}; None: the only one."""
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 
 
@@ -27,8 +31,9 @@ class OpenedModel:
 
     Attributes
     ----------
-    model : onnx.ModelProto, weights inside; its only output is `output`.
-    path : the file. input, output : names of tensors.
+    model : onnx.ModelProto, weights inside; its outputs are those of `outputs`.
+    path : the file. input : name of a tensor.
+    outputs : output's name (`base.outputs`) -> name of its tensor, in order.
     order : which axis of an image (H, W, C) each axis of the input behind the batch is: (2, 0, 1) for NCHW;
         None where the input is flat or a map without channel.
     dims : the input's shape behind the batch, for the images.
@@ -38,7 +43,7 @@ class OpenedModel:
     model: ModelProto
     path: str
     input: str
-    output: str
+    outputs: dict[str, str]
     order: tuple[int, ...] | None
     dims: tuple[int, ...]
     batch: int | None
@@ -48,7 +53,7 @@ def open_model(
     path: Path | str,
     image_shape: Sequence[int],
     input_name: str | None = None,
-    output_name: str | None = None,
+    output_name: OutputNames = None,
 ) -> OpenedModel:
     """Open an ONNX file for images of one shape.
 
@@ -56,20 +61,23 @@ def open_model(
     ----------
     path : ONNX file; weights in files of their own must lie in its folder.
     image_shape : (H, W, C) of the data set.
-    input_name, output_name : name of a tensor or of the node that makes it; None: the only one.
+    input_name : name of the input's tensor; None: the only one.
+    output_name : name of a tensor or of the node that makes it, a list of them, or {output's name: such a
+        name}; None: what the file calls its outputs.
 
     Raises
     ------
-    UserError : no ONNX, several ends and none named, an input of another shape or type.
+    UserError : no ONNX, several inputs and none named, an output that is not there or not of real numbers,
+        an input of another shape or type.
     """
     path = str(path)
     model = read_model(path)
     load_external_data(model, path)
     _check_operators(model, path)
     entry = _input(model, path, input_name)
-    output = _output(model, path, output_name)
+    outputs = _outputs(model, path, output_name)
     order, dims, batch = _layout(entry, tuple(image_shape), path)
-    return OpenedModel(model, path, entry.name, output, order, dims, batch)
+    return OpenedModel(model, path, entry.name, outputs, order, dims, batch)
 
 
 def read_model(path: Path | str) -> ModelProto:
@@ -128,32 +136,48 @@ def _input(model, path, wanted):
     return inputs[0]
 
 
-def _output(model, path, wanted):
-    """The tensor that becomes the model's only output."""
+def _outputs(model, path, wanted):
+    """{output's name: tensor}; these tensors become the model's outputs, in this order."""
     import onnx
 
-    outputs = {entry.name: entry for entry in model.graph.output}
-    if wanted is not None:
-        made = {name: name for node in model.graph.node for name in node.output if name}
-        by_node = {node.name: node.output[0] for node in model.graph.node if node.name}
-        tensor = made.get(wanted) or by_node.get(wanted)
-        if tensor is None:
+    entries = {entry.name: entry for entry in model.graph.output}
+    made = {name: name for node in model.graph.node for name in node.output if name}
+    by_node = {node.name: node.output[0] for node in model.graph.node if node.name}
+
+    def tensor(name: str) -> str:
+        found = made.get(name) or by_node.get(name)
+        if found is None:
             raise UserError(
-                f"{path}: no tensor or node {wanted!r} for the output; its outputs: {', '.join(outputs)} "
+                f"{path}: no tensor or node {name!r} for the output; its outputs: {', '.join(entries)} "
                 "(models.NAME.output_node)"
             )
-    elif len(outputs) != 1:
-        raise UserError(
-            f"{path}: expected one output, found {len(outputs)}: {', '.join(list(outputs)[:8]) or 'none'}; "
-            "name the one to use (models.NAME.output_node)"
-        )
+        return found
+
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    if isinstance(wanted, Mapping):
+        outputs = {name: tensor(source) for name, source in wanted.items()}
     else:
-        tensor = next(iter(outputs))
-    if set(outputs) != {tensor}:
-        entry = outputs.get(tensor) or onnx.ValueInfoProto(name=tensor)
+        tensors = [tensor(name) for name in (entries if wanted is None else wanted)]
+        outputs = {legal_name(name) or f"output_{k}": name for k, name in enumerate(tensors)}
+        if len(outputs) < len(tensors):
+            raise UserError(
+                f"{path}: outputs {', '.join(tensors)}: names that differ in signs only, or one twice; give "
+                "them names: models.NAME.output_node: {NAME: TENSOR, ...}"
+            )
+    if not outputs:
+        raise UserError(f"{path}: has no output (models.NAME.output_node names tensors)")
+    chosen = list(dict.fromkeys(outputs.values()))
+    if list(entries) != chosen:
+        kept = [entries.get(name) or onnx.ValueInfoProto(name=name) for name in chosen]
         del model.graph.output[:]
-        model.graph.output.append(entry)
-    return tensor
+        model.graph.output.extend(kept)
+    return outputs if len(outputs) > 1 else {ONLY: chosen[0]}
+
+
+def legal_name(name: str) -> str:
+    """A name of a tensor as one that TensorFlow takes for a node, too; "" where nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9_./-]+", "_", name).strip("/.-_")
 
 
 def _layout(entry, shape, path):

@@ -8,6 +8,7 @@ are seen (`axes`). Affine layers and choices of channels merge as those of other
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +19,7 @@ from dpuflow.network.gates import recognise
 from dpuflow.network.merging import merge
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.graph import Graph, Node, folded
-from dpuflow.onnx_graph.model_file import OpenedModel
+from dpuflow.onnx_graph.model_file import OpenedModel, legal_name
 from dpuflow.onnx_graph.node_translation import HANDLERS, advice
 from dpuflow.onnx_graph.values import NO_PAD, Constant, Tensor, Value, flattened
 
@@ -29,9 +30,44 @@ INPUT = "input"
 VIEWS = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose", "Dropout"}
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where ONNX's values of an output stand in the network's.
+
+    Attributes
+    ----------
+    shape : of the network's layer, maps (H, W, C). places : for each value in ONNX's order its place in the
+        layer's flattened output; None: the same. pair : ONNX has one sigmoid, the network two classes.
+    """
+
+    shape: tuple[int, ...]
+    places: np.ndarray | None = None
+    pair: bool = False
+
+    def arranged(self, values: np.ndarray) -> np.ndarray:
+        """ONNX's values (N, ...) as the network's, (N, *shape) float32."""
+        values = values.reshape(len(values), -1).astype(np.float32, copy=False)
+        if self.pair:
+            values = np.concatenate([1 - values, values], axis=1)
+        if self.places is not None:
+            arranged = np.empty_like(values)
+            arranged[:, self.places] = values
+            values = arranged
+        return values.reshape(len(values), *self.shape)
+
+
 def read_onnx(opened: OpenedModel, image_shape: tuple[int, int, int], name: str) -> Network:
     """The Network of an opened model, unfolded; UserError for what the DPU path does not know."""
-    return ModelReader(folded(opened), image_shape).network(name)
+    return read_onnx_and_layouts(opened, image_shape, name)[0]
+
+
+def read_onnx_and_layouts(
+    opened: OpenedModel, image_shape: tuple[int, int, int], name: str
+) -> tuple[Network, dict[str, Layout]]:
+    """As `read_onnx`, and {output's name: Layout}."""
+    reader = ModelReader(folded(opened), image_shape)
+    network = reader.network(name)
+    return network, reader.layouts
 
 
 class ModelReader:
@@ -39,7 +75,8 @@ class ModelReader:
 
     def __init__(self, graph: Graph, image_shape: tuple[int, int, int]) -> None:
         self.graph, self.image_shape = graph, image_shape
-        self.where, self.opset, self.output = graph.where, graph.opset, graph.output
+        self.where, self.opset, self.outputs = graph.where, graph.opset, graph.outputs
+        self.layouts: dict[str, Layout] = {}
         self.layers: dict[str, Layer] = {}
         self.values: dict[str, Value] = {name: Constant(array) for name, array in graph.constants.items()}
         self._made: dict[Any, Layer] = {}
@@ -96,8 +133,8 @@ class ModelReader:
         return self.graph.shapes[tensor]
 
     def only_viewed(self, tensor: str) -> bool:
-        """Whether a tensor is the output, or is only seen with other axes until there."""
-        while tensor != self.output:
+        """Whether a tensor is an output, or is only seen with other axes until there."""
+        while tensor not in self.outputs.values():
             readers = [node for node in self.graph.nodes if tensor in node.inputs]
             if len(readers) != 1 or readers[0].op not in VIEWS:
                 return False
@@ -111,14 +148,13 @@ class ModelReader:
         self._input()
         for node in self.graph.nodes:
             self._translate(node)
-        layer = self._end()
-        outputs = {layer.name: layer.name}
-        layers, _ = unmarked(merge(recognise(marked(reaching(self.layers, [layer.name]), outputs))))
-        return Network(name, layers)
+        ends = {output: self._end(output, tensor).name for output, tensor in self.outputs.items()}
+        layers, ends = unmarked(merge(recognise(marked(reaching(self.layers, ends.values()), ends))))
+        return Network(name, layers, ends if len(ends) > 1 else {})
 
     def _input(self):
         node = Node(INPUT, "Input", [], [self.graph.input])
-        name = _legal(self.graph.input) or INPUT
+        name = legal_name(self.graph.input) or INPUT
         layer = self.layers[name] = Layer(name, "input", [], tuple(self.image_shape))
         order = (2, 0, 1) if self.graph.order is None else self.graph.order
         axes = algebra.whole(layer.shape, order)
@@ -147,39 +183,46 @@ class ModelReader:
         known = self.graph.shapes.get(tensor)
         if known is None or not isinstance(value, Tensor) or value.pad != NO_PAD:
             return
-        if known != (1, *algebra.sizes(value.axes)) and tensor != self.output:
+        if known != (1, *algebra.sizes(value.axes)) and tensor not in self.outputs.values():
             self.fail(
                 node, f"was read with the shape (1, {algebra.sizes(value.axes)}), and ONNX gives it {known}"
             )
 
-    def _end(self):
-        """The layer of the output, one value for each class."""
-        node = next(node for node in self.graph.nodes[::-1] if self.output in node.outputs)
-        value = self.values[self.output]
+    def _end(self, output, tensor):
+        """The layer of an output: a vector, or a map whose values ONNX may see with other axes."""
+        node = next(node for node in self.graph.nodes[::-1] if tensor in node.outputs)
+        value = self.values[tensor]
         if not isinstance(value, Tensor):
-            self.fail(node, "the output does not depend on the input")
+            self.fail(node, f"the output {tensor!r} does not depend on the input")
         if value.pad != NO_PAD:
             self.fail(node, "the output is padded, and no convolution follows")
         if sum(bool(axis) for axis in value.axes) > 1:
-            self.fail(
-                node,
-                f"the output has the axes {algebra.sizes(value.axes)}, not one value for each class; name "
-                "another tensor (models.NAME.output_node)",
-            )
+            return self._map_end(output, node, value)
         flat = flattened(self, node, value)
         layer = self.layers[flat.layer]
         if not algebra.has_whole(tuple(atom for axis in flat.axes for atom in axis), layer.shape, 0):
             self.fail(node, "the output's values stand in another order than the layer's")
+        known = self.graph.shapes.get(tensor, ())
+        pair = layer.shape == (2,) and bool(known) and math.prod(known) == 1
+        self.layouts[output] = Layout(layer.shape, pair=pair)
         return layer
 
-
-def _legal(name):
-    """A name that TensorFlow takes for a node, too."""
-    return re.sub(r"[^A-Za-z0-9_./-]+", "_", name).strip("/.-_")
+    def _map_end(self, output, node, value):
+        layer = self.layers[value.layer]
+        places = algebra.positions(value.axes, layer.shape)
+        if not np.array_equal(np.sort(places), np.arange(math.prod(layer.shape))):
+            self.fail(
+                node,
+                f"the output has the axes {algebra.sizes(value.axes)}, which are not all values of one layer "
+                "in some order; name other tensors (models.NAME.output_node)",
+            )
+        same = np.array_equal(places, np.arange(len(places)))
+        self.layouts[output] = Layout(layer.shape, None if same else places)
+        return layer
 
 
 def _short(node):
     """Name of a node's layer: its path without the operator that exporters put at the end."""
-    path = _legal(node.name) or _legal(node.outputs[0]) or "layer"
+    path = legal_name(node.name) or legal_name(node.outputs[0]) or "layer"
     scope, _, last = path.rpartition("/")
     return scope if scope and re.fullmatch(rf"{node.op}(_\d+)?", last) else path

@@ -51,10 +51,17 @@ class OnnxModel:
             answers = self._run(x)
         except UserError:
             return 1
-        return BATCH if len(answers) == len(x) else 1
+        return BATCH if all(len(values) == len(x) for values in answers) else 1
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """Output (N, values) float32 of every image of x, float32 (N, H, W, C)."""
+        """The only output (N, values) float32 of every image of x, float32 (N, H, W, C)."""
+        outputs = self.run_all(x)
+        if len(outputs) != 1:
+            raise ValueError(f"{self.opened.path} has the outputs {', '.join(outputs)}, not one")
+        return next(iter(outputs.values())).reshape(len(x), -1)
+
+    def run_all(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """{output's name: (N, ...), as ONNX has its axes} of every image of x, float32 (N, H, W, C)."""
         if self.opened.order is None:
             x = x.reshape(len(x), *self.opened.dims)
         else:
@@ -66,17 +73,20 @@ class OnnxModel:
             if self.opened.batch and count < self.opened.batch:  # a fixed batch is always full
                 part = np.concatenate([part, np.repeat(part[-1:], self.opened.batch - count, axis=0)])
             answers = self._run(part)
-            if len(answers) != len(part):
-                raise UserError(
-                    f"{self.opened.path}: its output {self.opened.output!r} has the shape {answers.shape} "
-                    f"for {len(part)} images; the first axis must count the images"
-                )
-            parts.append(answers[:count].reshape(count, -1))
-        return np.concatenate(parts)
+            for name, values in zip(self.opened.outputs.values(), answers, strict=True):
+                if len(values) != len(part):
+                    raise UserError(
+                        f"{self.opened.path}: its output {name!r} has the shape {values.shape} "
+                        f"for {len(part)} images; the first axis must count the images"
+                    )
+            parts.append([values[:count] for values in answers])
+        joined = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return dict(zip(self.opened.outputs, joined, strict=True))
 
     def _run(self, x):
+        names = list(self.opened.outputs.values())
         try:
-            return self._session.run([self.opened.output], {self.opened.input: x})[0]
+            return self._session.run(names, {self.opened.input: x})
         except Exception as error:
             raise UserError(
                 f"{self.opened.path}: onnxruntime cannot run it ({str(error).splitlines()[0]})"

@@ -49,13 +49,13 @@ class Reader(Protocol):
 
     Attributes
     ----------
-    where : the file. opset : version of ONNX's operators. output : name of the output's tensor.
+    where : the file. opset : version of ONNX's operators. outputs : output's name -> its tensor.
     layers : the layers so far, by name.
     """
 
     where: str
     opset: int
-    output: str
+    outputs: dict[str, str]
     layers: dict[str, Layer]
 
     def fail(self, node: Node, problem: str) -> NoReturn:

@@ -7,6 +7,7 @@ that compute in float64. Only ops and attributes of TensorFlow 1.15 occur, and a
 that equal their default are left out.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,17 @@ LOGITS = f"{SCOPE}/logits"
 
 
 def write_eval_graph(
-    path: Path | str, quantized: QuantizedNetwork, output_node: str = f"{SCOPE}/output"
+    path: Path | str,
+    quantized: QuantizedNetwork,
+    output_node: str | Mapping[str, str] = f"{SCOPE}/output",
 ) -> dict[str, Any]:
     """Write the evaluation graph; returns its node names: {"input", "output"}, and more.
 
     Input: float32 placeholder of the frozen graph's name and shape, already scaled
     ((pixel - subtract) / divide). Output: what the network gives in real units, under the name
     `output_node` (the frozen graph's, so that what runs the one runs the other); of several, each under
-    its own name. Where the output is the logits or their softmax: "logits_int8" and "logits", too; of
-    several ends "inputs" (list) and "outputs" {output's name: node}.
+    {output's name: node}, or its own name. Where the output is the logits or their softmax:
+    "logits_int8" and "logits", too; of several ends "inputs" (list) and "outputs" {output's name: node}.
     """
     writer = GraphWriter(quantized, output_node)
     names = writer.build()
@@ -64,9 +67,11 @@ def write_eval_graph(
 class GraphWriter:
     """Emits the nodes of one QuantizedNetwork."""
 
-    def __init__(self, quantized: QuantizedNetwork, output_node: str) -> None:
+    def __init__(self, quantized: QuantizedNetwork, output_node: str | Mapping[str, str]) -> None:
         self.quantized = quantized
-        self.output_node = output_node
+        nodes: Mapping[str, str] = {} if isinstance(output_node, str) else output_node
+        self.output_nodes = nodes
+        self.output_node = output_node if isinstance(output_node, str) else next(iter(output_node.values()))
         self.graph = new_graph()
         self.tensors: dict[str, str] = {}
         self.reals: dict[str, str] = {}
@@ -86,7 +91,7 @@ class GraphWriter:
         if len(network.inputs) > 1:
             names["inputs"] = [layer.name for layer in network.inputs]
         for end, layer in outputs.items():
-            node = self.output_node if len(outputs) == 1 else end
+            node = self.output_node if len(outputs) == 1 else self.output_nodes.get(end, end)
             if node in self.tensors:  # an input's name, which is a node already
                 node = f"{node}/output"
             add_node(self.graph, "Identity", node, [self.real(layer.name)], T=("type", DT_FLOAT))

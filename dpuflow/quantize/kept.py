@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dpuflow.base.outputs import ends_of, node_entry
 from dpuflow.network import QuantizedNetwork
 
 OUTPUT = "quantized_output"
@@ -10,17 +11,19 @@ OUTPUT = "quantized_output"
 def kept_report(quantized: QuantizedNetwork) -> tuple[dict[str, Any], dict[str, Any]]:
     """(content of quantization.json, content of nodes.json for the evaluation graph)."""
     network = quantized.network
+    layers = network.outputs
+    names = (
+        {name: f"{OUTPUT}/{name}" for name in layers} if len(layers) > 1 else dict.fromkeys(layers, OUTPUT)
+    )
+    ends = {"input": network.input.name, "output": next(iter(names.values()))}
     report = {
         "quantizer": "file",
         "settings": {},
         "input_scaling": dict(quantized.input_scaling),
-        "nodes": {"input": network.input.name, "output": OUTPUT},
+        "nodes": ends | ({"outputs": names} if len(names) > 1 else {}),
         "folding": [],
         "adjustments": [],
     }
-    ends = {"input": (network.input.name, network.input.shape), "output": (OUTPUT, network.output.shape)}
-    nodes: dict[str, Any] = {
-        end: {"name": name, "tensor": f"{name}:0", "shape": [None, *shape], "dtype": "float32"}
-        for end, (name, shape) in ends.items()
-    }
+    outputs = {name: node_entry(names[name], layer.shape) for name, layer in layers.items()}
+    nodes = {"input": node_entry(network.input.name, network.input.shape), **ends_of(outputs)}
     return report, nodes | {"variables": []}

@@ -71,7 +71,7 @@ def quantize(
     settings: Mapping[str, Any] | None = None,
     input_scaling: Scaling | None = None,
     *,
-    output_name: str | None = None,
+    output_name: str | Mapping[str, str] | None = None,
     calibration_indices: Sequence[int] | np.ndarray | None = None,
     calibration_labels: ArrayLike | None = None,
     test_images: blocks.Images | Iterable[np.ndarray] | None = None,
@@ -88,7 +88,8 @@ def quantize(
         {input's name: such images} for several inputs.
     settings : see config/schemas/quantizer_reference.schema.yaml; None: defaults.
     input_scaling : network input = (pixel - subtract) / divide (`base.pixels`). None: 0, 255.
-    output_name : what the evaluation graph calls its output; None: as the network does.
+    output_name : what the evaluation graph calls its output, of several {output's name: node}; None: as the
+        network does.
     calibration_indices, calibration_labels : recorded in the report.
     test_images : uint8 (N, H, W, C), or such arrays one after the other; a calibration image that equals
         one of these is a UserError.
@@ -132,16 +133,18 @@ def quantize(
     return outcome.quantized, report
 
 
-def _nodes(network: Network, output_name: str | None) -> dict[str, Any]:
-    """Names of the evaluation graph's ends: of the only one, or of several also in lists."""
+def _nodes(network: Network, output_name: str | Mapping[str, str] | None) -> dict[str, Any]:
+    """Names of the evaluation graph's ends: of the only one, or of several also all."""
     inputs, outputs = [layer.name for layer in network.inputs], list(network.outputs)
     nodes: dict[str, Any] = {"input": inputs[0], "output": outputs[0]}
     if len(inputs) > 1:
         nodes["inputs"] = inputs
     if len(outputs) > 1:
-        nodes["outputs"] = outputs
+        names = output_name if isinstance(output_name, Mapping) else {}
+        nodes["outputs"] = {name: names.get(name, name) for name in outputs}
+        nodes["output"] = nodes["outputs"][outputs[0]]
     elif output_name:
-        nodes["output"] = output_name
+        nodes["output"] = output_name if isinstance(output_name, str) else next(iter(output_name.values()))
     return nodes
 
 
@@ -517,5 +520,6 @@ def write_artifacts(
 ) -> None:
     """Write quantized_model.h5, quantize_eval_model.pb and quantization.json."""
     write_quantized(model_path, quantized)
-    nodes = write_eval_graph(eval_graph_path, quantized, report["nodes"]["output"])
+    named = report["nodes"]
+    nodes = write_eval_graph(eval_graph_path, quantized, named.get("outputs", named["output"]))
     write_record(report_path, "quantization.schema.yaml", {**report, "eval_graph": nodes})

@@ -1,6 +1,6 @@
 """Checkpoint -> `frozen_graph.pb`: variables become constants, training nodes go."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +152,16 @@ def compare_with_keras(
 class FrozenGraph:
     """A frozen GraphDef ready to run on batches of float input.
 
-    `run(x)` returns the output (N, classes) float32 of every image of x (N, H, W, C); `batch` is how many
-    images it takes at a time.
+    `run(x)` returns the output (N, classes) float32 of every image of x (N, H, W, C), `run_all(x)` several
+    by their nodes' names; `batch` is how many images it takes at a time.
     """
 
     def __init__(
-        self, path: Path | str, input_name: str, output_name: str, threads: int | None = None
+        self,
+        path: Path | str,
+        input_name: str,
+        output_name: str | Sequence[str],
+        threads: int | None = None,
     ) -> None:
         tf = tensorflow(threads)
         graph_def = tf.compat.v1.GraphDef()
@@ -169,7 +173,8 @@ class FrozenGraph:
             with graph.as_default():
                 tf.import_graph_def(graph_def, name="")
             self._input = graph.get_tensor_by_name(f"{input_name}:0")
-            self._output = graph.get_tensor_by_name(f"{output_name}:0")
+            names = [output_name] if isinstance(output_name, str) else list(output_name)
+            self._outputs = {name: graph.get_tensor_by_name(f"{name}:0") for name in names}
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         except KeyError as error:
@@ -186,12 +191,17 @@ class FrozenGraph:
         self.batch = max(1, min(BATCH, BATCH_VALUES // max(1, largest)))
 
     def run(self, x: np.ndarray, batch: int | None = None) -> np.ndarray:
-        """Output for float32 images, the last partial batch included.
+        """The only output for float32 images, as (N, values)."""
+        (values,) = self.run_all(x, batch).values()
+        return values.reshape(len(x), -1)  # (N, 1, 1, classes) of a convolutional network
+
+    def run_all(self, x: np.ndarray, batch: int | None = None) -> dict[str, np.ndarray]:
+        """{node's name: output (N, ...)} for float32 images, the last partial batch included.
 
         batch : images at a time; None: as many as keep the graph's largest tensor within BATCH_VALUES.
         """
         batch = batch or self.batch
         parts = [
-            self._session.run(self._output, {self._input: x[i : i + batch]}) for i in range(0, len(x), batch)
+            self._session.run(self._outputs, {self._input: x[i : i + batch]}) for i in range(0, len(x), batch)
         ]
-        return np.concatenate(parts).reshape(len(x), -1)  # (N, 1, 1, classes) of a convolutional network
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dpuflow.base.errors import UserError, about
+from dpuflow.base.outputs import named_ends
 from dpuflow.network import Layer, Network, marked, reaching, unmarked
 from dpuflow.network.devices import only_behind
 from dpuflow.network.gates import recognise
@@ -108,8 +109,13 @@ def graph_to_network(path: Path | str, nodes: Mapping[str, Any], name: str, netw
     nodes : content of nodes.json; name : of the network. The vendor's tools may take a graph that cannot be
     read, so that is an error only where the network is needed.
     """
+    named = {end: entry["name"] for end, entry in named_ends(nodes).items()}
     try:
-        network = read_network(path, nodes["input"]["name"], nodes["output"]["name"], name=name)
+        network = read_network(path, nodes["input"]["name"], list(dict.fromkeys(named.values())), name=name)
+        if len(named) > 1:
+            found = network.outputs  # by their nodes, but an only one by its layer
+            only = next(iter(found.values())) if len(found) == 1 else None
+            network.ends = {end: (only or found[node]).name for end, node in named.items()}
     except UserError as error:
         save_refusal(network_path, error)
     else:
@@ -307,10 +313,15 @@ class GraphTranslator:
 
     def _find_outputs(self, wanted):
         if wanted is not None:
-            names = [split_reference(name)[0] for name in ([wanted] if isinstance(wanted, str) else wanted)]
-            for name in names:
+            given = [split_reference(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+            names = [name for name, _ in given]
+            for name, index in given:
                 if name not in self.nodes:
                     raise UserError(f"{self.where}: no node {name!r} for the output; sinks: {self._sinks()}")
+                if index:
+                    raise UserError(
+                        f"{self.where}: output {name}:{index}: only the first output of a node can be one"
+                    )
             if len(set(names)) != len(names) or not names:
                 raise UserError(f"{self.where}: outputs {', '.join(names) or 'none'}; name each one once")
             return names

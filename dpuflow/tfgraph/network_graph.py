@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.base.outputs import ends_of, node_entry
 from dpuflow.base.totality import Total
 from dpuflow.network import Layer, Network
 from dpuflow.ops import OPERATORS, kinds
@@ -30,17 +31,11 @@ def write_network_graph(path: Path | str, network: Network) -> dict[str, Any]:
     for layer in network.layers:
         writer.tensors[layer.name] = LAYERS[layer.op](writer, layer)
     write_graph_def(path, writer.graph)
-    ends = {"input": network.input, "output": network.output}
-    nodes = {
-        end: {
-            "name": writer.tensors[layer.name],
-            "tensor": f"{writer.tensors[layer.name]}:0",
-            "shape": [None, *layer.shape],
-            "dtype": "float32",
-        }
-        for end, layer in ends.items()
+    entries = {
+        name: node_entry(writer.tensors[layer.name], layer.shape) for name, layer in network.outputs.items()
     }
-    return {**nodes, "variables": []}
+    first = node_entry(writer.tensors[network.input.name], network.input.shape)
+    return {"input": first, **ends_of(entries), "variables": []}
 
 
 class NetworkGraph:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.outputs import ONLY
 from dpuflow.base.tensorflow_env import tensorflow
+from dpuflow.keras_models.foreign_model import several_inputs
 
 FILE = "saved_model.pb"
 VARIABLES = "variables/variables"
@@ -24,7 +26,7 @@ HANDLES = ("VarHandleOp", "VariableV2", "Variable")
 RESTORED = {"AssignVariableOp": (0, 1), "Assign": (0, 1)}
 """Op that gives a variable its value -> positions of the variable and the value."""
 OUTPUT, RESTORE = "dpuflow_output", "dpuflow_restore"
-"""Nodes put behind the output and behind what restores the variables."""
+"""Nodes put behind the output (of several OUTPUT_NAME) and behind what restores the variables."""
 
 
 def saved_model_files(folder: Path | str) -> list[str]:
@@ -37,18 +39,20 @@ def saved_model_files(folder: Path | str) -> list[str]:
 
 
 def freeze_saved_model(
-    folder: Path | str, signature: str | None = None, output: str | None = None
-) -> tuple[bytes, str, str, list[str]]:
+    folder: Path | str, signature: str | None = None, output: str | Iterable[str] | None = None
+) -> tuple[bytes, str, dict[str, str], list[str]]:
     """Freeze one signature.
 
     Parameters
     ----------
-    folder : the SavedModel. signature, output : names of a signature and of one of its outputs; None: the
-        one that there is, or `serving_default`.
+    folder : the SavedModel. signature : its name; None: the one that there is, or `serving_default`.
+    output : name of one of its outputs, a list of names, or {output's name (`base.outputs`): such a name};
+        None: all.
 
     Returns
     -------
-    (binary GraphDef, name of the input node, name of the output node, notes: what was chosen, in words).
+    (binary GraphDef, name of the input node, {output's name: name of its node}, notes: what was chosen, in
+    words).
 
     Raises
     ------
@@ -58,22 +62,27 @@ def freeze_saved_model(
     meta = _meta_graph(folder)
     name, chosen = _signature(folder, meta, signature)
     source = _one(folder, name, "input", chosen.inputs, None)
-    target = _one(folder, name, "output", chosen.outputs, output)
+    wanted = sorted(chosen.outputs) if output is None else [output] if isinstance(output, str) else output
+    named = dict(output) if isinstance(output, Mapping) else {end: end for end in wanted}
+    tensors = {end: _one(folder, name, "output", chosen.outputs, key)[1] for end, key in named.items()}
+    nodes_of = {ONLY: OUTPUT} if len(tensors) == 1 else {end: f"{OUTPUT}_{end}" for end in tensors}
     try:
-        graph = _inlined(meta, target[1])
+        graph = _inlined(meta, dict(zip(nodes_of.values(), tensors.values(), strict=True)))
     except Exception as error:  # whatever a damaged graph makes of TensorFlow
         raise UserError(f"{folder}: TensorFlow cannot read its graph ({_line(error)})") from None
     _check_calls(folder, graph)
     nodes = {node.name: node for node in graph.node}
-    forward = _ancestors(nodes, [OUTPUT])
-    if _node(source[1]) not in forward:
-        raise UserError(
-            f"{folder}: signature {name!r}: its output does not depend on its input {source[0]!r}"
-        )
-    _bind(folder, nodes, forward)
-    result = _pruned(nodes, _node(source[1]))
-    notes = [f"signature {name!r}, input {source[0]!r}, output {target[0]!r}"]
-    return result.SerializeToString(deterministic=True), _node(source[1]), OUTPUT, notes
+    for end, node in nodes_of.items():
+        if _node(source[1]) not in _ancestors(nodes, [node]):
+            of = "output" if len(nodes_of) == 1 else f"output {end!r}"
+            raise UserError(
+                f"{folder}: signature {name!r}: its {of} does not depend on its input {source[0]!r}"
+            )
+    _bind(folder, nodes, _ancestors(nodes, nodes_of.values()))
+    result = _pruned(nodes, _node(source[1]), list(nodes_of.values()))
+    listed = ", ".join(repr(key) for key in named.values())
+    notes = [f"signature {name!r}, input {source[0]!r}, output {listed}"]
+    return result.SerializeToString(deterministic=True), _node(source[1]), nodes_of, notes
 
 
 def _line(error):
@@ -131,6 +140,8 @@ def _one(folder, signature, what, tensors, wanted):
     choices = ", ".join(map(repr, sorted(tensors))) or "none"
     if wanted is None and len(tensors) == 1:
         wanted = next(iter(tensors))
+    if wanted is None and len(tensors) > 1:
+        raise UserError(f"{folder}: signature {signature!r} {several_inputs(len(tensors))}: {choices}")
     if wanted is None or wanted not in tensors:
         key = f"; name one with models.NAME.{what}_node" if what == "output" and tensors else ""
         missing = f"no {what} {wanted!r}" if wanted else f"{len(tensors)} {what}s"
@@ -144,8 +155,8 @@ def _node(tensor):
     return tensor.removeprefix("^").partition(":")[0]
 
 
-def _inlined(meta, output):
-    """The main graph with its functions written out, and an Identity OUTPUT behind `output`."""
+def _inlined(meta, outputs):
+    """The main graph with its functions written out, and Identity nodes {name: tensor} behind its outputs."""
     from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
     from tensorflow.python.grappler import tf_optimizer
 
@@ -153,9 +164,10 @@ def _inlined(meta, output):
     work.graph_def.CopyFrom(meta.graph_def)
     for node in (*work.graph_def.node, *(n for f in work.graph_def.library.function for n in f.node_def)):
         node.device = ""
-    end = work.graph_def.node.add(name=OUTPUT, op="Identity", input=[output])
-    end.attr["T"].type = 1
-    ends = [OUTPUT]
+    for name, tensor in outputs.items():
+        end = work.graph_def.node.add(name=name, op="Identity", input=[tensor])
+        end.attr["T"].type = 1
+    ends = list(outputs)
     if meta.saver_def.restore_op_name:
         restore = _node(meta.saver_def.restore_op_name)
         ends.append(work.graph_def.node.add(name=RESTORE, op="NoOp", input=[f"^{restore}"]).name)
@@ -279,8 +291,8 @@ def _texts(nodes, tensor):
     return [text.decode("utf-8", "replace") for text in make_ndarray(node.attr["value"].tensor).reshape(-1)]
 
 
-def _pruned(nodes, source):
-    """GraphDef of what leads to OUTPUT, the input as a placeholder."""
+def _pruned(nodes, source, outputs):
+    """GraphDef of what leads to the outputs, the input as a placeholder."""
     from tensorflow.core.framework import graph_pb2
 
     graph = graph_pb2.GraphDef()
@@ -288,7 +300,7 @@ def _pruned(nodes, source):
     if nodes[source].op == "PlaceholderWithDefault":
         nodes[source].op = "Placeholder"
         del nodes[source].input[:]
-    kept = _ancestors(nodes, [OUTPUT])
+    kept = _ancestors(nodes, outputs)
     for name, node in nodes.items():
         if name not in kept:
             continue

@@ -93,7 +93,11 @@ def keys_read(script: Path | str) -> list[str]:
 
 
 def log_accuracy(record: Mapping[str, Any]) -> None:
-    """One line for an accuracy record (`evaluation.accuracy_record`)."""
+    """One line for the record of a stage (`accuracy.stages.stage_record`)."""
+    if "accuracy" not in record:
+        names = ", ".join(f"{name} {output['shape']}" for name, output in record["outputs"].items())
+        log.info("%s: outputs %s of %d %s images", record["stage"], names, record["images"], record["split"])
+        return
     low, high = record["interval95"]
     log.info(
         "%s: %d of %d %s images right, accuracy %.4f (95 %% interval %.4f to %.4f)",

@@ -386,10 +386,6 @@ def bad_softmax(model):
     model.node("Gemm", [model.last, model.numbers(5, 5)])
 
 
-def bad_map(model):
-    model.conv(3, 6)
-
-
 def bad_pixels(model):
     model.node("Add", ["input", model.numbers(3, 12, 10)])
     finish(model, 3)
@@ -403,7 +399,6 @@ def bad_pixels(model):
         (bad_clip, r"\(op Clip\): clamps to -1 \.\.\. 1; the DPU has ReLU"),
         (bad_attention, r"\(op MatMul\): multiplies two activations \(attention\?\)"),
         (bad_softmax, r"\(op Softmax\): a softmax inside the network"),
-        (bad_map, r"\(op Conv\): the output has the axes \(6, 12, 10\), not one value for each class"),
         (bad_pixels, r"\(op Add\): meets a constant that is not one number, or one for each channel"),
     ],
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.outputs import ONLY
 from dpuflow.network.network_file import load_network
 from dpuflow.quantize.reading_proof import prove_reading
 from dpuflow.tfgraph.freeze import FrozenGraph
@@ -27,15 +28,15 @@ def test_a_graph_that_is_read_as_another_one_stops(tmp_path):
     x = np.random.default_rng(2).normal(size=(4, 2, 2, 1)).astype(np.float32)
     write(tmp_path / "relu.pb")
     outputs = FrozenGraph(tmp_path / "relu.pb", "in", "out").run(x)
-    prove_reading(tmp_path / "relu.h5", tmp_path / "relu.pb", x, outputs)
+    prove_reading(tmp_path / "relu.h5", tmp_path / "relu.pb", x, {ONLY: outputs})
     write(tmp_path / "leaky.pb", "LeakyRelu", alpha=0.1)
     with pytest.raises(UserError, match=r"leaky\.pb: as dpuflow reads this graph it gives other values"):
-        prove_reading(tmp_path / "leaky.h5", tmp_path / "leaky.pb", x, outputs)
+        prove_reading(tmp_path / "leaky.h5", tmp_path / "leaky.pb", x, {ONLY: outputs})
 
 
 def test_a_graph_that_cannot_be_read_is_left_to_the_vendors_tools(tmp_path):
     write(tmp_path / "sin.pb", "Sin")
     x, outputs = np.zeros((1, 2, 2, 1), np.float32), np.ones((1, 4), np.float32)
-    prove_reading(tmp_path / "sin.h5", tmp_path / "sin.pb", x, outputs)
+    prove_reading(tmp_path / "sin.h5", tmp_path / "sin.pb", x, {ONLY: outputs})
     with pytest.raises(UserError, match=r"sin\.pb: .*node 'act' \(op Sin\): not supported"):
         load_network(tmp_path / "sin.h5")

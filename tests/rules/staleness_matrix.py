@@ -36,6 +36,7 @@ BUILD_PAIR, TRAIN, FURTHER = "build_dataset dataset=pair", "train model=small", 
 OF_TRANSFER, TUNING = "train model=transfer", {"epochs": 1, "learning_rate": 0.1}
 QUANTIZE, LAB, VIRTUAL = "quantize_reference quantizer=ours", "run_ssh runner=lab", "run_virtual_board"
 SCALE = ("evaluate_frozen", "quantize_reference", "evaluate_quantized", "bundle")
+ANSWER = ("evaluate_frozen", "evaluate_quantized", "run_emulator")
 COMPILE = "compile_reference target=plain; take_xmodel"
 TO_NATIVE = "compile_native target=plain; take_xmodel"
 VENDOR = "quantize_vai_q_tensorflow; record_vai_q quantizer=tf1"
@@ -204,8 +205,9 @@ MODELS = [
     *options("models", "own_onnx", of("own_onnx", "import_onnx", "evaluate_onnx", *SCALE), {
         "input.divide": 255,
     }),
-    *options("models", "own_onnx", "import_onnx", {"onnx": "own/other.onnx", "output_node": "out"}),
-    *options("models", "own_onnx", "import_onnx; evaluate_onnx", {"input_node": "in"}),
+    *options("models", "own_onnx", "import_onnx", {"onnx": "own/other.onnx"}),
+    *options("models", "own_onnx", "import_onnx; evaluate_onnx", {"input_node": "in", "output_node": "out"}),
+    *options("models", "own_onnx", of("own_onnx", *ANSWER, "import_onnx", "evaluate_onnx"), {"output": "z"}),
     Row(
         "models.NAME.input_node",  # exchanged: Snakemake compares the set of a rule's params
         {"models.own_pb.input_node": "y", "models.own_pb.output_node": "x"},
