@@ -1,13 +1,11 @@
 """Operations -> instructions in program order.
 
-A map stays on chip for the next operation when that reads it and it fits an image group whole;
-it goes to DDR when somebody else reads it too or it does not fit. An operation whose maps do
-not fit runs tile by tile.
-Banks are handed out in circles, so that loading the next piece seldom waits for the last
-one to be used up; `synchronise` finds out where it must.
+Which operations run together and where their maps lie is `search`'s and `streaming`'s business; here their tasks
+become instructions. What fits no segment goes tile by tile from DDR to DDR. `synchronise` finds out who
+must wait for whom.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
@@ -20,37 +18,31 @@ from dpuflow.dpuczdx8g.native.operations import (
     OUTPUT,
     PARAMETERS,
     WORKSPACE,
-    FeatureMap,
     Job,
     Operation,
 )
 from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
-from dpuflow.dpuczdx8g.native.tiling import (
-    CHANNEL_GROUPS,
-    STRIDE_OUT,
-    Tile,
-    channel_slices,
-    fits_whole,
-    input_tile,
-    map_size,
-    sub_rows,
-    tiles,
-    whole,
-)
-from dpuflow.dpuczdx8g.native.transposed import phases, tap_rows
+from dpuflow.dpuczdx8g.native.search import plans
+from dpuflow.dpuczdx8g.native.streaming import FIRST_GROUP, Segment
+from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, Tile, input_tile, map_size, sub_rows, tiles, whole
+from dpuflow.dpuczdx8g.native.transposed import tap_rows
+from dpuflow.dpuczdx8g.native.units import Units
 from dpuflow.dpuczdx8g.native.writer import Writer, band_rows
-
-FIRST_GROUP = 1
-"""Image group that maps are loaded into, as the vendor's compiler does."""
 
 
 @dataclass
-class Source:
-    """An input map in the banks; rows still in DDR are loaded when first needed."""
+class Weights:
+    """Bank addresses of an operation's weights and bias.
 
-    feature_map: FeatureMap
-    placement: Placement
-    next_row: int
+    Attributes
+    ----------
+    base : of weights that stay, None where they come and go.
+    addresses : of what is loaded: by output channel group (CONV), by chunk of channel groups (ALU).
+    """
+
+    base: int | None
+    bias: int = 0
+    addresses: dict[object, int] = field(default_factory=dict)
 
 
 class Generator:
@@ -60,82 +52,23 @@ class Generator:
         self.machine = machine
         self.job = job
         self.writer = Writer(machine)
-        self.images = [Ring(), Ring()]
         self.weights, self.depthwise, self.bias = Ring(), Ring(), Ring()
-        self.resident: Source | None = None
         self.workspace = 0
 
     def generate(self) -> list[Instruction]:
         """The list of instructions, masks still empty."""
-        for number, op in enumerate(self.job.operations):
-            following = self.job.operations[number + 1 : number + 2]
-            self._operation(op, following[0] if following else None)
+        for plan in plans(Units(self.machine, self.job, self._spill)):
+            if isinstance(plan, Segment):
+                self._segment(plan)
+            else:
+                self._alone(plan)
         self.writer.add("END")
         return self.writer.instructions
 
-    # one operation
-
-    def _operation(self, op, following):
-        resident, self.resident = self.resident, None
-        if resident and not any(m is resident.feature_map for m in op.inputs):
-            resident = None
-        source_group = resident.placement.group if resident else FIRST_GROUP
-        for ring in self.images:
-            ring.release()
-        if resident:
-            self.images[source_group].hold(resident.placement.base, resident.placement.size)
-        if KINDS[op.kind].engine == "none":
-            self._move(op, resident, source_group)
-        elif KINDS[op.kind].phases_as:
-            self._piecewise(op, phases, resident, source_group)
-        elif resident or len(channel_slices(op, self.machine)) == 1:
-            self._whole(op, following, resident, source_group)
-        else:
-            self._piecewise(op, lambda op: [op], None, source_group)
-
-    def _piecewise(self, op, cut, resident, source_group):
-        """An operation as several to DDR: what `cut` makes of it, each in slices of its channels."""
-        self._spill(op.output)
-        for piece in cut(op):
-            for part in [piece] if resident else channel_slices(piece, self.machine):
-                self._tilewise(part, source_group, resident)
-
-    def _whole(self, op, following, resident, source_group):
-        """An operation tile by tile; its output stays on chip where the next one reads it."""
-        keep = self._stays_on_chip(op, following)
-        save = not keep or op.output.region == OUTPUT or self.job.consumers(op.output) != [following]
-        save = save or bool(self.job.views_of(op.output))
-        save = save or any(reader.factors is op.output for reader in self.job.consumers(op.output))
-        if save:
-            self._spill(op.output)
-        output_sub = sub_rows(following, self.machine) if keep else 1
-        target = self._place_whole(op.output, 1 - source_group, output_sub) if keep else None
-        parameters = self._parameters(op)
-        for tile in self._tiles(op, resident, source_group, target, output_sub):
-            sources = self._sources(op, tile, resident, source_group)
-            placement = target or self._place(
-                op.output.shape[2], 1 - source_group, tile.row, tile.row_end, tile.column, tile.column_end, 1
-            )
-            self._compute(op, tile, sources, placement, parameters)
-            if not keep:
-                self._save_rows(placement, op.output)
-        if keep:
-            self.resident = Source(op.output, target, op.output.shape[0])
-            if save:
-                self._save_rows(target, op.output)
-
-    def _tilewise(self, op, source_group, resident):
-        """An operation from DDR, or what is resident, to DDR."""
-        parameters = self._parameters(op)
-        for tile in self._tiles(op, resident, source_group, None, 1):
-            sources = self._sources(op, tile, resident, source_group)
-            area = (tile.row, tile.row_end, tile.column, tile.column_end)
-            placement = self._place(op.output.shape[2], 1 - source_group, *area, 1)
-            self._compute(op, tile, sources, placement, parameters)
-            self._save_rows(placement, op.output)
-
     def _spill(self, feature_map):
         """The map goes through DDR: give it a place in the workspace unless it has one elsewhere."""
+        if feature_map.spilled or feature_map.region not in (WORKSPACE, OUTPUT):
+            return
         feature_map.spilled = True
         if feature_map.region == WORKSPACE:
             feature_map.address = self.workspace
@@ -143,59 +76,113 @@ class Generator:
         for view in self.job.views_of(feature_map):
             view.spilled, view.address = True, feature_map.address
 
-    def _save_rows(self, placement, feature_map):
-        for row in range(placement.row, placement.row + placement.rows):
-            self.writer.save_row(placement, row, feature_map)
+    def _evict(self, residents):
+        for resident in residents:
+            self._spill(resident.feature_map)
+            self._save_rows(resident.placement, resident.feature_map, (0, resident.feature_map.shape[0]))
 
-    def _stays_on_chip(self, op, following):
-        """Whether the next operation reads the output, and it fits a group whole."""
-        if following is None or not any(m is op.output for m in following.inputs):
-            return False
-        sub = sub_rows(following, self.machine)
-        if sub > STRIDE_OUT or (KINDS[op.kind].engine == "elementwise" and sub > 1):
-            return False
-        return fits_whole(self.machine, op.output, sub)
+    def _save_rows(self, placement, feature_map, rows, columns=None):
+        for row in range(*rows):
+            self.writer.save_row(placement, row, feature_map, columns)
 
-    def _tiles(self, op, resident, source_group, target, output_sub):
-        """The tiles to run; the whole map at once when everything fits."""
-        waiting = [m for m in _distinct(op.inputs) if not (resident and m is resident.feature_map)]
-        free = self.images[source_group].free
-        sub = sub_rows(op, self.machine)
-        output_fits = target is not None or fits_whole(self.machine, op.output, output_sub)
-        size = sum(map_size(self.machine, *m.shape, sub) for m in waiting)
-        if output_fits and size <= free and all(fits_whole(self.machine, m, sub) for m in waiting):
-            return [whole(op)]
-        input_free = free if waiting else None
-        output_free = None if target is not None else BANK_DEPTH
-        return tiles(op, self.machine, input_free, output_free, output_sub)
+    # segments
 
-    def _sources(self, op, tile, resident, group):
-        sources = {}
-        for feature_map in _distinct(op.inputs):
-            if resident and feature_map is resident.feature_map:
-                sources[id(feature_map)] = resident
+    def _segment(self, segment):
+        self._evict(segment.evicted)
+        for flow in segment.flows:
+            if flow.save and segment.units.parent(flow.feature_map) is flow.feature_map:
+                self._spill(flow.feature_map)
+        held, parameters = self._reserve(segment)
+        for task in segment.tasks:
+            if task.kind == "compute":
+                op = segment.ops[task.number]
+                sources = [segment.flow(m).placements[task.strip] for m in op.inputs]
+                target = segment.flow(op.output)
+                tile = Tile(*task.rows, *target.columns[task.strip])
+                self._compute(op, tile, sources, target.placements[task.strip], parameters[task.number])
+                continue
+            flow = segment.flows[task.number]
+            placement = flow.placements[task.strip]
+            if task.kind == "load":
+                for row in range(*task.rows):
+                    self.writer.load_row(flow.feature_map, placement, row)
             else:
-                sub = sub_rows(op, self.machine)
-                placement = self._place(feature_map.shape[2], group, *input_tile(op, tile), sub)
-                sources[id(feature_map)] = Source(feature_map, placement, placement.row)
-        return [sources[id(feature_map)] for feature_map in op.inputs]
+                self._save_rows(placement, flow.feature_map, task.rows, flow.share[task.strip])
+        for ring, base in held:
+            ring.release(base)
 
-    def _place_whole(self, feature_map, group, sub):
-        height, width, channels = feature_map.shape
-        return self._place(channels, group, 0, height, 0, width, sub)
+    def _reserve(self, segment):
+        """([(ring, base)] of weights that stay for the segment, [Weights of each operation])."""
+        held, parameters = [], [Weights(None) for _ in segment.ops]
+        for ring, engine in ((self.weights, "convolution"), (self.depthwise, "alu")):
+            mine = [n for n, op in enumerate(segment.ops) if KINDS[op.kind].engine == engine]
+            mine = [n for n in mine if n in segment.stays and segment.weight_entries(segment.ops[n])]
+            if not mine:
+                continue
+            base = ring.take(sum(segment.weight_entries(segment.ops[n]) for n in mine))
+            ring.hold(base, sum(segment.weight_entries(segment.ops[n]) for n in mine))
+            held.append((ring, base))
+            for number in mine:
+                parameters[number].base = base
+                base += segment.weight_entries(segment.ops[number])
+        return held, parameters
 
-    def _place(self, channels, group, row, row_end, column, column_end, sub):
-        rows, columns = row_end - row, column_end - column
-        size = map_size(self.machine, rows, columns, channels, sub)
-        base = self.images[group].take(size)
+    # one operation alone
+
+    def _alone(self, plan):
+        self._evict(plan.evicted)
+        if KINDS[plan.op.kind].engine == "none":
+            self._move(plan.op, plan.residents, plan.after.rings)
+        else:
+            self._tilewise(plan.op)
+
+    def _tilewise(self, op):
+        """An operation tile by tile from DDR to DDR."""
+        self._spill(op.output)
+        images, parameters = (Ring(), Ring()), Weights(None)
+        for tile in tiles(op, self.machine, BANK_DEPTH, BANK_DEPTH, 1):
+            placements = {}
+            for feature_map in _distinct(op.inputs):
+                placements[id(feature_map)] = self._tile(
+                    images[FIRST_GROUP],
+                    FIRST_GROUP,
+                    feature_map,
+                    input_tile(op, tile),
+                    sub_rows(op, self.machine),
+                )
+                self._load(feature_map, placements[id(feature_map)])
+            area = (tile.row, tile.row_end, tile.column, tile.column_end)
+            target = self._tile(images[1 - FIRST_GROUP], 1 - FIRST_GROUP, op.output, area, 1)
+            sources = [placements[id(feature_map)] for feature_map in op.inputs]
+            self._compute(op, tile, sources, target, parameters)
+            self._save_rows(target, op.output, (tile.row, tile.row_end))
+
+    def _tile(self, ring, group, feature_map, area, sub):
+        row, row_end, column, column_end = area
+        rows, columns, channels = row_end - row, column_end - column, feature_map.shape[2]
+        base = ring.take(map_size(self.machine, rows, columns, channels, sub))
         entries = self.machine.groups(channels)
         return Placement(self.machine, group, base, row, rows, column, columns, entries, sub)
 
-    def _need_rows(self, source, row_end):
-        """Load rows below `row_end` that are still in DDR."""
-        while source.next_row < min(row_end, source.placement.row + source.placement.rows):
-            self.writer.load_row(source.feature_map, source.placement, source.next_row)
-            source.next_row += 1
+    def _load(self, feature_map, placement):
+        for row in range(placement.row, placement.row + placement.rows):
+            self.writer.load_row(feature_map, placement, row)
+
+    def _move(self, op, residents, rings):
+        """Every input goes to its place in the output in DDR: through the banks, computing nothing."""
+        self._spill(op.output)
+        group = max((1, 0), key=lambda number: rings[number].free)
+        ring = rings[group].copy()
+        for feature_map, targets in _MOVED[op.kind](op):
+            part = Operation(op.name, op.kind, [feature_map], feature_map)  # for tiling
+            placement = residents.get(id(feature_map))
+            for tile in [whole(part)] if placement else tiles(part, self.machine, ring.free, None, 1):
+                area = (tile.row, tile.row_end, tile.column, tile.column_end)
+                source = placement or self._tile(ring, group, feature_map, area, 1)
+                if not placement:
+                    self._load(feature_map, source)
+                for target in targets:
+                    self._save_rows(source, target, (tile.row, tile.row_end))
 
     # computing
 
@@ -203,65 +190,56 @@ class Generator:
         _COMPUTE[KINDS[op.kind].engine](self, op, tile, sources, target, parameters)
 
     def _bands(self, op, tile, source, limit):
-        """(row, row_end) of the output rows that one instruction each computes."""
-        row = tile.row
+        """[(row, row_end)] of the output rows that one instruction each computes."""
+        row, found = tile.row, []
         while row < tile.row_end:
-            count = band_rows(op, source.placement, row, tile.row_end, limit)
+            count = band_rows(op, source, row, tile.row_end, limit)
             if count == 0:
                 raise UserError(
                     f"{op.name}: a kernel of {op.kernel[0]} rows needs more passes over the"
                     f" {self.machine.pixels} banks of {self.machine.name} than an instruction has"
                 )
-            yield row, row + count
+            found.append((row, row + count))
             row += count
+        return found
 
-    def _need_band(self, op, source, row_end):
-        self._need_rows(source, (row_end - 1) * op.stride[0] - op.pad[0] + op.kernel[0])
-
-    def _parameters(self, op):
-        """Bank addresses of an operation's weights and bias; the bias is loaded at once."""
-        if KINDS[op.kind].factors:
-            return 0, {}
-        if op.kind not in ("conv", "depthwise"):
-            return None
-        groups = self.machine.groups(op.output.shape[2])
-        bias = self.bias.take(groups)
-        self.writer.load_parameters(self.machine.bias_bank, bias, op.bias, 1, op.output.shape[2])
-        loaded, entries = {}, self._weight_entries(op)
-        if op.kind == "conv" and entries > BANK_DEPTH:
-            raise UserError(
-                f"{op.name}: {op.kernel[1]}x{op.kernel[0]} kernel on {op.inputs[0].shape[2]} channels needs"
-                f" {entries} entries per weight bank, {self.machine.name} has {BANK_DEPTH}"
-            )
-        return bias, loaded
+    def _load_bias(self, op, parameters):
+        """Bias of all channels, before the first weights."""
+        if not parameters.addresses:
+            channels = op.output.shape[2]
+            parameters.bias = self.bias.take(self.machine.groups(channels))
+            self.writer.load_parameters(self.machine.bias_bank, parameters.bias, op.bias, 1, channels)
 
     def _weight_entries(self, op):
         return op.kernel[0] * op.kernel[1] * self.machine.groups(op.inputs[0].shape[2])
 
     def _conv(self, op, tile, sources, target, parameters):
-        (source,), (bias, loaded) = sources, parameters
+        (source,), entries = sources, self._weight_entries(op)
+        if entries > BANK_DEPTH:
+            raise UserError(
+                f"{op.name}: {op.kernel[1]}x{op.kernel[0]} kernel on {op.inputs[0].shape[2]} channels needs"
+                f" {entries} entries per weight bank, {self.machine.name} has {BANK_DEPTH}"
+            )
         groups = self.machine.groups(op.output.shape[2])
-        stay = groups * self._weight_entries(op) <= BANK_DEPTH
-        bands = list(self._bands(op, tile, source, self.machine.pixels))
+        bands = self._bands(op, tile, source, self.machine.pixels)
+        stay = parameters.base is not None
         if stay:
             order = [(band, group) for band in bands for group in range(groups)]
         else:
             order = [(band, group) for group in range(groups) for band in bands]
-        columns = (tile.column, tile.column_end)
+        columns, loaded = (tile.column, tile.column_end), parameters.addresses
+        self._load_bias(op, parameters)
         for band, group in order:
-            self._need_band(op, source, band[1])
             if group not in loaded:
                 if not stay:
                     loaded.clear()
-                loaded[group] = self._load_weights(op, group)
-            weights = loaded[group]
-            self.writer.conv(op, source.placement, target, band, columns, group, weights, bias + group)
-        if not stay:
-            loaded.clear()
+                base = parameters.base + group * entries if stay else self.weights.take(entries)
+                loaded[group] = base % BANK_DEPTH
+                self._load_weights(op, group, loaded[group])
+            self.writer.conv(op, source, target, band, columns, group, loaded[group], parameters.bias + group)
 
-    def _load_weights(self, op, group):
-        """Load the weights of one group of output channels; returns their bank address."""
-        address = self.weights.take(self._weight_entries(op))
+    def _load_weights(self, op, group, address):
+        """Load the weights of one group of output channels."""
         taps, channels = op.kernel[0] * op.kernel[1], op.inputs[0].shape[2]
         first = group * self.machine.channels
         for channel in range(first, min(first + self.machine.channels, op.output.shape[2])):
@@ -275,20 +253,19 @@ class Generator:
                 at = address + tap * self.machine.groups(channels)
                 jump = op.phase.step[1] * channels
                 self.writer.load_parameters(bank, at % BANK_DEPTH, start, op.kernel[1], channels, jump)
-        return address
 
     def _alu(self, op, tile, sources, target, parameters):
-        (source,) = sources
+        (source,), factors = sources, KINDS[op.kind].factors
+        if op.kind == "depthwise":
+            self._load_bias(op, parameters)
         for chunk in self._chunks(op):
             weights = bias = jump = 0
-            if parameters is not None:
-                weights, jump = self._depthwise_weights(op, chunk, parameters[1]), chunk[1] - chunk[0]
-                bias = parameters[0] + chunk[0]
+            if op.kind == "depthwise" or factors:
+                weights, jump = self._depthwise_weights(op, chunk, parameters), chunk[1] - chunk[0]
+                bias = 0 if factors else parameters.bias + chunk[0]
             for part, rows, columns in regions(op, tile):
-                piece = Tile(*rows, *columns)
-                for band in self._bands(op, piece, source, self.machine.alu_pixels):
-                    self._need_band(op, source, band[1])
-                    self.writer.alu(part, source.placement, target, band, columns, chunk, weights, bias, jump)
+                for band in self._bands(op, Tile(*rows, *columns), source, self.machine.alu_pixels):
+                    self.writer.alu(part, source, target, band, columns, chunk, weights, bias, jump)
 
     def _chunks(self, op):
         """[start, end) channel groups that one ALU instruction handles."""
@@ -302,14 +279,18 @@ class Generator:
                 )
         return [(start, min(start + limit, groups)) for start in range(0, groups, limit)]
 
-    def _depthwise_weights(self, op, chunk, loaded):
+    def _depthwise_weights(self, op, chunk, parameters):
         """Bank address of the weights of a chunk of channel groups, loaded unless they still are."""
+        loaded = parameters.addresses
         if chunk not in loaded:
-            loaded.clear()
             taps, all_channels = op.kernel[0] * op.kernel[1], op.weight_channels or op.output.shape[2]
             first = chunk[0] * self.machine.channels
             channels = min(chunk[1] * self.machine.channels, op.output.shape[2]) - first
-            loaded[chunk] = self.depthwise.take(taps * (chunk[1] - chunk[0]))
+            if parameters.base is None:
+                loaded.clear()
+                loaded[chunk] = self.depthwise.take(taps * (chunk[1] - chunk[0]))
+            else:
+                loaded[chunk] = (parameters.base + taps * chunk[0]) % BANK_DEPTH
             bank, region, start = self.machine.depthwise_bank, PARAMETERS, op.weights + first
             if op.factors is not None:
                 region, start = op.factors.region, op.factors.address + first
@@ -323,32 +304,17 @@ class Generator:
         return loaded[chunk]
 
     def _add(self, op, tile, sources, target, parameters):
-        limit = self.machine.alu_pixels if target.sub_rows == 1 else 1
-        for row in range(tile.row, tile.row_end, limit):
-            row_end = min(row + limit, tile.row_end)
-            for source in sources:
-                self._need_rows(source, row_end)
-            self.writer.elementwise(
-                op, [s.placement for s in sources], target, (row, row_end), (tile.column, tile.column_end)
-            )
+        step, limit = target.sub_rows, self.machine.alu_pixels
+        if any(source.sub_rows not in (1, step) for source in sources):
+            limit = 1
+        for first in range(tile.row, tile.row_end, limit * step):
+            for start in range(first, min(first + step, tile.row_end)):
+                rows = range(start, min(first + limit * step, tile.row_end), step)
+                self.writer.elementwise(op, sources, target, rows, (tile.column, tile.column_end))
 
     def _nothing(self, op, tile, sources, target, parameters):
         """What only moves saves (`_move`)."""
         raise ValueError(f"{op.name}: a {op.kind} computes nothing")
-
-    def _move(self, op, resident, group):
-        """Every input goes to its place in the output in DDR: through the banks, computing nothing."""
-        self._spill(op.output)
-        for feature_map, targets in _MOVED[op.kind](op):
-            part = Operation(op.name, op.kind, [feature_map], feature_map)  # for tiling
-            here = resident and feature_map is resident.feature_map
-            cuts = [whole(part)] if here else tiles(part, self.machine, self.images[group].free, None, 1)
-            for tile in cuts:
-                source = resident if here else self._sources(part, tile, None, group)[0]
-                self._need_rows(source, tile.row_end)
-                for row in range(tile.row, tile.row_end):
-                    for target in targets:
-                        self.writer.save_row(source.placement, row, target)
 
 
 def _side_by_side(op):

@@ -17,7 +17,11 @@ def ceil_div(a: int, b: int) -> int:
 
 @dataclass(frozen=True)
 class Placement:
-    """Rows `row .. row + rows` and columns `column .. column + columns` of a map in one image group."""
+    """Rows `row .. row + rows` and columns `column .. column + columns` of a map in one image group.
+
+    blocks : of how many blocks (sub_rows * PP rows) there is room; a later one takes the place of
+        the one that many before it. 0: room for all.
+    """
 
     machine: Machine
     group: int
@@ -28,6 +32,7 @@ class Placement:
     columns: int
     entries: int
     sub_rows: int
+    blocks: int = 0
 
     @property
     def row_entries(self) -> int:
@@ -42,13 +47,22 @@ class Placement:
     @property
     def size(self) -> int:
         """Entries taken in every bank of the group."""
-        return ceil_div(self.rows, self.sub_rows * self.machine.pixels) * self.block_entries
+        blocks = self.blocks or ceil_div(self.rows, self.sub_rows * self.machine.pixels)
+        return blocks * self.block_entries
+
+    def block_of(self, row: int) -> int:
+        """Number of the block that a row of the map is in; negative above the first row."""
+        return (row - self.row) // (self.sub_rows * self.machine.pixels)
+
+    def block_address(self, block: int) -> int:
+        """Address of a block in every bank, not yet modulo the bank depth."""
+        return self.base + (block % self.blocks if self.blocks else block) * self.block_entries
 
     def locate(self, row: int) -> tuple[int, int, int]:
         """(bank id, sub-row, address of its block) of a row of the map, which may lie above the first."""
         block, rest = divmod(row - self.row, self.sub_rows * self.machine.pixels)
         bank = self.group * self.machine.pixels + rest // self.sub_rows
-        return bank, rest % self.sub_rows, self.base + block * self.block_entries
+        return bank, rest % self.sub_rows, self.block_address(block)
 
     def offset(self, column: int) -> int:
         """Entries from the start of a row to `column` of the map, negative left of the first."""
@@ -63,38 +77,57 @@ class Placement:
 class Ring:
     """Hands out entries of banks in a circle, so that old content is overwritten last.
 
-    `hold` keeps one range (a resident map) out of the circle.
+    `hold` keeps a range out of the circle until it is freed.
     """
 
     def __init__(self, depth: int = BANK_DEPTH) -> None:
         self.depth = depth
         self.cursor = 0
-        self.held: tuple[int, int] | None = None
+        self.held: tuple[tuple[int, int], ...] = ()
+
+    def copy(self) -> "Ring":
+        """Another one in the same state."""
+        ring = Ring(self.depth)
+        ring.cursor, ring.held = self.cursor, self.held
+        return ring
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """(start, size) of what may be handed out; the start modulo the depth, a gap may wrap."""
+        if not self.held:
+            return [(self.cursor, self.depth)]
+        ranges = sorted(self.held)
+        found = []
+        for (base, size), (following, _) in zip(ranges, [*ranges[1:], ranges[0]], strict=True):
+            start = base + size
+            room = (following - start) % self.depth if len(ranges) > 1 else self.depth - size
+            if room:
+                found.append((start % self.depth, room))
+        return found
 
     @property
     def free(self) -> int:
         """Entries that one allocation may take at most."""
-        return self.depth - (self.held[1] if self.held else 0)
+        return max((size for _, size in self.gaps()), default=0)
 
     def hold(self, base: int, size: int) -> None:
-        """Keep `size` entries from `base` out of the circle until `release`."""
-        self.held = (base, size)
+        """Keep `size` entries from `base` out of the circle until they are freed."""
+        self.held += ((base, size),)
 
-    def release(self) -> None:
-        """All entries may be handed out again."""
-        self.held = None
+    def release(self, base: int) -> None:
+        """The range held from `base` on may be handed out again."""
+        self.held = tuple(held for held in self.held if held[0] != base)
 
     def take(self, size: int) -> int:
         """Base of `size` consecutive (wrapping) entries; ValueError when they cannot exist."""
-        if size > self.free:
+        behind: list[tuple[int, int]] = []
+        for start, room in self.gaps():
+            inside = (self.cursor - start) % self.depth
+            if inside + size <= room:
+                behind.append((0, self.cursor))
+            if size <= room:
+                behind.append(((start - self.cursor) % self.depth, start))
+        if not behind:
             raise ValueError(f"{size} entries do not fit, {self.free} are free")
-        if self.held:
-            start = sum(self.held)
-            used = (self.cursor - start) % self.depth
-            if used + size > self.free:
-                used = 0
-            base = (start + used) % self.depth
-        else:
-            base = self.cursor
+        base = min(behind)[1]
         self.cursor = (base + size) % self.depth
         return base

@@ -44,6 +44,8 @@ class Writer:
         first = op.first_channel // self.machine.channels
         groups = (groups[0] + first, groups[1] + first)
         places = (op.phase.place, op.phase.apart) if op.phase else ()
+        if isinstance(rows, range):
+            places, rows = ((rows[0], 0), (rows.step, 1)), (0, len(rows))
         self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups, *places)
         self.add(name, **fields)
 
@@ -81,17 +83,20 @@ class Writer:
             **feature_map.load_padding(self.machine, placement.column, placement.columns),
         )
 
-    def save_row(self, placement: Placement, row: int, target: FeatureMap) -> None:
-        """One row of a placement -> `target` in DDR."""
-        bank, address = placement.address(row, placement.column)
-        start = row * target.row_bytes + placement.column * target.pixel_bytes
+    def save_row(
+        self, placement: Placement, row: int, target: FeatureMap, columns: Span | None = None
+    ) -> None:
+        """One row of a placement, or some of its columns [start, end), -> `target` in DDR."""
+        first, end = columns or (placement.column, placement.column + placement.columns)
+        bank, address = placement.address(row, first)
+        start = row * target.row_bytes + first * target.pixel_bytes
         self.add(
             "SAVE",
             bank_id=bank,
             bank_addr=address,
             jump_read=placement.entries,
             jump_write=target.pixel_bytes,
-            length=placement.columns,
+            length=end - first,
             channel=target.shape[2],
             reg_id=region_number(target.region),
             ddr_addr=target.address + start,
@@ -229,9 +234,17 @@ class Writer:
         )
 
     def elementwise(
-        self, op: Operation, sources: Sequence[Placement], target: Placement, rows: Span, columns: Span
+        self,
+        op: Operation,
+        sources: Sequence[Placement],
+        target: Placement,
+        rows: range,
+        columns: Span,
     ) -> None:
-        """ELEWINITs and the ELEW that joins rows and columns [start, end) of all sources."""
+        """ELEWINITs and the ELEW that joins `rows` and columns [start, end) of all sources.
+
+        The rows must lie in consecutive banks of the target.
+        """
         for number, (source, shift_read) in enumerate(zip(sources, op.shift_read, strict=True)):
             bank, address = source.address(rows[0], columns[0])
             self.add(
@@ -240,8 +253,8 @@ class Writer:
                 bank_id_in=bank,
                 bank_addr_in=address,
                 jump_read=source.entries,
-                jump_read_endl=source.row_entries,
-                jump_bank=1,
+                jump_read_endl=_next_block(source, rows),
+                jump_bank=1 if len(rows) == 1 else rows.step // source.sub_rows,
                 shift_read=shift_read,
             )
         bank, address = target.address(rows[0], columns[0])
@@ -255,12 +268,12 @@ class Writer:
             elew_type=KINDS[op.kind].elew_type,
             act_type=ACTIVATIONS[op.activation],
             length=columns[1] - columns[0],
-            valid_pixel_parallel=rows[1] - rows[0],
+            valid_pixel_parallel=len(rows),
             channel_group=target.entries,
             bank_id_out=bank,
             bank_addr_out=address,
             jump_write=target.entries,
-            jump_write_endl=target.row_entries,
+            jump_write_endl=_next_block(target, rows),
             shift_write=right_shift_code(op.shift_cut, 16),
         )
 
@@ -270,12 +283,14 @@ class Writer:
         (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
         top, left = rows[0] * stride_h - op.pad[0], columns[0] * stride_w - op.pad[1]
         last_top, last_left = (rows[1] - 1) * stride_h - op.pad[0], (columns[1] - 1) * stride_w - op.pad[1]
-        bank, sub, block = source.locate(top)
-        start = block + source.offset(left) + first_entry
+        bank, sub, _ = source.locate(top)
+        block, start = source.block_of(top), source.offset(left) + first_entry
         window_rows = (count - 1) * stride_h + kernel_h
         last_bank = bank % self.machine.pixels + (sub + window_rows - 1) // source.sub_rows
         bases = {
-            "bank_addr_in" + ("" if number == 0 else f"_{number}"): (start + number * source.block_entries)
+            "bank_addr_in" + ("" if number == 0 else f"_{number}"): (
+                source.block_address(block + number) + start
+            )
             % BANK_DEPTH
             for number in range(min(PASSES, last_bank // self.machine.pixels + 1))
         }
@@ -307,6 +322,14 @@ def _end_of_line(target, bank, rows):
     """jump_write_endl: entries between rows that share a bank, 1 (unused) where none do."""
     wraps = bank % target.machine.pixels * target.sub_rows + rows > target.machine.pixels * target.sub_rows
     return target.row_entries if target.sub_rows > 1 or wraps else 1
+
+
+def _next_block(placement, rows):
+    """jump_*_endl of an ELEW: entries to the block behind the first row's, row_entries (unused) within one."""
+    block = placement.block_of(rows[0])
+    if placement.block_of(rows[-1]) == block:
+        return placement.row_entries
+    return (placement.block_address(block + 1) - placement.block_address(block)) % BANK_DEPTH or BANK_DEPTH
 
 
 def region_number(region: str) -> int:

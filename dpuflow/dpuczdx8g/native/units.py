@@ -1,0 +1,92 @@
+"""The operations of a Job as the schedule sees them, and who reads which map.
+
+What runs in phases (transposed and dilated convolutions), or in slices of its channels because not even one
+pixel fits, is several units; their outputs are views of one map in DDR.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dpuflow.dpuczdx8g.isa.machine import Machine
+from dpuflow.dpuczdx8g.native.operations import INPUT, KINDS, OUTPUT, FeatureMap, Job, Operation
+from dpuflow.dpuczdx8g.native.tiling import channel_slices
+from dpuflow.dpuczdx8g.native.transposed import phases
+
+
+@dataclass
+class Units:
+    """Units of a Job.
+
+    Attributes
+    ----------
+    operations : in program order.
+    spill : gives a map its place in DDR; called for the maps of which there are views.
+    """
+
+    machine: Machine
+    job: Job
+    spill: Callable[[FeatureMap], None]
+    operations: list[Operation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._parents: dict[int, FeatureMap] = {id(view): source for view, source in self.job.views}
+        self._in_ddr: set[int] = {id(source) for _, source in self.job.views}
+        self._readers: dict[int, list[int]] = {}
+        self._views: list[FeatureMap] = []
+        for op in self.job.operations:
+            self._expand(op)
+        for number, op in enumerate(self.operations):
+            if op.factors is not None:
+                self._in_ddr.add(id(self.parent(op.factors)))
+            for feature_map in op.inputs:
+                self._readers.setdefault(id(feature_map), []).append(number)
+
+    def _expand(self, op):
+        if KINDS[op.kind].phases_as:
+            cut = [part for phase in self._pieces(op, phases) for part in channel_slices(phase, self.machine)]
+        elif KINDS[op.kind].engine == "none":
+            cut = [op]
+        elif len(channel_slices(op, self.machine)) > 1:
+            cut = self._pieces(op, lambda op: channel_slices(op, self.machine))
+        else:
+            cut = [op]
+        for part in cut:
+            self.operations.append(part)
+            if part is op:
+                continue
+            self._view(part.output, op.output)
+            for mine, whole in zip(part.inputs, op.inputs, strict=True):
+                if mine is not whole:
+                    self._view(mine, whole)
+            if part.factors is not None and part.factors is not op.factors:
+                self._view(part.factors, op.factors)
+
+    def _pieces(self, op, cut):
+        """Views copy their map's address, so that must be settled before."""
+        for feature_map in (op.output, *op.inputs, op.factors):
+            if feature_map is not None:
+                source = self.parent(feature_map)
+                self.spill(source)
+                self._in_ddr.add(id(source))
+        return list(cut(op))
+
+    def _view(self, view, whole):
+        self._parents[id(view)] = self.parent(whole)
+        self._views.append(view)  # keeps its id
+
+    def parent(self, feature_map: FeatureMap) -> FeatureMap:
+        """The map whose bytes a view shows; any other map itself."""
+        return self._parents.get(id(feature_map), feature_map)
+
+    def readers(self, feature_map: FeatureMap) -> list[int]:
+        """Numbers of the units that read a map itself, not a view of it."""
+        return self._readers.get(id(feature_map), [])
+
+    def given(self, feature_map: FeatureMap) -> bool:
+        """Whether a map is in DDR from the beginning."""
+        return feature_map.region == INPUT
+
+    def goes_to_ddr(self, feature_map: FeatureMap) -> bool:
+        """Whether a map is needed in DDR, whoever else reads it."""
+        parent = self.parent(feature_map)
+        return parent is not feature_map or parent.region == OUTPUT or id(parent) in self._in_ddr
