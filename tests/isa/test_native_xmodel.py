@@ -1,7 +1,6 @@
 """QuantizedNetwork -> xmodel with machine code -> simulator, against the emulator."""
 
 import json
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from dpuflow.base.errors import UserError
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.isa import shell as cli
-from dpuflow.dpuczdx8g.isa.assembly import format_instruction
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner, run_xmodel
@@ -178,18 +176,13 @@ def test_vendor_graph_compiled_again_gives_the_vendors_outputs(shared):
             (output,) = ours.run([vectors[f"dpu{number}_input"][:6]])
             np.testing.assert_array_equal(output, vectors[f"dpu{number}_output"][:6])
             if ours.machine == theirs[number].machine:
-                assert len(program.code) == len(theirs[number].program.code)
-                busy = [
-                    estimate_cycles([step.instruction for step in simulator.steps])["busy"]
+                assert len(program.code) <= len(theirs[number].program.code)
+                estimates = [
+                    estimate_cycles([step.instruction for step in simulator.steps])
                     for simulator in (ours, theirs[number])
                 ]
-                assert busy[0]["CONV"] == busy[1]["CONV"] and busy[0]["MISC"] == busy[1]["MISC"]
-                same = Counter(format_program_lines(ours)) & Counter(format_program_lines(theirs[number]))
-                assert same.total() >= (165, 13)[number]
-
-
-def format_program_lines(simulator):
-    return [format_instruction(step.instruction) for step in simulator.steps]
+                assert estimates[0]["cycles"] <= 1.01 * estimates[1]["cycles"]
+                assert all(estimates[0]["busy"][n] == estimates[1]["busy"][n] for n in ("CONV", "MISC"))
 
 
 def test_channel_augmentation():

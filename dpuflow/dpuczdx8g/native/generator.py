@@ -1,8 +1,8 @@
 """Operations -> instructions in program order.
 
-Which operations run together and where their maps lie is `search`'s and `streaming`'s business; here their tasks
-become instructions. What fits no segment goes tile by tile from DDR to DDR. `synchronise` finds out who
-must wait for whom.
+Which operations run together and where their maps lie is the business of `search` and `streaming`; here
+their tasks become instructions. What fits no segment goes tile by tile from DDR to DDR. `synchronise` finds
+out who must wait for whom.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.native import weight_loads
 from dpuflow.dpuczdx8g.native.averaging import regions
 from dpuflow.dpuczdx8g.native.operations import (
     ENGINES,
@@ -210,11 +211,8 @@ class Generator:
             parameters.bias = self.bias.take(self.machine.groups(channels))
             self.writer.load_parameters(self.machine.bias_bank, parameters.bias, op.bias, 1, channels)
 
-    def _weight_entries(self, op):
-        return op.kernel[0] * op.kernel[1] * self.machine.groups(op.inputs[0].shape[2])
-
     def _conv(self, op, tile, sources, target, parameters):
-        (source,), entries = sources, self._weight_entries(op)
+        (source,), entries = sources, weight_loads.channel_entries(op, self.machine)
         if entries > BANK_DEPTH:
             raise UserError(
                 f"{op.name}: {op.kernel[1]}x{op.kernel[0]} kernel on {op.inputs[0].shape[2]} channels needs"
@@ -229,25 +227,30 @@ class Generator:
             order = [(band, group) for group in range(groups) for band in bands]
         columns, loaded = (tile.column, tile.column_end), parameters.addresses
         self._load_bias(op, parameters)
+        chunks = {start: (start, end) for start, end in weight_loads.chunks(op, self.machine)}
         for band, group in order:
             if group not in loaded:
+                chunk = chunks[group]
                 if not stay:
                     loaded.clear()
-                base = parameters.base + group * entries if stay else self.weights.take(entries)
-                loaded[group] = base % BANK_DEPTH
-                self._load_weights(op, group, loaded[group])
+                size = (chunk[1] - chunk[0]) * entries
+                base = parameters.base + group * entries if stay else self.weights.take(size)
+                loaded.update((g, (base + (g - group) * entries) % BANK_DEPTH) for g in range(*chunk))
+                self._load_weights(op, chunk, loaded[group])
             self.writer.conv(op, source, target, band, columns, group, loaded[group], parameters.bias + group)
 
-    def _load_weights(self, op, group, address):
-        """Load the weights of one group of output channels."""
-        taps, channels = op.kernel[0] * op.kernel[1], op.inputs[0].shape[2]
-        first = group * self.machine.channels
+    def _load_weights(self, op, chunk, address):
+        """Load the weights of some groups of output channels."""
+        if op.phase is None:
+            for bank, start, *shape in weight_loads.bank_loads(op, self.machine, chunk):
+                self.writer.load_parameters(
+                    self.machine.weight_bank + bank, address, op.weights + start, *shape
+                )
+            return
+        channels = op.inputs[0].shape[2]
+        first = chunk[0] * self.machine.channels
         for channel in range(first, min(first + self.machine.channels, op.output.shape[2])):
             bank = self.machine.weight_bank + channel - first
-            if op.phase is None:
-                start = op.weights + channel * taps * channels
-                self.writer.load_parameters(bank, address, start, taps, channels)
-                continue
             for tap, start in tap_rows(op, channels):
                 start += op.weights + channel * op.phase.kernel[0] * op.phase.kernel[1] * channels
                 at = address + tap * self.machine.groups(channels)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from dpuflow.dpuczdx8g.isa.machine import Machine
 from dpuflow.dpuczdx8g.native import timing
+from dpuflow.dpuczdx8g.native.flows import NoPlanError, State
 from dpuflow.dpuczdx8g.native.operations import KINDS, Operation
 from dpuflow.dpuczdx8g.native.placement import ceil_div
-from dpuflow.dpuczdx8g.native.streaming import NoPlanError, Segment, State
+from dpuflow.dpuczdx8g.native.streaming import Segment
 from dpuflow.dpuczdx8g.native.units import Units
 
 LONGEST = 8
@@ -55,12 +56,12 @@ class Alone:
     def _judge(self, units, after):
         free, load, save = after.free, 0.0, 0.0
         for resident in self.evicted:
-            save += timing.transfer(*resident.feature_map.shape)
+            save += timing.transfer(*resident.feature_map.shape[:2], resident.feature_map)
             after.saved[id(resident.feature_map)] = max(free)
         for feature_map in self.op.inputs:
             if id(feature_map) not in self.residents:
-                load += timing.transfer(*feature_map.shape)
-        save += timing.transfer(*self.op.output.shape)
+                load += timing.transfer(*feature_map.shape[:2], feature_map)
+        save += timing.transfer(*self.op.output.shape[:2], self.op.output)
         after.floor = max(free)
         begin = max(free[timing.LOAD], max(after.saved.values(), default=0.0))
         free[timing.LOAD] = begin + load

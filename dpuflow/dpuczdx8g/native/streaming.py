@@ -11,110 +11,19 @@ later (`synchronise`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH
 from dpuflow.dpuczdx8g.native import timing
+from dpuflow.dpuczdx8g.native.clock import Clock
+from dpuflow.dpuczdx8g.native.flows import Flow, NoPlanError, Resident, State, Task, distinct, window
 from dpuflow.dpuczdx8g.native.operations import KINDS, FeatureMap, Operation, Span
-from dpuflow.dpuczdx8g.native.placement import Placement, Ring, ceil_div
-from dpuflow.dpuczdx8g.native.tiling import (
-    CHANNEL_GROUPS,
-    ROW_ENTRIES,
-    STRIDE_OUT,
-    sub_rows,
-    window_range,
-)
+from dpuflow.dpuczdx8g.native.placement import Placement, ceil_div
+from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, ROW_ENTRIES, STRIDE_OUT, sub_rows
 from dpuflow.dpuczdx8g.native.units import Units
 from dpuflow.dpuczdx8g.native.writer import LENGTH
 
 FIRST_GROUP = 1
 """Image group that maps are loaded into, as the vendor's compiler does."""
-
-
-class NoPlanError(Exception):
-    """These operations cannot run as one segment, so cut."""
-
-
-@dataclass(frozen=True)
-class Resident:
-    """A map that lies whole in the banks; rows : when each is there, by the clock of the schedule."""
-
-    feature_map: FeatureMap
-    placement: Placement
-    rows: tuple[float, ...]
-
-
-@dataclass
-class State:
-    """What is where between two segments.
-
-    Attributes
-    ----------
-    residents, saved : id of a map -> Resident; id of a map in DDR -> when it is there.
-    rings : of both image groups; free : when each engine is done; floor : when loads may begin.
-    busy : cycles of LOAD and SAVE so far.
-    """
-
-    residents: dict[int, Resident] = field(default_factory=dict)
-    saved: dict[int, float] = field(default_factory=dict)
-    rings: tuple[Ring, Ring] = field(default_factory=lambda: (Ring(), Ring()))
-    free: list[float] = field(default_factory=lambda: [0.0] * 4)
-    floor: float = 0.0
-    busy: float = 0.0
-
-    def copy(self) -> "State":
-        """Another one, to go on from."""
-        rings = self.rings[0].copy(), self.rings[1].copy()
-        return State(dict(self.residents), dict(self.saved), rings, list(self.free), self.floor, self.busy)
-
-    @property
-    def cost(self) -> float:
-        """What a schedule is judged by: cycles, and a tenth of what occupies the DDR."""
-        return max(self.free) + 0.1 * self.busy
-
-
-@dataclass
-class Flow:
-    """A map within a segment.
-
-    Attributes
-    ----------
-    sub : rows per bank.
-    producer : number of the operation that computes it, None if it is loaded or resident.
-    consumers : numbers of the operations that read it.
-    resident : where it lies already.
-    save, keep : whether it goes to DDR, stays whole.
-    columns : [start, end) of each strip; share : of these the ones that are saved.
-    blocks : of the ring, 0 for all.
-    placements : for each strip.
-    """
-
-    feature_map: FeatureMap
-    producer: int | None = None
-    consumers: list[int] = field(default_factory=list)
-    resident: Resident | None = None
-    save: bool = False
-    keep: bool = False
-    sub: int = 1
-    columns: list[Span] = field(default_factory=list)
-    share: list[Span] = field(default_factory=list)
-    blocks: int = 0
-    placements: list[Placement] = field(default_factory=list)
-
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return self.feature_map.shape[0]
-
-
-@dataclass(frozen=True)
-class Task:
-    """Load, compute or save rows [start, end) of a strip; `number` is of the flow or of the operation."""
-
-    kind: str
-    number: int
-    rows: Span
-    strip: int
 
 
 class Segment:
@@ -154,7 +63,7 @@ class Segment:
         self.evicted: list[Resident] = []
         self._evict(evicted)
         self.flows: list[Flow] = []
-        self._of: dict[int, int] = {}
+        self.index: dict[int, int] = {}
         self._collect(keep)
         self.stays = self._staying()
         self.rows = [self._tasks_of(number) for number in range(len(self.ops))]
@@ -162,7 +71,7 @@ class Segment:
         self._size_rings()
         self._allocate()
         self.tasks: list[Task] = []
-        _Clock(self).run()
+        Clock(self).run()
         self._leave()
 
     # which maps there are
@@ -176,7 +85,7 @@ class Segment:
             feature_map = resident.feature_map
             if name not in state.saved:
                 self.evicted.append(resident)
-                cycles = timing.transfer(*feature_map.shape)
+                cycles = timing.transfer(*feature_map.shape[:2], feature_map)
                 state.free[timing.SAVE] = max(state.free[timing.SAVE], *resident.rows) + cycles
                 state.busy += cycles
                 state.saved[name] = state.free[timing.SAVE]
@@ -187,27 +96,27 @@ class Segment:
         for number, op in enumerate(self.ops):
             if op.factors is not None and id(units.parent(op.factors)) in computed:
                 raise NoPlanError
-            for feature_map in _distinct(op.inputs):
-                if id(feature_map) not in self._of:
+            for feature_map in distinct(op.inputs):
+                if id(feature_map) not in self.index:
                     parent = units.parent(feature_map)
-                    if parent is not feature_map and id(parent) in computed:
+                    if id(parent) in computed:
                         raise NoPlanError
                     resident = state.residents.get(id(feature_map))
                     if resident is None and not units.given(parent) and id(parent) not in state.saved:
                         raise NoPlanError
                     self._flow(Flow(feature_map, resident=resident))
-                self.flows[self._of[id(feature_map)]].consumers.append(number)
+                self.flows[self.index[id(feature_map)]].consumers.append(number)
             self._flow(Flow(op.output, producer=number))
         for flow in self.flows:
             self._settle(flow, keep)
 
     def _flow(self, flow):
-        self._of[id(flow.feature_map)] = len(self.flows)
+        self.index[id(flow.feature_map)] = len(self.flows)
         self.flows.append(flow)
 
     def flow(self, feature_map: FeatureMap) -> Flow:
         """The Flow of a map."""
-        return self.flows[self._of[id(feature_map)]]
+        return self.flows[self.index[id(feature_map)]]
 
     def _settle(self, flow, keep):
         """sub, save and keep of a flow."""
@@ -290,7 +199,7 @@ class Segment:
 
     def window(self, number: int, rows: Span) -> Span:
         """Input rows [start, end) that output rows of an operation read."""
-        return _window(self.ops[number], 0, rows)
+        return window(self.ops[number], 0, rows)
 
     # columns
 
@@ -307,11 +216,10 @@ class Segment:
                     raise NoPlanError
                 spans[id(flow.feature_map)] = share if sink else None
             for op in reversed(self.ops):
-                columns = spans[id(op.output)]
-                if columns is None:
-                    raise NoPlanError
+                columns = self._gapless(self.flow(op.output), strip, spans[id(op.output)])
+                spans[id(op.output)] = columns
                 for feature_map in op.inputs:
-                    needed = _window(op, 1, columns)
+                    needed = window(op, 1, columns)
                     have = spans[id(feature_map)] or needed
                     spans[id(feature_map)] = (min(have[0], needed[0]), max(have[1], needed[1]))
             for flow in self.flows:
@@ -321,12 +229,19 @@ class Segment:
                 flow.columns.append(span)
         for flow in self.flows:
             width, entries = self._width(flow), machine.groups(flow.feature_map.shape[2])
-            if width > LENGTH or width * entries > ROW_ENTRIES or entries > CHANNEL_GROUPS:
-                if flow.resident is None and not self._alone(flow):
-                    raise NoPlanError
+            beyond = width > LENGTH or width * entries > ROW_ENTRIES or entries > CHANNEL_GROUPS
+            if beyond and flow.resident is None and not self._alone(flow):
+                raise NoPlanError
+
+    def _gapless(self, flow, strip, span):
+        """Columns of a computed map in a strip: those that nobody reads are computed, too."""
+        if span is None:
+            raise NoPlanError
+        width, done = flow.feature_map.shape[1], flow.columns[-1][1] if strip else 0
+        return min(span[0], done), width if strip == self.pieces - 1 else span[1]
 
     def _alone(self, flow):
-        """Channels beyond one instruction's counters are the business of the one operation that takes them."""
+        """Channels beyond one instruction's counters are the business of an operation by itself."""
         width, entries = self._width(flow), self.machine.groups(flow.feature_map.shape[2])
         return len(self.ops) == 1 and width <= LENGTH and width * entries <= ROW_ENTRIES
 
@@ -337,55 +252,43 @@ class Segment:
 
     # rings
 
-    def _total(self, flow):
+    def total(self, flow):
         return ceil_div(flow.height, flow.sub * self.machine.pixels)
 
     def _size_rings(self):
         """Least blocks of every ring: computing each band only when it is needed."""
         self.least = [1] * len(self.flows)
-        done = [0] * len(self.ops)
-        there = [flow.height if flow.resident else 0 for flow in self.flows]
-        block = [flow.sub * self.machine.pixels for flow in self.flows]
-
-        def measure(number):
-            flow = self.flows[number]
-            low = self.lowest(flow, done)
-            if low < there[number]:
-                span = (there[number] - 1) // block[number] - low // block[number] + 1
-                self.least[number] = max(self.least[number], span)
-
-        def need(number, row_end):
-            flow = self.flows[number]
-            if flow.producer is None:
-                there[number] = max(there[number], row_end)
-                measure(number)
-                return
-            while there[number] < row_end:
-                step(flow.producer)
-
-        def step(op_number):
-            rows = self.rows[op_number][done[op_number]]
-            for feature_map in _distinct(self.ops[op_number].inputs):
-                need(self._of[id(feature_map)], self.window(op_number, rows)[1])
-            for feature_map in _distinct(self.ops[op_number].inputs):
-                measure(self._of[id(feature_map)])
-            number = self._of[id(self.ops[op_number].output)]
-            # until it is done, it holds its input
-            there[number] = rows[1]
-            measure(number)
-            span = (rows[1] - 1) // block[number] - rows[0] // block[number] + 1
-            self.least[number] = max(self.least[number], span)
-            done[op_number] += 1
-
+        self._done = [0] * len(self.ops)
+        self._there = [flow.height if flow.resident else 0 for flow in self.flows]
         sinks = [f.producer for f in self.flows if f.producer is not None and not f.consumers]
-        while True:
-            waiting = [n for n in sinks if done[n] < len(self.rows[n])]
-            if not waiting:
-                break
-            step(min(waiting, key=lambda n: (done[n] / len(self.rows[n]), n)))
-        for op_number in range(len(self.ops)):
-            while done[op_number] < len(self.rows[op_number]):
-                step(op_number)
+        while waiting := [n for n in sinks if self._done[n] < len(self.rows[n])]:
+            self._step(min(waiting, key=lambda n: (self._done[n] / len(self.rows[n]), n)))
+        for number in range(len(self.ops)):
+            while self._done[number] < len(self.rows[number]):
+                self._step(number)
+
+    def _step(self, number):
+        """The next band of an operation, and before it what it reads."""
+        rows = self.rows[number][self._done[number]]
+        sources = [self.index[id(feature_map)] for feature_map in distinct(self.ops[number].inputs)]
+        for source in sources:
+            flow, row_end = self.flows[source], self.window(number, rows)[1]
+            if flow.producer is None:
+                self._there[source] = max(self._there[source], row_end)
+            while self._there[source] < row_end:
+                self._step(flow.producer)
+        for source in sources:
+            self._measure(source, self.lowest(self.flows[source], self._done))
+        target = self.index[id(self.ops[number].output)]
+        self._there[target] = rows[1]
+        self._measure(target, min(rows[0], self.lowest(self.flows[target], self._done)))
+        self._done[number] += 1
+
+    def _measure(self, number, low):
+        """A ring must hold the rows from `low` to the last that is there."""
+        block, there = self.flows[number].sub * self.machine.pixels, self._there[number]
+        if low < there:
+            self.least[number] = max(self.least[number], (there - 1) // block - low // block + 1)
 
     def lowest(self, flow: Flow, done: Sequence[int]) -> int:
         """The first row that an operation of the segment still reads, the height if none does."""
@@ -408,7 +311,7 @@ class Segment:
         wanted = []
         for number, flow in enumerate(self.flows):
             if flow.resident is None:
-                total = self._total(flow)
+                total = self.total(flow)
                 blocks = total if flow.keep else min(total, self.least[number] + extra)
                 entries = self.machine.groups(flow.feature_map.shape[2]) * flow.sub * self._width(flow)
                 wanted.append((blocks * entries, number, blocks if blocks < total else 0))
@@ -444,7 +347,7 @@ class Segment:
         source = self.flow(self.ops[flow.producer].inputs[0])
         if source.resident is not None:
             return 1 - source.resident.placement.group
-        return 1 - groups.get(self._of[id(source.feature_map)], FIRST_GROUP)
+        return 1 - groups.get(self.index[id(source.feature_map)], FIRST_GROUP)
 
     def _placement(self, flow, group, base, strip):
         height, width, channels = flow.feature_map.shape
@@ -464,199 +367,3 @@ class Segment:
             if not any(n >= self.last for n in self.units.readers(resident.feature_map)):
                 del state.residents[name]
                 state.rings[resident.placement.group].release(resident.placement.base)
-
-
-class _Clock:
-    """Runs a segment's engines against the clock and puts its tasks into order."""
-
-    def __init__(self, segment: Segment) -> None:
-        self.segment = segment
-        self.machine: Machine = segment.machine
-        self.state = segment.after
-        self.begin = max(segment.after.free)
-        self.floor = segment.after.floor
-        flows = segment.flows
-        self.rows = [list(f.resident.rows) if f.resident else [0.0] * f.height for f in flows]
-        self.block = [f.sub * self.machine.pixels for f in flows]
-        self.used = [[0.0] * segment._total(f) for f in flows]
-        self.loaded: set[int] = set()
-        self.saved = [0.0] * len(flows)
-
-    def run(self) -> None:
-        segment = self.segment
-        for strip in range(segment.pieces):
-            self._strip(strip)
-        state = self.state
-        for number, flow in enumerate(segment.flows):
-            if flow.save:
-                name = id(segment.units.parent(flow.feature_map))
-                state.saved[name] = max(state.saved.get(name, 0.0), self.saved[number])
-            if flow.keep:
-                rows = tuple(self.rows[number])
-                state.residents[id(flow.feature_map)] = Resident(flow.feature_map, flow.placements[0], rows)
-        state.floor = self.begin
-
-    def _strip(self, strip):
-        segment = self.segment
-        self.done = [0] * len(segment.ops)
-        self.there = [flow.height if flow.resident else 0 for flow in segment.flows]
-        loads = [n for n, f in enumerate(segment.flows) if f.producer is None and f.resident is None]
-        last = {n: max((segment.window(c, segment.rows[c][-1])[1] for c in segment.flows[n].consumers), default=0)
-                for n in loads}  # fmt: skip
-        while True:
-            found = []
-            for number in loads:
-                if self.there[number] < last[number]:
-                    start = self._load_start(number, last[number])
-                    if start is not None:
-                        found.append((start, 0, number))
-            for number in range(len(segment.ops)):
-                if self.done[number] < len(segment.rows[number]):
-                    start = self._compute_start(number)
-                    if start is not None:
-                        found.append((start, -1 - number, number))
-            if not found:
-                break
-            start, kind, number = min(found)
-            if kind == 0:
-                self._load(number, start, last[number], strip)
-            else:
-                self._compute(number, start, strip)
-        if any(self.done[n] < len(segment.rows[n]) for n in range(len(segment.ops))):
-            raise NoPlanError
-
-    def _chunk(self, number, last):
-        """[start, end) of the rows to be loaded next: to the end of a run of PP rows."""
-        start, pixels = self.there[number], self.machine.pixels
-        return start, min(last, (start // pixels + 1) * pixels)
-
-    def _room(self, number, row_end):
-        """When the block that rows up to row_end go to is free; None as long as it is in use."""
-        flow, block = self.segment.flows[number], (row_end - 1) // self.block[number]
-        if not flow.blocks or block < flow.blocks:
-            return 0.0
-        if self.segment.lowest(flow, self.done) // self.block[number] <= block - flow.blocks:
-            return None
-        return self.used[number][block - flow.blocks]
-
-    def _load_start(self, number, last):
-        room = self._room(number, self._chunk(number, last)[1])
-        if room is None:
-            return None
-        name = id(self.segment.units.parent(self.segment.flows[number].feature_map))
-        ready = self.state.saved.get(name, 0.0)
-        return max(room, ready, self.floor, self.state.free[timing.LOAD])
-
-    def _load(self, number, start, last, strip):
-        segment, flow = self.segment, self.segment.flows[number]
-        rows = self._chunk(number, last)
-        columns = flow.columns[strip]
-        cycles = timing.transfer(1, columns[1] - columns[0], flow.feature_map.shape[2])
-        for row in range(*rows):
-            start += cycles
-            self.rows[number][row] = start
-        self.state.free[timing.LOAD] = start
-        self.state.busy += cycles * (rows[1] - rows[0])
-        self.there[number] = rows[1]
-        segment.tasks.append(Task("load", number, rows, strip))
-
-    def _compute_start(self, number):
-        segment, op = self.segment, self.segment.ops[number]
-        rows = segment.rows[number][self.done[number]]
-        low, high = segment.window(number, rows)
-        start = self.state.free[timing.engine_of(op)]
-        for feature_map in op.inputs:
-            source = segment._of[id(feature_map)]
-            if self.there[source] < high:
-                return None
-            if high > low:
-                start = max(start, self.rows[source][high - 1])
-        room = self._room(segment._of[id(op.output)], rows[1])
-        return None if room is None else max(start, room)
-
-    def _compute(self, number, start, strip):
-        segment, op, state = self.segment, self.segment.ops[number], self.state
-        rows = segment.rows[number][self.done[number]]
-        target = segment._of[id(op.output)]
-        flow = segment.flows[target]
-        columns = flow.columns[strip][1] - flow.columns[strip][0]
-        end = self._time(number, start, rows[1] - rows[0], columns)
-        state.free[timing.engine_of(op)] = end
-        for row in range(*rows):
-            self.rows[target][row] = end
-        self.there[target] = rows[1]
-        low, high = segment.window(number, rows)
-        for feature_map in op.inputs:
-            source = segment._of[id(feature_map)]
-            for block in range(low // self.block[source], (max(high, low + 1) - 1) // self.block[source] + 1):
-                if block < len(self.used[source]):
-                    self.used[source][block] = max(self.used[source][block], end)
-        self.done[number] += 1
-        segment.tasks.append(Task("compute", number, rows, strip))
-        if flow.save:
-            share = flow.share[strip]
-            cycles = timing.transfer(rows[1] - rows[0], share[1] - share[0], flow.feature_map.shape[2])
-            state.free[timing.SAVE] = max(end, state.free[timing.SAVE]) + cycles
-            state.busy += cycles
-            self.saved[target] = state.free[timing.SAVE]
-            for block in range(rows[0] // self.block[target], (rows[1] - 1) // self.block[target] + 1):
-                self.used[target][block] = max(self.used[target][block], state.free[timing.SAVE])
-            segment.tasks.append(Task("save", target, rows, strip))
-
-    def _time(self, number, start, rows, columns):
-        """When a task is finished that starts at `start`, its weights loaded on the way where they must be."""
-        segment, op, state = self.segment, self.segment.ops[number], self.state
-        conv = KINDS[op.kind].engine == "convolution"
-        limit = self.machine.pixels if conv else self.machine.alu_pixels
-        if self._single_rows(op):
-            limit = 1
-        cycles = timing.band(op, self.machine, rows, limit, columns)
-        groups = self.machine.groups(op.output.shape[2]) if conv else 1
-        if number in self.loaded:
-            return start + groups * cycles
-        if number in segment.stays:
-            self.loaded.add(number)
-        load = timing.weights(op, self.machine)
-        state.busy += load * groups
-        if not load:
-            return start + cycles
-        entries = segment.weight_entries(op) // groups
-        held = max(1, BANK_DEPTH // max(1, entries))
-        ends: list[float] = []
-        begin = max(self.floor, state.free[timing.LOAD])
-        for group in range(groups):
-            if group >= held:
-                begin = max(begin, ends[group - held])
-            begin += load
-            start = max(start, begin) + cycles
-            ends.append(start)
-        state.free[timing.LOAD] = begin
-        return start
-
-    def _single_rows(self, op):
-        """Whether rows are computed one by one, since they do not lie as the instruction wants them."""
-        target = self.segment.flow(op.output)
-        for feature_map in op.inputs:
-            source = self.segment.flow(feature_map)
-            if op.windowed:
-                if source.sub != op.stride[0]:
-                    return True
-            elif source.sub not in (1, target.sub):
-                return True
-        return False
-
-
-def _window(op, axis, span):
-    """[start, end) along an axis of the input that outputs `span` read; at least one, to have a place."""
-    if not op.windowed:
-        return span
-    size = op.inputs[0].shape[axis]
-    first, end = window_range(*span, op.stride[axis], op.kernel[axis], op.pad[axis], size)
-    if axis == 0:
-        return min(first, size), max(0, end)
-    first = min(first, size - 1)
-    return first, max(end, first + 1)
-
-
-def _distinct(maps):
-    return list({id(m): m for m in maps}.values())

@@ -3,19 +3,27 @@
 The same assumptions as `isa.cycles`, of whole bands instead of instructions.
 """
 
-from dpuflow.dpuczdx8g.isa.cycles import BYTES_PER_CYCLE
 from dpuflow.dpuczdx8g.isa.machine import Machine
-from dpuflow.dpuczdx8g.native.operations import KINDS, Operation
+from dpuflow.dpuczdx8g.native import weight_loads
+from dpuflow.dpuczdx8g.native.operations import KINDS, FeatureMap, Operation
 from dpuflow.dpuczdx8g.native.placement import ceil_div
+from dpuflow.dpuczdx8g.timing import TIMING
 
 LOAD, SAVE, CONV, MISC = range(4)
-TRANSFER, COMPUTING = 12.0, 12.0
-"""Cycles that an instruction costs besides its work: what makes many small ones worse than a few large ones."""
+COMPUTING = 4.0
+"""Cycles added to each computing instruction: of two schedules that are else alike the one with fewer."""
 
 
-def transfer(rows: int, columns: int, channels: int) -> float:
-    """Cycles of so many LOADs or SAVEs of a row each."""
-    return rows * (TRANSFER + columns * channels / BYTES_PER_CYCLE)
+def run(pixels: int, channels: int, jump: int) -> float:
+    """Cycles of one LOAD or SAVE of pixels that are `jump` bytes apart in DDR."""
+    burst = TIMING.burst_bytes
+    bytes_ = pixels * channels if jump <= channels else pixels * (channels + burst // 2)
+    return TIMING.transfer_cycles + (bytes_ + burst // 2) / TIMING.bytes_per_cycle
+
+
+def transfer(rows: int, columns: int, feature_map: FeatureMap) -> float:
+    """Cycles of the LOADs or SAVEs of so many rows of a map."""
+    return rows * run(columns, feature_map.shape[2], feature_map.pixel_bytes)
 
 
 def engine_of(op: Operation) -> int:
@@ -29,15 +37,20 @@ def band(op: Operation, machine: Machine, rows: int, limit: int, columns: int) -
     if KINDS[op.kind].engine == "elementwise":
         return count * (COMPUTING + columns * machine.groups(op.output.shape[2]) * len(op.inputs))
     taps = op.kernel[0] * op.kernel[1] * machine.groups(op.inputs[0].shape[2])
-    return count * (COMPUTING + columns * taps)
+    cycles = 1.0 if KINDS[op.kind].engine == "convolution" else TIMING.alu_cycles
+    return count * (COMPUTING + columns * taps * cycles)
 
 
-def weights(op: Operation, machine: Machine) -> float:
-    """Cycles of loading the weights of one output channel group (CONV), of all channels (ALU)."""
+def weights(op: Operation, machine: Machine) -> list[tuple[int, float]]:
+    """(output channel groups, cycles) of every load of an operation's weights, in order; ALU: one of all."""
     taps, channels = op.kernel[0] * op.kernel[1], op.inputs[0].shape[2]
     if KINDS[op.kind].engine == "convolution":
-        count = min(machine.channels, op.output.shape[2])
-        return count * (TRANSFER + taps * channels / BYTES_PER_CYCLE)
+        found = []
+        for start, end in weight_loads.chunks(op, machine):
+            banks = min(machine.channels, op.output.shape[2] - start * machine.channels)
+            jump = channels if end == start + 1 else 2 * taps * channels
+            found.append((end - start, banks * run(end - start, taps * channels, jump)))
+        return found
     if op.kind == "depthwise" or KINDS[op.kind].factors:
-        return 2 * TRANSFER + taps * channels / BYTES_PER_CYCLE
-    return 0.0
+        return [(1, 2 * run(taps, channels, channels))]
+    return []

@@ -325,7 +325,7 @@ def _end_of_line(target, bank, rows):
 
 
 def _next_block(placement, rows):
-    """jump_*_endl of an ELEW: entries to the block behind the first row's, row_entries (unused) within one."""
+    """jump_*_endl of an ELEW: entries to the block behind the first row's; row_entries where it is unused."""
     block = placement.block_of(rows[0])
     if placement.block_of(rows[-1]) == block:
         return placement.row_entries
