@@ -13,12 +13,13 @@ from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.keras_models.keras_file import load_model
 from dpuflow.keras_models.prediction import predictor
+from dpuflow.tfgraph import large_graph
 from dpuflow.tfgraph.checkpoint import CHECKPOINT
 from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
 
 BATCH = 256
 LARGE_BYTES = 256 << 20
-"""Size of a graph that TensorFlow runs as it is, without rewriting it first."""
+"""Size of a graph that TensorFlow runs with its weights fed (`large_graph`), without rewriting it first."""
 BATCH_VALUES = 1 << 24
 """Values of a graph's largest tensor for the images of one batch: 64 MiB as float32, and a few are alive."""
 
@@ -165,16 +166,19 @@ class FrozenGraph:
     ) -> None:
         tf = tensorflow(threads)
         graph_def = tf.compat.v1.GraphDef()
-        size = 0
         try:
-            size = Path(path).stat().st_size
-            graph_def.ParseFromString(Path(path).read_bytes())
+            large = Path(path).stat().st_size > LARGE_BYTES
+            encoded, constants = large_graph.split(path) if large else (Path(path).read_bytes(), {})
+            graph_def.ParseFromString(encoded)
             graph = tf.Graph()
             with graph.as_default():
                 tf.import_graph_def(graph_def, name="")
             self._input = graph.get_tensor_by_name(f"{input_name}:0")
             names = [output_name] if isinstance(output_name, str) else list(output_name)
             self._outputs = {name: graph.get_tensor_by_name(f"{name}:0") for name in names}
+            self._constants = {graph.get_tensor_by_name(f"{name}:0"): a for name, a in constants.items()}
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         except KeyError as error:
@@ -182,8 +186,7 @@ class FrozenGraph:
         except Exception as error:  # protobuf's DecodeError and TensorFlow's import errors
             raise UserError(f"{path}: TensorFlow cannot import this graph ({error})") from None
         options = tf.compat.v1.ConfigProto()
-        # its rewriting keeps two more copies of all weights (measured: 4 GB more with VGG16's 550 MB)
-        options.graph_options.rewrite_options.disable_meta_optimizer = size > LARGE_BYTES
+        options.graph_options.rewrite_options.disable_meta_optimizer = large
         self._session = tf.compat.v1.Session(graph=graph, config=options)
         shapes = [tensor.shape for op in graph.get_operations() for tensor in op.outputs]
         known = [shape[1:] for shape in shapes if shape.rank and shape[0] is None]
@@ -202,6 +205,7 @@ class FrozenGraph:
         """
         batch = batch or self.batch
         parts = [
-            self._session.run(self._outputs, {self._input: x[i : i + batch]}) for i in range(0, len(x), batch)
+            self._session.run(self._outputs, {self._input: x[i : i + batch], **self._constants})
+            for i in range(0, len(x), batch)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}

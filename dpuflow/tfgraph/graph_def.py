@@ -147,6 +147,11 @@ def _make_oneof(file):
         field.oneof_index = 0
 
 
+def message(name: str) -> Message:
+    """The class of a message declared here: GraphDef, NodeDef, TensorProto, ..."""
+    return _classes()[name]
+
+
 def new_graph() -> Message:
     """An empty GraphDef message."""
     graph = _classes()["GraphDef"]()
