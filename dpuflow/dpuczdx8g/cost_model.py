@@ -23,6 +23,7 @@ from dpuflow.compiler.workload import (
     round_up,
 )
 from dpuflow.device.targets import Target
+from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, assumptions, figure, figures
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import Weighted
@@ -63,6 +64,7 @@ def estimate(
         "dpu_us": figure(dpu_us),
         "compute_us": figure(compute_us),
         "memory_us": figure(sum(work.memory(timing) for work in works) / clock),
+        "peak_operations": target.peak_operations,
         "workload": workload,
         "workload_on_arch": sum(work.workload_on_arch for work in works),
         "array_utilisation": figure(workload / (compute_us * peak_per_us) if compute_us else 0.0),
@@ -206,9 +208,9 @@ class _Work:
         """What the layer's time is made of for the greatest part."""
         memory = self.memory(timing)
         if self.compute >= memory:
-            return "compute"
+            return COMPUTE
         count = self.loads if memory == self.moving(timing)[0] else self.saves
-        return "instructions" if count * timing.transfer_cycles > memory / 2 else "memory"
+        return INSTRUCTIONS if count * timing.transfer_cycles > memory / 2 else MEMORY
 
 
 def _work(network, layer, target, timing, on_chip):

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpuflow.report.inputs import LoadedRun, Row
+from dpuflow.report.roofline import roofline
 
+CHIEF = ("latency_us", "frames_per_second one_thread", "frames_per_second board")
+"""Figures of an estimate that come first: the machine code's where there is one."""
 LONG = 60
 """Characters; a longer string is a sentence and not a fact for the grid."""
 
@@ -15,7 +18,8 @@ def hardware(run: LoadedRun) -> dict[str, Any] | None:
     Returns
     -------
     dict: facts (scalar entries), note, findings, layers (table of the estimate's layers),
-    estimate (flat), notes (what the estimate takes for granted), programs (table), verification,
+    estimate (flat), chief (its keys that come first), notes (what the estimate takes for granted),
+    programs (table), time (where it goes, `roofline`; None without an estimate), verification,
     has_instructions.
     """
     compiled = run.compile
@@ -29,12 +33,15 @@ def hardware(run: LoadedRun) -> dict[str, Any] | None:
         "findings": [finding(entry) for entry in compiled["findings"]],
         "layers": table(estimate["layers"] if estimate else compiled["layers"]),
         "programs": table(compiled.get("programs", [])),
+        "time": roofline(estimate) if estimate else None,
         "verification": compiled.get("verification", {}).get("how", ""),
         "estimate": {
             key: value
             for key, value in flatten(plain).items()
             if value != compiled.get(key) and not key.endswith(" kind")
         },
+        "chief": [f"machine_code {key}" if "machine_code" in estimate else key for key in CHIEF]
+        + ["ddr_bytes"],
         "notes": estimate["assumptions"]["notes"] if estimate else [],
         "has_instructions": compiled["machine_code"],
     }

@@ -137,6 +137,7 @@ def compilation(random, latency_us=432.9, workload=12_659_072, board_frames=8100
     estimate |= {"compute_us": 80.0, "memory_us": 40.0, "overhead_us": 260.0}
     frames = {"one_thread": 2310.0, "one_core_saturated": 10860.0, "board": board_frames}
     estimate |= {"frames_per_second": frames, "workload": workload, "workload_on_arch": workload}
+    estimate |= {"peak_operations": 4096}
     estimate |= {"array_utilisation": 0.31, "end_to_end_utilisation": 0.1, "weight_bytes": 118_040}
     estimate |= {"activation_bytes": 3000, "ddr_bytes": 150_000, "layers": layers}
     return {

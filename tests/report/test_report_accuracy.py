@@ -173,6 +173,12 @@ def test_machine_code_is_described(tmp_path):
     program |= {"region_sizes": {"REG_0": 64}, "on_chip": [], "spilled": [], "estimate": cycles}
     made = {"kind": "estimate", "cycles": 81234, "dpu_us": 131.5, "latency_us": 391.5, "overhead_us": 260.0}
     made |= {"frames_per_second": {"one_thread": 2554.0, "one_core_saturated": 3017.0, "board": 4900.0}}
+    layer = {"engine": "convolution", "ddr_bytes": 5120, "transfers": 12}
+    made["layers"] = [
+        {"name": "conv2d", "cycles": 60000, "computing": 50000, "bound": "compute", **layer},
+        {"name": "dense", "cycles": 20000, "computing": 1000, "bound": "instructions", **layer},
+        {"name": "", "cycles": 1234, "computing": 0, "bound": "memory", **layer},
+    ]
     compiled["estimate"]["machine_code"] = made
     verification = {"how": "run on a simulator", "maps": 5, "values_per_image": 9, "layer_inputs": ["random"]}
     verification |= {"images": {"compared": 4, "from_calibration": 2, "made": 2}, "orders": "in order"}
@@ -181,6 +187,13 @@ def test_machine_code_is_described(tmp_path):
     compiled |= {"programs": [program], "verification": verification}
     write_json(entry["files"]["compile"], compiled)
     html, _, _ = report_of([entry], tmp_path)
+    time = html[html.index("Where the time goes") : html.index("<h4>Machine code</h4>")]
+    assert "Estimated from the machine code" in time and "no layer found" in time
+    assert re.findall(r"<code>(.*?)</code>.*?num\">([\d.,]+\s%)</td><td>(.*?)</td>", time) == [
+        ("conv2d", "73.9\xa0%", "the array"),
+        ("dense", "24.6\xa0%", "short transfers"),
+        ("no layer found", "1.5\xa0%", "DDR bytes"),
+    ]
     assert "81,234" in html and "Verified: run on a simulator." in html
     assert "<dt>machine code latency</dt><dd>392\xa0µs</dd>" in html
     assert 'data-sort="391.5">392\xa0µs' in html

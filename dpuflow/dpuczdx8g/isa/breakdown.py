@@ -6,27 +6,16 @@ still, it is the layer's that goes on next, and the reason is the engine it wait
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from dpuflow.base.totality import Total
+from dpuflow.compiler.workload import ALU, CONVOLUTION
+from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY, limit
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.cycles import Schedule, transfer_bytes
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.timing import TIMING, Timing
 
 LOAD, SAVE, CONV, MISC = range(len(ENGINES))
-ARRAY, ALU, MEMORY, INSTRUCTIONS = "the array", "the ALU", "DDR bytes", "short transfers"
-
-HELP = Total(
-    "dpuczdx8g.isa.breakdown: what helps a layer",
-    (ARRAY, ALU, MEMORY, INSTRUCTIONS),
-    {
-        ARRAY: "fewer operations, or channels and rows that fill the array's parallelism",
-        ALU: "smaller windows or maps of depthwise and pooling layers, or plain convolutions in their place,"
-        " of which the array does many times the operations in a cycle",
-        MEMORY: "smaller maps or weights, so that maps stay on chip, or a larger DPU",
-        INSTRUCTIONS: "fewer and larger layers, whose weights and rows come in longer pieces",
-    },
-)
 
 
 @dataclass
@@ -55,12 +44,34 @@ class LayerTime:
         """Its share of the program's time; those of all layers add up to it."""
         return self.computing + sum(self.waiting.values())
 
+    @property
+    def engine(self) -> str:
+        """The engine that computes it: the one that works longer."""
+        return CONVOLUTION if self.busy[CONV] >= self.busy[MISC] else ALU
+
     def bound(self, timing: Timing = TIMING) -> str:
-        """What limits it, a key of HELP."""
+        """What limits it: COMPUTE, MEMORY or INSTRUCTIONS."""
         if self.computing >= sum(self.waiting.values()):
-            return ARRAY if self.busy[CONV] >= self.busy[MISC] else ALU
+            return COMPUTE
         moving = self.busy[LOAD] + self.busy[SAVE]
         return INSTRUCTIONS if self.transfers * timing.transfer_cycles > moving / 2 else MEMORY
+
+    @property
+    def limit(self) -> str:
+        """The same in words, one of `bounds.LIMITS`."""
+        return limit(self.bound(), self.engine)
+
+    def summary(self) -> dict[str, Any]:
+        """As a dict for reports; cycles are whole."""
+        return {
+            "name": self.name,
+            "engine": self.engine,
+            "cycles": round(self.time),
+            "computing": round(self.computing),
+            "ddr_bytes": self.bytes,
+            "transfers": self.transfers,
+            "bound": self.bound(),
+        }
 
 
 def breakdown(

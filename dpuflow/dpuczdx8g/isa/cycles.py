@@ -156,17 +156,9 @@ def schedule(
     return made
 
 
-def estimate_cycles(
-    instructions: Sequence[Instruction], timing: Timing = TIMING, cores: int = 1
-) -> dict[str, Any]:
-    """The schedule of a program summed up.
-
-    Returns
-    -------
-    dict for JSON: `kind` "estimate", `cycles` from start to end, `busy` cycles per engine,
-    `sequential` cycles if nothing overlapped.
-    """
-    made = schedule(instructions, timing, cores)
+def summary(made: Schedule) -> dict[str, Any]:
+    """A schedule summed up for JSON: `kind` "estimate", `cycles`, `busy` cycles per engine, `sequential`
+    cycles if nothing overlapped."""
     busy = made.busy()
     return {
         "kind": "estimate",
@@ -174,3 +166,10 @@ def estimate_cycles(
         "sequential": round(sum(busy)),
         "busy": {name: round(value) for name, value in zip(ENGINES, busy, strict=True)},
     }
+
+
+def estimate_cycles(
+    instructions: Sequence[Instruction], timing: Timing = TIMING, cores: int = 1
+) -> dict[str, Any]:
+    """The schedule of a program summed up (`summary`)."""
+    return summary(schedule(instructions, timing, cores))

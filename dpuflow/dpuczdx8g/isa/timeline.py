@@ -6,10 +6,10 @@ from typing import Any
 
 import jinja2
 
+from dpuflow.dpuczdx8g.bounds import HELP
 from dpuflow.dpuczdx8g.isa.attribution import layers_of
 from dpuflow.dpuczdx8g.isa.breakdown import (
     CONV,
-    HELP,
     LOAD,
     MISC,
     SAVE,
@@ -105,7 +105,7 @@ def _table(rows: Sequence[LayerTime], cycles: float) -> list[dict[str, Any]]:
             "busy": [row.busy[engine] for engine in LANES],
             "bytes": row.bytes,
             "transfers": row.transfers,
-            "bound": row.bound() if row.time else "",
+            "bound": row.limit if row.time else "",
         }
         for number, row in enumerate(rows)
     ]
@@ -120,7 +120,7 @@ def _advice(rows, cycles):
     """What limits the program, the greatest part first: (what, part of the time, what helps)."""
     parts: dict[str, float] = {}
     for row in rows:
-        parts[row.bound()] = parts.get(row.bound(), 0.0) + row.time
+        parts[row.limit] = parts.get(row.limit, 0.0) + row.time
     ordered = sorted(parts.items(), key=lambda item: (-item[1], item[0]))
     return [(bound, time / (cycles or 1), HELP[bound]) for bound, time in ordered if time]
 

@@ -9,7 +9,9 @@ from dpuflow.device.dpuczdx8g import is_exact_add
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
 from dpuflow.dpuczdx8g.cost_model import io_bytes
-from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
+from dpuflow.dpuczdx8g.isa.attribution import layers_of
+from dpuflow.dpuczdx8g.isa.breakdown import breakdown
+from dpuflow.dpuczdx8g.isa.cycles import schedule, summary
 from dpuflow.dpuczdx8g.isa.machine import machine_for
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native import limits
@@ -57,23 +59,7 @@ def compile_native(
             " a defect of the native compiler, use the `reference` compiler"
         ) from None
     estimate = dict(compiled.report["estimate"])
-    instructions = {
-        program.name: [step.instruction for step in runner.simulators[program.name].steps]
-        for program in programs
-    }
-    cycles = {name: estimate_cycles(code) for name, code in instructions.items()}
-    total = sum(row["cycles"] for row in cycles.values())
-    shared = sum(estimate_cycles(code, cores=estimate["cores"])["cycles"] for code in instructions.values())
-    clock = estimate["clock_mhz"]
-    board = figures(
-        total / clock, shared / clock, estimate["cores"], *io_bytes(quantized.network), jobs=len(programs)
-    )
-    estimate["machine_code"] = {
-        "kind": "estimate",
-        "cycles": total,
-        "dpu_us": figure(total / clock),
-        **board,
-    }
+    cycles, estimate["machine_code"] = _time(runner, quantized, estimate)
     report = {
         **compiled.report,
         "estimate": estimate,
@@ -84,6 +70,27 @@ def compile_native(
         "programs": [{**program.summary(), "estimate": cycles[program.name]} for program in programs],
     }
     return Compiled(graph, compiled.quantized_graph, report)
+
+
+def _time(runner, quantized, estimate):
+    """What the machine code takes: ({program: its cycles}, the part of the estimate)."""
+    clock, cores = estimate["clock_mhz"], estimate["cores"]
+    cycles, layers, shared = {}, [], 0.0
+    for name, program in runner.programs.items():
+        code = [step.instruction for step in runner.simulators[name].steps]
+        made = schedule(code)
+        cycles[name] = summary(made)
+        shared += schedule(code, cores=cores).cycles if cores > 1 else made.cycles
+        layers += breakdown(code, made, *layers_of(runner.graph, program, code))
+    total = sum(row["cycles"] for row in cycles.values())
+    board = figures(total / clock, shared / clock, cores, *io_bytes(quantized.network), jobs=len(cycles))
+    return cycles, {
+        "kind": "estimate",
+        "cycles": total,
+        "dpu_us": figure(total / clock),
+        **board,
+        "layers": [row.summary() for row in layers],
+    }
 
 
 def _require_exact_adds(graph):
