@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dpuflow.base.outputs import named_ends
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.records import write_record
 from dpuflow.tfgraph.checkpoint import convert
@@ -14,7 +15,8 @@ def main(snakemake):
     folder = Path(snakemake.output.nodes).parent
     nodes = convert(snakemake.input.model, folder)
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
-    log.info("input node %s, output node %s", nodes["input"]["name"], nodes["output"]["name"])
+    ends = ", ".join(end["name"] for end in named_ends(nodes).values())
+    log.info("input node %s, output node %s", nodes["input"]["name"], ends)
     report = freeze(folder, nodes, snakemake.output.graph)
     graph_to_network(snakemake.output.graph, nodes, snakemake.params.model, snakemake.output.network)
     images = read_dataset(snakemake.input.dataset).images_in("validation")

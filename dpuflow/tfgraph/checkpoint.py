@@ -5,9 +5,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from dpuflow.base.outputs import ends_of
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.writing import explained_writing, scratch_folder
 from dpuflow.keras_models.keras_file import load_model
+from dpuflow.keras_models.outputs import named_outputs
 from dpuflow.network.groups import dense_kernel
 
 CHECKPOINT = "tfchkpt.ckpt"
@@ -35,7 +37,8 @@ def convert(keras_path: Path | str, folder: Path | str) -> dict[str, Any]:
     Returns
     -------
     dict : the content of nodes.json: {"input": {name, tensor, shape, dtype},
-        "output": {...}, "variables": [names]}; shapes have null for the batch.
+        "output": {...} (of several outputs "outputs": {output's name: {...}}),
+        "variables": [names]}; shapes have null for the batch.
     """
     tf, K = tensorflow(), keras()
     trained = load_model(keras_path)
@@ -66,7 +69,7 @@ def _write(tf, K, trained, values, folder):
         tf.io.write_graph(session.graph.as_graph_def(), str(folder), GRAPH, as_text=False)
         return {
             "input": _describe(model.inputs[0]),
-            "output": _describe(model.outputs[0]),
+            **ends_of({name: _describe(t) for name, t in named_outputs(model, model.outputs).items()}),
             "variables": sorted(variable.op.name for variable in model.weights),
         }
 

@@ -9,12 +9,15 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.npy import Sliced
 from dpuflow.base.numerics import images_at_a_time
+from dpuflow.base.outputs import named_ends
 from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.keras_models.keras_file import load_model
+from dpuflow.keras_models.outputs import named_outputs
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.tfgraph import large_graph
 from dpuflow.tfgraph.checkpoint import CHECKPOINT
+from dpuflow.tfgraph.freeze_proof import Compared
 from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
 
 BATCH = 256
@@ -46,7 +49,7 @@ def freeze(
     """
     tf = tensorflow()
     prefix = str(Path(checkpoint_folder) / CHECKPOINT)
-    output = nodes["output"]["name"]
+    outputs = _output_nodes(nodes)
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         try:
             saver = tf.compat.v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
@@ -54,10 +57,10 @@ def freeze(
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise UserError(f"{prefix}: cannot be restored ({str(error).splitlines()[0]})") from None
         before = graph.as_graph_def()
-        if output not in {node.name for node in before.node}:
+        for output in sorted(set(outputs) - {node.name for node in before.node}):
             raise UserError(f"{prefix}.meta: has no node {output!r}, which nodes.json names as the output")
-        frozen = _constants(tf, session, before, output)
-    frozen = tf.compat.v1.graph_util.remove_training_nodes(frozen, protected_nodes=[output])
+        frozen = _constants(tf, session, before, outputs)
+    frozen = tf.compat.v1.graph_util.remove_training_nodes(frozen, protected_nodes=outputs)
     _strip_for_old_releases(frozen)
     frozen.ClearField("library")
     # our own writer sorts attribute maps, so equal graphs have equal bytes
@@ -71,15 +74,18 @@ def freeze(
     }
 
 
-def _constants(tf, session, graph_def, output):
-    """The part of the graph that computes `output`, with every variable as a constant."""
+def _output_nodes(nodes):
+    """Names of the output nodes, each once."""
+    return list(dict.fromkeys(end["name"] for end in named_ends(nodes).values()))
+
+
+def _constants(tf, session, graph_def, outputs):
+    """The part of the graph that computes `outputs`, with every variable as a constant."""
     from tensorflow.python.framework import convert_to_constants
 
     # the public tf.compat.v1.graph_util function warns on every call that it is deprecated
     # and does just this
-    return convert_to_constants.convert_variables_to_constants_from_session_graph(
-        session, graph_def, [output]
-    )
+    return convert_to_constants.convert_variables_to_constants_from_session_graph(session, graph_def, outputs)
 
 
 def _strip_for_old_releases(graph_def):
@@ -115,39 +121,33 @@ def compare_with_keras(
 ) -> dict[str, Any]:
     """Prove that freezing moved nothing: outputs of both on the same images.
 
-    tolerance : allowed difference as a share of the largest output, because the error of float32 sums
-        grows with the numbers: probabilities are at most 1, logits can be of any size.
+    tolerance : allowed difference as a share of the largest value of the same output, because the error of
+        float32 sums grows with the numbers: probabilities are at most 1, logits can be of any size.
 
-    Returns {"images_compared", "max_difference", "predictions_equal"}; UserError when the outputs
-    differ by more than `tolerance`, or when an image gets another class that Keras finds worse by
-    more than that (a tie within rounding is none).
+    Returns {"images_compared", "max_difference" (of several outputs the largest, and "differences" of each),
+    "predictions_equal"}; UserError when the values of an output differ by more than `tolerance`, or when an
+    image gets another class (greatest value of an output that is a vector) that Keras finds worse by more
+    than that (a tie within rounding is none).
     """
-    predict = predictor(load_model(keras_path))
-    graph = FrozenGraph(frozen_path, nodes["input"]["name"], nodes["output"]["name"])
+    model = load_model(keras_path)
+    predict, ends = predictor(model), named_ends(nodes)
+    graph = FrozenGraph(frozen_path, nodes["input"]["name"], _output_nodes(nodes))
+    found = {name: Compared(name, end["shape"], tolerance) for name, end in ends.items()}
     count = images_at_a_time(images.shape[1:])
-    batches = (scale_pixels(images[i : i + count], input_scaling) for i in range(0, len(images), count))
-    pairs = [(predict(x), graph.run(x)) for x in batches]
-    expected, frozen = (np.concatenate(outputs) for outputs in zip(*pairs, strict=True))
-    expected = expected.reshape(frozen.shape)
-    difference = float(np.abs(frozen - expected).max())
-    size = float(np.abs(expected).max()) or 1.0
-    answers = frozen.argmax(1)
-    changed = answers != expected.argmax(1)
-    worse = expected.max(1) - expected[np.arange(len(expected)), answers] > tolerance * size
-    if not difference <= tolerance * size or worse.any():
-        image, output = np.unravel_index(int(np.abs(frozen - expected).argmax()), frozen.shape)
-        raise UserError(
-            f"{frozen_path}: differs from {keras_path} by up to {difference:.2e} (image {image} of the "
-            f"validation split, output {output}: {frozen[image, output]:.6g} instead of "
-            f"{expected[image, output]:.6g}), {difference / size:.1e} of the largest output {size:.4g} "
-            f"(allowed {tolerance:.0e}), and in {int(changed.sum())} of {len(images)} predictions; the "
-            "frozen graph is not the trained model"
-        )
-    return {
+    for start in range(0, len(images), count):
+        x = scale_pixels(images[start : start + count], input_scaling)
+        frozen, expected = graph.run_all(x), named_outputs(model, predict(x))
+        for name, output in found.items():
+            output.add(frozen[ends[name]["name"]], expected[name])
+    for output in found.values():
+        output.require(frozen_path, keras_path, len(found) > 1)
+    differences = {name: output.difference for name, output in found.items()}
+    record = {
         "images_compared": len(images),
-        "max_difference": difference,
-        "predictions_equal": not bool(changed.any()),
+        "max_difference": max(differences.values()),
+        "predictions_equal": not any(output.changed for output in found.values()),
     }
+    return record | ({"differences": differences} if len(found) > 1 else {})
 
 
 class FrozenGraph:

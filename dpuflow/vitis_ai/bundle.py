@@ -15,6 +15,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_text
 from dpuflow.base.npy import write_npy
+from dpuflow.base.outputs import only_end
 from dpuflow.base.pixels import Scaling
 
 IMAGES = "calibration_images.npy"
@@ -102,7 +103,7 @@ def arguments_text(nodes: Mapping[str, Any], images: int, batch: int) -> str:
         "input_node": nodes["input"]["name"],
         "input_shape": ",".join(sizes),
         "compile_shape": ",".join(["1", *sizes[1:]]),
-        "output_node": nodes["output"]["name"],
+        "output_node": only_end(nodes, "the vendor's container flow")["name"],
         "calib_iter": str(batches(images, batch)),
     }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())

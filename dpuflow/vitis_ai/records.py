@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.outputs import only_end
 from dpuflow.base.pixels import Scaling
 from dpuflow.device.targets import Target, describe_fingerprint
 from dpuflow.quantize.calibration_images import calibration_record
@@ -55,7 +56,10 @@ def quantization_record(
         "release": entry["release"],
         "settings": {"calibration": entry.get("calibration", {}), **entry.get("options", {})},
         "input_scaling": input_scaling,
-        "nodes": {"input": nodes["input"]["name"], "output": nodes["output"]["name"]},
+        "nodes": {
+            "input": nodes["input"]["name"],
+            "output": only_end(nodes, "the vendor's container flow")["name"],
+        },
         "calibration": calibration_record(images, indices, labels),
         "folding": [],
         "adjustments": log["adjustments"],

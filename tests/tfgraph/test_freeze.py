@@ -7,11 +7,14 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.pixels import scale_pixels
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_file import save_model
+from dpuflow.network.network_file import load_network
 from dpuflow.quantize.engine import run_float
+from dpuflow.quantize.outputs import FloatStage
 from dpuflow.tfgraph.checkpoint import CHECKPOINT_FILES, convert
 from dpuflow.tfgraph.freeze import FrozenGraph, compare_with_keras, freeze
 from dpuflow.tfgraph.graph_def import read_graph_def
-from dpuflow.tfgraph.graph_reader import read_network
+from dpuflow.tfgraph.graph_reader import graph_to_network, read_network
+from dpuflow.tfgraph.outputs import GraphStage
 from dpuflow.training.model_builder import build_model
 from dpuflow.training.trainer import compile_model, seed_everything
 
@@ -186,3 +189,33 @@ def test_a_batch_is_as_large_as_the_graph_allows(tmp_path, monkeypatch):
     monkeypatch.setattr("dpuflow.tfgraph.freeze.LARGE_BYTES", 0)  # without TensorFlow's rewriting
     np.testing.assert_allclose(FrozenGraph(path, "images", "out").run(pictures), one_by_one, rtol=1e-5)
     assert FrozenGraph(write_pooled(path, 16), "images", "out").batch == 256
+
+
+def test_a_model_with_several_outputs_is_frozen_and_proven_output_by_output(tmp_path):
+    K = keras()
+    seed_everything(5)
+    x = K.Input((8, 6, 3))
+    y = K.layers.Conv2D(6, 3, activation="relu", name="trunk")(x)
+    mask = K.layers.Conv2D(2, 1, name="mask")(y)
+    scores = K.layers.Dense(4, activation="softmax", name="class")(K.layers.GlobalAveragePooling2D()(y))
+    model = K.Model(x, [mask, scores])
+    images = np.random.default_rng(4).integers(0, 256, (20, 8, 6, 3), np.uint8)
+    nodes = convert_and_freeze(model, tmp_path)
+    assert {name: end["shape"][1:] for name, end in nodes["outputs"].items()} == {
+        "mask": [6, 4, 2],
+        "class": [4],
+    }
+    result = compare_with_keras(tmp_path / "g.pb", nodes, tmp_path / "m.h5", images, SCALING, 1e-5)
+    assert set(result["differences"]) == {"mask", "class"}
+    assert result["max_difference"] == max(result["differences"].values()) <= 1e-5
+    graph_to_network(tmp_path / "g.pb", nodes, "net", tmp_path / "n.h5")
+    network = load_network(tmp_path / "n.h5")
+    assert list(network.outputs) == ["mask", "class"]
+    read = FloatStage(network, SCALING)(images)
+    for name, values in GraphStage(tmp_path / "g.pb", nodes, SCALING)(images).items():
+        np.testing.assert_allclose(read[name], values, rtol=1e-4, atol=1e-5)
+    kernel, bias = model.get_layer("mask").get_weights()
+    model.get_layer("mask").set_weights([kernel, bias + 0.01])
+    save_model(model, tmp_path / "m.h5")
+    with pytest.raises(UserError, match=r"output \d+ of 'mask': .*; the frozen graph is not the trained"):
+        compare_with_keras(tmp_path / "g.pb", nodes, tmp_path / "m.h5", images, SCALING, 1e-5)
