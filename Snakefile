@@ -32,6 +32,7 @@ include: "rules/vitis_ai_inputs.smk"
 include: "rules/vitis_ai.smk"
 include: "rules/vitis_ai_compile.smk"
 include: "rules/board.smk"
+include: "rules/diagnose.smk"
 include: "rules/report.smk"
 include: "rules/predict.smk"
 

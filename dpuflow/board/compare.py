@@ -5,7 +5,8 @@ board every int8 output is equal. Where one is not, a dump of the board's tensor
 the first layer that differs.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dpuflow.board.application import dump_name
 from dpuflow.board.bundle import Bundle
 from dpuflow.emulator import Emulator
 from dpuflow.records import read_record
+from dpuflow.xir import Op
 
 PREFIX = "q_"
 """Columns of predictions.csv with the int8 output of each class."""
@@ -74,6 +76,28 @@ def compare_outputs(board: np.ndarray, emulated: np.ndarray) -> dict[str, Any]:
     return answer
 
 
+def dumped_tensors(folder: Path | str, emulator: Emulator) -> Iterator[tuple[Op, np.ndarray | None]]:
+    """(op, int8 array without the batch, or None where it was not dumped) of every op that a board has.
+
+    folder : the `dump` folder that the runtime wrote. In order of execution.
+    """
+    on_board = {op.name for part in emulator.parts for op in (*part.inputs, *emulator.ops_of(part))}
+    dumped = {path.name: path for path in sorted(Path(folder).rglob("0.*.bin"))}
+    for op in emulator.graph.ops:
+        if op.name not in on_board:
+            continue
+        path = dumped.get(f"0.{dump_name(op.tensor.name)}.bin")
+        if path is None:
+            yield op, None
+            continue
+        found, shape = np.frombuffer(path.read_bytes(), np.int8), op.tensor.shape[1:]
+        if found.size != math.prod(shape):
+            raise UserError(
+                f"{path}: {found.size} bytes, the tensor of op {op.name!r} has {math.prod(shape)}"
+            )
+        yield op, found.reshape(shape)
+
+
 def first_different_layer(
     folder: Path | str, emulator: Emulator, meta: Mapping[str, Any], images: np.ndarray, index: int
 ) -> dict[str, Any]:
@@ -87,21 +111,14 @@ def first_different_layer(
     emulator).
     """
     tensors = emulator.run(_quantized(emulator, meta, images[index : index + 1]), dump=True)
-    on_board = {op.name for part in emulator.parts for op in (*part.inputs, *emulator.ops_of(part))}
-    dumped = {path.name: path for path in sorted(Path(folder).rglob("0.*.bin"))}
     answer: dict[str, Any] = {"image": int(index), "compared": [], "not_dumped": 0, "first_different": None}
-    for op in emulator.graph.ops:
-        if op.name not in on_board or op.name not in tensors or tensors[op.name].dtype != np.int8:
+    for op, found in dumped_tensors(folder, emulator):
+        if op.name not in tensors or tensors[op.name].dtype != np.int8:
             continue
-        path = dumped.get(f"0.{dump_name(op.tensor.name)}.bin")
-        if path is None:
+        if found is None:
             answer["not_dumped"] += 1
             continue
         expected = tensors[op.name][0]
-        found = np.frombuffer(path.read_bytes(), np.int8)
-        if found.size != expected.size:
-            raise UserError(f"{path}: {found.size} bytes, the tensor of op {op.name!r} has {expected.size}")
-        found = found.reshape(expected.shape)
         answer["compared"].append(op.name)
         places = np.argwhere(found != expected)
         if len(places):

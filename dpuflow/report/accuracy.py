@@ -9,6 +9,7 @@ from dpuflow.base.files import write_text
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.records import write_record
 from dpuflow.report import details, diagnosis, hardware
+from dpuflow.report.deviation import deviation_view
 from dpuflow.report.inputs import Entry, LoadedRun, load_run
 from dpuflow.report.network_drawing import FOLDED_ROWS, network_drawing
 from dpuflow.report.overview import page_values
@@ -26,6 +27,7 @@ SECTIONS = {
     "errors": "Misclassified",
     "training": "Training",
     "quantization": "Quantization",
+    "deviation": "First deviating layer",
     "network": "Network",
     "target": "Target fit",
     "size": "Size",
@@ -90,6 +92,7 @@ def detail_views(run: LoadedRun, shown_errors: int, rows: int, anchor: str) -> d
         "training": details.training(run),
         "diagnosis": diagnosis.diagnosis(run, quantized),
         "hardware": hardware.hardware(run),
+        "deviation": deviation_view(run.deviation, rows),
         "sizes": details.sizes(run),
         "gates": run.gate["gates"] if run.gate else [],
         "freeze": hardware.scalars(run.freeze or {}),
@@ -100,6 +103,7 @@ def detail_views(run: LoadedRun, shown_errors: int, rows: int, anchor: str) -> d
         "errors": view["confusions"],
         "training": view["training"],
         "quantization": view["diagnosis"],
+        "deviation": view["deviation"],
         "network": view["network"],
         "target": view["hardware"],
         "size": view["sizes"],

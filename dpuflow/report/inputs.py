@@ -43,6 +43,7 @@ RECORDS = {
     "quantization": "quantization.schema.yaml",
     "compile": "compile.schema.yaml",
     "gate": "gate.schema.yaml",
+    "deviation": "deviation.schema.yaml",
 }
 """Key of a JSON file among a run's files -> its schema; the accuracy records have theirs."""
 
@@ -66,6 +67,7 @@ FILES = {
     "predictions": "predictions of the board",
     "board_accuracy": "accuracy of the board",
     "gate": "drift gates",
+    "deviation": "first deviating layer",
 }
 """Keys of a run's files, in the order of the chain, and what they are called in the report."""
 
@@ -106,6 +108,7 @@ class LoadedRun:
     quantization: dict[str, Any] | None = None
     compile: dict[str, Any] | None = None
     gate: dict[str, Any] | None = None
+    deviation: dict[str, Any] | None = None
     files: list[dict[str, Any]] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)
 

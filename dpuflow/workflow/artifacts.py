@@ -52,6 +52,9 @@ SKIPPED_PICTURES = f"results/predict/{COMPILED}/skipped.json"
 ACCEPTED_PICTURES = "results/predict/accepted.json"
 PREDICTED_PAGE = f"results/predict/{COMPILED}/predictions.html"
 
+DEVIATION = f"results/{RUN}/deviation.json"
+DEVIATION_PAGE = f"results/{RUN}/deviation.html"
+
 GATE = f"results/{RUN}/gate.json"
 
 CHECKPOINT_FILES = (

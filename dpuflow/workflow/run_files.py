@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Names = Any
 """A run: anything with the attributes dataset, model, quantizer, target and runner."""
 
+BOARDS = ("virtual_board", "ssh")
+"""Kinds of runners that write a board's own record, and may dump its tensors."""
 
 STAGES = {
     "keras": made.KERAS_ACCURACY,
@@ -46,6 +48,8 @@ def result_files(settings: "Settings", run: Names) -> dict[str, str]:
     if "quantized" in stages:
         files["compile"] = made.COMPILE_REPORT
     files |= {"predictions": made.PREDICTIONS, "board_accuracy": made.BOARD_ACCURACY}
+    if "diagnose" in settings.config:
+        files["deviation"] = made.DEVIATION
     return {key: made.of(pattern, run) for key, pattern in files.items()}
 
 
@@ -71,6 +75,21 @@ def _quantized_files(settings, run):
     if tool == "reference":
         return {"quantized_graph": made.EVAL_GRAPH, "quantized_model": made.QUANTIZED_MODEL}
     return {"quantized_graph": made.EVAL_GRAPH if tool == "vai_q_tensorflow" else made.QUANTIZED_MODEL}
+
+
+def diagnosed_files(settings: "Settings", run: Names) -> dict[str, str]:
+    """The stages of a run that `dpuflow.deviation` compares: name of an input -> path.
+
+    What the stages answered is not among them, but for a board's: a run that fails is what one diagnoses.
+    """
+    files, stages = {"dataset": made.DATASET, "xmodel": made.XMODEL}, settings.stages(run.model)
+    if "quantized" in stages and settings.config["quantizers"][run.quantizer]["tool"] == "reference":
+        files["quantized"] = made.QUANTIZED_MODEL
+        if "frozen" in stages:
+            files["network"] = made.NETWORK
+    if settings.config["runners"][run.runner]["kind"] in BOARDS:
+        files |= {"board": made.BOARD_RECORD, "board_accuracy": made.BOARD_ACCURACY}
+    return {key: made.of(pattern, run) for key, pattern in files.items()}
 
 
 def report_entries(settings: "Settings", runs: Iterable[Names]) -> list[dict[str, Any]]:
@@ -137,7 +156,7 @@ def artifact_files(settings: "Settings", run: Names) -> set[str]:
     own = settings.config["quantizers"][run.quantizer]["tool"] == "reference"
     if own and "quantized" in stages:  # compilers of our own, or vai_c_xir
         patterns.add(made.QUANTIZED_XMODEL)
-    if settings.config["runners"][run.runner]["kind"] in ("virtual_board", "ssh"):
+    if settings.config["runners"][run.runner]["kind"] in BOARDS:
         patterns.add(made.BOARD_RECORD)
     return {made.of(pattern, run) for pattern in patterns} | set(result_files(settings, run).values())
 

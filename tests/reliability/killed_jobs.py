@@ -15,7 +15,7 @@ from workflow_copy import TINY, Workflow
 REPO = Path(__file__).resolve().parents[2]
 KILLER = Path(__file__).with_name("killer")
 STAND_IN = REPO / "tests/vitis_ai/stand_in"
-COLLECTING = {"all", "bundles", "sweep", "predict", "quantizer_search"}
+COLLECTING = {"all", "bundles", "sweep", "predict", "quantizer_search", "diagnose"}
 """Rules without a job of their own."""
 
 MODEL = "results/tiny/small"
@@ -24,6 +24,7 @@ TARGETS = [
     "sweep",
     "predict",
     "quantizer_search",
+    "diagnose",
     "rulegraph",
     "dag_svg",
     "results/photos/dataset.h5",

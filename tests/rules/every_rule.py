@@ -92,6 +92,7 @@ CONFIG = {
         "lab": {"kind": "ssh", "boards": [{"host": "root@board"}]},
     },
     "gates": [{"from_stage": "frozen", "to_stage": "board", "max_drop": 1}],
+    "diagnose": {"images": 4, "sqnr_db": 10},
     "predict": {"images": "own/pictures"},
     "quantizer_search": {
         "dataset": "drawn",
@@ -120,14 +121,14 @@ CONFIG = {
 }
 
 TARGETS = [
-    *("all", "bundles", "sweep", "predict", "quantizer_search", "rulegraph", "dag_svg"),
+    *("all", "bundles", "sweep", "predict", "quantizer_search", "diagnose", "rulegraph", "dag_svg"),
     # no runs on these: the way to their images is what they add
     *(
         f"results/{name}/dataset.h5"
         for name in ("packed", "foldered", "fetched", "photos", "zipped_photos", "listed", "marked", "masked")
     ),
 ]
-NO_JOBS_OF_THEIR_OWN = {"all", "bundles", "sweep", "predict", "quantizer_search"}
+NO_JOBS_OF_THEIR_OWN = {"all", "bundles", "sweep", "predict", "quantizer_search", "diagnose"}
 """Rules that only collect files."""
 
 OWN_FILES = [

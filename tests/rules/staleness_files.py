@@ -19,6 +19,7 @@ SCRIPTS = {
     "bundle": "bundle",
     "compile_native": "compile_native",
     "compile_reference": "compile_reference",
+    "diagnose": "diagnose_run",
     "draw_workflow": PICTURES,
     "evaluate_frozen": "evaluate_frozen",
     "evaluate_keras": "evaluate_keras",
@@ -68,7 +69,7 @@ ENVIRONMENTS = {
     "dpuflow": "obtain_dataset; build_dataset; build_picture_dataset; import_frozen; "
     "take_xmodel; compile_reference; "
     "compile_native; bundle; "
-    "gate; predict_pictures; accept_pictures; rulegraph; dag_svg; search_quantizer; "
+    "gate; predict_pictures; accept_pictures; rulegraph; dag_svg; search_quantizer; diagnose_run; "
     "vitis_ai_bundle; vitis_ai_test_images; vitis_ai_arch; export_quantized",
 }
 """Stem of envs/*.yaml -> rules that run in it, with or without --sdm conda."""
@@ -131,22 +132,24 @@ BY_HAND = {
     "dpuflow/tfgraph/checkpoint.py": "freeze; evaluate_frozen; evaluate_quantized",
     "dpuflow/quantize/folding.py": "finetune; import_quantized; quantize_reference; search_quantizer",
     "dpuflow/dpuczdx8g/cost_model.py": "compile_reference; compile_native",
-    "dpuflow/dpuczdx8g/native/lowering.py": "compile_native",
-    "dpuflow/dpuczdx8g/isa/machine.py": "run_isa_simulator; compile_native",
+    "dpuflow/deviation/difference.py": "diagnose_run",
+    "dpuflow/dpuczdx8g/native/lowering.py": "compile_native; diagnose_run",
+    "dpuflow/dpuczdx8g/isa/machine.py": "run_isa_simulator; compile_native; diagnose_run",
     **{f"dpuflow/foreign/board/{name}": "bundle; run_virtual_board; run_ssh" for name in APPLICATION},
     **{f"dpuflow/foreign/vitis_ai/{name}": "vitis_ai_bundle" for name in CONTAINER_PROGRAMS},
     "dpuflow/foreign/agent.py": "run_ssh",
     "dpuflow/virtual_board/vart_api.py": "run_virtual_board",
     "dpuflow/virtual_board/bin/xdputil": "run_virtual_board",
     "dpuflow/accuracy/gate.py": "gate",
-    "dpuflow/report/page.py": "report; sweep_report; predict_pictures; search_quantizer",
+    "dpuflow/report/page.py": "report; sweep_report; predict_pictures; search_quantizer; diagnose_run",
     "dpuflow/report/templates/accuracy.html.j2": "report",
     "dpuflow/report/templates/sweep.html.j2": "sweep_report",
     "dpuflow/report/templates/predictions.html.j2": "predict_pictures",
-    "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures; search_quantizer",
+    "dpuflow/report/templates/report.css": "report; sweep_report; predict_pictures; search_quantizer; "
+    "diagnose_run",
     "dpuflow/emulator/native/convolve.c": "run_emulator; run_isa_simulator; run_virtual_board; run_ssh; "
     "import_quantized; take_xmodel; "
-    "predict_pictures; compile_native; search_quantizer; bundle; "
+    "predict_pictures; compile_native; search_quantizer; bundle; diagnose_run; "
     # the quantizer lets the emulator answer
     "quantize_reference; finetune; vitis_ai_bundle; record_vai_c; record_vai_q",
     "dpuflow/vitis_ai/tool_logs.py": "record_vai_q; record_vai_c",
@@ -167,15 +170,21 @@ SCHEMAS = {
     "accepted": ("scripts/accept_pictures.py",),
     "accuracy": (
         "dpuflow/accuracy/evaluation.py",
-        *(f"scripts/{name}.py" for name in (*EVALUATIONS, *RUNS)),
+        *(f"scripts/{name}.py" for name in (*EVALUATIONS, *RUNS, "diagnose")),
     ),
     "arch": ("scripts/vitis_ai_arch.py",),
-    "board": ("dpuflow/virtual_board/run.py", "dpuflow/board/compare.py", "dpuflow/board/ssh.py"),
+    "board": (
+        "dpuflow/virtual_board/run.py",
+        "dpuflow/board/compare.py",
+        "dpuflow/board/ssh.py",
+        "scripts/diagnose.py",
+    ),
     "common": ("dpuflow/records/__init__.py",),
     "compile": (
         "dpuflow/report/inputs.py",
         *(f"scripts/{name}.py" for name in ("compile_native", "compile_reference", "record_vai_c")),
     ),
+    "deviation": ("dpuflow/report/inputs.py", "scripts/diagnose.py"),
     "finetune": (
         "dpuflow/records/schemas/quantization.schema.yaml",
         *("scripts/finetune.py", "scripts/quantize_reference.py"),

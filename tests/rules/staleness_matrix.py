@@ -301,6 +301,9 @@ OTHERS = [
     *(Row(f"predict.{k}", {f"predict.{k}": v}, "predict_pictures", shown=False) for k, v in {
         "images": "own/more", "invert": True, "top": 5,
     }.items()),
+    *(Row(f"diagnose.{k}", {f"diagnose.{k}": v}, "diagnose_run", shown=False) for k, v in {
+        "images": 2, "sqnr_db": 20,
+    }.items()),
     Row(
         "quantizer_search.grid", {"quantizer_search.grid": {"method": "min_diffs"}}, "search_quantizer", False
     ),
@@ -317,16 +320,17 @@ OTHERS = [
 ROWS = [*DATASETS, *LAYERS, *MODELS, *QUANTIZERS, *TARGETS, *RUNNERS, *OTHERS]
 
 FLOW = {
-    "build_dataset": "bundle compile_native evaluate_frozen evaluate_keras evaluate_onnx evaluate_quantized "
-    "evaluate_vai_q finetune freeze gate import_frozen import_keras import_onnx import_quantized "
-    "import_saved_model predict_pictures quantize_reference record_vai_q run_emulator run_isa_simulator "
-    "search_quantizer take_xmodel train vitis_ai_bundle vitis_ai_test_images RESULTS",
+    "build_dataset": "diagnose_run bundle compile_native evaluate_frozen evaluate_keras evaluate_onnx "
+    "evaluate_quantized evaluate_vai_q finetune freeze gate import_frozen import_keras import_onnx "
+    "import_quantized import_saved_model predict_pictures quantize_reference record_vai_q run_emulator "
+    "run_isa_simulator search_quantizer take_xmodel train vitis_ai_bundle vitis_ai_test_images RESULTS",
     "bundle": "run_ssh run_virtual_board",
-    "compile_native": "bundle predict_pictures run_isa_simulator RESULTS",
-    "compile_reference": "bundle predict_pictures run_emulator RESULTS",
+    "compile_native": "diagnose_run bundle predict_pictures run_isa_simulator RESULTS",
+    "compile_reference": "diagnose_run bundle predict_pictures run_emulator RESULTS",
     "compile_vai_c_tensorflow": "record_vai_c",
     "compile_vai_c_tensorflow2": "record_vai_c",
     "compile_vai_c_xir": "record_vai_c",
+    "diagnose_run": "RESULTS",
     "evaluate_frozen": "gate RESULTS",
     "evaluate_keras": "gate RESULTS",
     "evaluate_onnx": "gate RESULTS",
@@ -334,28 +338,29 @@ FLOW = {
     "evaluate_vai_q": "gate run_emulator RESULTS",
     "export_quantized": "compile_vai_c_xir provenance",
     "finetune": "evaluate_keras freeze quantize_reference RESULTS",
-    "freeze": "evaluate_frozen evaluate_quantized quantize_reference record_vai_q search_quantizer "
-    "quantize_vai_q_tensorflow vitis_ai_bundle RESULTS",
-    "import_frozen": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
+    "freeze": "diagnose_run evaluate_frozen evaluate_quantized quantize_reference record_vai_q "
+    "search_quantizer quantize_vai_q_tensorflow vitis_ai_bundle RESULTS",
+    "import_frozen": "diagnose_run evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "import_keras": "evaluate_keras freeze RESULTS",
-    "import_quantized": "compile_reference evaluate_quantized RESULTS",
-    "import_onnx": "evaluate_frozen evaluate_onnx evaluate_quantized quantize_reference RESULTS",
-    "import_saved_model": "evaluate_frozen evaluate_quantized quantize_reference RESULTS",
+    "import_quantized": "diagnose_run compile_reference evaluate_quantized RESULTS",
+    "import_onnx": "diagnose_run evaluate_frozen evaluate_onnx evaluate_quantized quantize_reference RESULTS",
+    "import_saved_model": "diagnose_run evaluate_frozen evaluate_quantized quantize_reference RESULTS",
     "obtain_dataset": "build_dataset provenance",
     "predict_pictures": "accept_pictures",
     "predict_vai_q_tensorflow": "evaluate_vai_q",
     "predict_vai_q_tensorflow2": "evaluate_vai_q",
-    "quantize_reference": "compile_native compile_reference evaluate_quantized export_quantized RESULTS",
+    "quantize_reference": "diagnose_run compile_native compile_reference evaluate_quantized "
+    "export_quantized RESULTS",
     "quantize_vai_q_tensorflow": "compile_vai_c_tensorflow predict_vai_q_tensorflow record_vai_q RESULTS",
     "quantize_vai_q_tensorflow2": "compile_vai_c_tensorflow2 predict_vai_q_tensorflow2 record_vai_q RESULTS",
-    "record_vai_c": "bundle predict_pictures run_emulator RESULTS",
+    "record_vai_c": "diagnose_run bundle predict_pictures run_emulator RESULTS",
     "record_vai_q": "RESULTS",
     "report": "provenance",
     "run_emulator": "gate RESULTS",
     "run_isa_simulator": "gate RESULTS",
-    "run_ssh": "gate RESULTS",
-    "run_virtual_board": "gate RESULTS",
-    "take_xmodel": "bundle predict_pictures run_emulator RESULTS",
+    "run_ssh": "diagnose_run gate RESULTS",
+    "run_virtual_board": "diagnose_run gate RESULTS",
+    "take_xmodel": "diagnose_run bundle predict_pictures run_emulator RESULTS",
     "train": "evaluate_keras finetune freeze quantize_vai_q_tensorflow2 RESULTS",
     "vitis_ai_arch": "compile_vai_c_tensorflow compile_vai_c_tensorflow2 compile_vai_c_xir",
     "vitis_ai_bundle": "compile_vai_c_tensorflow predict_vai_q_tensorflow predict_vai_q_tensorflow2 "
