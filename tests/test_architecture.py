@@ -9,8 +9,8 @@ import pytest
 
 MADE = ("results/", "benchmarks/jobs/")
 """Folders that runs make."""
-NO_ROOMS = ("isa", "foreign")
-"""A name for a shell, and programs for other machines."""
+NO_ROOMS = ("__main__", "isa", "foreign")
+"""Names for shells, and programs for other machines."""
 
 
 def modules(root):

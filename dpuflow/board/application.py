@@ -1,6 +1,5 @@
 """The board application as seen from this side: its files, its options, its dump."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,3 @@ def arguments(options: Mapping[str, Any] | None) -> list[str]:
         if value is not True:
             words.append(str(value))
     return words
-
-
-def dump_name(name: str) -> str:
-    """A tensor's or subgraph's name as the runtime writes it into names of dump files."""
-    return re.sub(r"[^0-9A-Za-z_]", "_", name)

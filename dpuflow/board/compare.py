@@ -5,8 +5,7 @@ board every int8 output is equal. Where one is not, a dump of the board's tensor
 the first layer that differs.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from dpuflow.accuracy.evaluation import accuracy_record, agreement
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import images_at_a_time
 from dpuflow.base.pixels import quantize_pixels
-from dpuflow.board.application import dump_name
 from dpuflow.board.bundle import Bundle
+from dpuflow.board.dump import dumped_tensors
 from dpuflow.emulator import Emulator
 from dpuflow.records import read_record
-from dpuflow.xir import Op
 
 PREFIX = "q_"
 """Columns of predictions.csv with the int8 output of each class."""
@@ -74,28 +72,6 @@ def compare_outputs(board: np.ndarray, emulated: np.ndarray) -> dict[str, Any]:
             "emulator": emulated[index].tolist(),
         }
     return answer
-
-
-def dumped_tensors(folder: Path | str, emulator: Emulator) -> Iterator[tuple[Op, np.ndarray | None]]:
-    """(op, int8 array without the batch, or None where it was not dumped) of every op that a board has.
-
-    folder : the `dump` folder that the runtime wrote. In order of execution.
-    """
-    on_board = {op.name for part in emulator.parts for op in (*part.inputs, *emulator.ops_of(part))}
-    dumped = {path.name: path for path in sorted(Path(folder).rglob("0.*.bin"))}
-    for op in emulator.graph.ops:
-        if op.name not in on_board:
-            continue
-        path = dumped.get(f"0.{dump_name(op.tensor.name)}.bin")
-        if path is None:
-            yield op, None
-            continue
-        found, shape = np.frombuffer(path.read_bytes(), np.int8), op.tensor.shape[1:]
-        if found.size != math.prod(shape):
-            raise UserError(
-                f"{path}: {found.size} bytes, the tensor of op {op.name!r} has {math.prod(shape)}"
-            )
-        yield op, found.reshape(shape)
 
 
 def first_different_layer(

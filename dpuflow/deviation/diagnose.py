@@ -16,7 +16,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.pixels import scale_pixels
 from dpuflow.base.progress import counted
-from dpuflow.board.compare import dumped_tensors
+from dpuflow.board.dump import dumped_tensors
 from dpuflow.deviation.difference import Difference
 from dpuflow.deviation.floats import FOLDED_DB, FoldedStage, QuantizedStage
 from dpuflow.deviation.machine_code import Code, changes, computed_maps, read_code

@@ -8,6 +8,9 @@ from dpuflow.base.files import write_text
 from dpuflow.report.page import render
 from dpuflow.report.wording import count, real
 
+TABLE = "deviation_table.html.j2"
+"""What the page and the report share; named here for `workflow.code_closure`."""
+
 COLUMNS = {
     "folded": ("Folded floats", "against the frozen network"),
     "quantized": ("Quantized", "against the folded floats"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpuflow.board.application import dump_name
+from dpuflow.board.dump import dump_name
 from dpuflow.virtual_board import device
 from dpuflow.virtual_board.xir_api import Subgraph, Tensor
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.board.application import dump_name
+from dpuflow.board.dump import dump_name
 from dpuflow.deviation.diagnose import Sources, diagnose, verdict
 from dpuflow.deviation.difference import Difference, Likeness
 from dpuflow.deviation.floats import counterparts

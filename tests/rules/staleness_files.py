@@ -229,6 +229,8 @@ DATA_OF = {
     "dpuflow/report/templates/sweep.html.j2": "dpuflow/report/sweep.py",
     "dpuflow/report/templates/predictions.html.j2": "dpuflow/predict/answers.py",
     "dpuflow/report/templates/quantizer_search.html.j2": "dpuflow/report/quantizer_search.py",
+    "dpuflow/report/templates/deviation.html.j2": "dpuflow/report/deviation.py",
+    "dpuflow/report/templates/deviation_table.html.j2": "dpuflow/report/deviation.py",
     "dpuflow/report/templates/base.html.j2": "dpuflow/report/page.py",
     "dpuflow/report/templates/macros.html.j2": "dpuflow/report/page.py",
     "dpuflow/report/templates/report.css": "dpuflow/report/page.py",
