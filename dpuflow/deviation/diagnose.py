@@ -164,9 +164,9 @@ class _Walk:
                 if name in maps:
                     self._compare("machine_code", self._name(name), number, maps[name], array)
         if self.sources.dump and number == self.sources.dumped:
-            for op, array in dumped_tensors(self.sources.dump, self.emulator):
-                if array is not None and op.name in maps:
-                    self._compare("board", self._name(op.name), number, maps[op.name], array[None])
+            for op, there in dumped_tensors(self.sources.dump, self.emulator):
+                if there is not None and op.name in maps:
+                    self._compare("board", self._name(op.name), number, maps[op.name], there[None])
 
     def _name(self, op):
         return self.layer_of.get(op, op)

@@ -138,7 +138,8 @@ def computed_maps(
     simulator refuses ends the walk.
     """
     by_name = {code.program.name: code for code in codes}
-    values, found = dict(given), {}
+    values = dict(given)
+    found: dict[str, np.ndarray] = {}
     for part in emulator.parts:
         if part.device == "USER":
             continue
