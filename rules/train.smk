@@ -20,6 +20,7 @@ rule train:
         model=lambda w: w.model,
         layers=lambda w: SETTINGS.model(w.model).get("layers"),
         application=lambda w: SETTINGS.application(w.model),
+        decode=lambda w: SETTINGS.decode(w.model),
         training=lambda w: SETTINGS.model(w.model)["training"],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         seed=lambda w: SETTINGS.seed(w.model),

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.decoding import ANCHORED
 from dpuflow.decoding.decode import check
 
 AUTO = "auto"
-ANCHORED = ("yolov3", "yolov5")
 ROUNDS = 100
 """Of the clustering, at most."""
 MOST_BOXES = 20000

@@ -231,7 +231,7 @@ def _anchored(decoder, index):
         raise decoder.wrong_channels(index, channels, f"{len(anchors)} anchors x {each}")
     threshold = decoder.limits["score_threshold"]
 
-    def boxes(maps):
+    def boxes(maps: list) -> tuple:
         t = _joined(maps).reshape(height, width, len(anchors), each)
         y, x, a = np.nonzero(sigmoid(t[..., 4]) >= threshold)  # no class makes a score larger
         t = t[y, x, a].astype(np.float64)
@@ -259,7 +259,7 @@ def _by_sides(decoder, index):
         raise decoder.wrong_channels(index, channels, "4 x bins more than classes")
     threshold, steps = decoder.limits["score_threshold"], np.arange(bins, dtype=np.float64)
 
-    def boxes(maps):
+    def boxes(maps: list) -> tuple:
         t = _joined(maps)
         y, x = np.nonzero(sigmoid(t[..., 4 * bins :].max(axis=-1)) >= threshold)
         t = t[y, x].astype(np.float64)
@@ -321,7 +321,7 @@ def _ssd(decoder, index):
     classes_at = slice(background == "first", width_of_scores - (background == "last"))
     limits = np.array([decoder.size[1], decoder.size[0]] * 2, np.float64)
 
-    def boxes(maps):
+    def boxes(maps: list) -> tuple:
         t = maps[0].reshape(-1, 4).astype(np.float64)
         rows, classes, scores = decoder.picked(squash(maps[1].reshape(-1, width_of_scores))[:, classes_at])
         t, side = t[rows], sides[rows]
@@ -360,7 +360,7 @@ def _ready(decoder, index):
         decoder.choice("scores", ("as_they_are", "sigmoid"))
     ]
 
-    def boxes(maps):
+    def boxes(maps: list) -> tuple:
         parts = [
             m.reshape(rows, columns).T if last else m.reshape(rows, columns)
             for m, (rows, columns, last) in zip(maps, turned)  # noqa: B905 (Python 3.6)

@@ -12,24 +12,37 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 
-SPATIAL = {"rotation", "zoom", "shift", "shear", "flip", "crop"}
+SPATIAL = {"rotation", "zoom", "shift", "shear", "flip", "flip_vertical", "crop"}
 COLOUR = {"saturation", "hue"}
 YIQ = [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
 """Red, green, blue -> luma and two axes of colour (the television norm NTSC)."""
 
 Augment = Callable[[Any, Any], Any]
 """(step, float32 images) -> images, both TensorFlow's."""
+AugmentBoth = Callable[[Any, Any, Any], tuple[Any, Any]]
+"""(step, float32 images, targets) -> (images, targets)."""
+Move = Callable[[Any, Any], Any]
+"""(targets, transforms (N, 8) from a new image's pixel to an old one's) -> targets of the new images."""
 
 
 def augmenter(options: Mapping[str, float], seed: int, image_shape: Sequence[int]) -> Augment | None:
-    """Return ``augment(step, images)`` for float32 batches (N, H, W, C) in [0, 255].
+    """Return ``augment(step, images)``, for images without targets that move; see `augmenter_of_both`."""
+    both = augmenter_of_both(options, seed, image_shape)
+    return (lambda step, images: both(step, images, None)[0]) if both else None
+
+
+def augmenter_of_both(
+    options: Mapping[str, float], seed: int, image_shape: Sequence[int], move: Move | None = None
+) -> AugmentBoth | None:
+    """Return ``augment(step, images, targets)`` for float32 batches (N, H, W, C) in [0, 255].
 
     options : mapping with any of rotation (degrees), zoom (fraction), shift (fraction of
         the side), shear (fraction), flip (bool), brightness (fraction of 255), contrast
         (fraction), saturation (fraction), hue (degrees), noise (standard deviation in grey levels);
         each is the half-width of a uniform draw. crop: greatest share of each side that is cut off,
-        at either end, before the rest is brought to the full size. Missing or 0: off. None when
-        nothing is on.
+        at either end, before the rest is brought to the full size. flip_vertical (bool): upside down.
+        Missing or 0: off. None when nothing is on.
+    move : how targets follow their images; None where they stay as they are (labels).
 
     UserError for saturation and hue on images that are not red, green, blue.
     """
@@ -47,7 +60,7 @@ def augmenter(options: Mapping[str, float], seed: int, image_shape: Sequence[int
             f"{channels}"
         )
 
-    def augment(step: Any, images: Any) -> Any:
+    def augment(step: Any, images: Any, targets: Any) -> tuple[Any, Any]:
         count = tf.shape(images)[0]
         draws = iter(range(100))
 
@@ -57,7 +70,9 @@ def augmenter(options: Mapping[str, float], seed: int, image_shape: Sequence[int
             return tf.random.stateless_uniform([count], shape_seed, low, limit)
 
         if active.keys() & SPATIAL:
-            images = _affine(tf, images, active, uniform, height, width)
+            transforms = _affine(tf, active, uniform, height, width)
+            images = _resampled(tf, images, transforms)
+            targets = targets if move is None else move(targets, transforms)
         if "contrast" in active:
             factor = 1.0 + uniform(active["contrast"])
             mean = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
@@ -69,7 +84,7 @@ def augmenter(options: Mapping[str, float], seed: int, image_shape: Sequence[int
         if "noise" in active:
             shape_seed = tf.stack([tf.cast(step, tf.int32), seed * 100 + next(draws)])
             images += tf.random.stateless_normal(tf.shape(images), shape_seed, 0.0, active["noise"])
-        return tf.clip_by_value(images, 0.0, 255.0)
+        return tf.clip_by_value(images, 0.0, 255.0), targets
 
     return augment
 
@@ -88,8 +103,8 @@ def _colours(tf, images, active, uniform):
     return tf.reshape(tf.matmul(flat, matrix, transpose_b=True), tf.shape(images))
 
 
-def _affine(tf, images, active, uniform, height, width):
-    """One bilinear resampling for rotation, zoom, shear, shift and flip together."""
+def _affine(tf, active, uniform, height, width):
+    """Rotation, zoom, shear, shift, crop and flips together: transforms (N, 8), output -> input pixel."""
     angle = uniform(active.get("rotation", 0.0) * math.pi / 180)
     scale_x = 1.0 + uniform(active.get("zoom", 0.0))
     scale_y = 1.0 + uniform(active.get("zoom", 0.0))
@@ -98,6 +113,8 @@ def _affine(tf, images, active, uniform, height, width):
     shift_y = height * uniform(active.get("shift", 0.0))
     if active.get("flip"):
         scale_x *= tf.sign(uniform(1.0) + 1e-9)
+    if active.get("flip_vertical"):
+        scale_y *= tf.sign(uniform(1.0) + 1e-9)
     if "crop" in active:
         left_x, left_y = (1.0 - uniform(active["crop"], 0.0) for _ in range(2))
         scale_x, scale_y = scale_x * left_x, scale_y * left_y
@@ -111,11 +128,45 @@ def _affine(tf, images, active, uniform, height, width):
     a2 = cx - a0 * cx - a1 * cy + shift_x
     b2 = cy - b0 * cx - b1 * cy + shift_y
     zero = tf.zeros_like(a0)
+    return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
+
+
+def _resampled(tf, images, transforms, interpolation="BILINEAR", fill_mode="NEAREST", fill=0.0):
+    """Images (N, H, W, C) of the same size, each of their pixels read where the transform says."""
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1),
-        output_shape=[height, width],
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-        fill_value=0.0,
+        transforms=transforms,
+        output_shape=tf.shape(images)[1:3],
+        interpolation=interpolation,
+        fill_mode=fill_mode,
+        fill_value=fill,
+    )
+
+
+def move_masks(masks: Any, transforms: Any, nothing: int) -> Any:
+    """Masks uint8 (N, H, W) as their images are moved; `nothing` where a pixel comes from outside."""
+    from dpuflow.base.tensorflow_env import tensorflow
+
+    tf = tensorflow()
+    grid = tf.cast(masks, tf.float32)[..., None]
+    moved = _resampled(tf, grid, transforms, "NEAREST", "CONSTANT", float(nothing))
+    return tf.cast(moved[..., 0], tf.uint8)
+
+
+def move_boxes(boxes: Any, transforms: Any) -> Any:
+    """Corners (N, M, 4: x1, y1, x2, y2 in pixels) as their images are moved, not cut at the edges.
+
+    Of a turned or sheared box the upright one around it.
+    """
+    from dpuflow.base.tensorflow_env import tensorflow
+
+    tf = tensorflow()
+    a0, a1, a2, b0, b1, b2 = (transforms[:, k, None, None] for k in range(6))
+    # all four corners, in the pixels' own numbers (the middle of pixel 0 is 0)
+    x = tf.gather(boxes, [0, 2, 0, 2], axis=2) - 0.5 - a2
+    y = tf.gather(boxes, [1, 1, 3, 3], axis=2) - 0.5 - b2
+    determinant = a0 * b1 - a1 * b0
+    new_x, new_y = (b1 * x - a1 * y) / determinant + 0.5, (a0 * y - b0 * x) / determinant + 0.5
+    return tf.stack(
+        [reduce(part, 2) for reduce in (tf.reduce_min, tf.reduce_max) for part in (new_x, new_y)], axis=2
     )

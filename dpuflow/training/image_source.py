@@ -8,7 +8,7 @@ the stretch before it is trained on, and shuffled within itself. Both orders fol
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,12 +27,20 @@ Read = Callable[[np.ndarray], np.ndarray]
 """Places (n,) of images -> the images, uint8 (n, H, W, C)."""
 
 
+class Targets(Protocol):
+    """What images are trained to, one for each: an array (N,) of labels, or boxes, or masks."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray: ...
+
+
 class Images(Protocol):
     """Labelled images that are read by their places; `datasets.dataset_file.Part` is one."""
 
     @property
-    def labels(self) -> np.ndarray:
-        """(N,) integers."""
+    def labels(self) -> Targets:
+        """Of N images."""
 
     @property
     def shape(self) -> Sequence[int]:
@@ -43,9 +51,9 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """Images in memory: uint8 (N, H, W, C), and labels (N,)."""
+    """Images in memory: uint8 (N, H, W, C), and labels (N,) or other targets."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, images: np.ndarray, labels: Targets) -> None:
         self.images, self.labels, self.shape = images, labels, images.shape[1:]
 
     @contextmanager
@@ -54,14 +62,22 @@ class ArrayImages:
         yield lambda places: self.images[places]
 
 
+class Targeted:
+    """Images of any source with targets of their own."""
+
+    def __init__(self, images: Any, targets: Targets) -> None:
+        """images : with `shape` and `reading` as of Images."""
+        self.shape, self.labels, self.reading = images.shape, targets, images.reading
+
+
 def as_images(data: Images | tuple[np.ndarray, np.ndarray]) -> Images:
     """A source of images as it is; (images, labels) as one."""
     return ArrayImages(*data) if isinstance(data, tuple) else data
 
 
-def batches(data: Images) -> Iterator[np.ndarray]:
-    """Images in their order, `numerics.images_at_a_time` at a time."""
-    count, size = len(data.labels), images_at_a_time(data.shape)
+def batches(data: Images, size: int | None = None) -> Iterator[np.ndarray]:
+    """Images in their order, `size` (None: `numerics.images_at_a_time`) at a time."""
+    count, size = len(data.labels), size or images_at_a_time(data.shape)
     with data.reading() as read:
         for start in range(0, count, size):
             yield read(np.arange(start, min(start + size, count)))
@@ -83,7 +99,11 @@ class Stretches:
         if self.in_memory and not isinstance(data, ArrayImages):
             with data.reading() as read:
                 data = ArrayImages(read(np.arange(self.count)), data.labels)
-        self.data, self.labels = data, data.labels.astype(np.int32)
+        labels = data.labels
+        self.data, self.labels = (
+            data,
+            labels.astype(np.int32) if isinstance(labels, np.ndarray) and labels.ndim == 1 else labels,
+        )
         self.steps = -(-self.count // batch)
         self.at_once = min(max(1, STRETCH // (batch * self.image_bytes)), most)
 
@@ -108,7 +128,7 @@ class Stretches:
             yield read
 
     def epoch(self, read: Read, epoch: int, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(images uint8 (n, H, W, C), labels int32 (n,)) of the first `steps` batches, stretch by stretch."""
+        """(images uint8 (n, H, W, C), labels int32 (n,) or other targets) of the first `steps` batches."""
         places = self.order(epoch)[: steps * self.batch]
         stretch = self.at_once * self.batch
         parts = [places[start : start + stretch] for start in range(0, len(places), stretch)]

@@ -12,6 +12,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.network import Layer, Network
 from dpuflow.ops.operator import Shape
 from dpuflow.training import Entry
+from dpuflow.training.model_builder import ANCHORS, check_last, check_map
 
 FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6", "leaky_relu": "LEAKYRELU"}
 """Activation of the configuration -> the layer's own."""
@@ -19,15 +20,29 @@ GATES = ("hard_sigmoid", "hard_swish")
 """Activations that are layers of their own."""
 
 
-def network_of(layers: Sequence[Entry], image_shape: Sequence[int], classes: int, name: str) -> Network:
+def network_of(
+    layers: Sequence[Entry],
+    image_shape: Sequence[int],
+    classes: int,
+    name: str,
+    task: str = "classification",
+) -> Network:
     """A folded Network without parameters; its layers go by their place in the configuration.
 
-    layers : list of layer entries; image_shape : (H, W, C); classes : width of the output.
+    layers : list of layer entries; image_shape : (H, W, C); classes : number of class names; task : of the
+        data set.
     UserError names the entry whose shape does not fit.
     """
-    shapes = _Shapes(image_shape)
+    shapes = _Shapes(image_shape, classes if task == "detection" else None)
     path = f"models.{name}.layers"
     last = shapes.stack("input", layers, path)
+    if task == "detection":
+        check_last(path, layers)
+        return Network(name, shapes.layers, {head: head for head in shapes.heads})
+    if task == "segmentation":
+        check_map(path, shapes.map(last, path), tuple(image_shape))
+        shapes.convolution(last, {"kernel": 1}, "logits", "conv", classes)
+        return Network(name, shapes.layers)
     if len(shapes.of(last)) != 1:
         raise UserError(
             f"{path}: the last layer leaves a map of {_text(shapes.of(last))}; "
@@ -43,7 +58,10 @@ def _text(shape):
 
 
 class _Shapes:
-    def __init__(self, image_shape):
+    def __init__(self, image_shape, detected=None):
+        """detected : as of `model_builder._Builder`."""
+        self.detected = detected
+        self.heads = []
         self.layers = [Layer("input", "input", [], tuple(image_shape))]
         self.shapes = {"input": tuple(image_shape)}
 
@@ -232,6 +250,13 @@ class _Shapes:
         shape = (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
         return self.add(where, "concat", ends, shape, axis=len(shape))
 
+    def head(self, source: str, options: Any, where: str) -> str:
+        if self.detected is None:
+            raise UserError(f"{where}: a head is for data sets of the task detection")
+        channels = (options or {}).get("anchors", ANCHORS) * (5 + self.detected)
+        self.heads.append(self.convolution(source, {"kernel": 1}, where, "conv", channels))
+        return source
+
 
 LAYERS = {
     "conv": _Shapes.conv,
@@ -248,6 +273,7 @@ LAYERS = {
     "squeeze_excite": _Shapes.squeeze_excite,
     "residual": _Shapes.residual,
     "concat": _Shapes.concat,
+    "head": _Shapes.head,
     "flatten": _Shapes.flatten,
     "dropout": _Shapes.dropout,
 }

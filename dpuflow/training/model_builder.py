@@ -1,37 +1,96 @@
 """Keras model from a config's layer list.
 
 Each entry of the list is a name (``flatten``) or a one-key mapping (``{conv: {...}}``);
-`LAYERS` is the vocabulary. The output layer (dense, one unit per class, softmax) is not
-listed: its width is the dataset's.
+`LAYERS` is the vocabulary. The output layer is not listed, its width is the dataset's: dense with one unit
+per class and a softmax, or for segmentation a 1x1 convolution with a channel per class. A detector's outputs
+are its entries `head`, wherever they stand.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dpuflow.base.errors import UserError
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.training import Entry
 
+ANCHORS = 3
+"""Of a head that does not say how many."""
+RARE = 0.01
+"""What an untrained head says of objects: nearly everywhere there is nothing, and a head that began at a half
+would spend its first epoch learning that."""
 
-def build_model(layers: Sequence[Entry], image_shape: Sequence[int], classes: int, name: str) -> Any:
+
+def build_model(
+    layers: Sequence[Entry],
+    image_shape: Sequence[int],
+    classes: int,
+    name: str,
+    task: str = "classification",
+) -> Any:
     """Build the (uncompiled) model.
 
     Parameters
     ----------
     layers : list of layer entries.
     image_shape : (H, W, C) of the input.
-    classes : width of the softmax output.
+    classes : number of class names.
     name : the model's name, part of the H5 and of error messages.
+    task : of the data set: classification, detection or segmentation.
 
     Raises
     ------
     UserError : unknown layer or a shape that does not fit, naming the entry.
     """
-    model_input = keras().Input(image_shape, name="input")
-    return with_head(
-        model_input, model_input, layers, f"models.{name}.layers", classes, re.sub(r"\W", "_", name)
+    source, where, model_name = (
+        keras().Input(image_shape, name="input"),
+        f"models.{name}.layers",
+        re.sub(r"\W", "_", name),
     )
+    if task == "classification":
+        return with_head(source, source, layers, where, classes, model_name)
+    builder = _Builder(keras(), model_name, classes if task == "detection" else None)
+    x = builder.stack(source, layers, where)
+    if task == "segmentation":
+        check_map(where, tuple(x.shape[1:]), tuple(image_shape))
+        x = builder.K.layers.Conv2D(classes, 1, name="logits")(x)
+        return builder.K.Model(source, x, name=model_name)
+    check_last(where, layers)
+    model = builder.K.Model(source, builder.heads, name=model_name)
+    for head in builder.heads:
+        _begin_rare(model.get_layer(head.node.layer.name), classes)
+    return model
+
+
+def _begin_rare(layer, classes):
+    """The objectness of a head begins at RARE (see there), its classes at equal shares."""
+    kernel, bias = layer.get_weights()
+    values, share = bias.reshape(-1, 5 + classes), 1 / max(2, classes)
+    values[:, 4], values[:, 5:] = np.log(RARE / (1 - RARE)), np.log(share / (1 - share))
+    layer.set_weights([kernel, bias])
+
+
+def check_map(where: str, found: tuple[int, ...], image_shape: tuple[int, ...]) -> None:
+    """UserError unless a segmentation's last layer has a pixel for each of the picture."""
+    if found[:-1] != image_shape[:-1]:
+        raise UserError(
+            f"{where}: the last layer leaves {' x '.join(map(str, found))}, but the mask has a class for "
+            f"each of {image_shape[0]} x {image_shape[1]} pixels; upsample or transposed_conv bring a map "
+            "back to that size"
+        )
+
+
+def check_last(where: str, layers: Sequence[Entry]) -> None:
+    """UserError unless a detector's list ends with a head: what came behind it would serve nothing."""
+    if kind_of(layers[-1]) != "head":
+        raise UserError(f"{where}: the list of a detector ends with a head (head: {{anchors: 3}})")
+
+
+def kind_of(entry: Entry) -> str:
+    """The kind of a layer of the list."""
+    return next(iter(entry)) if isinstance(entry, dict) else entry
 
 
 def with_head(
@@ -54,10 +113,13 @@ def with_head(
 
 
 class _Builder:
-    def __init__(self, K, model_name):
+    def __init__(self, K, model_name, detected=None):
+        """detected : number of classes that a head tells apart; None where heads have no place."""
         self.K = K
         self.model_name = model_name
         self.counts = {}
+        self.detected = detected
+        self.heads = []
 
     def name(self, kind: str) -> str:
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -193,6 +255,15 @@ class _Builder:
         ]
         return self.K.layers.Concatenate(name=name)(branches)
 
+    def head(self, x: Any, options: Any, where: str) -> Any:
+        """An output beside the way of the layers: what is behind it reads what it read."""
+        anchors = (options or {}).get("anchors", ANCHORS)
+        if self.detected is None:
+            raise UserError(f"{where}: a head is for data sets of the task detection")
+        head = self.K.layers.Conv2D(anchors * (5 + self.detected), 1, name=self.name("head"))
+        self.heads.append(head(x))
+        return x
+
     def global_average_pool(self, x: Any, options: Any, where: str) -> Any:
         return self.K.layers.GlobalAveragePooling2D(name=self.name("global_average_pool"))(x)
 
@@ -227,6 +298,7 @@ LAYERS = {
     "squeeze_excite": _Builder.squeeze_excite,
     "residual": _Builder.residual,
     "concat": _Builder.concat,
+    "head": _Builder.head,
     "flatten": _Builder.flatten,
     "dropout": _Builder.dropout,
 }

@@ -12,17 +12,18 @@ from typing import Any, Self
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.pixels import Scaling, check_scaling, scale_pixels
+from dpuflow.base.pixels import Scaling, check_scaling
 from dpuflow.base.progress import Progress
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.keras_models.prediction import predictor
-from dpuflow.training.augmentation import augmenter
-from dpuflow.training.image_source import Images, Stretches, as_images, batches
+from dpuflow.training.augmentation import augmenter_of_both
+from dpuflow.training.image_source import Images, Stretches, as_images
+from dpuflow.training.objectives import Classification, Objective, loss_of_labels
 
 log = logging.getLogger("dpuflow")
 
 Data = Images | tuple[np.ndarray, np.ndarray]
-"""Labelled images: a source, or (images uint8 (N, H, W, C), labels (N,))."""
+"""Images with their targets: a source, or (images uint8 (N, H, W, C), labels (N,) or other targets)."""
 CHUNK = 50
 """Most training steps inside one TensorFlow call: long enough that Python's share vanishes,
 short enough that progress shows."""
@@ -35,23 +36,25 @@ def train(
     settings: Mapping[str, Any],
     input_scaling: Scaling,
     seed: int,
+    objective: Objective | None = None,
 ) -> list[dict[str, Any]]:
     """Train in place and leave the best epoch's weights in the model.
 
     Parameters
     ----------
-    model : uncompiled Keras model, input (H, W, C), softmax output.
+    model : uncompiled Keras model, input (H, W, C), outputs as of the objective (a softmax of one).
     train_data, validation_data : (images uint8 (N, H, W, C), labels (N,)), or a source of them
         (`image_source.Images`), of which a few batches are in memory at a time.
     settings : optimizer, learning_rate, decay, schedule, batch_size, epochs,
         augmentation, restore_best, weight_decay, label_smoothing (config, `training`).
     input_scaling : see `base.pixels`.
     seed : of shuffling and augmentation (initial weights: `seed_everything` earlier).
+    objective : what it is trained to (`objectives`); None for classification.
 
     Returns
     -------
-    list of dict : one row per epoch: epoch, learning_rate, loss, accuracy,
-        validation_loss, validation_accuracy, kept (the best epoch).
+    list of dict : one row per epoch: epoch, learning_rate, what the objective has of the epoch (loss,
+        accuracy) and of the validation (validation_loss, validation_accuracy), kept (the best epoch).
     """
     train_data, validation_data = as_images(train_data), as_images(validation_data)
     if not len(train_data.labels):
@@ -59,8 +62,9 @@ def train(
             "the data set has no images to train on (only a test and a calibration part); add them, or bring "
             "a trained network: keras_h5 or frozen_pb in its entry of models"
         )
-    compile_model(model, settings)
-    with Loop(model, train_data, settings, input_scaling, seed) as loop:
+    wanted: Objective = objective or Classification()
+    wanted.prepare(model, _optimizer(settings))
+    with Loop(model, train_data, settings, input_scaling, seed, wanted) as loop:
         history = _epochs(model, loop, validation_data, settings, input_scaling)
     return history
 
@@ -71,15 +75,13 @@ def _epochs(model, loop, validation_data, settings, input_scaling):
     history, best = [], None
     for epoch in range(settings["epochs"]):
         row = {"epoch": epoch + 1, **loop.run_epoch(epoch)}
-        loss, accuracy = _score(predict, validation_data, input_scaling)
-        row |= {"validation_loss": loss, "validation_accuracy": accuracy}
+        row |= loop.objective.measure(model, predict, validation_data, input_scaling)
         history.append(row)
         if not math.isfinite(row["loss"]):
             raise UserError(
                 f"training diverged in epoch {epoch + 1} (loss {row['loss']}); lower training.learning_rate"
             )
-        # accuracy first; equal accuracies are told apart by loss
-        score = (accuracy, -loss)
+        score = loop.objective.score(row)
         if settings.get("restore_best", True) and (best is None or score > best[0]):
             best = (score, epoch, model.get_weights())
     kept = len(history) - 1
@@ -102,44 +104,46 @@ def compile_model(model: Any, settings: Mapping[str, Any]) -> None:
     `keras.optimizers.legacy.Adam` is written as `Adam`, which TensorFlow 2.3 loads;
     the default Adam would not (docs/reference/tutorial.md, "Compatibility").
     """
+    Classification().prepare(model, _optimizer(settings))
+
+
+def _optimizer(settings):
     optimizers = keras().optimizers.legacy
     rate, decay = settings["learning_rate"], settings.get("decay", 0.0)
     if settings["optimizer"] == "adam":
-        optimizer = optimizers.Adam(rate, decay=decay)
-    else:
-        optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, decay=decay)
-    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        return optimizers.Adam(rate, decay=decay)
+    return optimizers.SGD(rate, momentum=0.9, nesterov=True, decay=decay)
 
 
 def loss_and_accuracy(model: Any, data: Data, input_scaling: Scaling) -> dict[str, float]:
     """{"loss", "accuracy"} of a model with softmax output on (images uint8, labels)."""
-    loss, accuracy = _score(predictor(model), as_images(data), input_scaling)
+    loss, accuracy = loss_of_labels(predictor(model), as_images(data), input_scaling)
     return {"loss": loss, "accuracy": accuracy}
-
-
-def _score(predict, data, input_scaling):
-    """(cross-entropy, accuracy) of softmax outputs; never more floats than a batch has."""
-    parts = [predict(scale_pixels(images, input_scaling)) for images in batches(data)]
-    probabilities, labels = np.concatenate(parts), data.labels.astype(np.int32)
-    picked = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
-    loss = float(-np.log(np.maximum(picked, 1e-12)).mean())
-    return loss, float((probabilities.argmax(1) == labels).mean())
 
 
 class Loop:
     """Training steps as one TensorFlow function over stretches of images; a context that holds the source."""
 
     def __init__(
-        self, model: Any, train_data: Data, settings: Mapping[str, Any], input_scaling: Scaling, seed: int
+        self,
+        model: Any,
+        train_data: Data,
+        settings: Mapping[str, Any],
+        input_scaling: Scaling,
+        seed: int,
+        objective: Objective | None = None,
     ) -> None:
         self.tf = tf = tensorflow()
+        self.objective: Objective = objective or Classification()
         self.model, self.settings = model, settings
         data = as_images(train_data)
         self.batch = min(settings["batch_size"], len(data.labels))
         self.stretches = Stretches(data, self.batch, CHUNK, seed)
         self.steps = self.stretches.steps
         check_scaling(input_scaling, data.shape[-1])
-        self.augment = augmenter(settings.get("augmentation") or {}, seed, data.shape)
+        self.augment = augmenter_of_both(
+            settings.get("augmentation") or {}, seed, data.shape, self.objective.move
+        )
         self.scaling = (
             np.float32(input_scaling["subtract"]),
             np.float32(input_scaling["divide"]),
@@ -147,7 +151,8 @@ class Loop:
         )
         signature = [
             tf.TensorSpec([None, *data.shape], tf.uint8),
-            *(tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([None])),
+            tf.TensorSpec(*self.objective.target),
+            *(tf.TensorSpec([], tf.int32), tf.TensorSpec([None])),
         ]
         self.run_chunk = tf.function(self._chunk, input_signature=signature)
         self._closing = ExitStack()
@@ -166,15 +171,15 @@ class Loop:
         subtract, divide, turned = self.scaling
         for index in tf.range(tf.shape(rates)[0]):
             begin, end = index * self.batch, (index + 1) * self.batch
-            x = tf.cast(images[begin:end], tf.float32)
+            x, targets = tf.cast(images[begin:end], tf.float32), labels[begin:end]
             if self.augment:
-                x = self.augment(first_step + index, x)
+                x, targets = self.augment(first_step + index, x, targets)
             x = (x - subtract) / divide
             if turned:
                 x = x[..., ::-1]
             if self.settings.get("schedule", "constant") != "constant":
                 self.model.optimizer.learning_rate.assign(rates[index])
-            self.model.train_step((x, labels[begin:end]))
+            self.objective.step(self.model, x, targets)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: constant, or a cosine to zero after a linear warm-up."""
@@ -190,7 +195,7 @@ class Loop:
     def run_epoch(self, epoch: int, steps: int | None = None) -> dict[str, float]:
         """One pass over the training images in an order drawn from (seed, epoch), or its first `steps`."""
         steps = min(steps or self.steps, self.steps)
-        self.model.reset_metrics()
+        self.objective.reset(self.model)
         start = time.perf_counter()
         first, end = epoch * self.steps, 0
         with Progress(f"steps of epoch {epoch + 1}", steps) as progress:
@@ -199,15 +204,10 @@ class Loop:
                 rates = np.array([self.rate(first + s) for s in range(begin, end)], np.float32)
                 self.run_chunk(*map(self.tf.constant, (images, labels, first + begin, rates)))
                 progress.update(end - begin)
-        results = {metric.name: float(metric.result()) for metric in self.model.metrics}
-        log.info(
-            "epoch %d/%d  loss %.4f  accuracy %.4f  (%.1f s)",
-            epoch + 1,
-            self.settings["epochs"],
-            results["loss"],
-            results["accuracy"],
-            time.perf_counter() - start,
-        )
+        results = self.objective.results(self.model)
+        words = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
+        took = time.perf_counter() - start
+        log.info("epoch %d/%d  %s  (%.1f s)", epoch + 1, self.settings["epochs"], words, took)
         return {"learning_rate": float(self.rate(first + self.steps - 1)), **results}
 
 

@@ -185,6 +185,10 @@ def expand_runs(config: Mapping[str, Any]) -> list[Run]:
     return list(runs)
 
 
+TRAINED_DECODE = {"kind": "yolov5", "anchors": "auto"}
+"""Of a detector with `layers` that says nothing else."""
+
+
 class Settings:
     """Answers what the rules' params ask of the configuration, by wildcard value."""
 
@@ -216,6 +220,13 @@ class Settings:
         entry = self.model(model)
         keys = ("application", "weights", "alpha", "head", "freeze_until", "fine_tuning")
         return {key: entry[key] for key in keys if key in entry} if "application" in entry else None
+
+    def decode(self, model: str) -> dict[str, Any]:
+        """What a model's maps mean, for data sets with boxes (`decoding.decode`); empty: nothing tells."""
+        entry = self.model(model)
+        if "decode" not in entry and "starts_from" in entry:
+            return self.decode(entry["starts_from"])
+        return entry.get("decode") or (dict(TRAINED_DECODE) if "layers" in entry else {})
 
     def given_scaling(self, model: str) -> dict[str, Any] | None:
         """`input_scaling` where the configuration gives one, else None: a file may record its own."""

@@ -10,6 +10,7 @@ from dpuflow.base.pixels import complete, problem
 from dpuflow.datasets.labels import MAX_LABEL, MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import form_problem
 from dpuflow.datasets.tasks import TASK_OF
+from dpuflow.decoding import ANCHORED
 from dpuflow.device.targets import configured_target
 from dpuflow.training.application_names import APPLICATIONS, WITH_ALPHA
 
@@ -19,7 +20,7 @@ NEEDS_CODE = ("isa_simulator", "ssh")
 
 def problems(config: Mapping[str, Any]) -> list[str]:
     """Messages, each with its key, about entries and runs that cannot work."""
-    messages = [*_datasets(config), *_applications(config), *_targets(config), *_runners(config)]
+    messages = [*_datasets(config), *_models(config), *_targets(config), *_runners(config)]
     return messages or list(dict.fromkeys(_runs(config)))
 
 
@@ -88,6 +89,23 @@ def _annotations(key, kind, entry):
         yield f"{key}.annotations.values: only for masks; leave it out"
 
 
+def _models(config):
+    yield from _applications(config)
+    for name, model in config["models"].items():
+        decode = model.get("decode", {})
+        trained = "layers" in model or "starts_from" in model
+        if decode.get("anchors") == "auto" and not trained:
+            yield (
+                f"models.{name}.decode.anchors: auto is for models that are trained here; this one has those "
+                "that it was trained with: [[[width, height], ...], ...] for each output"
+            )
+        if trained and decode.get("kind", "yolov5") not in ANCHORED and "training" in model:
+            yield (
+                f"models.{name}.decode.kind: a model that is trained here has {' or '.join(ANCHORED)}; "
+                f"found {decode['kind']}"
+            )
+
+
 def _applications(config):
     own = ("weights", "alpha", "head", "freeze_until", "fine_tuning")
     for name, entry in config["models"].items():
@@ -138,6 +156,7 @@ def _runs(config):
         yield from _colour(config, run)
         for model in _as_list(run["model"]):
             yield from _ready_made(config, index, run, model)
+            yield from _other_tasks(config, index, run, model)
         if all("xmodel" in config["models"][model] for model in _as_list(run["model"])):
             continue  # whether they have machine code their files say
         for runner in _as_list(run["runner"]):
@@ -148,6 +167,24 @@ def _runs(config):
                         f"runs[{index}]: runner {runner} ({kind}) needs machine code, and target {target} "
                         f"has none: its compiler is reference; {_way_out(config, target)}"
                     )
+
+
+def _other_tasks(config, index, run, model):
+    """Of data sets with boxes or masks: is the model one for them?"""
+    entry = config["models"][model]
+    for dataset in _as_list(run["dataset"]):
+        task = config["datasets"][dataset].get("task", "classification")
+        where = f"runs[{index}]: {model} on {dataset} ({task})"
+        if task == "classification":
+            continue
+        if "application" in entry or "starts_from" in entry:
+            origin = "application" if "application" in entry else "starts_from"
+            yield f"{where}: {origin} is for classification; here needs layers, or a network that is trained"
+        elif task == "detection" and "decode" not in entry and "layers" not in entry:
+            yield (
+                f"{where}: nothing says what its outputs mean; give models.{model}.decode (kind, anchors, "
+                "...: docs/detection.md)"
+            )
 
 
 def _colour(config, run):

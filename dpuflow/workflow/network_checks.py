@@ -42,7 +42,7 @@ def unfit_networks(config: Mapping[str, Any]) -> list[str]:
             continue  # only a job counts the folders
         try:
             classes = labels_of(entry.get("class_names"), MAX_PICTURE_LABEL).outputs
-            network = network_of(model["layers"], shape, classes, name)
+            network = network_of(model["layers"], shape, classes, name, entry.get("task", "classification"))
             target = settings.target(run.target)
             if target["compiler"] in CHECKS and target["on_cpu"] == "error":
                 hardware = settings.hardware(run.target)

@@ -159,6 +159,7 @@ LAYERS = [
     layers("residual.layers[]", FIRST, {"residual": {"layers": [FIRST, FIRST]}}),
     layers("residual.activation", FIRST, {"residual": {"layers": [FIRST], "activation": "none"}}),
     layers("concat.branches", FIRST, {"concat": {"branches": [[FIRST], [FIRST]]}}),
+    layers("head.anchors", FIRST, {"head": {"anchors": 2}}),
     layers("concat.branches[][]", FIRST, {"concat": {"branches": [[FIRST], [FIRST, FIRST]]}}),
 ]  # fmt: skip
 
@@ -170,10 +171,18 @@ MODELS = [
         "training.restore_best": False, "training.augmentation.rotation": 5,
         "training.augmentation.zoom": 0.1, "training.augmentation.shift": 0.1,
         "training.augmentation.shear": 0.1,
-        "training.augmentation.flip": True, "training.augmentation.brightness": 0.1,
+        "training.augmentation.flip": True, "training.augmentation.flip_vertical": True,
+        "training.augmentation.brightness": 0.1,
         "training.augmentation.contrast": 0.1, "training.augmentation.noise": 1,
         "training.augmentation.crop": 0.1,
     }),
+    *(Row(f"models.NAME.decode.{k}", {"models.small.decode": {"kind": "yolov3"} | {k: v}}, TRAIN)
+      for k, v in {
+        "kind": "yolov5", "outputs": ["head1"], "anchors": "auto", "strides": [8], "sizes": [9, 18],
+        "ratios": [[2]], "variances": [0.1, 0.1], "background": "none", "scores": "sigmoid",
+        "form": "corners", "scale": "picture", "objectness": True, "labels": "all", "score_threshold": 0.1,
+        "iou_threshold": 0.3, "max_boxes": 50, "candidates": 500, "show_threshold": 0.5,
+      }.items()),
     # only for colour, and no run trains on it here
     *(Row(f"models.NAME.training.augmentation.{k}", {"models.colour": coloured(k, v)}, "", shown=False)
       for k, v in {"saturation": 0.1, "hue": 5}.items()),

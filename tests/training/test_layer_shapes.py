@@ -2,6 +2,7 @@
 
 import pytest
 
+from dpuflow.base.errors import UserError
 from dpuflow.keras_models.keras_file import save_model
 from dpuflow.quantize.folding import fold
 from dpuflow.tfgraph.checkpoint import convert
@@ -60,6 +61,17 @@ GATED = [
 ]
 GREY = [{"space_to_depth": 2}, {"depth_to_space": 2}, {"conv": {"filters": 2, "kernel": 1}}, "flatten"]
 
+HEADS = [
+    {"conv": {"filters": 6, "stride": 2}},
+    {"concat": {"branches": [[], [{"max_pool": 2}, "head", {"conv": {"filters": 4}}, {"upsample": 2}]]}},
+    {"head": {"anchors": 2}},
+]
+MASK = [
+    *HEADS[:1],
+    {"concat": {"branches": [[], [{"conv": {"filters": 3}}]]}},
+    {"transposed_conv": {"filters": 4}},
+]
+
 
 def facts(network):
     """What the checks of a target look at, layer by layer; reshapes of a vector left out."""
@@ -87,10 +99,26 @@ def test_they_are_those_of_the_frozen_and_folded_network(tmp_path, layers, shape
     assert facts(network_of(layers, shape, 10, "m")) == facts(folded)
 
 
+@pytest.mark.parametrize(
+    ("layers", "task", "expected"),
+    [
+        (HEADS, "detection", [(4, 6, 3 * 15), (8, 12, 2 * 15)]),
+        (MASK, "segmentation", [(16, 24, 10)]),
+    ],
+)
+def test_the_ends_of_other_tasks_are_those_of_the_built_network(layers, task, expected):
+    model = build_model(layers, (16, 24, 3), 10, "m", task)
+    network = network_of(layers, (16, 24, 3), 10, "m", task)
+    assert [layer.shape for layer in network.outputs.values()] == expected
+    assert [tuple(output.shape[1:]) for output in model.outputs] == expected
+    with pytest.raises(UserError, match=r"mask has a class for each|ends with a head"):
+        network_of([*layers, {"conv": {"filters": 2, "stride": 2}}], (16, 24, 3), 10, "m", task)
+
+
 def test_both_know_the_same_kinds_of_layers():
     assert LAYERS.keys() == BUILT.keys()
     used = {
         next(iter(entry)) if isinstance(entry, dict) else entry
-        for entry in EVERY_KIND + POOLED + GATED + GREY
+        for entry in EVERY_KIND + POOLED + GATED + GREY + HEADS
     }
     assert used == LAYERS.keys()
