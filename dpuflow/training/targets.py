@@ -8,6 +8,7 @@ import numpy as np
 from dpuflow.datasets.dataset_file import Dataset, SplitMasks
 from dpuflow.datasets.targets import Boxes
 from dpuflow.decoding.anchors import settled
+from dpuflow.keras_models.outputs import named_outputs
 from dpuflow.training.detection_loss import FIELDS, DetectionLoss
 from dpuflow.training.image_source import IN_MEMORY, Images, Targeted
 from dpuflow.training.objectives import Classification, Detection, Objective, Segmentation
@@ -49,10 +50,6 @@ class MaskTargets:
         return self.masks[places]
 
 
-ONLY = "output"
-"""What the output of a network with one is called."""
-
-
 def training_for(
     dataset: Dataset, model: Any, decode: Mapping[str, Any], where: str
 ) -> tuple[Objective, Images, Images]:
@@ -68,8 +65,7 @@ def training_for(
         train, validation = map(Targeted, parts, masks)
         return Segmentation(len(dataset.class_names)), train, validation
     boxes = [dataset.boxes_in(part.name) for part in parts]
-    names = model.output_names if len(model.outputs) > 1 else [ONLY]
-    shapes = {name: tuple(output.shape[1:]) for name, output in zip(names, model.outputs, strict=True)}
+    shapes = {name: tuple(output.shape[1:]) for name, output in named_outputs(model, model.outputs).items()}
     size = dataset.shape[:2]
     told = settled(decode, len(dataset.class_names), shapes, size, boxes[0].boxes, f"{where}.decode")
     train, validation = map(Targeted, parts, map(BoxTargets, boxes))
