@@ -31,8 +31,8 @@ class Clock:
         state = self.state
         for number, flow in enumerate(segment.flows):
             if flow.save:
-                name = id(segment.units.parent(flow.feature_map))
-                state.saved[name] = max(state.saved.get(name, 0.0), self.saved[number])
+                for name in map(id, segment.units.written_with(flow.feature_map)):
+                    state.saved[name] = max(state.saved.get(name, 0.0), self.saved[number])
             if flow.keep:
                 rows = tuple(self.rows[number])
                 state.residents[id(flow.feature_map)] = Resident(flow.feature_map, flow.placements[0], rows)
@@ -44,8 +44,7 @@ class Clock:
         self.there = [flow.height if flow.resident else 0 for flow in segment.flows]
         loads = [n for n, f in enumerate(segment.flows) if f.producer is None and f.resident is None]
         last = {
-            n: max((segment.window(c, segment.rows[c][-1])[1] for c in segment.flows[n].consumers), default=0)
-            for n in loads
+            n: max((segment.windows[c][-1][1] for c in segment.flows[n].consumers), default=0) for n in loads
         }
         while True:
             found = []
@@ -107,7 +106,7 @@ class Clock:
     def _compute_start(self, number):
         segment, op = self.segment, self.segment.ops[number]
         rows = segment.rows[number][self.done[number]]
-        low, high = segment.window(number, rows)
+        low, high = segment.windows[number][self.done[number]]
         start = self.state.free[timing.engine_of(op)]
         for feature_map in op.inputs:
             source = segment.index[id(feature_map)]
@@ -129,7 +128,7 @@ class Clock:
         for row in range(*rows):
             self.rows[target][row] = end
         self.there[target] = rows[1]
-        low, high = segment.window(number, rows)
+        low, high = segment.windows[number][self.done[number]]
         for feature_map in op.inputs:
             source = segment.index[id(feature_map)]
             for block in range(low // self.block[source], (max(high, low + 1) - 1) // self.block[source] + 1):

@@ -148,7 +148,10 @@ def _set_tensors(graph, lowered):
         tensor.attrs.set("ddr_addr", feature_map.address, "int32")
         tensor.attrs.set("location", int(in_ddr), "int32")
         if in_ddr:
-            tensor.attrs.set("stride", _strides(tensor.shape), "int32_vec")
+            strides = _strides(tensor.shape)
+            if feature_map.strides:  # it is part of a concat's output
+                strides = [feature_map.shape[0] * feature_map.row_bytes, *feature_map.strides, 1]
+            tensor.attrs.set("stride", strides, "int32_vec")
     for name, address in lowered.slots.items():
         # as in the vendor's files: the bytes lie in reg_id_to_parameter_value alone
         graph.op(name).attrs["data"] = b""

@@ -19,7 +19,7 @@ from dpuflow.device.dpuczdx8g import (
 )
 from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
 from dpuflow.dpuczdx8g.native import resizing, shuffling
-from dpuflow.dpuczdx8g.native.operations import INPUT, KINDS, OUTPUT, FeatureMap, Job, Operation
+from dpuflow.dpuczdx8g.native.operations import INPUT, KINDS, OUTPUT, PARAMETERS, FeatureMap, Job, Operation
 from dpuflow.xir import Graph, Op, Subgraph
 from dpuflow.xir.parameters import constants
 
@@ -103,7 +103,10 @@ class _Reader:
         return self.lowered
 
     def map_of(self, name: str) -> FeatureMap:
-        """Feature map that the op `name` produced."""
+        """Feature map that the op `name` produced; a constant one lies among the parameters."""
+        if name not in self.lowered.maps and self.graph.op(name).type == "const-fix":
+            shape = _hwc(self.graph.op(name).tensor.shape)
+            self.lowered.maps[name] = FeatureMap(name, shape, PARAMETERS, self.constant(name))
         if name not in self.lowered.maps:
             raise UserError(f"op {name!r}: expected a feature map inside DPU subgraph {self.job.name!r}")
         return self.lowered.maps[name]
@@ -371,15 +374,19 @@ class _Reader:
             raise UserError(
                 f"op {op.name!r}: concat on axis {op.attr('axis')}; the DPU joins channels (axis 3)"
             )
-        sources = op.inputs["input"]
-        for name in sources:
-            if self._fix_point(name) != op.tensor.fix_point:
-                raise UserError(
-                    f"op {op.name!r}: input {name!r} has fix_point {self._fix_point(name)}, the output"
-                    f" {op.tensor.fix_point}; concat cannot shift"
-                )
-        maps = [self.map_of(name) for name in sources]
+        maps = [self._at_fix_point(op, name) for name in op.inputs["input"]]
         self.job.operations.append(Operation(op.name, "concat", maps, self.new_map(op)))
+
+    def _at_fix_point(self, op, name):
+        """The map that an op produced, rounded to the fix_point of `op` by an add of one operand."""
+        source, shift = self.map_of(name), self._fix_point(name) - op.tensor.fix_point
+        if not shift:
+            return source
+        self._limits(op, f"fix_point of input {name!r} less that of the output", shift, -15, 15)
+        rounded = FeatureMap(f"{name} for {op.name}", source.shape)
+        settings: dict[str, Any] = {"shift_cut": shift, "shift_read": (0,), "part": True}
+        self.job.operations.append(Operation(op.name, "add", [source], rounded, **settings))
+        return rounded
 
     def _geometry(self, op, kind):
         kernel_w, kernel_h = op.attr("kernel")

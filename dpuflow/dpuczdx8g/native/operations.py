@@ -107,6 +107,18 @@ class FeatureMap:
         """Bytes from one pixel of a row to the next."""
         return self.strides[1] if self.strides else self.shape[2]
 
+    @property
+    def bytes(self) -> np.ndarray:
+        """[height, width, channels] indices of its bytes in its region."""
+        rows, columns, channels = (np.arange(size) for size in self.shape)
+        pixels = rows[:, None] * self.row_bytes + columns * self.pixel_bytes
+        return self.address + pixels[..., None] + channels
+
+    def lies_in(self, joined: "FeatureMap", first: int) -> None:
+        """From now on its bytes are channels of `joined`, from `first` on, which has its place in DDR."""
+        self.region, self.address = joined.region, joined.address + first
+        self.strides, self.spilled = (joined.row_bytes, joined.pixel_bytes), True
+
     def overlapping(self, kernel_w: int, stride_w: int, left: int, width: int) -> "FeatureMap":
         """A view of `width` pixels, windows of `kernel_w` pixels, all their channels together.
 
@@ -208,6 +220,7 @@ class Operation:
     dilation : (rows, columns) from tap to tap.
     phase : of an operation that is one phase of a transposed convolution.
     zeros : byte address in REG_0 of weights of zero for phases without a tap.
+    part : it prepares an input of the operation of the same name; its output is no map of the graph.
     first_channel, weight_channels : of a slice of an operation's channels (`channels`): where it begins,
         and how many channels the weights' block has (0: as many as the operation).
     """
@@ -232,6 +245,7 @@ class Operation:
     phase: Phase | None = None
     zeros: int = 0
     factors: FeatureMap | None = None
+    part: bool = False
 
     def channels(self, first: int, count: int) -> "Operation":
         """The operation on channels [first, first + count) alone, input and output in DDR.

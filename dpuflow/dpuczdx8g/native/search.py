@@ -47,7 +47,7 @@ class Alone:
                     self.evicted.append(resident)
         self._judge(units, after)
         if any(n > first for n in units.readers(self.op.output)) or units.goes_to_ddr(self.op.output):
-            after.saved[id(units.parent(self.op.output))] = max(after.free)
+            after.saved.update((id(m), max(after.free)) for m in units.written_with(self.op.output))
         for name, resident in list(after.residents.items()):
             if not any(n > first for n in units.readers(resident.feature_map)):
                 del after.residents[name]

@@ -39,6 +39,8 @@ class Segment:
     Attributes
     ----------
     tasks : in program order.
+    rows, windows : of each operation, the [start, end) rows that it computes at a time, and the input's
+        rows that it reads for them.
     stays : numbers of the operations whose weights stay.
     after : State behind it.
 
@@ -67,6 +69,9 @@ class Segment:
         self._collect(keep)
         self.stays = self._staying()
         self.rows = [self._tasks_of(number) for number in range(len(self.ops))]
+        self.windows = [
+            [window(op, 0, rows) for rows in cut] for op, cut in zip(self.ops, self.rows, strict=True)
+        ]
         self._cut_columns()
         self._size_rings()
         self._allocate()
@@ -92,7 +97,7 @@ class Segment:
 
     def _collect(self, keep):
         units, state = self.units, self.after
-        computed = {id(units.parent(op.output)) for op in self.ops}
+        computed = {id(m) for op in self.ops for m in units.written_with(op.output)}
         for number, op in enumerate(self.ops):
             if op.factors is not None and id(units.parent(op.factors)) in computed:
                 raise NoPlanError
@@ -197,10 +202,6 @@ class Segment:
                 at_once *= self.flow(op.output).sub
         return [(row, min(row + at_once, height)) for row in range(0, height, at_once)]
 
-    def window(self, number: int, rows: Span) -> Span:
-        """Input rows [start, end) that output rows of an operation read."""
-        return window(self.ops[number], 0, rows)
-
     # columns
 
     def _cut_columns(self):
@@ -272,7 +273,7 @@ class Segment:
         rows = self.rows[number][self._done[number]]
         sources = [self.index[id(feature_map)] for feature_map in distinct(self.ops[number].inputs)]
         for source in sources:
-            flow, row_end = self.flows[source], self.window(number, rows)[1]
+            flow, row_end = self.flows[source], self.windows[number][self._done[number]][1]
             if flow.producer is None:
                 self._there[source] = max(self._there[source], row_end)
             while self._there[source] < row_end:
@@ -294,8 +295,8 @@ class Segment:
         """The first row that an operation of the segment still reads, the height if none does."""
         low = flow.height
         for number in flow.consumers:
-            if done[number] < len(self.rows[number]):
-                low = min(low, self.window(number, self.rows[number][done[number]])[0])
+            if done[number] < len(self.windows[number]):
+                low = min(low, self.windows[number][done[number]][0])
         return low
 
     def _allocate(self):

@@ -5,10 +5,19 @@ pixel fits, is several units; their outputs are views of one map in DDR.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dpuflow.dpuczdx8g.isa.machine import Machine
-from dpuflow.dpuczdx8g.native.operations import INPUT, KINDS, OUTPUT, FeatureMap, Job, Operation
+from dpuflow.dpuczdx8g.native.operations import (
+    INPUT,
+    KINDS,
+    OUTPUT,
+    PARAMETERS,
+    WORKSPACE,
+    FeatureMap,
+    Job,
+    Operation,
+)
 from dpuflow.dpuczdx8g.native.tiling import channel_slices
 from dpuflow.dpuczdx8g.native.transposed import phases
 
@@ -33,6 +42,10 @@ class Units:
         self._in_ddr: set[int] = {id(source) for _, source in self.job.views}
         self._readers: dict[int, list[int]] = {}
         self._views: list[FeatureMap] = []
+        self._joined: dict[int, FeatureMap] = {}
+        for op in reversed(self.job.operations):
+            if op.kind == "concat":
+                self._join(op)
         for op in self.job.operations:
             self._expand(op)
         for number, op in enumerate(self.operations):
@@ -41,11 +54,41 @@ class Units:
             for feature_map in op.inputs:
                 self._readers.setdefault(id(feature_map), []).append(number)
 
+    def _join(self, op):
+        """Inputs that go to DDR anyway are written to their place in a concat's output at once."""
+        self.spill(op.output)
+        self._in_ddr.add(id(op.output))
+        channel = 0
+        for feature_map in op.inputs:
+            free = feature_map.region == WORKSPACE and id(feature_map) not in self._in_ddr
+            if free and self.parent(feature_map) is feature_map and id(feature_map) not in self._joined:
+                feature_map.lies_in(op.output, channel)
+                self._joined[id(feature_map)] = op.output
+            channel += feature_map.shape[2]
+
+    def _apart(self, op):
+        """What must still be moved for a concat, each input by itself."""
+        channel, moves = 0, []
+        for feature_map in op.inputs:
+            count = feature_map.shape[2]
+            target = op.output.channels(channel, count)
+            if self._joined.get(id(feature_map)) is not op.output or feature_map.address != target.address:
+                moves.append(replace(op, inputs=[feature_map], output=target))
+            channel += count
+        return moves
+
+    def written_with(self, feature_map: FeatureMap) -> list[FeatureMap]:
+        """The maps whose bytes are written with a map's: whose view it is, and what that is joined to."""
+        found = [self.parent(feature_map)]
+        while id(found[-1]) in self._joined:
+            found.append(self._joined[id(found[-1])])
+        return found
+
     def _expand(self, op):
         if KINDS[op.kind].phases_as:
             cut = [part for phase in self._pieces(op, phases) for part in channel_slices(phase, self.machine)]
-        elif KINDS[op.kind].engine == "none":
-            cut = [op]
+        elif op.kind == "concat":
+            cut = self._apart(op)
         elif len(channel_slices(op, self.machine)) > 1:
             cut = self._pieces(op, lambda op: channel_slices(op, self.machine))
         else:
@@ -55,6 +98,8 @@ class Units:
             if part is op:
                 continue
             self._view(part.output, op.output)
+            if op.kind == "concat":
+                continue
             for mine, whole in zip(part.inputs, op.inputs, strict=True):
                 if mine is not whole:
                     self._view(mine, whole)
@@ -71,6 +116,7 @@ class Units:
         return list(cut(op))
 
     def _view(self, view, whole):
+        view.spilled = True
         self._parents[id(view)] = self.parent(whole)
         self._views.append(view)  # keeps its id
 
@@ -84,9 +130,10 @@ class Units:
 
     def given(self, feature_map: FeatureMap) -> bool:
         """Whether a map is in DDR from the beginning."""
-        return feature_map.region == INPUT
+        return feature_map.region in (INPUT, PARAMETERS)
 
     def goes_to_ddr(self, feature_map: FeatureMap) -> bool:
         """Whether a map is needed in DDR, whoever else reads it."""
         parent = self.parent(feature_map)
-        return parent is not feature_map or parent.region == OUTPUT or id(parent) in self._in_ddr
+        inside = parent is not feature_map or id(parent) in self._joined
+        return inside or parent.region == OUTPUT or id(parent) in self._in_ddr

@@ -107,7 +107,7 @@ class _LayerRun:
         self.quantized, self.graph, self.random = quantized, reference.graph, random
         self.maps = program.lowered.maps
         self.job = job = program.lowered.job
-        self.ops = [self.graph.op(operation.name) for operation in job.operations]
+        self.ops = [self.graph.op(operation.name) for operation in job.operations if not operation.part]
         self.kinds = {operation.name: operation.kind for operation in job.operations}
         self.values, self.given, self.expected, self.inputs = {}, {}, {}, {}
         for feature_map in job.inputs:
@@ -152,7 +152,7 @@ class _Watch:
         replaced: Mapping[str, np.ndarray] | None = None,
     ):
         self.job = program.lowered.job
-        self.order = [operation.name for operation in self.job.operations]
+        self.order = [operation.name for operation in self.job.operations if not operation.part]
         self.maps = {name: program.lowered.maps[name] for name in self.order}
         self.expected = {name: self._hwc(name, expected[name]) for name in self.order}
         self.final = self.expected
@@ -179,7 +179,7 @@ class _Watch:
             for name, feature_map in self.maps.items():
                 if feature_map.spilled:
                     region = memory.regions[feature_map.region]
-                    data = region[:, feature_map.address : feature_map.address + feature_map.size]
+                    data = region[:, feature_map.bytes]
                     expected = self.final[name][first : first + memory.images]
                     self._compare(name, data.reshape(expected.shape), expected)
                     self.seen[name][:] = True

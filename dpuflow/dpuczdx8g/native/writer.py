@@ -46,7 +46,8 @@ class Writer:
         places = (op.phase.place, op.phase.apart) if op.phase else ()
         if isinstance(rows, range):
             places, rows = ((rows[0], 0), (rows.step, 1)), (0, len(rows))
-        self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups, *places)
+        if not op.part:
+            self.pieces[len(self.instructions)] = Piece(op.name, rows, columns, groups, *places)
         self.add(name, **fields)
 
     def _set(self, name, **fields):
