@@ -24,6 +24,7 @@ from dpuflow.compiler.workload import (
 )
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY
+from dpuflow.dpuczdx8g.energy import energy
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, assumptions, figure, figures
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import Weighted
@@ -52,6 +53,7 @@ def estimate(
     workload = sum(work.workload for work in works)
     peak_per_us = target.peak_operations * clock
     board = figures(dpu_us, sum(shared) / clock, cores, *io_bytes(network), host=host)
+    used = energy(target, workload, board, dpu_us)
     return {
         "kind": "estimate",
         "target": target.name,
@@ -61,6 +63,7 @@ def estimate(
         "cores": cores,
         "assumptions": assumptions(timing, host, target.board is not None),
         **board,
+        **({"energy": used} if used else {}),
         "dpu_us": figure(dpu_us),
         "compute_us": figure(compute_us),
         "memory_us": figure(sum(work.memory(timing) for work in works) / clock),

@@ -106,12 +106,17 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+FACT_UNITS = {"_mhz": "MHz", "_w": "W", "_mj": "mJ"}
+"""Ending of a key -> the unit that its value is written with."""
+
+
 def fact_name(key: str) -> str:
     """A JSON key as a caption, without the unit that `fact_value` writes: "memory_us" -> "memory time"."""
     name = str(key)
     if name.endswith("_us"):
         name = name.removesuffix("_us") + ("" if name.endswith("latency_us") else "_time")
-    for ending in ("_bytes", "_mhz"):
+    name = name.removesuffix("_w") + ("_power" if name.endswith("_w") else "")
+    for ending in ("_bytes", "_mhz", "_mj"):
         name = name.removesuffix(ending)
     return name.replace("_", " ")
 
@@ -128,4 +133,5 @@ def fact_value(key: str, value: Any) -> str:
         return size(value)
     if key.endswith("_us"):
         return duration(value)
-    return real(value) + (f"{SPACE}MHz" if key.endswith("_mhz") else "")
+    unit = next((unit for ending, unit in FACT_UNITS.items() if key.endswith(ending)), "")
+    return real(value) + (f"{SPACE}{unit}" if unit else "")

@@ -9,6 +9,7 @@ from dpuflow.device.dpuczdx8g import is_exact_add
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
 from dpuflow.dpuczdx8g.cost_model import io_bytes
+from dpuflow.dpuczdx8g.energy import energy
 from dpuflow.dpuczdx8g.isa.attribution import layers_of
 from dpuflow.dpuczdx8g.isa.breakdown import breakdown
 from dpuflow.dpuczdx8g.isa.cycles import schedule, summary
@@ -59,7 +60,7 @@ def compile_native(
             " a defect of the native compiler, use the `reference` compiler"
         ) from None
     estimate = dict(compiled.report["estimate"])
-    cycles, estimate["machine_code"] = _time(runner, quantized, estimate)
+    cycles, estimate["machine_code"] = _time(runner, quantized, target, estimate)
     report = {
         **compiled.report,
         "estimate": estimate,
@@ -72,7 +73,7 @@ def compile_native(
     return Compiled(graph, compiled.quantized_graph, report)
 
 
-def _time(runner, quantized, estimate):
+def _time(runner, quantized, target, estimate):
     """What the machine code takes: ({program: its cycles}, the part of the estimate)."""
     clock, cores = estimate["clock_mhz"], estimate["cores"]
     cycles, layers, shared = {}, [], 0.0
@@ -84,11 +85,13 @@ def _time(runner, quantized, estimate):
         layers += breakdown(code, made, *layers_of(runner.graph, program, code))
     total = sum(row["cycles"] for row in cycles.values())
     board = figures(total / clock, shared / clock, cores, *io_bytes(quantized.network), jobs=len(cycles))
+    used = energy(target, estimate["workload"], board, total / clock)
     return cycles, {
         "kind": "estimate",
         "cycles": total,
         "dpu_us": figure(total / clock),
         **board,
+        **({"energy": used} if used else {}),
         "layers": [row.summary() for row in layers],
     }
 

@@ -1,0 +1,135 @@
+"""Networks given by their shapes alone, by hand."""
+
+from dpuflow.network import Layer, Network
+
+
+class Builder:
+    """Layers with 'same' padding, for networks given by their shapes alone."""
+
+    def __init__(self, shape):
+        self.layers = [Layer("in", "input", [], shape)]
+
+    def shape(self, name):
+        return next(layer.shape for layer in self.layers if layer.name == name)
+
+    def put(self, op, inputs, shape, **attrs):
+        name = f"{op}{len(self.layers)}"
+        self.layers.append(Layer(name, op, list(inputs), shape, attrs))
+        return name
+
+    def window(self, op, source, channels, kernel, stride=1, pad=None):
+        pad = kernel // 2 if pad is None else pad
+        height, width, before = self.shape(source)
+        out = [(size + 2 * pad - kernel) // stride + 1 for size in (height, width)]
+        attrs = {"kernel": (kernel, kernel), "stride": (stride, stride), "pad": (pad,) * 4}
+        if op.endswith("conv"):
+            attrs |= {"dilation": (1, 1), "activation": "RELU"}
+        return self.put(op, [source], (*out, channels or before), **attrs)
+
+    def conv(self, source, channels, kernel, stride=1, pad=None):
+        return self.window("conv", source, channels, kernel, stride, pad)
+
+    def join(self, op, a, b):
+        height, width, channels = self.shape(a)
+        total = channels + self.shape(b)[2] if op == "concat" else channels
+        attrs = {"axis": 3} if op == "concat" else {"activation": "RELU"}
+        return self.put(op, [a, b], (height, width, total), **attrs)
+
+    def network(self):
+        return Network("n", self.layers)
+
+
+def residual_50():
+    """ResNet-50 at 224 x 224 (stride in the first 1 x 1 of a stage)."""
+    b = Builder((224, 224, 3))
+    x = b.window("max_pool", b.conv("in", 64, 7, 2), None, 3, 2)
+    for stage, (blocks, channels) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)]):
+        for block in range(blocks):
+            stride = 2 if block == 0 and stage else 1
+            y = b.conv(b.conv(b.conv(x, channels, 1, stride), channels, 3), 4 * channels, 1)
+            x = b.join("add", y, b.conv(x, 4 * channels, 1, stride) if block == 0 else x)
+    b.conv(b.window("avg_pool", x, None, 7, 7, 0), 1000, 1)
+    return b.network()
+
+
+def mobile(width, size):
+    """MobileNet V1."""
+    b = Builder((size, size, 3))
+    x = b.conv("in", round(32 * width), 3, 2)
+    for channels, stride in (
+        [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)] + [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
+    ):
+        x = b.conv(b.window("depthwise_conv", x, None, 3, stride), round(channels * width), 1)
+    b.conv(b.window("avg_pool", x, None, size // 32, 1, 0), 1000, 1)
+    return b.network()
+
+
+def mobile_quarter():
+    """MobileNet V1, width 0.25, at 128 x 128."""
+    return mobile(0.25, 128)
+
+
+def residual_18():
+    """ResNet-18 at 224 x 224."""
+    b = Builder((224, 224, 3))
+    x = b.window("max_pool", b.conv("in", 64, 7, 2), None, 3, 2)
+    for stage, channels in enumerate((64, 128, 256, 512)):
+        for stride in (2 if stage else 1, 1):
+            y = b.conv(b.conv(x, channels, 3, stride), channels, 3)
+            x = b.join("add", y, b.conv(x, channels, 1, stride) if stride > 1 else x)
+    b.conv(b.window("avg_pool", x, None, 7, 7, 0), 1000, 1)
+    return b.network()
+
+
+def vgg_16():
+    """VGG16 at 224 x 224."""
+    b = Builder((224, 224, 3))
+    x = "in"
+    for channels, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            x = b.conv(x, channels, 3)
+        x = b.window("max_pool", x, None, 2, 2, 0)
+    x = b.put("flatten", [x], (25088,))
+    for units in (4096, 4096, 1000):
+        x = b.put("dense", [x], (units,), activation="NONE")
+    return b.network()
+
+
+def squeeze():
+    """SqueezeNet 1.1 at 224 x 224."""
+    b = Builder((224, 224, 3))
+    x = b.window("max_pool", b.conv("in", 64, 3, 2), None, 3, 2, 0)
+    for squeezed, expanded, pooled in [(16, 64, 0), (16, 64, 1), (32, 128, 0), (32, 128, 1)] + [
+        (48, 192, 0),
+        (48, 192, 0),
+        (64, 256, 0),
+        (64, 256, 0),
+    ]:
+        y = b.conv(x, squeezed, 1)
+        x = b.join("concat", b.conv(y, expanded, 1), b.conv(y, expanded, 3))
+        if pooled:
+            x = b.window("max_pool", x, None, 3, 2, 0)
+    x = b.conv(x, 1000, 1)
+    b.window("avg_pool", x, None, b.shape(x)[0], 1, 0)
+    return b.network()
+
+
+def small_digits():
+    """Four convolutions on 28 x 28, about the size of the vendor's MNIST tutorial."""
+    b = Builder((28, 28, 1))
+    x = b.conv(b.conv("in", 16, 3, 2), 32, 3, 2)
+    b.conv(b.conv(x, 64, 3, 2), 10, 4, 1, 0)
+    return b.network()
+
+
+def signs_seed():
+    """The sign-language network of the tutorial this project replaces."""
+    b = Builder((28, 28, 1))
+    x = "in"
+    for channels in (28, 64, 64):
+        x = b.window("max_pool", b.conv(x, channels, 3), None, 2, 2, 0)
+    x = b.put("flatten", [x], (576,))
+    for units in (1024, 512, 25):
+        x = b.put("dense", [x], (units,), activation="NONE")
+    b.put("softmax", [x], (25,))
+    return b.network()
