@@ -10,7 +10,7 @@ from dpuflow.dpuczdx8g.isa.cycles import durations, transfer_bytes
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing
 
-BYTES, TRANSFER, ALU = (20.0, 23.0, 26.0, 29.0), (4.0, 8.0, 12.0, 16.0), (1.25, 1.5, 1.75, 2.0)
+BYTES, TRANSFER, ALU = (18.0, 20.0, 22.0, 24.0, 26.0), (4.0, 8.0, 12.0, 16.0), (1.5, 1.75, 2.0)
 CONTENTION = (0.4, 0.5, 0.6, 0.7)
 CORES = (1, 2, 3)
 """What is tried of each number, and with how many cores at work."""

@@ -14,7 +14,7 @@ class Timing:
     """What the estimates take for granted of the DPU itself; cycles are the DPU's own.
 
     bytes_per_cycle : a core's LOAD and its SAVE engine each move so much; fitted. Its two AXI ports of 128
-        bits carry 32 bytes per cycle at most, so this is four fifths of that.
+        bits carry 32 bytes per cycle at most, so this is two thirds of that.
     transfer_cycles : what each LOAD and SAVE takes besides its bytes (address, first response); fitted.
     burst_bytes : least that is moved for a run of bytes, and the alignment of it: one beat of both ports.
     alu_cycles : of one kernel position of one channel group on the ALU (pooling, depthwise); fitted. On the
@@ -25,7 +25,7 @@ class Timing:
     default_clock_mhz : clock of a target without a board.
     """
 
-    bytes_per_cycle: float = 26.0
+    bytes_per_cycle: float = 22.0
     transfer_cycles: float = 8.0
     burst_bytes: int = 32
     alu_cycles: float = 1.75

@@ -120,16 +120,3 @@ def small_digits():
     x = b.conv(b.conv("in", 16, 3, 2), 32, 3, 2)
     b.conv(b.conv(x, 64, 3, 2), 10, 4, 1, 0)
     return b.network()
-
-
-def signs_seed():
-    """The sign-language network of the tutorial this project replaces."""
-    b = Builder((28, 28, 1))
-    x = "in"
-    for channels in (28, 64, 64):
-        x = b.window("max_pool", b.conv(x, channels, 3), None, 2, 2, 0)
-    x = b.put("flatten", [x], (576,))
-    for units in (1024, 512, 25):
-        x = b.put("dense", [x], (units,), activation="NONE")
-    b.put("softmax", [x], (25,))
-    return b.network()

@@ -44,11 +44,11 @@ def test_bars_and_limits():
 
 
 def test_the_chart_has_a_dot_for_each_layer_below_the_roof():
-    # 300 GOP/s, and 26 bytes a cycle: 7.8 GB/s
+    # 300 GOP/s, and 22 bytes a cycle: 6.6 GB/s
     view = roofline(
         estimate(
             (1.0, 300_000, 1000, "convolution", "compute"),  # at the peak
-            (10.0, 78_000, 78_000, "convolution", "memory"),  # at the slope
+            (10.0, 66_000, 66_000, "convolution", "memory"),  # at the slope
             (20.0, 30_000, 100_000, "alu", "memory"),
             (10.0, 0, 100, "alu", "memory"),  # no operations: no place
         )
