@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 CORES ?= 2
+SECONDS ?= 600
+SEED ?= 0
 CONFIG ?= config/config.yaml
 SNAKEMAKE = $(VENV)/bin/snakemake
 REPORT = results/report$(patsubst /config,,/$(basename $(notdir $(CONFIG))))/accuracy.html
@@ -11,7 +13,7 @@ SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-tools reliability lint format networks bench rulegraph dag_svg docs clean
+.PHONY: help install run test test-quick test-tools fuzz-networks reliability lint format networks bench rulegraph dag_svg docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z_ -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_ -]+):[^#]*## /  make \1\t/' | expand -t 28
@@ -35,6 +37,12 @@ run: $(VENV)/run.stamp ## data set to accuracy report on the embedded data (CONF
 
 test: $(VENV)/test.stamp ## run all tests
 	@$(VENV)/bin/python -m pytest $(TESTS)
+
+test-quick: $(VENV)/test.stamp ## run what needs no service and no network, in less than 4 minutes: before a commit
+	@$(VENV)/bin/python -m pytest --quick $(TESTS)
+
+fuzz-networks: $(VENV)/test.stamp ## random networks through everything that executes them (SECONDS=600, SEED=0); goes on where it was
+	@$(VENV)/bin/python -m tests.network_fuzz --seconds $(SECONDS) --seed $(SEED)
 
 test-tools: ## install the programs that the full set of tests uses (Debian packages; root or sudo)
 	@$(SUDO) apt-get -qq update

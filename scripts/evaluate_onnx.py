@@ -10,7 +10,8 @@ from dpuflow.workflow.stage_records import write_stage
 def main(snakemake):
     dataset, scaling = read_dataset(snakemake.input.dataset), snakemake.params.input_scaling
     ends = snakemake.params.nodes
-    stage = OnnxStage(snakemake.input.model, dataset.shape, scaling, ends["input"], ends["output"])
+    names = ends["input"], ends["output"]
+    stage = OnnxStage(snakemake.input.model, dataset.shape, scaling, *names, own=True)
     record = stage_record("onnx", stage, dataset, snakemake.params.answer, where=snakemake.input.model)
     write_stage(snakemake.output.accuracy, record, scaling)
 

@@ -1,7 +1,7 @@
 """A user's own ONNX model -> trained_model.onnx, network.h5, frozen_graph.pb, nodes.json, proven equal."""
 
-from dpuflow.base.files import write_bytes
 from dpuflow.base.pixels import scale_pixels
+from dpuflow.base.protobuf_seal import write_sealed
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.network.ends import named_layers
@@ -27,7 +27,7 @@ def main(snakemake):
     save_network(snakemake.output.network, network)
     nodes = write_network_graph(snakemake.output.graph, network)
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
-    write_bytes(snakemake.output.model, opened.model.SerializeToString(deterministic=True))
+    write_sealed(snakemake.output.model, opened.model.SerializeToString(deterministic=True))
     x = scale_pixels(dataset.images_in("validation")[:IMAGES], snakemake.params.input_scaling)
     answers = OnnxModel(opened).run_all(x)
     answers = {name: layout.arranged(answers[name]) for name, layout in layouts.items()}

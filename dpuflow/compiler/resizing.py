@@ -28,8 +28,11 @@ def resize_attributes(layer: Layer, network: Network) -> dict[str, Any]:
 
 
 def _scale(old: int, new: int) -> float:
-    """The least float32 `scale` with int(old * scale) = new, as XIR infers a shape."""
+    """The least float32 `scale` with int(old * scale) = new, as XIR infers a shape.
+
+    Whether that multiplies in float32 or in more: a product that is not below `new` is rounded to none below.
+    """
     scale = np.float32(new / old)
-    while int(np.float32(old) * scale) < new:
+    while old * float(scale) < new:
         scale = np.nextafter(scale, np.float32(np.inf))
     return float(scale)

@@ -12,8 +12,9 @@ from typing import Any
 import h5py
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_bytes
+from dpuflow.base.files import atomic_path
 from dpuflow.base.foreign_file import check_is_hdf5, is_keras_archive
+from dpuflow.base.hdf5 import check_seal, seal
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_archive import read_archive_description
 from dpuflow.keras_models.keras_config import check_code, layer_configs
@@ -27,7 +28,7 @@ UNKNOWN_TO_OLD_KERAS = {
 
 
 def save_model(model: Any, path: Path | str) -> None:
-    """Save architecture, weights, training settings and optimizer state as H5.
+    """Save architecture, weights, training settings and optimizer state as H5, sealed (`base.hdf5`).
 
     The `model_config` is cleaned of keys that TensorFlow 2.3 to 2.12 does not know and
     kept as bytes, because TensorFlow 2.3 calls ``.decode`` on it.
@@ -44,15 +45,21 @@ def save_model(model: Any, path: Path | str) -> None:
                 del file.attrs[attribute]
                 file.attrs[attribute] = json.dumps(value).encode("utf-8")
         file.flush()
-        write_bytes(path, file.id.get_file_image())
+        image = file.id.get_file_image()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(image)
+        seal(temporary)
 
 
 def load_model(path: Path | str, *, compile: bool = False) -> Any:
-    """Load an H5 model; UserError for anything that is not a safe Keras H5 model.
+    """Load an H5 model that `save_model` wrote; UserError for anything but a safe Keras H5 model.
 
+    Its seal is checked first: a flipped bit in a weight would be another network.
     A Lambda layer is refused before Keras sees the file: its config holds Python
     bytecode that loading would execute (`keras_config.check_code`).
     """
+    check_is_hdf5(path)
+    check_seal(path, "a trained Keras model")
     check_code(path, read_config(path))
     return built_by_keras(path, path, compile=compile)
 

@@ -13,6 +13,7 @@ from typing import Any
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import check_is_onnx
 from dpuflow.base.outputs import ONLY
+from dpuflow.base.protobuf_seal import unsealed_own, without_seal
 from dpuflow.onnx_graph.external_data import load_external_data
 
 ModelProto = Any
@@ -54,6 +55,7 @@ def open_model(
     image_shape: Sequence[int],
     input_name: str | None = None,
     output_name: OutputNames = None,
+    own: bool = False,
 ) -> OpenedModel:
     """Open an ONNX file for images of one shape.
 
@@ -64,6 +66,7 @@ def open_model(
     input_name : name of the input's tensor; None: the only one.
     output_name : name of a tensor or of the node that makes it, a list of them, or {output's name: such a
         name}; None: what the file calls its outputs.
+    own : whether it is a file that dpuflow wrote, with its seal.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def open_model(
         an input of another shape or type.
     """
     path = str(path)
-    model = read_model(path)
+    model = read_model(path, own)
     load_external_data(model, path)
     _check_operators(model, path)
     entry = _input(model, path, input_name)
@@ -80,14 +83,18 @@ def open_model(
     return OpenedModel(model, path, entry.name, outputs, order, dims, batch)
 
 
-def read_model(path: Path | str) -> ModelProto:
-    """The model without weights that lie in other files; UserError for anything but an ONNX model."""
+def read_model(path: Path | str, own: bool = False) -> ModelProto:
+    """The model without weights that lie in other files; UserError for anything but an ONNX model.
+
+    own : whether it must hold our seal, and its content be what was sealed.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
     check_is_onnx(path)
     try:
-        model = onnx.load_model_from_string(Path(path).read_bytes())
+        data = Path(path).read_bytes()
+        model = onnx.load_model_from_string(unsealed_own(data, path) if own else without_seal(data))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (DecodeError, ValueError):

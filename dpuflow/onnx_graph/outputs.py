@@ -18,7 +18,7 @@ class OnnxStage:
     Parameters
     ----------
     path : ONNX file. image_shape : (H, W, C) of the pictures. input_scaling : see `base.pixels`.
-    input_name, output_name : as for `model_file.open_model`.
+    input_name, output_name, own : as for `model_file.open_model`.
     """
 
     def __init__(
@@ -28,8 +28,9 @@ class OnnxStage:
         input_scaling: Scaling,
         input_name: str | None = None,
         output_name: OutputNames = None,
+        own: bool = False,
     ) -> None:
-        opened = open_model(path, image_shape, input_name, output_name)
+        opened = open_model(path, image_shape, input_name, output_name, own)
         self.model, self.input_scaling = OnnxModel(opened), input_scaling
         found = self.model.run_all(np.zeros((1, *image_shape), np.float32))
         shapes = {name: values.shape[1:] for name, values in found.items()}

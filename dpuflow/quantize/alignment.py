@@ -24,7 +24,7 @@ from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.ops.convolution import given
 from dpuflow.ops.operator import NO_GRID
 from dpuflow.quantize.fix_points import ANY_FIX_POINT, Change, FixPoints, Table, non_overflow
-from dpuflow.quantize.gate_positions import fit_gates
+from dpuflow.quantize.gate_positions import fit_gates, require_gates
 
 Pair = tuple[int, int]
 """(least, greatest)."""
@@ -188,7 +188,8 @@ def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: 
     Only ever lowers fix_points: weights finer than the accumulator's 16 bits below output or bias, outputs
     finer than the accumulator's own unit (which lose nothing by it), biases finer than that. A ReLU6
     stays where its clamp means 6; there the weights are raised by one, as the vendor does, and beyond
-    that the layer is refused (UserError). Returns the changes.
+    that the layer is refused (UserError), and so is what feeds a hard sigmoid coarser steps than it reads.
+    Returns the changes.
     """
     report: list[Change] = []
     groups = {name: members for members in fix_point_groups(network) for name in members}
@@ -210,6 +211,7 @@ def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: 
                 f"values up to 6 in steps of {2.0**-RELU6_FIX_POINT:g}; its weights or inputs are too large: "
                 "check the input scaling, or train with weight decay"
             )
+    require_gates(network, fix_points)
     # what is left: biases finer than the unit, and a step that a ReLU6 held up
     return report + repair_shifts(network, fix_points, weights, biases)
 

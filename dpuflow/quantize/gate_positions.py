@@ -3,12 +3,12 @@
 All but `hold_gates` only ever lower fix_points, so nothing saturates by it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_INPUT_RANGE, PRODUCT_SHIFT_RANGE
 from dpuflow.network import Layer, Network
-from dpuflow.quantize.fix_points import Change, FixPoints
+from dpuflow.quantize.fix_points import COARSEST, Change, FixPoints
 
 Lower = Callable[[str, int, str], None]
 """Function(layer, fix_point, why) that lowers a tensor's group to at most a fix_point where it may."""
@@ -76,6 +76,25 @@ def fit_gates(network: Network, fix_points: FixPoints, lower: Lower) -> None:
                 lower(name, fix_points[name] - over, f"{layer.name} cuts at most {greatest} bits")
         total = sum(fix_points[name] for name in layer.inputs)
         lower(layer.name, total - least, f"finer than the products of {layer.name}")
+
+
+def least_read(network: Network, members: Collection[str]) -> int:
+    """The least fix_point that the hard sigmoids among the readers of some layers can read."""
+    gated = any(reader.op == "hard_sigmoid" for name in members for reader in network.consumers(name))
+    return HARD_SIGMOID_INPUT_RANGE[0] if gated else COARSEST
+
+
+def require_gates(network: Network, fix_points: FixPoints) -> None:
+    """UserError for a hard sigmoid that reads coarser steps than the instruction can."""
+    least = HARD_SIGMOID_INPUT_RANGE[0]
+    for layer in _of_kind(network, "hard_sigmoid"):
+        source = layer.inputs[0]
+        if fix_points[source] < least:
+            raise UserError(
+                f"layer {source!r}: its values come in steps of {2.0 ** -fix_points[source]:g}, and the hard "
+                f"sigmoid {layer.name!r} reads steps of at most {2.0**-least:g}; its weights or inputs are "
+                "too large: check the input scaling, or train with weight decay"
+            )
 
 
 def _of_kind(network: Network, kind: str) -> list[Layer]:

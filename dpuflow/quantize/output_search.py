@@ -20,6 +20,7 @@ from dpuflow.quantize.fix_points import (
     Change,
     non_overflow,
 )
+from dpuflow.quantize.gate_positions import least_read
 from dpuflow.quantize.position_search import Candidate, best_input_fix_point, input_values
 
 SEARCH_VALUES = 1 << 26
@@ -160,7 +161,7 @@ class LayerSearch:
         start, fitting = self.quantized.fix_points[layer.name], []
         for fix_point in range(base, base + CANDIDATES):
             candidate.set_group(members, fix_point)
-            if candidate.fits(layer.name):
+            if candidate.fits(layer.name) and fix_point >= least_read(self.quantized.network, members):
                 fitting.append(fix_point)
         candidate.set_group(members, start)
         parameters = self.quantized.weights.get(layer.name), self.quantized.biases.get(layer.name)

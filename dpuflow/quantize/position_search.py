@@ -29,6 +29,7 @@ from dpuflow.quantize.fix_points import (
     non_overflow,
     squared_error,
 )
+from dpuflow.quantize.gate_positions import least_read
 
 RESERVE = 1.15
 """How much larger than on the calibration images a runner-up may be and still fit."""
@@ -307,11 +308,12 @@ def input_values(network: Network, images: blocks.Batch, name: str, which: slice
 
 
 def best_input_fix_point(network: Network, images: blocks.Batch, name: str) -> int:
-    """Position of a network input with the least squared error (ties: the smaller)."""
+    """Position of a network input with the least squared error (ties: the smaller) that its readers read."""
     pixels = partial(input_values, network, images, name)
     parts = [slice(i, i + 1) for i in range(len(images))]
     ends = [(x.min(), x.max()) for x in map(pixels, parts)]
     base = non_overflow(np.min(ends, axis=0)[0], np.max(ends, axis=0)[1])
+    base = max(base, least_read(network, [name]))
     candidates = range(base, base + CANDIDATES)
 
     def errors(which: slice) -> list[float]:

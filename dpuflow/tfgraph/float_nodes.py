@@ -7,7 +7,7 @@ import numpy as np
 from dpuflow.base.totality import Total
 from dpuflow.network import Layer
 from dpuflow.ops import kinds
-from dpuflow.tfgraph.graph_def import DT_FLOAT, Message, add_constant, add_node
+from dpuflow.tfgraph.graph_def import DT_FLOAT, DT_INT32, Message, add_constant, add_node
 
 Write = Callable[[Message, Layer, str, Sequence[str]], str]
 """Function(graph, layer, scope, names of the input nodes) -> name of the node that gives the output."""
@@ -49,11 +49,58 @@ def _slice(graph: Message, layer: Layer, scope: str, inputs: Sequence[str]) -> s
 
 def _concat(graph: Message, layer: Layer, scope: str, inputs: Sequence[str]) -> str:
     axis = add_constant(graph, f"{scope}/axis", np.asarray(layer.attrs["axis"], np.int32))
+    inputs = _for_all_images(graph, scope, inputs)
     return add_node(graph, "ConcatV2", f"{scope}/concat", [*inputs, axis], N=len(inputs), T=FLOAT)
 
 
+def _for_all_images(graph: Message, scope: str, inputs: Sequence[str]) -> list[str]:
+    """The inputs with each constant repeated for every image: nothing broadcasts in a concatenation."""
+    constants = {node.name: node for node in graph.node if node.op == "Const" and node.name in inputs}
+    varying = [name for name in inputs if name not in constants]
+    if not constants or not varying:
+        return list(inputs)
+
+    def numbers(name: str, *values: int) -> str:
+        return add_constant(graph, f"{scope}/{name}", np.array(values, np.int32))
+
+    shape = add_node(graph, "Shape", f"{scope}/Shape", [varying[0]], T=FLOAT, out_type=("type", DT_INT32))
+    images = add_node(
+        graph, "Slice", f"{scope}/images", [shape, numbers("first", 0), numbers("one", 1)],
+        T=("type", DT_INT32), Index=("type", DT_INT32),
+    )  # fmt: skip
+    axis = add_constant(graph, f"{scope}/front", np.asarray(0, np.int32))
+    found = []
+    for place, name in enumerate(inputs):
+        if name in constants:
+            rank = len(constants[name].attr["value"].tensor.tensor_shape.dim)
+            once = numbers(f"once{place}", *[1] * (rank - 1))
+            times = add_node(
+                graph, "ConcatV2", f"{scope}/times{place}", [images, once, axis], N=2, T=("type", DT_INT32)
+            )
+            name = add_node(
+                graph, "Tile", f"{scope}/Tile{place}", [name, times], T=FLOAT, Tmultiples=("type", DT_INT32)
+            )
+        found.append(name)
+    return found
+
+
 def _matmul(graph: Message, layer: Layer, scope: str, inputs: Sequence[str]) -> str:
-    return add_node(graph, "BatchMatMulV2", f"{scope}/MatMul", list(inputs), T=FLOAT)
+    """Of matrices without a batch, or of one pair per image: TensorFlow's oneDNN kernel goes wrong where
+    one matrix is broadcast over more than one axis (2.21: wrong values, memory overwritten)."""
+    left, right = inputs
+
+    def shaped(name: str, x: str, *shape: int) -> str:
+        wanted = add_constant(graph, f"{scope}/{name}/shape", np.array(shape, np.int32))
+        return add_node(graph, "Reshape", f"{scope}/{name}", [x, wanted], T=FLOAT)
+
+    constant = next((node for node in graph.node if node.name == right and node.op == "Const"), None)
+    if constant is None:
+        product = add_node(graph, "BatchMatMulV2", f"{scope}/MatMul", [left, right], T=FLOAT)
+    else:
+        rows, columns = [dim.size for dim in constant.attr["value"].tensor.tensor_shape.dim][1:]
+        pair = [shaped("rows", left, -1, rows), shaped("matrix", right, rows, columns)]
+        product = add_node(graph, "MatMul", f"{scope}/MatMul", pair, T=FLOAT)
+    return _reshape(graph, layer, scope, [product])
 
 
 def _argmax(graph: Message, layer: Layer, scope: str, inputs: Sequence[str]) -> str:

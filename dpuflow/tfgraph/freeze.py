@@ -11,6 +11,7 @@ from dpuflow.base.npy import Sliced
 from dpuflow.base.numerics import images_at_a_time
 from dpuflow.base.outputs import named_ends
 from dpuflow.base.pixels import Scaling, scale_pixels
+from dpuflow.base.protobuf_seal import require_seal
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.keras_models.keras_file import load_model
 from dpuflow.keras_models.outputs import named_outputs
@@ -131,7 +132,7 @@ def compare_with_keras(
     """
     model = load_model(keras_path)
     predict, ends = predictor(model), named_ends(nodes)
-    graph = FrozenGraph(frozen_path, nodes["input"]["name"], _output_nodes(nodes))
+    graph = FrozenGraph(frozen_path, nodes["input"]["name"], _output_nodes(nodes), own=True)
     found = {name: Compared(name, end["shape"], tolerance) for name, end in ends.items()}
     count = images_at_a_time(images.shape[1:])
     for start in range(0, len(images), count):
@@ -163,10 +164,14 @@ class FrozenGraph:
         input_name: str,
         output_name: str | Sequence[str],
         threads: int | None = None,
+        own: bool = False,
     ) -> None:
+        """own : whether it must be a file of ours, whose seal is there and fits."""
         tf = tensorflow(threads)
         graph_def = tf.compat.v1.GraphDef()
         try:
+            if own:
+                require_seal(path)
             large = Path(path).stat().st_size > LARGE_BYTES
             encoded, constants = large_graph.split(path) if large else (Path(path).read_bytes(), {})
             graph_def.ParseFromString(encoded)

@@ -18,8 +18,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_bytes
 from dpuflow.base.foreign_file import check_may_be_graph
+from dpuflow.base.protobuf_seal import without_seal, write_sealed
 
 Message = Any
 """A message of the classes here (GraphDef, NodeDef, TensorProto): made at run time, without types."""
@@ -167,7 +167,7 @@ def read_graph_def(path: Path | str) -> Message:
             data = stream.read()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_graph_def(data, path)
+    return parse_graph_def(without_seal(data), path)
 
 
 def parse_graph_def(data: bytes, path: Path | str) -> Message:
@@ -185,8 +185,8 @@ def parse_graph_def(data: bytes, path: Path | str) -> Message:
 
 
 def write_graph_def(path: Path | str, graph: Message) -> None:
-    """Write a GraphDef atomically, byte-identical for equal content."""
-    write_bytes(path, graph.SerializeToString(deterministic=True))
+    """Write a GraphDef atomically and sealed, byte-identical for equal content."""
+    write_sealed(path, graph.SerializeToString(deterministic=True))
 
 
 def tensor_to_array(

@@ -16,7 +16,7 @@ class GraphStage:
 
     Parameters
     ----------
-    path : frozen_graph.pb or quantize_eval_model.pb. nodes : content of nodes.json.
+    path : frozen_graph.pb or quantize_eval_model.pb, sealed. nodes : content of nodes.json.
     input_scaling : see `base.pixels`. threads : cores to use.
     """
 
@@ -30,7 +30,7 @@ class GraphStage:
         self.input_scaling = input_scaling
         self._ends = {name: (end["name"], tuple(end["shape"][1:])) for name, end in named_ends(nodes).items()}
         names = list(dict.fromkeys(node for node, _ in self._ends.values()))
-        self.graph = FrozenGraph(path, nodes["input"]["name"], names, threads)
+        self.graph = FrozenGraph(path, nodes["input"]["name"], names, threads, own=True)
 
     @property
     def shapes(self) -> Shapes:

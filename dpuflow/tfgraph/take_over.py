@@ -7,6 +7,7 @@ from typing import Any
 
 from dpuflow.base.files import atomic_path
 from dpuflow.base.outputs import ONLY, ends_of, node_entry
+from dpuflow.base.protobuf_seal import seal_file
 from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.records import write_record
@@ -57,6 +58,7 @@ def take_over(
     else:
         with atomic_path(outputs["graph"]) as temporary:
             shutil.copyfile(source, temporary)
+            seal_file(temporary)
     graph_to_network(outputs["graph"], nodes, model, outputs["network"])
     shown = ", ".join(entry["name"] for entry in entries.values())
     found = f"input node {names['input']}, output node{'s' * (len(entries) > 1)} {shown}"

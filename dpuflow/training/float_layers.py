@@ -26,6 +26,12 @@ def _concat(layer: Layer, inputs: Sequence[Any]) -> Any:
     return tf.concat(alike, layer.attrs["axis"])
 
 
+def _matmul(layer: Layer, inputs: Sequence[Any]) -> Any:
+    tf, (left, right) = tensorflow(), inputs
+    # one matrix for all images without broadcasting: tfgraph.float_nodes says why
+    return tf.tensordot(left, right[0], 1) if right.shape[0] == 1 else tf.matmul(left, right)
+
+
 def _argmax(layer: Layer, inputs: Sequence[Any]) -> Any:
     tf = tensorflow()
     return tf.reshape(tf.cast(tf.argmax(inputs[0], layer.attrs["axis"]), tf.float32), (-1, *layer.shape))
@@ -48,7 +54,7 @@ COMPUTE = Total(
         "float_subtract": lambda layer, inputs: inputs[0] - inputs[1],
         "float_multiply": lambda layer, inputs: inputs[0] * inputs[1],
         "float_divide": lambda layer, inputs: inputs[0] / inputs[1],
-        "float_matmul": lambda layer, inputs: tensorflow().matmul(inputs[0], inputs[1]),
+        "float_matmul": _matmul,
         "argmax": _argmax,
     },
 )

@@ -11,13 +11,13 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import only_end
 from dpuflow.base.pixels import Scaling
+from dpuflow.base.protobuf_seal import sealed
 from dpuflow.device.targets import Target, describe_fingerprint
 from dpuflow.quantize.calibration_images import calibration_record
 from dpuflow.vitis_ai.positions import graph_layers, keras_layers
 from dpuflow.vitis_ai.tool_logs import compiler_log, quantizer_log
 from dpuflow.xir import Graph
 from dpuflow.xir.input_scaling import scaling_attributes
-from dpuflow.xir.seal import sealed
 
 HARMLESS_ON_CPU = {
     "const", "const-fix", "fix", "fix2float", "float2fix", "softmax", "reshape", "reshape-fix", "squeeze",
@@ -171,7 +171,7 @@ def with_input_scaling(path: Path | str, input_scaling: Scaling) -> bytes:
     """Bytes of an xmodel with the graph attributes of the input scaling, which our runners read.
 
     The vendor's compilers do not keep them. Protobuf messages join by concatenation, so the file's own
-    bytes stay as they are; the attributes and a seal (`dpuflow.xir.seal`) follow.
+    bytes stay as they are; the attributes and a seal (`dpuflow.base.protobuf_seal`) follow.
     """
     extra = Graph()
     for name, value in scaling_attributes(input_scaling).items():

@@ -8,9 +8,9 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_bytes
+from dpuflow.base.protobuf_seal import sealed, unsealed
 from dpuflow.xir import schema, shapes, validate
 from dpuflow.xir.nodes import Op, OpGraph
-from dpuflow.xir.seal import sealed, unsealed
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's own limit for a message, hence for an xmodel file."""
@@ -39,7 +39,7 @@ class Graph(OpGraph):
 
     @classmethod
     def from_bytes(cls, data: bytes, source: Path | str = "xmodel", check: bool = True) -> Self:
-        """`load` from bytes; `source` names them in messages. A seal (`dpuflow.xir.seal`) is checked."""
+        """`load` from bytes; `source` names them in messages. A seal (`base.protobuf_seal`) is checked."""
         if not data:
             raise UserError(f"{source}: empty file; an .xmodel was expected. Remove it and make it again")
         proto = schema.message("Graph")()
@@ -70,7 +70,7 @@ class Graph(OpGraph):
         """Write the file atomically; with `check`, UserError when a rule of `validate.validate` is broken.
 
         The check is the strict one; write somebody else's graph, custom ops included, without it.
-        The file ends with a seal (`dpuflow.xir.seal`), which `load` checks and other readers skip.
+        The file ends with a seal (`dpuflow.base.protobuf_seal`), which `load` checks and other readers skip.
         """
         if check:
             validate.require(validate.validate(self, strict=True), path)

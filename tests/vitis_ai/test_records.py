@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from dpuflow.base import protobuf_seal as seal
 from dpuflow.base.errors import UserError
 from dpuflow.device.targets import load_targets
 from dpuflow.report import hardware
 from dpuflow.report.inputs import LoadedRun
 from dpuflow.vitis_ai.records import compile_record, enforce_on_cpu, with_input_scaling
-from dpuflow.xir import Graph, seal
+from dpuflow.xir import Graph
 
 LOG = Path(__file__).with_name("logs") / "vai_c.log"
 ARCH = "/opt/vitis_ai/compiler/arch/DPUCZDX8G/ZCU102/arch.json"

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graph import small_graph
 
+from dpuflow.base import protobuf_seal as seal
 from dpuflow.base.errors import UserError
-from dpuflow.xir import Graph, schema, seal, validate
+from dpuflow.xir import Graph, schema, validate
 from dpuflow.xir.describe import describe
 from dpuflow.xir.difference import differences
 from dpuflow.xir.svg import draw

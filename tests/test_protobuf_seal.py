@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hand_network import hand_network
 
+from dpuflow.base import protobuf_seal as seal
 from dpuflow.base.errors import UserError
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.emulator import Emulator
-from dpuflow.xir import Graph, schema, seal
+from dpuflow.xir import Graph, schema
+from tests.hand_network import hand_network
 
 FLIPS = 2000
 

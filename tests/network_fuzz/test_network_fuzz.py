@@ -1,0 +1,137 @@
+"""`make fuzz-networks`: what it draws, that it finds a defect and makes it small, and what it found once."""
+
+from dataclasses import replace
+
+import pytest
+
+from dpuflow.ops import OPERATORS
+from tests.network_fuzz.__main__ import Record, write_failure
+from tests.network_fuzz.recipes import Recipe, build, random_recipe
+from tests.network_fuzz.shrinking import shrink
+from tests.network_fuzz.stages import DifferenceError, Outcome, try_recipe
+
+SEED = 11
+NOT_DRAWN = {"output", "to_grid"}
+"""Marks while a network is rewritten, and what the quantizer itself puts in."""
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_random_networks_give_the_same_everywhere(number):
+    recipe = random_recipe(SEED, number)
+    outcome = try_recipe(recipe, ("B512", "B4096"))
+    assert outcome.failure is None, outcome.failure
+    assert "tensorflow" in outcome.passed and any(stage.startswith("emulator") for stage in outcome.passed)
+
+
+def test_every_operator_is_drawn_and_a_recipe_makes_the_same_network_again():
+    found = set()
+    for number in range(400):
+        recipe = random_recipe(SEED, number)
+        network = build(recipe)
+        found |= {layer.op for layer in network.layers}
+        if number % 40 == 0:
+            again = build(Recipe.read(recipe.text()))
+            assert [(a.name, a.inputs, a.shape, a.attrs) for a in network.layers] == [
+                (b.name, b.inputs, b.shape, b.attrs) for b in again.layers
+            ]
+    assert found == set(OPERATORS) - NOT_DRAWN
+
+
+def planted(recipe, outcome, stage, folder, sizes):
+    """A defect of average pooling over at least two pixels that a ReLU reads."""
+    stage[0] = "planted"
+    layers = {layer.name: layer for layer in build(recipe).layers}
+    for layer in layers.values():
+        source = layers[layer.inputs[0]] if layer.inputs else None
+        if layer.op == "relu" and source.op == "avg_pool" and max(source.attrs["kernel"]) > 1:
+            raise DifferenceError(f"{layer.name!r} differs")
+
+
+def test_a_failing_network_becomes_small():
+    def fails(recipe):
+        return try_recipe(recipe, compute=planted).failure is not None
+
+    number = next(n for n in range(2000) if fails(random_recipe(SEED, n)))
+    small = shrink(random_recipe(SEED, number), fails)
+    assert (fails(small) and [step["kind"] for step in small.steps] == ["global", "activation"]) or [
+        step["kind"] for step in small.steps
+    ] == ["avg_pool", "activation"]
+    assert small.shape[2] == 1 and small.shape[0] * small.shape[1] <= 4
+    assert not small.ends and small.setting == 0
+
+
+def test_a_failure_is_written_with_what_brings_it_back(tmp_path, monkeypatch, capsys):
+    from tests.network_fuzz import __main__ as command
+
+    monkeypatch.setattr(command, "try_recipe", lambda recipe: try_recipe(recipe, compute=planted))
+    steps = [{"number": 1, "kind": "global", "from": [0]}]
+    steps.append({"number": 2, "kind": "activation", "op": "relu", "from": [1]})
+    recipe = Recipe(1, (2, 2, 3), steps)
+    path = write_failure(tmp_path, "seed0-5", recipe, command.try_recipe(recipe), 60)
+    assert Recipe.read(path.read_text()).shape == (1, 2, 1)
+    assert "planted: DifferenceError" in path.with_suffix(".txt").read_text()
+    assert command.main(["--replay", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED seed0-5 (planted" in said and "'relu2' differs" in said
+    path.write_text(replace(recipe, steps=steps[:1]).text())
+    assert command.main(["--replay", str(path)]) == 0
+
+
+def test_an_interrupted_call_goes_on_where_it_was(tmp_path):
+    record = Record(tmp_path, 3)
+    numbers = record.numbers()
+    assert [next(numbers) for _ in range(3)] == [0, 1, 2]
+    record.add(1, Outcome(passed=["tensorflow"], refused={"machine code B512": "layer 'a' has 7 of 5"}))
+    record.save()
+    record = Record(tmp_path, 3)
+    numbers = record.numbers()
+    assert [next(numbers) for _ in range(3)] == [0, 2, 3]
+    assert record.entries["networks"] == 1 and record.entries["passed"] == {"tensorflow": 1}
+    assert next(numbers) == 4
+
+
+def window(kernel=(1, 1), **more):
+    """Parameters of a step with a window."""
+    plain = {"stride": [1, 1], "pad": [0] * 4, "dilation": [1, 1], "bias": False, "spread": 0.0, "size": 1.0}
+    return {"kernel": list(kernel), **plain, "units": 1, **more}
+
+
+FOUND = {
+    "a constant joined to what differs from image to image": Recipe(
+        7, (3, 3, 2), [{"number": 1, "kind": "conv", "from": [0], **window(units=4)},
+                       {"number": 2, "kind": "float_concat", "from": [1], "which": 1}],
+    ),
+    "a matrix for all rows of a map": Recipe(
+        7, (3, 5, 4), [{"number": 1, "kind": "conv", "from": [0], **window(units=4)},
+                       {"number": 2, "kind": "float_matmul", "from": [1], "units": 3}],
+    ),
+    "a vector times a matrix": Recipe(
+        7, (2, 2, 1), [{"number": 1, "kind": "dense", "from": [0], **window(units=6)},
+                       {"number": 2, "kind": "float_matmul", "from": [1], "units": 3}],
+    ),
+    "a size whose scale is no float32": Recipe(
+        7, (3, 1, 1), [{"number": 1, "kind": "bilinear", "from": [0], "factor": [1, 1], "size": [1, 10],
+                        "grid": "asymmetric"}],
+    ),
+    "a gate on raw pixels, placed by the logits": Recipe(
+        7, (1, 1, 2), [{"number": 1, "kind": "activation", "from": [0], "op": "sigmoid"},
+                       {"number": 2, "kind": "conv", "from": [1], **window()}],
+        setting=5, scaling=3,
+    ),
+}  # fmt: skip
+"""What the command found, by what it was about."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_stays_mended(name):
+    outcome = try_recipe(FOUND[name], ("B4096",))
+    assert outcome.failure is None, outcome.failure
+    assert {"tensorflow", "emulator, compiled, NumPy"} <= set(outcome.passed)
+
+
+def test_sums_too_coarse_for_a_gate_are_refused_by_the_quantizer():
+    coarse = {"number": 1, "kind": "conv", "from": [0], **window(size=1e6)}
+    gate = {"number": 2, "kind": "activation", "from": [1], "op": "hard_sigmoid"}
+    outcome = try_recipe(Recipe(7, (2, 2, 3), [coarse, gate]), ())
+    assert outcome.failure is None
+    assert "the hard sigmoid 'hard_sigmoid2' reads steps of at most 1" in outcome.refused["quantize"]
