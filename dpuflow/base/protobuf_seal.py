@@ -20,8 +20,8 @@ PREFIX = bytes([0xFA, 0xFF, 0x7F, len(_LABEL) + _DIGEST]) + _LABEL
 SIZE = len(PREFIX) + _DIGEST
 """Bytes of a seal."""
 _ANOTHER = (
-    "{}: damaged: its bytes are not those that were written (the SHA-256 at its end is another one); remove it "
-    "and run again"
+    "{}: damaged: its bytes are not those that were written (the SHA-256 at its end is another one); remove "
+    "it and run again"
 )
 _MISSING = (
     "{}: damaged, or not written by dpuflow: the checksum at its end is missing (is the file cut off?); remove "

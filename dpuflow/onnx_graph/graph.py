@@ -127,7 +127,11 @@ def _optimised(model, where):
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=KEPT_APART,
             )
+        except MemoryError:
+            raise
         except Exception as error:  # onnxruntime has a class for each of its status codes, and no common one
+            if "bad_alloc" in str(error):
+                raise MemoryError from None
             raise UserError(
                 f"{where}: onnxruntime cannot load this network for one image ({_first(error)}); export "
                 "it with an open batch (PyTorch: dynamic_axes or dynamic_shapes) or a batch of one"

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.memory_limit import bounded_memory
 from dpuflow.network import Layer, Network, marked, reaching, unmarked
 from dpuflow.network.gates import recognise
 from dpuflow.network.merging import merge
@@ -65,8 +66,9 @@ def read_onnx_and_layouts(
     opened: OpenedModel, image_shape: tuple[int, int, int], name: str
 ) -> tuple[Network, dict[str, Layout]]:
     """As `read_onnx`, and {output's name: Layout}."""
-    reader = ModelReader(folded(opened), image_shape)
-    network = reader.network(name)
+    with bounded_memory(opened.path, opened.model.ByteSize()):
+        reader = ModelReader(folded(opened), image_shape)
+        network = reader.network(name)
     return network, reader.layouts
 
 

@@ -23,7 +23,7 @@ from dpuflow.device.dpuczdx8g import (
 from dpuflow.network import WEIGHTED, Layer, Network
 from dpuflow.ops.convolution import given
 from dpuflow.ops.operator import NO_GRID
-from dpuflow.quantize.fix_points import ANY_FIX_POINT, Change, FixPoints, Table, non_overflow
+from dpuflow.quantize.fix_points import ANY_FIX_POINT, COARSEST, Change, FixPoints, Table, non_overflow
 from dpuflow.quantize.gate_positions import fit_gates, require_gates
 
 Pair = tuple[int, int]
@@ -163,6 +163,13 @@ def _bound_add(
 ) -> None:
     def lower(name: str, fix_point: int) -> None:
         relu6 = any(network[member].attrs.get("activation") == "RELU6" for member in groups[name])
+        fixed = [member for member in groups[name] if network[member].operator.fixed_output is not None]
+        if fix_point < fix_points[name] and fixed:
+            raise UserError(
+                f"layer {layer.name!r}: adds {fixed[0]!r}, in steps of {2.0 ** -fix_points[name]:g}, "
+                f"to values in steps of {2.0**-least:g}, which no instruction does exactly; weights or "
+                "inputs are too large: check the input scaling, or train with weight decay"
+            )
         if fix_point < fix_points[name] and not (relu6 and fix_point < RELU6_FIX_POINT):
             for member in groups[name]:
                 _set(fix_points, member, fix_point, report, f"addition {layer.name} is exact so")
@@ -203,6 +210,7 @@ def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: 
         _fit_gates(network, fix_points, groups, report)
         if len(report) == before:
             break
+        _require_scales(fix_points, report[before:])
     for layer in layers:
         unit = fix_points[layer.inputs[0]] + weights[layer.name][1]
         if fix_points[layer.name] > unit - SHIFT_CUT_RANGE[0] + 1:
@@ -214,6 +222,17 @@ def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: 
     require_gates(network, fix_points)
     # what is left: biases finer than the unit, and a step that a ReLU6 held up
     return report + repair_shifts(network, fix_points, weights, biases)
+
+
+def _require_scales(fix_points: FixPoints, changes: list[Change]) -> None:
+    """UserError where lowering finds no end: what is bound to share one scale never fits."""
+    for change in changes:
+        if fix_points.get(change["tensor"], 0) < COARSEST:
+            raise UserError(
+                f"layer {change['tensor']!r}: no scale fits it and the layers that share its scale "
+                f"({change['why']}); its weights or inputs are too large: check the input scaling, train "
+                "with weight decay, or do not join what is so unlike"
+            )
 
 
 def _fit_gates(

@@ -225,7 +225,11 @@ class GraphWriter:
         return self._convolution("Conv2D", layer, scope, x, weights, dtype)
 
     def _depthwise(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
+        """DepthwiseConv2dNative; a full convolution where the strides differ, which that cannot have."""
+        if layer.attrs["stride"][0] == layer.attrs["stride"][1]:
+            return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
+        dense = np.eye(weights.shape[3], dtype=weights.dtype)[:, None, None] * weights
+        return self._convolution("Conv2D", layer, scope, x, dense, dtype)
 
     def _transposed(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         """The gradient of a convolution (TensorFlow's flipped weights), whole, then cut."""
@@ -265,11 +269,34 @@ class GraphWriter:
         in_shape = self.quantized.network[layer.inputs[0]].shape
         x, padding = self._padded(scope, layer, x, dtype, in_shape)
         (sw, sh), (dw, dh) = layer.attrs["stride"], layer.attrs.get("dilation", (1, 1))
+        x = self._seen(layer, scope, x, dtype) if padding == "VALID" else x
         extra = {} if (dw, dh) == (1, 1) else {"dilations": [1, dh, dw, 1]}
         return add_node(
             self.graph, op, f"{scope}/{op}", [x, constant],
             T=("type", dtype), strides=[1, sh, sw, 1], padding=padding, **extra,
         )  # fmt: skip
+
+    def _seen(self, layer: Layer, scope: str, x: str, dtype: int) -> str:
+        """A padded map without the columns behind its only windows: oneDNN's kernel (TensorFlow 2.21) goes
+        wrong where some are left over there."""
+        (kw, _), (dw, _) = layer.attrs["kernel"], layer.attrs.get("dilation", (1, 1))
+        left, right, top, bottom = layer.attrs["pad"]
+        height, width, channels = self.quantized.network[layer.inputs[0]].shape
+        seen, width = (kw - 1) * dw + 1, width + left + right
+        if layer.shape[1] > 1 or seen == width:
+            return x
+        begin = add_constant(self.graph, f"{scope}/begin", np.zeros(4, np.int32))
+        kept = add_constant(
+            self.graph, f"{scope}/kept", np.array([-1, height + top + bottom, seen, channels], np.int32)
+        )
+        return add_node(
+            self.graph,
+            "Slice",
+            f"{scope}/seen",
+            [x, begin, kept],
+            T=("type", dtype),
+            Index=("type", DT_INT32),
+        )
 
     def _max_pool(self, layer: Layer, scope: str) -> str:
         x = self.tensors[layer.inputs[0]]
@@ -307,15 +334,11 @@ class GraphWriter:
     def _window_sums(self, layer: Layer, scope: str, dtype: int) -> str:
         (kw, kh), channels = layer.attrs["kernel"], layer.shape[-1]
         x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
-        if layer.shape[:2] == (1, 1) and not any(layer.attrs["pad"]):
+        if (kh, kw) == self.quantized.network[layer.inputs[0]].shape[:2] and not any(layer.attrs["pad"]):
             axes = add_constant(self.graph, f"{scope}/axes", np.array([1, 2], np.int32))
             return add_node(self.graph, "Sum", f"{scope}/Sum", [x, axes], T=("type", dtype), keep_dims=True)
         real = np.float32 if dtype == DT_FLOAT else np.float64
-        equal = layer.attrs["stride"][0] == layer.attrs["stride"][1]  # DepthwiseConv2dNative's condition
-        ones = np.ones((1, kh, kw, channels), real)
-        if not equal:
-            ones = np.broadcast_to(np.eye(channels, dtype=real)[:, None, None], (channels, kh, kw, channels))
-        return self._convolution("DepthwiseConv2dNative" if equal else "Conv2D", layer, scope, x, ones, dtype)
+        return self._depthwise(layer, scope, x, np.ones((1, kh, kw, channels), real), dtype)
 
     def _add(self, layer: Layer, scope: str) -> str:
         fixes = [self.quantized.fix_points[name] for name in layer.inputs]

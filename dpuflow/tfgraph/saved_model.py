@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.memory_limit import bounded_memory
 from dpuflow.base.outputs import ONLY
 from dpuflow.base.tensorflow_env import tensorflow
 from dpuflow.keras_models.foreign_model import several_inputs
@@ -21,6 +22,8 @@ DEFAULT = "serving_default"
 NO_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
 """Names among the signatures that stand for ops."""
 MAX_GRAPH = 1 << 30
+MAX_NODES = 30_000
+"""Nodes of a graph with its functions written out; a large network has some thousands."""
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 HANDLES = ("VarHandleOp", "VariableV2", "Variable")
 RESTORED = {"AssignVariableOp": (0, 1), "Assign": (0, 1)}
@@ -66,8 +69,12 @@ def freeze_saved_model(
     named = dict(output) if isinstance(output, Mapping) else {end: end for end in wanted}
     tensors = {end: _one(folder, name, "output", chosen.outputs, key)[1] for end, key in named.items()}
     nodes_of = {ONLY: OUTPUT} if len(tensors) == 1 else {end: f"{OUTPUT}_{end}" for end in tensors}
+    _check_size(folder, meta.graph_def)
     try:
-        graph = _inlined(meta, dict(zip(nodes_of.values(), tensors.values(), strict=True)))
+        with bounded_memory(folder, meta.ByteSize()):
+            graph = _inlined(meta, dict(zip(nodes_of.values(), tensors.values(), strict=True)))
+    except UserError:
+        raise
     except Exception as error:  # whatever a damaged graph makes of TensorFlow
         raise UserError(f"{folder}: TensorFlow cannot read its graph ({_line(error)})") from None
     _check_calls(folder, graph)
@@ -179,6 +186,40 @@ def _inlined(meta, outputs):
     options.function_optimization = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
     options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
     return tf_optimizer.OptimizeGraph(config, work)
+
+
+def _check_size(folder, graph):
+    """UserError where written-out functions would be more nodes than any network's, or without end.
+
+    A function that calls two that call two ... is small in the file and fills the memory when written out.
+    """
+    functions = {function.signature.name: function.node_def for function in graph.library.function}
+    sizes: dict[str, int | None] = {}
+
+    def size(name):
+        if name not in sizes:
+            sizes[name] = None  # under way
+            sizes[name] = total(functions[name])
+        if sizes[name] is None:
+            raise UserError(f"{folder}: its function {name!r} calls itself, as no network for a DPU does")
+        return sizes[name]
+
+    def total(nodes):
+        found = len(nodes)
+        for node in nodes:
+            called = {value.func.name for value in node.attr.values() if value.HasField("func")} | {node.op}
+            found += sum(size(name) for name in sorted(called & functions.keys()))
+        if found > MAX_NODES:
+            raise UserError(
+                f"{folder}: its functions, written out, are more than {MAX_NODES} nodes, which is no network "
+                "for a DPU"
+            )
+        return found
+
+    try:
+        total(graph.node)
+    except RecursionError:
+        raise UserError(f"{folder}: its functions call each other too deeply") from None
 
 
 def _check_calls(folder, graph):

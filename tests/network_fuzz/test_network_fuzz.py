@@ -105,6 +105,16 @@ FOUND = {
         7, (3, 5, 4), [{"number": 1, "kind": "conv", "from": [0], **window(units=4)},
                        {"number": 2, "kind": "float_matmul", "from": [1], "units": 3}],
     ),
+    "a window that sees a part of the map, once": Recipe(
+        7, (5, 7, 2), [{"number": 1, "kind": "avg_pool", "from": [0], **window([3, 4], stride=[4, 3])}],
+    ),
+    "a depthwise convolution of unlike strides": Recipe(
+        7, (5, 7, 3), [{"number": 1, "kind": "depthwise", "from": [0],
+                        **window([3, 2], stride=[1, 2], pad=[1, 0, 1, 0])}],
+    ),
+    "columns behind the only windows": Recipe(
+        7, (4, 5, 1), [{"number": 1, "kind": "conv", "from": [0], **window([3, 2], stride=[4, 1], units=5)}],
+    ),
     "a vector times a matrix": Recipe(
         7, (2, 2, 1), [{"number": 1, "kind": "dense", "from": [0], **window(units=6)},
                        {"number": 2, "kind": "float_matmul", "from": [1], "units": 3}],
@@ -135,3 +145,15 @@ def test_sums_too_coarse_for_a_gate_are_refused_by_the_quantizer():
     outcome = try_recipe(Recipe(7, (2, 2, 3), [coarse, gate]), ())
     assert outcome.failure is None
     assert "the hard sigmoid 'hard_sigmoid2' reads steps of at most 1" in outcome.refused["quantize"]
+
+
+def test_what_shares_a_scale_that_nothing_fits_is_refused_by_the_quantizer():
+    """A product joined to its own factor, where the other factor is large: lowering one lowers the other."""
+    steps = [
+        {"number": 1, "kind": "conv", "from": [0], **window(size=3e3, units=2)},
+        {"number": 2, "kind": "multiply", "from": [1], "which": 0, "swapped": False},
+        {"number": 3, "kind": "concat", "from": [2, 0], "others": [0, 0], "swapped": False},
+    ]
+    outcome = try_recipe(Recipe(7, (1, 1, 2), steps), ())
+    assert outcome.failure is None
+    assert "no scale fits it and the layers that share its scale" in outcome.refused["quantize"]
