@@ -24,7 +24,7 @@ _ANOTHER = (
     "it and run again"
 )
 _MISSING = (
-    "{}: damaged, or not written by dpuflow: the checksum at its end is missing (is the file cut off?); remove "
+    "{}: damaged, or not written by dpuflow: the checksum at its end is missing (is the file cut?); remove "
     "it and run again"
 )
 

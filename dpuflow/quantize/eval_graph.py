@@ -269,7 +269,8 @@ class GraphWriter:
         in_shape = self.quantized.network[layer.inputs[0]].shape
         x, padding = self._padded(scope, layer, x, dtype, in_shape)
         (sw, sh), (dw, dh) = layer.attrs["stride"], layer.attrs.get("dilation", (1, 1))
-        x = self._seen(layer, scope, x, dtype) if padding == "VALID" else x
+        if op == "Conv2D" and padding == "VALID" and sw > 2 and layer.shape[1] == 1:
+            x, sw = self._seen(layer, scope, x, dtype), 1
         extra = {} if (dw, dh) == (1, 1) else {"dilations": [1, dh, dw, 1]}
         return add_node(
             self.graph, op, f"{scope}/{op}", [x, constant],
@@ -277,13 +278,13 @@ class GraphWriter:
         )  # fmt: skip
 
     def _seen(self, layer: Layer, scope: str, x: str, dtype: int) -> str:
-        """A padded map without the columns behind its only windows: oneDNN's kernel (TensorFlow 2.21) goes
-        wrong where some are left over there."""
+        """A padded map without the columns behind its only windows, for a stride of 1: oneDNN's kernel
+        (TensorFlow 2.21) gives wrong values for one column of windows and a greater stride."""
         (kw, _), (dw, _) = layer.attrs["kernel"], layer.attrs.get("dilation", (1, 1))
         left, right, top, bottom = layer.attrs["pad"]
         height, width, channels = self.quantized.network[layer.inputs[0]].shape
         seen, width = (kw - 1) * dw + 1, width + left + right
-        if layer.shape[1] > 1 or seen == width:
+        if seen == width:
             return x
         begin = add_constant(self.graph, f"{scope}/begin", np.zeros(4, np.int32))
         kept = add_constant(

@@ -88,7 +88,7 @@ def test_a_file_without_its_seal_is_named_as_cut_off(tmp_path):
     path = tmp_path / "f.pb"
     frozen_graph(path)
     path.write_bytes(path.read_bytes()[:-SIZE])
-    with pytest.raises(UserError, match=r"checksum at its end is missing .is the file cut off.*run again"):
+    with pytest.raises(UserError, match=r"checksum at its end is missing .is the file cut.*run again"):
         FrozenGraph(path, "x", "y/BiasAdd", own=True)
 
 
