@@ -6,7 +6,7 @@ constants that the checkpoint holds, and what does not lead to the signature's o
 tensor of the checkpoint a variable has is read from the ops that would restore it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +196,16 @@ def _check_size(folder, graph):
     functions = {function.signature.name: function.node_def for function in graph.library.function}
     sizes: dict[str, int | None] = {}
 
-    def size(name):
+    def size(name: str) -> int:
         if name not in sizes:
             sizes[name] = None  # under way
             sizes[name] = total(functions[name])
-        if sizes[name] is None:
+        found = sizes[name]
+        if found is None:
             raise UserError(f"{folder}: its function {name!r} calls itself, as no network for a DPU does")
-        return sizes[name]
+        return found
 
-    def total(nodes):
+    def total(nodes: Sequence[Any]) -> int:
         found = len(nodes)
         for node in nodes:
             called = {value.func.name for value in node.attr.values() if value.HasField("func")} | {node.op}
