@@ -74,6 +74,7 @@ rule bundle:
     benchmark:
         made.times(made.COMPILED, "bundle")
     params:
+        answer=lambda w: SETTINGS.answer(w.model),
         target=lambda w: SETTINGS.target(w.target),
         # what enters quantized or compiled has it in the xmodel
         input_scaling=lambda w: (

@@ -20,6 +20,7 @@ def main(snakemake):
         target,
         "test",
         scaling=snakemake.params.get("input_scaling"),
+        answer=snakemake.params.answer,
     )
     meta = Bundle.open(snakemake.output.bundle).meta
     log.info(

@@ -33,11 +33,12 @@ class OutputsSummary:
 
     Parameters
     ----------
-    shapes : of the outputs. pictures : how many there will be.
+    shapes : of the outputs. pictures : how many there will be. total : of how many they are the first; what
+    is kept of a picture depends on it.
     """
 
-    def __init__(self, shapes: Shapes, pictures: int) -> None:
-        self.pictures, self.seen = pictures, 0
+    def __init__(self, shapes: Shapes, pictures: int, total: int | None = None) -> None:
+        self.pictures, self.seen, self.total = pictures, 0, total or pictures
         self._shapes = shapes
         self._digests: dict[str, list[str]] = {name: [] for name in shapes}
         self._values: dict[str, list[np.ndarray]] = {name: [] for name in shapes}
@@ -54,7 +55,7 @@ class OutputsSummary:
                 raise UserError(f"output {name!r} of picture {bad} is not finite (NaN or infinity)")
             for number, row in enumerate(rows, self.seen):
                 self._digests[name].append(hashlib.sha256(row.tobytes()).hexdigest()[:DIGITS])
-                self._values[name].append(row[kept_places(number, row.size, self.pictures)])
+                self._values[name].append(row[kept_places(number, row.size, self.total)])
         self.seen += count
 
     def record(self) -> dict[str, Any]:
@@ -77,31 +78,34 @@ def compare_outputs(
 ) -> dict[str, dict[str, Any]]:
     """How far two stages are apart, output by output.
 
-    before, after : the `outputs` of two accuracy records of the same pictures; names : of the stages.
+    before, after : the `outputs` of two accuracy records of the same pictures, `after` perhaps of the first
+    of them only; names : of the stages.
 
     Returns
     -------
     {output's name: {"images", "equal": pictures of which every bit is equal, "max_difference" and
     "relative_error" (root mean square of the differences by that of `before`) of the values kept}}.
     """
-    if list(before) != list(after):
+    if set(before) != set(after):
         raise UserError(
             f"{names[0]} has the outputs {', '.join(before)}, {names[1]} {', '.join(after)}; remove the "
             "older record and run again"
         )
     found = {}
     for name, first in before.items():
-        second = after[name]
-        if len(first["values"]) != len(second["values"]) or len(first["digests"]) != len(second["digests"]):
+        second, all_of = after[name], len(first["digests"])
+        count = len(second["digests"])
+        values = first["values"][: len(first["values"]) // max(1, all_of) * count]
+        if len(values) != len(second["values"]) or count > all_of:
             raise UserError(
                 f"output {name!r} has the shape {first['shape']} in {names[0]} and {second['shape']} in "
                 f"{names[1]}, of {len(first['digests'])} and {len(second['digests'])} pictures"
             )
-        a, b = (np.array(s["values"], np.float32).astype(np.float64) for s in (first, second))
+        a, b = (np.array(v, np.float32).astype(np.float64) for v in (values, second["values"]))
         power, noise = float(np.square(a).sum()), float(np.square(b - a).sum())
         found[name] = {
-            "images": len(first["digests"]),
-            "equal": sum(x == y for x, y in zip(first["digests"], second["digests"], strict=True)),
+            "images": count,
+            "equal": sum(x == y for x, y in zip(first["digests"][:count], second["digests"], strict=True)),
             "max_difference": float(f"{np.abs(b - a).max():.6g}"),
             "relative_error": float(f"{np.sqrt(noise / power):.6g}") if power else (1.0 if noise else 0.0),
         }

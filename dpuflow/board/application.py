@@ -17,6 +17,7 @@ FILES = (
     "cpu_ops.py",
     "cpu_resizing.py",
     "cpu_windows.py",
+    "named.py",
     "parts.py",
     "pixels.py",
 )

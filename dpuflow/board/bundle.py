@@ -27,10 +27,10 @@ from dpuflow.base.files import atomic_path
 from dpuflow.base.npy import BlockReader, NpyBlocks, Sliced
 from dpuflow.base.pixels import Scaling, check_scaling
 from dpuflow.board import application
-from dpuflow.board.parts import describe_output, describe_parts, require_known
+from dpuflow.board.parts import describe_output, describe_outputs, describe_parts, require_known
 from dpuflow.device.targets import Target
 from dpuflow.emulator import Emulator
-from dpuflow.emulator.outputs import named_outputs
+from dpuflow.keras_models.foreign_model import several_inputs
 from dpuflow.xir import Graph
 from dpuflow.xir.input_scaling import recorded_scaling
 
@@ -98,8 +98,15 @@ def describe(
             )
     require_known(graph, xmodel)
     emulator = Emulator(graph, use_native=False)  # nothing is run: no kernels to compile
-    source, output, ends = emulator.input.tensor, describe_output(emulator, answer), named_outputs(emulator)
-    wanted = output["value"], output["final"], *(op.name for op in ends.values())
+    if len(emulator.inputs) != 1:
+        raise UserError(f"{xmodel}: {several_inputs(len(emulator.inputs))}")
+    source, output, ends = (
+        emulator.input.tensor,
+        describe_output(emulator, answer),
+        describe_outputs(emulator),
+    )
+    wanted = [told["value"] for told in ends.values()]
+    wanted += [output["value"], output["final"]] if output else []
     parts, parameters = describe_parts(emulator, wanted)
     if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[1:] != source.shape[1:]:
         raise UserError(
@@ -108,7 +115,7 @@ def describe(
         )
     scaling = input_scaling(graph, xmodel, scaling)
     check_scaling(scaling, source.shape[-1])
-    outputs = output["classes"]
+    outputs = output["classes"] if output else len(class_names)
     if outputs != len(class_names):
         raise UserError(f"{xmodel}: {outputs} outputs, but there are {len(class_names)} class names")
     if len(labels) != len(images) or not len(images):
@@ -134,16 +141,14 @@ def describe(
             "fix_point": emulator.input_fix_point,
             "value": emulator.input.name,
         },
-        "output": output,
+        **({"output": output} if output else {}),
         "parts": parts,
         "parameters": "parameters.npz",
         "images": {"file": "images.npy", "labels": "labels.npy", "count": len(images), "split": split},
         "versions": {"dpuflow": __version__},
     }
-    if len(ends) > 1:
-        meta["outputs"] = {
-            name: {"value": op.name, "shape": list(op.tensor.shape[1:])} for name, op in ends.items()
-        }
+    if len(ends) > 1 or not output:
+        meta["outputs"] = ends
     return meta, parameters
 
 
@@ -171,7 +176,7 @@ def build(
     split : name of the split, for the record.
     scaling : of the input (`base.pixels`); default: what the xmodel records.
 
-    answer : of several outputs the one that says the class; the others are there for who asks for them.
+    answer : which output says the class, as for `base.outputs.answer_of`; all are there.
 
     UserError when the parts do not fit each other.
     """

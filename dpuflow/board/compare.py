@@ -13,12 +13,16 @@ import numpy as np
 import pandas as pd
 
 from dpuflow.accuracy.evaluation import accuracy_record, agreement
+from dpuflow.accuracy.outputs import OutputsSummary
+from dpuflow.accuracy.outputs import compare_outputs as distances
+from dpuflow.accuracy.stages import outputs_record
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import images_at_a_time
 from dpuflow.base.pixels import quantize_pixels
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.dump import dumped_tensors
 from dpuflow.emulator import Emulator
+from dpuflow.emulator.outputs import named_values
 from dpuflow.records import read_record
 
 PREFIX = "q_"
@@ -136,14 +140,12 @@ def board_record(
     meta, images, labels = content.meta, content.images, content.labels
     report = read_record(Path(results) / "board.json", "board.schema.yaml")
     path = Path(results) / "predictions.csv"
-    found, predictions, outputs = read_board_predictions(path)
-    count = len(found)
-    if count > len(labels) or not np.array_equal(found, labels[:count]):
-        raise UserError(f"{path}: not the results of {bundle}: the labels differ; run again")
-    if not np.array_equal(predictions, outputs.argmax(axis=1)):
-        raise UserError(f"{path}: predictions are not the largest outputs; the file was changed")
     emulator = Emulator(content.graph)
-    record = accuracy_record("board", meta["images"]["split"], found, predictions, meta["class_names"])
+    if "output" in meta:
+        record = _class_record(path, content, emulator, quantized)
+    else:
+        found = _labels_of(path, report["images"], labels, bundle)
+        record = outputs_record("board", meta["images"]["split"], found, {})
     record["runner"] = runner
     record["origin"] = "emulated" if report["emulated"] else "measured"
     record["how"] = (
@@ -151,11 +153,9 @@ def board_record(
         if report["emulated"]
         else f"measured on a board of target {meta['target']}"
     )
-    if quantized is not None:
-        record["agreement_with_quantized"] = agreement(predictions, quantized["predictions"][:count])
-    record["agreement_with_emulator"] = compare_outputs(
-        outputs, network_outputs(emulator, meta, images[:count])
-    )
+    if "outputs" in meta:
+        given = images[: record["images"]]
+        record |= _output_records(report, emulator, meta, given, len(labels), quantized)
     record["unstable_images"] = report["unstable_images"]
     folder, dumped = Path(dump or Path(results) / "dump"), report.get("dump")
     if dump is not None:
@@ -163,3 +163,54 @@ def board_record(
     if dumped and folder.is_dir():
         record["layers"] = first_different_layer(folder, emulator, meta, images, dumped["image"])
     return record
+
+
+def _class_record(path, content, emulator, quantized):
+    """The accuracy of the output that is the class of a picture, compared with the emulator's."""
+    meta, images, labels = content.meta, content.images, content.labels
+    found, predictions, outputs = read_board_predictions(path)
+    count = len(found)
+    if count > len(labels) or not np.array_equal(found, labels[:count]):
+        raise UserError(f"{path}: not the results of {content.path}: the labels differ; run again")
+    if not np.array_equal(predictions, outputs.argmax(axis=1)):
+        raise UserError(f"{path}: predictions are not the largest outputs; the file was changed")
+    record = accuracy_record("board", meta["images"]["split"], found, predictions, meta["class_names"])
+    if quantized is not None:
+        record["agreement_with_quantized"] = agreement(predictions, quantized["predictions"][:count])
+    emulated = network_outputs(emulator, meta, images[:count])
+    record["agreement_with_emulator"] = compare_outputs(outputs, emulated)
+    return record
+
+
+def _labels_of(path, count, labels, bundle):
+    """Labels of the pictures that were run, where no output is their class."""
+    try:
+        found = pd.read_csv(path)["label"].to_numpy()
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not the predictions of a board ({error}); run again") from None
+    if len(found) != count or count > len(labels) or not np.array_equal(found, labels[:count]):
+        raise UserError(f"{path}: not the results of {bundle}: the labels differ; run again")
+    return found
+
+
+def _output_records(report, emulator, meta, images, total, quantized):
+    """Every output of the board, and how far it is from the emulator's and from the quantized network's."""
+    if "outputs" not in report:
+        raise UserError("board.json: lacks the outputs that meta.json names; run again")
+    summary, step = None, images_at_a_time(images.shape[1:])
+    for start in range(0, len(images), step):
+        values = named_values(
+            emulator, emulator.run(_quantized(emulator, meta, images[start : start + step]))
+        )
+        if summary is None:
+            shapes = {name: array.shape[1:] for name, array in values.items()}
+            summary = OutputsSummary(shapes, len(images), total)
+        summary.add(values)
+    emulated = {} if summary is None else summary.record()
+    distance = distances(emulated, report["outputs"], ("the emulator", "the board"))
+    given = {name: report["outputs"][name] for name in emulated}  # board.json has them sorted
+    found = {"outputs": given, "outputs_with_emulator": distance}
+    if quantized is not None:
+        names = "the quantized network", "the board"
+        found["outputs_with_quantized"] = distances(quantized["outputs"], given, names)
+    return found

@@ -15,6 +15,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.outputs import answer_of
 from dpuflow.board.resizing_parts import describe_inside_average, describe_resample
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator import Emulator, axes, oracle, plan
@@ -403,21 +404,19 @@ The application's table of operators has these types and no others (a test holds
 # ---- the network's ends
 
 
-def describe_output(emulator: Emulator, answer: str | None = None) -> dict[str, Any]:
+def describe_output(emulator: Emulator, answer: str | None = None) -> dict[str, Any] | None:
     """The dict `output` of meta.json: which value holds the int8 outputs, and which ends the network.
 
-    answer : name of the output that says the class, where there are several. Only ops that cannot change
-    the order of the outputs may follow them (BEHIND_THE_OUTPUT). UserError names what else does.
+    answer : `models.NAME.output`, the output that says the class (`base.outputs.answer_of`); None is
+    returned where none does. Only ops that cannot change the order of the outputs may follow them
+    (BEHIND_THE_OUTPUT). UserError names what else does.
     """
     ends = named_outputs(emulator)
-    if answer is None and len(ends) != 1:
-        raise UserError(
-            f"{emulator.source}: {len(ends)} outputs ({', '.join(ends)}); say which one is the class of an "
-            "image (answer)"
-        )
-    if answer is not None and answer not in ends:
-        raise UserError(f"{emulator.source}: no output is called {answer!r}; it has {', '.join(ends)}")
-    end = ends[answer] if answer is not None else next(iter(ends.values()))
+    shapes = {name: tuple(op.tensor.shape[1:]) for name, op in ends.items()}
+    name = answer_of(shapes, answer, emulator.source)
+    if name is None:
+        return None
+    end = ends[name]
     op, softmaxes = end, []
     while op.tensor.data_type not in ("XINT", "INT"):
         if op.type not in BEHIND_THE_OUTPUT or len(op.input_names) != 1:
@@ -443,3 +442,13 @@ def describe_output(emulator: Emulator, answer: str | None = None) -> dict[str, 
         "final": end.name,
         "probabilities": bool(softmaxes),
     }
+
+
+def describe_outputs(emulator: Emulator) -> dict[str, dict[str, Any]]:
+    """The dict `outputs` of meta.json: the value of each output, and its fix_point where it is int8."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, op in named_outputs(emulator).items():
+        found[name] = {"value": op.name, "shape": list(op.tensor.shape[1:])}
+        if op.tensor.data_type in ("XINT", "INT"):
+            found[name]["fix_point"] = fix_point(op)
+    return found

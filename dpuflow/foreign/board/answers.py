@@ -32,6 +32,17 @@ def predictions_csv(labels, logits, probabilities, names):
     return text.getvalue()
 
 
+def outputs_csv(labels, outputs, names):
+    """Text of predictions.csv where no output is the class: one row per image, its outputs' digests."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "label", "label_name"] + ["sha256 of " + name for name in outputs])
+    for index, label in enumerate(labels.tolist()):
+        digests = [output["digests"][index] for output in outputs.values()]
+        writer.writerow([index, label, names[label]] + digests)
+    return text.getvalue()
+
+
 def write_atomically(path, text):
     """Write a file under a temporary name, then rename it."""
     temporary = f"{path}.{os.getpid()}.tmp"

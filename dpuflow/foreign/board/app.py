@@ -10,7 +10,8 @@ Runs on the board with Python 3.6 or later, numpy, and the image's `xir` and `va
 It reads the bundle that it lies in (meta.json, model.xmodel, parameters.npz, images.npy,
 labels.npy), runs the whole network, its DPU layers by the runtime and its CPU layers in
 NumPy, and writes to the folder --out: predictions.csv (one row per image, with the int8
-value of every class) and board.json (accuracy, latency, throughput, what the board is).
+value of every class) and board.json (accuracy, latency, throughput, what the board is; of a
+network with more outputs than the class, digests and some values of each).
 """
 
 import argparse
@@ -49,20 +50,27 @@ class Work:
 
 
 class Results:
-    """What a run finds: int8 outputs (N, classes), final outputs (N, classes), seconds (N, 1 + parts)."""
+    """What a run finds: int8 and final outputs (N, classes) of the class, seconds (N, 1 + parts).
 
-    def __init__(self, count, network):
+    logits and final are None where no output is the class of a picture; `summary` (a named.Summary), where
+    there is one, takes every output.
+    """
+
+    def __init__(self, count, network, summary=None):
         import numpy as np
 
-        classes = network.meta["output"]["classes"]
-        self.logits = np.zeros((count, classes), np.int8)
-        self.final = np.zeros((count, classes), np.float32)
+        output, self.summary = network.meta.get("output"), summary
+        self.logits = None if output is None else np.zeros((count, output["classes"]), np.int8)
+        self.final = None if output is None else np.zeros((count, output["classes"]), np.float32)
         self.seconds = np.zeros((count, 1 + len(network.parts)))
 
 
 def classify(session, work, images, results):
     """One thread: take batches, run the network, store outputs and seconds per image."""
-    output = session.network.meta["output"]
+    from named import named_outputs
+
+    meta = session.network.meta
+    output = meta.get("output")
     try:
         while True:
             span = work.take()
@@ -72,9 +80,12 @@ def classify(session, work, images, results):
                 stop = min(start + session.at_once, span[1])
                 begin = time.perf_counter()
                 values, parts = session.run(images[start:stop])
-                results.logits[start:stop] = values[output["value"]].reshape(stop - start, -1)
-                results.final[start:stop] = values[output["final"]].reshape(stop - start, -1)
+                if output is not None:
+                    results.logits[start:stop] = values[output["value"]].reshape(stop - start, -1)
+                    results.final[start:stop] = values[output["final"]].reshape(stop - start, -1)
                 results.seconds[start:stop] = [time.perf_counter() - begin] + parts
+                if results.summary is not None:
+                    results.summary.add(start, named_outputs(meta, values))
     except Exception as error:
         work.error = error
 
@@ -119,19 +130,16 @@ def measure(options, bundle, images, labels, progress):
     if options.warmup:
         count = min(options.warmup, len(images))
         run_once(sessions, images[:count], Results(count, network), batch)
-    first, seconds, rates, unstable = None, [], [], set()
+    summary, unstable = every_output(options, network, sessions, images, batch)
+    first, seconds, rates = None, [], []
     for run in range(options.runs):
         found = Results(len(images), network)
         took = run_once(sessions, images, found, batch, lambda n, run=run: progress(run, n, len(images)))
         rates.append(len(images) / took)
         seconds.append(found.seconds)
         first = first or found
-        unstable.update(np.flatnonzero((found.logits != first.logits).any(axis=1)).tolist())
-    if meta["output"]["probabilities"]:
-        probabilities = first.final
-    else:
-        probabilities = softmax(first.logits, meta["output"]["fix_point"])
-    correct = int((first.logits.argmax(axis=1) == labels).sum())
+        if first.logits is not None:
+            unstable.update(np.flatnonzero((found.logits != first.logits).any(axis=1)).tolist())
     report = {
         "format": "dpuflow board run 1",
         "target": meta["target"],
@@ -139,17 +147,45 @@ def measure(options, bundle, images, labels, progress):
         "board": board,
         "emulated": board["emulated"],
         "images": len(images),
-        "correct": correct,
-        "accuracy": correct / float(len(images)),
-        "threads": options.threads,
-        "batch": batch,
-        "images_per_call": int(sessions[0].at_once),
-        "runs": options.runs,
-        "warmup": options.warmup,
-        "unstable_images": sorted(unstable),
-        "timing": timing(np.concatenate(seconds), network.parts, rates, board["emulated"]),
     }
+    probabilities = None
+    if first.logits is not None:
+        probabilities = first.final
+        if not meta["output"]["probabilities"]:
+            probabilities = softmax(first.logits, meta["output"]["fix_point"])
+        report["correct"] = int((first.logits.argmax(axis=1) == labels).sum())
+        report["accuracy"] = report["correct"] / float(len(images))
+    report.update(
+        {
+            "threads": options.threads,
+            "batch": batch,
+            "images_per_call": int(sessions[0].at_once),
+            "runs": options.runs,
+            "warmup": options.warmup,
+            "unstable_images": sorted(unstable),
+            "timing": timing(np.concatenate(seconds), network.parts, rates, board["emulated"]),
+        }
+    )
+    if summary is not None:
+        report["outputs"] = summary.record()
     return first, probabilities, report
+
+
+def every_output(options, network, sessions, images, batch):
+    """(named.Summary of every output of all images, set of the images that a second pass answers otherwise).
+
+    Apart from the runs that are timed, because digests take time. (None, empty set) where the class of an
+    image is the only output.
+    """
+    from named import Summary
+
+    if not network.meta.get("outputs"):
+        return None, set()
+    passes = []
+    for _ in range(min(options.runs, 2)):
+        passes.append(Summary(network.meta, len(images)))
+        run_once(sessions, images, Results(len(images), network, passes[-1]), batch)
+    return passes[0], passes[0].different(passes[-1])
 
 
 def dump_tensors(options, images, index):
@@ -187,16 +223,21 @@ def run_one(options, bundle):
 def save_outputs(options, bundle, images):
     """outputs.npz: every output of the network, by its name, for these images."""
     import numpy as np
+    from named import named_outputs
     from parts import Network, Session
 
     network = Network(bundle)
-    named = network.meta.get("outputs") or {"output": {"value": network.meta["output"]["final"]}}
-    session, found = Session(network, options.mode), {name: [] for name in named}
+    meta, session, parts = network.meta, Session(network, options.mode), []
     for start in range(0, len(images), session.at_once):
         values, _ = session.run(images[start : start + session.at_once])
-        for name, told in named.items():
-            found[name].append(np.array(values[told["value"]]))  # a copy: buffers are used again
-    np.savez(os.path.join(options.out, "outputs.npz"), **{n: np.concatenate(a) for n, a in found.items()})
+        if "outputs" in meta:
+            parts.append(named_outputs(meta, values))
+        else:
+            parts.append(
+                {"output": np.array(values[meta["output"]["final"]])}
+            )  # a copy: buffers are used again
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    np.savez(os.path.join(options.out, "outputs.npz"), **joined)
 
 
 # ---- command line
@@ -252,7 +293,7 @@ def main(options, status):
     if options.query:
         print(json.dumps(query(), indent=1, sort_keys=True))
         return
-    from answers import predictions_csv, write_atomically
+    from answers import outputs_csv, predictions_csv, write_atomically
     from bundle_files import Bundle
 
     bundle = Bundle(options.bundle)
@@ -269,13 +310,19 @@ def main(options, status):
         report["dump"] = {"image": index} if dump_tensors(options, images, index) else None
     if options.save:
         save_outputs(options, bundle, images[: options.save])
-    text = predictions_csv(labels, results.logits, probabilities, bundle.meta["class_names"])
+    if probabilities is None:
+        text = outputs_csv(labels, report["outputs"], bundle.meta["class_names"])
+    else:
+        text = predictions_csv(labels, results.logits, probabilities, bundle.meta["class_names"])
     write_atomically(os.path.join(options.out, "predictions.csv"), text)
     text = json.dumps(report, indent=1, sort_keys=True) + "\n"
     write_atomically(os.path.join(options.out, "board.json"), text)
     timing = report["timing"]
     rate, latency = timing["images_per_second"]["median"], timing["latency_ms"]["p50"]
-    print(f"{report['correct']} of {report['images']} images right ({report['accuracy']:.4f})")
+    if "accuracy" in report:
+        print(f"{report['correct']} of {report['images']} images right ({report['accuracy']:.4f})")
+    else:
+        print("{} images, outputs {}".format(report["images"], ", ".join(report["outputs"])))
     print(f"{rate:.1f} images/s, median latency {latency:.3f} ms ({timing['kind']})")
 
 
