@@ -23,6 +23,9 @@ $(VENV)/run.stamp: requirements.txt constraints.txt pyproject.toml
 	@echo "Installing into $(VENV) (once; needs the package index) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet -c constraints.txt -r requirements.txt
+	@printf '%s\n' '#!/bin/sh' \
+		'PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" exec "$$(dirname "$$0")/python" -m dpuflow "$$@"' \
+		> $(VENV)/bin/dpuflow && chmod +x $(VENV)/bin/dpuflow
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp requirements-test.txt

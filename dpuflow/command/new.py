@@ -1,0 +1,220 @@
+"""`dpuflow new PICTURES MODEL`: a configuration that works, every guess with the reason beside it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpuflow.base.errors import UserError
+from dpuflow.command.check import checked
+from dpuflow.command.models import read_model
+from dpuflow.command.scaling import images_to_try, tried_scalings
+from dpuflow.datasets.picture_files import prepared
+from dpuflow.datasets.picture_layout import WHOLE, Item, by_folders
+from dpuflow.datasets.picture_source import open_source
+from dpuflow.datasets.splits import DEFAULT_CALIBRATION
+from dpuflow.device.targets import Target
+
+MODEL_FILES = (".onnx", ".h5", ".keras", ".pb", ".xmodel")
+TRAINED_HERE = (96, 96, 3)
+"""Size of the pictures of a network that is trained here."""
+
+
+@dataclass
+class Pictures:
+    """The user's pictures: parts by name, classes sorted, and a sample of them."""
+
+    parts: dict[str, list[Item]]
+    classes: list[str]
+    zipped: bool
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return sum(map(len, self.parts.values()))
+
+
+def look_at(path: Path) -> Pictures:
+    """Pictures of a folder or zip; UserError as the workflow's own reader has it."""
+    with open_source(path) as source:
+        parts = by_folders(source)
+    classes = sorted({item.label for items in parts.values() for item in items})
+    return Pictures(parts, classes, not path.is_dir())
+
+
+def model_beside(folder: Path) -> Path | None:
+    """The only model file in a folder, None without one; UserError of several."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in MODEL_FILES) if folder.is_dir() else []
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise UserError(
+            f"{folder}: holds {len(files)} model files ({names}); name one: dpuflow new FOLDER MODEL"
+        )
+    return files[0] if files else None
+
+
+def configuration(
+    pictures: Path, model_path: Path | None, target: Target, target_name: str, size: tuple[int, int] | None
+) -> str:
+    """The text of the configuration.
+
+    pictures : folder or zip. model_path : None: a network is trained here. target_name : how the user calls
+    the target, a board's name.
+
+    UserError when the pictures or the model cannot be used, or do not belong together.
+    """
+    found = look_at(pictures)
+    if len(found.classes) < 2:
+        raise UserError(f"{pictures}: one class only ({found.classes[0]}); expected a folder for each class")
+    model = read_model(model_path, size) if model_path else None
+    height, width, channels = model.shape if model else (*(size or TRAINED_HERE[:2]), 3)
+    lines = [
+        "# Written by `dpuflow new`: every guess has its reason beside it, and is yours to change.",
+        "# Run it:  snakemake all --configfile THIS_FILE     All keys: config/README.md",
+        "",
+        "datasets:",
+        "  pictures:",
+        f"    source: {{kind: pictures, {'zip' if found.zipped else 'folder'}: {_quoted(_shown(pictures))}}}",
+        f"    # {found.count} pictures of {len(found.classes)} classes: {_some(found.classes)}",
+        f"    image: {{height: {height}, width: {width}, channels: {channels}}}    # {_size_reason(model)}",
+        "    # resize: crop takes the middle of each picture; pad keeps all of it between black bars",
+        *_split_lines(found),
+        "",
+        "models:",
+        f"  {_model_name(model)}:",
+        *_model_lines(model, model_path, pictures, found),
+        "",
+    ]
+    name, target_lines = _target_lines(model, target, target_name)
+    run = (
+        f"  - {{dataset: pictures, model: {_model_name(model)}, quantizer: reference, target: {name}, "
+        "runner: emulator}"
+    )
+    return "\n".join([*lines, *target_lines, "runs:", run, RUNNER, ""])
+
+
+RUNNER = (
+    "    # runner: emulator answers as the board would, bit by bit; isa_simulator runs the machine code\n"
+    "    # (slow); a board of your own: docs/board.md"
+)
+
+
+def _size_reason(model):
+    if model is None:
+        return "a size that trains in minutes; larger pictures see more"
+    return "the file leaves it open: a guess" if model.open else "what the model takes"
+
+
+def _some(classes, most=6):
+    shown = ", ".join(classes[:most])
+    return re.sub(r"[\r\n]", " ", shown) + (", ..." if len(classes) > most else "")
+
+
+def _shown(path):
+    """As the user would write it: relative where it lies below the folder he stands in."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
+def _quoted(text):
+    return f'"{text}"' if re.search(r"[^A-Za-z0-9_./~-]", text) else text
+
+
+def _split_lines(found):
+    parts, lines = found.parts, []
+    if WHOLE in parts or "test" not in parts:
+        lines.append(
+            "    test: {fraction: 0.2, seed: 1}    # no folder named test: a fifth of each class is set aside"
+        )
+    count = len(parts.get("calibration", []))
+    if count:
+        lines.append(
+            f"    calibration: {{images: {count}}}    # all of the folder calibration, for the quantizer"
+        )
+    else:
+        left = len(parts.get("train", [])) or int(0.7 * found.count)
+        count = max(1, min(DEFAULT_CALIBRATION["images"], left))
+        lines.append(
+            f"    calibration: {{images: {count}}}    # for the quantizer, not of the test; more is slower"
+        )
+    return lines
+
+
+def _model_name(model):
+    if model is None:
+        return "mobilenet"
+    name = re.sub(r"[^A-Za-z0-9_]", "_", Path(model.path).stem).strip("_") or "model"
+    return name if name[0].isalnum() else f"m{name}"
+
+
+def _model_lines(model, path, pictures, found):
+    if model is None:
+        return [
+            "    application: MobileNetV2    # no model file was given: this one is trained on your pictures",
+            "    alpha: 0.35                 # a narrow one; 1.0 is more accurate and slower",
+            "    weights: none               # from scratch; or a file of weights (docs/adding-a-model.md)",
+            "    training: {optimizer: adam, learning_rate: 1.0e-3, batch_size: 32, epochs: 10}",
+        ]
+    lines = [f"    {model.key}: {_quoted(_shown(Path(path).expanduser()))}"]
+    if model.key in ("quantized", "xmodel"):
+        if model.scaling is not None:
+            return [*lines, "    # how pixels become its input stands in the file"]
+        return [*lines, "    input: {subtract: 0, divide: 255}    # a guess: the file does not say"]
+    return lines + _scaling_lines(model, pictures, found)
+
+
+def _scaling_lines(model, pictures, found):
+    network = model.network
+    values = int(np.prod(network.output.shape)) if len(network.outputs) == 1 else 0
+    if values != len(found.classes):
+        raise UserError(
+            f"{model.path}: answers {values or 'several'} values, {pictures} has {len(found.classes)} "
+            f"classes ({_some(found.classes)}); expected a folder for each class that the network knows"
+        )
+    images, labels = _sample(pictures, found, model.shape)
+    rows = tried_scalings(network, images, labels)
+    best = rows[0]
+    shown = "; ".join(f"{row['words']} {row['right']}" for row in rows)
+    lines = [
+        f"    input: {best['words']}    # the best of the usual ones on {len(images)} of your pictures",
+        f"    # right answers: {shown}",
+    ]
+    if best["right"] * len(found.classes) < 2 * len(images) or best["right"] < 0.2 * len(images):
+        lines.append(
+            "    # WARNING: hardly any is right. Was it trained on these classes, in alphabetical order?"
+        )
+    return lines
+
+
+def _sample(pictures, found, shape):
+    """(uint8 images, labels): pictures of as many classes as may be, evenly over the names."""
+    items = sorted(
+        (item for items in found.parts.values() for item in items), key=lambda item: (item.label, item.path)
+    )
+    chosen = [items[i] for i in np.linspace(0, len(items) - 1, images_to_try(*shape[:2])).astype(int)]
+    chosen = list(dict.fromkeys(chosen))
+    with open_source(pictures) as source:
+        images = [prepared(source.read(item.name), item.name, shape) for item in chosen]
+    return np.stack(images).reshape(len(images), *shape), [found.classes.index(item.label) for item in chosen]
+
+
+def _target_lines(model, target, name):
+    """(name of the target, lines of a section `targets`)."""
+    if model is not None and model.network is None:
+        return name, [f"# target: {name}, its machine code stays as it is in the file", ""]
+    leaving: list[Mapping[str, Any]] = [] if model is None else checked(model, target)["on_cpu"]["native"]
+    own = f"{name}_native"
+    lines = ["targets:", f"  {own}:    # dpuflow's own compiler: machine code, verified on a simulator"]
+    lines.append(f"    {'board' if target.board else 'dpu'}: {name}")
+    lines.append("    compiler: native")
+    if leaving:
+        lines.append(f"    on_cpu: warn    # {len(leaving)} layers leave the DPU; `dpuflow check` says why:")
+        lines += [f"    #   {entry['layer']} ({entry['op']}): {entry['reason']}" for entry in leaving[:8]]
+    else:
+        lines.append("    on_cpu: error    # every layer fits the DPU; a change that does not is refused")
+    return own, [*lines, ""]
