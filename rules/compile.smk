@@ -81,7 +81,10 @@ rule take_xmodel:
         source=lambda w: SETTINGS.model(w.model)["xmodel"],
         target=lambda w: SETTINGS.target(w.target),
         input_scaling=lambda w: SETTINGS.given_scaling(w.model),
-        output=lambda w: {"node": SETTINGS.model(w.model).get("output_node")},
+        output=lambda w: {
+            "node": SETTINGS.model(w.model).get("output_node"),
+            "answer": SETTINGS.answer(w.model, w.dataset),
+        },
     group:
         "int8"
     resources:

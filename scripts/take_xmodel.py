@@ -17,6 +17,7 @@ def main(snakemake):
         params.input_scaling,
         target,
         params.output["node"],
+        params.output["answer"],
     )
     graph.save(snakemake.output.xmodel, check=False)
     for note in notes:

@@ -171,10 +171,17 @@ class Emulator:
             )
         return points.pop()
 
-    def quantize_input(self, images: np.ndarray) -> np.ndarray:
+    @overload
+    def quantize_input(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+    @overload
+    def quantize_input(self, images: np.ndarray) -> np.ndarray: ...
+
+    def quantize_input(self, images: Batch) -> np.ndarray | dict[str, np.ndarray]:
         """uint8 images (N, H, W) or (N, H, W, C) -> int8 (N, H, W, C), as the board's host code does.
 
-        The float network's input scaling stands in the graph's attributes (`xir.input_scaling`).
+        Of several inputs {input's name: images} -> {input's name: int8 images}. The float network's input
+        scaling, one for all inputs, stands in the graph's attributes (`xir.input_scaling`).
         """
         scaling = recorded_scaling(self.graph)
         if scaling is None:
@@ -182,19 +189,30 @@ class Emulator:
                 f"{self.source}: does not record its input scaling (attributes input_subtract, "
                 "input_divide); quantize the images yourself, for instance with base.pixels.quantize_pixels"
             )
+        if isinstance(images, Mapping):
+            unknown = sorted(set(images) - {name for op in self.inputs for name in (op.name, op.tensor.name)})
+            if unknown:
+                names = ", ".join(op.name for op in self.inputs)
+                raise UserError(f"{self.source}: has no input {unknown[0]!r}; its inputs are {names}")
+            given = {op: self._given(op, [op], images) for op in self.inputs}
+            return {op.name: self._quantized(op, array, scaling) for op, array in given.items()}
+        return self._quantized(self.input, images, scaling)
+
+    def _quantized(self, source: Op, images: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
         images = np.asarray(images)
         if images.dtype != np.uint8:
             raise UserError(f"images have dtype {images.dtype}; uint8 pixels expected")
-        shape = (images.shape[0], *self.input.tensor.shape[1:])
+        shape = (images.shape[0], *source.tensor.shape[1:])
         if images.size != np.prod(shape) or images.shape[1:3] != shape[1:3]:
-            raise UserError(f"images of shape {images.shape} do not fit the model's input {shape}")
+            of = "the model's input" if len(self.inputs) == 1 else f"the model's input {source.name!r}"
+            raise UserError(f"images of shape {images.shape} do not fit {of} {shape}")
         found = problem(scaling, shape[-1])
         if found:
             raise UserError(
                 f"{self.source}: its input scaling is no scaling: {found}; the file is damaged, compile the "
                 "model again"
             )
-        return quantize_pixels(images.reshape(shape), scaling, self.input_fix_point)
+        return quantize_pixels(images.reshape(shape), scaling, self._source_fix_point(source))
 
     @overload
     def run(self, batch: Batch, dump: Literal[True]) -> dict[str, np.ndarray]: ...
@@ -227,11 +245,15 @@ class Emulator:
         names = ([op.name for op in ops] for ops in (self.inputs, self.outputs))
         return self._executor("", self.graph.ops, *names)
 
-    def values(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """{op name: array (N, ...)} of the named ops for int8 images (N, H, W, C), from the input on."""
-        source = self.input
-        executor = self._executor(("values", *names), self.graph.ops, [source.name], list(names))
-        return executor({source.name: self._checked(batch, source)})
+    def values(self, batch: Batch, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """{op name: array (N, ...)} of the named ops for int8 images (N, H, W, C), from the inputs on.
+
+        Of several inputs {input's name: images}.
+        """
+        given = batch if isinstance(batch, Mapping) else {self.input.name: batch}
+        batches = {op.name: self._checked(self._given(op, [op], given), op) for op in self.inputs}
+        executor = self._executor(("values", *names), self.graph.ops, list(batches), list(names))
+        return executor(batches)
 
     @cached_property
     def parts(self) -> list[Part]:

@@ -20,7 +20,7 @@ from dpuflow.emulator import Emulator
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.quantize import blocks, position_search
 from dpuflow.quantize.answers import EXECUTED_FOR, float_values
-from dpuflow.quantize.distance import LogitDistance, agreement
+from dpuflow.quantize.distance import LogitDistance, agreement, is_logits
 from dpuflow.quantize.memo import Memo
 from dpuflow.quantize.reference import Outcome, Quantization, checked_images
 from dpuflow.quantize.settings import complete
@@ -66,6 +66,11 @@ class Comparison:
         with blocks.on_cores(threads):
             x = blocks.Pictures(self.images, input_scaling)
             self.float_logits = float_values(self.network, x, [name])[name]
+        if not is_logits(self.float_logits):
+            raise UserError(
+                f"quantizer search: judges settings by the classes of pictures, and layer {name!r} gives "
+                f"{list(self.float_logits.shape[1:])}, no vector of one value for each class"
+            )
         self.distance = LogitDistance(self.float_logits)
         self.float_correct = int((self.float_logits.argmax(axis=1) == self.labels).sum())
 

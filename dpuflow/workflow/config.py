@@ -232,8 +232,8 @@ class Settings:
         """`input_scaling` where the configuration gives one, else None: a file may record its own."""
         return self.input_scaling(model) if "input" in self.model(model) else None
 
-    def answer(self, model: str) -> str | None:
-        """Which output is the class of a picture (`accuracy.stages.answer_of`); of what it starts from."""
+    def answer(self, model: str, dataset: str | None = None) -> str | None:
+        """Which output is the class of a picture (`base.outputs.answer_of`); of what it starts from."""
         entry = self.model(model)
         if "starts_from" in entry and "output" not in entry:
             entry = self.model(entry["starts_from"])

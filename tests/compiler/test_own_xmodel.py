@@ -95,3 +95,19 @@ def test_of_several_outputs_one_is_named(shared):
     path = shared("golden/wild/yolov5n_640_pt_b4096_2.5.xmodel")
     with pytest.raises(UserError, match=r"so it has no accuracy; its outputs: '.*\[80, 80, 54\]"):
         prepared(path, (640, 640, 3), 10, SCALING, TARGET)
+
+
+def test_every_output_of_a_compiled_file_stays_where_none_is_the_class(shared):
+    path, shape = shared("golden/wild/yolov5n_640_pt_b4096_2.5.xmodel"), (640, 640, 3)
+    graph, _ = prepared(path, shape, 10, SCALING, TARGET, answer="none")
+    original = [op.name for op in Emulator(path, subgraphs=[]).outputs]
+    assert len(original) == 3
+    assert graph.attrs["return_ops"] == graph.attrs["output_names"] == original
+    named = {"large": original[0], "small": original[2]}
+    graph, _ = prepared(path, shape, 10, SCALING, TARGET, output=named, answer="none")
+    assert graph.attrs["return_ops"] == [original[0], original[2]]
+    assert graph.attrs["output_names"] == ["large", "small"] and "class_count" not in graph.attrs
+    with pytest.raises(
+        UserError, match=r"no output is called 'other' \(models\.NAME\.output\); it has 'large'"
+    ):
+        prepared(path, shape, 10, SCALING, TARGET, output=named, answer="other")

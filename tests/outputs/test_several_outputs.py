@@ -158,6 +158,24 @@ def test_an_output_that_does_not_exist_is_no_network():
         network.output  # noqa: B018
 
 
+def test_pixels_of_several_inputs_are_quantized_by_name(made):
+    with Emulator(lower(made.quantized, get_target("kv260")), threads=1) as emulator:
+        given = emulator.quantize_input(made.pixels)
+        for name, grid in made.grids.items():
+            assert given[name].dtype == np.int8
+            np.testing.assert_array_equal(given[name], grid)
+        assert_equal(outputs(emulator, given), made.expected)
+        end = emulator.outputs[0].name
+        np.testing.assert_array_equal(emulator.values(given, [end])[end], outputs(emulator, given)[0])
+        with pytest.raises(UserError, match="has no input 'extra'; its inputs are "):
+            emulator.quantize_input({**made.pixels, "extra": made.pixels["image"]})
+        if len(made.pixels) > 1:
+            with pytest.raises(UserError, match=r"has 2 inputs \(image, other\); give them by name"):
+                emulator.quantize_input(made.pixels["image"])
+            with pytest.raises(UserError, match=r"do not fit the model's input 'other' \(12, 8, 8, 1\)"):
+                emulator.quantize_input({**made.pixels, "other": made.pixels["image"]})
+
+
 def test_inputs_are_given_by_name():
     network = two_inputs()
     with pytest.raises(UserError, match="given for image; the network's inputs are image, other"):

@@ -34,8 +34,8 @@ class IsaRunner:
         with about(self.emulator.source):
             self.simulators = {name: Simulator(program) for name, program in self.programs.items()}
 
-    def quantize_input(self, images: np.ndarray) -> np.ndarray:
-        """uint8 images -> int8 input, as `Emulator.quantize_input`."""
+    def quantize_input(self, images: Any) -> Any:
+        """uint8 images -> int8 input, of several inputs {name: images}, as `Emulator.quantize_input`."""
         return self.emulator.quantize_input(images)
 
     def summary(self) -> list[dict[str, Any]]:
