@@ -7,6 +7,7 @@ import numpy as np
 
 from dpuflow.accuracy.evaluation import Record, accuracy_record, agreement, check_same_images, labels_digest
 from dpuflow.accuracy.outputs import OutputsSummary, compare_outputs
+from dpuflow.accuracy.top import MANY_CLASSES, among_best, top_record
 from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import Stage, answer_of
 from dpuflow.base.progress import counted
@@ -60,7 +61,8 @@ def stage_record(
         raise UserError(f"{name}: split {split!r} holds no images, so there is nothing to measure")
     summary = OutputsSummary(shapes, len(labels)) if answer is None or len(shapes) > 1 else None
     predictions: list[np.ndarray] = []
-    for images, _ in counted(dataset.batches(split), "images", len(labels), lambda batch: len(batch[0])):
+    best: list[np.ndarray] = []
+    for images, truth in counted(dataset.batches(split), "images", len(labels), lambda batch: len(batch[0])):
         values = stage(images)
         if seen is not None:
             seen(values)
@@ -68,11 +70,14 @@ def stage_record(
             summary.add(values)
         if answer is not None:
             predictions.append(classes_of(values[answer]))
+            if len(dataset.class_names) > MANY_CLASSES:
+                best.append(among_best(values[answer].reshape(len(truth), -1), truth))
     outputs = {} if summary is None else {"outputs": summary.record()}
     if answer is None:
         return outputs_record(name, split, labels, outputs["outputs"])
     found = np.concatenate(predictions)
-    return accuracy_record(name, split, labels, found, dataset.class_names) | outputs
+    record = accuracy_record(name, split, labels, found, dataset.class_names) | outputs
+    return record | ({"top5": top_record(np.concatenate(best))} if best else {})
 
 
 def outputs_record(stage: str, split: str, labels: np.ndarray, outputs: dict[str, Any]) -> Record:

@@ -16,6 +16,7 @@ from dpuflow.accuracy.evaluation import accuracy_record, agreement
 from dpuflow.accuracy.outputs import OutputsSummary
 from dpuflow.accuracy.outputs import compare_outputs as distances
 from dpuflow.accuracy.stages import outputs_record
+from dpuflow.accuracy.top import MANY_CLASSES, among_best, top_record
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import images_at_a_time
 from dpuflow.base.pixels import quantize_pixels
@@ -175,6 +176,8 @@ def _class_record(path, content, emulator, quantized):
     if not np.array_equal(predictions, outputs.argmax(axis=1)):
         raise UserError(f"{path}: predictions are not the largest outputs; the file was changed")
     record = accuracy_record("board", meta["images"]["split"], found, predictions, meta["class_names"])
+    if len(meta["class_names"]) > MANY_CLASSES:
+        record["top5"] = top_record(among_best(outputs, found))
     if quantized is not None:
         record["agreement_with_quantized"] = agreement(predictions, quantized["predictions"][:count])
     emulated = network_outputs(emulator, meta, images[:count])

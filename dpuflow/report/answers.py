@@ -33,6 +33,9 @@ def comparable(runs: Sequence[LoadedRun], views: Sequence[Mapping[str, Any]]) ->
         stage = list(run.records)[-1]
         answers = np.asarray(run.records[stage]["predictions"])
         row = {"name": f"{view['short']} ({run.stage_label(stage)})", "id": view["id"], "data": data[key]}
+        best = run.records[stage].get("top5")
+        if best is not None:
+            row["top5"] = best["accuracy"]
         rows.append({**row, "answers": packed(answers)})
     several = [index for index in range(len(sets)) if sum(row["data"] == index for row in rows) > 1]
     if not several or too_many(runs):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpuflow.accuracy.evaluation import Record, accuracy_change, agreement
+from dpuflow.accuracy.top import top_change
 from dpuflow.report.inputs import LoadedRun
 
 FORMAT = "dpuflow accuracy report 1"
@@ -27,6 +28,8 @@ def run_results(run: LoadedRun) -> dict[str, Any]:
         record = run.records[stage]
         row: dict[str, Any] = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
         row |= {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
+        if "top5" in record:
+            row["top5"] = {key: record["top5"][key] for key in ("correct", "accuracy", "interval95")}
         previous = run.records[stages[index - 1]] if index else None
         row["agreement_with_previous"] = agreement(*common(previous, record)) if previous else None
         row["agreement_with_first"] = agreement(*common(first, record)) if index else None
@@ -62,6 +65,9 @@ def _compare(run: LoadedRun, before: str, after: str) -> dict[str, Any]:
         "after_label": run.stage_label(after),
     }
     row |= agreement(a, b)
+    best = top_change(run.records[before], run.records[after])
+    if best is not None:
+        row["top5"] = best
     # without the dataset the labels are not known image by image
     if run.images is not None:
         change = accuracy_change(run.images.labels[: len(a)], a, b)

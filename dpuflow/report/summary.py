@@ -26,6 +26,8 @@ def summary(content: Mapping[str, Any], report_path: Path | str) -> str:
                     f"{count(stage['correct'])} of {count(stage['images'])}",
                 ]
             )
+            if "top5" in stage:
+                rows[-1].append(f"top-5 {percent(stage['top5']['accuracy'])}")
             agreed = stage["agreement_with_first"]
             if agreed:
                 differ = agreed["images"] - agreed["equal"]

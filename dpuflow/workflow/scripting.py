@@ -100,7 +100,7 @@ def log_accuracy(record: Mapping[str, Any]) -> None:
         return
     low, high = record["interval95"]
     log.info(
-        "%s: %d of %d %s images right, accuracy %.4f (95 %% interval %.4f to %.4f)",
+        "%s: %d of %d %s images right, accuracy %.4f (95 %% interval %.4f to %.4f)%s",
         record["stage"],
         record["correct"],
         record["images"],
@@ -108,6 +108,7 @@ def log_accuracy(record: Mapping[str, Any]) -> None:
         record["accuracy"],
         low,
         high,
+        f", top-5 {record['top5']['accuracy']:.4f}" if "top5" in record else "",
     )
 
 

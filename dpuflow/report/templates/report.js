@@ -126,6 +126,10 @@ if (holder) {
         `${number(kinds.lost)} lost, ${number(kinds.gained)} gained, ${number(kinds["another wrong answer"])} wrong in another way.` +
         (changed.length > most ? ` The first ${most} are shown.` : "")
       : `All ${number(count)} images of ${data.name} get the same answer.`;
+    if ("top5" in a && "top5" in b) {
+      const percent = (value) => `${(100 * value).toFixed(2)} %`;
+      document.getElementById("compare-words").textContent += ` Top-5: ${percent(a.top5)}, then ${percent(b.top5)}.`;
+    }
     table.hidden = !changed.length;
     table.tBodies[0].replaceChildren(...changed.slice(0, most).map(([i, kind]) => {
       const row = document.createElement("tr");
