@@ -172,6 +172,10 @@ def main():
         sizes = errors(results, figures, way)
         if sizes:
             judge(goals, f"estimates from {way}", sizes)
+    apart = [
+        off(ways[WAYS[1]][key], wanted) for ways in results.values() for key, wanted in ways[WAYS[0]].items()
+    ]
+    judge(goals, "our code against the layers", apart)
     if fit:
         many = {name: {board: fps[1] for board, fps in figures[name]["fps"].items()} for name in names}
         left_out = board_fit.leave_one_out(choices, many)
