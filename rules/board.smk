@@ -18,7 +18,8 @@ rule run_emulator:
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "emulator"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
+        decode=lambda w: SETTINGS.decode(w.model),
     group:
         "int8"
     threads: 2
@@ -48,7 +49,8 @@ rule run_isa_simulator:
     wildcard_constraints:
         runner=SETTINGS.named("runners", "kind", "isa_simulator"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
+        decode=lambda w: SETTINGS.decode(w.model),
     group:
         "int8"
     threads: 2
@@ -74,7 +76,7 @@ rule bundle:
     benchmark:
         made.times(made.COMPILED, "bundle")
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         target=lambda w: SETTINGS.target(w.target),
         # what enters quantized or compiled has it in the xmodel
         input_scaling=lambda w: (

@@ -59,7 +59,7 @@ rule import_frozen:
     wildcard_constraints:
         model=SETTINGS.models_from("frozen_pb"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         model=lambda w: w.model,
         source=lambda w: SETTINGS.model(w.model)["frozen_pb"],
         # one mapping: Snakemake compares the values of params without their names
@@ -92,7 +92,7 @@ rule import_saved_model:
     wildcard_constraints:
         model=SETTINGS.models_from("saved_model"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         model=lambda w: w.model,
         source=lambda w: SETTINGS.model(w.model)["saved_model"],
         # one mapping: Snakemake compares the values of params without their names
@@ -127,7 +127,7 @@ rule import_onnx:
     wildcard_constraints:
         model=SETTINGS.models_from("onnx"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         model=lambda w: w.model,
         source=lambda w: SETTINGS.model(w.model)["onnx"],
         # one mapping: Snakemake compares the values of params without their names
@@ -158,7 +158,8 @@ rule evaluate_onnx:
     benchmark:
         made.times(made.TRAINED, "evaluate_onnx")
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
+        decode=lambda w: SETTINGS.decode(w.model),
         # one mapping: Snakemake compares the values of params without their names
         nodes=lambda w: {end: SETTINGS.model(w.model).get(f"{end}_node") for end in ("input", "output")},
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
@@ -189,7 +190,8 @@ rule evaluate_frozen:
     benchmark:
         made.times(made.TRAINED, "evaluate_frozen")
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
+        decode=lambda w: SETTINGS.decode(w.model),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "graph"

@@ -25,6 +25,7 @@ rule quantize_reference:
         settings=lambda w: config["quantizers"][w.quantizer],
         steps=lambda w: steps(config["quantizers"][w.quantizer]),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
+        decode=lambda w: SETTINGS.decode(w.model),
     group:
         "int8"
     # before evaluate_frozen, which can then run beside evaluate_quantized
@@ -58,7 +59,7 @@ rule import_quantized:
         model=SETTINGS.models_from("quantized"),
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         model=lambda w: w.model,
         source=lambda w: SETTINGS.model(w.model)["quantized"],
         input_scaling=lambda w: SETTINGS.given_scaling(w.model),
@@ -91,7 +92,8 @@ rule evaluate_quantized:
     wildcard_constraints:
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
+        decode=lambda w: SETTINGS.decode(w.model),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "int8"

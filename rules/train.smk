@@ -80,7 +80,7 @@ rule import_keras:
     wildcard_constraints:
         model=SETTINGS.models_from("keras_h5"),
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         source=lambda w: SETTINGS.model(w.model)["keras_h5"],
     group:
         "graph"
@@ -106,7 +106,8 @@ rule evaluate_keras:
     benchmark:
         made.times(made.TRAINED, "evaluate_keras")
     params:
-        answer=lambda w: SETTINGS.answer(w.model),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
+        decode=lambda w: SETTINGS.decode(w.model),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
     group:
         "graph"

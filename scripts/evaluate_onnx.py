@@ -1,10 +1,10 @@
 """What the trained ONNX model answers for every test image, by onnxruntime -> onnx_accuracy.json."""
 
-from dpuflow.accuracy.stages import stage_record
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.onnx_graph.outputs import OnnxStage
+from dpuflow.task.measuring import stage_record
 from dpuflow.workflow.scripting import run
-from dpuflow.workflow.stage_records import write_stage
+from dpuflow.workflow.stage_records import told, write_stage
 
 
 def main(snakemake):
@@ -12,7 +12,7 @@ def main(snakemake):
     ends = snakemake.params.nodes
     names = ends["input"], ends["output"]
     stage = OnnxStage(snakemake.input.model, dataset.shape, scaling, *names, own=True)
-    record = stage_record("onnx", stage, dataset, snakemake.params.answer, where=snakemake.input.model)
+    record = stage_record("onnx", stage, dataset, told(snakemake.params), where=snakemake.input.model)
     write_stage(snakemake.output.accuracy, record, scaling)
 
 

@@ -6,24 +6,31 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.network.network_file import load_network
 from dpuflow.quantize.reference import quantize, write_artifacts
 from dpuflow.records import read_record
+from dpuflow.task.judging import judge_of
 from dpuflow.workflow.scripting import log, run
 
 
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     nodes = read_record(snakemake.input.nodes, "nodes.schema.yaml")
+    named = dataset.task == "classification"
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "tool"}
+    network = load_network(snakemake.input.network)
     with about(snakemake.input.network):
         quantized, report = quantize(
-            load_network(snakemake.input.network),
+            network,
             dataset.images_in("calibration"),
             settings,
             snakemake.params.input_scaling,
             output_name={name: end["name"] for name, end in named_ends(nodes).items()},
             calibration_indices=dataset.splits["calibration"],
-            calibration_labels=dataset.labels_in("calibration"),
+            calibration_labels=dataset.labels_in("calibration") if named else None,
             test_images=(images for images, _ in dataset.batches("test")),
-            validation=(dataset.images_in("validation"), dataset.labels_in("validation")),
+            validation=(
+                dataset.images_in("validation"),
+                dataset.labels_in("validation") if named else None,
+            ),
+            judge=judge_of(dataset, "validation", network, snakemake.params.decode),
             threads=snakemake.threads,
         )
     if snakemake.input.get("finetune"):

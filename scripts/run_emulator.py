@@ -4,14 +4,14 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.emulator.outputs import EmulatorStage
 from dpuflow.workflow.board_stages import board_stage
 from dpuflow.workflow.scripting import run
-from dpuflow.workflow.stage_records import write_stage
+from dpuflow.workflow.stage_records import told, write_stage
 
 
 def main(snakemake):
     dataset, xmodel = read_dataset(snakemake.input.dataset), snakemake.input.xmodel
-    answer, quantized = snakemake.params.answer, snakemake.input.get("quantized")
+    wanted, quantized = told(snakemake.params), snakemake.input.get("quantized")
     with EmulatorStage(xmodel, threads=snakemake.threads) as stage:
-        record = board_stage(stage, dataset, answer, quantized, xmodel, snakemake.output.predictions)
+        record = board_stage(stage, dataset, wanted, quantized, xmodel, snakemake.output.predictions)
     record["runner"] = "emulator"
     record["origin"] = "emulated"
     record["how"] = "emulated: the xmodel file executed in exact integer arithmetic on this machine; no board"

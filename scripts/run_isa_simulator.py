@@ -5,14 +5,14 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.dpuczdx8g.isa.outputs import IsaStage
 from dpuflow.workflow.board_stages import board_stage
 from dpuflow.workflow.scripting import log, run
-from dpuflow.workflow.stage_records import write_stage
+from dpuflow.workflow.stage_records import told, write_stage
 
 
 def main(snakemake):
     dataset, xmodel = read_dataset(snakemake.input.dataset), snakemake.input.xmodel
-    answer, quantized = snakemake.params.answer, snakemake.input.get("quantized")
+    wanted, quantized = told(snakemake.params), snakemake.input.get("quantized")
     stage = IsaStage(xmodel, threads=snakemake.threads)
-    record = board_stage(stage, dataset, answer, quantized, xmodel, snakemake.output.predictions)
+    record = board_stage(stage, dataset, wanted, quantized, xmodel, snakemake.output.predictions)
     if stage.equal != stage.images:
         raise UserError(
             f"{xmodel}: machine code and emulator differ on {stage.images - stage.equal} of"

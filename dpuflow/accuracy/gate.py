@@ -1,12 +1,22 @@
 """Drift gates: how much accuracy may be lost, and how many answers may change, between two stages."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from dpuflow.accuracy.evaluation import Classes, Record, accuracy_change, agreement, check_same_images
 from dpuflow.base.errors import UserError
 
 KEYS = ("from_stage", "to_stage", "max_drop", "min_agreement")
+
+
+class Judged(Protocol):
+    """What a gate asks of a task other than classification (`dpuflow.task`)."""
+
+    def figures(self, record: Record) -> list[Any]:
+        """Figures (name, value, interval) of a record, the one that a gate judges first."""
+
+    def agreement(self, before: Record, after: Record) -> dict[str, Any]:
+        """How the answers of two stages differ: agreement (0 to 1) and first_difference."""
 
 
 def check_limits(limits: Any, where: str = "gates") -> None:
@@ -36,7 +46,10 @@ def _number(place, limit, key, least, greatest):
 
 
 def evaluate(
-    records: Mapping[str, Record], limits: Sequence[Mapping[str, Any]], labels: Classes | None = None
+    records: Mapping[str, Record],
+    limits: Sequence[Mapping[str, Any]],
+    labels: Classes | None = None,
+    task: Judged | None = None,
 ) -> dict[str, Any]:
     """Judge accuracy records of the same images by the limits.
 
@@ -46,6 +59,8 @@ def evaluate(
     limits : list of dicts: from_stage, to_stage, max_drop (percentage points of accuracy that
         may be lost), min_agreement (fraction of images that both stages answer alike).
     labels : (N,) true classes; with them each gate also gets McNemar's p-value of the change.
+    task : of the records; None for classification. max_drop is then in points of its first figure (mAP@0.5,
+        mIoU), min_agreement the share of boxes or pixels that both stages have.
 
     Returns
     -------
@@ -62,39 +77,62 @@ def evaluate(
                     f"gates[{index}].{key}: stage {limit[key]!r} has no record; "
                     f"there are {', '.join(records)}"
                 )
-        gates.append(_judge(limit, records[limit["from_stage"]], records[limit["to_stage"]], labels))
+        pair = records[limit["from_stage"]], records[limit["to_stage"]]
+        gates.append(_judge(limit, *pair, labels) if task is None else _judge_task(limit, *pair, task))
     return {
         "passed": all(gate["passed"] for gate in gates),
-        "stages": [
-            {"stage": name, **{key: record[key] for key in ("images", "correct", "accuracy")}}
-            for name, record in records.items()
-        ],
+        "stages": [{"stage": name, **_stage(record, task)} for name, record in records.items()],
         "gates": gates,
     }
+
+
+def _stage(record, task):
+    if task is None:
+        return {key: record[key] for key in ("images", "correct", "accuracy")}
+    name, value, *_ = task.figures(record)[0]
+    return {"images": record["images"], "measure": name, "accuracy": value}
 
 
 def _judge(limit, before, after, labels):
     # from counts, so that a drop of exactly the limit is not lost to rounding
     drop = 100 * (before["correct"] - after["correct"]) / before["images"]
-    alike = agreement(before, after)
-    reasons = []
-    if "max_drop" in limit and drop > limit["max_drop"] + 1e-9:
-        reasons.append(f"accuracy fell by {drop:.3f} points, allowed {limit['max_drop']:g}")
-    if "min_agreement" in limit and alike["agreement"] < limit["min_agreement"] - 1e-12:
-        reasons.append(f"agreement is {alike['agreement']:.4f}, required {limit['min_agreement']:g}")
-    gate = {**limit, "drop": drop, "agreement": alike["agreement"], "passed": not reasons, "reasons": reasons}
-    gate["first_difference"] = alike["first_difference"]
+    gate = _verdict(limit, drop, agreement(before, after), "accuracy")
     if labels is not None:
         change = accuracy_change(labels, before["predictions"], after["predictions"])
         gate["p_value"] = change["p_value"]
     return gate
 
 
+def _judge_task(limit, before, after, task):
+    (name, first, *_), (_, second, *_) = (task.figures(record)[0] for record in (before, after))
+    return _verdict(limit, 100 * (first - second), task.agreement(before, after), name)
+
+
+def _verdict(limit, drop, alike, what):
+    reasons = []
+    if "max_drop" in limit and drop > limit["max_drop"] + 1e-9:
+        reasons.append(f"{what} fell by {drop:.3f} points, allowed {limit['max_drop']:g}")
+    if "min_agreement" in limit and alike["agreement"] < limit["min_agreement"] - 1e-12:
+        reasons.append(f"agreement is {alike['agreement']:.4f}, required {limit['min_agreement']:g}")
+    gate = {**limit, "drop": drop, "agreement": alike["agreement"], "passed": not reasons, "reasons": reasons}
+    gate["first_difference"] = alike["first_difference"]
+    return gate
+
+
 def table(result: Mapping[str, Any]) -> str:
     """Text of the stages and gates of `evaluate`."""
+    stages = result["stages"]
     rows: list[tuple[str, ...]] = [("stage", "images", "correct", "accuracy")]
+    if "measure" in stages[0]:
+        rows = [("stage", "images", stages[0]["measure"])]
     rows += [
-        (s["stage"], str(s["images"]), str(s["correct"]), f"{s['accuracy']:.4f}") for s in result["stages"]
+        (
+            s["stage"],
+            str(s["images"]),
+            *([str(s["correct"])] if "correct" in s else []),
+            f"{s['accuracy']:.4f}",
+        )
+        for s in stages
     ]
     lines = _columns(rows)
     rows = [("gate", "drop (points)", "allowed", "agreement", "required", "")]

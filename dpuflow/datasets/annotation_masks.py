@@ -27,11 +27,10 @@ from dpuflow.datasets.annotations import (
 )
 from dpuflow.datasets.picture_source import Source
 from dpuflow.datasets.placement import Placement
+from dpuflow.datasets.tasks import NO_CLASS
 
 log = logging.getLogger(__name__)
 
-NO_CLASS = 255
-"""Pixels of a mask that belong to no class: neither learned nor counted."""
 FOLDERS = (
     "mask",
     "masks",

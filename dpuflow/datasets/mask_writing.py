@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.datasets.annotation_masks import NO_CLASS
+from dpuflow.datasets.tasks import NO_CLASS
 
 
 class MaskSink:

@@ -63,7 +63,7 @@ def answers_page(
             "name": name,
             "best": best,
             "size": picture.size,
-            "original": _thumbnail(picture.original),
+            "original": thumbnail(picture.original),
             "frame": _frame(picture),
             "seen": data_uri(picture.pixels),
         }
@@ -91,8 +91,8 @@ def _frame(picture):
     return [f"{100 * value:.2f}" for value in values]
 
 
-def _thumbnail(image):
-    """Data URI of an image, shrunk: JPEG, but small ones as PNG, which keeps their pixels."""
+def thumbnail(image: Any) -> str:
+    """Data URI of a PIL image, shrunk: JPEG, but small ones as PNG, which keeps their pixels."""
     small = max(image.size) <= 96
     copy = image.copy()
     copy.thumbnail((KEPT_SIDE, KEPT_SIDE))

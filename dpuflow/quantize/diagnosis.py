@@ -2,9 +2,9 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,16 @@ SAMPLE = 1 << 20
 EFFORT = 1 << 40
 """What a diagnosis may cost (`answers.effort`); a large network is diagnosed on fewer images."""
 FEWEST = 4
+
+
+class OutputJudge(Protocol):
+    """How good the outputs of a network are that is no classification (`dpuflow.task.judging`)."""
+
+    name: str
+    """Of the figure."""
+
+    def of(self, pictures: np.ndarray) -> Callable[[Mapping[str, np.ndarray]], float] | None:
+        """Figure (0 to 1) of the ends {layer: values} for these pictures; None where ends are not outputs."""
 
 
 def _range(
@@ -67,7 +77,10 @@ def affordable_images(network: Network, wanted: int) -> int:
 
 
 def diagnose(
-    quantized: QuantizedNetwork, x: blocks.Batch, labels: np.ndarray | None = None
+    quantized: QuantizedNetwork,
+    x: blocks.Batch,
+    labels: np.ndarray | None = None,
+    judged: Callable[[Mapping[str, np.ndarray]], float] | None = None,
 ) -> dict[str, Any]:
     """Diagnose a QuantizedNetwork on float32 network input x (N, H, W, C), never test images.
 
@@ -78,7 +91,7 @@ def diagnose(
         exist), float_min, float_max, saturated (share of outputs at an end of the int8 range that
         the float network does not reach by itself through ReLU), sqnr_db (output against the float
         network, everything quantized), weights_sqnr_db, and alone: {"divergence", "agreement",
-        "accuracy_change" in points (with labels)}.
+        "accuracy_change" in points (with labels, or as `judged` finds its figure changed)}.
     ranges : per tensor float range and quantiles against the ends of INT8, for a plot.
     """
     network = quantized.network
@@ -101,6 +114,7 @@ def diagnose(
     distance, answers = EndsDistance(ends), _answers(ends)
     if answers is None:
         labels = None  # nothing that they could be compared with
+    whole = None if judged is None else judged(ends)
     rows, ranges = [], []
     for number, index in enumerate(indices):
         layer, seen = network.layers[index], [parts[number] for _, parts in found]
@@ -121,6 +135,8 @@ def diagnose(
         if labels is not None and answers is not None:
             correct = [float((z[answers].argmax(axis=1) == labels).mean()) for z in (alone, ends)]
             row["alone"]["accuracy_change"] = short(100 * (correct[0] - correct[1]))
+        if judged is not None and whole is not None:
+            row["alone"]["accuracy_change"] = short(100 * (judged(alone) - whole))
         rows.append(row)
         ranges.append(_range(layer.name, "activation", np.concatenate([s.sample for s in seen]), limits, fix))
         if layer.op in WEIGHTED:
@@ -130,7 +146,7 @@ def diagnose(
                 fix = quantized.biases[layer.name][1]
                 ranges.append(_range_of(layer.name, "bias", given(layer.bias), fix))
     rows.sort(key=lambda row: -row["alone"]["divergence"])
-    accuracy = None
+    accuracy = None if whole is None else short(whole)
     if labels is not None and answers is not None:
         accuracy = short(float((ends[answers].argmax(axis=1) == labels).mean()))
     return {"images": len(x), "float_accuracy": accuracy, "layers": rows, "ranges": ranges}

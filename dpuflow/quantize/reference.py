@@ -36,7 +36,7 @@ from dpuflow.quantize.answers import effort, float_values, integer_values
 from dpuflow.quantize.calibration import Votes
 from dpuflow.quantize.calibration_images import batches, calibration_record, refuse_test_images
 from dpuflow.quantize.compat_vai_q import choose_fix_points
-from dpuflow.quantize.diagnosis import affordable_images, diagnose
+from dpuflow.quantize.diagnosis import OutputJudge, affordable_images, diagnose
 from dpuflow.quantize.distance import Ends, EndsDistance, decided, ends_agreement, is_logits
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.quantize.fix_points import Change
@@ -75,7 +75,8 @@ def quantize(
     calibration_indices: Sequence[int] | np.ndarray | None = None,
     calibration_labels: ArrayLike | None = None,
     test_images: blocks.Images | Iterable[np.ndarray] | None = None,
-    validation: tuple[blocks.Images, ArrayLike] | None = None,
+    validation: tuple[blocks.Images, ArrayLike | None] | None = None,
+    judge: OutputJudge | None = None,
     threads: int | None = None,
 ) -> tuple[QuantizedNetwork, dict[str, Any]]:
     """Quantize a network to INT8 with power-of-two steps.
@@ -94,7 +95,7 @@ def quantize(
     test_images : uint8 (N, H, W, C), or such arrays one after the other; a calibration image that equals
         one of these is a UserError.
     validation : (uint8 images, labels) from the training side, for the diagnosis; None: the
-        calibration images.
+        calibration images. judge : of the outputs for validation's images, instead of labels.
     threads : cores to use (None: all that this process may use); results do not depend on it.
 
     Memory does not grow with the number of images: what does lies in temporary files.
@@ -129,7 +130,7 @@ def quantize(
         if replacements.replaced(quantization.folding):
             report["replacements"] = quantization.replacements()
         if settings["diagnosis"]:
-            report["diagnosis"] = _diagnosis(outcome.quantized, images, calibration_labels, validation)
+            report["diagnosis"] = _diagnosis(outcome.quantized, images, calibration_labels, validation, judge)
     return outcome.quantized, report
 
 
@@ -184,17 +185,23 @@ def _diagnosis(
     quantized: QuantizedNetwork,
     images: blocks.Images,
     labels: np.ndarray | None,
-    validation: tuple[blocks.Images, ArrayLike] | None,
+    validation: tuple[blocks.Images, ArrayLike | None] | None,
+    judge: OutputJudge | None,
 ) -> dict[str, Any]:
     source = "calibration"
     if validation is not None and blocks.count(validation[0]):
-        images, labels, source = validation[0], np.asarray(validation[1]), "validation"
+        images, source = validation[0], "validation"
+        labels = None if validation[1] is None else np.asarray(validation[1])
+    else:
+        judge = None
     count = blocks.count(images)
     numbers = np.arange(0, count, max(1, count // DIAGNOSIS_IMAGES))[:DIAGNOSIS_IMAGES]  # evenly
     numbers = numbers[blocks.evenly(len(numbers), affordable_images(quantized.network, len(numbers)))]
     x = blocks.Pictures(blocks.kept(blocks.chosen(images, numbers)), quantized.input_scaling)
     labels = None if labels is None else labels[numbers]
-    return {"source": source, **diagnose(quantized, x, labels)}
+    judged = None if judge is None else judge.of(numbers)
+    measure = {} if judge is None or judged is None else {"measure": judge.name}
+    return {"source": source, **measure, **diagnose(quantized, x, labels, judged)}
 
 
 @dataclass(frozen=True)

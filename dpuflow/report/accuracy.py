@@ -1,20 +1,24 @@
 """The accuracy report: accuracy.html, accuracy.md and accuracy.json of a list of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_text
+from dpuflow.base.totality import Total
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.records import write_record
 from dpuflow.report import details, diagnosis, hardware
 from dpuflow.report.deviation import deviation_view
+from dpuflow.report.found_boxes import found_boxes
+from dpuflow.report.found_masks import found_masks
 from dpuflow.report.inputs import Entry, LoadedRun, load_run
 from dpuflow.report.network_drawing import FOLDED_ROWS, network_drawing
 from dpuflow.report.overview import page_values
 from dpuflow.report.page import render
 from dpuflow.report.results import FORMAT, run_results
+from dpuflow.task.tasks import TASKS, task_of
 
 ERROR_BUDGET, ROW_BUDGET = 480, 4000
 """Misclassified images, and rows of classes and of layers, on the whole page; each run gets its share."""
@@ -25,6 +29,7 @@ SECTIONS = {
     "agreement": "Stage to stage",
     "classes": "Classes",
     "errors": "Misclassified",
+    "found": "Pictures",
     "training": "Training",
     "quantization": "Quantization",
     "deviation": "First deviating layer",
@@ -81,14 +86,32 @@ def write_report(
     return content
 
 
+def _answers(run: LoadedRun, shown: int, rows: int, anchor: str) -> dict[str, Any]:
+    """What the page shows of a run's answers, by its task."""
+    task = task_of(next(iter(run.records.values())))
+    if task is None:
+        return {
+            "confusions": details.confusions(run, anchor),
+            "classes": details.classes(run, rows),
+            "errors": details.misclassified(run, shown),
+            "found": None,
+        }
+    return {"confusions": None, "classes": None, "errors": None, "found": FOUND[task.NAME](run)}
+
+
+FOUND: Mapping[str, Callable[[LoadedRun], dict[str, Any] | None]] = Total(
+    "report.accuracy: what is shown of a task's answers",
+    TASKS,
+    {"detection": found_boxes, "segmentation": found_masks},
+)
+
+
 def detail_views(run: LoadedRun, shown_errors: int, rows: int, anchor: str) -> dict[str, Any]:
     """The sections below the stage table of one run, and which of them exist."""
     quantized = read_quantized(run.paths["quantized_model"]) if "quantized_model" in run.paths else None
     view = {
         "network": network_drawing(run, quantized),
-        "confusions": details.confusions(run, anchor),
-        "classes": details.classes(run, rows),
-        "errors": details.misclassified(run, shown_errors),
+        **_answers(run, shown_errors, rows, anchor),
         "training": details.training(run),
         "diagnosis": diagnosis.diagnosis(run, quantized),
         "hardware": hardware.hardware(run),
@@ -99,8 +122,9 @@ def detail_views(run: LoadedRun, shown_errors: int, rows: int, anchor: str) -> d
     }
     present = {
         "agreement": True,
-        "classes": view["confusions"],
+        "classes": view["confusions"] or view["found"],
         "errors": view["confusions"],
+        "found": view["found"],
         "training": view["training"],
         "quantization": view["diagnosis"],
         "deviation": view["deviation"],

@@ -23,7 +23,7 @@ def comparable(runs: Sequence[LoadedRun], views: Sequence[Mapping[str, Any]]) ->
     sets: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for run, view in zip(runs, views, strict=True):
-        if run.images is None:
+        if run.images is None or "predictions" not in next(iter(run.records.values())):
             continue
         key = (run.ids.get("dataset"), view["result"]["split"])
         if key not in data:

@@ -122,6 +122,8 @@ def _badness(row: Mapping[str, Any]) -> tuple[float, float, float]:
 def settings(record: Mapping[str, Any]) -> dict[str, str | int | float]:
     """The chief facts of a quantization: scalars of the record, the method, the calibration images."""
     found = {key: value for key, value in record.items() if isinstance(value, (str, int, float, bool))}
+    if "measure" in record.get("diagnosis", {}):
+        found["accuracy in the diagnosis"] = record["diagnosis"]["measure"]
     found["method"] = record.get("settings", {}).get("method")
     if "replacements" in record:
         replaced = record["replacements"]

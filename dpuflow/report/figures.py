@@ -60,6 +60,22 @@ def curves(
     return drawing(WIDTH, HEIGHT, f"{title} over {epochs} epochs", parts)
 
 
+def precision_recall(title: str, series: Sequence[tuple[str, Sequence[float], str]]) -> Markup:
+    """Line chart of precision by recall.
+
+    series : (name, precision at recall 0 to 1 in equal steps, css class).
+    """
+    x, y = _scale(0, 1, LEFT, WIDTH - RIGHT), _scale(0, 1.02, HEIGHT - BOTTOM, TOP)
+    parts = _grid_y(y, ticks(0, 1), True)
+    parts += [_tick_x(x(tick), f"{tick * 100:.0f} %") for tick in ticks(0, 1, 5)]
+    parts.append(_axis_title("recall"))
+    for name, values, class_ in series:
+        last = len(values) - 1
+        points = " ".join(f"{x(i / last):.1f},{y(value):.1f}" for i, value in enumerate(values))
+        parts.append(element("polyline", element("title", name), points=points, class_=f"curve {class_}"))
+    return drawing(WIDTH, HEIGHT, f"{title} by recall, {len(series)} stages", parts)
+
+
 def confusion(matrix: ArrayLike, names: Sequence[str], title: str, anchor: str) -> tuple[Markup, Markup]:
     """Heat map of a confusion matrix: rows true, columns predicted; classes never seen are left out.
 

@@ -12,8 +12,8 @@ LARGEST_SIDE = 128
 QUALITY = 80
 
 
-def data_uri(image: np.ndarray) -> str:
-    """uint8 image (H, W, 1) or (H, W, 3) -> "data:image/...;base64,..."."""
+def data_uri(image: np.ndarray, largest: int = LARGEST_SIDE) -> str:
+    """uint8 image (H, W, 1) or (H, W, 3), shrunk to `largest` pixels -> "data:image/...;base64,..."."""
     from PIL import Image
 
     image = np.asarray(image, dtype=np.uint8)
@@ -23,8 +23,8 @@ def data_uri(image: np.ndarray) -> str:
         picture.save(stream, "PNG", optimize=True)
         kind = "png"
     else:
-        if max(picture.size) > LARGEST_SIDE:
-            picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+        if max(picture.size) > largest:
+            picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
         picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
         kind = "jpeg"
     return f"data:image/{kind};base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -9,11 +9,12 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from dpuflow.accuracy.evaluation import Record, check_same_images, labels_digest, read_accuracy
+from dpuflow.accuracy.evaluation import Record, check_same_images, labels_digest
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256
 from dpuflow.datasets.dataset_file import Dataset, read_dataset
 from dpuflow.records import read_record
+from dpuflow.task.tasks import read_stage, task_named
 
 Row = dict[str, Any]
 """What a template shows of one thing: key -> value."""
@@ -84,9 +85,15 @@ class Images:
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset = dataset
+        self.split = split
         self.rows = dataset.splits[split]
         self.labels = dataset.labels[self.rows].astype(np.int64)
         self.class_names = dataset.class_names
+
+    def digest(self) -> str:
+        """What the records of stages that saw these images have as labels_sha256."""
+        task = task_named(self.dataset.task)
+        return labels_digest(self.labels) if task is None else task.targets_digest(self.dataset, self.split)
 
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 images (n, H, W, C) at `positions` of the split, in any order."""
@@ -158,7 +165,7 @@ def load_run(entry: Entry, digests: dict[Path, str] | None = None) -> LoadedRun:
     if unknown:
         raise UserError(f"report: unknown file key {unknown[0]!r}, expected one of {', '.join(FILES)}")
     ids = {key: value for key, value in entry.items() if key != "files"}
-    records = {stage: read_accuracy(files[key]) for stage, (key, _) in STAGES.items() if key in files}
+    records = {stage: read_stage(files[key]) for stage, (key, _) in STAGES.items() if key in files}
     if not records:
         raise UserError(f"report: run {ids} names no accuracy record, so there is nothing to report")
     run = LoadedRun(ids, records, paths=files)
@@ -179,7 +186,13 @@ def check_records(run: LoadedRun, paths: Mapping[str, Path]) -> None:
     """UserError unless all stages saw the same images; a board may stop after the first n of them."""
     records = dict(run.records)
     board, first = records.get("board"), next(iter(records.values()))
-    if board is not None and board["images"] < first["images"] and board["split"] == first["split"]:
+    whole = "task" in first  # other tasks have no part of their pictures alone
+    if (
+        not whole
+        and board is not None
+        and board["images"] < first["images"]
+        and board["split"] == first["split"]
+    ):
         if (
             run.images is None
             or labels_digest(run.images.labels[: board["images"]]) != board["labels_sha256"]
@@ -199,7 +212,7 @@ def open_images(path: Path | str, record: Record) -> Images:
     if split not in dataset.splits:
         raise UserError(f"{path}: no split {split!r}, on which stage {record['stage']!r} was measured")
     images = Images(dataset, split)
-    if labels_digest(images.labels) != record["labels_sha256"]:
+    if images.digest() != record["labels_sha256"]:
         raise UserError(
             f"{path}: the labels of split {split!r} are not those that stage {record['stage']!r} was "
             "measured on; remove its accuracy record and run again"

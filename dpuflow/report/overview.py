@@ -120,6 +120,11 @@ def run_view(run: LoadedRun, result: Mapping[str, Any], index: int) -> dict[str,
 
 def board_facts(record: Mapping[str, Any]) -> dict[str, str | int | float]:
     """What a runner adds to the accuracy record (agreement with the emulator, unstable images, ...)."""
+    if "task" in record:
+        extra = {key: record[key] for key in ("agreement_with_quantized", "unstable_images") if key in record}
+        outputs = record.get("outputs_with_quantized", {})
+        extra |= {f"output {name}": entry for name, entry in outputs.items()}
+        record = extra
     own = (*RECORD_KEYS, "runner", "origin", "how", "agreement_with_quantized", "layers")
     extra = {key: value for key, value in record.items() if key not in own}
     if "unstable_images" in extra:
@@ -130,7 +135,8 @@ def board_facts(record: Mapping[str, Any]) -> dict[str, str | int | float]:
 def sentence(result: Mapping[str, Any], change: Mapping[str, Any] | None) -> str:
     """The run in a line: first and last accuracy and the change between them."""
     first, last = result["stages"][0], result["stages"][-1]
-    text = f"{first['label']} {wording.percent(first['accuracy'])}"
+    measure = f"{first['measure']}: " if "measure" in first else ""
+    text = f"{measure}{first['label']} {wording.percent(first['accuracy'])}"
     if last is not first:
         text += f" → {last['label']} {wording.percent(last['accuracy'])}"
     if change and "change" in change:

@@ -6,7 +6,9 @@ from typing import Any
 
 from dpuflow.accuracy.evaluation import Record, accuracy_change, agreement
 from dpuflow.accuracy.top import top_change
+from dpuflow.report import task_results
 from dpuflow.report.inputs import LoadedRun
+from dpuflow.task.tasks import task_of
 
 FORMAT = "dpuflow accuracy report 1"
 
@@ -27,12 +29,17 @@ def run_results(run: LoadedRun) -> dict[str, Any]:
     for index, stage in enumerate(stages):
         record = run.records[stage]
         row: dict[str, Any] = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
-        row |= {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
+        task = task_of(record)
+        row |= (
+            {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
+            if task is None
+            else task_results.figures(task, record)
+        )
         if "top5" in record:
             row["top5"] = {key: record["top5"][key] for key in ("correct", "accuracy", "interval95")}
         previous = run.records[stages[index - 1]] if index else None
-        row["agreement_with_previous"] = agreement(*common(previous, record)) if previous else None
-        row["agreement_with_first"] = agreement(*common(first, record)) if index else None
+        row["agreement_with_previous"] = _agreement(previous, record) if previous else None
+        row["agreement_with_first"] = _agreement(first, record) if index else None
         rows.append(row)
     result = {**run.ids, "split": first["split"], "images": first["images"], "stages": rows}
     result["comparisons"] = [_compare(run, a, b) for a, b in compared_pairs(stages)]
@@ -40,6 +47,13 @@ def run_results(run: LoadedRun) -> dict[str, Any]:
     result["estimate"] = (run.compile or {}).get("estimate")
     result["files"] = [{k: f[k] for k in ("key", "path", "bytes", "sha256")} for f in run.files]
     return result
+
+
+def _agreement(before: Record, after: Record) -> dict[str, Any]:
+    task = task_of(after)
+    if task is not None:
+        return task_results.agreement(task, before, after)
+    return agreement(*common(before, after))
 
 
 def compared_pairs(stages: Sequence[str]) -> list[tuple[str, str]]:
@@ -57,13 +71,16 @@ def common(a: Record, b: Record) -> tuple[list[int], list[int]]:
 
 
 def _compare(run: LoadedRun, before: str, after: str) -> dict[str, Any]:
-    a, b = common(run.records[before], run.records[after])
     row: dict[str, Any] = {
         "before": before,
         "before_label": run.stage_label(before),
         "after": after,
         "after_label": run.stage_label(after),
     }
+    task = task_of(run.records[before])
+    if task is not None:
+        return row | task_results.comparison(task, run, before, after)
+    a, b = common(run.records[before], run.records[after])
     row |= agreement(a, b)
     best = top_change(run.records[before], run.records[after])
     if best is not None:

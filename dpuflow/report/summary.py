@@ -23,7 +23,9 @@ def summary(content: Mapping[str, Any], report_path: Path | str) -> str:
                     f"  {stage['label']}",
                     percent(stage["accuracy"]),
                     interval(stage["interval95"]),
-                    f"{count(stage['correct'])} of {count(stage['images'])}",
+                    f"{count(stage['correct'])} of {count(stage['images'])}"
+                    if "correct" in stage
+                    else stage["measure"],
                 ]
             )
             if "top5" in stage:
@@ -32,9 +34,8 @@ def summary(content: Mapping[str, Any], report_path: Path | str) -> str:
             if agreed:
                 differ = agreed["images"] - agreed["equal"]
                 first = run["stages"][0]["label"]
-                rows[-1].append(
-                    f"{differ:,} answers differ from {first}" if differ else f"answers as {first}"
-                )
+                what = "answers" if "correct" in stage else "pictures"
+                rows[-1].append(f"{differ:,} {what} differ from {first}" if differ else f"answers as {first}")
         change = run["comparisons"][-1] if run["comparisons"] else {}
         if "change" in change:
             low, high = change["change_interval95"]

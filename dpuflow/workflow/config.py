@@ -15,6 +15,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.hints import no_entry
 from dpuflow.base.pixels import complete
 from dpuflow.base.schemas import SchemaValidator, explain, load_schema
+from dpuflow.datasets.tasks import TASKS
 from dpuflow.device.targets import Target, configured_target
 from dpuflow.quantizer_search.requests import search_problems
 from dpuflow.training.application_names import APPLICATIONS
@@ -233,7 +234,12 @@ class Settings:
         return self.input_scaling(model) if "input" in self.model(model) else None
 
     def answer(self, model: str, dataset: str | None = None) -> str | None:
-        """Which output is the class of a picture (`base.outputs.answer_of`); of what it starts from."""
+        """Which output is the class of a picture (`base.outputs.answer_of`); of what it starts from.
+
+        Of a data set with another task none is.
+        """
+        if dataset is not None and self.dataset(dataset).get("task", TASKS[0]) != TASKS[0]:
+            return "none"  # base.outputs.NONE, whose module would cost NumPy at each start
         entry = self.model(model)
         if "starts_from" in entry and "output" not in entry:
             entry = self.model(entry["starts_from"])

@@ -185,6 +185,7 @@ SCHEMAS = {
         *(f"scripts/{name}.py" for name in ("compile_native", "compile_reference", "record_vai_c")),
     ),
     "deviation": ("dpuflow/report/inputs.py", "scripts/diagnose.py"),
+    "detection": ("dpuflow/task/detection.py",),
     "finetune": (
         "dpuflow/records/schemas/quantization.schema.yaml",
         *("scripts/finetune.py", "scripts/quantize_reference.py"),
@@ -202,6 +203,7 @@ SCHEMAS = {
         "scripts/record_vai_q.py",
     ),
     "report": ("dpuflow/report/accuracy.py",),
+    "segmentation": ("dpuflow/task/segmentation.py",),
     "skipped": ("scripts/accept_pictures.py", "scripts/predict.py"),
     "sweep": ("dpuflow/report/sweep.py",),
 }
@@ -228,6 +230,8 @@ DATA_OF = {
     "dpuflow/report/templates/run.html.j2": "dpuflow/report/accuracy.py",
     "dpuflow/report/templates/sweep.html.j2": "dpuflow/report/sweep.py",
     "dpuflow/report/templates/predictions.html.j2": "dpuflow/predict/answers.py",
+    "dpuflow/report/templates/found.html.j2": "dpuflow/report/templates/run.html.j2",
+    "dpuflow/report/templates/found_pictures.html.j2": "dpuflow/predict/found.py",
     "dpuflow/report/templates/quantizer_search.html.j2": "dpuflow/report/quantizer_search.py",
     "dpuflow/report/templates/deviation.html.j2": "dpuflow/report/deviation.py",
     "dpuflow/report/templates/deviation_table.html.j2": "dpuflow/report/deviation.py",

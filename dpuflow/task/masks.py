@@ -1,0 +1,120 @@
+"""The class of each pixel: as records hold it, and how right it is."""
+
+import base64
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dpuflow.accuracy.evaluation import wilson_interval
+from dpuflow.base.errors import UserError
+from dpuflow.datasets.tasks import NO_CLASS
+
+DRAWS = 200
+"""Times that the pictures are drawn again, for an interval."""
+
+
+def packed(mask: np.ndarray) -> str:
+    """A mask uint8 (H, W) as text: deflated, in base64."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(mask).tobytes(), 9)).decode("ascii")
+
+
+def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
+    """The reverse of `packed`; ValueError for what is none. shape : (H, W)."""
+    size = shape[0] * shape[1]
+    decoder = zlib.decompressobj()
+    try:
+        content = decoder.decompress(base64.b64decode(text, validate=True), size + 1)
+    except (ValueError, zlib.error) as error:
+        raise ValueError(f"no mask ({error})") from None
+    if len(content) != size:
+        raise ValueError(f"a mask of {len(content)} pixels, expected {size}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def classes_of_pixels(scores: np.ndarray, shape: tuple[int, int], where: Any) -> np.ndarray:
+    """The class of each pixel, uint8 (n, H, W): the place of the greatest score, the first of equal ones.
+
+    scores : (n, h, w, classes) of maps as large as the picture or smaller by a whole factor: then each
+    value is
+    that of a square of pixels. UserError for other maps.
+    """
+    if scores.ndim != 4:
+        raise UserError(
+            f"{where}: task segmentation needs maps (height, width, classes), found {scores.shape[1:]}"
+        )
+    factors = shape[0] / scores.shape[1], shape[1] / scores.shape[2]
+    if factors[0] != factors[1] or factors[0] != int(factors[0]):
+        raise UserError(
+            f"{where}: maps of {scores.shape[1]} x {scores.shape[2]} for pictures of {shape[0]} x "
+            f"{shape[1]}; expected the "
+            "same size, or one smaller by a whole factor"
+        )
+    found = scores.argmax(axis=-1).astype(np.uint8)
+    factor = int(factors[0])
+    return found.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else found
+
+
+def confusion(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes) int64 of a picture's pixels: row = true class, column = class found."""
+    counted = truth != NO_CLASS
+    cells = truth[counted].astype(np.int64) * classes + found[counted]
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def class_overlaps(matrix: np.ndarray) -> np.ndarray:
+    """(..., classes) float64: intersection by union of each class; NaN of one that no true pixel has."""
+    right = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
+    true, given = matrix.sum(axis=-1), matrix.sum(axis=-2)
+    union = true + given - right
+    return np.where(true > 0, right / np.where(union > 0, union, 1), np.nan)
+
+
+def drawn_matrices(matrices: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """(draws, classes, classes): sums of the pictures' matrices (n, classes, classes), drawn again."""
+    count = len(matrices)
+    generator = np.random.Generator(np.random.PCG64(0))
+    weights = np.stack(
+        [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(draws)]
+    )
+    return (weights @ matrices.reshape(count, -1)).reshape(draws, *matrices.shape[1:])
+
+
+def mean_overlap(matrix: np.ndarray) -> np.ndarray:
+    """Mean intersection by union (...,) of the classes that some true pixel has."""
+    shares = class_overlaps(matrix)
+    known = ~np.isnan(shares)
+    return np.where(known, shares, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
+
+
+def pixel_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Share (...,) of the pixels that are right."""
+    right = np.diagonal(matrix, axis1=-2, axis2=-1).sum(axis=-1)
+    return right / np.maximum(matrix.sum(axis=(-2, -1)), 1)
+
+
+def changes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> dict[str, Any]:
+    """How the masks of two stages for the same pictures differ.
+
+    Returns images, equal (pictures with no other pixel), interval95 (of their share), pixels, changed,
+    agreement (share of equal
+    pixels) and
+    first_difference (a picture, or None).
+    """
+    pixels = changed = 0
+    differing = []
+    for index, (a, b) in enumerate(zip(before, after, strict=True)):
+        others = int((a != b).sum())
+        pixels, changed = pixels + a.size, changed + others
+        if others:
+            differing.append(index)
+    return {
+        "images": len(before),
+        "equal": len(before) - len(differing),
+        "interval95": list(wilson_interval(len(before) - len(differing), len(before))),
+        "pixels": pixels,
+        "changed": changed,
+        "agreement": 1 - changed / pixels,
+        "first_difference": differing[0] if differing else None,
+    }
