@@ -119,3 +119,24 @@ def test_joined_maps_of_other_fix_points_are_rounded_in_place(shared):
     assert len(json.loads(str(vectors["meta"]))["subgraphs"]) == 1
     (found,) = Simulator(compiled).run([vectors["sub0_input_0"]])
     np.testing.assert_array_equal(found.reshape(-1), vectors["sub0_output_0"].reshape(-1))
+
+
+@pytest.mark.parametrize("size", FINGERPRINTS)
+def test_zeros_between_groups_are_neither_loaded_nor_computed(size):
+    """96 channels in groups of 6: an output group reads a few neighbouring channel groups of the input."""
+    builder = JobBuilder((9, 11, 96), 8)
+    x = builder.conv(builder.input, 96)
+    op = builder.operations[-1]
+    weights = (
+        np.frombuffer(bytes(builder.blob[op.weights :][: 96 * 9 * 96]), np.int8).reshape(96, 9, 96).copy()
+    )
+    block = np.arange(96) // 6
+    weights[block[:, None, None] != np.broadcast_to(block, (96, 9, 96))] = 0
+    builder.blob[op.weights : op.weights + weights.size] = weights.tobytes()
+    simulator = assert_equal(builder, builder.job(builder.conv(x, 10)), FINGERPRINTS[size])
+    parallel = simulator.machine.channels
+    spans = [(first // 6 * 6, -(-min(first + parallel, 96) // 6) * 6) for first in range(0, 96, parallel)]
+    width = max(-(-end // parallel) - start // parallel for start, end in spans)
+    assert width < simulator.machine.groups(96)
+    convs = [step.instruction for step in simulator.steps if step.instruction.name == "CONV"]
+    assert {op["channel_group"] for op in convs} == {width, simulator.machine.groups(96)}

@@ -220,6 +220,8 @@ class Operation:
     dilation : (rows, columns) from tap to tap.
     phase : of an operation that is one phase of a transposed convolution.
     zeros : byte address in REG_0 of weights of zero for phases without a tap.
+    reads : of a convolution whose other weights are zero (`weight_loads.reads`), how many channel groups
+        of the input each group of outputs reads, and the first of them; None: all.
     part : it prepares an input of the operation of the same name; its output is no map of the graph.
     first_channel, weight_channels : of a slice of an operation's channels (`channels`): where it begins,
         and how many channels the weights' block has (0: as many as the operation).
@@ -246,6 +248,7 @@ class Operation:
     zeros: int = 0
     factors: FeatureMap | None = None
     part: bool = False
+    reads: tuple[int, tuple[int, ...]] | None = None
 
     def channels(self, first: int, count: int) -> "Operation":
         """The operation on channels [first, first + count) alone, input and output in DDR.

@@ -20,6 +20,7 @@ from dpuflow.dpuczdx8g.native.operations import KINDS, FeatureMap, Operation, Sp
 from dpuflow.dpuczdx8g.native.placement import Placement, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, ROW_ENTRIES, STRIDE_OUT, sub_rows
 from dpuflow.dpuczdx8g.native.units import Units
+from dpuflow.dpuczdx8g.native.weight_loads import channel_entries
 from dpuflow.dpuczdx8g.native.writer import LENGTH
 
 FIRST_GROUP = 1
@@ -153,8 +154,7 @@ class Segment:
         """Entries that all weights of an operation take in a bank."""
         taps = op.kernel[0] * op.kernel[1]
         if KINDS[op.kind].engine == "convolution":
-            groups = self.machine.groups(op.output.shape[2])
-            return taps * self.machine.groups(op.inputs[0].shape[2]) * groups
+            return channel_entries(op, self.machine) * self.machine.groups(op.output.shape[2])
         if op.kind == "depthwise" or KINDS[op.kind].factors:
             return taps * self.machine.groups(op.output.shape[2])
         return 0

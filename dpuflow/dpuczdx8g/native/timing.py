@@ -36,7 +36,7 @@ def band(op: Operation, machine: Machine, rows: int, limit: int, columns: int) -
     count = ceil_div(rows, limit)
     if KINDS[op.kind].engine == "elementwise":
         return count * (COMPUTING + columns * machine.groups(op.output.shape[2]) * len(op.inputs))
-    taps = op.kernel[0] * op.kernel[1] * machine.groups(op.inputs[0].shape[2])
+    taps = weight_loads.channel_entries(op, machine)
     cycles = 1.0 if KINDS[op.kind].engine == "convolution" else TIMING.alu_cycles
     return count * (COMPUTING + columns * taps * cycles)
 
@@ -45,8 +45,11 @@ def weights(op: Operation, machine: Machine) -> list[tuple[int, float]]:
     """(output channel groups, cycles) of every load of an operation's weights, in order; ALU: one of all."""
     taps, channels = op.kernel[0] * op.kernel[1], op.inputs[0].shape[2]
     if KINDS[op.kind].engine == "convolution":
-        found = []
+        found, read = [], min(weight_loads.read_groups(op, machine) * machine.channels, channels)
         for start, end in weight_loads.chunks(op, machine):
+            if op.reads:
+                found.append((1, machine.channels * run(taps, read, channels)))
+                continue
             banks = min(machine.channels, op.output.shape[2] - start * machine.channels)
             jump = channels if end == start + 1 else 2 * taps * channels
             found.append((end - start, banks * run(end - start, taps * channels, jump)))

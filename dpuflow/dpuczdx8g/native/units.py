@@ -20,6 +20,7 @@ from dpuflow.dpuczdx8g.native.operations import (
 )
 from dpuflow.dpuczdx8g.native.tiling import channel_slices
 from dpuflow.dpuczdx8g.native.transposed import phases
+from dpuflow.dpuczdx8g.native.weight_loads import reads
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Units:
         for op in self.job.operations:
             self._expand(op)
         for number, op in enumerate(self.operations):
+            op.reads = reads(op, self.machine, self.job.parameters)
             if op.factors is not None:
                 self._in_ddr.add(id(self.parent(op.factors)))
             for feature_map in op.inputs:

@@ -6,6 +6,8 @@ several of them, which lie OCP channels apart in REG_0, where a channel's weight
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
 from dpuflow.dpuczdx8g.native.operations import Operation, Span
 
@@ -15,9 +17,36 @@ CHANNELS, JUMP_READ, JUMP_WRITE = 1 << 14, 1 << 16, 1 << 10
 """What the fields of a LOAD hold."""
 
 
+def reads(op: Operation, machine: Machine, parameters: bytes) -> tuple[int, tuple[int, ...]] | None:
+    """(channel groups that every group of outputs reads, first of them for each); None if that is all.
+
+    A convolution in groups is an ordinary one with zeros between the groups. A CONV may take some
+    neighbouring channel groups of a map alone, so most of the zeros need neither cycles nor loading.
+    """
+    channels, outputs, taps = op.inputs[0].shape[2], op.output.shape[2], op.kernel[0] * op.kernel[1]
+    entries = machine.groups(channels)
+    if op.kind != "conv" or op.phase is not None or entries == 1:
+        return None
+    weights = np.frombuffer(parameters, np.int8, outputs * taps * channels, op.weights)
+    used = weights.reshape(outputs, taps, channels).any(axis=1)
+    spans = []
+    for first in range(0, outputs, machine.channels):
+        found = np.flatnonzero(used[first : first + machine.channels].any(axis=0)) // machine.channels
+        spans.append((int(found[0]), int(found[-1]) + 1) if len(found) else (0, 1))
+    width = max(end - start for start, end in spans)
+    if width == entries:
+        return None
+    return width, tuple(min(start, entries - width) for start, _ in spans)
+
+
+def read_groups(op: Operation, machine: Machine) -> int:
+    """Channel groups of its input that one CONV (or ALU) of an operation reads."""
+    return op.reads[0] if op.reads else machine.groups(op.inputs[0].shape[2])
+
+
 def channel_entries(op: Operation, machine: Machine) -> int:
     """Entries that the weights of one output channel take in its bank."""
-    return op.kernel[0] * op.kernel[1] * machine.groups(op.inputs[0].shape[2])
+    return op.kernel[0] * op.kernel[1] * read_groups(op, machine)
 
 
 def chunks(op: Operation, machine: Machine) -> list[Span]:
@@ -31,6 +60,8 @@ def chunks(op: Operation, machine: Machine) -> list[Span]:
     size = taps * channels
     fits = size <= CHANNELS and size * machine.channels <= JUMP_READ and entries <= JUMP_WRITE
     most = max(1, BANK_DEPTH // SHARE // entries) if op.phase is None and whole and fits else 1
+    if op.reads:
+        most = 1
     found, start, count = [], 0, 1
     while start < groups:
         found.append((start, min(start + count, groups)))
@@ -42,6 +73,12 @@ def bank_loads(op: Operation, machine: Machine, chunk: Span) -> Iterator[tuple[i
     """(bank, byte offset of its weights, LOAD's length, channel, jump_read) for a chunk of groups."""
     taps, channels = op.kernel[0] * op.kernel[1], op.inputs[0].shape[2]
     first, end = chunk[0] * machine.channels, min(chunk[1] * machine.channels, op.output.shape[2])
+    if op.reads:
+        skipped = op.reads[1][chunk[0]] * machine.channels
+        read = min(op.reads[0] * machine.channels, channels - skipped)
+        for channel in range(first, end):
+            yield channel - first, channel * taps * channels + skipped, taps, read, channels
+        return
     for channel in range(first, min(first + machine.channels, end)):
         start, count = channel * taps * channels, len(range(channel, end, machine.channels))
         if count == 1:

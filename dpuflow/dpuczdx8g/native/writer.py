@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dpuflow.dpuczdx8g.isa.addressing import PASSES
 from dpuflow.dpuczdx8g.isa.code import Instruction, make
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
+from dpuflow.dpuczdx8g.native import weight_loads
 from dpuflow.dpuczdx8g.native.operations import KINDS, PARAMETERS, FeatureMap, Operation, Piece, Span
 from dpuflow.dpuczdx8g.native.placement import Placement, ceil_div
 
@@ -143,10 +144,13 @@ class Writer:
     ) -> None:
         """One CONV: output channel group `group` of output rows and columns [start, end)."""
         count, length = rows[1] - rows[0], columns[1] - columns[0]
-        window, walk = self._window(op, source, rows, columns, count, 0)
+        groups = weight_loads.read_groups(op, self.machine)
+        skipped = op.reads[1][group] if op.reads else 0
+        window, walk = self._window(op, source, rows, columns, count, skipped)
         bank_out, sub_out, address_out = self._output(target, rows[0], columns[0], group)
-        channels = op.inputs[0].shape[2]
-        groups = self.machine.groups(channels)
+        channels = min(
+            op.inputs[0].shape[2] - skipped * self.machine.channels, groups * self.machine.channels
+        )
         self._set(
             "CONVINIT",
             **walk,
