@@ -42,7 +42,7 @@ class Weights:
     """
 
     base: int | None
-    bias: int = 0
+    bias: int | None = None
     addresses: dict[object, int] = field(default_factory=dict)
 
 
@@ -99,6 +99,8 @@ class Generator:
                 op = segment.ops[task.number]
                 sources = [segment.flow(m).placements[task.strip] for m in op.inputs]
                 target = segment.flow(op.output)
+                if parameters[task.number].base is None and len(segment.ops) > 1:
+                    parameters[task.number].addresses.clear()  # another operation's took their place
                 tile = Tile(*task.rows, *target.columns[task.strip])
                 self._compute(op, tile, sources, target.placements[task.strip], parameters[task.number])
                 continue
@@ -206,7 +208,7 @@ class Generator:
 
     def _load_bias(self, op, parameters):
         """Bias of all channels, before the first weights."""
-        if not parameters.addresses:
+        if parameters.bias is None:
             channels = op.output.shape[2]
             parameters.bias = self.bias.take(self.machine.groups(channels))
             self.writer.load_parameters(self.machine.bias_bank, parameters.bias, op.bias, 1, channels)

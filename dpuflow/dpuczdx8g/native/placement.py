@@ -21,6 +21,7 @@ class Placement:
 
     blocks : of how many blocks (sub_rows * PP rows) there is room; a later one takes the place of
         the one that many before it. 0: room for all.
+    first : place in the ring of the first block; pitch : entries from block to block, 0 where they touch.
     """
 
     machine: Machine
@@ -33,6 +34,8 @@ class Placement:
     entries: int
     sub_rows: int
     blocks: int = 0
+    first: int = 0
+    pitch: int = 0
 
     @property
     def row_entries(self) -> int:
@@ -48,7 +51,7 @@ class Placement:
     def size(self) -> int:
         """Entries taken in every bank of the group."""
         blocks = self.blocks or ceil_div(self.rows, self.sub_rows * self.machine.pixels)
-        return blocks * self.block_entries
+        return blocks * (self.pitch or self.block_entries)
 
     def block_of(self, row: int) -> int:
         """Number of the block that a row of the map is in; negative above the first row."""
@@ -56,7 +59,8 @@ class Placement:
 
     def block_address(self, block: int) -> int:
         """Address of a block in every bank, not yet modulo the bank depth."""
-        return self.base + (block % self.blocks if self.blocks else block) * self.block_entries
+        place = (block + self.first) % self.blocks if self.blocks else block
+        return self.base + place * (self.pitch or self.block_entries)
 
     def locate(self, row: int) -> tuple[int, int, int]:
         """(bank id, sub-row, address of its block) of a row of the map, which may lie above the first."""

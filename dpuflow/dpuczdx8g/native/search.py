@@ -124,28 +124,38 @@ def _from(units: Units, state: State, first: int) -> Iterator[tuple[int, Plan]]:
         if KINDS[units.operations[last - 1].kind].engine == "none":
             break
         for keep in (True, False):
-            plan = _segment(units, state, first, last, keep)
-            if plan is not None:
+            for plan in _segments(units, state, first, last, keep):
                 found = True
                 yield last, plan
     if not found:
         yield first + 1, Alone(units, state, first)
 
 
-def _segment(units: Units, state: State, first: int, last: int, keep: bool) -> Segment | None:
-    """A segment of the fewest strips, evictions and passes over its weights; None where it does not fit."""
+def _segments(units: Units, state: State, first: int, last: int, keep: bool) -> Iterator[Segment]:
+    """Segments of the fewest strips, evictions and passes over their weights.
+
+    Where that leaves no room for anything to overlap, also one of more strips.
+    """
     ops = units.operations[first:last]
     single = last == first + 1
     if keep and not any(any(n >= last for n in units.readers(op.output)) for op in ops):
-        return None
+        return
     heights = _heights(ops[0], units.machine) if single else [None]
     for pieces in _strip_counts(ops) if single else FEW_STRIPS:
-        for evicted in _evictions(units, state, first, last):
-            for height in heights:
-                try:
-                    return Segment(units, state, first, last, pieces, keep, evicted, height)
-                except NoPlanError:
-                    continue
+        plan = _of_strips(units, state, first, last, pieces, keep, heights)
+        if plan is not None:
+            yield plan
+            if not plan.tight:
+                return
+
+
+def _of_strips(units, state, first, last, pieces, keep, heights):
+    for evicted in _evictions(units, state, first, last):
+        for height in heights:
+            try:
+                return Segment(units, state, first, last, pieces, keep, evicted, height)
+            except NoPlanError:
+                continue
     return None
 
 

@@ -44,6 +44,7 @@ class Segment:
         rows that it reads for them.
     stays : numbers of the operations whose weights stay.
     after : State behind it.
+    tight : whether no ring has room for more than must be there at a time, so that little overlaps.
 
     NoPlanError where it does not fit.
     """
@@ -304,7 +305,7 @@ class Segment:
             for by_size in (False, True):
                 rings = self.after.rings[0].copy(), self.after.rings[1].copy()
                 if self._try_allocate(rings, extra, by_size):
-                    self.after.rings = rings
+                    self.after.rings, self.tight = rings, not extra
                     return
         raise NoPlanError
 
@@ -315,7 +316,9 @@ class Segment:
                 total = self.total(flow)
                 blocks = total if flow.keep else min(total, self.least[number] + extra)
                 entries = self.machine.groups(flow.feature_map.shape[2]) * flow.sub * self._width(flow)
-                wanted.append((blocks * entries, number, blocks if blocks < total else 0))
+                # of several strips the next one follows in the ring
+                ring = blocks if blocks < total or (self.pieces > 1 and not flow.keep) else 0
+                wanted.append((blocks * entries, number, ring))
         if by_size:
             wanted.sort(key=lambda item: (-item[0], item[1]))
         groups: dict[int, int] = {}
@@ -354,9 +357,8 @@ class Segment:
         height, width, channels = flow.feature_map.shape
         start, end = (0, width) if flow.keep else flow.columns[strip]
         entries = self.machine.groups(channels)
-        return Placement(
-            self.machine, group, base, 0, height, start, end - start, entries, flow.sub, flow.blocks
-        )
+        ring = (flow.blocks, strip * self.total(flow), flow.sub * self._width(flow) * entries)
+        return Placement(self.machine, group, base, 0, height, start, end - start, entries, flow.sub, *ring)
 
     def _leave(self):
         """The State behind the segment: maps that somebody reads later, everything else free."""
