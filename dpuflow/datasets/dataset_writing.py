@@ -21,6 +21,8 @@ SPLITS = ("train", "validation", "test", "calibration")
 CHUNK_ROWS = 512
 SHOWN_CLASSES = 30
 """Names in a warning."""
+MAX_CLASSES = 8000
+"""Their numbers are an attribute, of which HDF5 holds 64 KiB."""
 
 
 class Naming(NamedTuple):
@@ -73,6 +75,11 @@ def write_frame(
 
     content : its labels tell repeated images with other answers.
     """
+    if len(labels.present) > MAX_CLASSES:
+        raise UserError(
+            f"{len(labels.present)} classes; dataset.h5 holds at most {MAX_CLASSES} (the highest is "
+            f"{labels.name(labels.present[-1])}): is a label too large?"
+        )
     all_labels, hashes = content
     first_test = len(all_labels) - len(split["test"])
     counts = _check_overlap(hashes, all_labels, first_test, split["calibration"], duplicate_policy, names)

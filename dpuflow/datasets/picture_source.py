@@ -125,7 +125,8 @@ def _check_link(path, real_root):
 def _content(root, path):
     try:
         with open(path, "rb") as stream:
-            content = stream.read(_most(path) + 1)
+            # no more than there is: to read up to a limit, Python takes memory for all of it
+            content = stream.read(min(os.fstat(stream.fileno()).st_size, _most(path)) + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     return _of_fair_size(content, path, _most(path))
@@ -136,7 +137,8 @@ def _members(archive, bundle):
     found = {}
     for info in bundle.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))  # some programs on Windows write these
-        if info.is_dir() or any(_left_out(part) for part in path.parts if part != ".."):
+        folder = not path.parts or info.filename.endswith(("/", "\\"))
+        if folder or any(_left_out(part) for part in path.parts if part != ".."):
             continue
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{archive}: {info.filename!r} leads out of the archive; pack it anew")

@@ -194,7 +194,8 @@ def _layout(entry, shape, path):
     if tensor.elem_type != FLOAT:
         import onnx
 
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        known = tensor.elem_type in onnx.TensorProto.DataType.values()
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if known else tensor.elem_type
         raise UserError(
             f"{what} has the data type {kind}; images come as float32: export it with a float32 input"
         )

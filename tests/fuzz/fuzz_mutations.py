@@ -292,6 +292,18 @@ def edit_xmodel(data, edits):
     return edit_message(schema.message("Graph"), data, edits)
 
 
+def edit_onnx(data, edits):
+    import onnx
+
+    return edit_message(onnx.ModelProto, data, edits)
+
+
+def edit_saved_model(data, edits):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    return edit_message(saved_model_pb2.SavedModel, data, edits)
+
+
 STRUCTURED = {
     "csv": edit_fields(b",\n"),
     "csv_form": edit_fields(b',;\t\n".'),
@@ -307,5 +319,17 @@ STRUCTURED = {
     "quantized": edit_hdf5,
     "dataset": edit_hdf5,
     "picture": edit_png,
+    "onnx": edit_onnx,
+    "qdq": edit_onnx,
+    "quantized_xmodel": edit_xmodel,
+    "foreign_xmodel": edit_xmodel,
+    "saved_model": edit_saved_model,
+    "keras_h5": edit_hdf5,
+    "keras3": edit_zip,
+    "pictures_zip": edit_zip,
+    "list": edit_fields(b",\n/."),
+    "voc": edit_fields(b"<>/\n"),
+    "coco": edit_fields(b'",:\n[]{} '),
+    "yolo": edit_fields(b" \n"),
 }
 """Target -> structure-aware edits; the others take those of bytes only."""

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import fuzz_models as models
+import fuzz_pictures as pictures
 import numpy as np
 from fuzz_seeds import (
     REPO,
@@ -355,5 +357,29 @@ TARGETS = {
         Target("record", "accuracy record", "accuracy.json", record_seeds, read_accuracy_record),
         Target("outputs", "output arrays", "outputs.npy", output_seeds, read_output_array),
         Target("picture", "pictures", "picture.png", picture_seeds, read_picture_file),
+        Target("onnx", "ONNX", "model.onnx", models.onnx_seeds, models.read_onnx_model),
+        Target("qdq", "quantized ONNX", "model.onnx", models.qdq_seeds, models.read_qdq),
+        Target(
+            "quantized_xmodel", "quantized xmodel", "q.xmodel",
+            models.quantized_xmodel_seeds, models.read_quantized_xmodel,
+        ),
+        Target(
+            "foreign_xmodel", "compiled xmodels of others", "theirs.xmodel",
+            models.foreign_xmodel_seeds, models.read_foreign_xmodel,
+        ),
+        Target(
+            "saved_model", "SavedModel", "saved/saved_model.pb",
+            models.saved_model_seeds, models.read_saved_model,
+        ),
+        Target("keras_h5", "Keras H5", "model.h5", models.keras_h5_seeds, models.read_keras),
+        Target("keras3", "Keras 3 archive", "model.keras", models.keras3_seeds, models.read_keras),
+        Target(
+            "pictures_zip", "zip of pictures", "set/pictures.zip",
+            pictures.pictures_zip_seeds, pictures.read_pictures_zip,
+        ),
+        Target("list", "CSV of paths", "set/list.csv", pictures.list_seeds, pictures.read_list),
+        Target("voc", "VOC", "voc/a.xml", pictures.voc_seeds, pictures.read_voc),
+        Target("coco", "COCO", "coco/boxes.json", pictures.coco_seeds, pictures.read_coco),
+        Target("yolo", "YOLO labels", "yolo/a.txt", pictures.yolo_seeds, pictures.read_yolo),
     )
-}
+}  # fmt: skip

@@ -24,12 +24,13 @@ def attempt(target, data, folder):
     from dpuflow.base.errors import UserError
 
     path = Path(folder) / target.file
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     try:
         target.read(path)
     except UserError as error:
         message = str(error)
-        if target.file not in message and "config" not in message:
+        if path.name not in message and "config" not in message:
             return "finding", f"the message does not name the file: {message}", error
         return "refused", message, None
     except RecursionError as error:

@@ -174,6 +174,79 @@ LAYERS = aliases("x0: &l0 [flatten]", lambda inner: f"[{', '.join([f'residual: {
 MAPPINGS = aliases("x0: &l0 {a: 1}", lambda inner: f"{{{', '.join(f'k{j}: {inner}' for j in range(10))}}}")
 
 
+def onnx(change):
+    """A convolution, and behind it what `change(model)` adds."""
+    from onnx_models import Model
+
+    model = Model((2, 6, 6))
+    model.conv(2, 3)
+    change(model)
+    return model.proto().SerializeToString()
+
+
+def added(m, constant):
+    """The greatest value of a constant added to the map."""
+    m.node("Add", [m.x, m.node("ReduceMax", [constant], keepdims=0)])
+
+
+def doubling_onnx(m):
+    """A constant joined with itself twenty-four times over."""
+    m.x, c = m.last, m.constant(np.ones(1 << 10, np.float32))
+    for _ in range(24):
+        c = m.node("Concat", [c, c], axis=0)
+    added(m, c)
+
+
+def matrices(m):
+    """The outer product of two vectors: 2**30 values."""
+    m.x, column = m.last, m.constant(np.ones((1 << 15, 1), np.float32))
+    added(m, m.node("MatMul", [column, m.constant(np.ones((1, 1 << 15), np.float32))]))
+
+
+def padding(m):
+    m.node("Pad", [m.last, m.constant(np.array([0, 0, 1 << 16, 0, 0, 0, 0, 0], np.int64))])
+    m.node("GlobalAveragePool")
+
+
+def filled(m):
+    m.x = m.last
+    added(m, m.node("ConstantOfShape", [m.constant(np.array([1 << 15, 1 << 15], np.int64))]))
+
+
+def saved_functions(depth, calls):
+    """A SavedModel whose function f0 calls f1 `calls` times, that f2, ...; at depth 0 it calls itself."""
+    from fuzz_models import saved_model_seeds
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    model = saved_model_pb2.SavedModel()
+    model.ParseFromString(saved_model_seeds()[0])
+    graph = model.meta_graphs[0].graph_def
+    for number in range(depth + 1):
+        function = graph.library.function.add()
+        function.signature.name = f"f{number}"
+        for call in range(calls if number < depth or not depth else 0):
+            function.node_def.add(name=f"n{call}", op=f"f{min(number + 1, depth)}")
+    graph.node.add(name="begin", op="f0")
+    return model.SerializeToString()
+
+
+LAUGHS = (
+    b'<!DOCTYPE a [<!ENTITY a "ha">'
+    + b"".join(b'<!ENTITY %c "%s">' % (98 + n, b"&%c;" % (97 + n) * 10) for n in range(9))
+    + b"]><annotation>&j;</annotation>"
+)
+
+
+def picture_member(name, mode=0o100644):
+    """A zip with a picture under a name, with a file's mode."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as bundle:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        bundle.writestr(info, picture_seeds()[0])
+    return stream.getvalue()
+
+
 CASES = [
     ("csv", "line without end", b"label," + b"1" * (1 << 24), "binary file|column"),
     ("csv", "row without end", csv_seeds()[0] + b"1," * (1 << 22), "line 8: found"),
@@ -195,6 +268,19 @@ CASES = [
     ("record", "NaN", json.dumps({"accuracy": float("nan")}).encode(), "NaN is no number"),
     ("outputs", "claimed size", npy_claim(), "not an .npy file"),
     ("picture", "claimed size", png_claim(), "not a whole PNG|pixels"),
+    ("onnx", "doubling", onnx(doubling_onnx), "reading it takes more than .* MiB of memory"),
+    ("onnx", "matrices", onnx(matrices), "op MatMul"),
+    ("onnx", "padding", onnx(padding), "65536 zeros on a side of a map"),
+    ("onnx", "filled constant", onnx(filled), "op ConstantOfShape"),
+    ("saved_model", "functions", saved_functions(20, 2), "written out, are more than 30000 nodes"),
+    ("saved_model", "recursion", saved_functions(0, 1), "calls itself"),
+    ("voc", "entities", LAUGHS, "a document type or entities"),
+    ("voc", "depth", b"<a>" * 100_000, "nested too deep"),
+    ("coco", "depth", b"[" * 200_000, "not whole JSON"),
+    ("yolo", "one long line", b"0 " * (1 << 22), "line 1"),
+    ("list", "out of the folder", b"path,label\n../../../../etc/passwd,p\n", "list.csv"),
+    ("pictures_zip", "path out of the archive", picture_member("../../a.png"), "leads out of the archive"),
+    ("pictures_zip", "a link", picture_member("a/b.png", 0o120777), "is a link"),
     ("config", "aliases of lists", LISTS, "aliases"),
     ("config", "aliases of layers", LAYERS, "aliases"),
     ("config", "aliases of mappings", MAPPINGS, "aliases"),

@@ -25,6 +25,18 @@ EXAMPLES = {
     "record": 300,
     "outputs": 200,
     "picture": 200,
+    "onnx": 120,
+    "qdq": 120,
+    "quantized_xmodel": 100,
+    "foreign_xmodel": 80,
+    "saved_model": 20,
+    "keras_h5": 15,
+    "keras3": 15,
+    "pictures_zip": 80,
+    "list": 100,
+    "voc": 100,
+    "coco": 100,
+    "yolo": 100,
 }
 """Mutations per target: what fits into CI's time."""
 
