@@ -108,6 +108,8 @@ def _check_operators(model, path):
     """Refuse what no tool could fold or run here: operators of other vendors, networks quantized already."""
     functions = {(function.domain, function.name) for function in model.functions}
     for node in model.graph.node:
+        if not node.output:
+            raise UserError(f"{path}: a node {node.name!r} (op {node.op_type}) without output: damaged")
         if node.op_type in QUANTIZED:
             raise UserError(
                 f"{path}: {_called(node)}: the network is already quantized, and dpuflow quantizes itself: "
