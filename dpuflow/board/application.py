@@ -17,11 +17,20 @@ FILES = (
     "cpu_ops.py",
     "cpu_resizing.py",
     "cpu_windows.py",
+    "found.py",
     "named.py",
     "parts.py",
     "pixels.py",
 )
+DECODE = Path(__file__).resolve().parents[1] / "decoding/decode.py"
+"""What dpuflow and boards have in common, byte by byte."""
 OPTIONS = ("threads", "batch", "limit", "warmup", "runs", "dump", "mode", "save")
+
+
+def files() -> dict[str, bytes]:
+    """{name: content} of the application, as a bundle has it."""
+    found = {name: (FOLDER / name).read_bytes() for name in FILES}
+    return {**found, DECODE.name: DECODE.read_bytes()}
 
 
 def arguments(options: Mapping[str, Any] | None) -> list[str]:

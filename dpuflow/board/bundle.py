@@ -25,6 +25,7 @@ from dpuflow import __version__
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
 from dpuflow.base.npy import BlockReader, NpyBlocks, Sliced
+from dpuflow.base.outputs import NONE
 from dpuflow.base.pixels import Scaling, check_scaling
 from dpuflow.board import application
 from dpuflow.board.parts import describe_output, describe_outputs, describe_parts, require_known
@@ -55,7 +56,8 @@ The model is compiled for {dpu}, release {release}. {instructions}
 | file | holds |
 | --- | --- |
 | model.xmodel | the network |
-| images.npy, labels.npy | test images (uint8 pixels as they come) and their classes |
+| images.npy | test images (uint8 pixels as they come) |
+| labels.npy or geometry.npy | their classes; or, where boxes or masks are found, how they were prepared |
 | meta.json | class names, input scaling (float input = (pixel - subtract) / divide), fix_points, parts |
 | parameters.npz | weights and tables of the layers on the CPU |
 | app.py and the other .py | the application; Python 3.6 or later with numpy, xir and vart |
@@ -77,7 +79,7 @@ def input_scaling(graph: Graph, source: Path | str, given: Scaling | None = None
 def describe(
     xmodel: Path | str,
     images: Sliced,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     class_names: Sequence[str],
     target: Target,
     split: str,
@@ -118,12 +120,8 @@ def describe(
     outputs = output["classes"] if output else len(class_names)
     if outputs != len(class_names):
         raise UserError(f"{xmodel}: {outputs} outputs, but there are {len(class_names)} class names")
-    if len(labels) != len(images) or not len(images):
-        raise UserError(
-            f"{len(images)} images and {len(labels)} labels; both must be there, one label per image"
-        )
-    if labels.min() < 0 or labels.max() >= outputs:
-        raise UserError(f"labels reach from {labels.min()} to {labels.max()}, outside the {outputs} classes")
+    if labels is not None:
+        _check_labels(labels, len(images), outputs)
     code = [len(subgraph.attrs.get("mc_code", b"")) for subgraph in subgraphs]
     meta = {
         "format": FORMAT,
@@ -144,7 +142,12 @@ def describe(
         **({"output": output} if output else {}),
         "parts": parts,
         "parameters": "parameters.npz",
-        "images": {"file": "images.npy", "labels": "labels.npy", "count": len(images), "split": split},
+        "images": {
+            "file": "images.npy",
+            **({} if labels is None else {"labels": "labels.npy"}),
+            "count": len(images),
+            "split": split,
+        },
         "versions": {"dpuflow": __version__},
     }
     if len(ends) > 1 or not output:
@@ -152,16 +155,25 @@ def describe(
     return meta, parameters
 
 
+def _check_labels(labels, images, outputs):
+    if len(labels) != images or not images:
+        raise UserError(f"{images} images and {len(labels)} labels; both must be there, one label per image")
+    if labels.min() < 0 or labels.max() >= outputs:
+        raise UserError(f"labels reach from {labels.min()} to {labels.max()}, outside the {outputs} classes")
+
+
 def build(
     path: Path | str,
     xmodel: Path | str,
     images: Sliced,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     class_names: Sequence[str],
     target: Target,
     split: str,
     scaling: Scaling | None = None,
     answer: str | None = None,
+    task: Mapping[str, Any] | None = None,
+    geometry: np.ndarray | None = None,
 ) -> None:
     """Write the bundle's tar.
 
@@ -177,14 +189,26 @@ def build(
     scaling : of the input (`base.pixels`); default: what the xmodel records.
 
     answer : which output says the class, as for `base.outputs.answer_of`; all are there.
+    task : of a network that finds boxes or masks (there are no labels then): {"name": "detection",
+        "decode": settings of `decoding.decode`} or {"name": "segmentation", "output": name}.
+    geometry : (N, 10) how the images were prepared (`datasets.placement`), for boxes.
 
     UserError when the parts do not fit each other.
     """
-    labels = np.asarray(labels).astype(np.int64)
+    labels = None if labels is None else np.asarray(labels).astype(np.int64)
+    answer = answer if task is None else NONE
     meta, parameters = describe(xmodel, images, labels, class_names, target, split, scaling, answer)
-    files: dict[str, Content] = {name: (application.FOLDER / name).read_bytes() for name in application.FILES}
+    if task is not None:
+        meta["task"] = dict(task)
+    if geometry is not None:
+        meta["images"]["geometry"] = "geometry.npy"
+    files: dict[str, Content] = dict(application.files())
     files["model.xmodel"] = Path(xmodel).read_bytes()
-    files["images.npy"], files["labels.npy"] = NpyBlocks(images), _npy(labels)
+    files["images.npy"] = NpyBlocks(images)
+    if labels is not None:
+        files["labels.npy"] = _npy(labels)
+    if geometry is not None:
+        files["geometry.npy"] = _npy(geometry)
     files["parameters.npz"] = _npz(parameters)
     files["meta.json"] = (json.dumps(meta, indent=1, ensure_ascii=False) + "\n").encode()
     files["README.md"] = _readme(meta, target).encode()
@@ -321,7 +345,9 @@ class Bundle:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (N,)."""
+        """int64 (N,); none where the class of an image is not asked."""
+        if "labels.npy" not in self.files.data:
+            return np.zeros(0, np.int64)
         return np.load(io.BytesIO(self.files["labels.npy"]), allow_pickle=False)
 
     @property

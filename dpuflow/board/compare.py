@@ -125,7 +125,8 @@ def board_record(
     dump: Path | str | None = None,
     runner: str = "board",
 ) -> dict[str, Any]:
-    """The accuracy record of a board run with its comparisons.
+    """The accuracy record of a board run with its comparisons; where boxes or masks are found, the part of it
+    that knows nothing of these.
 
     Parameters
     ----------
@@ -142,7 +143,9 @@ def board_record(
     report = read_record(Path(results) / "board.json", "board.schema.yaml")
     path = Path(results) / "predictions.csv"
     emulator = Emulator(content.graph)
-    if "output" in meta:
+    if "task" in meta:
+        record = {"images": report["images"]}
+    elif "output" in meta:
         record = _class_record(path, content, emulator, quantized)
     else:
         found = _labels_of(path, report["images"], labels, bundle)
@@ -156,7 +159,7 @@ def board_record(
     )
     if "outputs" in meta:
         given = images[: record["images"]]
-        record |= _output_records(report, emulator, meta, given, len(labels), quantized)
+        record |= _output_records(report, emulator, meta, given, len(images), quantized)
     record["unstable_images"] = report["unstable_images"]
     folder, dumped = Path(dump or Path(results) / "dump"), report.get("dump")
     if dump is not None:

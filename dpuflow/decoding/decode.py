@@ -422,13 +422,15 @@ def suppressed(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit
 
 
 def to_original(boxes: np.ndarray, geometry: np.ndarray) -> np.ndarray:
-    """Boxes (n, 4) of a prepared picture in pixels of the original, cut at its edges.
+    """Boxes (n, 4) of a prepared picture in pixels of the original, float64, cut to what is used of it.
 
     geometry : width and height of the original; left, top, right, bottom of what is used of it; the same of
-        where that lies in the prepared picture.
+    where that lies in the prepared picture.
     """
-    geometry = np.asarray(geometry, np.float64)
-    sides, used, place = np.tile(geometry[:2], 2), geometry[2:6], geometry[6:10]
-    scale = np.tile((used[2:] - used[:2]) / (place[2:] - place[:2]), 2)
-    found = np.tile(used[:2], 2) + (np.asarray(boxes, np.float64) - np.tile(place[:2], 2)) * scale
-    return np.clip(found, 0, sides).astype(np.float32)
+    part, place = np.asarray(geometry, np.float64)[2:].reshape(2, 4)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    moved = np.empty_like(boxes)
+    for axis in (0, 1):
+        scale = (part[axis + 2] - part[axis]) / (place[axis + 2] - place[axis])
+        moved[:, axis::2] = (boxes[:, axis::2] - place[axis]) * scale + part[axis]
+    return np.clip(moved, np.tile(part[:2], 2), np.tile(part[2:], 2))

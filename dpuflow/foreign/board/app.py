@@ -11,7 +11,8 @@ It reads the bundle that it lies in (meta.json, model.xmodel, parameters.npz, im
 labels.npy), runs the whole network, its DPU layers by the runtime and its CPU layers in
 NumPy, and writes to the folder --out: predictions.csv (one row per image, with the int8
 value of every class) and board.json (accuracy, latency, throughput, what the board is; of a
-network with more outputs than the class, digests and some values of each).
+network with more outputs than the class, digests and some values of each). A network that finds boxes or
+masks (meta.json: task) writes these instead (found.py), and how long making them takes.
 """
 
 import argparse
@@ -63,6 +64,7 @@ class Results:
         self.logits = None if output is None else np.zeros((count, output["classes"]), np.int8)
         self.final = None if output is None else np.zeros((count, output["classes"]), np.float32)
         self.seconds = np.zeros((count, 1 + len(network.parts)))
+        self.finder, self.after = None, np.zeros(count)
 
 
 def classify(session, work, images, results):
@@ -86,6 +88,10 @@ def classify(session, work, images, results):
                 results.seconds[start:stop] = [time.perf_counter() - begin] + parts
                 if results.summary is not None:
                     results.summary.add(start, named_outputs(meta, values))
+                if results.finder is not None:
+                    begin = time.perf_counter()
+                    results.finder.add(start, values)
+                    results.after[start:stop] = (time.perf_counter() - begin) / (stop - start)
     except Exception as error:
         work.error = error
 
@@ -168,7 +174,28 @@ def measure(options, bundle, images, labels, progress):
     )
     if summary is not None:
         report["outputs"] = summary.record()
+    first.finder, found = post_processing(bundle, network, sessions, images, batch)
+    if found is not None:
+        report["timing"]["post_processing"] = found
     return first, probabilities, report
+
+
+def post_processing(bundle, network, sessions, images, batch):
+    """(found.Boxes or Masks of all images, the dict for board.json), both None where there is none.
+
+    A run of its own, so that the others say what the network alone takes.
+    """
+    from answers import percentiles
+    from found import finder
+
+    finds = finder(bundle, len(images))
+    if finds is None:
+        return None, None
+    results = Results(len(images), network)
+    results.finder = finds
+    took = run_once(sessions, images, results, batch)
+    rate = round(len(images) / took, 2)
+    return finds, {"latency_ms": percentiles(results.after), "images_per_second": rate}
 
 
 def every_output(options, network, sessions, images, batch):
@@ -302,7 +329,7 @@ def main(options, status):
         return
     images, labels = bundle.images, bundle.labels
     if options.limit:
-        images, labels = images[: options.limit], labels[: options.limit]
+        images, labels = images[: options.limit], None if labels is None else labels[: options.limit]
     os.makedirs(options.out, exist_ok=True)
     results, probabilities, report = measure(options, bundle, images, labels, status.progress)
     if options.dump is not None:
@@ -310,11 +337,14 @@ def main(options, status):
         report["dump"] = {"image": index} if dump_tensors(options, images, index) else None
     if options.save:
         save_outputs(options, bundle, images[: options.save])
-    if probabilities is None:
-        text = outputs_csv(labels, report["outputs"], bundle.meta["class_names"])
+    if results.finder is not None:
+        results.finder.write(options.out)
     else:
-        text = predictions_csv(labels, results.logits, probabilities, bundle.meta["class_names"])
-    write_atomically(os.path.join(options.out, "predictions.csv"), text)
+        if probabilities is None:
+            text = outputs_csv(labels, report["outputs"], bundle.meta["class_names"])
+        else:
+            text = predictions_csv(labels, results.logits, probabilities, bundle.meta["class_names"])
+        write_atomically(os.path.join(options.out, "predictions.csv"), text)
     text = json.dumps(report, indent=1, sort_keys=True) + "\n"
     write_atomically(os.path.join(options.out, "board.json"), text)
     timing = report["timing"]
@@ -323,6 +353,8 @@ def main(options, status):
         print(f"{report['correct']} of {report['images']} images right ({report['accuracy']:.4f})")
     else:
         print("{} images, outputs {}".format(report["images"], ", ".join(report["outputs"])))
+    if "post_processing" in timing:
+        print("{:.1f} images/s with boxes or masks".format(timing["post_processing"]["images_per_second"]))
     print(f"{rate:.1f} images/s, median latency {latency:.3f} ms ({timing['kind']})")
 
 

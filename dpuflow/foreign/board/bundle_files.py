@@ -14,7 +14,10 @@ FORMAT = "dpuflow bundle 2"
 
 
 class Bundle:
-    """meta (dict), images (N, H, W, C) uint8, labels (N,), parameters {key: array} of the CPU layers."""
+    """meta (dict), images (N, H, W, C) uint8, parameters {key: array} of the CPU layers.
+
+    labels (N,): the classes of the images; geometry (N, 10): how they were prepared; None where not there.
+    """
 
     def __init__(self, folder, check=True):
         try:
@@ -29,7 +32,12 @@ class Bundle:
         self.model = os.path.join(folder, self.meta["model"])
         images = os.path.join(folder, self.meta["images"]["file"])
         self.images = np.load(images, mmap_mode="r", allow_pickle=False)  # a board has little memory
-        self.labels = np.load(os.path.join(folder, self.meta["images"]["labels"]), allow_pickle=False)
+        more = {
+            key: np.load(os.path.join(folder, self.meta["images"][key]), allow_pickle=False)
+            for key in ("labels", "geometry")
+            if key in self.meta["images"]
+        }
+        self.labels, self.geometry = more.get("labels"), more.get("geometry")
         with np.load(os.path.join(folder, self.meta["parameters"]), allow_pickle=False) as stored:
             self.parameters = {key: stored[key] for key in stored.files}
 
