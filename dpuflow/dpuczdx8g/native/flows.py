@@ -63,7 +63,7 @@ class Flow:
     save, keep : whether it goes to DDR, stays whole.
     columns : [start, end) of each strip; share : of these the ones that are saved.
     blocks : of the ring, 0 for all.
-    placements : for each strip.
+    placements : for each strip; width : columns of the widest.
     """
 
     feature_map: FeatureMap
@@ -77,6 +77,7 @@ class Flow:
     share: list[Span] = field(default_factory=list)
     blocks: int = 0
     placements: list[Placement] = field(default_factory=list)
+    width: int = 0
 
     @property
     def height(self) -> int:

@@ -20,7 +20,7 @@ from dpuflow.dpuczdx8g.native.operations import KINDS, FeatureMap, Operation, Sp
 from dpuflow.dpuczdx8g.native.placement import Placement, ceil_div
 from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, ROW_ENTRIES, STRIDE_OUT, sub_rows
 from dpuflow.dpuczdx8g.native.units import Units
-from dpuflow.dpuczdx8g.native.weight_loads import channel_entries
+from dpuflow.dpuczdx8g.native.weight_loads import channel_entries, chunks
 from dpuflow.dpuczdx8g.native.writer import LENGTH
 
 FIRST_GROUP = 1
@@ -183,10 +183,10 @@ class Segment:
             op = self.ops[number]
             entries = self.weight_entries(op)
             if KINDS[op.kind].engine == "convolution":
-                entries //= self.machine.groups(op.output.shape[2])
+                chunk = max(end - start for start, end in chunks(op, self.machine))
                 # of several operations, room to load the next while one is in use
-                entries *= 1 if len(self.ops) == 1 else 2
-                most = max(most, entries)
+                chunk *= 1 if len(self.ops) == 1 else 2
+                most = max(most, chunk * channel_entries(op, self.machine))
             else:
                 most = max(most, min(entries, BANK_DEPTH))
         return most
@@ -248,9 +248,10 @@ class Segment:
         return len(self.ops) == 1 and width <= LENGTH and width * entries <= ROW_ENTRIES
 
     def _width(self, flow):
-        if flow.keep:
-            return flow.feature_map.shape[1]
-        return max(end - start for start, end in flow.columns)
+        if not flow.width:
+            strips = [end - start for start, end in flow.columns]
+            flow.width = flow.feature_map.shape[1] if flow.keep else max(strips)
+        return flow.width
 
     # rings
 
@@ -304,7 +305,9 @@ class Segment:
         for extra in (1, 0):
             for by_size in (False, True):
                 rings = self.after.rings[0].copy(), self.after.rings[1].copy()
-                if self._try_allocate(rings, extra, by_size):
+                places = self._try_allocate(rings, extra, by_size)
+                if places is not None:
+                    self._settle_places(places)
                     self.after.rings, self.tight = rings, not extra
                     return
         raise NoPlanError
@@ -322,6 +325,7 @@ class Segment:
         if by_size:
             wanted.sort(key=lambda item: (-item[0], item[1]))
         groups: dict[int, int] = {}
+        places: dict[int, tuple[int, int, int]] = {}
         for size, number, blocks in wanted:
             flow = self.flows[number]
             group = self._preferred(flow, groups)
@@ -334,15 +338,19 @@ class Segment:
                     continue
                 break
             else:
-                return False
+                return None
             rings[candidate].hold(base, size)
             groups[number] = candidate
-            flow.blocks = blocks
-            flow.placements = [self._placement(flow, candidate, base, s) for s in range(self.pieces)]
-        for flow in self.flows:
+            places[number] = (candidate, base, blocks)
+        return places
+
+    def _settle_places(self, places):
+        for number, flow in enumerate(self.flows):
             if flow.resident is not None:
                 flow.placements = [flow.resident.placement] * self.pieces
-        return True
+                continue
+            group, base, flow.blocks = places[number]
+            flow.placements = [self._placement(flow, group, base, s) for s in range(self.pieces)]
 
     def _preferred(self, flow, groups):
         """The group opposite to where the producer reads."""
