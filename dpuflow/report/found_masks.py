@@ -58,6 +58,7 @@ def found_masks(run: LoadedRun, shown: int = SHOWN_PICTURES) -> dict[str, Any] |
     pictures: Iterable[np.ndarray] = run.images.read(chosen) if chosen else []
     return {
         "kind": "segmentation",
+        "curves": [],
         "labels": [run.stage_label(stage) for stage in stages],
         "total": len(true),
         "legend": [
