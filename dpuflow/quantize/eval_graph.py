@@ -92,7 +92,7 @@ class GraphWriter:
             names["inputs"] = [layer.name for layer in network.inputs]
         for end, layer in outputs.items():
             node = self.output_node if len(outputs) == 1 else self.output_nodes.get(end, end)
-            if node in self.tensors:  # an input's name, which is a node already
+            if node in [layer.name for layer in network.inputs]:  # which is a node already
                 node = f"{node}/output"
             add_node(self.graph, "Identity", node, [self.real(layer.name)], T=("type", DT_FLOAT))
             names["outputs"][end] = node
