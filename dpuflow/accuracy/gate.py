@@ -69,6 +69,11 @@ def evaluate(
     """
     check_limits(limits)
     check_same_images(list(records.values()), list(records))
+    if limits and task is None and any("accuracy" not in record for record in records.values()):
+        raise UserError(
+            "gates: no output of this network is the class of a picture (models.NAME.output: none), so it "
+            "has no accuracy that could fall; leave gates out of its configuration"
+        )
     gates = []
     for index, limit in enumerate(limits):
         for key in KEYS[:2]:
@@ -88,7 +93,7 @@ def evaluate(
 
 def _stage(record, task):
     if task is None:
-        return {key: record[key] for key in ("images", "correct", "accuracy")}
+        return {key: record[key] for key in ("images", "correct", "accuracy") if key in record}
     name, value, *_ = task.figures(record)[0]
     return {"images": record["images"], "measure": name, "accuracy": value}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.accuracy.evaluation import wilson_interval
 from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import Shapes
 
@@ -110,3 +111,23 @@ def compare_outputs(
             "relative_error": float(f"{np.sqrt(noise / power):.6g}") if power else (1.0 if noise else 0.0),
         }
     return found
+
+
+def pictures_alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """In how many pictures every bit of every output is equal in two stages.
+
+    before, after : as for `compare_outputs`. Returns images, equal, agreement (fraction), interval95 (Wilson)
+    and first_difference (number of a picture, or None).
+    """
+    compare_outputs(before, after)  # the same outputs
+    count = min(len(output["digests"]) for output in after.values())
+    alike = [
+        all(before[name]["digests"][k] == after[name]["digests"][k] for name in before) for k in range(count)
+    ]
+    return {
+        "images": count,
+        "equal": sum(alike),
+        "agreement": sum(alike) / count,
+        "interval95": list(wilson_interval(sum(alike), count)),
+        "first_difference": alike.index(False) if not all(alike) else None,
+    }

@@ -88,7 +88,10 @@ def write_report(
 
 def _answers(run: LoadedRun, shown: int, rows: int, anchor: str) -> dict[str, Any]:
     """What the page shows of a run's answers, by its task."""
-    task = task_of(next(iter(run.records.values())))
+    first = next(iter(run.records.values()))
+    task = task_of(first)
+    if task is None and "accuracy" not in first:  # no output says a class
+        return dict.fromkeys(("confusions", "classes", "errors", "found"))
     if task is None:
         return {
             "confusions": details.confusions(run, anchor),

@@ -129,7 +129,7 @@ class LoadedRun:
         """Class names by label, from the dataset or else from the first record."""
         if self.images is not None:
             return self.images.class_names
-        return [row["class"] for row in next(iter(self.records.values()))["per_class"]]
+        return [row["class"] for row in next(iter(self.records.values())).get("per_class", [])]
 
     def stage_label(self, stage: str) -> str:
         """What a stage's column is called for this run; the board's name says what it really was."""

@@ -35,6 +35,7 @@ def page_values(runs: Sequence[LoadedRun], content: Mapping[str, Any]) -> dict[s
         "title": page_title(content["runs"]),
         "columns": columns(runs),
         "changes": any(view["change"] for view in views),
+        "distances": any(view["distances"] for view in views),
         "views": views,
         "scale": scale(content["runs"]),
         "kinds": kinds(runs),
@@ -85,7 +86,10 @@ def columns(runs: Sequence[LoadedRun]) -> list[dict[str, str]]:
 
 def scale(results: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Common axis (low, high) of the whiskers: all intervals, rounded outwards to half a per cent."""
-    bounds = [stage["interval95"] for result in results for stage in result["stages"]]
+    stages = [stage for result in results for stage in result["stages"]]
+    bounds = [stage["interval95"] for stage in stages if "interval95" in stage]
+    if not bounds:  # no network here says a class
+        return 0.0, 1.0
     low = int(min(b[0] for b in bounds) * 200) / 200
     high = min(1.0, (int(max(b[1] for b in bounds) * 200) + 1) / 200)
     return (low, high) if high > low else (low - 0.005, high)
@@ -115,7 +119,17 @@ def run_view(run: LoadedRun, result: Mapping[str, Any], index: int) -> dict[str,
         "costs": hardware.costs(run),
         "open": index <= OPEN_RUNS,
         "sentence": sentence(result, change),
+        "distances": [
+            {**labels_of(row), "name": name, **found}
+            for row in result["comparisons"]
+            for name, found in row.get("outputs", {}).items()
+        ],
     }
+
+
+def labels_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the stages of a comparison are called."""
+    return {key: row[key] for key in ("before_label", "after_label")}
 
 
 def board_facts(record: Mapping[str, Any]) -> dict[str, str | int | float]:
@@ -125,7 +139,7 @@ def board_facts(record: Mapping[str, Any]) -> dict[str, str | int | float]:
         outputs = record.get("outputs_with_quantized", {})
         extra |= {f"output {name}": entry for name, entry in outputs.items()}
         record = extra
-    own = (*RECORD_KEYS, "runner", "origin", "how", "agreement_with_quantized", "layers")
+    own = (*RECORD_KEYS, "outputs", "runner", "origin", "how", "agreement_with_quantized", "layers")
     extra = {key: value for key, value in record.items() if key not in own}
     if "unstable_images" in extra:
         extra["unstable_images"] = len(extra["unstable_images"])
@@ -135,6 +149,11 @@ def board_facts(record: Mapping[str, Any]) -> dict[str, str | int | float]:
 def sentence(result: Mapping[str, Any], change: Mapping[str, Any] | None) -> str:
     """The run in a line: first and last accuracy and the change between them."""
     first, last = result["stages"][0], result["stages"][-1]
+    if "accuracy" not in first:
+        outputs = ", ".join(f"{name} {shape}" for name, shape in first["outputs"].items())
+        far = max((o["relative_error"] for o in (change or {}).get("outputs", {}).values()), default=None)
+        apart = "" if far is None else f"; {last['label']} differs from {first['label']} by {far:.2g} at most"
+        return f"outputs {outputs}, no class of the picture{apart}"
     measure = f"{first['measure']}: " if "measure" in first else ""
     text = f"{measure}{first['label']} {wording.percent(first['accuracy'])}"
     if last is not first:

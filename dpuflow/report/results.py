@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpuflow.accuracy.evaluation import Record, accuracy_change, agreement
+from dpuflow.accuracy.outputs import compare_outputs, pictures_alike
 from dpuflow.accuracy.top import top_change
 from dpuflow.report import task_results
 from dpuflow.report.inputs import LoadedRun
@@ -29,12 +30,7 @@ def run_results(run: LoadedRun) -> dict[str, Any]:
     for index, stage in enumerate(stages):
         record = run.records[stage]
         row: dict[str, Any] = {"stage": stage, "label": run.stage_label(stage), "how": run.how(stage)}
-        task = task_of(record)
-        row |= (
-            {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
-            if task is None
-            else task_results.figures(task, record)
-        )
+        row |= _figures(record)
         if "top5" in record:
             row["top5"] = {key: record["top5"][key] for key in ("correct", "accuracy", "interval95")}
         previous = run.records[stages[index - 1]] if index else None
@@ -49,10 +45,23 @@ def run_results(run: LoadedRun) -> dict[str, Any]:
     return result
 
 
+def _figures(record: Record) -> dict[str, Any]:
+    """The cell of a stage; without a class or a task's figure the shapes of its outputs."""
+    task = task_of(record)
+    if task is not None:
+        return task_results.figures(task, record)
+    if "accuracy" in record:
+        return {key: record[key] for key in ("images", "correct", "accuracy", "interval95")}
+    shapes = {name: output["shape"] for name, output in record["outputs"].items()}
+    return {"images": record["images"], "outputs": shapes}
+
+
 def _agreement(before: Record, after: Record) -> dict[str, Any]:
     task = task_of(after)
     if task is not None:
         return task_results.agreement(task, before, after)
+    if "accuracy" not in after:
+        return pictures_alike(before["outputs"], after["outputs"])
     return agreement(*common(before, after))
 
 
@@ -77,7 +86,12 @@ def _compare(run: LoadedRun, before: str, after: str) -> dict[str, Any]:
         "after": after,
         "after_label": run.stage_label(after),
     }
-    task = task_of(run.records[before])
+    first, second = run.records[before], run.records[after]
+    if "outputs" in first and "outputs" in second:
+        row["outputs"] = compare_outputs(first["outputs"], second["outputs"], (before, after))
+    task = task_of(first)
+    if task is None and "accuracy" not in first:
+        return row | _agreement(first, second)
     if task is not None:
         return row | task_results.comparison(task, run, before, after)
     a, b = common(run.records[before], run.records[after])

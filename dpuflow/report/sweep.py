@@ -112,6 +112,11 @@ def estimate_of(path: Path | str) -> dict[str, Any]:
 def score(path: Path | str) -> Row:
     """What a ranking needs of an accuracy record; its predictions are checked and dropped."""
     record = read_accuracy(path)
+    if "accuracy" not in record:
+        raise UserError(
+            f"{path}: no output of this network is the class of a picture (models.NAME.output: none), so it "
+            "has no accuracy to be ranked by; leave the model out of the sweep"
+        )
     wanted = ("split", "images", "correct", "accuracy", "labels_sha256", "origin")
     return {key: record.get(key) for key in wanted}
 
