@@ -33,9 +33,13 @@ def summary(content: Mapping[str, Any], report_path: Path | str) -> str:
             low, high = change["change_interval95"]
             span = f"{points(low)} to {points(high)}"
             rows.append(["  first to last stage", points(change["change"]), span, ""])
-    widths = [max(len(row[i]) for row in rows if row[0].startswith(" ")) for i in range(4)]
+    table = [row for row in rows if row[0].startswith(" ") and len(row) > 1]
+    widths = [max(len(row[i]) for row in table) for i in range(4)]
     lines = []
     for row in rows:
+        if len(row) == 1:
+            lines.append(row[0])
+            continue
         if not row[0].startswith(" "):
             lines += ["", f"{row[0]} {row[1]}"]
             continue
@@ -65,4 +69,4 @@ def _distances(pair):
         apart = f"differs by {found['relative_error']:.2g}, {found['max_difference']:.3g} at most"
         equal = f"every bit of {found['images']:,} pictures is equal"
         words = equal if found["equal"] == found["images"] else apart
-        yield [f"  {name}: {pair['before_label']} to {pair['after_label']}", "", "", words]
+        yield [f"  {name}, {pair['before_label']} to {pair['after_label']}: {words}"]

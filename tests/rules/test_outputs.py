@@ -1,4 +1,4 @@
-"""Networks with several outputs from `snakemake all` to the report, with a class of the picture and without."""
+"""Networks with several outputs from `snakemake all` to the report, with a class and without."""
 
 import copy
 
