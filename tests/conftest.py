@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 import yaml
 
-pytest_plugins = ["fault_record", "hidden_skips"]
+pytest_plugins = ["fault_record", "hidden_skips", "quick_set"]
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared"
