@@ -309,7 +309,7 @@ def _words(stage, entry):
     if not stage.cells and not stage.stopped:
         return "no layer could be compared"
     if entry["first"] is None:
-        return f"within the tolerance against the {before} in all {entry['compared']} layers"
+        return f"against the {before}, in all {entry['compared']} layers"
     if entry["deviating"] == 0:
         return f"cannot run: {stage.stopped} (it belongs to {entry['first']})"
 
