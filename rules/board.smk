@@ -77,6 +77,7 @@ rule bundle:
         made.times(made.COMPILED, "bundle")
     params:
         answer=lambda w: SETTINGS.answer(w.model, w.dataset),
+        decode=lambda w: SETTINGS.decode(w.model),
         target=lambda w: SETTINGS.target(w.target),
         # what enters quantized or compiled has it in the xmodel
         input_scaling=lambda w: (
@@ -98,6 +99,7 @@ rule run_virtual_board:
         "Run the board's application on the virtual board ({wildcards.model}, {wildcards.target})."
     input:
         bundle=rules.bundle.output.bundle,
+        dataset=judged_by,
         quantized=quantized_before,
     output:
         predictions=made.PREDICTIONS,
@@ -129,6 +131,7 @@ rule run_ssh:
         "Run {wildcards.model}.xmodel on a board of {wildcards.runner} over SSH ({wildcards.target})."
     input:
         bundle=rules.bundle.output.bundle,
+        dataset=judged_by,
         quantized=quantized_before,
     output:
         predictions=made.PREDICTIONS,

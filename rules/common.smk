@@ -71,6 +71,15 @@ def quantized_before(w):
     return made.of(made.QUANTIZED_ACCURACY, w) if "quantized" in SETTINGS.stages(w.model) else []
 
 
+def judged_by(w):
+    """What boxes and masks off a board are judged by; the classes of pictures are in the bundle."""
+    return (
+        []
+        if SETTINGS.dataset(w.dataset).get("task", "classification") == "classification"
+        else made.of(made.DATASET, w)
+    )
+
+
 def relative(path):
     """A file of the workflow as an input: relative where Snakemake was started in the workflow's folder."""
     return Path(path) if Path.cwd() == ROOT else ROOT / path

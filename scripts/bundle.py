@@ -3,6 +3,7 @@
 from dpuflow.board.bundle import Bundle, build
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.device.targets import configured_target
+from dpuflow.workflow.board_runs import task_for_board
 from dpuflow.workflow.scripting import log, run
 
 
@@ -10,17 +11,18 @@ def main(snakemake):
     name = snakemake.wildcards.target
     target = configured_target(name, snakemake.params.target["hardware"])
     dataset = read_dataset(snakemake.input.dataset)
-    images, labels = dataset.images_in("test"), dataset.labels_in("test")
+    xmodel = snakemake.input.xmodel
     build(
         snakemake.output.bundle,
-        snakemake.input.xmodel,
-        images,
-        labels,
+        xmodel,
+        dataset.images_in("test"),
+        dataset.labels_in("test") if dataset.task == "classification" else None,
         dataset.class_names,
         target,
         "test",
         scaling=snakemake.params.get("input_scaling"),
         answer=snakemake.params.answer,
+        **task_for_board(dataset, xmodel, snakemake.params.decode),
     )
     meta = Bundle.open(snakemake.output.bundle).meta
     log.info(

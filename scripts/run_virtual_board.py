@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.board.bundle import Bundle
-from dpuflow.board.compare import board_record
 from dpuflow.device.targets import configured_target
-from dpuflow.records import write_record
 from dpuflow.virtual_board.run import run as run_on_virtual_board
-from dpuflow.workflow.scripting import log_accuracy, run
+from dpuflow.workflow.board_runs import run_record
+from dpuflow.workflow.scripting import run
+from dpuflow.workflow.stage_records import write_stage
 
 
 def main(snakemake):
@@ -18,12 +17,8 @@ def main(snakemake):
     options = {"threads": snakemake.threads, "runs": 1, "warmup": 0, **snakemake.params.get("options", {})}
     out = Path(snakemake.output.report).parent
     run_on_virtual_board(bundle.path, out, options, target, batch=snakemake.params.get("batch", 64))
-    quantized = snakemake.input.get("quantized")
-    record = board_record(
-        out, bundle.path, quantized=read_accuracy(quantized) if quantized else None, runner="virtual_board"
-    )
-    write_record(snakemake.output.accuracy, "accuracy.schema.yaml", record)
-    log_accuracy(record)
+    record = run_record(out, bundle.path, snakemake.input, "virtual_board")
+    write_stage(snakemake.output.accuracy, record)
 
 
 run(main, globals())

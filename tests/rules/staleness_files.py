@@ -75,7 +75,15 @@ ENVIRONMENTS = {
 """Stem of envs/*.yaml -> rules that run in it, with or without --sdm conda."""
 
 APPLICATION = (
-    *("answers.py", "app.py", "board_info.py", "bundle_files.py", "cpu_floats.py", "cpu_integers.py"),
+    *(
+        "answers.py",
+        "app.py",
+        "board_info.py",
+        "bundle_files.py",
+        "found.py",
+        "cpu_floats.py",
+        "cpu_integers.py",
+    ),
     *("cpu_ops.py", "cpu_resizing.py", "cpu_windows.py", "parts.py", "pixels.py"),
 )
 CONTAINER_PROGRAMS = ("quantize_keras.py", "predict_frozen.py", "predict_keras.py")
