@@ -58,8 +58,8 @@ def run_record(
     meta, count = Bundle.open(bundle).meta, len(dataset.splits["test"])
     if ran["images"] != count:
         raise UserError(
-            f"{out}: the board has run {ran['images']} of {count} test images; for {dataset.task} it must run "
-            "all (runners.NAME.options.limit: 0)"
+            f"{out}: the board has run {ran['images']} of {count} test images; for {dataset.task} it "
+            "must run all (runners.NAME.options.limit: 0)"
         )
     record = JUDGED[dataset.task](out, meta, dataset) | ran
     return record | (with_quantized(record, read_stage(quantized)) if quantized else {})

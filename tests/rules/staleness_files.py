@@ -81,6 +81,7 @@ APPLICATION = (
         "board_info.py",
         "bundle_files.py",
         "found.py",
+        "named.py",
         "cpu_floats.py",
         "cpu_integers.py",
     ),
