@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpuflow.base.errors import UserError
+from dpuflow.base.errors import UserError, about
 from dpuflow.base.numerics import ROUNDING, Grid
 from dpuflow.base.pixels import Scaling
 from dpuflow.compiler.quantized_values import HINT, MOVING, Values
@@ -55,8 +55,9 @@ def quantized_network(path: Path | str, graph: Graph, name: str, scaling: Scalin
     if is_compiled(graph):
         raise UserError(f"{path}: is a compiled xmodel; name it with models.NAME.xmodel instead of quantized")
     try:
-        quantized = _Reader(path, graph).network(name, agreed_scaling(graph, scaling, path))
-        check(quantized)
+        with about(path):
+            quantized = _Reader(path, graph).network(name, agreed_scaling(graph, scaling, path))
+            check(quantized)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{path}: no quantized graph that dpuflow can read ({error}); {HINT}") from None
     return quantized
