@@ -40,6 +40,7 @@ rule predict_pictures:
         made.times(f"predict/{made.COMPILED}", "predict")
     params:
         run=lambda w: dict(w.items()),
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         decode=lambda w: SETTINGS.decode(w.model),
         top=config.get("predict", {}).get("top", 3),
         invert=config.get("predict", {}).get("invert", False),

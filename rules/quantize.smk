@@ -22,6 +22,7 @@ rule quantize_reference:
         model=SETTINGS.models_from(*FLOAT_ORIGINS),
         quantizer=SETTINGS.named("quantizers", "tool", "reference"),
     params:
+        answer=lambda w: SETTINGS.answer(w.model, w.dataset),
         settings=lambda w: config["quantizers"][w.quantizer],
         steps=lambda w: steps(config["quantizers"][w.quantizer]),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),

@@ -21,8 +21,8 @@ def main(snakemake):
         target,
         "test",
         scaling=snakemake.params.get("input_scaling"),
-        answer=snakemake.params.answer,
-        **task_for_board(dataset, xmodel, snakemake.params.decode),
+        answer=snakemake.params.get("answer"),
+        **task_for_board(dataset, xmodel, snakemake.params.get("decode")),
     )
     meta = Bundle.open(snakemake.output.bundle).meta
     log.info(

@@ -10,7 +10,7 @@ def main(snakemake):
     source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
     outputs = {key: snakemake.output[key] for key in ("graph", "nodes", "network")}
     params = snakemake.params
-    for note in take_over(source, params.nodes, dataset, params.model, outputs, params.answer):
+    for note in take_over(source, params.nodes, dataset, params.model, outputs, params.get("answer")):
         log.info("%s: %s", source, note)
 
 

@@ -9,7 +9,9 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
-    model, notes = import_model(source, dataset.shape, len(dataset.class_names), snakemake.params.answer)
+    model, notes = import_model(
+        source, dataset.shape, len(dataset.class_names), snakemake.params.get("answer")
+    )
     for note in notes:
         log.info("%s: %s", source, note)
     save_model(model, snakemake.output.model)

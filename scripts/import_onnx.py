@@ -23,7 +23,7 @@ def main(snakemake):
     network, layouts = read_onnx_and_layouts(opened, dataset.shape, snakemake.params.model)
     shapes = {name: layer.shape for name, layer in named_layers(network).items()}
     inputs, classes = [network.input.shape], len(dataset.class_names)
-    check_fits(source, inputs, shapes, dataset.shape, classes, snakemake.params.answer)
+    check_fits(source, inputs, shapes, dataset.shape, classes, snakemake.params.get("answer"))
     save_network(snakemake.output.network, network)
     nodes = write_network_graph(snakemake.output.graph, network)
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)

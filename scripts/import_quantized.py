@@ -21,7 +21,7 @@ def main(snakemake):
     network, shape, classes = quantized.network, dataset.shape, len(dataset.class_names)
     outputs = {name: layer.shape for name, layer in named_layers(network).items()}
     inputs = [layer.shape for layer in network.inputs]
-    check_fits(source, inputs, outputs, shape, classes, snakemake.params.answer)
+    check_fits(source, inputs, outputs, shape, classes, snakemake.params.get("answer"))
     report, nodes = kept_report(quantized)
     output = snakemake.output
     write_artifacts(quantized, report, output.model, output.eval_graph, output.report)

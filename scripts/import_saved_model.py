@@ -21,7 +21,7 @@ def main(snakemake):
         write_bytes(frozen, graph)
         try:
             wanted = {"input": first, "output": ends if len(ends) > 1 else next(iter(ends.values()))}
-            notes += take_over(frozen, wanted, dataset, params.model, outputs, params.answer)
+            notes += take_over(frozen, wanted, dataset, params.model, outputs, params.get("answer"))
         except UserError as error:
             raise UserError(str(error).replace(str(frozen), str(source))) from None
     for note in notes:

@@ -7,11 +7,11 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import sha256, write_text
 from dpuflow.base.numerics import images_at_a_time
+from dpuflow.base.outputs import answer_of
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.datasets.find_pictures import find_pictures, short_names
 from dpuflow.datasets.picture_files import read_pictures
-from dpuflow.emulator import Emulator
-from dpuflow.emulator.outputs import EmulatorStage
+from dpuflow.emulator.outputs import EmulatorStage, named_outputs
 from dpuflow.predict.answers import answers_csv, answers_page, best_classes
 from dpuflow.predict.found import FINDERS, found_page
 from dpuflow.records import write_record
@@ -43,10 +43,17 @@ def main(snakemake):
     if dataset.task in FINDERS:
         found_in(snakemake, dataset, (names, pictures, batches), facts, skipped)
         return
-    with Emulator(snakemake.input.xmodel, threads=snakemake.threads) as emulator:
-        scores = np.concatenate([emulator.run(emulator.quantize_input(batch)) for batch in batches])
+    with EmulatorStage(snakemake.input.xmodel, threads=snakemake.threads) as stage:
+        answer = answer_of(stage.shapes, params.get("answer"), snakemake.input.xmodel)
+        if answer is None:
+            raise UserError(
+                f"{snakemake.input.xmodel}: no output of this network is the class of a picture "
+                "(models.NAME.output: none), so there is nothing to name your pictures by; take the outputs "
+                "with emulator.outputs.EmulatorStage (docs/emulator.md)"
+            )
+        scores = np.concatenate([stage(batch)[answer] for batch in batches])
         scores = scores.reshape(len(scores), -1)
-        softmax = emulator.outputs[0].type == "softmax"
+        softmax = named_outputs(stage.emulator)[answer].type == "softmax"
     answers = best_classes(scores, dataset.class_names, params.get("top", 3))
     write_text(snakemake.output.predictions, answers_csv(names, answers))
     write_text(

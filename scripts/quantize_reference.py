@@ -1,7 +1,7 @@
 """network.h5 -> INT8 by the reference quantizer: model, evaluation graph, report."""
 
 from dpuflow.base.errors import about
-from dpuflow.base.outputs import named_ends
+from dpuflow.base.outputs import NONE, named_ends
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.network.network_file import load_network
 from dpuflow.quantize.reference import quantize, write_artifacts
@@ -13,7 +13,7 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     nodes = read_record(snakemake.input.nodes, "nodes.schema.yaml")
-    named = dataset.task == "classification"
+    named = dataset.task == "classification" and snakemake.params.get("answer") != NONE
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "tool"}
     network = load_network(snakemake.input.network)
     with about(snakemake.input.network):
@@ -30,7 +30,7 @@ def main(snakemake):
                 dataset.images_in("validation"),
                 dataset.labels_in("validation") if named else None,
             ),
-            judge=judge_of(dataset, "validation", network, snakemake.params.decode),
+            judge=judge_of(dataset, "validation", network, snakemake.params.get("decode")),
             threads=snakemake.threads,
         )
     if snakemake.input.get("finetune"):

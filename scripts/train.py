@@ -23,7 +23,7 @@ def main(snakemake):
         history = transfer.train(how[0], (dataset.part("train"), dataset.part("validation")), *how[1:])
     else:
         model = build_model(snakemake.params.layers, dataset.shape, classes, model_name, dataset.task)
-        decode, where = snakemake.params.decode, f"models.{model_name}"
+        decode, where = snakemake.params.get("decode"), f"models.{model_name}"
         objective, *parts = training_for(dataset, model, decode, where)
         history = train(model, *parts, *how, objective)
     save_model(model, snakemake.output.model)

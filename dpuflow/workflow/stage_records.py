@@ -13,7 +13,7 @@ from dpuflow.workflow.scripting import log, log_accuracy
 
 def told(params: Any) -> dict[str, Any]:
     """What a rule's params say of the outputs, for `task.measuring.stage_record`."""
-    return {"answer": params.answer, "decode": params.decode}
+    return {"answer": params.get("answer"), "decode": params.get("decode")}
 
 
 def write_stage(path: Path | str, record: Record, input_scaling: Scaling | None = None) -> None:

@@ -36,7 +36,7 @@ BUILD_PAIR, TRAIN, FURTHER = "build_dataset dataset=pair", "train model=small", 
 OF_TRANSFER, TUNING = "train model=transfer", {"epochs": 1, "learning_rate": 0.1}
 QUANTIZE, LAB, VIRTUAL = "quantize_reference quantizer=ours", "run_ssh runner=lab", "run_virtual_board"
 SCALE = ("evaluate_frozen", "quantize_reference", "evaluate_quantized", "bundle")
-ANSWER = ("evaluate_frozen", "evaluate_quantized", "run_emulator", "bundle")
+ANSWER = ("evaluate_frozen", "quantize_reference", "evaluate_quantized", "run_emulator", "bundle")
 COMPILE = "compile_reference target=plain; take_xmodel"
 TO_NATIVE = "compile_native target=plain; take_xmodel"
 VENDOR = "quantize_vai_q_tensorflow; record_vai_q quantizer=tf1"

@@ -10,6 +10,7 @@ from onnx_models import Model
 from dpuflow.base.files import read_json
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.emulator import Emulator
 from dpuflow.emulator.outputs import EmulatorStage
 from dpuflow.keras_models.keras_file import save_model
 from dpuflow.records import read_record
@@ -41,6 +42,17 @@ def class_and_mask(path):
     save_model(K.Model(x, [L.Conv2D(3, 1, name="mask")(trunk), letter]), path)
 
 
+def between(path):
+    """A convolution that the DPU does not have, between two that it has."""
+    K, L = keras(), keras().layers
+    K.utils.set_random_seed(4)
+    x = K.Input((28, 28, 1))
+    y = L.Conv2D(4, 3, strides=2, activation="relu", name="first")(x)
+    y = L.Conv2D(4, 17, padding="same", activation="relu", name="large")(y)
+    y = L.Conv2D(4, 3, strides=2, activation="relu", name="last")(y)
+    save_model(K.Model(x, L.Dense(25, activation="softmax", name="letter")(L.Flatten()(y))), path)
+
+
 @pytest.fixture(scope="module")
 def flow(finished):
     """The finished workflow, run for networks with two outputs."""
@@ -56,9 +68,13 @@ def flow(finished):
         },
         "both": {"keras_h5": "both.h5", "output": "letter", "input": scaling},
     }
+    config["models"]["between"] = {"keras_h5": "between.h5", "input": scaling}
+    config["targets"] = {"allowing": {"board": "zcu104", "on_cpu": "allow"}}
     config["runs"][0] |= {"model": ["heads", "both"], "runner": ["emulator", "virtual_board"]}
+    config["runs"].append(config["runs"][0] | {"model": "between", "target": "allowing"})
     two_heads(finished.path("heads.onnx"))
     class_and_mask(finished.path("both.h5"))
+    between(finished.path("between.h5"))
     finished.outputs_said = finished.run("all", config=config).stdout
     finished.outputs_config = config
     return finished
@@ -123,6 +139,24 @@ def test_a_class_and_more_have_an_accuracy_and_distances(flow):
         # a softmax in TensorFlow and in NumPy: other last bits
         assert board["outputs_with_quantized"]["letter"]["relative_error"] < 1e-6
     assert board["agreement_with_emulator"]["different_outputs"] == 0
+
+
+def test_a_layer_of_the_cpu_between_layers_of_the_dpu_runs_everywhere(flow):
+    folder = flow.path("results/tiny/between/reference/allowing")
+    emulator = Emulator(folder / "between.xmodel", threads=1)
+    devices = [part.device for part in emulator.parts]
+    assert devices == ["USER", "DPU", "CPU", "DPU", "CPU"]
+    assert any(op.name.startswith("large") for op in emulator.ops_of(emulator.parts[2]))
+    report = read_record(folder / "compile.json", "compile.schema.yaml")
+    assert {finding["layer"] for finding in report["findings"]} == {"large"}
+    quantized = record(flow, "between", "reference/quantized")
+    for runner in ("emulator", "virtual_board"):
+        board = record(flow, "between", f"reference/allowing/{runner}/board")
+        assert board["predictions"] == quantized["predictions"] and len(set(board["predictions"])) > 3
+    assert board["agreement_with_emulator"]["different_outputs"] == 0
+    timed = read_record(folder / "virtual_board/board.json", "board.schema.yaml")["timing"]
+    assert [part["device"] for part in timed["parts"]] == devices[1:]
+    assert "between" in flow.path("results/report/outputs/accuracy.md").read_text()
 
 
 def test_the_report_shows_the_outputs(flow):
