@@ -67,7 +67,8 @@ def precision_recall(title: str, series: Sequence[tuple[str, Sequence[float], st
     """
     x, y = _scale(0, 1, LEFT, WIDTH - RIGHT), _scale(0, 1.02, HEIGHT - BOTTOM, TOP)
     parts = _grid_y(y, ticks(0, 1), True)
-    parts += [_tick_x(x(tick), f"{tick * 100:.0f} %") for tick in ticks(0, 1, 5)]
+    # the last one ends at the edge of the drawing
+    parts += [_tick_x(x(tick) - 10 * (tick == 1), f"{tick * 100:.0f} %") for tick in ticks(0, 1, 5)]
     parts.append(_axis_title("recall"))
     for name, values, class_ in series:
         last = len(values) - 1

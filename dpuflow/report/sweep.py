@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpuflow.accuracy.evaluation import mean_interval, read_accuracy, wilson_interval
+from dpuflow.accuracy.evaluation import mean_interval, wilson_interval
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import write_text
 from dpuflow.records import read_record, write_record
@@ -14,6 +14,7 @@ from dpuflow.report import figures, wording
 from dpuflow.report.hardware import latency_us
 from dpuflow.report.inputs import RECORDS, STAGES, Entry, Row
 from dpuflow.report.page import render
+from dpuflow.task.tasks import read_stage, task_of
 
 FORMAT = "dpuflow sweep 1"
 
@@ -85,7 +86,7 @@ def sweep_row(entry: Entry, cache: Cache) -> Row:
         "split": last["split"],
         "labels_sha256": last["labels_sha256"],
         **{key: last[key] for key in ("images", "correct", "accuracy")},
-        "interval95": list(wilson_interval(last["correct"], last["images"])),
+        "interval95": last["interval95"] or list(wilson_interval(last["correct"], last["images"])),
         "change": last["accuracy"] - first["accuracy"] if last is not first else None,
         "xmodel_bytes": size_of(files["xmodel"]) if files.get("xmodel") else None,
         "weight_bytes": estimate.get("weight_bytes"),
@@ -110,15 +111,23 @@ def estimate_of(path: Path | str) -> dict[str, Any]:
 
 
 def score(path: Path | str) -> Row:
-    """What a ranking needs of an accuracy record; its predictions are checked and dropped."""
-    record = read_accuracy(path)
-    if "accuracy" not in record:
+    """What a ranking needs of an accuracy record; its predictions are checked and dropped.
+
+    Of tasks other than classification their first figure (mAP@0.5, mIoU) stands for the accuracy.
+    """
+    record = read_stage(path)
+    task = task_of(record)
+    if task is None and "accuracy" not in record:
         raise UserError(
             f"{path}: no output of this network is the class of a picture (models.NAME.output: none), so it "
             "has no accuracy to be ranked by; leave the model out of the sweep"
         )
     wanted = ("split", "images", "correct", "accuracy", "labels_sha256", "origin")
-    return {key: record.get(key) for key in wanted}
+    found = {key: record.get(key) for key in wanted} | {"interval95": None}
+    if task is not None:
+        first = task.figures(record)[0]
+        found |= {"accuracy": first.value, "interval95": list(first.interval)}
+    return found
 
 
 def split_seed(entry: Entry) -> tuple[str, int | None]:

@@ -21,6 +21,7 @@ from dpuflow.predict.found import FINDERS, found_page
 from dpuflow.records import write_record
 from dpuflow.report.accuracy import write_report
 from dpuflow.report.summary import summary
+from dpuflow.report.sweep import write_sweep
 from dpuflow.task import detection, segmentation
 from dpuflow.task.measuring import schema_of, stage_record, with_quantized
 from dpuflow.task.tasks import read_stage
@@ -221,6 +222,10 @@ def test_the_report_shows_every_stage(boxes, masked, task, tmp_path):
     assert stages[0]["accuracy"] == pytest.approx(first) and stages[3]["accuracy"] == pytest.approx(last)
     assert content["runs"][0]["comparisons"][-1]["lost"] == (2 if task == "detection" else 64)
     assert f"{measure}" in summary(content, "x") and "2 pictures differ from Keras" in summary(content, "x")
+    write_sweep([entry, entry | {"model": "other"}], tmp_path / "s.html", tmp_path / "s.json")
+    ranked = read_json(tmp_path / "s.json")["datasets"][0]["runs"]
+    assert [row["accuracy"] for row in ranked] == [stages[3]["accuracy"]] * 2
+    assert ranked[0]["correct"] is None and ranked[0]["interval95"] == stages[3]["interval95"]
     page = paths[0].read_text()
     if task == "detection":
         assert page.count('class="boxes truth"') == 2 and page.count('class="boxes fourth"') == 2
