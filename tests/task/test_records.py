@@ -204,7 +204,7 @@ def test_the_report_shows_every_stage(boxes, masked, task, tmp_path):
     for stage in ("keras", "frozen", "quantized", "board"):
         late = stage in ("quantized", "board")
         if task == "detection":
-            record = of_boxes(data, CAT, *([] if late else [DOG]), stage=stage)
+            record = of_boxes(data, CAT, (20, 12, 30, 22, 0, 0) if late else DOG, stage=stage)
         else:
             record = stage_record(stage, Halves(7 if late else 8), data, {"decode": {}})
         record = on_board(record, record | {"stage": "quantized"}) if stage == "board" else record
