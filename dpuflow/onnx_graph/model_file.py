@@ -140,7 +140,8 @@ def _input(model, path, wanted):
         names = ", ".join(entry.name for entry in inputs[:8]) or "none"
         raise UserError(
             f"{path}: expected one input, found {len(inputs)}: {names}; name the one for the images "
-            "(models.NAME.input_node) and export the others as constants"
+            "(models.NAME.input_node) and export the others as constants: a data set has one picture for "
+            "each label. Networks with several inputs work as a library (docs/adding-a-model.md, Several outputs)"
         )
     return inputs[0]
 
