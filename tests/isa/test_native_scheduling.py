@@ -7,7 +7,11 @@ import pytest
 from integer_reference import JobBuilder
 from random_jobs import FINGERPRINTS, assert_equal, program
 
+from dpuflow.dpuczdx8g.isa.code import decode
+from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
+from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
+from dpuflow.dpuczdx8g.native.compile import compile_graph
 from dpuflow.dpuczdx8g.native.lowering import lower_subgraph
 from dpuflow.dpuczdx8g.native.placement import Ring
 from dpuflow.xir import Graph
@@ -119,6 +123,29 @@ def test_joined_maps_of_other_fix_points_are_rounded_in_place(shared):
     assert len(json.loads(str(vectors["meta"]))["subgraphs"]) == 1
     (found,) = Simulator(compiled).run([vectors["sub0_input_0"]])
     np.testing.assert_array_equal(found.reshape(-1), vectors["sub0_output_0"].reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("efficientnetv2_32x56_32_k3_relu_pt_b2304_3.5", 0.9),
+        ("efficientnetv2_32x56_48_k3_relu_se_pt_b2304_3.5", 1.0),
+        ("efficientnetv2_48x28_96_k5_hswish_pt_b2304_3.5", 0.8),
+        ("lenet_28_tf2_b4096_3.5", 0.9),
+        ("mnist_28_pt_b4096_2.5", 1.0),
+        ("mnistdense_28_tf2_b1152_2.5", 1.0),
+    ],
+)
+def test_no_more_cycles_than_the_vendors_code(shared, name, most):
+    """The vendor's graphs compiled again, both programs judged by the same estimate."""
+    path = shared(f"golden/wild/{name}.xmodel")
+    graph = Graph.load(path)
+    compile_graph(graph)
+    ours, theirs = (
+        sum(estimate_cycles(decode(program.code))["cycles"] for program in read_programs(g))
+        for g in (graph, Graph.load(path))
+    )
+    assert ours <= most * theirs
 
 
 @pytest.mark.parametrize("size", FINGERPRINTS)

@@ -181,7 +181,7 @@ def test_vendor_graph_compiled_again_gives_the_vendors_outputs(shared):
                     estimate_cycles([step.instruction for step in simulator.steps])
                     for simulator in (ours, theirs[number])
                 ]
-                assert estimates[0]["cycles"] <= 1.01 * estimates[1]["cycles"]
+                assert estimates[0]["cycles"] <= estimates[1]["cycles"]
                 assert all(estimates[0]["busy"][n] == estimates[1]["busy"][n] for n in ("CONV", "MISC"))
 
 

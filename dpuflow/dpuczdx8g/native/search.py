@@ -15,7 +15,7 @@ from dpuflow.dpuczdx8g.native.placement import ceil_div
 from dpuflow.dpuczdx8g.native.streaming import Segment
 from dpuflow.dpuczdx8g.native.units import Units
 
-LONGEST = 8
+LONGEST = 6
 """Operations in one segment at most."""
 WAYS = 2
 """States followed from every point."""

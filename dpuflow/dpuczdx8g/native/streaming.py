@@ -302,7 +302,7 @@ class Segment:
         return low
 
     def _allocate(self):
-        for extra in (1, 0):
+        for extra in (2, 1, 0):
             for by_size in (False, True):
                 rings = self.after.rings[0].copy(), self.after.rings[1].copy()
                 places = self._try_allocate(rings, extra, by_size)
