@@ -141,7 +141,7 @@ def _input(model, path, wanted):
         raise UserError(
             f"{path}: expected one input, found {len(inputs)}: {names}; name the one for the images "
             "(models.NAME.input_node) and export the others as constants: a data set has one picture for "
-            "each label. Networks with several inputs work as a library (docs/adding-a-model.md, Several outputs)"
+            "each label. As a library several inputs work (docs/adding-a-model.md, Several outputs)"
         )
     return inputs[0]
 
