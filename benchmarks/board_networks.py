@@ -1,4 +1,4 @@
-"""Networks of published board measurements with weights of zeros: machine code does not depend on them.
+"""Networks of published board measurements with weights of ones: code leaves out zeros, and asks no more.
 
 `tf_keras.applications` has most of them; the others are written here from their papers.
 """
@@ -156,7 +156,7 @@ def maker(name, entry):
 
 
 def quantized(build):
-    """The network of a Keras model as the compiler takes it: folded, all weights 0, every fix_point 4."""
+    """The network of a Keras model as the compiler takes it: folded, all weights 1, every fix_point 4."""
     keras().backend.clear_session()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frozen.pb"
@@ -167,7 +167,7 @@ def quantized(build):
     return QuantizedNetwork(
         network,
         {layer.name: 4 for layer in network.layers},
-        {layer.name: (np.zeros(layer.weights.shape, np.int8), 6) for layer in weighted},
+        {layer.name: (np.ones(layer.weights.shape, np.int8), 6) for layer in weighted},
         {x.name: (np.zeros(x.bias.shape, np.int8), 8) for x in weighted if x.bias is not None},
         {"subtract": 128.0, "divide": 128.0},
     )

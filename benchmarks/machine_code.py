@@ -3,7 +3,7 @@
     python benchmarks/machine_code.py [--figures FILE] [--vendor FOLDER] [--only NAME ...] [--no-fit]
 
 FILE holds published measurements (../shared/facts/measured-boards.json), FOLDER vendor-compiled programs
-(../shared/golden/wild). Networks are built with weights of zeros, folded and compiled. Estimates come from
+(../shared/golden/wild). Networks are built with weights of ones, folded and compiled. Estimates come from
 the layers before compiling, from our machine code and, where FOLDER has the network, from the vendor's code.
 Exit status 1 if an error is beyond its goal.
 """

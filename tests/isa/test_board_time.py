@@ -74,12 +74,12 @@ def test_before_compiling(measured):
 
 
 def quantized(network):
-    """With weights of zeros: machine code does not depend on them."""
+    """With weights of ones: machine code leaves out channel groups of zeros, and asks no more of them."""
     weights, biases = {}, {}
     for layer in network.layers:
         if isinstance(layer.operator, Weighted):
             shape = layer.operator.weights_shape(network[layer.inputs[0]].shape, layer.shape)
-            weights[layer.name] = np.zeros(shape, np.int8), 6
+            weights[layer.name] = np.ones(shape, np.int8), 6
             biases[layer.name] = np.zeros(layer.shape[-1], np.int8), 8
     fix_points = {layer.name: 4 for layer in network.layers}
     return QuantizedNetwork(network, fix_points, weights, biases, {"subtract": 0.0, "divide": 1.0})
@@ -87,13 +87,14 @@ def quantized(network):
 
 @pytest.mark.parametrize("name", ["mobilenet_v1_0.25_128", "squeezenet_1.1_224"])
 def test_of_our_code(measured, name):
-    """What was published ran the vendor's code: ours may be faster, never slower by more than the error."""
+    """What was published ran the vendor's code: ours may be faster."""
     network = NETWORKS[name]()
     graph = lower(quantized(network), get_target("kv260"))
     compile_graph(graph)
     code = [decode(program.code) for program in read_programs(graph)]
     made = of_code(code, io_bytes(network), measured[name]["fps"])
-    assert min(errors(measured[name], made)[:-1]) > -MEDIAN  # frames per second
+    found = errors(measured[name], made)
+    assert min(found[:-1]) > -MEDIAN and max(map(abs, found)) <= GREATEST
     layers = estimate(network, get_target("kv260"))
     assert made["kv260"]["latency_us"] == pytest.approx(layers["latency_us"], rel=0.25)
 
