@@ -158,7 +158,7 @@ def contradiction(record: Record) -> str | None:
     classes = len(record["per_class"])
     for number, entry in enumerate(record["answers"]):
         lengths = {len(entry[key]) for key in ("boxes", "scores", "classes")}
-        if len(lengths) > 1 or any(len(box) != 4 for box in entry["boxes"]):
+        if len(lengths) > 1 or not _are_corners(entry["boxes"]):
             return f"answers[{number}]: boxes, scores and classes do not fit each other"
         if entry["classes"] and not 0 <= min(entry["classes"]) <= max(entry["classes"]) < classes:
             return f"answers[{number}]: a class outside the {classes} classes"
@@ -168,6 +168,17 @@ def contradiction(record: Record) -> str | None:
     if None in averages or abs(float(np.mean(averages)) - record["map50"]) > 1e-9:
         return f"map50 {record['map50']!r} is not the mean of the classes' ap50"
     return None
+
+
+def _are_corners(boxes):
+    """Whether these are lists of four finite numbers each."""
+    try:
+        values = np.array(boxes)
+    except ValueError:  # of different lengths
+        return False
+    if not len(boxes):
+        return True
+    return values.shape[1:] == (4,) and values.dtype.kind in "if" and bool(np.isfinite(values).all())
 
 
 def figures(record: Record) -> list[Figure]:

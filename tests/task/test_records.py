@@ -130,6 +130,12 @@ def test_a_detector_s_record(boxes, tmp_path):
             [{"boxes": [[0, 0, 1, 1]], "scores": [0.5], "classes": [9]}] * 2,
             "outside the 2 classes",
         ),
+        (
+            "answers",
+            [{"boxes": [[0, 0, 1, "x"]], "scores": [0.5], "classes": [0]}] * 2,
+            "do not fit each other",
+        ),
+        ("answers", [{"boxes": [[0, 0, 1]], "scores": [0.5], "classes": [0]}] * 2, "do not fit each other"),
         ("answers", [{"boxes": [], "scores": [0.5], "classes": [0]}] * 2, "do not fit each other"),
     ],
 )
