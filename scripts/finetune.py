@@ -3,6 +3,7 @@
 from dpuflow.base.files import write_text
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.keras_file import load_model, save_model
+from dpuflow.keras_models.outputs import require_one_output
 from dpuflow.records import write_record
 from dpuflow.training.fake_quant import fake_quantized
 from dpuflow.training.trainer import compile_model, history_csv, loss_and_accuracy, seed_everything, train
@@ -14,6 +15,7 @@ def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     seed_everything(params.seed, threads=snakemake.threads)
     model = load_model(snakemake.input.start)
+    require_one_output(model, snakemake.input.start)
     trained = model
     if params.qat:
         trained = fake_quantized(model, dataset.images_in("calibration"), params.input_scaling)

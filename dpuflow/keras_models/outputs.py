@@ -30,6 +30,18 @@ def named_outputs(model: Any, values: Any) -> dict[str, Any]:
     return dict(zip(output_names(model), listed, strict=True))
 
 
+def require_one_output(model: Any, path: Path | str) -> None:
+    """UserError for a model that cannot be trained here: labels tell one output, the class of a picture."""
+    names = output_names(model)
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.outputs]
+    if names != [ONLY] or len(shapes[0]) != 1:
+        shown = ", ".join(f"{n!r} {list(shape)}" for n, shape in zip(names, shapes, strict=True))
+        raise UserError(
+            f"{path}: has the outputs {shown}; a model is trained further by the labels of a data set, so it "
+            "must have one output, a value for each class; train it where it was made"
+        )
+
+
 class KerasStage:
     """`base.outputs.Stage` of a Keras model.
 

@@ -1,5 +1,7 @@
 """Every stage gives every output of a network by its name, in one layout."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -13,14 +15,18 @@ from dpuflow.base.outputs import ONLY, answer_of
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.emulator.outputs import EmulatorStage
-from dpuflow.keras_models.outputs import KerasStage
+from dpuflow.keras_models.keras_import import import_model
+from dpuflow.keras_models.outputs import KerasStage, output_names, require_one_output
+from dpuflow.network.network_file import load_network
 from dpuflow.onnx_graph.model_file import open_model
 from dpuflow.onnx_graph.outputs import OnnxStage
 from dpuflow.onnx_graph.reader import read_onnx
 from dpuflow.quantize.outputs import EngineStage, FloatStage
 from dpuflow.quantize.reference import quantize, write_artifacts
+from dpuflow.records import read_record
 from dpuflow.tfgraph.network_graph import write_network_graph
 from dpuflow.tfgraph.outputs import GraphStage
+from dpuflow.tfgraph.take_over import take_over
 
 SHAPE = (12, 10, 3)
 PICTURES = np.random.default_rng(8).integers(0, 256, (9, *SHAPE)).astype(np.uint8)
@@ -140,6 +146,63 @@ def test_outputs_of_a_keras_model_go_by_its_names(tmp_path):
     found = stage(PICTURES)
     assert {name: values.shape for name, values in found.items()} == {"mask": (9, 5, 4, 2), "class": (9, 3)}
     np.testing.assert_allclose(stage(PICTURES[:2])["mask"], found["mask"][:2], rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match=r"outputs 'mask' \[5, 4, 2\], 'class' \[3\]; a model"):
+        require_one_output(stage.model, tmp_path / "m.h5")
+
+
+def test_a_foreign_keras_file_keeps_its_outputs_and_their_names(tmp_path):
+    from dpuflow.base.tensorflow_env import keras
+
+    layers = keras().layers
+    image = keras().Input(SHAPE)
+    x = layers.Rescaling(1 / 128, offset=-1)(image)
+    x = layers.Conv2D(4, 3, strides=2, activation="relu")(x)
+    scores = layers.Dense(3, activation="softmax", name="class")(layers.Flatten()(x))
+    scaled = layers.Rescaling(2.0, name="mask")(layers.Conv2D(2, 1)(x))
+    original = keras().Model(image, [scaled, scores])
+    original.save(tmp_path / "m.h5")
+    model, _ = import_model(tmp_path / "m.h5", SHAPE, 3, answer="class")
+    assert output_names(model) == ["mask", "class"]
+    pixels = PICTURES.astype(np.float32)
+    for found, expected in zip(model(pixels), original(pixels), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match=r"output 'mask': its output has the shape \(5, 4, 2\), the"):
+        import_model(tmp_path / "m.h5", SHAPE, 3, answer="mask")
+    with pytest.raises(UserError, match=r"2 outputs: 'mask' \[5, 4, 2\], 'class' \[3\]; say with"):
+        import_model(tmp_path / "m.h5", SHAPE, 3)
+    model, _ = import_model(tmp_path / "m.h5", SHAPE, 7, answer="none")
+    assert output_names(model) == ["mask", "class"]
+
+
+def test_a_frozen_graph_keeps_the_outputs_that_are_named(tmp_path):
+    network = two_outputs()
+    nodes = write_network_graph(tmp_path / "f.pb", network)
+    given = {name: end["name"] for name, end in nodes["outputs"].items()}
+    dataset = SimpleNamespace(shape=(12, 10, 3), class_names=["a", "b", "c", "d", "e"])
+    made = {key: tmp_path / key for key in ("graph", "nodes", "network")}
+
+    def taken(output, answer):
+        wanted = {"input": None, "output": output}
+        return take_over(tmp_path / "f.pb", wanted, dataset, "net", made, answer)
+
+    taken({"map": given["mask"], "letter": f"{given['class']}:0"}, "letter")
+    found = read_record(made["nodes"], "nodes.schema.yaml")
+    assert {name: end["shape"] for name, end in found["outputs"].items()} == {
+        "map": [None, 6, 5, 4],
+        "letter": [None, 5],
+    }
+    (pixels,) = images(network, 5).values()
+    read = load_network(made["network"])
+    assert list(read.outputs) == ["map", "letter"]
+    expected, values = FloatStage(read, SCALING)(pixels), GraphStage(made["graph"], found, SCALING)(pixels)
+    for name in expected:
+        np.testing.assert_allclose(values[name], expected[name], rtol=1e-4, atol=1e-5)
+    taken([given["mask"], given["class"]], "none")
+    assert list(load_network(made["network"]).outputs) == [given["mask"], given["class"]]
+    with pytest.raises(UserError, match=r"f\.pb: has 2 outputs: .*; say with models\.NAME\.output"):
+        taken([given["mask"], given["class"]], None)
+    with pytest.raises(UserError, match=r"only the first output of a node can be one"):
+        taken([f"{given['mask']}:1", given["class"]], "none")
 
 
 # ---- records
