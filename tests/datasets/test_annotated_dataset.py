@@ -411,3 +411,48 @@ def test_a_picture_on_its_side_is_upright_with_its_boxes(tmp_path):
     del files["test/images/d.png"]
     data = build(tmp_path, pack(tmp_path / "set.zip", files))
     assert {place.size for place in data.placements_in("test")} == {(64, 32)}
+
+
+def listed(**lists):
+    """A VOC set of four pictures with these lists."""
+    files = {f"V/JPEGImages/{n}.png": png(seed=i) for i, n in enumerate("abcd")}
+    files |= {f"V/Annotations/{n}.xml": voc([CAT]) for n in "abcd"}
+    return files | {f"V/ImageSets/Main/{name}.txt": text for name, text in lists.items()}
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": b"a\nb\n", "test": b"b\nc\nd\n"}, r"b\.png is in .*test\.txt and in .*train\.txt"),
+        ({"train": b"a\nb\nnobody\n", "test": b"c\n"}, r"train\.txt\): line 3: no picture 'nobody'"),
+        (
+            {"train": b"a\nb\n", "test": b"c\n"},
+            r"1 pictures belong to no part \(first: V/JPEGImages/d\.png\)",
+        ),
+        (
+            {"train": b"a\nb\nc\nd\n"},
+            r"no pictures for the test; add test/NAME\.jpg with its annotation, or divide",
+        ),
+        ({}, r"no pictures for the test"),
+    ],
+)
+def test_lists_that_contradict_each_other_are_refused(tmp_path, lists, message):
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, pack(tmp_path / "set.zip", listed(**lists)))
+
+
+def test_a_set_without_parts_is_divided_and_names_may_mean_other_parts(tmp_path):
+    source = pack(tmp_path / "set.zip", listed())
+    data = build(tmp_path, source, test={"fraction": 0.25})
+    assert len(data.splits["test"]) == 1 and len(data.boxes_in("test").boxes) == 1
+    source = pack(tmp_path / "b.zip", listed(train=b"a\nb\n", val=b"c\nd\n"))
+    notes = {"format": "voc", "parts": {"val": "test"}}
+    assert len(build(tmp_path, source, annotations=notes).splits["test"]) == 2
+
+
+def test_a_picture_that_two_coco_files_list_is_refused(tmp_path):
+    files = pictures()
+    for name in ("one", "two"):
+        files[f"{name}.json"] = coco([(1, "a.png")], [], [(1, "cat")])
+    with pytest.raises(UserError, match=r"two\.json\): lists train/a\.png, and so does .*one\.json"):
+        build(tmp_path, pack(tmp_path / "set.zip", files), annotations={"format": "coco"})

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dpuflow.accuracy.evaluation import wilson_interval
+from dpuflow.base.errors import UserError
 from dpuflow.task import average_precision, boxes, masks
 from dpuflow.task.average_precision import Found, change_interval, precision, weighted_precision
 from dpuflow.task.boxes import Answer
@@ -197,3 +199,12 @@ def test_maps_smaller_than_the_picture_count_for_squares_of_pixels():
     assert found[0].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 0, 0], [1, 1, 0, 0]]
     with pytest.raises(Exception, match="maps of 2 x 2 for pictures of 4 x 6"):
         masks.classes_of_pixels(scores, (4, 6), "x")
+
+
+def test_without_pycocotools_the_error_says_how_to_install_it(monkeypatch):
+    truth, answers = random_case(0)
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(
+        UserError, match=r"pycocotools, which is not installed; pip install -r requirements\.txt"
+    ):
+        precision(truth, answers, 12, 3)
