@@ -9,8 +9,18 @@ MARKS = ("slow", "rules", "browser", "fuzz")
 """A test with one of these is left out."""
 ROOMS = ("board", "reliability", "rules", "slurm", "training", "vitis_ai")
 """Folders of tests that are left out."""
-FILES = ("test_wheel.py", "test_benchmarks.py", "test_style.py")
-"""Files of tests that are left out: they build, measure or run the checks of `make lint`."""
+FILES = (
+    *("test_wheel.py", "test_benchmarks.py", "test_style.py", "test_board_time.py", "test_torch.py"),
+    *("test_emulator_wild.py", "test_wild_files.py", "test_vendor_files.py", "test_native_golden_ops.py"),
+    *(
+        "test_native_scheduling.py",
+        "test_native_shuffling.py",
+        "test_native_resizing.py",
+        "test_broken_code.py",
+    ),
+)
+"""Files of tests that are left out: they build, measure, run the checks of `make lint`, or take large files
+and many steps of the simulator (`tests/network_fuzz` compares machine code in the quick set)."""
 
 
 def pytest_addoption(parser):

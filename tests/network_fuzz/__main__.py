@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tests.network_fuzz.recipes import Recipe, random_recipe
 from tests.network_fuzz.shrinking import shrink
-from tests.network_fuzz.stages import attempt, kind_of_refusal, try_recipe
+from tests.network_fuzz.stages import attempt, end_with_parent, kind_of_refusal, try_recipe
 
 EVERY = 10.0
 """Seconds between two lines of progress."""
@@ -113,7 +113,8 @@ def run(arguments):
     start = said = time.monotonic()
     failed, count, ways = 0, 0, Counter()
     numbers = record.numbers()
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=spawn, initializer=end_with_parent) as pool:
         waiting = set()
 
         def more():

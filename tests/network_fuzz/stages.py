@@ -4,6 +4,7 @@ Quantized graph in TensorFlow, emulator on both forms of the graph (NumPy and C)
 instruction simulator for every size of the DPU.
 """
 
+import ctypes
 import logging
 import re
 import signal
@@ -78,6 +79,12 @@ def try_recipe(recipe, sizes=SIZES, compute=None):
     except Exception as error:
         outcome.failure = (stage[0], _way(error), str(error)[:2000], traceback.format_exc(limit=-6))
     return outcome
+
+
+def end_with_parent():
+    """Let this process end when the one that started it does, however that ends."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def attempt(seed, number):
