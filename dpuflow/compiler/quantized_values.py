@@ -65,7 +65,7 @@ class Values:
         for old, layer in self.layers.items():
             layer.name, layer.inputs = new[old], [new[source] for source in layer.inputs]
         tables = [{new[k]: v for k, v in t.items()} for t in (self.fix_points, self.weights, self.biases)]
-        ends = {new[end]: new[source] for end, source in ends.items()}
+        ends = {new.get(end, end): new[source] for end, source in ends.items()}
         return QuantizedNetwork(Network(name, list(self.layers.values()), ends), *tables, scaling)
 
     def _ordered(self):
@@ -94,7 +94,13 @@ class Values:
             raise ValueError("it has no output")
         if len(names) == 1:
             return {}
-        return {self.value[name]: self.value[name] for name in names}
+        own = list(attrs["output_names"]) if "output_names" in attrs else []
+        if own and len(own) != len(names):
+            raise ValueError(f"{len(own)} names for its {len(names)} outputs")
+        layers = [self.value[name] for name in names]
+        if not own and len(set(layers)) < len(layers):
+            raise ValueError(f"two outputs are the same values: {', '.join(names)}")
+        return dict(zip(own or layers, layers, strict=True))
 
     # -- values ------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from dpuflow.accuracy.outputs import OutputsSummary, compare_outputs, kept_place
 from dpuflow.accuracy.stages import stage_record
 from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import ONLY, answer_of
+from dpuflow.compiler.quantized_graph import quantized_graph
+from dpuflow.compiler.quantized_reading import read_quantized_graph
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.emulator.outputs import EmulatorStage
@@ -21,12 +23,14 @@ from dpuflow.network.network_file import load_network
 from dpuflow.onnx_graph.model_file import open_model
 from dpuflow.onnx_graph.outputs import OnnxStage
 from dpuflow.onnx_graph.reader import read_onnx
+from dpuflow.quantize.kept import kept_report
 from dpuflow.quantize.outputs import EngineStage, FloatStage
 from dpuflow.quantize.reference import quantize, write_artifacts
 from dpuflow.records import read_record
 from dpuflow.tfgraph.network_graph import write_network_graph
 from dpuflow.tfgraph.outputs import GraphStage
 from dpuflow.tfgraph.take_over import take_over
+from dpuflow.xir import Graph
 
 SHAPE = (12, 10, 3)
 PICTURES = np.random.default_rng(8).integers(0, 256, (9, *SHAPE)).astype(np.uint8)
@@ -203,6 +207,28 @@ def test_a_frozen_graph_keeps_the_outputs_that_are_named(tmp_path):
         taken([given["mask"], given["class"]], None)
     with pytest.raises(UserError, match=r"only the first output of a node can be one"):
         taken([f"{given['mask']}:1", given["class"]], "none")
+
+
+def test_a_quantized_file_keeps_the_names_of_its_outputs(tmp_path):
+    network = two_outputs()
+    (pixels,) = images(network, 6).values()
+    quantized, _ = quantize(network, pixels, {"fast_finetune": False}, SCALING)
+    quantized_graph(quantized).save(tmp_path / "q.xmodel")
+    read = read_quantized_graph(tmp_path / "q.xmodel", "net", None)
+    assert list(read.network.outputs) == ["class", "mask"]
+    report, nodes = kept_report(read)
+    write_artifacts(read, report, *(tmp_path / name for name in ("q.h5", "q.pb", "q.json")))
+    expected = EngineStage(quantized)(pixels)
+    found = EngineStage(read)(pixels), GraphStage(tmp_path / "q.pb", nodes, SCALING)(pixels)
+    for values in found:
+        assert list(values) == ["class", "mask"]
+        np.testing.assert_array_equal(values["mask"], expected["mask"])
+        np.testing.assert_allclose(values["class"], expected["class"], rtol=1e-5, atol=1e-6)
+    graph = Graph.load(tmp_path / "q.xmodel")
+    graph.attrs["output_names"] = ["class"]
+    graph.save(tmp_path / "d.xmodel")
+    with pytest.raises(UserError, match="1 names for its 2 outputs"):
+        read_quantized_graph(tmp_path / "d.xmodel", "net", None)
 
 
 # ---- records
