@@ -21,8 +21,9 @@ LIMITS = (0.01, 100.0)
 THRESHOLD = 0.5
 CEILINGS = {"RELU6": 6.0}
 """Activations that are linear between zero and an end."""
-RESERVE = 1.25
-"""How much larger than on the calibration pictures an output may be and still be left as it is."""
+RESERVE = 4.0
+"""How much larger than on the calibration pictures an output may be and still be left as it is: many channels
+of a classifier's last layers answer to classes of which there is no picture among them."""
 VENDORS_ENDS, VENDORS_WAY = ("conv", "depthwise_conv"), ("max_pool", "avg_pool")
 """Layers that the vendor's tool equalizes, and what may lie between them."""
 

@@ -412,8 +412,9 @@ class Quantization:
         """FixPoints by vote, shared within groups, shifts in range; with the votes and adjustments."""
         method, batch = self.settings["method"], self.settings["calibration"]["batch"]
         weights, biases = calibration.quantize_parameters(network, method)
+        # the input by the same method: half of the values of (pixel - 127) / 128 are lost where 1.0 must fit
         fix_points, votes = calibration.vote(
-            network, weights, biases, self._voters(network, batch), method, batch, most=VOTE_VALUES
+            network, weights, biases, self._voters(network, batch), method, batch, method, VOTE_VALUES
         )
         adjustments = alignment.share_fix_points(network, fix_points)
         adjustments += alignment.place_silent(network, fix_points)

@@ -27,6 +27,8 @@ CHANNELS = 64
 """Output channels of one descent: what it reads and writes in each step stays in the processor's cache."""
 MORE_ROWS, FEW_WEIGHTS = 3, 1 << 18
 """Layers with fewer weights than that have longer samples: they cost little there, and overfit less."""
+SHORT = 3
+"""How much more weights are held where a layer has as many inputs as samples, which it might memorise."""
 RARE = 0.02
 """Share of the samples added to a channel's count of active samples in the penalties."""
 
@@ -270,7 +272,7 @@ def _solve(
         2.0 ** (unit - bias[1]) if bias is not None else 0.0,
         low,
         high,
-        settings["ridge"],
+        settings["ridge"] * (1 + SHORT * rows.shape[1] / len(rows)),
     )
     start_bias = None if bias is None else bias[0].astype(np.float32)
     before = problem.loss(weights[0], start_bias)

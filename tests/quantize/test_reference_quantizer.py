@@ -54,6 +54,18 @@ def test_every_method_gives_a_runnable_close_network(tmp_path, make, method):
             assert len(fixes) == 1
 
 
+@pytest.mark.parametrize(("method", "position"), [("non_overflow", 6), ("min_diffs", 7)])
+def test_the_input_takes_its_position_by_the_method_too(tmp_path, method, position):
+    """(pixel - 127) / 128 reaches 1, which saturates at 7; at 6 all odd differences are rounded."""
+    settings = {"method": method, "diagnosis": False, "fast_finetune": False, "equalization": False}
+    settings["position_search"] = {"criterion": None}
+    pixels = images()
+    pixels[:, 0, 0] = 255
+    network = read_network(plain_network(tmp_path / "g.pb"))
+    quantized, _ = quantize(network, pixels, settings, {"subtract": 127, "divide": 128})
+    assert quantized.fix_points["images"] == position
+
+
 def test_kept_steps_never_raise_the_divergence(tmp_path):
     settings = {"position_search": {"criterion": "logit_error", "images": 32}, "bias_correction": True}
     _, report = quantize(read_network(plain_network(tmp_path / "g.pb")), images(), settings, SCALING)

@@ -99,6 +99,30 @@ def test_descent_finds_the_rounding_that_reconstructs():
     np.testing.assert_array_equal(weights, hidden)
 
 
+def test_a_layer_with_more_inputs_than_samples_learns_less_by_heart(monkeypatch):
+    """It would fit the samples' noise exactly, and so err more on others."""
+    rng = np.random.default_rng(5)
+    real = rng.normal(size=(8, 200)).astype(np.float32)
+    layer = Layer("d", "dense", ["x"], (8,), {"activation": "NONE"}, real, np.zeros(8, np.float32))
+    clean = rng.normal(size=(400, 200)) * 16
+    rows = np.rint(clean + rng.normal(size=clean.shape)).astype(np.int8)
+    target = (clean @ real.T / 2**4).astype(np.float32)
+    start = np.rint(real * 2**4).astype(np.int8), 4
+    seen, unseen = slice(50), slice(50, None)
+
+    def errors():
+        """Mean squared error on the samples and on others."""
+        bias = np.zeros(8, np.int8), 4
+        tuned = rounding.refine_layer(layer, rows[seen], 4, start, bias, 0, target[seen], OPTIONS)
+        out = rows @ np.ldexp(tuned[0][0].astype(np.float64), -8).T + np.ldexp(tuned[1][0], -4)
+        return [np.square(out[which] - target[which]).mean() for which in (seen, unseen)]
+
+    held = errors()
+    monkeypatch.setattr(rounding, "SHORT", 0)
+    free = errors()
+    assert free[0] < held[0] and held[1] < free[1]
+
+
 def test_bias_correction_moves_the_means_towards_float(quantized):
     x = scale_pixels(images(), quantized.input_scaling)
     for name, (values, fix) in quantized.biases.items():  # spoil the biases first
