@@ -260,7 +260,7 @@ def _set_attribute(attribute, value):
         for size in value.shape:
             tensor.tensor_shape.dim.add(size=size)
         # tensor_content of one scalar or of a zero-length array must be written all the same
-        tensor.tensor_content = np.ascontiguousarray(value).tobytes()
+        tensor.tensor_content = value.tobytes()  # in C order, whatever the array's is
 
 
 def set_constant(node: Message, array: np.ndarray) -> None:
