@@ -15,7 +15,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, Grid
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR
 from dpuflow.onnx_graph.external_data import load_external_data
-from dpuflow.onnx_graph.model_file import read_model
+from dpuflow.onnx_graph.model_file import legal_name, read_model
 from dpuflow.xir import Graph
 
 WAY_OUT = (
@@ -64,6 +64,9 @@ class _Writer:
             handler(self, node)
         ends = [self.value[output.name] for output in self.model.output]
         self.graph.attrs["return_ops"] = ends
+        names = [legal_name(output.name) for output in self.model.output]
+        if len(ends) > 1 and all(names) and len(set(names)) == len(names):
+            self.graph.attrs["output_names"] = names
         root = self.graph.proto.subg_root
         root.subgraph_name = "root"
         root.op_name.extend(op.name for op in self.graph.ops)

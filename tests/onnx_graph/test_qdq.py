@@ -203,3 +203,27 @@ def test_damage_is_refused(tmp_path):
         else:
             assert quantized.network.output.shape and quantized.fix_points
     assert refused > 30
+
+
+def test_every_output_keeps_its_name(tmp_path):
+    make = Maker()
+    x = make.rounded("image", 6)
+    x = make.add("Conv", x, make.parameter(8, 4, 3, 3, 3), make.parameter(9, 4), pads=[1, 1, 1, 1])
+    x = make.rounded(make.add("Relu", x), 4)
+    first = make.rounded(make.add("Conv", x, make.parameter(8, 2, 4, 1, 1), make.parameter(9, 2)), 3)
+    second = make.rounded(make.add("Conv", x, make.parameter(8, 3, 4, 1, 1), make.parameter(9, 3)), 4)
+    path = make.save(tmp_path / "q.onnx", first)
+    model = onnx.load(path)
+    model.graph.output.append(helper.make_tensor_value_info(second, TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    quantized, _ = read(path)
+    assert list(quantized.network.outputs) == [first, second]
+    x = np.random.default_rng(2).integers(-128, 128, (3, 8, 8, 3)).astype(np.int8)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"image": np.ldexp(x.transpose(0, 3, 1, 2).astype(np.float32), -6)})
+    values = run_integer(quantized, x)
+    for layer, fix, wanted in zip(quantized.network.outputs.values(), (3, 4), expected, strict=True):
+        found = np.ldexp(values[layer.name].astype(np.float64), -fix)
+        assert np.ptp(found) > 1
+        # halves are rounded up here, to even there
+        assert np.abs(found - wanted.transpose(0, 2, 3, 1)).max() <= 1.001 * 2.0**-fix
