@@ -9,6 +9,8 @@ from markupsafe import Markup
 from dpuflow.dpuczdx8g.bounds import HELP, LIMITS, limit
 from dpuflow.report.svg import drawing, element, log_ticks, number
 
+TEMPLATE = "roofline.html.j2"
+"""Of its section in the report; named here for `workflow.code_closure`."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 300, 56, 18, 16, 42
 SHOWN = 12
 """Longest layers that are shown unfolded."""
