@@ -90,3 +90,17 @@ def test_five_thousand_pictures_are_looked_at_in_a_moment(tmp_path, monkeypatch)
     begun = time.process_time()
     assert fingerprint(tmp_path / "photos") == first
     assert time.process_time() - begun < 0.5  # so 20,000 in less than two seconds
+
+
+def test_annotations_count_where_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"picture")
+    (folder / "a.xml").write_bytes(b"<annotation/>")
+    source = {"kind": "pictures", "folder": str(folder)}
+    alone, annotated = fingerprint_of(source), fingerprint_of(source, annotated=True)
+    assert alone and annotated and alone != annotated
+    (folder / "a.xml").write_bytes(b"<annotation></annotation>")
+    assert fingerprint_of(source) == alone
+    assert fingerprint_of(source, annotated=True) != annotated
