@@ -390,10 +390,20 @@ def _joined(maps):
 
 def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union of a box (4,) and others (n, 4); 0 where both are empty."""
-    left, right = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    both = np.prod(np.maximum(right - left, 0), axis=1)
-    area = np.prod(np.maximum(box[2:] - box[:2], 0))
-    union = area + np.prod(np.maximum(others[:, 2:] - others[:, :2], 0), axis=1) - both
+    return _overlaps(box, others.T, areas(others.T))
+
+
+def areas(sides: np.ndarray) -> np.ndarray:
+    """(n,) of boxes as columns (4, n); none of a box whose end lies before its beginning."""
+    return np.maximum(sides[2] - sides[0], 0) * np.maximum(sides[3] - sides[1], 0)
+
+
+def _overlaps(box, sides, sizes):
+    """`overlaps` with boxes as columns (4, n), whose areas are known."""
+    across = np.maximum(np.minimum(box[2], sides[2]) - np.maximum(box[0], sides[0]), 0)
+    down = np.maximum(np.minimum(box[3], sides[3]) - np.maximum(box[1], sides[1]), 0)
+    both = across * down
+    union = areas(box) + sizes - both
     return both / np.where(union > 0, union, 1)
 
 
@@ -404,8 +414,8 @@ def suppressed(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit
     better.
     """
     order = np.argsort(-scores, kind="mergesort")[: limits["candidates"]]  # stable
-    boxes, classes = boxes[order], classes[order]
-    alive, kept = np.ones(len(order), bool), []
+    sides, classes = np.ascontiguousarray(boxes[order].T), classes[order]
+    sizes, alive, kept = areas(sides), np.ones(len(order), bool), []
     for index in range(len(order)):
         if not alive[index]:
             continue
@@ -413,7 +423,7 @@ def suppressed(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit
         if len(kept) == limits["max_boxes"]:
             break
         behind = slice(index + 1, None)
-        close = overlaps(boxes[index], boxes[behind]) > limits["iou_threshold"]
+        close = _overlaps(sides[:, index], sides[:, behind], sizes[behind]) > limits["iou_threshold"]
         alive[behind] &= ~(close & (classes[behind] == classes[index]))
     return order[kept]
 
