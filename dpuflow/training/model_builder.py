@@ -18,6 +18,9 @@ from dpuflow.training import Entry
 
 ANCHORS = 3
 """Of a head that does not say how many."""
+MOMENTUM = 0.95
+"""Of batch norms in detectors and segmenting networks, which see few batches in an epoch: with Keras's 0.99
+their means and deviations are still those of the beginning when a short training ends."""
 RARE = 0.01
 """What an untrained head says of objects: nearly everywhere there is nothing, and a head that began at a half
 would spend its first epoch learning that."""
@@ -51,7 +54,7 @@ def build_model(
     )
     if task == "classification":
         return with_head(source, source, layers, where, classes, model_name)
-    builder = _Builder(keras(), model_name, classes if task == "detection" else None)
+    builder = _Builder(keras(), model_name, classes if task == "detection" else None, MOMENTUM)
     x = builder.stack(source, layers, where)
     if task == "segmentation":
         check_map(where, tuple(x.shape[1:]), tuple(image_shape))
@@ -113,9 +116,13 @@ def with_head(
 
 
 class _Builder:
-    def __init__(self, K, model_name, detected=None):
-        """detected : number of classes that a head tells apart; None where heads have no place."""
+    def __init__(self, K, model_name, detected=None, momentum=0.99):
+        """detected : number of classes that a head tells apart; None where heads have no place.
+
+        momentum : of batch norms' means and deviations, by default Keras's.
+        """
         self.K = K
+        self.momentum = momentum
         self.model_name = model_name
         self.counts = {}
         self.detected = detected
@@ -170,7 +177,7 @@ class _Builder:
         return layers.Rescaling(1 / 6, name=f"{prefix}_hard_sigmoid")(cut)
 
     def batch_norm(self, x: Any, prefix: str) -> Any:
-        return self.K.layers.BatchNormalization(name=f"{prefix}_bn")(x)
+        return self.K.layers.BatchNormalization(momentum=self.momentum, name=f"{prefix}_bn")(x)
 
     def conv(self, x: Any, options: Any, where: str) -> Any:
         name = self.name("conv")

@@ -1,7 +1,7 @@
 """Hands drawn as the embedded data set draws them, with the class of each pixel: a small data set for
 segmentation.
 
-    python -m benchmarks.hand_masks FOLDER [PICTURES] [SEED]
+    python -m dpuflow.datasets.hand_masks FOLDER [PICTURES] [SEED]
 
 writes FOLDER/train and FOLDER/test (a fifth) with images/N.png and masks/N.png: 0 background, 1 hand, 2
 forearm. config/segmentation.yaml trains a small UNet on it.
