@@ -31,18 +31,14 @@ def draw(numbers: range, seed: int) -> tuple[np.ndarray, np.ndarray]:
     flat = np.sqrt(1 - height * height)
     light = np.stack([flat * np.cos(angle), flat * np.sin(angle), height], axis=1)
 
-    def shaded(bones: slice) -> tuple[np.ndarray, np.ndarray]:
-        depth, normals = hand_renderer.surface(ends[:, bones], radii[:, bones], SIDE)
-        return hand_renderer.shade(depth, normals, light, chance.ambient)
-
-    brightness, hit = shaded(slice(None))
-    hand = shaded(slice(-1))[1]  # the last bone is the forearm
+    depth, normals = hand_renderer.surface(ends, radii, SIDE)
+    brightness, hit = hand_renderer.shade(depth, normals, light, chance.ambient)
     skin, background = chance.skin[:, None, None], synthetic_signs._backgrounds(chance, SIDE)
     pictures = np.where(hit, brightness * skin, background)
     noise = np.random.default_rng([seed, numbers[0], 1]).normal(0, 3, pictures.shape)
     contrast, offset = chance.contrast[:, None, None], chance.offset[:, None, None]
     pictures = (pictures - 128) * contrast + 128 + offset + noise
-    return np.clip(np.rint(pictures), 0, 255).astype(np.uint8), np.where(hand, 1, 2 * hit).astype(np.uint8)
+    return np.clip(np.rint(pictures), 0, 255).astype(np.uint8), hit.astype(np.uint8)
 
 
 def write(folder: Path, pictures: int, seed: int) -> None:
