@@ -36,7 +36,7 @@ from dpuflow.xir import Graph, validate
 from tests.network_fuzz.recipes import build, images, random_recipe
 
 SIZES = ("B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096")
-LONGEST = 120
+LONGEST = 900
 """Seconds that one network may take: beyond, it counts as a hang."""
 
 
