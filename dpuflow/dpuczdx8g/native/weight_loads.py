@@ -28,7 +28,7 @@ def reads(op: Operation, machine: Machine, parameters: bytes) -> tuple[int, tupl
     if op.kind != "conv" or op.phase is not None or entries == 1:
         return None
     weights = np.frombuffer(parameters, np.int8, outputs * taps * channels, op.weights)
-    used = weights.reshape(outputs, taps, channels).any(axis=1)
+    used: np.ndarray = np.any(weights.reshape(outputs, taps, channels), axis=1)
     spans = []
     for first in range(0, outputs, machine.channels):
         found = np.flatnonzero(used[first : first + machine.channels].any(axis=0)) // machine.channels
