@@ -134,8 +134,14 @@ def through_all(recipe, outcome, stage, folder, sizes):
     values = engine.run_integer(quantized, floats, every)
     outcome.passed.append("quantize")
     stage[0] = "tensorflow"
-    _tensorflow(quantized, batch, values, folder)
-    outcome.passed.append("tensorflow")
+    try:
+        _tensorflow(quantized, batch, values, folder)
+        outcome.passed.append("tensorflow")
+    except Exception as error:
+        # after hundreds of sessions in one process oneDNN sometimes refuses a convolution that it can do
+        if "could not create a primitive" not in str(error):
+            raise
+        outcome.refused["tensorflow"] = "oneDNN: could not create a primitive"
     compiled = _reference(quantized, recipe, outcome, stage, batch, values, folder)
     if compiled is None:
         return
