@@ -64,7 +64,7 @@ def _of_boxes(dataset, split, pictures, shapes, decode):
     )
     chosen = [places[number] for number in pictures]
 
-    def figure(outputs):
+    def figure(outputs: Mapping[str, np.ndarray]) -> float:
         answers = [Answer(*found) for found in decoder(dict(outputs))]
         found = detection.found(answers, chosen)
         return precision(truth, found, len(pictures), len(dataset.class_names), draws=0).half
@@ -77,9 +77,9 @@ def _of_masks(dataset, split, pictures, shapes, decode):
     size, classes = dataset.shape[:2], len(dataset.class_names)
     true = dataset.masks_in(split)[np.asarray(pictures)]
 
-    def figure(outputs):
+    def figure(outputs: Mapping[str, np.ndarray]) -> float:
         answers = masks.classes_of_pixels(outputs[output], size, "quantizer")
-        total = sum(masks.confusion(a, b, classes) for a, b in zip(true, answers, strict=True))
+        total = np.sum([masks.confusion(a, b, classes) for a, b in zip(true, answers, strict=True)], axis=0)
         return float(masks.mean_overlap(total))
 
     return figure

@@ -181,7 +181,7 @@ def _evictions(units: Units, state: State, first: int, last: int) -> list[tuple[
     """Sets of resident maps to give up: none, those that the segment does not read one by one, all."""
     read = {id(m) for op in units.operations[first:last] for m in op.inputs}
 
-    def following(name):
+    def following(name: int) -> int:
         later = [n for n in units.readers(state.residents[name].feature_map) if n >= last]
         return -min(later, default=last)
 

@@ -255,7 +255,7 @@ class Segment:
 
     # rings
 
-    def total(self, flow):
+    def total(self, flow: Flow) -> int:
         return ceil_div(flow.height, flow.sub * self.machine.pixels)
 
     def _size_rings(self):
