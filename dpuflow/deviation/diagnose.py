@@ -231,7 +231,8 @@ class _Walk:
             stage.notes.append(f"instructions that the native compiler writes otherwise: {words}")
         if any(code.lowered is None for code in self.codes):
             stage.notes.append(
-                "not the native compiler's code: only the maps that are in memory when it ends are seen"
+                "not the code that the native compiler writes today: only the maps that are in memory when "
+                "it ends are seen"
             )
         return stage
 

@@ -163,8 +163,16 @@ def computed_maps(
         if watch:
             found |= {name: array[None] for name, array in watch.whole().items()}
         for port, array in zip(program.outputs, arrays[:ends], strict=True):
-            found[emulator.graph.op(port.op).input_names[0]] = array
+            found[_computed(emulator.graph, port.op)] = array
     return found
+
+
+def _computed(graph: Graph, name: str) -> str:
+    """The op that computes what a download gives; reshapes in between only rename it."""
+    op = graph.op(graph.op(name).input_names[0])
+    while op.type == "reshape-fix":
+        op = graph.op(op.input_names[0])
+    return op.name
 
 
 def changes(codes: Iterable[Code], most: int = 10) -> list[dict[str, Any]]:

@@ -4,9 +4,11 @@ import copy
 
 import numpy as np
 import pytest
+from hand_network import hand_network
 
 from dpuflow.base.errors import UserError
 from dpuflow.board.dump import dump_name
+from dpuflow.deviation import machine_code
 from dpuflow.deviation.diagnose import Sources, diagnose, verdict
 from dpuflow.deviation.difference import Difference, Likeness
 from dpuflow.deviation.floats import counterparts
@@ -267,6 +269,21 @@ def test_an_xmodel_alone(tmp_path, made):
     assert [entry["stage"] for entry in record["stages"]] == ["emulator", "machine_code"]
     assert record["first"] is None and len(record["layers"]) == 7
     assert stage(record, "machine_code")["compared"] == 6
+
+
+def test_code_of_another_compiler_is_compared_where_it_can_be_seen(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(machine_code, "_own_code", lambda *_: (None, []))
+    network, quantized, graph = made
+    record = found(tmp_path, network, quantized, graph)
+    told = stage(record, "machine_code")
+    assert told["first"] is None and told["compared"] >= 1 and "only the maps" in told["notes"][0]
+    assert record["layers"][-1]["cells"]["machine_code"]["different"] == 0
+    # a network whose output is reshaped in front of its download
+    path = tmp_path / "hand.xmodel"
+    compile_native(hand_network(), get_target("kv260")).graph.save(path)
+    graph = Graph.load(path)
+    (download,) = (op for op in graph.ops if op.type == "download")
+    assert machine_code._computed(graph, download.name) == "fc2"
 
 
 def test_files_of_different_networks(tmp_path, made):
