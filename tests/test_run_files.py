@@ -102,7 +102,7 @@ def test_entries_name_the_runner_and_files_are_listed_once():
     assert files == sorted(set(files)) and files.count("results/signs/dataset.h5") == 1
 
 
-ASIDE = ("bundle", "gate", "quantizer_search", "vitis_ai_test_images")
+ASIDE = ("bundle", "diagnose", "gate", "quantizer_search", "vitis_ai_test_images")
 """Jobs that no run's accuracy waits for."""
 
 
