@@ -100,7 +100,11 @@ def write_frame(
 
 def write_texts(file: h5py.File, name: str, texts: Iterable[str]) -> None:
     """Write texts as UTF-8."""
-    values = np.array(list(texts), dtype=object)
+    texts = list(texts)
+    for text in texts:
+        if "\0" in text:
+            raise UserError(f"{name}: {text[:40]!r} holds a NUL character, which no HDF5 text can hold")
+    values = np.array(texts, dtype=object)
     file.create_dataset(name, data=values, dtype=h5py.string_dtype(), track_times=False)
 
 
