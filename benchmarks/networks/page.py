@@ -9,10 +9,9 @@ HEAD = """\
 Made by `make networks`: networks of their usual input size with random weights (batch norms calibrated on
 random pictures), through reading, quantizing (4 pictures, without fine-tuning and diagnosis), the native
 compiler for the KV260's DPU (B4096) with the verification of its machine code map by map, and the emulator
-(4 pictures), each stage in a process of its own as in the workflow. Seconds are wall time on the machine
-that made the page, two cores shared with others; memory is the greatest of the stage's process, with the
-weights that it reads; the latency is estimated from the machine code. A layer on the CPU is one that this DPU
-has no instruction for.
+(4 pictures), each stage in a process of its own as in the workflow. Seconds are processor time, of two cores
+at most; memory is the greatest of the stage's process, with the weights that it reads; the latency is
+estimated from the machine code. A layer on the CPU is one that this DPU has no instruction for.
 
 """
 COLUMNS = (
