@@ -6,6 +6,7 @@ import pytest
 from dpuflow.accuracy.evaluation import accuracy_record, wilson_interval
 from dpuflow.accuracy.stages import stage_record
 from dpuflow.accuracy.top import MANY_CLASSES, among_best, top_change, top_record
+from dpuflow.base.errors import UserError
 from dpuflow.records import mistakes
 
 
@@ -85,3 +86,18 @@ def test_changes_between_two_stages():
     # a board that saw the first five only
     assert top_change(record([1, 8]), record([], 5)) == {"change": 0.2, "lost": 0, "gained": 1}
     assert top_change(record([]), {"images": 3}) is None
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_an_output_that_is_not_finite_is_refused(classes):
+    """NaN is never smaller than another score: it would count among the five best."""
+
+    def broken(labels):
+        scores = np.zeros((len(labels), classes), np.float32)
+        scores[labels == 8 % classes, 1] = np.nan
+        return {"output": scores}
+
+    broken.shapes = {"output": (classes,)}
+    first = {3: 2, 40: 8}[classes]
+    with pytest.raises(UserError, match=rf"output 'output' of picture {first} is not finite"):
+        stage_record("frozen", broken, Set(classes))

@@ -29,6 +29,14 @@ def kept_places(picture: int, size: int, pictures: int) -> np.ndarray:
     return (np.arange(count) * size // count + picture * STRIDE) % size
 
 
+def require_finite(name: str, rows: np.ndarray, first: int) -> None:
+    """UserError where an output (N, values) has NaN or infinity; first : number of the first picture."""
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0]) + first
+        raise UserError(f"output {name!r} of picture {bad} is not finite (NaN or infinity)")
+
+
 class OutputsSummary:
     """Gathers the outputs of a stage, batch by batch; `record` is the `outputs` of its accuracy record.
 
@@ -51,9 +59,7 @@ class OutputsSummary:
             rows = np.asarray(outputs[name], "<f4")
             rows = rows.reshape(len(rows), -1) + np.float32(0)  # one zero: -0 + 0 is 0
             count = len(rows)
-            if not np.isfinite(rows).all():
-                bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]) + self.seen
-                raise UserError(f"output {name!r} of picture {bad} is not finite (NaN or infinity)")
+            require_finite(name, rows, self.seen)
             for number, row in enumerate(rows, self.seen):
                 self._digests[name].append(hashlib.sha256(row.tobytes()).hexdigest()[:DIGITS])
                 self._values[name].append(row[kept_places(number, row.size, self.total)])

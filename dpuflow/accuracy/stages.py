@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dpuflow.accuracy.evaluation import Record, accuracy_record, agreement, check_same_images, labels_digest
-from dpuflow.accuracy.outputs import OutputsSummary, compare_outputs
+from dpuflow.accuracy.outputs import OutputsSummary, compare_outputs, require_finite
 from dpuflow.accuracy.top import MANY_CLASSES, among_best, top_record
 from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import Stage, answer_of
@@ -62,6 +62,7 @@ def stage_record(
     summary = OutputsSummary(shapes, len(labels)) if answer is None or len(shapes) > 1 else None
     predictions: list[np.ndarray] = []
     best: list[np.ndarray] = []
+    done = 0
     for images, truth in counted(dataset.batches(split), "images", len(labels), lambda batch: len(batch[0])):
         values = stage(images)
         if seen is not None:
@@ -69,9 +70,12 @@ def stage_record(
         if summary is not None:
             summary.add(values)
         if answer is not None:
-            predictions.append(classes_of(values[answer]))
+            given = values[answer].reshape(len(truth), -1)
+            require_finite(answer, given, done)
+            predictions.append(classes_of(given))
             if len(dataset.class_names) > MANY_CLASSES:
-                best.append(among_best(values[answer].reshape(len(truth), -1), truth))
+                best.append(among_best(given, truth))
+        done += len(truth)
     outputs = {} if summary is None else {"outputs": summary.record()}
     if answer is None:
         return outputs_record(name, split, labels, outputs["outputs"])

@@ -54,16 +54,17 @@ def _automatic(told, classes, shapes, boxes, where):
     if told.get("kind") not in ANCHORED:
         raise UserError(f"{where}.anchors: auto is for {' and '.join(ANCHORED)}, not for {told.get('kind')}")
     names = told.get("outputs") or sorted(shapes, key=lambda name: (-int(np.prod(shapes[name][:-1])), name))
-    missing = [name for name in names if name not in shapes]
+    scales = [[entry] if isinstance(entry, str) else list(entry) for entry in names]
+    missing = [name for scale in scales for name in scale if name not in shapes]
     if missing:
         raise UserError(
             f"{where}.outputs: the network has no {missing[0]}; it has {', '.join(sorted(shapes))}"
         )
-    counts = [int(shapes[name][-1]) // (5 + classes) for name in names]
+    counts = [sum(int(shapes[name][-1]) for name in scale) // (5 + classes) for scale in scales]
     # the smallest anchors belong to the largest map, whatever the order of the outputs
-    order = sorted(range(len(names)), key=lambda k: -int(np.prod(shapes[names[k]][:-1])))
+    order = sorted(range(len(scales)), key=lambda k: -int(np.prod(shapes[scales[k][0]][:-1])))
     found, start = cluster_sides(boxes[:, 2:] - boxes[:, :2], sum(counts)), 0
-    anchors: list[Any] = [None] * len(names)
+    anchors: list[Any] = [None] * len(scales)
     for k in order:
         anchors[k] = found[start : start + counts[k]].tolist()
         start += counts[k]

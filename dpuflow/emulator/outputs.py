@@ -23,6 +23,8 @@ def named_outputs(emulator: Emulator) -> dict[str, Op]:
     names = emulator.graph.attrs.get("output_names") or [op.name for op in ends]
     if len(names) != len(ends):
         raise UserError(f"{emulator.source}: {len(names)} names for its {len(ends)} outputs; it is damaged")
+    if len(set(names)) < len(names):
+        raise UserError(f"{emulator.source}: outputs of one name ({', '.join(names)}); it is damaged")
     return dict(zip(names, ends, strict=True)) if len(ends) > 1 else {ONLY: ends[0]}
 
 

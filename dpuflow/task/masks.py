@@ -2,7 +2,7 @@
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,32 @@ def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
     if len(content) != size:
         raise ValueError(f"a mask of {len(content)} pixels, expected {size}")
     return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+class PackedMasks(Sequence[np.ndarray]):
+    """The masks of many pictures, which are unpacked one at a time: thousands of them need little memory.
+
+    shape : (H, W) of each. texts : as of `packed`.
+    """
+
+    def __init__(self, shape: tuple[int, int], texts: Iterable[str] = ()) -> None:
+        self.shape, self.texts = shape, list(texts)
+
+    def append(self, mask: np.ndarray) -> None:
+        """One more."""
+        self.texts.append(packed(mask))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, number: Any) -> Any:
+        """uint8 (H, W); ValueError where the text is no mask."""
+        return unpacked(self.texts[number], self.shape)
+
+
+def packed_texts(answers: Sequence[np.ndarray]) -> list[str]:
+    """`packed` of each."""
+    return list(answers.texts) if isinstance(answers, PackedMasks) else [packed(mask) for mask in answers]
 
 
 def classes_of_pixels(scores: np.ndarray, shape: tuple[int, int], where: Any) -> np.ndarray:

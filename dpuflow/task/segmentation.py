@@ -20,12 +20,14 @@ UNIT = "pixels"
 """What may change between two stages."""
 
 
-def answer_map(dataset: Dataset, shapes: Shapes, wanted: str | None, where: Any) -> str:
+def answer_map(dataset: Dataset, shapes: Shapes, wanted: Sequence[Any] | None, where: Any) -> str:
     """Which output holds a score for each class and pixel; UserError where that is not to be told.
 
     wanted : `models.NAME.decode.outputs`, a list of one name, or nothing.
     """
-    names = list(shapes) if not wanted else list(wanted)
+    names: list[str] = []
+    for entry in wanted or list(shapes):
+        names += [entry] if isinstance(entry, str) else entry
     classes = len(dataset.class_names)
     listed = ", ".join(f"{name!r} {list(shape)}" for name, shape in shapes.items())
     fitting = [n for n in names if n in shapes and len(shapes[n]) == 3 and shapes[n][2] == classes]
@@ -47,12 +49,12 @@ class Collector:
     ) -> None:
         self.dataset, self.split, self.where = dataset, split, where
         self.output = answer_map(dataset, shapes, (decode or {}).get("outputs"), where)
-        self.answers: list[np.ndarray] = []
+        self.answers = masks.PackedMasks((dataset.shape[0], dataset.shape[1]))
 
     def add(self, outputs: Mapping[str, np.ndarray]) -> None:
         """The outputs (N, ...) of the next pictures."""
-        size = self.dataset.shape[0], self.dataset.shape[1]
-        self.answers += list(masks.classes_of_pixels(outputs[self.output], size, self.where))
+        for mask in masks.classes_of_pixels(outputs[self.output], self.answers.shape, self.where):
+            self.answers.append(mask)
 
     def record(self, stage: str) -> Record:
         """The accuracy record without its `outputs`."""
@@ -107,7 +109,7 @@ def segmentation_record(stage: str, split: str, dataset: Dataset, answers: Seque
         "per_class": entries,
         "confusion": total.tolist(),
         "size": list(dataset.shape[:2]),
-        "answers": [masks.packed(answer) for answer in answers],
+        "answers": masks.packed_texts(answers),
     }
 
 
@@ -116,10 +118,10 @@ def _interval(values):
     return [float(value) for value in np.quantile(values, (0.025, 0.975))] if len(values) else [0.0, 1.0]
 
 
-def answers_of(record: Record) -> list[np.ndarray]:
-    """The mask of each picture that a record holds, uint8 (H, W)."""
+def answers_of(record: Record) -> masks.PackedMasks:
+    """The mask of each picture that a record holds, uint8 (H, W); ValueError on asking for a damaged one."""
     height, width = record["size"]
-    return [masks.unpacked(text, (height, width)) for text in record["answers"]]
+    return masks.PackedMasks((height, width), record["answers"])
 
 
 def contradiction(record: Record) -> str | None:

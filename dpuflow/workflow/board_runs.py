@@ -77,7 +77,12 @@ def _boxes(out, meta, dataset):
 
 
 def _masks(out, meta, dataset):
-    masks = read_masks(out, (len(dataset.splits["test"]), *dataset.shape[:2]))
+    masks, classes = (
+        read_masks(out, (len(dataset.splits["test"]), *dataset.shape[:2])),
+        len(dataset.class_names),
+    )
+    if any(mask.max() >= classes for mask in masks):
+        raise UserError(f"{out}/masks.npy: classes beyond the {classes} class names; run again")
     return segmentation_record("board", "test", dataset, list(masks))
 
 

@@ -43,6 +43,8 @@ def test_auto_gives_small_anchors_to_the_large_map():
     named = {"kind": "yolov5", "anchors": "auto", "outputs": ["head1", "head2"]}
     found = settled(named, 3, shapes, (64, 96), boxes)["anchors"]
     assert found == told["anchors"][::-1]
+    named["outputs"] = [["head1"], ["head2"]]  # each a list of one map
+    assert settled(named, 3, shapes, (64, 96), boxes)["anchors"] == found
 
 
 @pytest.mark.parametrize(

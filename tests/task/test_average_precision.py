@@ -190,6 +190,13 @@ def test_masks_are_packed_and_found_again():
     for text in (masks.packed(mask[:-1]), "AAAA", "ä", masks.packed(np.zeros((1000, 1000), np.uint8))):
         with pytest.raises(ValueError, match="mask"):
             masks.unpacked(text, (20, 30))
+    kept = masks.PackedMasks((20, 30))
+    kept.append(mask)
+    kept.append(mask[::-1])
+    assert len(kept) == 2 and masks.packed_texts(kept) == masks.packed_texts([mask, mask[::-1]])
+    np.testing.assert_array_equal(list(kept), [mask, mask[::-1]])
+    with pytest.raises(ValueError, match="mask"):
+        masks.PackedMasks((20, 30), ["AAAA"])[0]
 
 
 def test_maps_smaller_than_the_picture_count_for_squares_of_pixels():

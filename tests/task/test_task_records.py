@@ -25,6 +25,7 @@ from dpuflow.report.sweep import write_sweep
 from dpuflow.task import detection, segmentation
 from dpuflow.task.measuring import schema_of, stage_record, with_quantized
 from dpuflow.task.tasks import read_stage
+from dpuflow.workflow.board_runs import JUDGED
 
 BOX, OTHER = (8, 4, 24, 20), (40, 8, 60, 28)
 DECODE = {"kind": "none", "form": "corners", "max_boxes": 10}
@@ -186,7 +187,8 @@ def test_a_segmentation_s_record(masked, tmp_path):
     right = stage_record("keras", Halves(), masked, told)
     assert right["miou"] == 1.0 and right["pixel_accuracy"] == 1.0
     # one of 16 columns of the maps, so 32 of the picture's 512 pixels, is taken for ground
-    wrong = stage_record("board", Halves(7), masked, told)
+    named = told | {"decode": {"kind": "none", "outputs": [["logits"]]}}
+    wrong = stage_record("board", Halves(7), masked, named)
     assert wrong["pixel_accuracy"] == pytest.approx(1 - 1 / 16)
     assert wrong["miou"] == pytest.approx((7 / 8 + 8 / 9) / 2)
     assert wrong["confusion"] == [[512, 0], [64, 448]]
@@ -262,3 +264,13 @@ def test_own_pictures_with_boxes_and_masks(boxes, masked, tmp_path):
     page = found_page(names, shots, finder, masked, {"model": "x"})
     assert "hand 50.0%" in page and page.count("<article") == 2
     assert Image.open(tmp_path / "a.png").size == (64, 32)
+
+
+def test_masks_of_a_board_with_other_classes_are_refused(masked, tmp_path):
+    found = np.zeros((len(masked.splits["test"]), *masked.shape[:2]), np.uint8)
+    np.save(tmp_path / "masks.npy", found)
+    assert JUDGED["segmentation"](tmp_path, {}, masked)["confusion"] == [[512, 0], [512, 0]]
+    found[-1, 0, 0] = 2
+    np.save(tmp_path / "masks.npy", found)
+    with pytest.raises(UserError, match=r"masks\.npy: classes beyond the 2 class names"):
+        JUDGED["segmentation"](tmp_path, {}, masked)
