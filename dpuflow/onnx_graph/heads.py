@@ -57,7 +57,7 @@ def _shapes(model: Any) -> dict[str, list[int | None]]:
         return {}
     return {
         entry.name: [dim.dim_value or None for dim in entry.type.tensor_type.shape.dim]
-        for entry in model.graph.value_info
+        for entry in [*model.graph.value_info, *model.graph.output]
     }
 
 

@@ -34,7 +34,8 @@ class Compared:
         frozen, expected = (values.reshape(len(values), -1) for values in (frozen, expected))
         apart = np.abs(frozen - expected)
         largest = float(apart.max())
-        if self._worst is None or not largest <= self.difference:
+        known = np.isnan(self.difference)  # nothing is worse than NaN, and no later image mends it
+        if self._worst is None or (not known and not largest <= self.difference):
             image, place = np.unravel_index(int(apart.argmax()), apart.shape)
             given = float(frozen[image, place]), float(expected[image, place])
             self._worst = (self.images + int(image), int(place), *given)

@@ -136,3 +136,18 @@ def test_a_file_without_convolutions_has_no_heads(tmp_path):
     with pytest.raises(UserError, match=r"m\.onnx: no convolution leads to its outputs"):
         raw_heads(tmp_path / "m.onnx")
     assert main([str(tmp_path / "m.onnx")]) == 2 and main([]) == 2
+
+
+def test_heads_that_are_the_files_outputs_have_their_shapes(tmp_path):
+    """Without the exporter's decoding: the largest comes first, whatever the file's order."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    def entry(name, *shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *shape])
+
+    weights = [numpy_helper.from_array(np.ones((4, 3, k, k), np.float32), f"w{k}") for k in (1, 2)]
+    nodes = [helper.make_node("Conv", ["x", f"w{k}"], [f"head{k}"], strides=[k, k]) for k in (2, 1)]
+    ends = [entry("head2", 4, 4, 6), entry("head1", 4, 8, 12)]
+    graph = helper.make_graph(nodes, "g", [entry("x", 3, 8, 12)], ends, weights)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(tmp_path / "m.onnx"))
+    assert list(raw_heads(tmp_path / "m.onnx").items()) == [("head1", [4, 8, 12]), ("head2", [4, 4, 6])]

@@ -12,6 +12,7 @@ from dpuflow.quantize.engine import run_float
 from dpuflow.quantize.outputs import FloatStage
 from dpuflow.tfgraph.checkpoint import CHECKPOINT_FILES, convert
 from dpuflow.tfgraph.freeze import FrozenGraph, compare_with_keras, freeze
+from dpuflow.tfgraph.freeze_proof import Compared
 from dpuflow.tfgraph.graph_def import read_graph_def
 from dpuflow.tfgraph.graph_reader import graph_to_network, read_network
 from dpuflow.tfgraph.outputs import GraphStage
@@ -219,3 +220,16 @@ def test_a_model_with_several_outputs_is_frozen_and_proven_output_by_output(tmp_
     save_model(model, tmp_path / "m.h5")
     with pytest.raises(UserError, match=r"output \d+ of 'mask': .*; the frozen graph is not the trained"):
         compare_with_keras(tmp_path / "g.pb", nodes, tmp_path / "m.h5", images, SCALING, 1e-5)
+
+
+def test_a_value_that_is_no_number_is_no_proof_whatever_follows():
+    expected = np.ones((2, 3), np.float32)
+    frozen = expected.copy()
+    frozen[1, 2] = np.nan
+    compared = Compared("output", (None, 3), 1e-4)
+    compared.add(frozen, expected)
+    compared.add(expected, expected)
+    with pytest.raises(
+        UserError, match=r"f\.pb: differs from k\.h5 by up to nan \(image 1 .*, output 2: nan "
+    ):
+        compared.require("f.pb", "k.h5", False)
