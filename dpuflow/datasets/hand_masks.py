@@ -3,8 +3,8 @@ segmentation.
 
     python -m dpuflow.datasets.hand_masks FOLDER [PICTURES] [SEED]
 
-writes FOLDER/train and FOLDER/test (a fifth) with images/N.png and masks/N.png: 0 background, 1 hand, 2
-forearm. config/segmentation.yaml trains a small UNet on it.
+writes FOLDER/train and FOLDER/test (a fifth) with images/N.png and masks/N.png: 0 background, 1 hand.
+config/segmentation.yaml trains a small UNet on it.
 """
 
 import sys
