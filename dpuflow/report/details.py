@@ -24,6 +24,8 @@ ERROR_GROUPS = {
 }
 
 
+LETTERS = 3
+"""Characters of a class name that the cards of misclassified images show side by side."""
 NOT_RUN = -1
 
 
@@ -54,7 +56,8 @@ def misclassified(run: LoadedRun, limit: int = SHOWN_ERRORS) -> dict[str, Any] |
 
     Returns
     -------
-    dict: total, shown, groups (list of title, total, images); an image is index (position
+    dict: total, shown, named (whether class names are words, not a few letters), groups (list of title,
+    total, images); an image is index (position
     in the split), src (data URI), truth, answers (letter, right) per stage;
     letter is None where a stage did not get to the image. None without dataset.
     """
@@ -86,7 +89,8 @@ def misclassified(run: LoadedRun, limit: int = SHOWN_ERRORS) -> dict[str, Any] |
         shown = [cards[int(p)] for p in members if int(p) in cards]
         if len(members):
             groups.append({"title": title, "total": len(members), "images": shown})
-    return {"total": len(positions), "shown": len(chosen), "groups": groups}
+    named = max(map(len, names), default=0) > LETTERS
+    return {"total": len(positions), "shown": len(chosen), "named": named, "groups": groups}
 
 
 def _kind(wrong: np.ndarray) -> str:
@@ -118,20 +122,20 @@ def confusions(run: LoadedRun, anchor: str) -> list[dict[str, Any]] | None:
         return None
     names = run.class_names
     views = []
-    known: dict[bytes, tuple[str, Markup | None]] = {}
+    known: dict[bytes, tuple[str, Markup | None, list[dict[str, Any]]]] = {}
     for stage, given in predictions_of(run).items():
         matrix, label = matrix_of(run, given), run.stage_label(stage)
-        same, copy = known.get(matrix.tobytes(), (None, None))
-        groups: list[dict[str, Any]] = []
-        svg = copy
+        same, svg, groups = known.get(matrix.tobytes(), (None, None, []))
         if same is None:
             if int((matrix.sum(axis=1) > 0).sum()) > MATRIX_CLASSES:
-                groups, svg, copy = _group_figures(matrix, names, label, f"{anchor}-{stage}"), None, None
+                groups = _group_figures(matrix, names, label, f"{anchor}-{stage}")
+                copies = [group | {"svg": group.pop("copy")} for group in groups]
+                known[matrix.tobytes()] = (label, None, copies)
             else:
                 svg, copy = figures.confusion(
                     matrix, names, f"Confusion matrix of {label}", f"{anchor}-{stage}"
                 )
-            known[matrix.tobytes()] = (label, copy)
+                known[matrix.tobytes()] = (label, copy, [])
         views.append(
             {
                 "stage": stage,
@@ -147,11 +151,13 @@ def confusions(run: LoadedRun, anchor: str) -> list[dict[str, Any]] | None:
 
 
 def _group_figures(matrix, names, label, anchor):
-    """Small matrices of the classes that are most often taken for one another."""
-    views = group_views(matrix, names)
+    """Small matrices of the classes that are most often taken for one another: svg, copy (by reference)."""
+    # a single mistake is a line of the list below, not worth a matrix
+    views = [view for view in group_views(matrix, names) if view["mistakes"] > 1]
     for index, view in enumerate(views, 1):
         title = f"{label}: classes taken for one another, group {index}"
-        view["svg"], _ = figures.confusion(view.pop("matrix"), view["names"], title, f"{anchor}-{index}")
+        drawn = figures.confusion(view.pop("matrix"), view["names"], title, f"{anchor}-{index}")
+        view["svg"], view["copy"] = drawn
     return views
 
 

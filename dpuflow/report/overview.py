@@ -137,9 +137,13 @@ def board_facts(record: Mapping[str, Any]) -> dict[str, str | int | float]:
     if "task" in record:
         extra = {key: record[key] for key in ("agreement_with_quantized", "unstable_images") if key in record}
         outputs = record.get("outputs_with_quantized", {})
-        extra |= {f"output {name}": entry for name, entry in outputs.items()}
+        for name, entry in outputs.items():
+            words = f"{entry['equal']:,} of {entry['images']:,} images"
+            if entry["max_difference"]:
+                words += f", largest difference {wording.real(entry['max_difference'])}"
+            extra[f"{name} equal to Quantized"] = words
         record = extra
-    own = (*RECORD_KEYS, "outputs", "runner", "origin", "how", "agreement_with_quantized", "layers")
+    own = (*RECORD_KEYS, "top5", "outputs", "runner", "origin", "how", "agreement_with_quantized", "layers")
     extra = {key: value for key, value in record.items() if key not in own}
     if "unstable_images" in extra:
         extra["unstable_images"] = len(extra["unstable_images"])

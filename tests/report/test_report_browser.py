@@ -176,6 +176,28 @@ def test_prints_with_all_runs_and_without_navigation(page, tmp_path):
     assert page.evaluate("[...document.querySelectorAll('details.run')].every(d => d.open)")
 
 
+def test_a_long_table_of_classes_prints_its_worst_forty_whole(page):
+    page.evaluate("""(body => { for (let i = 0; i < 90; i += 1) body.append(body.rows[0].cloneNode(true)); })(
+        document.querySelector('#run-1-classes-table').tBodies[0])""")
+    table = "document.querySelector('#run-1-classes-table')"
+    shown = f"[...{table}.tBodies[0].rows].filter(r => r.offsetHeight).length"
+    assert page.evaluate(shown) > 90
+    page.call("Emulation.setEmulatedMedia", media="print")
+    found = page.evaluate(f"[{shown}, {table}.parentNode.scrollHeight - {table}.parentNode.clientHeight]")
+    page.call("Emulation.setEmulatedMedia", media="")
+    assert found == [40, 0]
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_on_a_phone_no_column_of_the_chief_tables_is_out_of_sight(browser, toy_report, width):
+    browser.open(toy_report / "accuracy.html", width=width, height=844)
+    boxes = "[...document.querySelectorAll('.stacked')].map(t => t.parentNode)"
+    beyond = browser.evaluate(f"{boxes}.filter(b => b.clientWidth).map(b => b.scrollWidth - b.clientWidth)")
+    assert len(beyond) >= 3 and max(beyond) <= 0
+    cells = "[...document.querySelectorAll('.stacked td')].filter(c => !c.dataset.label && c.colSpan === 1)"
+    assert browser.evaluate(f"{cells}.length") == 0
+
+
 def test_the_sweep_page_filters_and_sorts(browser, tmp_path):
     entries = make_sweep(tmp_path, 48)
     write_sweep(entries, tmp_path / "sweep.html")

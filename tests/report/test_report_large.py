@@ -40,7 +40,7 @@ def thousand(tmp_path):
     """A made-up run whose records are stretched to 1,000 classes."""
     run = load_run(make_run(tmp_path))
     names = [f"n{i:04} some longer name" for i in range(1000)]
-    run.images.labels = np.arange(480) * 2
+    run.images.labels = np.repeat(np.arange(240) * 2, 2)  # two images of each class
     run.images.class_names = names
     for index, record in enumerate(run.records.values()):
         given = run.images.labels.copy()
@@ -52,12 +52,25 @@ def thousand(tmp_path):
 def test_a_thousand_classes_have_no_matrix_but_groups_and_the_worst_first(tmp_path):
     run = thousand(tmp_path)
     first, *_, last = confusions(run, "run-1-matrix")
-    assert first["svg"] is None and len(first["groups"]) == 6
+    assert first["svg"] is None and [g["mistakes"] for g in first["groups"]] == [2] * 5
     assert first["groups"][0]["names"] == ["n0000 some longer name", "n0001 some longer name"]
     assert (first["errors"], last["errors"]) == (10, 13)
+    assert [g["mistakes"] for g in last["groups"]] == [2] * 6  # and no matrix for a single mistake
     rows = classes(run, 20)
     assert len(rows) == 20
-    assert [row["stages"][-1]["accuracy"] for row in rows] == [0.0] * 13 + [1.0] * 7
+    assert [row["stages"][-1]["accuracy"] for row in rows] == [0.0] * 6 + [0.5] + [1.0] * 13
+
+
+def test_the_groups_of_an_equal_stage_are_drawn_by_reference(tmp_path):
+    run = thousand(tmp_path)
+    first, second = list(run.records.values())[:2]
+    second["predictions"] = first["predictions"]
+    original, copy = confusions(run, "run-1-matrix")[:2]
+    assert copy["same_as"] == original["label"] and len(copy["groups"]) == 5
+    assert [g["names"] for g in copy["groups"]] == [g["names"] for g in original["groups"]]
+    for drawn, again in zip(original["groups"], copy["groups"], strict=True):
+        anchor = ElementTree.fromstring(str(drawn["svg"]))[0].get("id")
+        assert ElementTree.fromstring(str(again["svg"]))[0].get("href") == f"#{anchor}"
 
 
 def texts(svg):
