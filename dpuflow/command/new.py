@@ -12,8 +12,9 @@ from dpuflow.base.errors import UserError
 from dpuflow.command.check import checked
 from dpuflow.command.models import read_model
 from dpuflow.command.scaling import images_to_try, tried_scalings
+from dpuflow.datasets.picture_dataset import divided
 from dpuflow.datasets.picture_files import prepared
-from dpuflow.datasets.picture_layout import WHOLE, Item, by_folders
+from dpuflow.datasets.picture_layout import Item, by_folders
 from dpuflow.datasets.picture_source import open_source
 from dpuflow.datasets.splits import DEFAULT_CALIBRATION
 from dpuflow.device.targets import Target
@@ -21,6 +22,10 @@ from dpuflow.device.targets import Target
 MODEL_FILES = (".onnx", ".h5", ".keras", ".pb", ".xmodel")
 TRAINED_HERE = (96, 96, 3)
 """Size of the pictures of a network that is trained here."""
+
+
+SET_ASIDE = {"fraction": 0.2, "seed": 1}
+"""The share for the test, of pictures that have none for it."""
 
 
 @dataclass
@@ -38,10 +43,12 @@ class Pictures:
 
 
 def look_at(path: Path) -> Pictures:
-    """Pictures of a folder or zip; UserError as the workflow's own reader has it."""
+    """Pictures of a folder or zip; UserError as the workflow's reader, which will divide them."""
     with open_source(path) as source:
         parts = by_folders(source)
     classes = sorted({item.label for items in parts.values() for item in items})
+    aside = {} if "test" in parts else {"test": SET_ASIDE}
+    divided(parts, lambda item: classes.index(item.label), aside, str(path))
     return Pictures(parts, classes, not path.is_dir())
 
 
@@ -127,7 +134,7 @@ def _quoted(text):
 
 def _split_lines(found):
     parts, lines = found.parts, []
-    if WHOLE in parts or "test" not in parts:
+    if "test" not in parts:
         lines.append(
             "    test: {fraction: 0.2, seed: 1}    # no folder named test: a fifth of each class is set aside"
         )
@@ -170,25 +177,45 @@ def _model_lines(model, path, pictures, found):
 
 def _scaling_lines(model, pictures, found):
     network = model.network
-    values = int(np.prod(network.output.shape)) if len(network.outputs) == 1 else 0
-    if values != len(found.classes):
-        raise UserError(
-            f"{model.path}: answers {values or 'several'} values, {pictures} has {len(found.classes)} "
-            f"classes ({_some(found.classes)}); expected a folder for each class that the network knows"
-        )
+    output = _answer(model, pictures, found)
     images, labels = _sample(pictures, found, model.shape)
-    rows = tried_scalings(network, images, labels)
+    rows = tried_scalings(network, images, labels, output)
     best = rows[0]
     shown = "; ".join(f"{row['words']} {row['right']}" for row in rows)
     lines = [
         f"    input: {best['words']}    # the best of the usual ones on {len(images)} of your pictures",
         f"    # right answers: {shown}",
     ]
+    if len(network.outputs) > 1:
+        lines.append(
+            f"    output: {_quoted(output)}    # of {len(network.outputs)} the only one with a value a class"
+        )
     if best["right"] * len(found.classes) < 2 * len(images) or best["right"] < 0.2 * len(images):
         lines.append(
             "    # WARNING: hardly any is right. Was it trained on these classes, in alphabetical order?"
         )
     return lines
+
+
+def _answer(model, pictures, found):
+    """Name of the output that is the class of a picture."""
+    shapes = {name: tuple(layer.shape) for name, layer in model.network.outputs.items()}
+    fitting = [name for name, shape in shapes.items() if int(np.prod(shape)) == len(found.classes)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(shapes) == 1:
+        answers = f"{int(np.prod(model.network.output.shape))} values"
+        wanted = "expected a folder for each class that the network knows"
+    else:
+        answers = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        wanted = (
+            "expected one output with a value for each; where the class is none of them, write the "
+            "configuration by hand, with output: none (docs/adding-a-model.md)"
+        )
+    raise UserError(
+        f"{model.path}: answers {answers}, {pictures} has {len(found.classes)} classes "
+        f"({_some(found.classes)}); {wanted}"
+    )
 
 
 def _sample(pictures, found, shape):

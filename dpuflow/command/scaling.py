@@ -27,20 +27,22 @@ def images_to_try(height: int, width: int) -> int:
     return int(np.clip(PIXELS // (height * width), FEWEST, IMAGES))
 
 
-def tried_scalings(network: Network, images: np.ndarray, labels: Sequence[int]) -> list[dict[str, Any]]:
+def tried_scalings(
+    network: Network, images: np.ndarray, labels: Sequence[int], output: str
+) -> list[dict[str, Any]]:
     """What a network makes of labelled pictures by each scaling, best first.
 
-    images : uint8 (N, H, W, C). Returns rows of words (for the configuration), loss (mean cross entropy) and
-    right (how many answers).
+    images : uint8 (N, H, W, C). output : name of the output with a value for each class.
+    Returns rows of words (for the configuration), loss (mean cross entropy) and right (how many answers).
     """
-    rows, truth = [], np.asarray(labels)
+    rows, truth, layer = [], np.asarray(labels), network.outputs[output].name
     for words, scaling in CANDIDATES.items():
         if images.shape[-1] != 3 and words in COLOUR:
             continue
         parts = [
             run_float(network, scale_pixels(images[i : i + 4], scaling)) for i in range(0, len(images), 4)
         ]
-        answers = np.concatenate([part[network.output.name] for part in parts]).reshape(len(images), -1)
+        answers = np.concatenate([part[layer] for part in parts]).reshape(len(images), -1)
         chances = _log_chances(answers.astype(np.float64))
         rows.append(
             {

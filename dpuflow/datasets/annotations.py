@@ -128,9 +128,11 @@ def read_lists(
                 continue
             picture = _listed(pairing, entry)
             if picture is None:
-                raise UserError(
-                    f"{source.place} ({name}): line {number}: no picture {entry!r} in {source.place}"
+                bare = _listed(Pairing(source, source.pictures), entry)
+                wrong = (
+                    f"no picture {entry!r} in {source.place}" if bare is None else f"{bare} has no annotation"
                 )
+                raise UserError(f"{source.place} ({name}): line {number}: {wrong}")
             if part_of.get(picture, part) != part:
                 raise UserError(
                     f"{source.place}: {picture} is in {told_by[picture]} and in {name}; a picture belongs to "

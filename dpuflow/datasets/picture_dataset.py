@@ -104,7 +104,8 @@ def divided(
     if not pool and not parts.get("calibration") and not parts.get("validation"):
         raise UserError(
             f"{place}: only pictures for the test; the quantizer needs others to calibrate on: "
-            f"add calibration/{example} or train/{example}"
+            f"add calibration/{example} or train/{example}, or give the folder inside of it as the source, "
+            "which test: {fraction: 0.5, seed: 1} then divides"
         )
     sides = {
         "pool": pool,

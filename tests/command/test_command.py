@@ -164,6 +164,46 @@ def test_what_does_not_fit_together_is_refused(model, pictures, tmp_path, capsys
     assert "unknown" in refused(capsys, "check", model, "--target", "kv2600").lower()
 
 
+def test_pictures_for_the_test_only_are_refused_as_the_workflow_would(model, pictures, tmp_path, capsys):
+    shutil.copytree(pictures, tmp_path / "data/all/test")
+    out = tmp_path / "mine.yaml"
+    message = refused(capsys, "new", tmp_path / "data", model, "-o", out)
+    assert "only pictures for the test" in message and "give the folder inside of it" in message
+    assert not out.exists()
+    assert main(["new", str(tmp_path / "data/all/test"), str(model), "-o", str(out)]) == 0
+    assert yaml.safe_load(out.read_text())["datasets"]["pictures"]["test"] == {"fraction": 0.2, "seed": 1}
+
+
+def two_headed(path, model, maps_channels):
+    """`model` with its map in front of the last pooling, made so many channels wide, as a second output."""
+    proto = onnx.load(model)
+    last = next(node for node in reversed(proto.graph.node) if node.op_type == "Conv")
+    kernel = next(tensor for tensor in proto.graph.initializer if tensor.name == last.input[1])
+    weights = numpy_helper.from_array(np.ones((maps_channels, kernel.dims[0], 1, 1), np.float32), "map_w")
+    proto.graph.initializer.append(weights)
+    proto.graph.node.append(onnx.helper.make_node("Conv", [last.output[0], "map_w"], ["map"], "map"))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("map", onnx.TensorProto.FLOAT, None))
+    onnx.save(proto, path)
+
+
+def test_of_several_outputs_the_one_with_a_value_for_each_class(repo, model, pictures, tmp_path, capsys):
+    path, out = tmp_path / "two.onnx", tmp_path / "mine.yaml"
+    two_headed(path, model, 2)
+    assert main(["new", str(pictures), str(path), "-o", str(out)]) == 0
+    config = yaml.safe_load(out.read_text())
+    (answer,) = (name for name in read_model(path).network.outputs if name != "map")
+    assert config["models"]["two"]["output"] == answer
+    assert config["models"]["two"]["input"] == "torch"
+    check(merged(repo, out.read_text()), repo / "config/config.schema.yaml")
+    capsys.readouterr()
+    folder = tmp_path / "fewer"
+    for index in range(CLASSES - 1):
+        shutil.copytree(pictures / f"class {index}", folder / f"class {index}")
+    message = refused(capsys, "new", folder, path, "-o", tmp_path / "none.yaml")
+    assert f"answers {answer} [4], map [" in message and "has 3 classes" in message
+    assert "expected one output with a value for each" in message
+
+
 def test_a_network_of_other_classes_is_warned_of(model, pictures, tmp_path):
     """The same number of classes in another order: hardly any answer is right."""
     folder = tmp_path / "turned"
@@ -177,7 +217,7 @@ def test_scalings_are_told_apart_by_probabilities_too(model):
     network = read_model(model).network
     images = np.random.default_rng(3).integers(0, 256, (20, SIDE, SIDE, 3), np.uint8)
     labels = run_float(network, scale_pixels(images, MODES["tf"]))[network.output.name].argmax(axis=1)
-    rows = tried_scalings(network, images, labels)
+    rows = tried_scalings(network, images, labels, network.output.name)
     assert next(row for row in rows if row["words"] == "tf")["right"] == 20
     assert [row["loss"] for row in rows] == sorted(row["loss"] for row in rows)
     assert (images_to_try(32, 32), images_to_try(224, 224)) == (40, 11)

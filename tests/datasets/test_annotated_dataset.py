@@ -441,6 +441,13 @@ def test_lists_that_contradict_each_other_are_refused(tmp_path, lists, message):
         build(tmp_path, pack(tmp_path / "set.zip", listed(**lists)))
 
 
+def test_a_listed_picture_without_annotation_is_told_from_one_that_is_not_there(tmp_path):
+    files = listed(train=b"a\nb\n", test=b"c\nd\n")
+    del files["V/Annotations/d.xml"]
+    with pytest.raises(UserError, match=r"test\.txt\): line 2: V/JPEGImages/d\.png has no annotation"):
+        build(tmp_path, pack(tmp_path / "set.zip", files))
+
+
 def test_a_set_without_parts_is_divided_and_names_may_mean_other_parts(tmp_path):
     source = pack(tmp_path / "set.zip", listed())
     data = build(tmp_path, source, test={"fraction": 0.25})
