@@ -72,7 +72,7 @@ def prepared(content: bytes, name: str, shape: tuple[int, int, int], resize: str
     resize : "crop", "pad" or "stretch". name : of the file, for the UserError when it is damaged, not a
     picture, or of another format.
     """
-    return _fitted(_upright(content, name)[0], shape, resize)
+    return _fitted(*_upright(content, name), shape, resize)
 
 
 def placed(
@@ -80,7 +80,7 @@ def placed(
 ) -> tuple[np.ndarray, Placement]:
     """`prepared`, and where the upright original lies in it."""
     image, size = _upright(content, name)
-    return _fitted(image, shape, resize), placement(size, shape[1], shape[0], resize)
+    return _fitted(image, size, shape, resize), placement(size, shape[1], shape[0], resize)
 
 
 def read_picture(
@@ -98,14 +98,14 @@ def read_picture(
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     decoded, size = _upright(content, str(path))
-    pixels = _fitted(decoded, shape, resize)
+    pixels = _fitted(decoded, size, shape, resize)
     decoded.thumbnail((KEPT_SIDE, KEPT_SIDE))
     crop = centred_crop(size, shape[1], shape[0]) if resize == "crop" else (0, 0, *size)
     return Picture(decoded, crop, 255 - pixels if invert else pixels, size)
 
 
-def _fitted(image, shape, resize):
-    """uint8 (H, W, C) of an upright image."""
+def _fitted(image, size, shape, resize):
+    """uint8 (H, W, C) of an upright image, perhaps decoded at a fraction; size : of the whole original."""
     from PIL import Image
 
     height, width, channels = shape
@@ -115,7 +115,7 @@ def _fitted(image, shape, resize):
         box = centred_crop(image.size, width, height)
         image = image if box == (0, 0, *image.size) else image.crop(box)
     elif resize == "pad":
-        sides = fitting_sides(image.size, width, height)
+        sides = fitting_sides(size, width, height)  # as `placement` has it
     fitted = image if image.mode == mode else image.convert(mode)
     if fitted.size != sides:  # Pillow would copy it
         fitted = fitted.resize(sides, Image.Resampling.BICUBIC)

@@ -1,5 +1,6 @@
 """Pictures with boxes or masks -> dataset.h5: values, every format, and one clear error for what is none."""
 
+import io
 from xml.etree import ElementTree
 from zipfile import ZipFile
 
@@ -9,6 +10,7 @@ from annotated_pictures import ENTRY, coco, mask, pack, pictures, png, voc, writ
 from PIL import Image
 
 from dpuflow.base.errors import UserError
+from dpuflow.datasets import picture_files
 from dpuflow.datasets.annotated_dataset import build_annotated_dataset
 from dpuflow.datasets.dataset_file import read_dataset
 
@@ -463,3 +465,13 @@ def test_a_picture_that_two_coco_files_list_is_refused(tmp_path):
         files[f"{name}.json"] = coco([(1, "a.png")], [], [(1, "cat")])
     with pytest.raises(UserError, match=r"two\.json\): lists train/a\.png, and so does .*one\.json"):
         build(tmp_path, pack(tmp_path / "set.zip", files), annotations={"format": "coco"})
+
+
+def test_a_photograph_decoded_at_a_fraction_lies_where_its_placement_says(monkeypatch):
+    monkeypatch.setattr(picture_files, "LARGE", 1)
+    monkeypatch.setattr(picture_files, "DECODED_SIDE", 50)  # 300 x 201 is decoded as 75 x 51
+    stream = io.BytesIO()
+    Image.new("L", (300, 201), 200).save(stream, "JPEG")
+    pixels, where = picture_files.placed(stream.getvalue(), "a.jpg", (48, 48, 1), "pad")
+    rows = np.flatnonzero(pixels[:, 24, 0] > 100)
+    assert (rows[0], rows[-1] + 1) == (where.place[1], where.place[3]) == (8, 40)
