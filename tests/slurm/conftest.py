@@ -5,29 +5,36 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import throwaway_cluster
 import yaml
+from onnx_models import Model, small_classifier
+from PIL import Image
 from workflow_copy import copy_of
 
+SCALING = {"subtract": 128, "divide": 128}
 SWEEP = {
     "datasets": {
         "tiny": {
-            "source": {"kind": "synthetic", "train_images": 240, "test_images": 48, "seed": 3},
-            "validation": {"rows": 48, "take": "last"},
+            "source": {"kind": "pictures", "folder": "pictures"},
+            "image": {"height": 16, "width": 16, "channels": 3},
+            "validation": {"fraction": 0.2, "take": "random", "seed": 1},
             "calibration": {"images": 24, "seed": 1},
         }
     },
     "models": {
         "small": {
-            "input": {"subtract": 128, "divide": 128},
+            "input": SCALING,
             "layers": [
                 {"conv": {"filters": 8, "activation": "relu"}},
                 {"max_pool": 4},
                 "flatten",
             ],
             "training": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 32, "epochs": 1},
-        }
+        },
+        "plain_onnx": {"onnx": "plain.onnx", "input": SCALING},
+        "branched_onnx": {"onnx": "branched.onnx", "input": SCALING},
     },
     "quantizers": {
         "plain": {"tool": "reference", "method": "non_overflow"},
@@ -36,20 +43,48 @@ SWEEP = {
         "as_vendor": {"tool": "reference", "compat": "vai_q"},
     },
     "targets": {"own_board": {"board": "kv260"}},
-    "runs": [
-        {
-            "dataset": "tiny",
-            "model": "small",
-            "quantizer": ["plain", "searched", "corrected", "as_vendor"],
-            "target": ["kv260", "zcu102", "zcu104", "ultra96v2", "own_board"],
-            "runner": "emulator",
-        }
-    ],
+}
+PLACES = {
+    "dataset": "tiny",
+    "target": ["kv260", "zcu102", "zcu104", "ultra96v2", "own_board"],
+    "runner": "emulator",
+}
+TRAINED_RUNS = PLACES | {"model": "small", "seed": [1, 2], "quantizer": "plain"}
+ONNX_RUNS = PLACES | {
+    "model": ["plain_onnx", "branched_onnx"],
+    "quantizer": ["searched", "corrected", "as_vendor"],
 }
 
 
+def write_pictures(folder):
+    """Noise that is brighter from class to class: 64 for training and 16 for the test of each of three."""
+    random = np.random.default_rng(3)
+    for part, count in (("train", 64), ("test", 16)):
+        for label in range(3):
+            place = folder / part / f"class{label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 128, (16, 16, 3)) + 60 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number:03}.png")
+
+
+def write_branched(path):
+    """Two branches behind one convolution, depthwise and pointwise, that are added."""
+    model = Model((3, 16, 16))
+    model.conv(3, 8, strides=[2, 2])
+    stem = model.node("Relu")
+    depthwise = model.conv(8, 8, source=stem, groups=8)
+    pointwise = model.conv(8, 8, kernel=1, source=stem)
+    model.node("Add", [depthwise, pointwise])
+    model.node("Relu")
+    model.node("GlobalAveragePool")
+    model.node("Flatten")
+    model.node("Gemm", [model.last, model.numbers(3, 8), model.numbers(3)], transB=1)
+    model.write(path)
+
+
 class SweepOnSlurm:
-    """The workflow in `folder`; `start` submits the sweep with these seeds through profiles/slurm."""
+    """The workflow in `folder`; `start` submits a sweep of these runs through profiles/slurm."""
 
     def __init__(self, folder, environment, plugins):
         self.folder = Path(folder)
@@ -64,10 +99,9 @@ class SweepOnSlurm:
         quick = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
         return [sys.executable, "-m", "snakemake", *arguments, "--workflow-profile", "profiles/slurm", *quick]
 
-    def start(self, seeds, log):
+    def start(self, runs, log):
         """The running Snakemake process; what it prints goes to the file `log` in the folder."""
-        config = SWEEP | {"runs": [SWEEP["runs"][0] | {"seed": seeds}]}
-        (self.folder / "sweep.yaml").write_text(yaml.safe_dump(config))
+        (self.folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP | {"runs": runs}))
         with open(self.folder / log, "w", encoding="utf-8") as stream:
             return subprocess.Popen(
                 self.command("sweep", "--configfile", "sweep.yaml"),
@@ -124,18 +158,21 @@ def plugins(repo, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
-    """Two nodes of four cores (claimed, not owned) on loopback."""
+    """Two nodes on loopback, whose cores and memory (claimed, not owned) let no job wait."""
     try:
         throwaway_cluster.require_slurm()
     except throwaway_cluster.UnavailableError as error:
         pytest.skip(str(error))
-    with throwaway_cluster.Cluster(tmp_path_factory.mktemp("slurm")) as running:
+    with throwaway_cluster.Cluster(tmp_path_factory.mktemp("slurm"), cpus=32, memory=512000) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def sweep(repo, tmp_path_factory, cluster, plugins):
-    """The workflow's own files in a folder of their own."""
+    """The workflow's own files in a folder of their own, with pictures and two ONNX models."""
     folder = copy_of(repo, tmp_path_factory.mktemp("sweep"))
+    write_pictures(folder / "pictures")
+    small_classifier(folder / "plain.onnx", shape=(3, 16, 16), classes=3)
+    write_branched(folder / "branched.onnx")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE_")}
     return SweepOnSlurm(folder, inherited | cluster.environment, plugins)

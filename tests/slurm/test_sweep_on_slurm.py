@@ -7,14 +7,16 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import SWEEP
+from conftest import ONNX_RUNS, TRAINED_RUNS
 
 pytestmark = [pytest.mark.slow, pytest.mark.rules]
 
 TRAIN = "rule_train_wildcards_tiny_small-s"
+ONNX_GRAPH = "rule_graph_evaluate_frozen_evaluate_onnx_import_onnx"
 KINDS = (
     "rule_data",
-    "rule_graph_evaluate_frozen",
+    ONNX_GRAPH,
+    "rule_graph_evaluate_frozen_freeze",
     "rule_graph_evaluate_keras",
     "rule_int8",
     "rule_train",
@@ -43,9 +45,17 @@ def completed(cluster):
     return Counter(next(k for k in KINDS if names[job].startswith(k)) for job in cluster.jobs("COMPLETED"))
 
 
+def kill_controller(cluster, since):
+    """Kill slurmctld once it has saved its state after `since` (time.time()), and start it again."""
+    state = cluster.root / "state/job_state"
+    cluster.wait_for(lambda: state.exists() and state.stat().st_mtime > since, 200, "the saved state")
+    cluster.stop_controller(signal.SIGKILL)
+    cluster.start_controller()
+
+
 def interrupted(sweep, cluster):
-    """Start the sweep; kill a training, then the controller while another runs, then Snakemake itself."""
-    process = sweep.start([1, 2], "interrupted.txt")
+    """Start the trained runs; kill a training, the controller while another runs, then Snakemake itself."""
+    process = sweep.start([TRAINED_RUNS], "interrupted.txt")
     try:
         killed, _ = cluster.wait_for(running(cluster, f"{TRAIN}2"), 400, "the training")
         cluster.cancel(killed)
@@ -54,26 +64,39 @@ def interrupted(sweep, cluster):
         (second,) = trainings(cluster, 2) - {killed}
         # a job that has not begun its work, or that is not saved yet, would die with any controller
         cluster.wait_for(lambda: f"{second}.0" in cluster.steps(), 200, "its work")
-        state = cluster.root / "state/job_state"
-        cluster.wait_for(lambda: state.exists() and state.stat().st_mtime > submitted, 200, "the saved state")
-        cluster.stop_controller(signal.SIGKILL)
-        cluster.start_controller()
+        kill_controller(cluster, submitted)
     finally:
         process.kill()
         process.wait()
     cluster.wait_for(lambda: not cluster.jobs(), 400, "the end of the job that nobody watches")
 
 
+def settled(cluster):
+    """A function that tells whether every job in the queue is at work: none waits or is just starting."""
+
+    def look():
+        steps = cluster.steps()
+        return not cluster.jobs("PENDING") and all(f"{job}.0" in steps for job in cluster.jobs("RUNNING"))
+
+    return look
+
+
 def resumed(sweep, cluster):
-    """Start it again, lose a node on the way, and let it finish."""
+    """Start it with all runs; lose a node under an ONNX import, the controller under a quantizer; finish."""
     sweep.call("--unlock")
-    process = sweep.start([1, 2], "resumed.txt")
+    process = sweep.start([TRAINED_RUNS, ONNX_RUNS], "resumed.txt")
     try:
-        job, node = cluster.wait_for(running(cluster, "rule_graph_evaluate_frozen"), 400, "the frozen graph")
+        job, node = cluster.wait_for(running(cluster, ONNX_GRAPH), 400, "the import")
         cluster.wait_for(lambda: f"{job}.0" in cluster.steps(), 200, "its work")
         cluster.lose_node(node)
         cluster.wait_for(lambda: cluster.jobs("NODE_FAIL"), 400, "the loss of the node")
         cluster.start_node(node)
+        cluster.wait_for(running(cluster, "rule_int8"), 400, "a quantizer")
+        process.send_signal(signal.SIGSTOP)  # so that no job is being submitted when the controller dies
+        stopped = time.time()
+        cluster.wait_for(settled(cluster), 200, "the work of all jobs")
+        kill_controller(cluster, stopped)
+        process.send_signal(signal.SIGCONT)
         sweep.finish(process, "resumed.txt")
     finally:
         process.kill()
@@ -89,16 +112,18 @@ def test_a_sweep_completes_whatever_is_killed_and_repeats_no_finished_work(sweep
     models = {f"results/tiny/small-s{seed}/keras_trained_model.h5" for seed in (1, 2)}
     assert models | {"results/tiny/dataset.h5"} <= set(before)
 
-    # one data set and two trainings for all; a frozen graph per model, INT8 per quantizer for both targets
+    # one data set and two trainings for all; graphs per model, INT8 per model and quantizer for all targets
     shared = {"rule_data": 1, "rule_train": 2, "rule_sweep_report": 1}
-    graphs = {"rule_graph_evaluate_frozen": 2, "rule_graph_evaluate_keras": 2}
+    graphs = {"rule_graph_evaluate_frozen_freeze": 2, "rule_graph_evaluate_keras": 2, ONNX_GRAPH: 2}
     assert completed(cluster) == shared | graphs | {"rule_int8": 8}
     assert len(cluster.jobs("CANCELLED")) == 1 and cluster.jobs("NODE_FAIL") and not cluster.jobs("FAILED")
 
     (part,) = json.loads((sweep.folder / "results/report/sweep/sweep.json").read_text())["datasets"]
-    runs = {(run["seed"], run["quantizer"], run["target"]): run for run in part["runs"]}
-    (entry,) = SWEEP["runs"]
-    assert set(runs) == set(itertools.product((1, 2), entry["quantizer"], entry["target"]))
+    runs = {(run["model"], run["seed"], run["quantizer"], run["target"]): run for run in part["runs"]}
+    targets = TRAINED_RUNS["target"]
+    trained = itertools.product(["small"], (1, 2), ["plain"], targets)
+    foreign = itertools.product(ONNX_RUNS["model"], [None], ONNX_RUNS["quantizer"], targets)
+    assert set(runs) == {*trained, *foreign}
     assert len(runs) == 40
     assert all(run["seconds"] > 0 and run["images"] == 48 for run in runs.values())
     assert "Nothing to be done" in sweep.call("sweep")
