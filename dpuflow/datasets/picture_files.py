@@ -72,7 +72,8 @@ def prepared(content: bytes, name: str, shape: tuple[int, int, int], resize: str
     resize : "crop", "pad" or "stretch". name : of the file, for the UserError when it is damaged, not a
     picture, or of another format.
     """
-    return _fitted(*_upright(content, name), shape, resize)
+    image, size = _upright(content, name)
+    return _fitted(image, size, shape, resize)
 
 
 def placed(
