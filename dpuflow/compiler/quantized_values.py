@@ -97,6 +97,8 @@ class Values:
         own = list(attrs["output_names"]) if "output_names" in attrs else []
         if own and len(own) != len(names):
             raise ValueError(f"{len(own)} names for its {len(names)} outputs")
+        if len(set(own)) < len(own):
+            raise ValueError(f"outputs of one name: {', '.join(own)}")
         layers = [self.value[name] for name in names]
         if not own and len(set(layers)) < len(layers):
             raise ValueError(f"two outputs are the same values: {', '.join(names)}")

@@ -225,10 +225,13 @@ def test_a_quantized_file_keeps_the_names_of_its_outputs(tmp_path):
         np.testing.assert_array_equal(values["mask"], expected["mask"])
         np.testing.assert_allclose(values["class"], expected["class"], rtol=1e-5, atol=1e-6)
     graph = Graph.load(tmp_path / "q.xmodel")
-    graph.attrs["output_names"] = ["class"]
-    graph.save(tmp_path / "d.xmodel")
-    with pytest.raises(UserError, match="1 names for its 2 outputs"):
-        read_quantized_graph(tmp_path / "d.xmodel", "net", None)
+    for names, said in ((["class"], "1 names for its 2 outputs"), (["class"] * 2, "outputs of one name")):
+        graph.attrs["output_names"] = names
+        graph.save(tmp_path / "d.xmodel")
+        with pytest.raises(UserError, match=said):
+            read_quantized_graph(tmp_path / "d.xmodel", "net", None)
+        with pytest.raises(UserError, match=said), EmulatorStage(tmp_path / "d.xmodel", threads=1) as stage:
+            assert stage.shapes
 
 
 # ---- records
