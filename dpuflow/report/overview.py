@@ -74,13 +74,20 @@ def page_title(results: Sequence[Mapping[str, Any]]) -> str:
     return f"{runs} on {'; '.join(parts)}"
 
 
-def columns(runs: Sequence[LoadedRun]) -> list[dict[str, str]]:
-    """Stages that any run has, with the heading that all runs share, or else the plain one."""
+def columns(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
+    """Columns (`stages`, `label`) of what any run has, with the heading all runs share, or the plain one.
+
+    A run starts from a Keras or an ONNX network: where there are runs of both, these share a column.
+    """
     found = []
     for stage, (_, plain) in STAGES.items():
         labels = {run.stage_label(stage) for run in runs if stage in run.records}
         if labels:
-            found.append({"stage": stage, "label": labels.pop() if len(labels) == 1 else f"{plain} stage"})
+            found.append({"stages": [stage], "label": labels.pop() if len(labels) == 1 else f"{plain} stage"})
+    start = ["keras", "onnx"]
+    both = [name for column in found[:2] for name in column["stages"]] == start
+    if both and not any(run.records.keys() >= set(start) for run in runs):
+        found[:2] = [{"stages": start, "label": "Trained"}]
     return found
 
 

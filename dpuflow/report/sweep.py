@@ -251,6 +251,7 @@ def charts(part: Mapping[str, Any]) -> list[dict[str, Any]]:
             )
             place = {"x": dot[cost] / unit, "y": dot["mean"], "low": low, "high": high}
             points.append({**place, "words": words, "class": "best" if dot["name"] in best else ""})
+        points.sort(key=lambda point: point["class"] == "best")  # on top of others at the same place
         by_name = {dot["name"]: dot for dot in dots}
         front = [(by_name[name][cost] / unit, by_name[name]["mean"]) for name in best]
         svg = figures.scatter(title, points, axis, "accuracy", front, log_x=True)

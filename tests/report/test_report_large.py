@@ -12,7 +12,7 @@ from dpuflow.report.confused import LARGEST_GROUP, confused_groups, group_views
 from dpuflow.report.details import classes, confusions
 from dpuflow.report.inputs import load_run
 from dpuflow.report.network_drawing import lanes_of, network_drawing
-from dpuflow.report.overview import short_names
+from dpuflow.report.overview import columns, short_names
 
 
 def test_classes_taken_for_one_another_form_groups():
@@ -71,6 +71,15 @@ def test_the_groups_of_an_equal_stage_are_drawn_by_reference(tmp_path):
     for drawn, again in zip(original["groups"], copy["groups"], strict=True):
         anchor = ElementTree.fromstring(str(drawn["svg"]))[0].get("id")
         assert ElementTree.fromstring(str(again["svg"]))[0].get("href") == f"#{anchor}"
+
+
+def test_keras_and_onnx_runs_share_the_column_of_where_they_start(tmp_path):
+    runs = [load_run(make_run(tmp_path / name, model=name)) for name in ("ours", "theirs")]
+    assert [c["stages"] for c in columns(runs)] == [["keras"], ["frozen"], ["quantized"], ["board"]]
+    runs[1].records = {"onnx" if stage == "keras" else stage: r for stage, r in runs[1].records.items()}
+    first, *rest = columns(runs)
+    assert (first, len(rest)) == ({"stages": ["keras", "onnx"], "label": "Trained"}, 3)
+    assert columns(runs[1:])[0] == {"stages": ["onnx"], "label": "ONNX"}
 
 
 def texts(svg):
