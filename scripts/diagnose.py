@@ -9,6 +9,7 @@ from dpuflow.network.network_file import load_network
 from dpuflow.network.quantized_file import read_quantized
 from dpuflow.records import read_record, write_record
 from dpuflow.report.deviation import write_deviation
+from dpuflow.task.tasks import read_stage
 from dpuflow.workflow.scripting import log, run
 
 
@@ -26,7 +27,7 @@ def main(snakemake):
         if sources.dumped is not None:
             sources.dumped = sources.dumped["image"]
             sources.dump = folder if folder.is_dir() else None
-        sources.told = read_record(given.board_accuracy, "accuracy.schema.yaml").get("layers")
+        sources.told = read_stage(given.board_accuracy).get("layers")
     numbers = sorted({*range(min(int(params.images), len(images))), *_dumped(sources, images)})
     if not numbers:
         raise UserError(f"{given.dataset}: no test images to compare the stages on")

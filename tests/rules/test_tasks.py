@@ -141,3 +141,8 @@ def test_boxes_and_masks_from_pictures_to_the_emulated_board(fresh):
     assert "ball" in predicted
     rows = fresh.path("results/predict/balls/yolo/reference/zcu104/predictions.csv").read_text()
     assert rows.startswith("image,class,score,x1,y1,x2,y2\n") and rows.count("\n") > TEST
+    board = CONFIG["runs"][0] | {"runner": "virtual_board"}
+    fresh.run("diagnose", config=CONFIG | {"runs": [board]})
+    deviation = fresh.path("results/balls/yolo/reference/zcu104/virtual_board/deviation.json")
+    stages = json.loads(deviation.read_text())["stages"]
+    assert len(stages) > 2 and all(stage["first"] is None for stage in stages)
