@@ -105,8 +105,9 @@ class _Maps:
         elif step.instruction.name == "END":
             for name, m in self.maps.items():
                 if m.spilled:
-                    region = memory.regions[m.region][0, m.address : m.address + m.size]
-                    self.values[name][:] = region.reshape(m.shape)
+                    self.values[name][:] = memory.regions[m.region][
+                        0, m.bytes
+                    ]  # not dense inside of a concat
                     self.seen[name][:] = True
 
     def whole(self) -> dict[str, np.ndarray]:

@@ -124,6 +124,33 @@ def test_a_sound_run_is_within_its_tolerance_everywhere(tmp_path, made):
 
 
 @pytest.mark.fault("models", "first deviating layer: a weight of the xmodel flipped", "refused")
+def test_maps_that_lie_inside_of_a_concat_are_read_with_its_strides(tmp_path):
+    rng = np.random.default_rng(8)
+
+    def conv(name, source, channels):
+        kernel = (rng.normal(size=(channels, 3, 3, source[1])) / 5).astype(np.float32)
+        return Layer(name, "conv", [source[0]], (10, 9, channels), {**CONV, "activation": "RELU"}, kernel,
+                     np.zeros(channels, np.float32))  # fmt: skip
+
+    layers = [
+        Layer("image", "input", [], SHAPE),
+        conv("one", ("image", 3), 16),
+        conv("two", ("one", 16), 16),
+        Layer("joined", "concat", ["one", "two"], (10, 9, 32), {"axis": 3}),
+    ]
+    network = Network("net", layers)
+    quantized, _ = quantize(copy.deepcopy(network), pictures(16), {"diagnosis": False}, SCALING)
+    graph = compile_native(quantized, get_target("kv260"), calibration=pictures(4)).graph
+    record = found(tmp_path, network, quantized, graph)
+    seen = {row["layer"]: row["cells"].get("machine_code") for row in record["layers"]}
+    assert {name: cell["different"] for name, cell in seen.items() if cell} == {
+        "one": 0,
+        "two": 0,
+        "joined": 0,
+    }
+    assert record["first"] is None
+
+
 def test_a_weight_of_the_xmodel(tmp_path, made):
     network, quantized, graph = made
     graph = copied(graph)
