@@ -37,6 +37,7 @@ def test_every_text_of_the_schema_is_a_path_or_known_to_be_none(schema):
         *("datasets.*.source.csv.label", "datasets.*.source.csv.ignore.*"),
         *("datasets.*.class_names.*", "models.*.input_node", "models.*.output_node"),
         *("models.*.output_node.*", "models.*.output"),
+        *("models.*.decode.outputs.*", "models.*.decode.outputs.*.*"),  # names of outputs
         *("models.*.signature", "name"),
         *("models.*.application", "models.*.freeze_until", "models.*.fine_tuning.freeze_until"),
         *(f"targets.*.{key}" for key in ("dpu", "release", "board", "board.name")),
