@@ -32,7 +32,9 @@ def measured(name, minutes):
             try:
                 done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=left)
                 lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-                found += lines or [{"failed": f"{stage} ended with {done.returncode}"}]
+                found += lines
+                if (done.returncode and not (lines and "failed" in lines[-1])) or not lines:
+                    found.append({"failed": f"{stage} ended with {done.returncode}"})
             except subprocess.TimeoutExpired:
                 found.append({"failed": f"{stage}: no result after {minutes:g} minutes in all"})
             if "failed" in found[-1]:

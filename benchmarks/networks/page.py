@@ -11,7 +11,8 @@ random pictures), through reading, quantizing (4 pictures, without fine-tuning a
 compiler for the KV260's DPU (B4096) with the verification of its machine code map by map, and the emulator
 (4 pictures), each stage in a process of its own as in the workflow. Seconds are processor time, of two cores
 at most; memory is the greatest of the stage's process, with the weights that it reads; the latency is
-estimated from the machine code. A layer on the CPU is one that this DPU has no instruction for.
+that of one call from Python, estimated from the machine code. A layer on the CPU is one that this DPU has no
+instruction for.
 
 """
 COLUMNS = (
