@@ -90,7 +90,7 @@ def test_a_configuration_out_of_pictures_and_a_model(repo, model, pictures, tmp_
     assert entry["source"] == {"kind": "pictures", "folder": pictures.name}
     assert entry["image"] == {"height": SIDE, "width": SIDE, "channels": 3}
     assert entry["test"] == {"fraction": 0.2, "seed": 1} and entry["calibration"] == {"images": 67}
-    assert config["models"] == {"my_net": {"onnx": "model0/my net.onnx", "input": "torch"}}
+    assert config["models"] == {"my_net": {"onnx": f"{model.parent.name}/my net.onnx", "input": "torch"}}
     assert config["targets"] == {"kv260_native": {"board": "kv260", "compiler": "native", "on_cpu": "error"}}
     assert "# 96 pictures of 4 classes: class 0, class 1, class 2, class 3" in text
     assert "# right answers: torch 40;" in text and "WARNING" not in text
