@@ -26,6 +26,7 @@ SCHEMAS = {
     artifacts.ARCH: "arch.schema.yaml",
     artifacts.BOARD_RECORD: "board.schema.yaml",
     artifacts.BOARD_ACCURACY: "accuracy.schema.yaml",
+    artifacts.DEVIATION: "deviation.schema.yaml",
     artifacts.GATE: "gate.schema.yaml",
     artifacts.SKIPPED_PICTURES: "skipped.schema.yaml",
     artifacts.ACCEPTED_PICTURES: "accepted.schema.yaml",
@@ -34,6 +35,9 @@ SCHEMAS = {
     "{REPORT}/provenance.json": "provenance.schema.yaml",
 }
 """Path pattern of a JSON artifact -> its schema."""
+
+OF_TASKS = ("detection.schema.yaml", "segmentation.schema.yaml")
+"""What the records of accuracy of other tasks than classification have, as `dpuflow.task` tells."""
 
 OPEN = ("settings", "config", "xdputil")
 """Keys whose content is handed on as it is; a schema says so by naming no properties."""
@@ -45,7 +49,7 @@ def test_every_json_artifact_of_the_rules_has_a_schema(repo):
     rules = "\n".join(path.read_text() for path in sorted((repo / "rules").glob("*.smk")))
     named = set(re.findall(r'"((?:results|\{REPORT\})/[\w/{}]+\.json)"', rules))
     assert patterns | named == set(SCHEMAS)
-    used = {*SCHEMAS.values(), "common.schema.yaml"}
+    used = {*SCHEMAS.values(), *OF_TASKS, "common.schema.yaml"}
     assert used == {path.name for path in FOLDER.iterdir()}
 
 
