@@ -159,7 +159,9 @@ LAYERS = [
     layers("residual.layers[]", FIRST, {"residual": {"layers": [FIRST, FIRST]}}),
     layers("residual.activation", FIRST, {"residual": {"layers": [FIRST], "activation": "none"}}),
     layers("concat.branches", FIRST, {"concat": {"branches": [[FIRST], [FIRST]]}}),
-    layers("head.anchors", FIRST, {"head": {"anchors": 2}}),
+    # of a detector, and no run has one here
+    Row("models.NAME.layers[].head.anchors",
+        {"models.detector": SMALL | {"layers": [FIRST, {"head": {"anchors": 2}}]}}, "", shown=False),
     layers("concat.branches[][]", FIRST, {"concat": {"branches": [[FIRST], [FIRST, FIRST]]}}),
 ]  # fmt: skip
 
@@ -266,7 +268,8 @@ TARGETS = [
 ]  # fmt: skip
 
 RUNNERS = [
-    new_jobs("runners.NAME.kind", {"runners.virtual.kind": "emulator"}, "run_emulator runner=virtual"),
+    new_jobs("runners.NAME.kind", {"runners.virtual.kind": "emulator"},
+             "run_emulator runner=virtual; diagnose_run runner=virtual"),
     *options("runners", "virtual", VIRTUAL, {
         "options.threads": 2, "options.batch": 8, "options.limit": 9, "options.warmup": 1, "options.runs": 2,
     }),
