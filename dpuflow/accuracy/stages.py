@@ -33,6 +33,31 @@ def classes_of(values: np.ndarray) -> np.ndarray:
     return (values[:, 0] > 0.5).astype(np.int64) if values.shape[1] == 1 else values.argmax(axis=1)
 
 
+def answers_to(
+    name: str,
+    stage: Stage,
+    dataset: Splits,
+    split: str,
+    count: int,
+    seen: Callable[[dict[str, np.ndarray]], None] | None = None,
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """(outputs, labels) of each batch of a split's `count` pictures, with progress; UserError of none.
+
+    For the rest see `stage_record`.
+    """
+    if not count:
+        raise UserError(f"{name}: split {split!r} holds no images, so there is nothing to measure")
+
+    def answered() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        for images, labels in counted(dataset.batches(split), "images", count, lambda batch: len(batch[0])):
+            values = stage(images)
+            if seen is not None:
+                seen(values)
+            yield values, labels
+
+    return answered()
+
+
 def stage_record(
     name: str,
     stage: Stage,
@@ -57,16 +82,12 @@ def stage_record(
     shapes = stage.shapes
     answer = answer_of(shapes, answer, where or name)
     labels = dataset.labels_in(split)
-    if not len(labels):
-        raise UserError(f"{name}: split {split!r} holds no images, so there is nothing to measure")
+    answers = answers_to(name, stage, dataset, split, len(labels), seen)
     summary = OutputsSummary(shapes, len(labels)) if answer is None or len(shapes) > 1 else None
     predictions: list[np.ndarray] = []
     best: list[np.ndarray] = []
     done = 0
-    for images, truth in counted(dataset.batches(split), "images", len(labels), lambda batch: len(batch[0])):
-        values = stage(images)
-        if seen is not None:
-            seen(values)
+    for values, truth in answers:
         if summary is not None:
             summary.add(values)
         if answer is not None:

@@ -135,9 +135,8 @@ def _quoted(text):
 def _split_lines(found):
     parts, lines = found.parts, []
     if "test" not in parts:
-        lines.append(
-            "    test: {fraction: 0.2, seed: 1}    # no folder named test: a fifth of each class is set aside"
-        )
+        aside = ", ".join(f"{key}: {value}" for key, value in SET_ASIDE.items())
+        lines.append(f"    test: {{{aside}}}    # no folder named test: a fifth of each class is set aside")
     count = len(parts.get("calibration", []))
     if count:
         lines.append(

@@ -19,11 +19,19 @@ from dpuflow.base.hdf5 import new_hdf5
 from dpuflow.base.progress import counted
 from dpuflow.datasets import annotation_coco, annotation_masks, annotation_voc, annotation_yolo
 from dpuflow.datasets.annotations import Annotated
-from dpuflow.datasets.dataset_writing import CHUNK_ROWS, ImageSink, Naming, write_frame, write_texts
+from dpuflow.datasets.dataset_writing import CHUNK_ROWS, ImageSink, write_frame, write_texts
 from dpuflow.datasets.labels import MAX_PICTURE_LABEL, Labels, labels_of
 from dpuflow.datasets.locate import expand, picture_paths
 from dpuflow.datasets.mask_writing import MaskSink
-from dpuflow.datasets.picture_dataset import BLOCK_BYTES, CHUNK_BYTES, divided, in_order, split_rows
+from dpuflow.datasets.picture_dataset import (
+    BLOCK_BYTES,
+    CHUNK_BYTES,
+    divided,
+    in_order,
+    naming,
+    origins_of,
+    split_rows,
+)
 from dpuflow.datasets.picture_files import placed
 from dpuflow.datasets.picture_source import Source, open_source
 from dpuflow.datasets.placement import Placement
@@ -197,16 +205,8 @@ def _write(path, source, order, sides, labels, shape, entry, threads):
             masks.finish()
             masks.check_values(source.place, entry["annotations"])
         split = split_rows(sides, same, hashes, entry, source.place)
-        origins = {
-            part: (hashlib.sha256(b"".join(sorted(lines))).hexdigest(), "") for part, lines in digests.items()
-        }
-        offset = {"train": 0, "test": first_test}
-        naming = Naming(
-            f"{source.place} (for training)" if split["train"].size else f"{source.place} (for calibration)",
-            f"{source.place} (for the test)",
-            lambda part, row: order[offset[part] + int(row)].path,
-            "files",
-        )
+        paths = [item.path for item in order]
+        called, origins = naming(source.place, split, paths, first_test), origins_of(digests)
 
         def write_targets() -> None:
             if masks is None:
@@ -215,8 +215,8 @@ def _write(path, source, order, sides, labels, shape, entry, threads):
             file.create_dataset("geometry", data=geometry, track_times=False)
 
         policy = entry.get("duplicates", "warn")
-        counts = write_frame(file, (same, hashes), labels, split, write_targets, policy, naming, origins)
-        write_texts(file, "paths", [item.path for item in order])
+        counts = write_frame(file, (same, hashes), labels, split, write_targets, policy, called, origins)
+        write_texts(file, "paths", paths)
         file.attrs["resize"] = entry["image"].get("resize", DEFAULT_RESIZE)
         file.attrs["task"] = entry["task"]
     return counts | ({} if masks is not None else {"boxes": done.count})

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -199,11 +199,15 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class SplitImages:
-    """The images of one split, uint8 (n, H, W, C), as an array of which only what is sliced out is read."""
+class _SplitRows:
+    """What the file holds for each picture of one split, uint8 (n, ...), read when it is asked for."""
 
     dataset: Dataset
     name: str
+
+    table: ClassVar[str]
+    axes: ClassVar[int]
+    """Of one picture: of (H, W, C) the first."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -212,34 +216,8 @@ class SplitImages:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, H, W, C)."""
-        return (len(self), *self.dataset.shape)
-
-    def __len__(self) -> int:
-        return len(self.dataset.splits[self.name])
-
-    def __getitem__(self, which: slice) -> np.ndarray:
-        rows = self.dataset.splits[self.name][which]
-        with self.dataset._opened() as file:
-            return self.dataset._gather(file, rows)
-
-
-@dataclass(frozen=True)
-class SplitMasks:
-    """The masks of one split, uint8 (n, H, W), as an array of which only what is asked for is read."""
-
-    dataset: Dataset
-    name: str
-
-    @property
-    def dtype(self) -> np.dtype:
-        """uint8."""
-        return np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, H, W)."""
-        return (len(self), *self.dataset.shape[:2])
+        """(n, ...)."""
+        return (len(self), *self.dataset.shape[: self.axes])
 
     def __len__(self) -> int:
         return len(self.dataset.splits[self.name])
@@ -247,7 +225,19 @@ class SplitMasks:
     def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
         rows = self.dataset.splits[self.name][which]
         with self.dataset._opened() as file:
-            return self.dataset._gather(file, rows, "masks")
+            return self.dataset._gather(file, rows, self.table)
+
+
+class SplitImages(_SplitRows):
+    """The images of one split, uint8 (n, H, W, C), as an array of which only what is asked for is read."""
+
+    table, axes = "images", 3
+
+
+class SplitMasks(_SplitRows):
+    """The masks of one split, uint8 (n, H, W), as an array of which only what is asked for is read."""
+
+    table, axes = "masks", 2
 
 
 @dataclass(frozen=True)
@@ -279,19 +269,6 @@ class Part:
             def read(places: np.ndarray) -> np.ndarray:
                 with opened.reading() as file:
                     return dataset._gather(file, rows[places])
-
-            yield read
-
-    @contextmanager
-    def reading_masks(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-        """`reading` of the masks, uint8 (n, H, W) (segmentation)."""
-        dataset, rows = self.dataset, self.dataset._rows(self.name)
-        dataset._of_task("segmentation", "masks")
-        with OpenHdf5(dataset.path, WHAT, sealed=False) as opened:
-
-            def read(places: np.ndarray) -> np.ndarray:
-                with opened.reading() as file:
-                    return dataset._gather(file, rows[places], "masks")
 
             yield read
 

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -168,21 +168,30 @@ def _write(path, source, order, sides, classes, preparation, entry, threads):
         sink.append(blocks())
         all_labels, hashes = sink.finish()
         split = split_rows(sides, all_labels, hashes, entry, source.place)
-        origins = {
-            part: (hashlib.sha256(b"".join(sorted(lines))).hexdigest(), "") for part, lines in digests.items()
-        }
-        offset = {"train": 0, "test": first_test}
-        names = Naming(
-            f"{source.place} (for training)" if split["train"].size else f"{source.place} (for calibration)",
-            f"{source.place} (for the test)",
-            lambda part, row: order[offset[part] + int(row)].path,
-            "files",
-        )
+        names = naming(source.place, split, [item.path for item in order], first_test)
         policy = entry.get("duplicates", "warn")
-        counts = write_tables(file, (all_labels, hashes), labels, split, policy, names, origins)
+        counts = write_tables(file, (all_labels, hashes), labels, split, policy, names, origins_of(digests))
         write_texts(file, "paths", [item.path for item in order])
         file.attrs["resize"] = resize
     return counts
+
+
+def origins_of(digests: Mapping[str, list[bytes]]) -> dict[str, tuple[str, str]]:
+    """Part -> (SHA-256 over what its pictures are, in any order, no file of labels) as data sets keep it."""
+    return {
+        part: (hashlib.sha256(b"".join(sorted(lines))).hexdigest(), "") for part, lines in digests.items()
+    }
+
+
+def naming(place: str, split: Mapping[str, np.ndarray], paths: Sequence[str], first_test: int) -> Naming:
+    """What messages call the rows; paths : of all rows, those of the test from `first_test` on."""
+    offset = {"train": 0, "test": first_test}
+    return Naming(
+        f"{place} (for training)" if split["train"].size else f"{place} (for calibration)",
+        f"{place} (for the test)",
+        lambda part, row: paths[offset[part] + int(row)],
+        "files",
+    )
 
 
 def split_rows(

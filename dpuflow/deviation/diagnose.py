@@ -264,7 +264,7 @@ class _Walk:
                 op = ops.get(name)
                 row = {"layer": name, "op": network[name].op}
                 rows.append(row | self._grid(op, self.quantized.quantized.fix_points[name]))
-        known, at = {row["layer"]: i for i, row in enumerate(rows)}, 0
+        known, at = {row["layer"] for row in rows}, 0
         for name, op in self.ops.items():
             layer = self._name(name)
             if layer in known:

@@ -17,7 +17,7 @@ from dpuflow.report.images import data_uri
 from dpuflow.report.page import render
 from dpuflow.report.svg import drawing, element
 from dpuflow.task import detection, segmentation
-from dpuflow.task.boxes import Answer
+from dpuflow.task.boxes import Answer, boxes_csv
 from dpuflow.task.masks import classes_of_pixels
 from dpuflow.task.tasks import TASKS
 
@@ -60,13 +60,11 @@ class Boxes:
 
     def csv(self, names: Sequence[str], pictures: Sequence[Picture]) -> str:
         """A row for each box, its corners in pixels of the original."""
-        rows = []
-        for index, (name, picture) in enumerate(zip(names, pictures, strict=True)):
-            answer, corners = self.answers[index], self._corners(picture, index)
-            for box, score, kind in zip(corners, answer.scores, answer.classes, strict=True):
-                rows.append((name, self.dataset.class_names[kind], float(score), *box.tolist()))
-        table = pd.DataFrame(rows, columns=["image", "class", "score", "x1", "y1", "x2", "y2"])
-        return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        found = (
+            (name, self.answers[index], self._corners(picture, index))
+            for index, (name, picture) in enumerate(zip(names, pictures, strict=True))
+        )
+        return boxes_csv(found, self.dataset.class_names, digits=6)
 
     def _corners(self, picture, index):
         return placed(self.dataset, picture).to_original(self.answers[index].boxes)

@@ -1,10 +1,11 @@
 """Boxes that a detector gave: as records hold them, and how those of two stages differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from dpuflow.accuracy.evaluation import wilson_interval
 from dpuflow.decoding.decode import overlaps
@@ -108,3 +109,18 @@ def changes(before: Sequence[Answer], after: Sequence[Answer], shown: float = SH
         "agreement": 2 * kept / every if every else 1.0,
         "first_difference": differing[0] if differing else None,
     }
+
+
+def boxes_csv(
+    found: Iterable[tuple[Any, Answer, np.ndarray]], class_names: Sequence[str], digits: int
+) -> str:
+    """CSV text, a row for each box: picture, class, score and corners.
+
+    found : of each picture what it is called, its boxes, and their corners as they are to be written.
+    """
+    rows = []
+    for picture, answer, corners in found:
+        for box, score, kind in zip(corners, answer.scores, answer.classes, strict=True):
+            rows.append((picture, class_names[kind], float(score), *box.tolist()))
+    table = pd.DataFrame(rows, columns=["image", "class", "score", "x1", "y1", "x2", "y2"])
+    return table.to_csv(index=False, lineterminator="\n", float_format=f"%.{digits}g")

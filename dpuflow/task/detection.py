@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from dpuflow.accuracy.evaluation import Record, check_same_images
 from dpuflow.base.errors import UserError
@@ -153,8 +152,6 @@ def answers_of(record: Record) -> list[Answer]:
 
 def contradiction(record: Record) -> str | None:
     """What in a record cannot be, or None."""
-    if len(record["answers"]) != record["images"]:
-        return f"answers for {len(record['answers'])} pictures, but images says {record['images']}"
     classes = len(record["per_class"])
     for number, entry in enumerate(record["answers"]):
         lengths = {len(entry[key]) for key in ("boxes", "scores", "classes")}
@@ -225,13 +222,11 @@ def _measured(dataset, record):
 def predictions(dataset: Dataset, record: Record) -> str:
     """CSV text, a row for each box: picture, class, score and corners in pixels of the original picture."""
     names, places = dataset.class_names, dataset.placements_in(record["split"])
-    rows = []
-    for number, (answer, place) in enumerate(zip(answers_of(record), places, strict=True)):
-        corners = place.to_original(answer.boxes)
-        for box, score, kind in zip(corners, answer.scores, answer.classes, strict=True):
-            rows.append((number, names[kind], float(score), *box.tolist()))
-    table = pd.DataFrame(rows, columns=["image", "class", "score", "x1", "y1", "x2", "y2"])
-    return table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
+    found = (
+        (number, answer, place.to_original(answer.boxes))
+        for number, (answer, place) in enumerate(zip(answers_of(record), places, strict=True))
+    )
+    return box_answers.boxes_csv(found, names, digits=9)
 
 
 def line(record: Record) -> str:

@@ -8,9 +8,7 @@ import numpy as np
 from dpuflow.accuracy import stages
 from dpuflow.accuracy.evaluation import Record, check_same_images
 from dpuflow.accuracy.outputs import OutputsSummary, compare_outputs
-from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import Stage
-from dpuflow.base.progress import counted
 from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.task.tasks import task_named, task_of
 
@@ -36,14 +34,10 @@ def stage_record(
     if task is None:
         return stages.stage_record(name, stage, dataset, told.get("answer"), split, where, seen)
     shapes, count = stage.shapes, len(dataset.splits[split])
-    if not count:
-        raise UserError(f"{name}: split {split!r} holds no images, so there is nothing to measure")
+    answers = stages.answers_to(name, stage, dataset, split, count, seen)
     collector = task.Collector(dataset, split, shapes, told.get("decode"), where or name)
     summary = OutputsSummary(shapes, count)
-    for images, _ in counted(dataset.batches(split), "images", count, lambda batch: len(batch[0])):
-        values = stage(images)
-        if seen is not None:
-            seen(values)
+    for values, _ in answers:
         summary.add(values)
         collector.add(values)
     return collector.record(name) | {"outputs": summary.record()}

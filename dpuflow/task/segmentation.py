@@ -126,8 +126,6 @@ def answers_of(record: Record) -> masks.PackedMasks:
 
 def contradiction(record: Record) -> str | None:
     """What in a record cannot be, or None."""
-    if len(record["answers"]) != record["images"]:
-        return f"answers for {len(record['answers'])} pictures, but images says {record['images']}"
     classes, matrix = len(record["per_class"]), np.array(record["confusion"], np.int64)
     if matrix.shape != (classes, classes):
         return f"a confusion of {matrix.shape} for {classes} classes"

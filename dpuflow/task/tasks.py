@@ -88,7 +88,11 @@ def read_stage(path: Path | str) -> Record:
     if task is None:
         return read_accuracy(path)
     record = read_record(path, task.SCHEMA)
-    problem = task.contradiction(record)
+    answers, images = len(record["answers"]), record["images"]
+    problem = None
+    if answers != images:
+        problem = f"answers for {answers} pictures, but images says {images}"
+    problem = problem or task.contradiction(record)
     if problem is None:
         for output, entry in record["outputs"].items():
             if len(entry["digests"]) != record["images"]:

@@ -39,12 +39,13 @@ def board_stage(
     record = stage_record("board", stage, dataset, wanted, where=xmodel, seen=seen)
     if quantized:
         record |= with_quantized(record, read_stage(quantized))
-    labels = dataset.labels_in("test") if task is None else np.zeros(0, np.int64)
+    names = dataset.class_names
     if task is not None:
         text = task.predictions(dataset, record)
     elif answer is None:
-        text = outputs_csv(labels, record["outputs"], dataset.class_names)
+        text = outputs_csv(dataset.labels_in("test"), record["outputs"], names)
     else:
-        text = predictions_csv(labels, record["predictions"], np.concatenate(scores), dataset.class_names)
+        labels = dataset.labels_in("test")
+        text = predictions_csv(labels, record["predictions"], np.concatenate(scores), names)
     write_text(predictions, text)
     return record

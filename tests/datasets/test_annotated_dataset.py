@@ -173,8 +173,7 @@ def test_masks(tmp_path):
     expected[8:24] = 0
     expected[8:16, :16], expected[8:24, 31] = 1, 255
     np.testing.assert_array_equal(masks[:1][0], expected)
-    with data.part("train").reading_masks() as read:
-        np.testing.assert_array_equal(read(np.array([1, 0]))[1], expected)
+    np.testing.assert_array_equal(data.masks_in("train")[np.array([1, 0])][1], expected)
     for name in [name for name in files if "masks" in name]:
         files[name] = mask(np.where(drawn == 1, 255, 0))
     with pytest.raises(UserError, match=r"all of class 0 or of none|of class 0 or of none \(255\)"):
