@@ -94,6 +94,11 @@ class Workflow:
         return self.folder / relative
 
 
+def copy_of_run(workflow, folder):
+    """The workflow and what it has made, in another folder: for runs that others must not see."""
+    return Workflow(shutil.copytree(workflow.folder, folder), workflow.config)
+
+
 def copy_of(repo, folder):
     """Copy the workflow's own files (no results, no caches) to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from onnx_models import small_classifier
+from workflow_copy import copy_of_run
 
 from dpuflow.accuracy.evaluation import read_accuracy
 from dpuflow.base.files import read_json
@@ -12,9 +13,10 @@ pytestmark = pytest.mark.rules
 
 
 @pytest.fixture(scope="module")
-def origins(finished):
+def origins(finished, tmp_path_factory):
     """The finished workflow, run again for three models made from its first."""
-    config = copy.deepcopy(finished.config)
+    flow = copy_of_run(finished, tmp_path_factory.mktemp("origins") / "flow")
+    config = copy.deepcopy(flow.config)
     model = "results/tiny/small"
     scaling = config["models"]["small"]["input"]
     config["models"] |= {
@@ -38,10 +40,9 @@ def origins(finished):
         "own_onnx",
         "further",
     ]
-    small_classifier(finished.path("own.onnx"))
-    finished.run("all", config=config)
-    yield finished
-    finished.run("all")
+    small_classifier(flow.path("own.onnx"))
+    flow.run("all", config=config)
+    return flow
 
 
 def board(workflow, model):

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx_models import Model
+from workflow_copy import copy_of_run
 
 from dpuflow.base.files import read_json
 from dpuflow.base.tensorflow_env import keras
@@ -54,9 +55,10 @@ def between(path):
 
 
 @pytest.fixture(scope="module")
-def flow(finished):
+def flow(finished, tmp_path_factory):
     """The finished workflow, run for networks with two outputs."""
-    config = copy.deepcopy(finished.config)
+    flow = copy_of_run(finished, tmp_path_factory.mktemp("outputs") / "flow")
+    config = copy.deepcopy(flow.config)
     scaling = {"subtract": 128, "divide": 128}
     config["name"] = "outputs"
     config["models"] = {
@@ -72,12 +74,12 @@ def flow(finished):
     config["targets"] = {"allowing": {"board": "zcu104", "on_cpu": "allow"}}
     config["runs"][0] |= {"model": ["heads", "both"], "runner": ["emulator", "virtual_board"]}
     config["runs"].append(config["runs"][0] | {"model": "between", "target": "allowing"})
-    two_heads(finished.path("heads.onnx"))
-    class_and_mask(finished.path("both.h5"))
-    between(finished.path("between.h5"))
-    finished.outputs_said = finished.run("all", config=config).stdout
-    finished.outputs_config = config
-    return finished
+    two_heads(flow.path("heads.onnx"))
+    class_and_mask(flow.path("both.h5"))
+    between(flow.path("between.h5"))
+    flow.outputs_said = flow.run("all", config=config).stdout
+    flow.outputs_config = config
+    return flow
 
 
 def record(flow, model, stage):
