@@ -33,6 +33,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    Slice,
     plain_of_transposed,
     window_output,
 )
@@ -235,6 +236,10 @@ def _shuffle(operation, shape):
     return {"scale": operation.scale, "upscale": operation.upscale, "shifts": [int(operation.shift)]}
 
 
+def _slice(operation, shape):
+    return {"bounds": [list(each) for each in operation.bounds], "shifts": [int(operation.shift)]}
+
+
 def _table(operation, shape):
     return {"arrays": {"table": oracle.apply(operation, np.arange(INT8_MIN, INT8_MAX + 1).astype(np.int8))}}
 
@@ -244,6 +249,7 @@ _OPERATIONS = {
     InsideAverage: describe_inside_average,
     Resample: describe_resample,
     PixelShuffle: _shuffle,
+    Slice: _slice,
 }
 """Operation -> function(operation, shape of its input), for all of `emulator.operations`."""
 
@@ -274,9 +280,8 @@ def _axis(op, graph, constants):
 
 def _bounds(op, graph, constants):
     """Of a slice, settled: [begin, end, stride] of each axis behind the batch."""
-    shape = graph.op(op.input_names[0]).tensor.shape
-    index = plan.slice_bounds(op, graph)
-    return {"bounds": [list(part.indices(n)) for part, n in zip(index[1:], shape[1:], strict=True)]}
+    bounds = axes.slice_bounds(op, graph.op(op.input_names[0]).tensor.shape)
+    return {"bounds": [list(each) for each in bounds]}
 
 
 def _float_window(op, graph, kernel, dilation=(1, 1)):
@@ -365,7 +370,7 @@ DESCRIPTIONS = {
         (
             *("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "depthwise-fix"),
             *("concat-fix", "hard-sigmoid-fix", "upsample-fix", "downsample-fix", "pixel-shuffle-fix"),
-            *("transposed-conv2d-fix", "transposed-depthwise-conv2d-fix"),
+            *("transposed-conv2d-fix", "transposed-depthwise-conv2d-fix", "strided_slice-fix"),
         ),
         _integer,
     ),

@@ -64,3 +64,34 @@ def mean_axes(op: Op, graph: Graph) -> tuple[tuple[int, ...], bool]:
             "file does not say which are averaged: use a pooling layer instead"
         )
     return next(iter(fitting.values()))
+
+
+def slice_bounds(op: Op, shape: Shape) -> tuple[tuple[int, int, int], ...]:
+    """(begin, end, stride) of each axis behind the batch, as `range` takes them, of a strided slice.
+
+    As TensorFlow and XIR read the attributes: negative places count from the end, places beyond an axis mean
+    its end, axes that `begin` does not reach are whole, a bit of `begin_mask` or `end_mask` takes the place
+    away. UserError for other masks, for a slice of the batch, and where the stored shape is another.
+    """
+    begin, end, strides = (list(op.attr(name)) for name in ("begin", "end", "strides"))
+    if not len(begin) == len(end) == len(strides) <= len(shape) or any(step < 1 for step in strides):
+        raise UserError(
+            f"op {op.name!r} ({op.type}): begin {begin}, end {end}, strides {strides} of {list(shape)}; "
+            "three equally long lists are expected, strides of at least 1"
+        )
+    for name in ("ellipsis_mask", "new_axis_mask", "shrink_axis_mask"):
+        if op.attrs.get(name):
+            raise UserError(f"op {op.name!r} ({op.type}): {name} {op.attrs[name]} is not known")
+    bounds = []
+    for axis, size in enumerate(shape):
+        given = axis < len(begin)
+        first = begin[axis] if given and not op.attrs.get("begin_mask", 0) >> axis & 1 else None
+        last = end[axis] if given and not op.attrs.get("end_mask", 0) >> axis & 1 else None
+        bounds.append(slice(first, last, strides[axis] if given else 1).indices(size))
+    found = tuple(len(range(*each)) for each in bounds)
+    if found != tuple(op.tensor.shape) or found[0] != shape[0]:
+        raise UserError(
+            f"op {op.name!r} ({op.type}): begin {begin}, end {end}, strides {strides} of {list(shape)} gives "
+            f"{list(found)}; its shape is {list(op.tensor.shape)}, and the batch stays whole"
+        )
+    return tuple(bounds[1:])

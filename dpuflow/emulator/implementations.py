@@ -9,12 +9,13 @@ from dpuflow.emulator.kernels import (
     ConcatKernel,
     Kernel,
     ShuffleKernel,
+    SliceKernel,
     Workspace,
     numpy_kernel,
     resample_kernel,
 )
 from dpuflow.emulator.native_program import Node, Program, can_execute
-from dpuflow.emulator.operations import Concat, Operation, PixelShuffle, Resample, output_shape
+from dpuflow.emulator.operations import Concat, Operation, PixelShuffle, Resample, Slice, output_shape
 from dpuflow.xir.shapes import Shape
 
 _INT8 = np.dtype(np.int8)
@@ -34,6 +35,8 @@ def prepare(op: Operation, shapes: Sequence[Shape], native: bool = False) -> Ker
         return ConcatKernel(op, np.int8)
     if isinstance(op, PixelShuffle):
         return ShuffleKernel(op, np.int8)
+    if isinstance(op, Slice):
+        return SliceKernel(op, np.int8)
     if isinstance(op, Resample) and op.kind != "BILINEAR":
         return resample_kernel(op, shapes[0], np.int8)
     return ThroughFloat(numpy_kernel(op, shapes))

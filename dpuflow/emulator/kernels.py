@@ -29,6 +29,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    Slice,
     plain_of_transposed,
     window_output,
 )
@@ -353,6 +354,19 @@ class ShuffleKernel:
         return pixel_shuffle(x, self.op.scale, self.op.upscale)
 
 
+class SliceKernel:
+    """Every so many values of each axis, through a table where the fix_point changes."""
+
+    def __init__(self, op: Slice, dtype: DTypeLike) -> None:
+        self.index = op.index
+        every = np.arange(-128, 128, dtype=np.int8)
+        self.table = oracle.concat(Concat(0, (op.shift,)), every).astype(dtype) if op.shift else None
+
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
+        x = inputs[0][self.index]
+        return x if self.table is None else self.table[x.astype(np.int16) + 128]
+
+
 class OracleKernel:
     """The slow implementation, for shifts that no floating-point type can hold exactly."""
 
@@ -405,6 +419,7 @@ KERNELS: dict[type, Callable[..., Kernel]] = {
     Concat: lambda op, shapes: ConcatKernel(op, VALUE),
     Resample: lambda op, shapes: resample_kernel(op, shapes[0]),
     PixelShuffle: lambda op, shapes: ShuffleKernel(op, VALUE),
+    Slice: lambda op, shapes: SliceKernel(op, VALUE),
     HardSigmoid: lambda op, shapes: TableKernel(oracle.apply(op, np.arange(-128, 128, dtype=np.int8))),
 }
 """Operation -> its NumPy kernel."""

@@ -230,6 +230,10 @@ class Program:
                     place = Tensor(output.h, output.w, part.c, within=output, channel=channel)
                     self._works.append(_Work(Description("copy", arrays=arrays), (part,), place))
                 channel += part.c
+        elif known.channel is not None:
+            (whole,) = inputs
+            view = Tensor(whole.h, whole.w, output.c, within=whole, channel=known.channel)
+            self._works.append(_Work(known, (view,), output))
         elif known.kind == "convolve" and known.group > 1:
             self._groups(known, inputs[0], output)
         else:

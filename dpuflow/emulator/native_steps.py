@@ -25,6 +25,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    Slice,
     plain_of_transposed,
     window_output,
 )
@@ -51,6 +52,7 @@ class Description:
     bias : what is added to them before a leaky ReLU.
     spread : (h, w, rows, columns) of the map that a transposed convolution reads: its input's pixels so many
     rows and columns apart, zeros between; or None.
+    channel : the first one of its input that a step reads, or None: it reads all.
     """
 
     kind: str
@@ -62,6 +64,7 @@ class Description:
     sums: np.ndarray | None = None
     bias: np.ndarray | None = None
     spread: tuple[int, int, int, int] | None = None
+    channel: int | None = None
 
 
 def describe(op: Operation, shapes: Sequence[Shape]) -> Description:
@@ -187,6 +190,16 @@ def _shuffle(op: PixelShuffle, shapes: Sequence[Shape]) -> Description:
     return Description("shuffle", {"shift": op.scale, "multiplier": int(op.upscale)}, arrays)
 
 
+def _slice(op: Slice, shapes: Sequence[Shape]) -> Description:
+    """Whole pixels of a part of the channels; strides along these run on NumPy."""
+    _require(len(shapes[0]) == 4)
+    rows, columns, (channel, _, stride) = op.bounds
+    _require(stride == 1 or shapes[0][3] == 1)
+    arrays = {"rows": np.arange(*rows), "columns": np.arange(*columns)}
+    arrays |= {"table": _rounded(op.shift)} if op.shift else {}
+    return Description("pick", arrays=arrays, channel=channel)
+
+
 def _eltwise(op: Eltwise, shapes: Sequence[Shape]) -> Description:
     count = len(op.fix_in)
     ranks = {len(shape) for shape in shapes}
@@ -252,6 +265,7 @@ _DESCRIPTIONS: dict[type, Callable[..., Description]] = {
     Pool: _pool,
     InsideAverage: _inside_average,
     PixelShuffle: _shuffle,
+    Slice: _slice,
     Eltwise: _eltwise,
     Concat: _concat,
     HardSigmoid: _hard_sigmoid,

@@ -15,6 +15,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import HARDWARE_SHIFT_BIAS_MIN, LEAKY_RELU_SLOPE
 from dpuflow.emulator.attributes import check_output, fix_point, inner_axis, one_of, only_input
+from dpuflow.emulator.axes import slice_bounds
 from dpuflow.ops import rearranging
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.shapes import Shape
@@ -301,7 +302,30 @@ class PixelShuffle:
         return cls(int(op.attr("scale")), bool(op.attrs.get("upscale", op.attr("reverse"))), shift)
 
 
-Operation = Conv | Pool | InsideAverage | Eltwise | Concat | HardSigmoid | Resample | PixelShuffle
+@dataclass(frozen=True)
+class Slice:
+    """strided_slice-fix: every so many values between two places of each axis; `shift` = fix_in - fix_out.
+
+    bounds : (begin, end, stride) of each axis behind the batch, as `range` takes them.
+    """
+
+    bounds: tuple[tuple[int, int, int], ...]
+    shift: int
+
+    @property
+    def index(self) -> tuple[slice, ...]:
+        """The index of an array with the batch first."""
+        return (slice(None), *(slice(*each) for each in self.bounds))
+
+    @classmethod
+    def of(cls, op: Op, graph: Graph, constants: Constants) -> "Slice":
+        """Slice of a strided_slice-fix op."""
+        check_output(op)
+        shift = fix_point(only_input(op, graph)) - fix_point(op)
+        return cls(slice_bounds(op, only_input(op, graph).tensor.shape), shift)
+
+
+Operation = Conv | Pool | InsideAverage | Eltwise | Concat | HardSigmoid | Resample | PixelShuffle | Slice
 """What `INTEGER_OPS` makes: a class that is added there is added here."""
 
 
@@ -352,6 +376,8 @@ def output_shape(op: Operation, shapes: Sequence[Shape]) -> Shape:
         return first[0], op.size[1], op.size[0], first[3]
     if isinstance(op, PixelShuffle):
         return first[0], *rearranging.PixelShuffle(op.scale, op.upscale).output_shape([first[1:]])
+    if isinstance(op, Slice):
+        return first[0], *(len(range(*each)) for each in op.bounds)
     return np.broadcast_shapes(*shapes)
 
 
@@ -365,6 +391,7 @@ INTEGER_OPS: dict[str, Callable[[Op, Graph, Constants], Operation]] = {
     "eltwise-fix": Eltwise.of,
     "depthwise-fix": Eltwise.of,
     "hard-sigmoid-fix": HardSigmoid.of,
+    "strided_slice-fix": Slice.of,
     "transposed-conv2d-fix": Conv.of,
     "transposed-depthwise-conv2d-fix": Conv.of,
     "upsample-fix": Resample.of,

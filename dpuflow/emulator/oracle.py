@@ -25,6 +25,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    Slice,
     window_output,
 )
 from dpuflow.xir.shapes import Shape
@@ -355,6 +356,13 @@ def pixel_shuffle(op: PixelShuffle, x: np.ndarray) -> np.ndarray:
     return out
 
 
+def strided_slice(op: Slice, x: np.ndarray) -> np.ndarray:
+    """strided_slice-fix: the chosen values, rounded to the output's grid."""
+    for axis, bounds in enumerate(op.bounds, 1):
+        x = np.take(x, list(range(*bounds)), axis=axis)
+    return saturate(Exact(x.astype(np.int64)).scaled(-op.shift).round_half_up())
+
+
 SEMANTICS: dict[type, Callable[..., np.ndarray]] = {
     Conv: conv,
     Pool: pool,
@@ -364,6 +372,7 @@ SEMANTICS: dict[type, Callable[..., np.ndarray]] = {
     HardSigmoid: sigmoid,
     Resample: resample,
     PixelShuffle: pixel_shuffle,
+    Slice: strided_slice,
 }
 """Class of an operation -> function(operation, *int8 arrays): all classes of `operations.INTEGER_OPS`."""
 

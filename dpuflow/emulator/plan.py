@@ -15,7 +15,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.emulator import float_ops, kernels, oracle, resampling
 from dpuflow.emulator.attributes import check_signed, inner_axis
-from dpuflow.emulator.axes import mean_axes, norm_axis
+from dpuflow.emulator.axes import mean_axes, norm_axis, slice_bounds
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
 from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Pad, Resample
@@ -336,24 +336,9 @@ def _argmax(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     return _one(lambda x: np.argmax(x, axis=axis).astype(np.float32).reshape(len(x), *shape))
 
 
-def slice_bounds(op: Op, graph: Graph) -> tuple[slice, ...]:
-    """The index of a strided_slice; UserError where its bounds do not give the stored shape."""
-    shape = graph.op(op.input_names[0]).tensor.shape
-    bounds = [op.attr(name) for name in ("begin", "end", "strides")]
-    if any(len(each) != len(shape) for each in bounds):
-        raise UserError(f"op {op.name!r} ({op.type}): bounds {bounds} of {shape}")
-    index = (slice(None), *(slice(b, e, s) for b, e, s in zip(*bounds, strict=True)))[: len(shape) + 1]
-    index = (slice(None), *index[2:])
-    found = tuple(len(range(n)[part]) for n, part in zip(shape, index, strict=True))
-    if found != op.tensor.shape:
-        raise UserError(
-            f"op {op.name!r} ({op.type}): {bounds} of {shape} gives {found}, not {op.tensor.shape}"
-        )
-    return index
-
-
 def _strided_slice(op: Op, graph: Graph, constants: Constants) -> StepFunction:
-    index = slice_bounds(op, graph)
+    bounds = slice_bounds(op, graph.op(op.input_names[0]).tensor.shape)
+    index = (slice(None), *(slice(*each) for each in bounds))
     return _one(lambda x: x[index])
 
 

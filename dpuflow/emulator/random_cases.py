@@ -25,6 +25,7 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    Slice,
     window_output,
 )
 from dpuflow.xir import Graph, Op
@@ -148,6 +149,16 @@ def _pixel_shuffle(rng: np.random.Generator, kind: str) -> Case:
     return PixelShuffle(scale, upscale, shift), [values(rng, (int(rng.integers(1, 4)), *shape))]
 
 
+def _slice(rng: np.random.Generator, kind: str) -> Case:
+    shape = (int(rng.integers(1, 4)), *_pair(rng, 1, 7), int(rng.integers(1, 20)))
+    bounds = []
+    for size in shape[1:]:
+        begin = int(rng.integers(size))
+        bounds.append((begin, int(rng.integers(begin, size)) + 1, int(rng.integers(1, 4))))
+    shift = 0 if rng.random() < 0.5 else int(rng.integers(-3, 4))
+    return Slice(tuple(bounds), shift), [values(rng, shape)]
+
+
 def _hard_sigmoid(rng: np.random.Generator, kind: str) -> Case:
     op = HardSigmoid(int(rng.integers(0, 16)), int(rng.integers(0, 32)))
     return op, [values(rng, (2, 3, 3, int(rng.integers(1, 9))))]
@@ -183,6 +194,7 @@ _KINDS: dict[str, tuple[Callable[[np.random.Generator, str], Case], int]] = {
     "BILINEAR": (_resample, 1),
     "STRIDE": (_resample, 1),
     "pixel-shuffle": (_pixel_shuffle, 1),
+    "slice": (_slice, 1),
 }
 KINDS = tuple(_KINDS)
 

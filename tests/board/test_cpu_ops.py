@@ -19,11 +19,13 @@ from dpuflow.emulator.operations import (
     PixelShuffle,
     Pool,
     Resample,
+    Slice,
 )
 from dpuflow.xir import Graph
 
 TYPES = {Pool: "pool-fix", Eltwise: "eltwise-fix", Concat: "concat-fix", HardSigmoid: "hard-sigmoid-fix"}
 TYPES |= {InsideAverage: "pool-fix", Resample: "upsample-fix", PixelShuffle: "pixel-shuffle-fix"}
+TYPES |= {Slice: "strided_slice-fix"}
 
 
 @pytest.fixture(scope="module")

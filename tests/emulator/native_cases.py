@@ -4,7 +4,16 @@ import numpy as np
 
 from dpuflow.emulator import oracle
 from dpuflow.emulator.native_program import Node
-from dpuflow.emulator.operations import Concat, Conv, Eltwise, HardSigmoid, Pool, Resample, output_shape
+from dpuflow.emulator.operations import (
+    Concat,
+    Conv,
+    Eltwise,
+    HardSigmoid,
+    Pool,
+    Resample,
+    Slice,
+    output_shape,
+)
 
 NO_PAD = (0, 0, 0, 0)
 
@@ -35,6 +44,11 @@ def every_way(rng):
         ("inner", ["right", "deep"], Concat(3, (0, 0))),
         ("pooled", ["inner"], Pool("MAX", (3, 3), (1, 1), (1, 1, 1, 1), 0)),
         ("outer", ["left", "inner", "pooled", "left"], Concat(3, (0, 0, 1, 0))),
+        ("top", ["pooled"], Slice(((0, 9, 1), (0, 11, 1), (0, 40, 1)), 0)),
+        ("rest", ["pooled"], Slice(((0, 9, 1), (0, 11, 1), (40, 80, 1)), 1)),
+        ("inside", ["deep"], Slice(((1, 8, 2), (2, 11, 3), (7, 20, 1)), 0)),
+        ("swapped", ["rest", "top"], Concat(3, (0, 0))),
+        ("filtered", ["top"], convolution(rng, (8, 40), (3, 3), pad=(1, 1, 1, 1))),
         ("mixed", ["outer"], convolution(rng, (33, 192), (3, 3), pad=(0, 1, 1, 0))),
         ("gate", ["mixed"], HardSigmoid(4, 12)),
         ("gated", ["mixed", "gate"], Eltwise("MUL", (4, 7), 4)),

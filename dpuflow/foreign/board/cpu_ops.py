@@ -77,6 +77,12 @@ def strided_slice(op, arrays):
     return lambda inputs: inputs[0][index]
 
 
+def strided_slice_fix(op, arrays):
+    """The same of int8 values, shifted and rounded."""
+    part, shift = strided_slice(op, arrays), concat_fix({"shifts": op["shifts"], "axis": 1}, arrays)
+    return lambda inputs: shift([part(inputs)])
+
+
 def argmax(op, arrays):
     """Place of the largest value, the first of equal ones, as float32."""
     axis, shape = op["axis"], op["shape"]
@@ -126,6 +132,7 @@ OPERATORS = {
     "concat-fix": concat_fix,
     "upsample-fix": resize_fix,
     "pixel-shuffle-fix": pixel_shuffle_fix,
+    "strided_slice-fix": strided_slice_fix,
     "pixel-shuffle": pixel_shuffle,
     "downsample-fix": resize_fix,
     "resize": resize,
