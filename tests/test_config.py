@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from dpuflow.base.errors import UserError
 from dpuflow.quantizer_search.requests import search_networks, search_settings
@@ -23,11 +24,20 @@ def changed(config, path, value):
     return config
 
 
-def test_the_shipped_configurations_are_valid(repo, default, schema):
-    check(default, schema)
-    real = yaml.safe_load((repo / "config/sign_mnist.yaml").read_text())
-    merged = default | {"runs": real["runs"], "datasets": default["datasets"] | real["datasets"]}
+CONFIGURATIONS = ["config", "detection", "onnx", "pictures", "segmentation", "sign_mnist", "vitis_ai"]
+
+
+def test_all_shipped_configurations_are_known(repo):
+    found = {path.name.partition(".")[0] for path in (repo / "config").glob("*.yaml")}
+    assert found == {*CONFIGURATIONS} and repo.joinpath("config/config.schema.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_shipped_configuration_is_valid_over_the_default(name, repo, default, schema):
+    merged = copy.deepcopy(default)
+    update_config(merged, yaml.safe_load((repo / f"config/{name}.yaml").read_text()))
     check(merged, schema)
+    assert expand_runs(merged)
 
 
 @pytest.mark.fault("configuration", "misspelt, missing or wrong entry under {id}", "message")

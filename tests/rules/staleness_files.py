@@ -125,7 +125,7 @@ OTHERS = {
 NOTHING = [
     *("README.md", "LICENSE", "CITATION.cff", "Makefile", "pyproject.toml", "docs/architecture.md"),
     *("config/README.md", "config/config.yaml", "config/config.schema.yaml", "config/sign_mnist.yaml"),
-    *("config/schemas/quantizer_reference.schema.yaml", "config/vitis_ai.yaml"),
+    *("config/schemas/quantizer_reference.schema.yaml", "config/vitis_ai.yaml", "config/pictures.yaml"),
     *("report/accuracy.rst", "report/workflow.rst"),
     *("profiles/default/config.yaml", "profiles/slurm/config.yaml"),
     # versions count by the pins in envs/, which repeat these (a test compares them)
