@@ -88,3 +88,33 @@ def test_the_size_of_the_images_comes_from_the_first_line(config, tmp_path, form
     assert found.endswith("leaves an empty map (0 x 0 x 1) (on the 16 x 16 x 1 images of own)")
     config["datasets"]["own"]["image"] = {"height": 40, "width": 20, "channels": 3}
     assert unfit_networks(config) == []
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (
+            {"anchors": [[[8, 8]], [[20, 20], [30, 30]]]},
+            "decode.anchors: head1 has 16 channels; yolov5 with 3 classes (class_names of the data set) has "
+            "1 anchors x 8 = 8; all heads: head1 8x8x16, head2 4x4x16",
+        ),
+        ({"anchors": [[[8, 8], [9, 9]]]}, "decode.anchors: 1 entries for 2 scales (head1, head2)"),
+        ({"anchors": "auto", "strides": [8, 32]}, "decode.strides: 32 for head2, whose map of 4 x 4"),
+        ({"anchors": "auto", "outputs": ["head1", "head3"]}, "decode.outputs: the network has no head3"),
+    ],
+)
+def test_decode_that_does_not_fit_the_heads_is_said_before_anything_runs(config, decode, message):
+    config["datasets"]["synthetic_signs"] = {
+        "task": "detection",
+        "source": {"kind": "pictures", "folder": "none"},
+        "annotations": {"format": "voc"},
+        "image": {"height": 64, "width": 64, "channels": 3},
+        "class_names": ["a", "b", "c"],
+    }
+    head = {"head": {"anchors": 2}}
+    layers = [{"conv": {"filters": 8, "stride": 8}}, head, {"conv": {"filters": 8, "stride": 2}}, head]
+    config["models"]["signnet"]["decode"] = {"kind": "yolov5", "anchors": "auto"}
+    assert unfit_networks(network(config, *layers)) == []
+    config["models"]["signnet"]["decode"] = {"kind": "yolov5"} | decode
+    (found,) = unfit_networks(config)
+    assert f"models.signnet.{message}" in found

@@ -42,15 +42,39 @@ def settled(
     """
     told = {**settings, "classes": classes}
     if told.get("anchors") == AUTO:
-        told["anchors"] = _automatic(told, classes, shapes, boxes, where)
+        scales, counts = _scales(told, classes, shapes, where)
+        _check(told | {"anchors": [[[1, 1]] * count for count in counts]}, shapes, size, where)
+        told["anchors"] = _automatic(scales, counts, shapes, boxes)
+    _check(told, shapes, size, where)
+    return told
+
+
+def check_fits(
+    settings: Mapping[str, Any],
+    classes: int,
+    shapes: Mapping[str, Sequence[int]],
+    size: Sequence[int],
+    where: str,
+) -> None:
+    """UserError where `settings` do not fit a network's outputs: asked before there are boxes.
+
+    For the parameters see `settled`.
+    """
+    told = {**settings, "classes": classes}
+    if told.get("anchors") == AUTO:
+        told["anchors"] = [[[1, 1]] * count for count in _scales(told, classes, shapes, where)[1]]
+    _check(told, shapes, size, where)
+
+
+def _check(told, shapes, size, where):
     try:
         check(told, dict(shapes), (size[0], size[1]))
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
-    return told
 
 
-def _automatic(told, classes, shapes, boxes, where):
+def _scales(told, classes, shapes, where):
+    """(names of each scale's maps, how many anchors each has) of `anchors: auto`."""
     if told.get("kind") not in ANCHORED:
         raise UserError(f"{where}.anchors: auto is for {' and '.join(ANCHORED)}, not for {told.get('kind')}")
     names = told.get("outputs") or sorted(shapes, key=lambda name: (-int(np.prod(shapes[name][:-1])), name))
@@ -60,7 +84,11 @@ def _automatic(told, classes, shapes, boxes, where):
         raise UserError(
             f"{where}.outputs: the network has no {missing[0]}; it has {', '.join(sorted(shapes))}"
         )
-    counts = [sum(int(shapes[name][-1]) for name in scale) // (5 + classes) for scale in scales]
+    channels = [sum(int(shapes[name][-1]) for name in scale) for scale in scales]
+    return scales, [max(1, count // (5 + classes)) for count in channels]
+
+
+def _automatic(scales, counts, shapes, boxes):
     # the smallest anchors belong to the largest map, whatever the order of the outputs
     order = sorted(range(len(scales)), key=lambda k: -int(np.prod(shapes[scales[k][0]][:-1])))
     found, start = cluster_sides(boxes[:, 2:] - boxes[:, :2], sum(counts)), 0

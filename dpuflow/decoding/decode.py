@@ -29,6 +29,8 @@ import numpy as np
 
 KINDS = ("yolov3", "yolov5", "yolov8", "ssd", "none")
 DEFAULTS = {"score_threshold": 0.01, "iou_threshold": 0.45, "max_boxes": 100, "candidates": 1000}
+MOST_BINS = 17
+"""Of yolov8's distributions where one map holds sides and classes: more are a network of more classes."""
 LARGEST_EXPONENT = 20.0
 """Sides of exp(20) times an anchor are beyond every picture; more would overflow."""
 
@@ -122,8 +124,10 @@ class Decoder:
             ]
             if len(fitting) != 1:
                 raise ValueError(
-                    "outputs: the network has {}; say which of them are {}'s maps, and in which order".format(
-                        ", ".join("{} {}".format(n, "x".join(map(str, shapes[n]))) for n in names), self.kind
+                    "outputs: the network has {}; {} with {} classes (class_names of the data set) has {} "
+                    "for each scale; say which of them are {}'s maps, and in which order".format(
+                        ", ".join("{} {}".format(n, "x".join(map(str, shapes[n]))) for n in names),
+                        *(self.kind, self.classes, self.of_one_scale(), self.kind),
                     )
                 )
             found += fitting
@@ -139,6 +143,17 @@ class Decoder:
             each = self.classes + (self.told.get("background") != "none")
             return len(channels) == 2 and channels[0] * each == channels[1] * 4
         return len(channels) == 1 or channels[0] == 4
+
+    def of_one_scale(self) -> str:
+        """The maps of one scale with their channels, for messages."""
+        if self.kind in ("yolov3", "yolov5"):
+            return f"one map of {5 + self.classes} channels for each anchor"
+        if self.kind == "yolov8":
+            return f"a map of 4 x bins channels and one of {self.classes}, or both in one"
+        if self.kind == "ssd":
+            each = self.classes + (self.told.get("background") != "none")
+            return f"a map of 4 and one of {each} channels for each anchor"
+        return "places of 4 values and places of the scores, or both in one"
 
     def of_scale(self, key: str, index: int) -> "list | float":
         """The entry of a list with one entry for each scale."""
@@ -176,13 +191,18 @@ class Decoder:
             )
         return shapes[0][0], shapes[0][1], sum(shape[2] for shape in shapes)
 
-    def wrong_channels(self, index: int, channels: int, wanted: str) -> ValueError:
-        """The error of a map whose channels are not what the classes and anchors make."""
+    def wrong_channels(self, key: str, names: list, channels: int, wanted: str) -> ValueError:
+        """The error of maps whose channels are not what classes and anchors make. key : that says so."""
         return ValueError(
-            "{} has {} channels; {} with {} classes has {}".format(
-                "+".join(self.names[index]), channels, self.kind, self.classes, wanted
-            )
+            "{}: {} has {} channels; {} with {} classes (class_names of the data set) has {}; all heads: "
+            "{}".format(key, "+".join(names), channels, self.kind, self.classes, wanted, self.listed())
         )
+
+    def listed(self) -> str:
+        """The maps of all scales with their shapes, for messages."""
+        scales = zip(self.names, self.shapes)  # noqa: B905 (Python 3.6)
+        each = [pair for names, shapes in scales for pair in zip(names, shapes)]  # noqa: B905
+        return ", ".join("{} {}".format(name, "x".join(map(str, shape))) for name, shape in each)
 
 
 # ---- what a scale's maps mean
@@ -228,7 +248,8 @@ def _anchored(decoder, index):
     anchors, stride = _anchors(decoder, index), np.array(decoder.stride(index, height, width))
     each = 5 + decoder.classes
     if channels != len(anchors) * each:
-        raise decoder.wrong_channels(index, channels, f"{len(anchors)} anchors x {each}")
+        wanted = f"{len(anchors)} anchors x {each} = {len(anchors) * each}"
+        raise decoder.wrong_channels("anchors", decoder.names[index], channels, wanted)
     threshold = decoder.limits["score_threshold"]
 
     def boxes(maps: list) -> tuple:
@@ -255,8 +276,12 @@ def _by_sides(decoder, index):
     height, width, channels = decoder.map(index)
     stride = np.array(decoder.stride(index, height, width))
     bins, rest = divmod(channels - decoder.classes, 4)
-    if rest or bins < 1:
-        raise decoder.wrong_channels(index, channels, "4 x bins more than classes")
+    names, shapes = decoder.names[index], decoder.shapes[index]
+    if len(names) == 2 and shapes[1][2] != decoder.classes:
+        raise decoder.wrong_channels("outputs", names[1:], shapes[1][2], "one for each class")
+    if rest or bins < 1 or (len(names) == 1 and bins > MOST_BINS):
+        wanted = f"4 x bins more than classes, bins from 1 to {MOST_BINS}"
+        raise decoder.wrong_channels("kind", names, channels, wanted)
     threshold, steps = decoder.limits["score_threshold"], np.arange(bins, dtype=np.float64)
 
     def boxes(maps: list) -> tuple:
@@ -310,9 +335,13 @@ def _ssd(decoder, index):
     height, width, _ = decoder.map(index)
     background = decoder.choice("background", ("first", "last", "none"))
     width_of_scores = decoder.classes + (background != "none")
-    for shape, each in zip(decoder.shapes[index], (4, width_of_scores)):  # noqa: B905 (Python 3.6)
+    key = "anchors" if told.get("anchors") else "ratios"
+    for name, shape, each in zip(  # noqa: B905 (Python 3.6)
+        decoder.names[index], decoder.shapes[index], (4, width_of_scores)
+    ):
         if shape[2] != len(anchors) * each:
-            raise decoder.wrong_channels(index, shape[2], f"{len(anchors)} anchors x {each}")
+            wanted = f"{len(anchors)} anchors x {each} = {len(anchors) * each}"
+            raise decoder.wrong_channels(key, [name], shape[2], wanted)
     stride_x, stride_y = decoder.stride(index, height, width)
     y, x, a = (part.ravel() for part in np.indices((height, width, len(anchors))))
     centres, sides = np.stack([(x + 0.5) * stride_x, (y + 0.5) * stride_y], axis=1), anchors[a]
@@ -349,7 +378,7 @@ def _ready(decoder, index):
             turned.append((wanted, -1, True))
         else:
             raise ValueError(
-                "{} is {}; expected places of {} values ({} classes)".format(
+                "outputs: {} is {}; expected places of {} values ({} classes)".format(
                     name, " x ".join(map(str, shape)), wanted, decoder.classes
                 )
             )

@@ -24,20 +24,31 @@ UNIT = "boxes"
 """What may change between two stages."""
 
 
-def decoder(dataset: Dataset, shapes: Shapes, decode: Mapping[str, Any] | None, where: Any) -> Decoder:
+def decoder(
+    dataset: Dataset,
+    shapes: Shapes,
+    decode: Mapping[str, Any] | None,
+    where: Any,
+    key: str = "models.NAME",
+) -> Decoder:
     """What makes boxes of a network's outputs; UserError where its decode does not fit them.
 
-    decode : the key of the model. where : what is run, for messages.
+    decode : the key of the model. where : what is run, key : that of its model, for messages.
     """
     if not decode:
         raise UserError(
-            f"{where}: task detection needs models.NAME.decode: how the outputs become boxes "
+            f"{where}: task detection needs {key}.decode: how the outputs become boxes "
             "({kind: yolov3, yolov5, yolov8, ssd or none, ...}; docs/detection.md)"
         )
     size, names = dataset.shape[:2], dataset.class_names
     seen = dataset.boxes_in("train").boxes if decode.get("anchors") == "auto" else np.zeros((0, 4))
-    told = settled(decode, len(names), shapes, size, seen, where="models.NAME.decode")
+    told = settled(decode, len(names), shapes, size, seen, where=f"{key}.decode")
     return Decoder(told, dict(shapes), (size[0], size[1]))
+
+
+def check_outputs(dataset: Dataset, shapes: Shapes, decode: Mapping[str, Any] | None, key: str) -> None:
+    """UserError where a network's outputs do not become boxes by its decode. key : of its model."""
+    decoder(dataset, shapes, decode, key, key)
 
 
 def shown_from(decode: Mapping[str, Any] | None) -> float:

@@ -12,7 +12,7 @@ from dpuflow.network.ends import named_layers
 from dpuflow.task import detection, masks, segmentation
 from dpuflow.task.average_precision import Found, precision
 from dpuflow.task.boxes import Answer
-from dpuflow.task.tasks import TASKS
+from dpuflow.task.tasks import TASKS, check_outputs
 
 Figure = Callable[[Mapping[str, np.ndarray]], float]
 """{output's name: values (N, ...)} -> figure of merit, 0 to 1."""
@@ -47,8 +47,16 @@ class Judge:
 def judge_of(
     dataset: Dataset, split: str, network: Network, decode: Mapping[str, Any] | None
 ) -> Judge | None:
-    """A Judge for a data set's task; None for classification, and for a split without pictures."""
-    if dataset.task not in TASKS or not len(dataset.splits[split]):
+    """A Judge for a data set's task; None for classification, and for a split without pictures.
+
+    UserError where the network's outputs are none of the task, whether they are judged or not: then nothing
+    has been quantized yet.
+    """
+    if dataset.task not in TASKS:
+        return None
+    shapes = {name: layer.shape for name, layer in named_layers(network).items()}
+    check_outputs(dataset, shapes, decode, f"models.{network.name.partition('-s')[0]}")
+    if not len(dataset.splits[split]):
         return None
     return Judge(dataset, split, network, decode)
 

@@ -41,6 +41,11 @@ def answer_map(dataset: Dataset, shapes: Shapes, wanted: Sequence[Any] | None, w
     return fitting[0]
 
 
+def check_outputs(dataset: Dataset, shapes: Shapes, decode: Mapping[str, Any] | None, key: str) -> None:
+    """UserError where no output of a network holds the classes of the pixels. key : of its model."""
+    answer_map(dataset, shapes, (decode or {}).get("outputs"), key)
+
+
 class Collector:
     """Gathers the masks of a split, batch by batch."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from dpuflow.accuracy.evaluation import Record, read_accuracy
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_json
+from dpuflow.base.outputs import Shapes
 from dpuflow.base.totality import Total
 from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.datasets.tasks import TASKS as NAMES
@@ -37,6 +38,11 @@ class Task(Protocol):
     SCHEMA: str
     UNIT: str
     Collector: Any
+
+    def check_outputs(
+        self, dataset: Dataset, shapes: Shapes, decode: Mapping[str, Any] | None, key: str
+    ) -> None:
+        """UserError where a network's outputs are none of the task. key : of its model, for messages."""
 
     def targets_digest(self, dataset: Dataset, split: str) -> str:
         """SHA-256 of what a split's pictures show."""
@@ -71,6 +77,14 @@ TASKS: Mapping[str, Task] = Total(
 def task_named(name: str) -> Task | None:
     """The task of this name; None for classification."""
     return None if name == NAMES[0] else TASKS[name]
+
+
+def check_outputs(dataset: Dataset, shapes: Shapes, decode: Mapping[str, Any] | None, key: str) -> None:
+    """UserError where a network's outputs do not fit the data set's task, which is not classification.
+
+    decode : the key of the model. key : `models.NAME`, for messages.
+    """
+    TASKS[dataset.task].check_outputs(dataset, shapes, decode, key)
 
 
 def task_of(record: Mapping[str, Any]) -> Task | None:

@@ -9,10 +9,12 @@ from functools import cache
 from typing import Any
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.outputs import ONLY
 from dpuflow.compiler import target_check
 from dpuflow.compiler.target_check import enforce
 from dpuflow.datasets.first_look import image_shape
 from dpuflow.datasets.labels import MAX_PICTURE_LABEL, labels_of
+from dpuflow.decoding.anchors import check_fits
 from dpuflow.dpuczdx8g.native import limits
 from dpuflow.training.layer_shapes import network_of
 from dpuflow.workflow.config import Settings, expand_runs
@@ -43,6 +45,12 @@ def unfit_networks(config: Mapping[str, Any]) -> list[str]:
         try:
             classes = labels_of(entry.get("class_names"), MAX_PICTURE_LABEL).outputs
             network = network_of(model["layers"], shape, classes, name, entry.get("task", "classification"))
+            if entry.get("task") == "detection":
+                shapes = [layer.shape for layer in network.outputs.values()]
+                # the names that `training.model_builder` gives them
+                heads = {f"head{k}": head for k, head in enumerate(shapes, 1)}
+                heads = heads if len(shapes) > 1 else {ONLY: shapes[0]}
+                check_fits(settings.decode(name), classes, heads, shape[:2], f"models.{name}.decode")
             target = settings.target(run.target)
             if target["compiler"] in CHECKS and target["on_cpu"] == "error":
                 hardware = settings.hardware(run.target)

@@ -57,7 +57,7 @@ def test_auto_gives_small_anchors_to_the_large_map():
         ),
         ({"kind": "yolov5", "anchors": "auto", "outputs": ["x"]}, 5, "m.outputs: the network has no x"),
         ({"kind": "yolov5", "anchors": "auto"}, 0, "the training pictures have no boxes"),
-        ({"kind": "yolov5", "anchors": [[[1, 1]]]}, 5, "m.head1 has 16 channels"),
+        ({"kind": "yolov5", "anchors": [[[1, 1]]]}, 5, "m.anchors: head1 has 16 channels"),
     ],
 )
 def test_what_does_not_fit_is_said(settings, boxes, said):

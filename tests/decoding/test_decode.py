@@ -283,7 +283,8 @@ def test_boxes_go_back_to_the_original():
     ("change", "said"),
     [
         ({"kind": "yolov9"}, "kind 'yolov9': expected yolov3, yolov5, yolov8, ssd, none"),
-        ({"classes": 4}, "large has 16 channels; yolov5 with 4 classes has 2 anchors x 9"),
+        ({"classes": 4}, "anchors: large has 16 channels; yolov5 with 4 classes (class_names of the "
+                         "data set) has 2 anchors x 9 = 18; all heads: large 8x12x16, small 4x6x16"),
         ({"anchors": None}, "anchors: yolov5 needs them"),
         ({"anchors": [[[10, 14], [23, 27]]]}, "anchors: 1 entries for 2 scales (large, small)"),
         ({"anchors": [[[10, 0], [2, 2]], [[1, 1], [2, 2]]]}, "expected [[width, height], ...] in pixels"),
@@ -291,7 +292,7 @@ def test_boxes_go_back_to_the_original():
         ({"outputs": ["large", "tiny"]}, "outputs: the network has no tiny; it has large, small"),
         ({"labels": "some"}, "labels 'some': expected best, all"),
         ({"kind": "ssd"}, "say which of them are ssd's maps"),
-        ({"kind": "yolov8"}, "large has 16 channels; yolov8 with 3 classes has 4 x bins more than classes"),
+        ({"kind": "yolov8"}, "kind: large has 16 channels; yolov8 with 3 classes"),
         ({"kind": "none"}, "say which of them are none's maps"),
     ],
 )  # fmt: skip
@@ -302,6 +303,25 @@ def test_a_head_that_does_not_fit_is_named(change, said):
     assert Decoder(settings, shapes, SIZE).names == [["large"], ["small"]]
     with pytest.raises(ValueError) as raised:
         check(settings | change, shapes, SIZE)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told", "said"),
+    [
+        ({"a": (8, 12, 64), "b": (8, 12, 80)}, {}, "a map of 4 x bins channels and one of 4, or both in one"),
+        (
+            {"a": (8, 12, 64), "b": (8, 12, 80)},
+            {"outputs": [["a", "b"]]},
+            "outputs: b has 80 channels; yolov8 with 4 classes (class_names of the data set) has one",
+        ),
+        # 16 bins and 80 classes would pass for 35 bins and 4 classes
+        ({"a": (8, 12, 144)}, {}, "kind: a has 144 channels; yolov8 with 4 classes"),
+    ],
+)
+def test_a_yolov8_of_other_classes_is_none_of_more_bins(shapes, told, said):
+    with pytest.raises(ValueError) as raised:
+        check({"kind": "yolov8", "classes": 4} | told, shapes, SIZE)
     assert said in str(raised.value)
 
 

@@ -17,12 +17,14 @@ from dpuflow.base.files import read_json
 from dpuflow.datasets.annotated_dataset import build_annotated_dataset
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.datasets.picture_files import read_pictures
+from dpuflow.network import Layer, Network
 from dpuflow.predict.found import FINDERS, found_page
 from dpuflow.records import write_record
 from dpuflow.report.accuracy import write_report
 from dpuflow.report.summary import summary
 from dpuflow.report.sweep import write_sweep
 from dpuflow.task import detection, segmentation
+from dpuflow.task.judging import judge_of
 from dpuflow.task.measuring import schema_of, stage_record, with_quantized
 from dpuflow.task.tasks import read_stage
 from dpuflow.workflow.board_runs import JUDGED
@@ -102,6 +104,16 @@ def on_board(record, quantized):
         | {"runner": "emulator", "origin": "emulated", "how": "emulated"}
         | with_quantized(record, quantized)
     )
+
+
+def test_outputs_that_are_none_of_the_task_are_said_before_quantization(boxes, masked):
+    layers = [Layer("input", "input", [], (32, 32, 3)), Layer("head", "conv", ["input"], (8, 8, 24))]
+    network = Network("mine-s3", layers)
+    anchored = {"kind": "yolov5", "anchors": [[[4, 4], [8, 8], [9, 9]]]}
+    with pytest.raises(UserError, match=r"models\.mine\.decode\.anchors: output has 24 channels; .* = 21"):
+        judge_of(boxes, "validation", network, anchored)
+    with pytest.raises(UserError, match=r"models\.mine: task segmentation needs one output \(height"):
+        judge_of(masked, "validation", network, {})
 
 
 def test_a_detector_s_record(boxes, tmp_path):
