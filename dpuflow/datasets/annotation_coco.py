@@ -97,6 +97,8 @@ def load(content: bytes, where: str) -> dict[str, Any]:
 
     def lean(entry: dict[str, Any]) -> dict[str, Any]:
         if "image_id" in entry or "file_name" in entry:
+            if "segmentation" in entry and not entry.get("bbox"):
+                entry["bbox"] = _around(entry["segmentation"])
             return {key: entry[key] for key in KEPT if key in entry}
         return entry
 
@@ -112,6 +114,19 @@ def load(content: bytes, where: str) -> dict[str, Any]:
             if not isinstance(row, dict):
                 raise UserError(f"{where}: {table}[{index}]: expected an object, found {type(row).__name__}")
     return found
+
+
+def _around(polygons):
+    """The bounding box of polygons [[x, y, x, y, ...], ...]; None for what is none (run lengths)."""
+    if not isinstance(polygons, list) or not polygons:
+        return None
+    if not all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in polygons):
+        return None
+    values = [value for one in polygons for value in one]
+    if not all(isinstance(value, int | float) for value in values):
+        return None
+    left, top, right, bottom = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    return [left, top, right - left, bottom - top]
 
 
 def _number(row, key, where):
@@ -154,7 +169,10 @@ def pictures(
         if kind not in categories:
             raise UserError(f"{place}.category_id: there is no category {kind}")
         if not isinstance(box, list) or len(box) != 4:
-            raise UserError(f"{place}.bbox: expected [x, y, width, height], found {box!r:.40}")
+            raise UserError(
+                f"{place}.bbox: expected [x, y, width, height] (or segmentation with polygons), "
+                f"found {box!r:.40}"
+            )
         x, y, width, height = numbers(box, place, "bbox")
         crowd = row.get("iscrowd", 0)
         if crowd not in (0, 1):

@@ -112,6 +112,10 @@ def mask_classes(content: bytes, where: str, classes: int, values: Sequence[Any]
     class has.
     """
     pixels, index = _pixels(content, where)
+    if pixels.ndim == 3 and not (values and isinstance(values[0], list | tuple)):
+        grey = pixels[..., 0]
+        if (pixels == grey[..., None]).all():  # a grey picture that was saved in colours
+            pixels = index = grey
     if values is None:
         if pixels.ndim == 3:
             raise UserError(

@@ -172,6 +172,8 @@ def contradiction(record: Record) -> str | None:
             return f"answers[{number}]: a class outside the {classes} classes"
         if any(first < second for first, second in zip(entry["scores"], entry["scores"][1:], strict=False)):
             return f"answers[{number}]: scores do not fall"
+        if not np.isfinite(entry["scores"]).all():  # 1e999
+            return f"answers[{number}]: a score without end"
     averages = [entry["ap50"] for entry in record["per_class"] if entry["objects"]]
     if None in averages or abs(float(np.mean(averages)) - record["map50"]) > 1e-9:
         return f"map50 {record['map50']!r} is not the mean of the classes' ap50"

@@ -1,6 +1,7 @@
 """Pictures with boxes or masks -> dataset.h5: values, every format, and one clear error for what is none."""
 
 import io
+import json
 from xml.etree import ElementTree
 from zipfile import ZipFile
 
@@ -12,6 +13,7 @@ from PIL import Image
 from dpuflow.base.errors import UserError
 from dpuflow.datasets import picture_files
 from dpuflow.datasets.annotated_dataset import build_annotated_dataset
+from dpuflow.datasets.annotation_masks import mask_classes
 from dpuflow.datasets.dataset_file import read_dataset
 
 CAT, DOG = ("cat", (8, 4, 24, 20), False), ("dog", (0, 0, 64, 32), True)
@@ -133,6 +135,25 @@ def test_coco(tmp_path):
     assert boxes.classes.tolist() == [1, 0] and boxes.ignored.tolist() == [True, False]
 
 
+def test_a_coco_object_with_a_polygon_alone_has_the_box_around_it(tmp_path):
+    files = pictures("{part}/")
+    content = {
+        "images": [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("abcde")],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"image_id": 3, "category_id": 1, "segmentation": [[8, 4, 24, 4, 20, 20], [10, 6, 12, 6, 11, 9]]}
+        ],
+    }
+    files["all.json"] = json.dumps(content).encode()
+    data = build(tmp_path, pack(tmp_path / "set.zip", files), annotations={"format": "coco"})
+    np.testing.assert_array_equal(data.boxes_in("test").boxes, [[4, 10, 12, 18]])
+    run_lengths = {"counts": "ab", "size": [32, 64]}
+    content["annotations"].append({"image_id": 3, "category_id": 1, "segmentation": run_lengths})
+    files["all.json"] = json.dumps(content).encode()
+    with pytest.raises(UserError, match=r"all\.json\): annotations\[1\]\.bbox: .* polygons\), found None"):
+        build(tmp_path, pack(tmp_path / "b.zip", files), annotations={"format": "coco"})
+
+
 def yolo_files():
     """A set with data.yaml; the picture e shows nothing, and says so by having no file."""
     files = pictures("{part}/images/")
@@ -204,6 +225,19 @@ def test_masks_in_colours_and_with_palettes(tmp_path):
         UserError, match=r"pixel \(32, 0\) of the mask is \[200, 0, 0\], expected \[9, 9, 9\]"
     ):
         build(tmp_path, pack(tmp_path / "set.zip", files), **entry | {"annotations": values})
+
+
+def test_a_grey_mask_saved_in_colours_is_a_grey_one():
+    drawn = np.array([[0, 1, 255], [1, 0, 1]], np.uint8)
+    colours = np.repeat(drawn[..., None], 3, axis=2)
+    np.testing.assert_array_equal(mask_classes(mask(colours), "m", 2), drawn)
+    white = mask(np.where(colours == 1, 200, colours))
+    np.testing.assert_array_equal(mask_classes(white, "m", 2, [0, 200]), drawn)
+    with pytest.raises(UserError, match=r"m: pixel \(1, 0\) of the mask is 200, expected 0 to 1"):
+        mask_classes(white, "m", 2)
+    colours[0, 0, 2] = 1
+    with pytest.raises(UserError, match="m: a mask in colours"):
+        mask_classes(mask(colours), "m", 2)
 
 
 def changed(name, content, files=None):
