@@ -51,7 +51,7 @@ def found_masks(run: LoadedRun, shown: int = SHOWN_PICTURES) -> dict[str, Any] |
     answers = [segmentation.answers_of(run.records[stage]) for stage in stages]
     data, split = run.images.dataset, next(iter(run.records.values()))["split"]
     true = data.masks_in(split)
-    shares = [masks.pixel_accuracy(segmentation.matrices(data, split, each)) for each in answers]
+    shares = [masks.pixel_accuracy(segmentation.counted(data, split, each)[0]) for each in answers]
     changed = [int((a != b).sum()) for a, b in zip(answers[0], answers[-1], strict=True)]
     order = sorted(range(len(true)), key=lambda n: (-changed[n], float(shares[-1][n]), n))
     chosen = order[:shown]

@@ -87,8 +87,10 @@ def _of_masks(dataset, split, pictures, shapes, decode):
 
     def figure(outputs: Mapping[str, np.ndarray]) -> float:
         answers = masks.classes_of_pixels(outputs[output], size, "quantizer")
-        total = np.sum([masks.confusion(a, b, classes) for a, b in zip(true, answers, strict=True)], axis=0)
-        return float(masks.mean_overlap(total))
+        total = np.zeros((classes, classes), np.int64)
+        for a, b in zip(true, answers, strict=True):
+            total += masks.confusion(a, b, classes)
+        return float(masks.mean_overlap(masks.pixels_of(total)))
 
     return figure
 

@@ -3,7 +3,7 @@
 import base64
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,35 +89,52 @@ def confusion(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
-def class_overlaps(matrix: np.ndarray) -> np.ndarray:
+class Pixels(NamedTuple):
+    """Counts of pixels by class, int64 (..., classes) each: all that figures and their intervals need.
+
+    Of n pictures they are n x classes numbers, where confusions would be n x classes squared.
+    """
+
+    right: np.ndarray
+    """Found to be what they are."""
+    true: np.ndarray
+    """Of the class."""
+    given: np.ndarray
+    """Found to be of the class."""
+
+
+def pixels_of(matrix: np.ndarray) -> Pixels:
+    """Those of confusions (..., classes, classes)."""
+    return Pixels(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1), matrix.sum(axis=-2))
+
+
+def class_overlaps(pixels: Pixels) -> np.ndarray:
     """(..., classes) float64: intersection by union of each class; NaN of one that no true pixel has."""
-    right = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
-    true, given = matrix.sum(axis=-1), matrix.sum(axis=-2)
-    union = true + given - right
-    return np.where(true > 0, right / np.where(union > 0, union, 1), np.nan)
+    union = pixels.true + pixels.given - pixels.right
+    shares = pixels.right.astype(np.float64) / np.where(union > 0, union, 1)
+    return np.where(pixels.true > 0, shares, np.nan)
 
 
-def drawn_matrices(matrices: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """(draws, classes, classes): sums of the pictures' matrices (n, classes, classes), drawn again."""
-    count = len(matrices)
+def drawn_again(pixels: Pixels, draws: int = DRAWS) -> Pixels:
+    """(draws, classes): sums of those of pictures (n, classes), drawn again."""
+    count = len(pixels.true)
     generator = np.random.Generator(np.random.PCG64(0))
     weights = np.stack(
         [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(draws)]
     )
-    return (weights @ matrices.reshape(count, -1)).reshape(draws, *matrices.shape[1:])
+    return Pixels(*(weights @ part for part in pixels))
 
 
-def mean_overlap(matrix: np.ndarray) -> np.ndarray:
+def mean_overlap(pixels: Pixels) -> np.ndarray:
     """Mean intersection by union (...,) of the classes that some true pixel has."""
-    shares = class_overlaps(matrix)
+    shares = class_overlaps(pixels)
     known = ~np.isnan(shares)
     return np.where(known, shares, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
 
 
-def pixel_accuracy(matrix: np.ndarray) -> np.ndarray:
+def pixel_accuracy(pixels: Pixels) -> np.ndarray:
     """Share (...,) of the pixels that are right."""
-    right = np.diagonal(matrix, axis1=-2, axis2=-1).sum(axis=-1)
-    return right / np.maximum(matrix.sum(axis=(-2, -1)), 1)
+    return pixels.right.sum(axis=-1) / np.maximum(pixels.true.sum(axis=-1), 1)
 
 
 def changes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -66,13 +66,18 @@ class Collector:
         return segmentation_record(stage, self.split, self.dataset, self.answers)
 
 
-def matrices(dataset: Dataset, split: str, answers: Sequence[np.ndarray]) -> np.ndarray:
-    """(pictures, classes, classes): the confusion of each picture's pixels."""
+def counted(dataset: Dataset, split: str, answers: Sequence[np.ndarray]) -> tuple[masks.Pixels, np.ndarray]:
+    """(pixels of each picture (n, classes), confusion of all pictures (classes, classes))."""
     true, classes = dataset.masks_in(split), len(dataset.class_names)
     if len(answers) != len(true):
         raise UserError(f"answers for {len(answers)} pictures, but split {split!r} has {len(true)}")
-    rows = [masks.confusion(true[i : i + 1][0], answer, classes) for i, answer in enumerate(answers)]
-    return np.stack(rows)
+    total = np.zeros((classes, classes), np.int64)
+    parts = np.zeros((3, len(true), classes), np.int64)
+    for number, answer in enumerate(answers):
+        matrix = masks.confusion(true[number : number + 1][0], answer, classes)
+        total += matrix
+        parts[:, number] = masks.pixels_of(matrix)
+    return masks.Pixels(*parts), total
 
 
 def targets_digest(dataset: Dataset, split: str) -> str:
@@ -85,11 +90,11 @@ def targets_digest(dataset: Dataset, split: str) -> str:
 
 def segmentation_record(stage: str, split: str, dataset: Dataset, answers: Sequence[np.ndarray]) -> Record:
     """How good the masks of a stage are, with them, as a dict for JSON."""
-    every = matrices(dataset, split, answers)
-    total, drawn = every.sum(axis=0), masks.drawn_matrices(every)
+    every, total = counted(dataset, split, answers)
+    whole, drawn = masks.pixels_of(total), masks.drawn_again(every)
     if not total.sum():
         raise UserError(f"{stage}: no pixel of split {split!r} has a class, so there is nothing to measure")
-    shares, ranges = masks.class_overlaps(total), masks.class_overlaps(drawn)
+    shares, ranges = masks.class_overlaps(whole), masks.class_overlaps(drawn)
     entries = []
     for kind, name in enumerate(dataset.class_names):
         known = not np.isnan(shares[kind])
@@ -107,9 +112,9 @@ def segmentation_record(stage: str, split: str, dataset: Dataset, answers: Seque
         "split": split,
         "images": len(answers),
         "labels_sha256": targets_digest(dataset, split),
-        "miou": float(masks.mean_overlap(total)),
+        "miou": float(masks.mean_overlap(whole)),
         "miou_interval95": _interval(masks.mean_overlap(drawn)),
-        "pixel_accuracy": float(masks.pixel_accuracy(total)),
+        "pixel_accuracy": float(masks.pixel_accuracy(whole)),
         "pixel_accuracy_interval95": _interval(masks.pixel_accuracy(drawn)),
         "per_class": entries,
         "confusion": total.tolist(),
@@ -134,9 +139,10 @@ def contradiction(record: Record) -> str | None:
     classes, matrix = len(record["per_class"]), np.array(record["confusion"], np.int64)
     if matrix.shape != (classes, classes):
         return f"a confusion of {matrix.shape} for {classes} classes"
-    if abs(float(masks.mean_overlap(matrix)) - record["miou"]) > 1e-9:
+    whole = masks.pixels_of(matrix)
+    if abs(float(masks.mean_overlap(whole)) - record["miou"]) > 1e-9:
         return f"miou {record['miou']!r} is not that of its confusion"
-    if abs(float(masks.pixel_accuracy(matrix)) - record["pixel_accuracy"]) > 1e-9:
+    if abs(float(masks.pixel_accuracy(whole)) - record["pixel_accuracy"]) > 1e-9:
         return f"pixel_accuracy {record['pixel_accuracy']!r} is not that of its confusion"
     try:
         for number, answer in enumerate(answers_of(record)):
@@ -174,8 +180,8 @@ def change(dataset: Dataset, before: Record, after: Record) -> dict[str, Any]:
         mask = true[number : number + 1][0]
         was, now = a == mask, b == mask
         lost, gained = lost + int((was & ~now).sum()), gained + int((~was & now).sum())
-    both = [matrices(dataset, record["split"], answers_of(record)) for record in (before, after)]
-    first, second = (masks.mean_overlap(masks.drawn_matrices(every)) for every in both)
+    both = [counted(dataset, record["split"], answers_of(record))[0] for record in (before, after)]
+    first, second = (masks.mean_overlap(masks.drawn_again(every)) for every in both)
     return {
         "change": after["miou"] - before["miou"],
         "interval95": _interval(second - first),
@@ -187,7 +193,7 @@ def change(dataset: Dataset, before: Record, after: Record) -> dict[str, Any]:
 def predictions(dataset: Dataset, record: Record) -> str:
     """CSV text, a row for each picture: pixels of each class found, and its share of right pixels."""
     names, answers = dataset.class_names, answers_of(record)
-    shares = masks.pixel_accuracy(matrices(dataset, record["split"], answers))
+    shares = masks.pixel_accuracy(counted(dataset, record["split"], answers)[0])
     counts = np.stack([np.bincount(answer.ravel(), minlength=len(names)) for answer in answers])
     columns = {"image": np.arange(len(answers)), "right": shares}
     columns |= {f"pixels_{name}": counts[:, kind] for kind, name in enumerate(names)}

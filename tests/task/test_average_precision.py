@@ -169,10 +169,14 @@ def test_masks_by_hand():
     found = np.array([[0, 1, 1, 0], [1, 0, 2, 2]], np.uint8)
     matrix = masks.confusion(truth, found, 4)
     assert matrix.tolist() == [[1, 1, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(masks.class_overlaps(matrix), [1 / 3, 2 / 4, 1, np.nan])
-    assert masks.mean_overlap(matrix) == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
-    assert masks.pixel_accuracy(matrix) == pytest.approx(4 / 6)
-    assert masks.drawn_matrices(np.stack([matrix] * 5), draws=3).tolist() == [(5 * matrix).tolist()] * 3
+    pixels = masks.pixels_of(matrix)
+    np.testing.assert_allclose(masks.class_overlaps(pixels), [1 / 3, 2 / 4, 1, np.nan])
+    assert masks.mean_overlap(pixels) == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
+    assert masks.pixel_accuracy(pixels) == pytest.approx(4 / 6)
+    drawn = masks.drawn_again(masks.pixels_of(np.stack([matrix] * 5)), draws=3)
+    for part, one in zip(drawn, pixels, strict=True):
+        assert part.tolist() == [(5 * one).tolist()] * 3
+
     assert masks.changes([truth, found], [truth, truth]) == {
         "images": 2,
         "equal": 1,
@@ -215,3 +219,16 @@ def test_without_pycocotools_the_error_says_how_to_install_it(monkeypatch):
         UserError, match=r"pycocotools, which is not installed; pip install -r requirements\.txt"
     ):
         precision(truth, answers, 12, 3)
+
+
+def test_intervals_of_masks_are_those_of_the_confusions_drawn_again():
+    random = np.random.default_rng(5)
+    every = random.integers(0, 50, (7, 4, 4))
+    every[:, 2] = 0  # a class that no true pixel has
+    generator = np.random.Generator(np.random.PCG64(0))
+    weights = [np.bincount(generator.integers(7, size=7), minlength=7) for _ in range(9)]
+    drawn = masks.pixels_of(np.stack([np.tensordot(w, every, 1) for w in weights]))
+    found = masks.drawn_again(masks.pixels_of(every), draws=9)
+    np.testing.assert_array_equal(masks.class_overlaps(found), masks.class_overlaps(drawn))
+    assert masks.mean_overlap(found).tolist() == masks.mean_overlap(drawn).tolist()
+    assert masks.pixel_accuracy(found).tolist() == masks.pixel_accuracy(drawn).tolist()
