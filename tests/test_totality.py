@@ -294,7 +294,7 @@ def test_what_the_emulator_does_not_execute_it_refuses_by_name():
             refused.add(type_)
         except (KeyError, IndexError, ValueError):
             pass  # known, but with other inputs and attributes than a pool has
-    assert {MADE_UP, "prelu", "argmax-fix"} <= refused
+    assert {MADE_UP, "threshold", "hard-softmax"} <= refused
     assert not refused & {"pool-fix", "upload", "download", "identity"}
 
 

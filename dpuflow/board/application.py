@@ -15,6 +15,7 @@ FILES = (
     "cpu_floats.py",
     "cpu_integers.py",
     "cpu_ops.py",
+    "cpu_rare.py",
     "cpu_resizing.py",
     "cpu_windows.py",
     "found.py",

@@ -7,6 +7,7 @@ application (`foreign/board/cpu_ops.py`) needs neither XIR's attributes nor cons
 (`emulator.operations`, `emulator.plan`).
 """
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.outputs import answer_of
+from dpuflow.board import rare_parts
 from dpuflow.board.resizing_parts import describe_inside_average, describe_resample
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, RELU6_LIMIT, average_pool_factor
 from dpuflow.emulator import Emulator, axes, oracle, plan
@@ -261,14 +263,6 @@ def _shape(op, graph, constants):
     return {"shape": list(op.tensor.shape[1:])}
 
 
-def _pad(op, graph, constants):
-    value = op.attrs.get("constant_values") or [0]
-    if isinstance(value, bytes):
-        value = np.frombuffer(value, np.int8)
-    paddings = np.array(op.attr("paddings")).reshape(-1, 2).tolist()
-    return {"paddings": paddings, "value": float(value[0]) if op.type == "pad" else int(value[0])}
-
-
 def _attributes(*names):
     """Maker of a description that repeats attributes."""
     return lambda op, graph, constants: {name: op.attr(name) for name in names}
@@ -337,6 +331,9 @@ def _mul(op, graph, constants):
     other, factor = joined[0], float(joined[1])
     if other.type == "hard-sigmoid":
         return {"joined": other.type, "scale": factor / 6}
+    if other.type == "reduction_mean":
+        mean, shape = _mean(other, graph, constants), graph.op(other.input_names[0]).tensor.shape
+        return {**mean, "joined": other.type, "scale": factor / math.prod(shape[i] for i in mean["axes"])}
     window = _float_window(other, graph, tuple(other.attr("kernel")))
     return {**window, "joined": other.type, "scale": factor / (window["kernel"][0] * window["kernel"][1])}
 
@@ -366,6 +363,7 @@ def _grid(op, graph, constants):
 
 
 DESCRIPTIONS = {
+    **rare_parts.DESCRIPTIONS,
     **dict.fromkeys(
         (
             *("conv2d-fix", "depthwise-conv2d-fix", "pool-fix", "eltwise-fix", "depthwise-fix"),
@@ -377,7 +375,6 @@ DESCRIPTIONS = {
     **dict.fromkeys(("upload", "download", "identity", "relu", "hard-sigmoid", "add", "sub"), _attributes()),
     **dict.fromkeys(("div", "sigmoid", "exp", "tanh"), _attributes()),
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _shape),
-    **dict.fromkeys(("pad-fix", "pad"), _pad),
     **dict.fromkeys(("fix", "float2fix"), _grid),
     **dict.fromkeys(
         ("conv2d", "depthwise-conv2d", "transposed-conv2d", "transposed-depthwise-conv2d"), _float_conv
@@ -385,10 +382,6 @@ DESCRIPTIONS = {
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
     "resize": _resize,
     "concat": _axis,
-    "argmax": lambda op, graph, constants: {
-        "axis": plan.searched_axis(op, graph),
-        **_shape(op, graph, constants),
-    },
     "strided_slice": _bounds,
     "transpose": _attributes("order"),
     "fix2float": _attributes("fix_point"),

@@ -205,6 +205,23 @@ def mean(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
     return np.asarray(x, dtype=REAL).mean(axis=axes, keepdims=keepdims).astype(np.float32)
 
 
+def total(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
+    """Sum over axes: in float64, rounded to float32 once."""
+    return np.asarray(x, dtype=REAL).sum(axis=axes, keepdims=keepdims).astype(np.float32)
+
+
+def scale(x: np.ndarray, factors: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
+    """x * factors (+ offsets) per channel."""
+    given = common([x, factors] if offsets is None else [x, factors, offsets])
+    return given[0] * given[1] if offsets is None else given[0] * given[1] + given[2]
+
+
+def prelu(x: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """x where positive, slopes * x elsewhere, per channel."""
+    x, slopes = common([x, slopes])
+    return np.where(x < 0, x * slopes, x)
+
+
 def length(x: np.ndarray, axis: int, keepdims: bool) -> np.ndarray:
     """Euclidean norm along an axis, in float32 as PyTorch gives it."""
     squares = np.square(np.asarray(x, dtype=REAL)).sum(axis=axis, keepdims=keepdims)

@@ -5,6 +5,7 @@ only is computed once. A plan is immutable, so threads can execute it at the sam
 each with a `kernels.Workspace` of its own.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,21 +14,18 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.emulator import float_ops, kernels, oracle, resampling
+from dpuflow.emulator import float_ops, kernels, oracle, rare_makers, resampling
 from dpuflow.emulator.attributes import check_signed, inner_axis
 from dpuflow.emulator.axes import mean_axes, norm_axis, slice_bounds
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
 from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Pad, Resample
+from dpuflow.emulator.step_functions import Chosen, Maker, StepFunction, one
 from dpuflow.ops.floats import concatenate, sigmoid
 from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.shapes import Shape
-
-StepFunction = kernels.Kernel
-"""Function(inputs, workspace) -> the op's tensor."""
-Maker = Callable[[Op, Graph, Constants], StepFunction]
 
 SOURCES = ("data", "data-fix")
 
@@ -120,38 +118,22 @@ def _within_a_program(inputs: Sequence[np.ndarray], workspace: kernels.Workspace
     raise NotImplementedError
 
 
-class _Chosen:
-    """A function together with the names of the inputs it wants (constants left out)."""
-
-    def __init__(self, function: StepFunction, inputs: Sequence[str]) -> None:
-        self.function = function
-        self.inputs = inputs
-
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: kernels.Workspace) -> np.ndarray:
-        return self.function(inputs, workspace)
-
-
-def _one(function: Callable[[np.ndarray], np.ndarray]) -> StepFunction:
-    """Step function of a unary NumPy function."""
-    return lambda inputs, workspace: function(inputs[0])
-
-
 def _move(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """Ops that leave values and layout alone."""
-    return _one(lambda x: x)
+    return one(lambda x: x)
 
 
 def _reshape(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """New shape of each image; the first dimension of the op's shape is the batch."""
     source, tail = op.inputs["input"][0], tuple(op.tensor.shape[1:])
     if source in constants:
-        return _Chosen(_one(lambda x: x.reshape(op.tensor.shape)), [source])
+        return Chosen(one(lambda x: x.reshape(op.tensor.shape)), [source])
     if graph.op(source).tensor.shape[:1] != op.tensor.shape[:1]:
         raise UserError(
             f"op {op.name!r} ({op.type}): joins or splits images, {graph.op(source).tensor.shape} becomes "
             f"{op.tensor.shape}; the emulator keeps the first dimension as the batch"
         )
-    return _Chosen(_one(lambda x: x.reshape(x.shape[0], *tail)), [source])
+    return Chosen(one(lambda x: x.reshape(x.shape[0], *tail)), [source])
 
 
 def _concatenate(op: Op, graph: Graph, constants: Constants) -> StepFunction:
@@ -167,23 +149,10 @@ def _stack(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     return lambda inputs, workspace: np.stack(inputs, axis=axis)
 
 
-def _pad(op: Op, graph: Graph, constants: Constants) -> StepFunction:
-    """pad, pad-fix: paddings are (before, after) per axis of NHWC; constant mode."""
-    paddings = np.array(op.attr("paddings")).reshape(-1, 2)
-    mode = op.attr("mode").upper()
-    if mode not in ("CONSTANT", "0"):
-        raise UserError(f"op {op.name!r} ({op.type}): mode {op.attr('mode')!r}; CONSTANT expected")
-    value = op.attrs.get("constant_values") or [0]
-    if isinstance(value, bytes):
-        value = np.frombuffer(value, np.int8)
-    fill = float(value[0])
-    return _one(lambda x: np.pad(x, paddings, constant_values=x.dtype.type(fill)))
-
-
 def _resize(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     source = op.inputs["input"][0]
     function = resampling.floats(Resample.of_grid(op, 0), graph.op(source).tensor.shape)
-    return _Chosen(_one(function), [source])
+    return Chosen(one(function), [source])
 
 
 def _grid(op: Op) -> dict[str, Any]:
@@ -211,8 +180,8 @@ def _float_convolution(op: Op, graph: Graph, constants: Constants) -> StepFuncti
         stride = attributes["stride"]
         attributes |= {"stride": (1, 1), "pad": around_spread(op, (weights.shape[2], weights.shape[1]))}
         spread = partial(float_ops.spread, stride=stride)
-        return _Chosen(_one(lambda x: run(spread(x), weights, bias, **attributes)), op.inputs["input"])
-    return _Chosen(_one(lambda x: run(x, weights, bias, **attributes)), op.inputs["input"])
+        return Chosen(one(lambda x: run(spread(x), weights, bias, **attributes)), op.inputs["input"])
+    return Chosen(one(lambda x: run(x, weights, bias, **attributes)), op.inputs["input"])
 
 
 def around_spread(op: Op, kernel: Sequence[int]) -> Pad:
@@ -235,13 +204,13 @@ def _global_window(op: Op, graph: Graph) -> dict[str, Any]:
 def _float_pool(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     attributes = _global_window(op, graph)
     if op.type == "maxpool2d":
-        return _one(lambda x: float_ops.max_pool(x, **attributes))
+        return one(lambda x: float_ops.max_pool(x, **attributes))
     attributes["count_include_pad"] = op.attr("count_include_pad")
-    return _one(lambda x: float_ops.average_pool(x, **attributes))
+    return one(lambda x: float_ops.average_pool(x, **attributes))
 
 
 def _multiply(op: Op, graph: Graph, constants: Constants) -> StepFunction:
-    """mul; the constant that follows an average pool or a hard sigmoid is joined with its division.
+    """mul; the constant that follows an average pool, a mean or a hard sigmoid is joined with its division.
 
     The pool's mean times its area times M / 2**S (every window's own where padding does not count) stands
     for the DPU's sum * M / 2**S, the hard sigmoid relu6(x + 3) / 6 times 6 * 2731 / 2**14 for
@@ -253,7 +222,7 @@ def _multiply(op: Op, graph: Graph, constants: Constants) -> StepFunction:
         other, factor = joined
         function, divisor = _UNDIVIDED[other.type](other, graph)
         scale = factor / divisor
-        return _Chosen(_one(lambda x: function(x) * scale), other.inputs["input"])
+        return Chosen(one(lambda x: function(x) * scale), other.inputs["input"])
     return lambda inputs, workspace: _fold(np.multiply, float_ops.common(inputs))
 
 
@@ -263,7 +232,7 @@ def joined_factor(op: Op, graph: Graph, constants: Constants) -> tuple[Op, np.nd
     others = [graph.op(name) for name in op.input_names if name not in constants]
     if len(factors) == len(others) == 1 and others[0].type in _UNDIVIDED:
         (other,), (factor,) = others, factors
-        whole = other.type == "hard-sigmoid" or other.attr("count_include_pad")
+        whole = other.type != "avgpool2d" or other.attr("count_include_pad")
         if whole and factor.size == 1:
             return other, factor.reshape(())
         if not whole and factor.shape == (1, *other.tensor.shape[1:3], 1):
@@ -280,8 +249,15 @@ def _window_sums(op: Op, graph: Graph) -> tuple[Callable[[np.ndarray], np.ndarra
     return lambda x: float_ops.window_sum(x, **attributes), divisor
 
 
+def _axis_sums(op: Op, graph: Graph) -> tuple[Callable[[np.ndarray], np.ndarray], int | np.ndarray]:
+    axes, keep = mean_axes(op, graph)
+    shape = graph.op(op.input_names[0]).tensor.shape
+    return lambda x: x.astype(float_ops.REAL).sum(axis=axes, keepdims=keep), math.prod(shape[i] for i in axes)
+
+
 _UNDIVIDED = {
     "avgpool2d": _window_sums,
+    "reduction_mean": _axis_sums,
     "hard-sigmoid": lambda op, graph: (float_ops.shifted_relu6, 6),
 }
 """Type of a dividing op -> (what it computes before its division, divisor)."""
@@ -311,60 +287,45 @@ def _transpose(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     order = tuple(op.attr("order"))
     if order[0] != 0 and op.input_names[0] not in constants:
         raise UserError(f"op {op.name!r} ({op.type}): order {list(order)} moves the batch")
-    return _one(lambda x: x.transpose(order))
+    return one(lambda x: x.transpose(order))
 
 
 def _to_fix(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     """float2fix as int8: the compiled kernels of the ops behind it read bytes."""
     check_signed(op)
     grid = op.attr("fix_point"), op.attr("round_mode")
-    return _one(lambda x: float_ops.float2fix(x, *grid).astype(np.int8))
-
-
-def searched_axis(op: Op, graph: Graph) -> int:
-    """Axis of its input that an argmax takes away."""
-    rank = len(graph.op(op.input_names[0]).tensor.shape)
-    axis = op.attr("axis")
-    if not axis % rank > 0 or not -rank <= axis < rank:
-        raise UserError(f"op {op.name!r} ({op.type}): axis {axis} of {rank}; images are executed one by one")
-    return axis % rank
-
-
-def _argmax(op: Op, graph: Graph, constants: Constants) -> StepFunction:
-    """Place of the largest value, the first of equal ones, as float32."""
-    axis, shape = searched_axis(op, graph), op.tensor.shape[1:]
-    return _one(lambda x: np.argmax(x, axis=axis).astype(np.float32).reshape(len(x), *shape))
+    return one(lambda x: float_ops.float2fix(x, *grid).astype(np.int8))
 
 
 def _strided_slice(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     bounds = slice_bounds(op, graph.op(op.input_names[0]).tensor.shape)
     index = (slice(None), *(slice(*each) for each in bounds))
-    return _one(lambda x: x[index])
+    return one(lambda x: x[index])
 
 
 def _softmax(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axis = inner_axis(op, op.attr("axis"))
-    return _one(lambda x: float_ops.softmax(x, axis))
+    return one(lambda x: float_ops.softmax(x, axis))
 
 
 def _norm(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axis, keep = norm_axis(op, graph)
-    return _one(lambda x: float_ops.length(x, axis, keep))
+    return one(lambda x: float_ops.length(x, axis, keep))
 
 
 def _mean(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     axes, keep = mean_axes(op, graph)
-    return _one(lambda x: float_ops.mean(x, axes, keep))
+    return one(lambda x: float_ops.mean(x, axes, keep))
 
 
 def _pixel_shuffle(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     scale, upscale = int(op.attr("scale")), bool(op.attr("upscale"))
-    return _one(lambda x: pixel_shuffle(x, scale, upscale))
+    return one(lambda x: pixel_shuffle(x, scale, upscale))
 
 
 def _leaky_relu(op: Op, graph: Graph, constants: Constants) -> StepFunction:
     alpha = op.attr("alpha")
-    return _one(lambda x: float_ops.leaky_relu(x, alpha))
+    return one(lambda x: float_ops.leaky_relu(x, alpha))
 
 
 _MOVING = ("upload", "download", "identity", "reshape-fix", "reshape", "flatten", "squeeze")
@@ -372,35 +333,36 @@ _MOVING = ("upload", "download", "identity", "reshape-fix", "reshape", "flatten"
 _LIGHT = (*_MOVING, "fix2float", "float2fix", "softmax")
 """Types of ops without a product of matrices."""
 _MAKERS: dict[str, Maker] = {
+    **rare_makers.MAKERS,
     **dict.fromkeys(("upload", "download", "identity"), _move),
     **dict.fromkeys(("reshape-fix", "reshape", "flatten", "squeeze"), _reshape),
     "concat": _concatenate,
     "stack": _stack,
     "resize": _resize,
-    **dict.fromkeys(("pad-fix", "pad"), _pad),
     **dict.fromkeys(
         ("conv2d", "depthwise-conv2d", "transposed-conv2d", "transposed-depthwise-conv2d"), _float_convolution
     ),
     **dict.fromkeys(("maxpool2d", "avgpool2d"), _float_pool),
-    "fix": lambda op, graph, constants: _one(lambda x: float_ops.fake_quantize(x, **_grid(op))),
-    "fix2float": lambda op, graph, constants: _one(lambda x: float_ops.fix2float(x, op.attr("fix_point"))),
+    "fix": lambda op, graph, constants: one(lambda x: float_ops.fake_quantize(x, **_grid(op))),
+    "fix2float": lambda op, graph, constants: one(lambda x: float_ops.fix2float(x, op.attr("fix_point"))),
     "float2fix": _to_fix,
     "softmax": _softmax,
     "nndct_normalize": _norm,
     **dict.fromkeys(("reduction_mean", "aten::mean"), _mean),
-    "hard-sigmoid": lambda op, graph, constants: _one(lambda x: float_ops.shifted_relu6(x) / 6),
-    "relu": lambda op, graph, constants: _one(lambda x: np.maximum(x, 0)),
-    "relu6": lambda op, graph, constants: _one(lambda x: np.clip(x, 0, 6)),
+    "hard-sigmoid": lambda op, graph, constants: one(lambda x: float_ops.shifted_relu6(x) / 6),
+    "relu": lambda op, graph, constants: one(lambda x: np.maximum(x, 0)),
+    "relu6": lambda op, graph, constants: one(lambda x: np.clip(x, 0, 6)),
     "leaky-relu": _leaky_relu,
     "pixel-shuffle": _pixel_shuffle,
     "mul": _multiply,
     "add": _folded(np.add),
+    "max": _folded(np.maximum),
+    "min": _folded(np.minimum),
     "sub": _folded(np.subtract),
     "div": _folded(np.divide),
-    "sigmoid": lambda op, graph, constants: _one(sigmoid),
-    "exp": lambda op, graph, constants: _one(lambda x: np.exp(x.astype(np.float32))),
-    "tanh": lambda op, graph, constants: _one(lambda x: np.tanh(x.astype(np.float32))),
-    "argmax": _argmax,
+    "sigmoid": lambda op, graph, constants: one(sigmoid),
+    "exp": lambda op, graph, constants: one(lambda x: np.exp(x.astype(np.float32))),
+    "tanh": lambda op, graph, constants: one(lambda x: np.tanh(x.astype(np.float32))),
     "strided_slice": _strided_slice,
     "matmul": _matmul,
     "transpose": _transpose,

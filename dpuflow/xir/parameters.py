@@ -44,7 +44,16 @@ def _constant(op, regions):
             f"op {op.name!r} ({op.type}) holds no data, and its DPU subgraph has no parameters for it "
             f"in {register}; give a model compiled with its weights"
         )
-    size = math.prod(op.tensor.shape)
+    size, strides = math.prod(op.tensor.shape), attrs.get("stride")
+    plain = [math.prod(op.tensor.shape[axis + 1 :]) for axis in range(len(op.tensor.shape))]
+    if strides is not None and any(
+        length > 1 and step != wanted
+        for length, step, wanted in zip(op.tensor.shape, strides, plain, strict=False)
+    ):
+        raise UserError(
+            f"op {op.name!r} ({op.type}): its {list(op.tensor.shape)} values lie {strides} bytes apart, not "
+            "one behind the other; that layout is not known"
+        )
     if address < 0 or address + size > len(data):
         raise UserError(
             f"op {op.name!r}: its {size} bytes at address {address} reach beyond the {len(data)} bytes "

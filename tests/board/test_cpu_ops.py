@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from application_modules import module
 
+from dpuflow.base.errors import UserError
 from dpuflow.board.parts import DESCRIPTIONS, describe_operation, describe_parts
 from dpuflow.emulator import Emulator, oracle, plan, random_cases
 from dpuflow.emulator.operations import (
@@ -102,6 +103,14 @@ def test_windows_beyond_the_input_are_refused(cpu_ops):
         function([np.zeros((1, 8, 8, 1), np.float32)])
 
 
+ARGUMENTS = {
+    "prelu": ["weight"],
+    "scale": ["scale", "bias"],
+    "batchnorm": ["gamma", "beta", "moving_mean", "moving_var"],
+}
+"""Arguments behind the input of ops whose parameters are constants."""
+
+
 class FloatGraph:
     """A CPU subgraph of float ops between a data-fix input and its end."""
 
@@ -125,6 +134,8 @@ class FloatGraph:
         inputs = {"input": [source, *more]}
         if type_.endswith("conv2d"):
             inputs = {"input": [source], "weights": [more[0]], "bias": [more[1]]}
+        if type_ in ARGUMENTS:
+            inputs = {"input": [source], **{k: [v] for k, v in zip(ARGUMENTS[type_], more, strict=False)}}
         self.graph.add_op(name, type_, inputs, attrs)
         self.names.append(name)
         self.last = name
@@ -148,6 +159,23 @@ class FloatGraph:
             child = self.graph.root.add_child(name, ops)
             child.attrs["device"] = device
         return self.graph
+
+
+def rare_ops(f, rng):
+    """Scales, reductions and paddings of a 1x6x5x6 map, which comes out in its shape."""
+    six = [f.const(rng.integers(1, 9, 6) / 7) for _ in range(7)]
+    f.add("scale", *six[:2])
+    f.add("scale", six[2])
+    f.add("prelu", f.const(rng.integers(-3, 4, 6) / 8), source=f.add("neg"))
+    start = f.add("batchnorm", *six[3:], axis=3, epsilon=1e-3)
+    for mode in ("REFLECT", "SYMMETRIC"):
+        f.add("pad", paddings=[0, 0, 1, 1, 1, 1, 0, 0], mode=mode)
+        f.add("maxpool2d", kernel=[3, 3], pad=[0, 0, 0, 0], stride=[1, 1], pad_mode="FLOOR")
+    largest = f.add("max", start, f.add("reduction_max", axis=[1], keep_dims=True))
+    f.add("min", largest, source=f.add("reduction_sum", source=start, axis=[3, 2], keep_dims=True))
+    seen = f.add("avgpool2d", kernel=[1, 1], pad=[0] * 4, stride=[1, 1], pad_mode="FLOOR")
+    mean = f.add("reduction_mean", source=start, axis=[1, 2], keep_dims=True)
+    f.add("add", seen, source=f.add("mul", f.const([30 * 17 / 2**9]), source=mean))
 
 
 def float_graph():
@@ -188,6 +216,7 @@ def float_graph():
     f.add("resize", mode="BILINEAR", scale=[2.0, 1.0], **grid2)
     f.add("resize", mode="NEAREST", scale=[0.5, 1.0], **grid2)
     f.add("pad", paddings=[0, 0, 1, 0, 0, 1, 0, 0], mode="CONSTANT", constant_values=[1.5])
+    rare_ops(f, rng)
     f.add("transpose", order=[0, 3, 1, 2])
     length = f.foreign("norm", "nndct_normalize", (1, 6, 5))
     f.add("flatten", start_axis=1, end_axis=2)
@@ -221,3 +250,84 @@ def test_float_ops_equal_the_emulators(cpu_ops):
         assert found.shape == expected[op["name"]].shape
         np.testing.assert_array_equal(found, expected[op["name"]], err_msg=op["name"])
     assert len(np.unique(values["norm"])) > 20
+
+
+def integer_graph(type_, shape, fix_out, attrs, name="op"):
+    """One op without weights of a 6x5x4 map of fix_point 4, on the CPU; its shape as a file has it."""
+    f = FloatGraph()
+    node = f.graph.proto.op_node.add(op_name=name, op_type=type_)
+    node.args.add(arg_name="input", arg_ops=["x"])
+    node.output_tensor.tensor_name = name
+    f.graph = Graph(proto=f.graph.proto)
+    f.names.append(name)
+    op = f.graph.op(name)
+    op.attrs.update(attrs)
+    op.tensor.shape, op.tensor.data_type, op.tensor.bit_width = (1, *shape), "XINT", 8
+    grid = {"fix_point": fix_out, "bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
+    op.tensor.attrs.update(grid)
+    return f.split()
+
+
+INTEGERS = {
+    "maximum": ("reduction_max-fix", (1, 1, 4), 4, {"axis": [1, 2], "keep_dims": True}),
+    "maximum, rounded": ("reduction_max-fix", (6, 4), 2, {"axis": [2], "keep_dims": False}),
+    "place": ("argmax-fix", (6, 5), 0, {"axis": -1}),
+    "place, kept": ("argmax-fix", (6, 5, 1), 0, {"axis": 3}),
+    "edge repeated": ("pad-fix", (8, 7, 4), 4, {"paddings": [0, 0, 1, 1, 2, 0, 0, 0], "mode": "SYMMETRIC"}),
+    "edge left out": ("pad-fix", (8, 7, 4), 4, {"paddings": [0, 0, 1, 1, 2, 0, 0, 0], "mode": "REFLECT"}),
+    "constant": (
+        "pad-fix",
+        (8, 5, 5),
+        4,
+        {"paddings": [0, 0, 1, 1, 0, 0, 0, 1], "mode": "CONSTANT", "constant_values": b"\xf0"},
+    ),
+}
+
+
+def expected_integers(case, x):
+    """The same in plain NumPy."""
+    return {
+        "maximum": lambda: x.max(axis=(1, 2), keepdims=True),
+        "maximum, rounded": lambda: np.clip(np.floor(x.max(axis=2) / 4 + 0.5), -128, 127),
+        "place": lambda: x.argmax(axis=-1),
+        "place, kept": lambda: x.argmax(axis=-1)[..., None],
+        "edge repeated": lambda: x[:, [0, 0, 1, 2, 3, 4, 5, 5]][:, :, [1, 0, 0, 1, 2, 3, 4]],
+        "edge left out": lambda: x[:, [1, 0, 1, 2, 3, 4, 5, 4]][:, :, [2, 1, 0, 1, 2, 3, 4]],
+        "constant": lambda: np.pad(x, [(0, 0), (1, 1), (0, 0), (0, 1)], constant_values=-16),
+    }[case]()
+
+
+@pytest.mark.parametrize("case", INTEGERS)
+def test_integer_ops_without_weights(cpu_ops, case):
+    graph = integer_graph(*INTEGERS[case])
+    emulator = Emulator(graph)
+    x = np.random.default_rng(2).integers(-128, 128, (5, 6, 5, 4)).astype(np.int8)
+    found = emulator.run(x)["op"]
+    np.testing.assert_array_equal(found, expected_integers(case, x))
+    assert found.dtype == np.int8
+    parts, _ = describe_parts(emulator)
+    (op,) = (op for op in json.loads(json.dumps(parts[1]["ops"])) if op["name"] == "op")
+    on_the_board = cpu_ops.prepare(op, {})([x])
+    assert on_the_board.dtype == np.int8
+    np.testing.assert_array_equal(on_the_board, found)
+
+
+WRONG = {
+    "another grid": ("pad-fix", (8, 5, 4), 3, {"paddings": [0, 0, 1, 1, 0, 0, 0, 0], "mode": "CONSTANT"}),
+    "further than the map": (
+        *("pad-fix", (18, 5, 4), 4),
+        {"paddings": [0, 0, 6, 6, 0, 0, 0, 0], "mode": "REFLECT"},
+    ),
+    "the batch's axis": ("argmax-fix", (6, 5, 4), 0, {"axis": 0}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_integer_ops_that_do_not_fit_are_refused_by_name(case):
+    message = {
+        "another grid": r"'op' \(pad-fix\): its input has fix_point 4, its output 3",
+        "further than the map": r"'op' \(pad-fix\): paddings .* reach beyond what mode REFLECT repeats",
+        "the batch's axis": r"'op' \(argmax-fix\): axis 0 of 4",
+    }[case]
+    with pytest.raises(UserError, match=message):
+        Emulator(integer_graph(*WRONG[case]))

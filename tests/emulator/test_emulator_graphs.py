@@ -131,6 +131,15 @@ def test_parameters_in_the_subgraph_instead_of_the_ops():
     dpu.attrs.set("reg_id_to_parameter_value", {"REG_0": bytes(region[:100])}, "map_string_2_bytes")
     with pytest.raises(UserError, match="reach beyond the 100 bytes"):
         Emulator(graph)
+    op = next(op for op in graph.ops if op.type == "const-fix" and len(op.tensor.shape) == 4)
+    dpu.attrs.set("reg_id_to_parameter_value", {"REG_0": bytes(region)}, "map_string_2_bytes")
+    kernel = op.tensor.shape
+    plain = [kernel[1] * kernel[2] * kernel[3], kernel[2] * kernel[3], kernel[3], 1]
+    op.tensor.attrs["stride"] = plain
+    np.testing.assert_array_equal(Emulator(graph).run(batch), expected)
+    op.tensor.attrs["stride"] = [16 * step for step in plain[:3]] + [1]
+    with pytest.raises(UserError, match=rf"'{op.name}' \(const-fix\): its .* that layout is not known"):
+        Emulator(graph)
 
 
 @pytest.mark.parametrize("shift", [-2, -3, -5])

@@ -85,7 +85,7 @@ APPLICATION = (
         "cpu_floats.py",
         "cpu_integers.py",
     ),
-    *("cpu_ops.py", "cpu_resizing.py", "cpu_windows.py", "parts.py", "pixels.py"),
+    *("cpu_ops.py", "cpu_rare.py", "cpu_resizing.py", "cpu_windows.py", "parts.py", "pixels.py"),
 )
 CONTAINER_PROGRAMS = ("quantize_keras.py", "predict_frozen.py", "predict_keras.py")
 """Files of dpuflow/foreign/board and dpuflow/foreign/vitis_ai."""

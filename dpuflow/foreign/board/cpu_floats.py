@@ -130,9 +130,12 @@ def avgpool2d(op, arrays):
 
 
 def mul(op, arrays):
-    """Product; or an average pool or hard sigmoid before its division, times `scale`."""
+    """Product; or an average pool, mean or hard sigmoid before its division, times `scale`."""
     if op.get("joined") == "avgpool2d":
         return lambda inputs: window_sums(inputs[0], op) * op["scale"]
+    if op.get("joined") == "reduction_mean":
+        axes = tuple(op["axes"])
+        return lambda inputs: inputs[0].astype(np.float64).sum(axis=axes, keepdims=op["keep"]) * op["scale"]
     if op.get("joined") == "hard-sigmoid":
         return lambda inputs: shifted_relu6(inputs[0]) * op["scale"]
     return folded(np.multiply)(op, arrays)

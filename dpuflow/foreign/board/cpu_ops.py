@@ -5,6 +5,7 @@ data with everything settled (shifts, limits, output sizes), so nothing but arit
 Arrays have the batch first.
 """
 
+import cpu_rare
 import numpy as np
 from board_info import AppError
 from cpu_floats import (
@@ -83,17 +84,6 @@ def strided_slice_fix(op, arrays):
     return lambda inputs: shift([part(inputs)])
 
 
-def argmax(op, arrays):
-    """Place of the largest value, the first of equal ones, as float32."""
-    axis, shape = op["axis"], op["shape"]
-    return lambda inputs: np.argmax(inputs[0], axis=axis).astype(np.float32).reshape([len(inputs[0])] + shape)
-
-
-def pad(op, arrays):
-    """A constant around: paddings are (before, after) per axis."""
-    return lambda inputs: np.pad(inputs[0], op["paddings"], mode="constant", constant_values=op["value"])
-
-
 def transpose(op, arrays):
     """Axes in another order."""
     return lambda inputs: np.ascontiguousarray(inputs[0].transpose(op["order"]))
@@ -137,7 +127,6 @@ OPERATORS = {
     "downsample-fix": resize_fix,
     "resize": resize,
     "reshape-fix": reshape,
-    "pad-fix": pad,
     "upload": move,
     "download": move,
     "identity": move,
@@ -145,7 +134,6 @@ OPERATORS = {
     "flatten": reshape,
     "squeeze": reshape,
     "concat": concat,
-    "pad": pad,
     "transpose": transpose,
     "fix": fix,
     "fix2float": fix2float,
@@ -163,16 +151,18 @@ OPERATORS = {
     "avgpool2d": avgpool2d,
     "mul": mul,
     "add": folded(np.add),
+    "max": folded(np.maximum),
+    "min": folded(np.minimum),
     "sub": folded(np.subtract),
     "matmul": matmul,
     "div": folded(np.divide),
     "sigmoid": sigmoid,
     "exp": float32(np.exp),
     "tanh": float32(np.tanh),
-    "argmax": argmax,
     "strided_slice": strided_slice,
     "relu": relu,
     "relu6": relu,
     "leaky-relu": leaky_relu,
 }
+OPERATORS.update(cpu_rare.OPERATORS)
 """Type of an op (XIR's name) -> function(op, its parameters) -> function(inputs) -> array."""
