@@ -11,10 +11,12 @@ import numpy as np
 from dpuflow.base.errors import UserError, about
 from dpuflow.base.numerics import ROUNDING, Grid
 from dpuflow.base.pixels import Scaling
+from dpuflow.compiler import quantized_forms
 from dpuflow.compiler.quantized_values import HINT, MOVING, Values
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, LEAKY_RELU_SLOPE, average_pool_factor
 from dpuflow.network import QuantizedNetwork
 from dpuflow.network.check import MAX_FIX_POINT, check
+from dpuflow.network.groups import dense_kernel
 from dpuflow.xir import Graph, Op
 from dpuflow.xir.input_scaling import agreed_scaling
 
@@ -90,11 +92,18 @@ class _Reader(Values):
             return
         if name in self.turned:
             self.turned[op.name] = self.turned[name]
-        layer = self.layer_of(op, name)
+        inner = name
+        if name in self.padded:
+            inner, _ = self.padded[op.name] = self.padded[name]
+        layer = self.layer_of(op, inner)
+        if layer in self.borrowed and len(self.graph.consumers(name)) == 1:
+            self.borrowed.remove(layer)  # a part of a map may be rounded behind
+            self.fix_points.pop(layer)
         if self.fix_points.get(layer, fix_point) != fix_point:
             self.fail(op, f"rounds to fix_point {fix_point} what has fix_point {self.fix_points[layer]}")
         self._settle(layer, fix_point)
-        self.value[op.name] = layer
+        if inner == name:
+            self.value[op.name] = layer
 
     def _settle(self, layer, fix_point):
         """Round here, and with it what is only moved here."""
@@ -134,9 +143,10 @@ class _Reader(Values):
             return "LEAKYRELU"
         return {"relu": "RELU", "relu6": "RELU6"}[op.type]
 
-    def _window(self, op, source):
-        """kernel, stride and pad of a window op, whatever its pad_mode."""
+    def _window(self, op, source, around=(0, 0, 0, 0)):
+        """kernel, stride and pad of a window op, whatever its pad_mode; around : zeros in front of it."""
         height, width, _ = self.layers[source].shape
+        height, width = height + around[2] + around[3], width + around[0] + around[1]
         kernel, stride = (tuple(int(n) for n in op.attr(key)) for key in ("kernel", "stride"))
         if "global" in op.attrs and op.attr("global"):
             kernel, stride = (width, height), (1, 1)
@@ -156,25 +166,36 @@ class _Reader(Values):
             elif mode not in ("FLOOR", "VALID"):
                 self.fail(op, f"its pad_mode {mode!r} is unknown")
             pads += [before, after]
-        return {"kernel": kernel, "stride": stride, "pad": tuple(pads)}
+        pad = tuple(own + there for own, there in zip(pads, around, strict=True))
+        return {"kernel": kernel, "stride": stride, "pad": pad}
 
     def convolution(self, op: Op) -> None:
-        source = self.source(op)
-        attrs = self._window(op, source)
+        source, around = self.padded_source(op)
+        attrs = self._window(op, source, around)
         attrs |= {"dilation": tuple(int(n) for n in op.attr("dilation")), "activation": "NONE"}
         kind = CONVOLUTIONS[op.type]
-        if "depthwise" not in kind and op.attrs.get("group", 1) != 1:
-            self.fail(op, f"a convolution in {op.attr('group')} groups")
-        if kind.startswith("transposed") and op.attr("pad_mode") != "FLOOR":
-            self.fail(op, f"its pad_mode is {op.attr('pad_mode')}, expected FLOOR")
+        if kind.startswith("transposed") and (op.attr("pad_mode") != "FLOOR" or any(around)):
+            self.fail(op, f"its pad_mode is {op.attr('pad_mode')}, expected FLOOR, and no padding before it")
         self.add(op, kind, [source], attrs)
         self._parameters(op, op.inputs["weights"], op.inputs.get("bias", ()))
+        groups = 1 if "depthwise" in kind else op.attrs.get("group", 1)
+        if groups != 1:
+            self._ungroup(op, groups, self.layers[source].shape[-1])
+
+    def _ungroup(self, op, groups, channels):
+        """A full convolution with zeros between the groups."""
+        data, fix_point = self.weights[op.name]
+        if op.type != "conv2d" or data.shape[3] * groups != channels or data.shape[0] % groups:
+            self.fail(op, f"weights {list(data.shape)} in {groups} groups on {channels} channels")
+        data = np.ascontiguousarray(dense_kernel(data.transpose(1, 2, 3, 0), channels).transpose(3, 0, 1, 2))
+        self.weights[op.name] = data, fix_point
+        self.layers[op.name].weights = Grid(fix_point).reals(data).astype(np.float32)
 
     def matmul(self, op: Op) -> None:
         _, second = op.inputs["input"]
         if op.attr("transpose_a") or second not in self.integers:
             self.fail(op, "is no dense layer with constant int8 weights behind a fix op")
-        source = self.source(op)
+        source = quantized_forms.vector(self, op)
         self.add(op, "dense", [source], {"activation": "NONE"})
         if not op.attr("transpose_b"):
             data, fix_point = self.integers[second]
@@ -193,27 +214,19 @@ class _Reader(Values):
                 setattr(layer, key, Grid(fix_point).reals(data).astype(np.float32))
 
     def max_pool(self, op: Op) -> None:
-        source = self._moved(op)
+        source = self.moved(op)
         attrs = self._window(op, source)
         if attrs["kernel"] == (1, 1) and attrs["stride"] != (1, 1) and not any(attrs["pad"]):
             self.add(op, "downsample", [source], {"factor": attrs["stride"]})
         else:
             self.add(op, "max_pool", [source], attrs)
 
-    def _moved(self, op, position=0):
-        """The layer of an input that may be rounded behind `op`."""
-        name = op.inputs["input"][position]
-        if name in self.turned:
-            self.fail(op, "reads a map with the channels first")
-        layer = self.layer_of(op, name)
-        if len(self.graph.consumers(name)) > 1:
-            self.close(layer, op)
-        return layer
-
     def average_pool(self, op: Op) -> None:
-        source = self.source(op)
-        attrs = self._window(op, source)
+        source, around = self.padded_source(op)
+        attrs = self._window(op, source, around)
         inside = any(attrs["pad"]) and not op.attr("count_include_pad")
+        if inside and any(around):
+            self.fail(op, "counts some of the zeros around its map and others not")
         self.add(op, "avg_pool_inside" if inside else "avg_pool", [source], attrs)
 
     def hard_sigmoid(self, op: Op) -> None:
@@ -255,26 +268,11 @@ class _Reader(Values):
         )
 
     def concat(self, op: Op) -> None:
-        sources = [self._moved(op, k) for k in range(len(op.inputs["input"]))]
+        sources = [self.moved(op, k) for k in range(len(op.inputs["input"]))]
         self.add(op, "concat", sources, {"axis": int(op.attr("axis")) % len(op.tensor.shape)})
 
-    def resize(self, op: Op) -> None:
-        scale = [float(n) for n in op.attr("scale")]
-        grid = {
-            (False, False): "asymmetric",
-            (True, False): "align_corners",
-            (False, True): "half_pixel",
-        }.get((bool(op.attr("align_corners")), bool(op.attr("half_pixel_centers"))))
-        if op.attr("mode") == "NEAREST" and grid == "asymmetric" and all(n == int(n) for n in scale):
-            self.add(op, "upsample", [self._moved(op)], {"factor": tuple(int(n) for n in scale)})
-        elif op.attr("mode") == "BILINEAR" and grid is not None:
-            size = int(op.tensor.shape[2]), int(op.tensor.shape[1])
-            self.add(op, "resize_bilinear", [self.source(op)], {"size": size, "grid": grid})
-        else:
-            self.fail(op, "resizes in a way that no DPU does")
-
     def pixel_shuffle(self, op: Op) -> None:
-        self.add(op, "pixel_shuffle", [self._moved(op)], {key: op.attr(key) for key in ("scale", "upscale")})
+        self.add(op, "pixel_shuffle", [self.moved(op)], {key: op.attr(key) for key in ("scale", "upscale")})
 
     def reshape(self, op: Op) -> None:
         """A flattened map, or one pixel in another shape."""
@@ -296,7 +294,7 @@ class _Reader(Values):
         if shape == new:
             self.value[op.name] = source
             return
-        self.add(op, "flatten", [self._moved(op) if name not in self.turned else source], {})
+        self.add(op, "flatten", [self.moved(op) if name not in self.turned else source], {})
 
     def transpose(self, op: Op) -> None:
         """To channels first for a mean, and back."""
@@ -309,12 +307,16 @@ class _Reader(Values):
         self.value[op.name] = self.layer_of(op, name)
 
     def mean(self, op: Op) -> None:
-        """aten::mean, which names no axes: those that became 1."""
+        """aten::mean, which names no axes: those that became 1; reduction_mean, which names them."""
         (name,) = op.inputs["input"]
         layer = self.layer_of(op, name)
         before, after = (tuple(self.graph.op(n).tensor.shape) for n in (name, op.name))
         first = 2 if name in self.turned else 1
-        axes = {k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
+        if op.type == "reduction_mean":
+            axes = {int(axis) % len(before) for axis in op.attr("axis")}
+            after = tuple(1 if k in axes else n for k, n in enumerate(before))
+        else:
+            axes = {k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
         if not axes or not axes <= {first, first + 1} or any(after[k] != 1 for k in axes):
             self.fail(op, "is no mean over height and width")
         reduced = {k - first for k in axes} | self.turned.get(name, set())
@@ -354,11 +356,14 @@ HANDLERS = {
     "mul": _Reader.multiply,
     "add": _Reader.addition,
     "concat": _Reader.concat,
-    "resize": _Reader.resize,
+    "resize": quantized_forms.resize,
+    "strided_slice": quantized_forms.strided_slice,
+    "pad": quantized_forms.pad,
+    "scale": quantized_forms.scale,
     "pixel-shuffle": _Reader.pixel_shuffle,
     **dict.fromkeys(("reshape", "flatten", "squeeze"), _Reader.reshape),
     "transpose": _Reader.transpose,
-    "aten::mean": _Reader.mean,
+    **dict.fromkeys(("aten::mean", "reduction_mean"), _Reader.mean),
     "softmax": _Reader.softmax,
     "stack": _Reader.stack,
 }

@@ -15,6 +15,8 @@ from dpuflow.xir import Graph, Op
 
 MOVING = ("concat", "flatten", "max_pool", "upsample", "downsample", "pixel_shuffle")
 """Kinds whose values are those of their inputs: rounding behind them is rounding in front."""
+Pad = tuple[int, int, int, int]
+"""(left, right, top, bottom)."""
 HINT = "quantize the float model with dpuflow instead (keras_h5, frozen_pb, ...)"
 
 
@@ -32,6 +34,10 @@ class Values:
         self.biases: dict[str, tuple[np.ndarray, int]] = {}
         self.unscaled: dict[str, str] = {}  # layer that waits for the factor behind it -> op
         self.turned: dict[str, set[int]] = {}  # op in NCHW -> axes over which a mean was taken
+        self.padded: dict[str, tuple[str, Pad]] = {}  # op -> (op of the map inside, zeros around it)
+        self.borrowed: set[str] = (
+            set()
+        )  # layers whose fix_point is their input's until a fix op says otherwise
 
     def read(self, op: Op) -> None:
         """Take over one op, its inputs being read already."""
@@ -115,8 +121,29 @@ class Values:
         self.close(layer, op)
         return layer
 
+    def padded_source(self, op: Op) -> tuple[str, Pad]:
+        """(the layer of the first input, rounded; zeros that lie around it)."""
+        inner, around = self.padded.get(op.inputs["input"][0], (None, (0, 0, 0, 0)))
+        if inner is None:
+            return self.source(op), around
+        layer = self.layer_of(op, inner)
+        self.close(layer, op)
+        return layer, around
+
+    def moved(self, op: Op, position: int = 0) -> str:
+        """The layer of an input that may be rounded behind `op`."""
+        name = op.inputs["input"][position]
+        if name in self.turned:
+            self.fail(op, "reads a map with the channels first")
+        layer = self.layer_of(op, name)
+        if len(self.graph.consumers(name)) > 1:
+            self.close(layer, op)
+        return layer
+
     def layer_of(self, op: Op, name: str) -> str:
         """The layer whose values op `name` has, read by `op`."""
+        if name in self.padded:
+            self.fail(op, f"reads {name!r}, a padded map, which a convolution or an average pool can")
         if name not in self.value:
             self.fail(op, f"reads {name!r}, which is no activation")
         layer = self.value[name]

@@ -101,7 +101,10 @@ REFUSED = {
     "an unknown op": (untyped("pool1", "wonder"), r"op 'pool1' \(wonder\): is not among the ops"),
     "four bits": (edited("conv1_relu_fix", bit_width=4), "rounds to 4 bits, expected 8 with sign"),
     "another slope": (edited("fc1_leaky-relu", alpha=0.3), r"'fc1_leaky-relu' .*its slope is 0\.3"),
-    "groups": (edited("conv1", group=2), r"op 'conv1' \(conv2d\): a convolution in 2 groups"),
+    "groups": (
+        edited("conv1", group=2),
+        r"op 'conv1' \(conv2d\): weights \[8, 3, 3, 3\] in 2 groups",
+    ),
     "another factor": (edited("avg_i1", data=np.float32([0.7]).tobytes()), r"its factor is 0\.7, the DPU's"),
     "no rounding": (unrounded, "op 'fc1': no fix op rounds its values before 'fc2'"),
     "another rounding": (edited("cat_fix", round_mode="X"), "round_mode 'X' is unknown"),
