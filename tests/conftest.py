@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +16,18 @@ pytest_plugins = ["fault_record", "hidden_skips", "quick_set"]
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared"
+
+
+_first_states = {}
+
+
+@pytest.fixture(autouse=True)
+def _random_numbers_of_its_own(request):
+    """Rewind the generators of the test's module, so that no test sees which ones ran before it."""
+    for name, value in vars(request.module).items():
+        if isinstance(value, np.random.Generator):
+            place = request.module.__name__, name
+            value.bit_generator.state = _first_states.setdefault(place, value.bit_generator.state)
 
 
 @pytest.fixture(scope="session")

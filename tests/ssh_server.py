@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,6 +27,15 @@ def what_is_missing():
     return "needs OpenSSH's sshd and ssh-keygen (make test-tools installs openssh-server)"
 
 
+def _free_port():
+    """A free port below those that Linux gives to outgoing connections: nobody takes it at a restart."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def make_keys(folder):
     """Fill a folder with host keys (one to change to) and a user's key; returns it."""
     for name in ("host", "other_host", "user"):
@@ -38,9 +48,7 @@ class Server:
 
     def __init__(self, folder, keys, target=None, batch=1):
         self.folder, self.keys = folder, keys
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = _free_port()
         self.home = folder / "board"
         self.home.mkdir()
         self.variables = {**environment(target, batch), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -70,7 +78,9 @@ class Server:
             Path("/run/sshd").mkdir(exist_ok=True)
         with open(self.folder / "sshd.log", "ab") as log:
             self.process = subprocess.Popen([_sshd(), "-D", "-e", "-f", str(config)], stderr=log)
-        for _ in range(100):
+        for _ in range(2000):
+            if self.process.poll() is not None:
+                break
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
@@ -81,7 +91,7 @@ class Server:
         """Stop listening and cut all connections."""
         self.cut()
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(100)
 
     def sessions(self):
         """Process ids of the connections that this sshd serves: its children."""
@@ -112,6 +122,6 @@ class Server:
             "folder": os.path.relpath(self.home / "dpuflow", Path.home()),  # as the default is
             "lock": str(self.home / "board.lock"),
             "environment": self.variables,
-            "connect_timeout_s": 5,
+            "connect_timeout_s": 60,
             "backoff_s": 0.05,
         }

@@ -96,7 +96,30 @@ class Workflow:
 
 def copy_of_run(workflow, folder):
     """The workflow and what it has made, in another folder: for runs that others must not see."""
-    return Workflow(shutil.copytree(workflow.folder, folder), workflow.config)
+    copy = object.__new__(type(workflow))
+    copy.__dict__ |= vars(workflow) | {
+        "folder": Path(shutil.copytree(workflow.folder, folder, symlinks=True))
+    }
+    return copy
+
+
+def state_of(workflow):
+    """{path: (time of the last change, bytes)} of what the workflow is made of and has made."""
+    parts = (
+        path
+        for part in (*PARTS, "resources", "results", "logs", "deploy")
+        for path in _files(workflow.path(part))
+    )
+    return {
+        str(path.relative_to(workflow.folder)): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in parts
+    }
+
+
+def _files(place):
+    """A file, or all below a folder but Python's caches."""
+    found = place.rglob("*") if place.is_dir() else [place]
+    return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
 
 
 def copy_of(repo, folder):

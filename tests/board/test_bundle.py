@@ -9,7 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import CLASSES, small_images
+from small_model import CLASSES, small_images
 
 from dpuflow.base.errors import UserError
 from dpuflow.board import application, bundle

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import CLASSES, small_images, small_network
+from small_model import CLASSES, small_images, small_network
 
 from dpuflow.base.errors import UserError
 from dpuflow.board import bundle

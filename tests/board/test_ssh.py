@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import CLASSES, small_images
+from small_model import CLASSES, small_images
 from ssh_server import Server
 
 from dpuflow.base.errors import UserError
@@ -25,7 +25,7 @@ QUICK = {"options": {"runs": 1, "warmup": 0}}
 NOW = ssh.Patience(wait_s=0)
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=200):
     """Wait for a condition; fail when it does not come."""
     end = time.monotonic() + seconds
     while not (answer := condition()):
@@ -50,7 +50,7 @@ class Background(threading.Thread):
             self.error = error
 
     def result(self):
-        self.join(60)
+        self.join(300)
         assert not self.is_alive(), "did not end"
         if self.error:
             raise self.error
@@ -157,11 +157,13 @@ def test_a_connection_killed_while_running(fast_server, large_bundle, tmp_path):
     longer = {**LONG, "runs": 12}
     job = Background(ssh.run, large_bundle, [fast_server.board()], tmp_path / "out", longer)
     process = running_job(fast_server)
+    os.kill(process["pid"], signal.SIGSTOP)  # so that it cannot end before the last cut
     for _ in range(3):
         wait_until(fast_server.cut)
         time.sleep(0.1)
         assert os.path.exists(f"/proc/{process['pid']}")  # the application outlives its connection
         assert running_job(fast_server) == process
+    os.kill(process["pid"], signal.SIGCONT)
     assert job.result()["images"] == 20_000
     check_results(tmp_path / "out", large_bundle)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_images
+from small_model import small_images
 
 from dpuflow.emulator import Emulator
 from dpuflow.virtual_board import device

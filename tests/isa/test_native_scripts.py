@@ -55,7 +55,17 @@ def folder(repo, tmp_path_factory):
         "wildcards.target=mine",
         f"params.target={TARGET}",
     )
+    dataset, (expected, labels) = read_dataset(folder / "dataset.h5"), emulated(folder)
+    record = accuracy_record("quantized", "test", labels, expected, dataset.class_names)
+    write_json(folder / "quantized_accuracy.json", record)
     return folder
+
+
+def emulated(folder):
+    """The emulator's answers for the test images, and their labels."""
+    images, labels = read_dataset(folder / "dataset.h5").subset("test")
+    with Emulator(folder / "signs.xmodel") as emulator:
+        return emulator.run(emulator.quantize_input(images)).argmax(axis=1), labels
 
 
 def run_words(folder, xmodel="signs.xmodel"):
@@ -79,14 +89,7 @@ def test_compile_native(folder):
 
 
 def test_run_isa_simulator(repo, folder):
-    emulator = Emulator(folder / "signs.xmodel")
-    dataset = read_dataset(folder / "dataset.h5")
-    images, labels = dataset.subset("test")
-    expected = emulator.run(emulator.quantize_input(images)).argmax(axis=1)
-    write_json(
-        folder / "quantized_accuracy.json",
-        accuracy_record("quantized", "test", labels, expected, dataset.class_names),
-    )
+    expected, _ = emulated(folder)
     run_script(repo, "run_isa_simulator", *run_words(folder))
     record = read_json(folder / "board_accuracy.json")
     assert record["predictions"] == expected.tolist()

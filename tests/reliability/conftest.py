@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from killed_jobs import TARGETS, EveryRule, configuration, killing
 from ssh_server import Server, make_keys, what_is_missing
-from workflow_copy import copy_of
+from workflow_copy import copy_of, state_of
 
 from dpuflow.base.files import sha256
 
@@ -33,14 +33,16 @@ def artifacts(workflow):
 
 @pytest.fixture(scope="session")
 def undisturbed(repo, board, tmp_path_factory):
-    """The workflow after a run of every rule that can run here. Leave it as you found it."""
+    """The workflow after a run of every rule that can run here, to be looked at."""
     folder = copy_of(repo, tmp_path_factory.mktemp("every_rule") / "flow")
     workflow = EveryRule(folder, configuration(board))
     workflow.scripts = folder.with_name("scripts")  # of the jobs, with their values: RULE.py
     workflow.scripts.mkdir()
     workflow.run(*TARGETS, "--quiet", "rules", more=killing(workflow.scripts, does="keep"))
     workflow.artifacts = artifacts(workflow)
-    return workflow
+    before = state_of(workflow)
+    yield workflow
+    assert state_of(workflow) == before, "a test has changed what the others look at"
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def check_finished(flow, undisturbed):
 
 def wait_for(path):
     """Wait until a file has its content."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not (path.exists() and path.stat().st_size):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
@@ -77,6 +77,6 @@ def test_a_second_snakemake_is_refused(flow, undisturbed, tmp_path):
     assert refused.returncode != 0
     assert "cannot be locked" in refused.stdout and "Traceback" not in refused.stdout
     os.kill(json.loads(note.read_text())["process"], signal.SIGCONT)
-    first.join(60)
+    first.join(300)
     assert results[0].returncode == 0, results[0].stdout
     check_finished(flow, undisturbed)

@@ -115,7 +115,7 @@ class Planner:
     def close(self):
         """End the server."""
         self._server.stdin.close()
-        self._server.wait(timeout=60)
+        self._server.wait(timeout=300)
 
 
 def with_all_below(graph, first):

@@ -46,10 +46,10 @@ def test_a_missing_folder_says_which_setting_to_change(fresh):
     "configuration", "model file that is gone after a finished run, through Snakemake", "message"
 )
 @pytest.mark.parametrize("key", ["keras_h5", "frozen_pb"])
-def test_old_results_do_not_stand_for_a_model_file_that_is_not_there(finished, key):
-    config = copy.deepcopy(finished.config)
+def test_old_results_do_not_stand_for_a_model_file_that_is_not_there(changeable, key):
+    config = copy.deepcopy(changeable.config)
     config["models"]["small"] = {key: "results/tiny/smal/model.bin"}
-    result = finished.run("all", config=config, check=False)
+    result = changeable.run("all", config=config, check=False)
     assert result.returncode != 0 and "Nothing to be done" not in result.stdout
     assert (
         f"models.small.{key}: results/tiny/smal/model.bin: there is no folder results/tiny/smal"
@@ -58,15 +58,15 @@ def test_old_results_do_not_stand_for_a_model_file_that_is_not_there(finished, k
     assert "did you mean results/tiny/small" in result.stdout and "Traceback" not in result.stdout
 
 
-def test_an_entry_without_a_run_is_looked_for_when_it_is_asked_for(finished):
+def test_an_entry_without_a_run_is_looked_for_when_it_is_asked_for(changeable):
     """Its job has other inputs than the one that made the file, so it runs, and says what is missing."""
-    config = copy.deepcopy(finished.config)
+    config = copy.deepcopy(changeable.config)
     config["models"]["own"] = {"keras_h5": "results/tiny/small/keras_trained_model.h5"}
     wanted = "results/tiny/own/keras_trained_model.h5"
-    finished.run(wanted, config=config)
-    assert "Nothing to be done" in finished.run(wanted, config=config).stdout
+    changeable.run(wanted, config=config)
+    assert "Nothing to be done" in changeable.run(wanted, config=config).stdout
     config["models"]["own"]["keras_h5"] = "gone.h5"
-    result = finished.run(wanted, config=config, check=False)
+    result = changeable.run(wanted, config=config, check=False)
     assert result.returncode != 0 and "gone.h5: no such file" in result.stdout
 
 
@@ -103,18 +103,18 @@ def test_a_run_in_another_folder_takes_the_workflow_s_defaults(fresh, tmp_path):
 
 
 @pytest.mark.fault("processes", "one run of two fails, with -k", "message")
-def test_a_run_that_fails_costs_no_other_run_its_report(finished):
+def test_a_run_that_fails_costs_no_other_run_its_report(changeable):
     """A board that nobody answers for: the stages before it and the other run are reported."""
     board = {"host": "127.0.0.1", "port": 1, "retries": 0, "connect_timeout_s": 2}
-    config = copy.deepcopy(finished.config)
+    config = copy.deepcopy(changeable.config)
     config["runners"] = {"lab": {"kind": "ssh", "boards": [board]}}
     config["targets"] = {"machine": {"board": "kv260", "compiler": "native"}}
     config["runs"].append({**config["runs"][0], "runner": "lab", "target": "machine"})
     config["name"] = "broken"
-    folder = finished.folder / "results/report/broken"
+    folder = changeable.folder / "results/report/broken"
     folder.mkdir(parents=True)
     (folder / "accuracy.json").write_text("of an earlier run")
-    result = finished.run("all", "-k", config=config, check=False)
+    result = changeable.run("all", "-k", config=config, check=False)
     assert result.returncode != 0 and "Traceback" not in result.stdout
     assert "failed: small on tiny (reference / machine / lab), run_ssh: " in result.stdout
     assert result.stdout.count("96 of 96") + result.stdout.count(" of 96") >= 7  # stages of both runs
@@ -124,5 +124,5 @@ def test_a_run_that_fails_costs_no_other_run_its_report(finished):
     assert "**not finished**: small (tiny, reference / machine / lab)" in (folder / "accuracy.md").read_text()
     assert not (folder / "accuracy.json").exists()  # so that the next run makes the report anew
     del config["runs"][1]
-    finished.run("all", config=config)
+    changeable.run("all", config=config)
     assert "could not be finished" not in (folder / "accuracy.html").read_text()

@@ -68,7 +68,7 @@ def outer(repo, tmp_path_factory):
 
 
 def test_the_whole_chain_is_planned(outer):
-    plan = outer("-n", "--quiet", "rules")
+    plan = outer("-n", "--forceall", "--quiet", "rules")
     for rule in ("letters_build_dataset", "letters_train", "letters_run_emulator", "letters_report", "count"):
         assert rule in plan
 

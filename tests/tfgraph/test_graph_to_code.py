@@ -81,11 +81,16 @@ def resized(tf, x):
     return tf.nn.softmax(tf.matmul(tf.reshape(y, [-1, 240]), constant(240, 4, scale=0.08)))
 
 
-@pytest.mark.parametrize("build", [dilated, one_sigmoid, padded_pools, transposed, resized])
+SEEDS = {dilated: 12, one_sigmoid: 13, padded_pools: 12, transposed: 12, resized: 12}
+"""With which a network gives several answers."""
+
+
+@pytest.mark.parametrize("build", SEEDS)
 def test_from_the_graph_to_machine_code(build, tmp_path):
     from dpuflow.base.tensorflow_env import tensorflow
 
     tf = tensorflow()
+    RANDOM.bit_generator.state = np.random.default_rng(SEEDS[build]).bit_generator.state
     images = (
         RANDOM.integers(0, 256, (60, *SHAPE)) * RANDOM.uniform(0, 1, (60, 1, 1, 3)) ** 2
     )  # of many colours

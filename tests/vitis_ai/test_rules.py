@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from workflow_copy import copy_of_run, state_of
 
 from dpuflow.emulator import Emulator
 from dpuflow.report.accuracy import write_report
@@ -97,10 +98,12 @@ TARGETS = [f"{SMALL}/{quantizer}/{name}" for quantizer, (_, names) in FILES.item
 
 @pytest.fixture(scope="session")
 def finished(workflow):
-    """The workflow after a run with the stand-in runtime."""
+    """The workflow after a run with the stand-in runtime, to be looked at."""
     result = workflow.run(*TARGETS, "--sdm", "apptainer", "--quiet", "rules")
     assert result.returncode == 0, result.stdout[-6000:]
-    return workflow
+    before = state_of(workflow)
+    yield workflow
+    assert state_of(workflow) == before, "a test has changed what the others look at"
 
 
 def read(path):
@@ -206,9 +209,11 @@ def test_a_second_run_has_nothing_to_do(finished):
 @pytest.mark.fault("vendor", "no container runtime", "message")
 @pytest.mark.slow
 @pytest.mark.rules
-def test_without_a_container_the_reason_is_in_the_log(finished):
+def test_without_a_container_the_reason_is_in_the_log(finished, tmp_path):
     target = "results/tiny/small/tf1/z_tf1/vitis_ai/small.xmodel"
-    result = finished.run(target, "--force", "--rerun-triggers", "mtime", runtime=False)
+    result = copy_of_run(finished, tmp_path / "flow").run(
+        target, "--force", "--rerun-triggers", "mtime", runtime=False
+    )
     assert result.returncode == 1
     assert (
         "vai_c_tensorflow runs in a container of Vitis AI: call snakemake with --sdm apptainer"
