@@ -8,12 +8,14 @@ from dpuflow.command.models import Model
 from dpuflow.compiler import target_check
 from dpuflow.compiler.target_check import Finding
 from dpuflow.compiler.workload import engine
-from dpuflow.device.targets import Target, describe_fingerprint
+from dpuflow.device.targets import Target, describe_fingerprint, size_of
 from dpuflow.dpuczdx8g.cost_model import estimate
 from dpuflow.dpuczdx8g.isa.cycles import estimate_cycles
+from dpuflow.dpuczdx8g.isa.machine import FAMILY
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.native import limits
+from dpuflow.emulator import support
 from dpuflow.network import Network
 from dpuflow.quantize.folding import fold
 
@@ -106,13 +108,23 @@ def _compiled(model: Model, target: Target) -> dict[str, Any]:
             notes.append(f"compiled for {made_for}, not for {target.name}: no board of this target runs it")
             fits = False
             break
-    if any(subgraph.attrs.get("mc_code") for subgraph in graph.subgraphs("DPU")):
+    with about(model.path):
+        support.require_family(graph)
+    foreign = {s.attrs.get("dpu_fingerprint", 0) for s in graph.subgraphs("DPU")}
+    foreign = {fingerprint for fingerprint in foreign if size_of(FAMILY, fingerprint) is None}
+    if not any(subgraph.attrs.get("mc_code") for subgraph in graph.subgraphs("DPU")):
+        notes.append("holds no machine code: the emulator runs it, a board does not")
+    elif foreign:
+        made_for = ", ".join(describe_fingerprint(fingerprint) or hex(fingerprint) for fingerprint in foreign)
+        notes.append(
+            f"its machine code, for {made_for}, is not read, so there is no time here; the emulator runs "
+            "the graph"
+        )
+    else:
         for program in read_programs(graph, model.path):
             code = [step.instruction for step in Simulator(program).steps]
             cycles = estimate_cycles(code)["cycles"]
             programs.append({"name": program.name, "code_bytes": len(program.code), "cycles": cycles})
-    else:
-        notes.append("holds no machine code: the emulator runs it, a board does not")
     answer: dict[str, Any] = {"fits": fits, "subgraphs": parts, "programs": programs, "notes": notes}
     answer["outputs"] = {op.name: list(op.tensor.shape[1:]) for op in _ends(graph)}
     clock = target.board.clock_mhz if target.board else None

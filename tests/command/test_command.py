@@ -305,6 +305,17 @@ def test_xmodels(tmp_path, capsys):
     assert any("holds no machine code" in note for note in content["notes"])
 
 
+def test_files_of_another_instruction_set(shared, capsys):
+    """The graph of an older one is the same, so it runs all the same; another family's is refused."""
+    path = shared("golden/wild/mnist_28_tf_isa0_b4096_1.4.xmodel")
+    status, content = told(capsys, path)
+    assert status == 2 and content["programs"] == [] and "dpu_us" not in content
+    assert content["outputs"] == {"logits_fix_": [10]}
+    assert any("instruction set ISA0, is not read" in note for note in content["notes"])
+    message = refused(capsys, "check", shared("golden/wild/lenet_32_pt_vdx8g_3.5.xmodel"))
+    assert "DPUCVDX8G, instruction set ISA3" in message and "lenet_32_pt_vdx8g" in message
+
+
 def test_keras_files(tmp_path, capsys):
     from dpuflow.base.tensorflow_env import keras
 
