@@ -14,7 +14,7 @@ from math import prod
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.dpuczdx8g.isa.program import DpuProgram
-from dpuflow.dpuczdx8g.isa.step_derivation import DEPTHWISE, DEPTHWISE_NO_BIAS
+from dpuflow.dpuczdx8g.isa.step_derivation import DEPTHWISE, DEPTHWISE_NO_BIAS, PRELU
 from dpuflow.xir import Graph, Op
 
 UNKNOWN = -1
@@ -134,7 +134,7 @@ def _computing(op, state, pending):
     if op.name == "ALU":
         if state.init is None:
             return UNKNOWN
-        if state.init["exec_mode"] in (DEPTHWISE, DEPTHWISE_NO_BIAS):
+        if state.init["exec_mode"] in (DEPTHWISE, DEPTHWISE_NO_BIAS, PRELU):
             return state.depthwise.get(op["bank_addr_weights"] % BANK_DEPTH, UNKNOWN)
         entries *= state.init["length"] * state.init["channel_group"]
     else:

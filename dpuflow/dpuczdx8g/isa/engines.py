@@ -13,7 +13,16 @@ import numpy as np
 
 from dpuflow.dpuczdx8g.isa.addressing import PADDING
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
-from dpuflow.dpuczdx8g.isa.step_derivation import AVERAGE_POOL, DEPTHWISE, FILL, HARD_SIGMOID, MAX_POOL
+from dpuflow.dpuczdx8g.isa.step_derivation import (
+    AVERAGE_POOL,
+    DEPTHWISE,
+    FILL,
+    HARD_SIGMOID,
+    LEAKY,
+    MAX_POOL,
+    MAX_REDUCE,
+    PRELU,
+)
 from dpuflow.dpuczdx8g.isa.steps import Region, Step
 
 FLOAT32_EXACT = 2**24
@@ -23,6 +32,8 @@ NOISE_BYTES = 1_000_003
 RELU, LEAKY_RELU, RELU6 = 1, 3, 4
 RELU6_LIMIT = 96
 LEAKY_FACTOR, LEAKY_SHIFT = 26, 8
+CODED_LEAKY = 32
+"""shift_prelu_n and _p from here on mean a shift to the right by code - 32, below one to the left by code."""
 CODED_RIGHT = 8
 """ALU shift codes from here on mean a shift to the right by code - 8."""
 
@@ -196,13 +207,13 @@ def _products(window, data, weights, rows, columns):
 def _alu(step, memory):
     init, window = step.init, step.window
     mode = init["exec_mode"]
-    padding = -128 if mode == MAX_POOL else 0
+    padding = -128 if mode in (MAX_POOL, MAX_REDUCE) else 0
     data = _gather(memory, window, padding)
     if init["channel_offset"]:
         data[:, :, -1, :, memory.machine.channels - init["channel_offset"] :] = padding
     rows, columns, _ = step.outputs.shape
     pieces = ((tap, data[i, j]) for tap, i, j in window.taps(rows, columns))
-    if mode == MAX_POOL:
+    if mode in (MAX_POOL, MAX_REDUCE):
         largest = reduce(np.maximum, (piece for _, piece in pieces))
         result = _scaled(largest.astype(np.int64), init["shift_cut"])
     elif mode == AVERAGE_POOL:
@@ -213,6 +224,9 @@ def _alu(step, memory):
         (_, piece) = next(pieces)
         line = 2731 * piece.astype(np.int64) + (3 * 2731 << init["shift_bias"])
         result = saturate(shift_right_rounding(np.clip(line, 0, 2**32), init["shift_cut"]))
+    elif mode in (LEAKY, PRELU):
+        (_, piece) = next(pieces)
+        result = _leaky(step, memory, piece.astype(np.int64))
     else:
         result = _depthwise(step, memory, pieces)
     memory.image[step.outputs] = result
@@ -222,6 +236,21 @@ def _scaled(values, code):
     """values * 2**s rounded, with the ALU's code for s (docs/reference/instruction-set.md)."""
     shift = code - CODED_RIGHT if code >= CODED_RIGHT else -code
     return saturate(shift_right_rounding(values, shift))
+
+
+def _leaky(step, memory, values):
+    """x / 2**p where positive, x * slope / 2**n elsewhere, each with a code for its exponent."""
+    init = step.init
+    if init["exec_mode"] == PRELU:
+        slope = memory.constants(step.weights, step.per_image)[0].astype(np.int64)  # [group, image, byte]
+    else:
+        slope = int(np.array(init["multi_factor"], np.uint8).astype(np.int8))
+    positive, negative = (
+        code - CODED_LEAKY if code >= CODED_LEAKY else -code
+        for code in (init["shift_prelu_p"], init["shift_prelu_n"])
+    )
+    above, below = shift_right_rounding(values, positive), shift_right_rounding(values * slope, negative)
+    return saturate(np.where(values < 0, below, above))
 
 
 def _depthwise(step, memory, pieces):

@@ -17,7 +17,13 @@ from dpuflow.dpuczdx8g.isa.steps import MachineCodeError, Region, Step, Transfer
 
 MAX_POOL, AVERAGE_POOL, HARD_SIGMOID = 3, 2, 7
 DEPTHWISE, DEPTHWISE_NO_BIAS = 0, 6
-EXEC_MODES = {DEPTHWISE, DEPTHWISE_NO_BIAS, AVERAGE_POOL, MAX_POOL, HARD_SIGMOID}
+PRELU, LEAKY, MAX_REDUCE = 1, 4, 5
+EXEC_MODES = {
+    *(DEPTHWISE, DEPTHWISE_NO_BIAS, AVERAGE_POOL, MAX_POOL, HARD_SIGMOID),
+    *(PRELU, LEAKY, MAX_REDUCE),
+}
+POINTWISE = (PRELU, LEAKY)
+"""Modes that know no window."""
 ALU_ACTIVATIONS = {0, 1, 4}
 CONV_ACTIVATIONS = {0, 1, 3, 4}
 SHIFT_BIAS_MAX = 20
@@ -199,7 +205,14 @@ class _Planner:
 
     def _aluinit(self, step, op):
         if op["exec_mode"] not in EXEC_MODES:
-            raise step.error(f"exec_mode {op['exec_mode']} is not supported by this simulator")
+            known = ", ".join(map(str, sorted(EXEC_MODES)))
+            raise step.error(f"exec_mode {op['exec_mode']} is not supported by this simulator, only {known}")
+        if op["exec_mode"] in POINTWISE:
+            window = [op[name] for name in ("kernel_w", "kernel_h", "stride_w", "stride_h")]
+            if window != [1, 1, 1, 1]:
+                raise step.error(
+                    f"exec_mode {op['exec_mode']} with a window {window}; it works on single pixels"
+                )
         if op["act_type"] not in ALU_ACTIVATIONS:
             raise step.error(f"act_type {op['act_type']} does not exist on this DPU's ALU")
         self._check_shifts(step, op)
@@ -222,6 +235,14 @@ class _Planner:
         step.outputs = addressing.output_entries(machine, init, op, rows, length, groups)
         self._check_overwriting(step, step.window.index, in_place=init["kernel_h"] * init["kernel_w"] == 1)
         reads, valid = [step.window.reads], self._window_validity(step, init["channel_offset"])
+        if mode == MAX_REDUCE and (step.window.index == addressing.PADDING).any():
+            raise step.error("a maximum by reduction has no padding")
+        if mode == PRELU:
+            slopes = op["bank_addr_weights"] + np.arange(groups)
+            step.weights = addressing.flat(machine.depthwise_bank, slopes[None])
+            valid = valid & self.valid[step.weights[0]]
+            reads.append(step.weights.ravel())
+            step.per_image = bool(self.from_data[step.weights].any())
         if mode in (DEPTHWISE, DEPTHWISE_NO_BIAS):
             taps = np.arange(init["kernel_h"] * init["kernel_w"])[:, None] * init["jump_read_weights"]
             step.weights = addressing.flat(
