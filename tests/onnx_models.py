@@ -4,6 +4,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dpuflow.onnx_graph.model_file import open_model
+from dpuflow.onnx_graph.reader import read_onnx
+from dpuflow.onnx_graph.runtime import OnnxModel
+from dpuflow.quantize.engine import run_float
+
+SHAPE = (12, 10, 3)
+"""(H, W, C) of the images; ONNX has them as (3, 12, 10)."""
+
 
 class Model:
     """Nodes of one graph; `write` makes the file.
@@ -74,3 +82,29 @@ def small_classifier(path, shape=(1, 28, 28), classes=25, batch="N"):
     inner = 8 * (-(-height // 2) // 2) * (-(-width // 2) // 2)
     model.node("Gemm", [model.last, model.numbers(classes, inner), model.numbers(classes)], transB=1)
     return model.write(path)
+
+
+def finish(model, channels, classes=5):
+    """Global pooling and a dense layer, so that the network answers classes."""
+    model.node("GlobalAveragePool")
+    model.node("Flatten")
+    model.node("Gemm", [model.last, model.numbers(classes, channels), model.numbers(classes)], transB=1)
+
+
+def start(**options):
+    """A model for images of SHAPE."""
+    return Model((3, 12, 10), **options)
+
+
+def proven_reading(model, folder, tolerance=2e-6):
+    """Read the model, compare it with onnxruntime; returns the Network."""
+    path = model.write(folder / "m.onnx")
+    opened = open_model(path, SHAPE)
+    network = read_onnx(opened, SHAPE, "net")
+    x = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype(np.float32)
+    expected = OnnxModel(opened).run(x)
+    found = run_float(network, x)[network.output.name]
+    size = np.abs(expected).max()
+    assert size > 1e-3 and np.abs(expected - expected[0]).max() > 1e-4 * size
+    np.testing.assert_allclose(found, expected, atol=tolerance * size)
+    return network

@@ -10,6 +10,7 @@ import numpy as np
 
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.graph import Node
+from dpuflow.onnx_graph.pairs import add, greater, lesser, multiply, subtract
 from dpuflow.onnx_graph.values import (
     Constant,
     Reader,
@@ -17,16 +18,13 @@ from dpuflow.onnx_graph.values import (
     Value,
     channel_product,
     constant,
-    feature_map,
     flattened,
     float_constant,
     per_channel,
-    tensor,
     through,
     unpadded,
     whole_map,
 )
-from dpuflow.ops.gating import is_factors
 
 Handler = Callable[[Reader, Node, Sequence[Value | None]], Value]
 
@@ -43,66 +41,6 @@ def _affine(reader: Reader, node: Node, value: Tensor, scale: np.ndarray, offset
         node,
         "meets a constant that is not one number, or one for each channel; only those become part of weights",
     )
-
-
-def _same_axes(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> tuple[Tensor, Tensor]:
-    """Two activations of one shape, seen alike."""
-    first, second = (unpadded(reader, node, value) for value in inputs)
-    shapes = [reader.layers[value.layer].shape for value in (first, second)]
-    if first.axes == second.axes and shapes[0] == shapes[1]:
-        return first, second
-    if len(first.axes) == len(second.axes) == 3:
-        maps = [feature_map(reader, node, value)[0] for value in (first, second)]
-        if maps[0].shape == maps[1].shape:
-            return whole_map(maps[0]), whole_map(maps[1])
-    if len(first.axes) == len(second.axes) == 1:
-        flat = [flattened(reader, node, value) for value in (first, second)]
-        if flat[0].axes == flat[1].axes:
-            return flat[0], flat[1]
-    reader.fail(
-        node,
-        f"combines activations of different shapes or orders, {shapes[0]} and {shapes[1]}; bring them to one "
-        "shape with a 1x1 convolution",
-    )
-
-
-def _add(reader, node, inputs):
-    first, second = _same_axes(reader, node, inputs)
-    shape = reader.layers[first.layer].shape
-    return through(first, reader.emit(node, "add", [first.layer, second.layer], shape, activation="NONE"))
-
-
-def _multiply(reader, node, inputs):
-    """Of one shape, or of a map and one factor per channel, or one per pixel (copied to all channels)."""
-    values = [unpadded(reader, node, value) for value in inputs]
-    if values[0].axes == values[1].axes or not all(len(value.axes) == 3 for value in values):
-        first, second = _same_axes(reader, node, values)
-        shape = reader.layers[first.layer].shape
-        return through(first, reader.emit(node, "multiply", [first.layer, second.layer], shape))
-    layers = [_factors(reader, node, value) for value in values]
-    shapes = [layer.shape for layer in layers]
-    for k, (one, other) in enumerate((shapes, shapes[::-1])):
-        if len(one) == len(other) == 3 and one[2] == 1 < other[2] and one[:2] in (other[:2], (1, 1)):
-            layers[k] = channel_product(
-                reader, node, layers[k], np.ones((other[2], 1), np.float32), suffix="copies"
-            )
-    shapes = [layer.shape for layer in layers]
-    if shapes[0] != shapes[1] and not is_factors(shapes[1], shapes[0]) and not is_factors(*shapes):
-        reader.fail(
-            node,
-            f"multiplies activations of shapes {shapes[0]} and {shapes[1]}; only maps of one shape, or a map "
-            "by one factor per channel or per pixel, are supported",
-        )
-    big = shapes[1] if is_factors(shapes[0], shapes[1]) else shapes[0]
-    return whole_map(reader.emit(node, "multiply", [layer.name for layer in layers], big))
-
-
-def _factors(reader, node, value):
-    """The layer of one side of a product: a map, or a vector seen as (N, C, 1, 1)."""
-    layer = reader.layers[value.layer]
-    if len(layer.shape) == 1 and value.axes == (*whole_map(layer).axes, (), ()):
-        return layer
-    return feature_map(reader, node, value)[0]
 
 
 def _binary(function, of_constant, of_two) -> Handler:
@@ -124,7 +62,7 @@ def _binary(function, of_constant, of_two) -> Handler:
                 reader.fail(node, "a constant divided by an activation; the DPU cannot divide")
             return _affine(reader, node, value, *pair)
         if of_two is None:
-            reader.fail(node, "of two activations only the sum and the product are supported")
+            reader.fail(node, "divides by an activation; the DPU cannot divide")
         return of_two(reader, node, inputs)
 
     return handler
@@ -137,6 +75,26 @@ def _sum(reader, node, inputs):
         step = node if last else Node(f"{node.name}/{k}", "Add", node.inputs, node.outputs)
         total = HANDLERS["Add"](reader, step, [total, value])
     return total
+
+
+def _mean(reader, node, inputs):
+    value, share = _sum(reader, node, inputs), np.float32(1) / np.float32(len(inputs))
+    return _affine(reader, node, unpadded(reader, node, value), share, np.float32(0))
+
+
+def _magnitude(reader, node, inputs):
+    """|x| = x + relu(-2 x)."""
+    value = unpadded(reader, node, inputs[0])
+    twice = _affine(reader, node, value, np.float32(-2), np.float32(0))
+    layer = reader.layers[twice.layer]
+    return add(reader, node, [value, through(twice, reader.emit(node, "relu", [layer.name], layer.shape))])
+
+
+def _power(reader, node, inputs):
+    exponent = float_constant(reader, node, inputs[1], "the exponent")
+    if not np.all(exponent == 2):
+        reader.fail(node, f"takes the power of {exponent.reshape(-1)[:4].tolist()}; the DPU has squares only")
+    return multiply(reader, node, [inputs[0], inputs[0]])
 
 
 def _batch_norm(reader, node, inputs):
@@ -198,45 +156,75 @@ def _bounds(reader, node, inputs):
     return tuple(float(np.sign(n)) * np.inf if abs(n) >= limit else n for n in found)
 
 
+def _clamped(reader, node, value, low, high):
+    """max(low, min(high, x)), by ReLU and ReLU6 of a line; low, high : broadcast to ONNX's axes."""
+    limits = (np.min(low), np.max(low), np.min(high), np.max(high))
+    if limits == (-np.inf, -np.inf, np.inf, np.inf):
+        return value
+    for plain, op in (((0, 0, np.inf, np.inf), "relu"), ((0, 0, 6, 6), "relu6")):
+        if limits == plain:
+            return _unary(op)(reader, node, [value])
+    if np.any(np.asarray(low) >= high) or np.isinf(limits).tolist() not in BOUNDED:
+        reader.fail(node, f"clamps to {limits[0]:g} ... {limits[3]:g}, which leaves nothing of its input")
+    if np.isinf(limits[3]):  # low + relu(x - low)
+        before, op, behind = (np.float32(1), -low), "relu", (np.float32(1), low)
+    elif np.isinf(limits[0]):  # high - relu(high - x)
+        before, op, behind = (np.float32(-1), high), "relu", (np.float32(-1), high)
+    else:  # low + (high - low) / 6 relu6(6 (x - low) / (high - low))
+        scale = np.float32(6) / (high - low)
+        before, op, behind = (scale, -low * scale), "relu6", ((high - low) / np.float32(6), low)
+    value = _affine(reader, node, value, *before)
+    layer = reader.layers[value.layer]
+    value = through(value, reader.emit(node, op, [layer.name], layer.shape, suffix=op))
+    return _affine(reader, node, value, *behind)
+
+
+BOUNDED = [[False] * 4, [True, True, False, False], [False, False, True, True]]
+"""Which of the least and greatest low and high limit may be infinite."""
+
+
 def _clip(reader, node, inputs):
-    bounds = _bounds(reader, node, inputs)
-    ops = {(0, np.inf): "relu", (0, 6): "relu6"}
-    if bounds == (-np.inf, np.inf):
-        return tensor(reader, node, inputs[0])
-    if bounds not in ops:
-        reader.fail(
-            node,
-            f"clamps to {bounds[0]:g} ... {bounds[1]:g}; the DPU has ReLU (0 ...) and ReLU6 (0 ... 6)",
-        )
-    return _unary(ops[bounds])(reader, node, inputs[:1])
+    low, high = (np.float32(n) for n in _bounds(reader, node, inputs))
+    return _clamped(reader, node, unpadded(reader, node, inputs[0]), low, high)
 
 
-def _extreme(op, limit, clamp) -> Handler:
-    """Max or Min of an activation and a constant."""
+def _extreme(of_two, sign: int) -> Handler:
+    """Max (sign 1) or Min (-1) of activations and constants."""
 
     def handler(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
-        tensors = [value for value in inputs if isinstance(value, Tensor)]
-        constants = [value.array for value in inputs if isinstance(value, Constant)]
-        if len(tensors) != 1 or len(constants) != 1 or not np.all(constants[0] == limit):
-            reader.fail(node, f"only {clamp} is supported")
-        layer = reader.layers[tensors[0].layer]
-        if op == "relu6":
-            if layer.op != "relu":
-                reader.fail(node, f"only {clamp} is supported")
-            return through(tensors[0], reader.emit(node, op, list(layer.inputs), layer.shape))
-        return _unary(op)(reader, node, tensors)
+        value = inputs[0]
+        assert value is not None  # a node without its first input does not get through onnxruntime
+        for other in inputs[1:]:
+            if isinstance(value, Constant):
+                value, other = other, value
+            assert value is not None
+            if isinstance(other, Tensor):
+                value = of_two(reader, node, [value, other])
+                continue
+            bound = float_constant(reader, node, other, "the constant")
+            limits = (bound, np.float32(np.inf)) if sign > 0 else (np.float32(-np.inf), bound)
+            value = _limited(reader, node, unpadded(reader, node, value), *limits)
+        return value
 
     return handler
 
 
+def _limited(reader, node, value, low, high):
+    """`_clamped`; of a ReLU cut to 6 one ReLU6."""
+    layer = reader.layers[value.layer]
+    if layer.op == "relu" and np.all(high == 6):
+        return through(value, reader.emit(node, "relu6", list(layer.inputs), layer.shape))
+    return _clamped(reader, node, value, low, high)
+
+
 def _hard_sigmoid(reader, node, inputs):
+    """max(0, min(1, alpha x + beta)); the DPU's is relu6(x + 3) / 6."""
     alpha, beta = float(node.attrs.get("alpha", 0.2)), float(node.attrs.get("beta", 0.5))
+    value = unpadded(reader, node, inputs[0])
     if abs(alpha - 1 / 6) > 1e-6 or beta != 0.5:
-        reader.fail(
-            node,
-            f"a hard sigmoid max(0, min(1, {alpha:g} x + {beta:g})); the DPU has relu6(x + 3) / 6 (PyTorch)",
-        )
-    return _unary("hard_sigmoid")(reader, node, inputs)
+        value = _affine(reader, node, value, np.float32(6 * alpha), np.float32(6 * beta - 3))
+    layer = reader.layers[value.layer]
+    return through(value, reader.emit(node, "hard_sigmoid", [layer.name], layer.shape))
 
 
 def _gated(gate: str) -> Handler:
@@ -296,8 +284,9 @@ def _softmax(reader, node, inputs):
     return through(flat, reader.emit(node, "softmax", [layer.name], layer.shape))
 
 
-_ADD = _binary(np.add, lambda c, first: (1, c), _add)
+_ADD = _binary(np.add, lambda c, first: (1, c), add)
 HANDLERS: dict[str, Handler] = {
+    "Abs": _magnitude,
     "Add": _ADD,
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
@@ -305,17 +294,19 @@ HANDLERS: dict[str, Handler] = {
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _gated("hard_sigmoid"),
     "LeakyRelu": _leaky_relu,
-    "Max": _extreme("relu", 0, "max(x, 0)"),
-    "Min": _extreme("relu6", 6, "min(relu(x), 6)"),
-    "Mul": _binary(np.multiply, lambda c, first: (c, 0), _multiply),
+    "Max": _extreme(greater, 1),
+    "Mean": _mean,
+    "Min": _extreme(lesser, -1),
+    "Mul": _binary(np.multiply, lambda c, first: (c, 0), multiply),
     "Neg": lambda reader, node, inputs: _affine(
         reader, node, unpadded(reader, node, inputs[0]), np.array(-1), np.array(0)
     ),
     "PRelu": _prelu,
+    "Pow": _power,
     "Relu": _unary("relu"),
     "Sigmoid": _sigmoid,
     "Softmax": _softmax,
-    "Sub": _binary(np.subtract, lambda c, first: (1, -c) if first else (-1, c), None),
+    "Sub": _binary(np.subtract, lambda c, first: (1, -c) if first else (-1, c), subtract),
     "Sum": _sum,
     "Swish": _gated("sigmoid"),
 }

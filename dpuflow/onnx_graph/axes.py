@@ -88,6 +88,24 @@ def positions(axes: Iterable[Axis], shape: Sequence[int]) -> np.ndarray:
     return places
 
 
+def cuts(axes: Axes, shape: Sequence[int]) -> tuple[list[Atom], list[int]] | None:
+    """How all values of a layer become ONNX's: (atoms in the layer's order, order of them in ONNX's).
+
+    None where the axes are not all values of the layer.
+    """
+    atoms = [atom for axis in axes for atom in axis]
+    found = sorted(atoms, key=lambda atom: (atom.axis, -atom.stride))
+    for number, size in enumerate(shape):
+        left = size
+        for atom in (atom for atom in found if atom.axis == number):
+            if atom.size * atom.stride != left:
+                return None
+            left = atom.stride
+        if left != 1:
+            return None
+    return found, [found.index(atom) for atom in atoms]
+
+
 def of_vector(axes: Axes, shape: Sequence[int]) -> Axes:
     """The same axes, of the layer flattened to a vector."""
     return tuple(

@@ -27,6 +27,10 @@ KEPT_APART = [
 that join the images with the pixels."""
 
 
+BROADCASTING = ("Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum")
+"""Operators that repeat axes of size 1."""
+
+
 @dataclass
 class Node:
     """One node: name (that of its first output where it has none), operator, tensors, attributes."""
@@ -86,8 +90,23 @@ def folded(opened: OpenedModel) -> Graph:
         if entry.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shapes[entry.name] = tuple(dim.dim_value for dim in dims)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    _without_repeats(nodes, shapes, opened.outputs.values())
     needed = _needed(nodes, opened.outputs.values())
     return Graph(opened.path, needed, constants, shapes, opset, opened.input, opened.outputs, opened.order)
+
+
+def _without_repeats(nodes, shapes, outputs):
+    """Let arithmetic read what an Expand or Tile in front of it repeats, which it repeats by itself."""
+    for node in nodes:
+        if node.op not in ("Expand", "Tile") or node.outputs[0] in outputs:
+            continue
+        before, whole = (shapes.get(name) for name in (node.inputs[0], node.outputs[0]))
+        if before is None or whole is None or len(before) != len(whole):
+            continue
+        for reader in [other for other in nodes if node.outputs[0] in other.inputs]:
+            others = [shapes.get(name) for name in reader.inputs if name != node.outputs[0]]
+            if reader.op in BROADCASTING and whole in others:
+                reader.inputs = [node.inputs[0] if n == node.outputs[0] else n for n in reader.inputs]
 
 
 def _for_one_image(opened):

@@ -15,6 +15,7 @@ from dpuflow.base.foreign_file import check_is_onnx
 from dpuflow.base.outputs import ONLY
 from dpuflow.base.protobuf_seal import unsealed_own, without_seal
 from dpuflow.onnx_graph.external_data import load_external_data
+from dpuflow.onnx_graph.number_types import bytes_as_floats, widen
 
 ModelProto = Any
 """onnx.ModelProto."""
@@ -77,7 +78,9 @@ def open_model(
     model = read_model(path, own)
     load_external_data(model, path)
     _check_operators(model, path)
+    widen(model)
     entry = _input(model, path, input_name)
+    bytes_as_floats(model, entry.name)
     outputs = _outputs(model, path, output_name)
     order, dims, batch = _layout(entry, tuple(image_shape), path)
     return OpenedModel(model, path, entry.name, outputs, order, dims, batch)

@@ -33,7 +33,7 @@ ADVICE = {
     **dict.fromkeys(("GRU", "LSTM", "RNN"), _RECURRENT),
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
     **dict.fromkeys(("Attention", "MultiHeadAttention", "SkipLayerNormalization"), _TRANSFORMER),
-    "ReduceL2": _NORM,
+    "ReduceL2": f"a division by the length of a vector or of each pixel's; {_END}",
     "Elu": "train with ReLU or LeakyReLU(26/256)",
     "Erf": "part of a GELU; train with ReLU",
     "Gelu": "train with ReLU",

@@ -1,9 +1,11 @@
 """ONNX's pooling: one handler per operator, see `values` for what a handler is."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dpuflow.network import Layer
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.graph import Node
 from dpuflow.onnx_graph.values import (
@@ -11,11 +13,12 @@ from dpuflow.onnx_graph.values import (
     Reader,
     Tensor,
     Value,
-    constant,
+    channel_product,
     feature_map,
     pair,
     unpadded,
     whole_map,
+    whole_numbers,
     with_zeros,
 )
 from dpuflow.onnx_graph.weighted_nodes import padding
@@ -49,16 +52,15 @@ def _pool(op: str) -> Handler:
             )
         ]
         kind, counted = op, bool(node.attrs.get("count_include_pad", 0))
-        if op == "avg_pool" and not counted and (any(own) or any(beyond)):
+        if op == "avg_pool" and counted and any(beyond) and any((left, right, top, bottom)):
+            # padding counts, what a window of ceil_mode reaches beyond it does not
+            layer = with_zeros(reader, node, layer, (left, right, top, bottom))
+            left = right = top = bottom = 0
+            kind = "avg_pool_inside"
+        elif op == "avg_pool" and (any(beyond) or (any(own) and not counted)):
             if pending != NO_PAD:
                 layer, (left, right, top, bottom) = with_zeros(reader, node, layer, pending), own
             kind = "avg_pool_inside"
-        elif op == "avg_pool" and any(beyond):
-            reader.fail(
-                node,
-                "average pooling that counts padding, with ceil_mode whose last window reaches beyond it; "
-                "export with ceil_mode=False",
-            )
         pad = (left, right + beyond[1], top, bottom + beyond[0])
         made = reader.emit(
             node, kind, [layer.name], (*shape, channels), kernel=kernel[::-1], stride=stride[::-1], pad=pad
@@ -68,66 +70,86 @@ def _pool(op: str) -> Handler:
     return handler
 
 
-def _over_map(reader: Reader, node: Node, value: Value | None, op: str, keep: bool) -> Tensor:
-    layer, _ = feature_map(reader, node, unpadded(reader, node, value))
+def _over_map(reader: Reader, node: Node, layer: Layer, op: str, over: Sequence[int]) -> Layer:
+    """A layer's map pooled over all of its rows (0 in `over`), its columns (1), or both."""
     height, width, channels = layer.shape
-    made = reader.emit(
-        node, op, [layer.name], (1, 1, channels), kernel=(width, height), stride=(1, 1), pad=NO_PAD
-    )
-    axes = whole_map(made).axes
-    return Tensor(made.name, axes if keep else axes[:1])
+    kernel = (height if 0 in over else 1, width if 1 in over else 1)
+    shape = (height // kernel[0], width // kernel[1], channels)
+    if kernel == (1, 1):
+        return layer
+    return reader.emit(node, op, [layer.name], shape, kernel=kernel[::-1], stride=(1, 1), pad=NO_PAD)
 
 
 def _global(op: str) -> Handler:
     def handler(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
-        return _over_map(reader, node, inputs[0], op, True)
+        layer, _ = feature_map(reader, node, unpadded(reader, node, inputs[0]))
+        return whole_map(_over_map(reader, node, layer, op, (0, 1)))
 
     return handler
 
 
-def _reduce(op: str) -> Handler:
-    """A reduction over height and width: global pooling."""
+def _reduce(op: str, total: bool = False) -> Handler:
+    """A reduction over rows, columns or both (pooling), or over the channels; total : a sum, not a mean."""
 
     def handler(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
         value = unpadded(reader, node, inputs[0])
         rank = len(value.axes) + 1
-        if inputs[1:] and inputs[1] is not None:
-            given = [int(n) for n in np.atleast_1d(constant(reader, node, inputs[1], "the axes"))]
-        else:
-            given = [int(n) for n in node.attrs.get("axes", ())]
-        reduced = sorted(axis % rank for axis in given)
+        given = whole_numbers(reader, node, inputs, 1, "axes") or []
+        reduced = sorted({axis % rank for axis in given})
         keep = bool(node.attrs.get("keepdims", 1))
-        layer = reader.layers[value.layer]
-        atoms = [value.axes[axis - 1] for axis in reduced if axis]
-        pixels = (
-            len(layer.shape) == 3
-            and 0 not in reduced
-            and {*(atom.axis for axis in atoms for atom in axis)} <= {0, 1}
-        )
-        count = np.prod([algebra.size(axis) for axis in atoms]) if atoms else 0
-        if rank == 4 and reduced == [2, 3] and not (pixels and count == np.prod(layer.shape[:2])):
+        if not reduced or 0 in reduced:
+            reader.fail(node, f"reduces the axes {given}, the images among them")
+        if not _reducible(reader, value, reduced) and len(value.axes) == 3:
             # rows and columns that are made of channels, or channels that are made of pixels: a layer first
             value = whole_map(feature_map(reader, node, value)[0])
-            return _over_map(reader, node, value, op, keep)
-        if not pixels or count != np.prod(layer.shape[:2]):
+        if not _reducible(reader, value, reduced):
             reader.fail(
                 node,
-                f"reduces the axes {given}; only height and width together (global pooling) are supported",
+                f"reduces the axes {given} of {algebra.sizes(value.axes)}; only rows, columns, both (global "
+                "pooling) or all channels of a map are supported",
             )
-        rest = [axis for axis in range(1, rank) if axis not in reduced]
-        channels = [axis for axis in rest if value.axes[axis - 1]]
-        axes = (*(value.axes[axis - 1] for axis in channels), *_pixels(layer))
-        shaped = Tensor(value.layer, axes, value.pad)
-        pooled = _over_map(reader, node, shaped, op, False)
+        atoms = [atom for axis in reduced for atom in value.axes[axis - 1]]
+        layer = reader.layers[value.layer]
+        made = _reduced(reader, node, layer, op, {atom.axis for atom in atoms})
+        if total:
+            scale = np.full(made.shape[-1], algebra.size(atoms), np.float32)
+            none = np.zeros_like(scale)
+            made = reader.emit(node, "batch_norm", [made.name], made.shape, scale, none, suffix="sum")
         kept = [axis for axis in range(1, rank) if keep or axis not in reduced]
-        axes = tuple(pooled.axes[0] if axis in channels else () for axis in kept)
-        return Tensor(pooled.layer, axes)
+        return Tensor(made.name, tuple(() if axis in reduced else value.axes[axis - 1] for axis in kept))
 
     return handler
 
 
-def _pixels(layer):
-    return whole_map(layer).axes[1:]
+def _reducible(reader, value, reduced):
+    """Whether the axes are all rows, all columns, or all channels of a layer's map, or some of these."""
+    shape = reader.layers[value.layer].shape
+    atoms = [atom for axis in reduced for atom in value.axes[axis - 1]]
+    axes = {atom.axis for atom in atoms}
+    return len(shape) == 3 and algebra.size(atoms) == math.prod(shape[axis] for axis in axes)
+
+
+def _reduced(reader, node, layer, op, axes):
+    """The layer reduced over its own axes: pixels by pooling, channels by a product or a shuffle."""
+    made = _over_map(reader, node, layer, op, sorted(axes - {2}))
+    channels = made.shape[2]
+    if 2 not in axes or channels == 1:
+        return made
+    if op == "avg_pool":
+        share = np.full((1, channels), np.float32(1) / np.float32(channels))
+        return channel_product(reader, node, made, share, suffix="channels")
+    # the channels as a block of pixels, the last one again where they do not fill it; then its greatest
+    block = math.isqrt(channels - 1) + 1
+    places = np.minimum(np.arange(block**2), channels - 1)
+    chosen = np.zeros((block**2, channels), np.float32)
+    chosen[np.arange(block**2), places] = 1
+    source = made if block**2 == channels else channel_product(reader, node, made, chosen, suffix="block")
+    shape = (made.shape[0] * block, made.shape[1] * block, 1)
+    spread = reader.emit(
+        node, "pixel_shuffle", [source.name], shape, suffix="shuffle", scale=block, upscale=True
+    )
+    window = {"kernel": (block, block), "stride": (block, block), "pad": NO_PAD}
+    return reader.emit(node, op, [spread.name], (*made.shape[:2], 1), suffix="channels", **window)
 
 
 HANDLERS = {
@@ -137,5 +159,6 @@ HANDLERS = {
     "MaxPool": _pool("max_pool"),
     "ReduceMax": _reduce("max_pool"),
     "ReduceMean": _reduce("avg_pool"),
+    "ReduceSum": _reduce("avg_pool", total=True),
 }
 """Operator -> handler."""

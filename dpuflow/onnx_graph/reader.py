@@ -16,9 +16,11 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.base.memory_limit import bounded_memory
 from dpuflow.network import Layer, Network, marked, reaching, unmarked
+from dpuflow.network.devices import only_behind
 from dpuflow.network.gates import recognise
 from dpuflow.network.merging import merge
 from dpuflow.onnx_graph import axes as algebra
+from dpuflow.onnx_graph import float_nodes
 from dpuflow.onnx_graph.graph import Graph, Node, folded
 from dpuflow.onnx_graph.model_file import OpenedModel, legal_name
 from dpuflow.onnx_graph.node_translation import HANDLERS, advice
@@ -78,10 +80,23 @@ class ModelReader:
     def __init__(self, graph: Graph, image_shape: tuple[int, int, int]) -> None:
         self.graph, self.image_shape = graph, image_shape
         self.where, self.opset, self.outputs = graph.where, graph.opset, graph.outputs
+        self.cpu = False
+        """Whether layers of the CPU may stand behind those of the DPU."""
+        self._start()
+
+    def _start(self) -> None:
+        """Begin the reading (again)."""
         self.layouts: dict[str, Layout] = {}
         self.layers: dict[str, Layer] = {}
-        self.values: dict[str, Value] = {name: Constant(array) for name, array in graph.constants.items()}
+        self.values: dict[str, Value] = {
+            name: Constant(array) for name, array in self.graph.constants.items()
+        }
+        self.unknown: Node | None = None
+        """A node that nothing here can read."""
         self._made: dict[Any, Layer] = {}
+        self._inside = float_nodes.inside(self.graph.nodes, HANDLERS) if self.cpu else set()
+        self._of_dpu: set[str] = set()
+        """Layers of nodes that the DPU must compute, because more of the DPU follows."""
 
     # -- what handlers ask -----------------------------------------------------------------
 
@@ -146,7 +161,28 @@ class ModelReader:
     # -- walking ---------------------------------------------------------------------------
 
     def network(self, name: str) -> Network:
-        """Translate all nodes."""
+        """Translate all nodes.
+
+        Everything as layers of the DPU where that is possible; else with layers of the CPU behind them
+        (`float_nodes`). Where those would stand between layers of the DPU, the first refusal counts.
+        """
+        try:
+            return self._network(name)
+        except UserError:
+            self.cpu = True
+            try:
+                self._start()
+                network = self._network(name)
+                fits = only_behind(network)
+            except UserError:
+                if self.unknown is not None:
+                    raise  # the node that the network must end in front of
+                fits = False
+            if not fits:
+                raise
+            return network
+
+    def _network(self, name):
         self._input()
         for node in self.graph.nodes:
             self._translate(node)
@@ -165,10 +201,36 @@ class ModelReader:
         self.values[self.graph.input] = Tensor(name, axes)
 
     def _translate(self, node):
-        handler = HANDLERS.get(node.op)
-        if handler is None:
-            self.fail(node, advice(node.op, HANDLERS))
         inputs = [self.values[name] if name else None for name in node.inputs]
+        on_dpu, on_cpu = HANDLERS.get(node.op), float_nodes.HANDLERS.get(node.op) if self.cpu else None
+        if on_dpu is None and on_cpu is None:
+            self.unknown = node
+            self.fail(node, advice(node.op, HANDLERS))
+        handlers = [on_dpu, on_cpu]
+        if on_dpu is not None and self._inside.intersection(node.outputs):
+            handlers = [on_dpu]
+        elif node.op not in float_nodes.VIEWS and any(map(self._is_float, inputs)):
+            handlers = [on_cpu, on_dpu]
+        first, *second = [handler for handler in handlers if handler is not None]
+        self._try(node, inputs, first, second)
+        if self._inside.intersection(node.outputs):
+            self._of_dpu.update(self.layers)
+
+    def _try(self, node, inputs, first, second):
+        """`first`, else what is in `second`."""
+        layers, made = dict(self.layers), dict(self._made)
+        try:
+            self._handled(node, inputs, first)
+        except UserError:
+            if not second:
+                raise
+            self.layers, self._made = layers, made
+            self._handled(node, inputs, *second)
+
+    def _is_float(self, value):
+        return float_nodes.is_float(self.layers, self._of_dpu, value)
+
+    def _handled(self, node, inputs, handler):
         try:
             with np.errstate(all="ignore"):  # what is not finite is refused where it gets into a layer
                 found = handler(self, node, inputs)

@@ -13,6 +13,7 @@ import numpy as np
 from dpuflow.network import Layer
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.graph import Node
+from dpuflow.onnx_graph.pairs import add, repeated
 from dpuflow.onnx_graph.values import (
     NO_PAD,
     Constant,
@@ -27,6 +28,8 @@ from dpuflow.onnx_graph.values import (
     tensor,
     unpadded,
     whole_map,
+    whole_numbers,
+    with_zeros,
 )
 
 Inputs = Sequence[Value | None]
@@ -171,17 +174,10 @@ def _pixels(reader: Reader, node: Node, layer: Layer, axis: int, indices: list[i
     return whole_map(made)
 
 
-def _whole_numbers(reader, node, inputs, index, key):
-    """A list that is an attribute in old opsets and an input in later ones; None where it is left out."""
-    if len(inputs) > index and inputs[index] is not None:
-        return [int(n) for n in np.atleast_1d(constant(reader, node, inputs[index], key))]
-    return [int(n) for n in node.attrs[key]] if key in node.attrs else None
-
-
 def _slice(reader, node, inputs):
     value = unpadded(reader, node, inputs[0])
     starts, ends, axes, steps = (
-        _whole_numbers(reader, node, inputs, index, key)
+        whole_numbers(reader, node, inputs, index, key)
         for index, key in enumerate(("starts", "ends", "axes", "steps"), 1)
     )
     rank = len(value.axes) + 1
@@ -240,6 +236,10 @@ def _concat(reader, node, inputs):
         return tensors[0]
     if len(tensors) != len(inputs):
         return _with_constants(reader, node, inputs, tensors, axis)
+    if rank == 2 and reader.only_viewed(node.outputs[0]) and any(_has_pixels(reader, v) for v in tensors):
+        reader.fail(node, "joins flattened maps at the end, which is the CPU's; name the maps as outputs")
+    if axis > 1 and rank == 4 and not any(algebra.only_of(value.axes[axis - 1], 2) for value in tensors):
+        return _side_by_side(reader, node, tensors, axis)
     values = [_joinable(reader, node, value, axis) for value in tensors]
     rest = {
         (value.axes[: axis - 1], value.axes[axis:], reader.layers[value.layer].shape[:-1]) for value in values
@@ -252,6 +252,28 @@ def _concat(reader, node, inputs):
     axes = list(values[0].axes)
     axes[axis - 1] = algebra.simplified([algebra.Atom(len(shape) - 1, shape[-1])])
     return Tensor(made.name, tuple(axes))
+
+
+def _has_pixels(reader, value):
+    shape = reader.layers[value.layer].shape
+    return math.prod(shape) > shape[-1]
+
+
+def _side_by_side(reader, node, tensors, axis):
+    """Maps joined along rows (axis 2) or columns (3): the sum of each with zeros where the others are."""
+    layers = [feature_map(reader, node, value)[0] for value in tensors]
+    sizes = [layer.shape[axis - 2] for layer in layers]
+    if len({(*layer.shape[: axis - 2], *layer.shape[axis - 1 :]) for layer in layers}) != 1:
+        reader.fail(node, f"joins maps of {[layer.shape for layer in layers]} along axis {axis}")
+    parts = []
+    for k, layer in enumerate(layers):
+        around = (sum(sizes[:k]), sum(sizes[k + 1 :]))
+        pad = (0, 0, *around) if axis == 2 else (*around, 0, 0)
+        parts.append(whole_map(with_zeros(reader, node, layer, pad)))
+    total = parts[0]
+    for part in parts[1:]:
+        total = add(reader, node, [total, part])
+    return total
 
 
 def _joinable(reader, node, value, axis):
@@ -303,8 +325,8 @@ def _pad(reader, node, inputs):
         reader.fail(node, f"pads by {node.attrs['mode'].decode()}; the DPU pads with zeros (ZeroPad2d)")
     given = inputs[2] if len(inputs) > 2 else None
     fill = node.attrs.get("value", 0.0) if given is None else constant(reader, node, given, "the value")
-    pads = _whole_numbers(reader, node, inputs, 1, "pads") or [0] * (2 * rank)
-    axes = _whole_numbers(reader, node, inputs, 3, "axes") or range(rank)
+    pads = whole_numbers(reader, node, inputs, 1, "pads") or [0] * (2 * rank)
+    axes = whole_numbers(reader, node, inputs, 3, "axes") or range(rank)
     before, after = [0] * rank, [0] * rank
     for k, axis in enumerate(axes):
         before[axis % rank], after[axis % rank] = pads[k], pads[k + len(pads) // 2]
@@ -334,10 +356,16 @@ def _pad(reader, node, inputs):
 
 
 def _expand(reader, node, inputs):
+    """Axes of one place repeated: channels by a 1x1 convolution, pixels by nearest resizing."""
     value = unpadded(reader, node, inputs[0])
-    if reader.shape(node, node.outputs[0])[1:] != algebra.sizes(value.axes):
-        reader.fail(node, "repeats values along an axis; the DPU cannot")
-    return value
+    shape = reader.shape(node, node.outputs[0])[1:]
+    sizes = algebra.sizes(value.axes)
+    if shape == sizes:
+        return value
+    if len(shape) != 3 or any(a not in (1, b) for a, b in zip(sizes, shape, strict=True)):
+        reader.fail(node, f"repeats values of {sizes} to {shape}; only axes of one place of a map can be")
+    channels, height, width = shape
+    return whole_map(repeated(reader, node, feature_map(reader, node, value)[0], (height, width, channels)))
 
 
 HANDLERS = {
@@ -355,6 +383,7 @@ HANDLERS = {
     "SpaceToDepth": _blocks((2, 4, 0, 1, 3), True),
     "Split": _split,
     "Squeeze": _reshape,
+    "Tile": _expand,
     "Transpose": _transpose,
     "Unsqueeze": _reshape,
 }

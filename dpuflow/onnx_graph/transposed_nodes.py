@@ -27,7 +27,7 @@ def _conv_transpose(reader: Reader, node: Node, inputs: Sequence[Value | None]) 
         reader.fail(node, f"weights {weights.shape} on {channels} channels, or dilation; use ConvTranspose2d")
     depthwise = groups == channels > 1 and weights.shape[1] == 1
     if groups > 1 and not depthwise:
-        reader.fail(node, "a transposed convolution in groups; use one group, or one for each channel")
+        weights = _of_one_group(weights, groups)
     kernel, stride = (weights.shape[2], weights.shape[3]), pair(node, "strides", (1, 1))
     _, outputs, *size = reader.shape(node, node.outputs[0])
     pad = _cut(reader, node, layer.shape, kernel, stride, size)
@@ -37,6 +37,16 @@ def _conv_transpose(reader: Reader, node: Node, inputs: Sequence[Value | None]) 
     op = "transposed_depthwise_conv" if depthwise else "transposed_conv"
     shape = (*size, outputs)
     return whole_map(reader.emit(node, op, [layer.name], shape, values, bias, **window, activation="NONE"))
+
+
+def _of_one_group(weights, groups):
+    """Weights [IC, OC / groups, KH, KW] of groups as those of one, [IC, OC, KH, KW], zero between groups."""
+    inputs, outputs = len(weights) // groups, weights.shape[1]
+    full = np.zeros((len(weights), outputs * groups, *weights.shape[2:]), np.float32)
+    for k in range(groups):
+        mine = slice(k * inputs, (k + 1) * inputs)
+        full[mine, k * outputs : (k + 1) * outputs] = weights[mine]
+    return full
 
 
 def _cut(reader, node, shape, kernel, stride, size):

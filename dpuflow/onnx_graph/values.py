@@ -123,6 +123,15 @@ def float_constant(reader: Reader, node: Node, value: Value | None, what: str) -
     return constant(reader, node, value, what).astype(np.float32)
 
 
+def whole_numbers(
+    reader: Reader, node: Node, inputs: Sequence[Value | None], index: int, key: str
+) -> list[int] | None:
+    """A list that is an attribute in old opsets and an input in later ones; None where it is left out."""
+    if len(inputs) > index and inputs[index] is not None:
+        return [int(n) for n in np.atleast_1d(constant(reader, node, inputs[index], key))]
+    return [int(n) for n in node.attrs[key]] if key in node.attrs else None
+
+
 def through(value: Tensor, layer: Layer) -> Tensor:
     """`layer`, which works on each value by itself, seen as its input `value` is."""
     return replace(value, layer=layer.name)
@@ -153,10 +162,13 @@ def feature_map(reader: Reader, node: Node, value: Value | None) -> tuple[Layer,
     if found == replace(whole_map(layer), pad=found.pad):
         return layer, found.pad
     if len(layer.shape) == 1:
-        source = reader.layers[layer.inputs[0]] if layer.op == "flatten" else None
-        if source is not None and math.prod(source.shape) == source.shape[-1]:
-            return source, found.pad
-        reader.fail(node, "reads a vector as a map; the DPU cannot turn one into the other")
+        one_pixel = as_pixel(reader, node, layer)
+        if one_pixel is None:
+            reader.fail(node, "reads a vector as a map; the DPU cannot turn one into the other")
+        moved = (algebra.simplified(atom._replace(axis=2) for atom in axis) for axis in found.axes)
+        layer, found = one_pixel, Tensor(one_pixel.name, tuple(moved), found.pad)
+        if found == replace(whole_map(layer), pad=found.pad):
+            return layer, found.pad
     gathered = _gathered(reader, node, found, layer) or _spread(reader, node, found, layer)
     if gathered is None:
         reader.fail(
@@ -164,6 +176,42 @@ def feature_map(reader: Reader, node: Node, value: Value | None) -> tuple[Layer,
             f"reads a map whose axes were moved or joined; in front of it the order must be {NCHW} again",
         )
     return gathered, found.pad
+
+
+PIXELWISE = ("add", "batch_norm", "hard_sigmoid", "leaky_relu", "multiply", "relu", "relu6", "sigmoid")
+"""Kinds of layers that do the same with a vector and with a map of one pixel."""
+
+
+def as_pixel(reader: Reader, node: Node, layer: Layer) -> Layer | None:
+    """A vector as a map (1, 1, N), by computing it as one: dense layers as convolutions over a whole map.
+
+    None where something that made it has no such form.
+    """
+    if len(layer.shape) == 3:
+        return layer if layer.shape[:2] == (1, 1) else None
+    if layer.op == "flatten":
+        return as_pixel(reader, node, reader.layers[layer.inputs[0]])
+    if layer.op != "dense" and layer.op not in PIXELWISE:
+        return None
+    sources = [reader.layers[name] for name in layer.inputs]
+    if layer.op == "dense" and sources[0].op == "flatten":
+        sources = [reader.layers[name] for name in sources[0].inputs]
+    else:
+        pixels = [as_pixel(reader, node, source) for source in sources]
+        sources = [pixel for pixel in pixels if pixel is not None]
+        if len(sources) < len(pixels):
+            return None
+    op, attrs, weights = layer.op, layer.attrs, layer.weights
+    if op == "dense" and weights is not None:
+        height, width, channels = sources[0].shape
+        weights = np.ascontiguousarray(weights.reshape(len(weights), height, width, channels))
+        window = {"kernel": (width, height), "stride": (1, 1), "dilation": (1, 1), "pad": NO_PAD}
+        op, attrs = "conv", {**window, "activation": layer.attrs["activation"]}
+    names, shape = [source.name for source in sources], (1, 1, *layer.shape)
+    return reader.once(
+        ("pixel", layer.name),
+        lambda: reader.emit(node, op, names, shape, weights, layer.bias, suffix="pixel", **attrs),
+    )
 
 
 def _gathered(reader, node, value, layer):

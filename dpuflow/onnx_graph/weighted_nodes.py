@@ -60,6 +60,8 @@ def padding(
 
 def _conv(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
     weights = float_constant(reader, node, inputs[1], "its weights")  # [OC, IC / groups, KH, KW]
+    if weights.ndim == 3:
+        return _along_channels(reader, node, inputs, weights)
     if weights.ndim != 4:
         reader.fail(node, f"a convolution over {weights.ndim - 2} axes; the DPU has those over two (Conv2d)")
     bias = float_constant(reader, node, inputs[2], "its bias") if inputs[2:] and inputs[2] else None
@@ -105,6 +107,42 @@ def _conv(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
         **window, activation="NONE",
     )  # fmt: skip
     return whole_map(made)
+
+
+def _along_channels(
+    reader: Reader, node: Node, inputs: Sequence[Value | None], weights: np.ndarray
+) -> Tensor:
+    """A Conv1d along the channels of one place (efficient channel attention): a matrix on these channels."""
+    value = unpadded(reader, node, inputs[0])
+    layer = reader.layers[value.layer]
+    length = layer.shape[-1]
+    if value.axes[0] or not algebra.has_whole(value.axes[1], layer.shape, len(layer.shape) - 1):
+        reader.fail(
+            node,
+            f"a convolution over one axis, on (images, {algebra.sizes(value.axes)}); the DPU has Conv2d, and "
+            "those over the channels of a pooled map",
+        )
+    outputs, kernel = len(weights), weights.shape[2]
+    step, apart = (int(node.attrs.get(key, (1,))[0]) for key in ("strides", "dilations"))
+    count = reader.shape(node, node.outputs[0])[2]
+    auto = node.attrs.get("auto_pad", b"NOTSET").decode() or "NOTSET"
+    before = int(node.attrs.get("pads", (0, 0))[0])
+    if auto.startswith("SAME"):
+        total = max((count - 1) * step + (kernel - 1) * apart + 1 - length, 0)
+        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+    matrix = np.zeros((outputs, count, length), np.float32)
+    for place in range(count):
+        for tap in range(kernel):
+            source = place * step + tap * apart - before
+            if 0 <= source < length:
+                matrix[:, place, source] += weights[:, 0, tap]
+    bias = None
+    if inputs[2:] and inputs[2]:
+        bias = np.repeat(float_constant(reader, node, inputs[2], "its bias"), count)
+    made = channel_product(reader, node, layer, matrix.reshape(-1, length), bias)
+    last = len(made.shape) - 1
+    axes = [[algebra.Atom(last, outputs, count)], [algebra.Atom(last, count)]]
+    return Tensor(made.name, tuple(algebra.simplified(atoms) for atoms in axes))
 
 
 def _dense(reader: Reader, node: Node, value: Tensor, weights: np.ndarray, bias: np.ndarray | None) -> Tensor:
