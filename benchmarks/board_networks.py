@@ -67,7 +67,10 @@ def resnet18():
 
 
 def inception_v1():
-    """GoogLeNet (Szegedy et al. 2014) with batch norms, without its side heads."""
+    """GoogLeNet (Szegedy et al. 2014) with batch norms, without its side heads.
+
+    Its 5x5 convolutions are 3x3 as in TensorFlow's models: the published 3.0 GOP tell (3.2 with 5x5).
+    """
     L = keras().layers
     image = L.Input((224, 224, 3))
     x = L.MaxPooling2D(3, 2, "same")(_conv(image, 64, 7, 2))
@@ -81,7 +84,7 @@ def inception_v1():
     ):
         pool = L.MaxPooling2D(3, 1, "same")(x)
         branches = [_conv(x, one, 1), _conv(_conv(x, three_in, 1), three, 3)]
-        branches += [_conv(_conv(x, five_in, 1), five, 5), _conv(pool, pooled, 1)]
+        branches += [_conv(_conv(x, five_in, 1), five, 3), _conv(pool, pooled, 1)]
         x = L.Concatenate()(branches)
         x = L.MaxPooling2D(3, 2, "same")(x) if last else x
     return _classified(image, x)

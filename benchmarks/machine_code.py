@@ -60,7 +60,7 @@ def one_network(name, entry, vendor, fit):
     import board_networks
 
     from dpuflow.device.targets import get_target
-    from dpuflow.dpuczdx8g.cost_model import estimate
+    from dpuflow.dpuczdx8g.cost_model import estimate, io_bytes
     from dpuflow.xir import Graph
 
     network = board_networks.quantized(board_networks.maker(name, entry))
@@ -77,7 +77,8 @@ def one_network(name, entry, vendor, fit):
             found[way] |= {(board, kind): estimated(kind, values) for kind in FIGURES}
     clocks = {board: (target.board.clock_mhz, target.board.cores) for board, target in targets.items()}
     code = codes.get(WAYS[2], codes[WAYS[1]])
-    return found, board_fit.frames_of_many(code, clocks) if fit else {}
+    outputs = io_bytes(network.network)[1]
+    return found, board_fit.frames_of_many(code, clocks, outputs) if fit else {}
 
 
 def cell(value, wanted):

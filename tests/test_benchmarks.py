@@ -102,6 +102,7 @@ def test_many_choices_of_timing_at_once_give_what_the_cycle_estimate_gives():
     fit = importlib.import_module("board_fit")
     from dpuflow.device.targets import get_target
     from dpuflow.dpuczdx8g.isa.cycles import schedule
+    from dpuflow.dpuczdx8g.timing import figures
     from tests.isa.quantized_builder import Builder
 
     b = Builder((24, 20, 16))
@@ -110,14 +111,17 @@ def test_many_choices_of_timing_at_once_give_what_the_cycle_estimate_gives():
     target = get_target("DPUCZDX8G_ISA1_B1152")
     (code,) = networks.our_code(b.quantized("n", b.dense(b.flatten(x), 10)), target)
     cycles = fit.cycles_of_many(code)
-    dpu, contention = fit.in_use()
+    dpu, contention, fetch = fit.in_use()
     for cores in fit.CORES:
-        stretch = fit.STRETCHES.index(1 + fit.CONTENTION[contention] * (cores - 1))
-        assert cycles[dpu, stretch] == pytest.approx(schedule(code, cores=cores).cycles, rel=1e-9)
-    frames = fit.frames_of_many([code], {"zcu104": (300, 2)})["zcu104"]
-    assert frames.shape == (len(fit.DPU_CHOICES), len(fit.CONTENTION))
+        column = fit.STRETCHES.index(fit.stretch(fit.CONTENTION[contention], cores))
+        assert cycles[dpu, column] == pytest.approx(schedule(code, cores=cores).cycles, rel=1e-9)
+    frames = fit.frames_of_many([code], {"zcu104": (300, 2)}, 10)["zcu104"]
+    assert frames.shape == (len(fit.DPU_CHOICES), len(fit.CONTENTION), len(fit.FETCH))
+    times = [schedule(code, cores=cores).cycles / 300 for cores in (1, 2)]
+    board = figures(*times, 2, 24 * 20 * 16, 10)["frames_per_second"]["board"]
+    assert frames[dpu, contention, fetch] == pytest.approx(board, rel=1e-3)
     # what is left out is judged by the choice that suits the others: here it is off by a half
-    published = {name: {"zcu104": float(frames[dpu, contention])} for name in "ab"}
+    published = {name: {"zcu104": float(frames[dpu, contention, fetch])} for name in "ab"}
     estimates = {"a": {"zcu104": frames}, "b": {"zcu104": 1.5 * frames}}
     left_out = fit.leave_one_out(estimates, published)
     assert left_out["b"]["zcu104"] == pytest.approx(0.5, abs=0.01)

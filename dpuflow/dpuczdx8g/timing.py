@@ -17,44 +17,53 @@ class Timing:
         bits carry 32 bytes per cycle at most, so this is two thirds of that.
     transfer_cycles : what each LOAD and SAVE takes besides its bytes (address, first response); fitted.
     burst_bytes : least that is moved for a run of bytes, and the alignment of it: one beat of both ports.
+    issue_cycles : what each instruction that computes takes besides its steps (to fill and empty the engine);
+        fitted. Only machine code tells how many there are; the model by layers leaves it out.
     alu_cycles : of one kernel position of one channel group on the ALU (pooling, depthwise); fitted. On the
         array it takes 1 (docs/reference/instruction-set.md), and so, it is assumed, does an elementwise one.
     overlap : of two neighbouring layers on different engines, the part of the shorter one that runs beside
         the longer one. Only for the model by layers (machine code says itself what overlaps); fitted.
-    contention : by how much a core's transfers take longer for each other core that is at work; fitted.
+    contention : n cores at work move together what 1 / contention cores could alone, so each one's transfers
+        take contention * n times as long; fitted.
     default_clock_mhz : clock of a target without a board.
     """
 
     bytes_per_cycle: float = 22.0
     transfer_cycles: float = 8.0
+    issue_cycles: float = 40.0
     burst_bytes: int = 32
     alu_cycles: float = 1.75
-    overlap: float = 0.4
-    contention: float = 0.6
+    overlap: float = 0.6
+    contention: float = 0.75
     default_clock_mhz: float = 300.0
 
     def stretch(self, cores: int) -> float:
         """How many times longer a transfer takes with `cores` cores at work."""
-        return 1 + self.contention * (cores - 1)
+        return max(1.0, self.contention * cores)
 
 
 @dataclass(frozen=True)
 class Host:
     """What the estimates take for granted of the board's processor and its runtime, per image; all fitted.
 
-    job_us : from the end of a job on a core to the start of the next: interrupt, driver, runtime. Jobs of
-        several cores do not overlap in it.
+    job_us, fetch_ns : from a job's end on a core to the start of the next (interrupt, driver, runtime), in
+        all and per byte of output. Jobs of several cores wait for each other in it.
     call_us, input_ns : of a call of the runtime from Python, in all and per byte of its input.
     prepare_us, prepare_ns : of a C++ application, to make the input of a picture: in all, and per byte.
-    output_ns : per byte of output, of either: to fetch it, and what an application does with it.
+    output_ns : per byte of output, of either: what is done with it once it is there.
     """
 
-    job_us: float = 200.0
-    call_us: float = 60.0
+    job_us: float = 170.0
+    fetch_ns: float = 5.0
+    call_us: float = 90.0
     input_ns: float = 10.3
-    output_ns: float = 5.0
-    prepare_us: float = 100.0
+    output_ns: float = 4.0
+    prepare_us: float = 140.0
     prepare_ns: float = 2.6
+
+    def starts_us(self, jobs: int, output_bytes: int) -> float:
+        """What starting the jobs of an image takes, its output fetched, in microseconds."""
+        return jobs * self.job_us + output_bytes * self.fetch_ns / 1e3
 
 
 TIMING, HOST = Timing(), Host()
@@ -83,20 +92,34 @@ def figures(
     application that prepares its pictures: with one thread, with threads enough to keep one core or all cores
     of the board at work.
     """
-    starts = jobs * host.job_us
+    starts = host.starts_us(jobs, output_bytes)
     arrays = (input_bytes * host.input_ns + output_bytes * host.output_ns) / 1e3
     overhead = starts + jobs * host.call_us + arrays
     prepare = host.prepare_us + (input_bytes * host.prepare_ns + output_bytes * host.output_ns) / 1e3
-    all_cores = min(cores * 1e6 / (starts + shared_us), 1e6 / starts)
     return {
         "latency_us": figure(overhead + dpu_us),
         "overhead_us": figure(overhead),
         "frames_per_second": {
             "one_thread": figure(1e6 / (prepare + starts + dpu_us)),
             "one_core_saturated": figure(1e6 / (starts + dpu_us)),
-            "board": figure(all_cores),
+            "board": figure(1e6 / between_images(starts, shared_us, cores)),
         },
     }
+
+
+def between_images(starts_us: float, shared_us: float, cores: int) -> float:
+    """Mean microseconds between images when every core is at work or waits for its next job to be started.
+
+    One processor starts the jobs of all cores, one after the other: a closed queue of `cores` customers, by
+    mean value analysis (Reiser and Lavenberg 1980). Never less than `starts_us`, nor than the cores' share of
+    an image's time alone.
+    """
+    waiting, between = 0.0, starts_us + shared_us
+    for number in range(1, cores + 1):
+        started = starts_us * (1 + waiting)
+        between = (started + shared_us) / number
+        waiting = started / between
+    return between
 
 
 def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = True) -> dict[str, Any]:
@@ -110,9 +133,11 @@ def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = 
             f" {timing.alu_cycles:g} cycles, all others one",
             f"a core loads and saves {timing.bytes_per_cycle:g} bytes per cycle each, and"
             f" {timing.transfer_cycles:g} cycles more for every instruction; with n cores at work both take"
-            f" 1 + {timing.contention:g} (n - 1) times as long",
-            f"a job's start {host.job_us:g} µs, a call from Python {host.call_us:g} µs more and"
-            f" {host.input_ns:g} ns per byte of input; a byte of output {host.output_ns:g} ns",
+            f" {timing.contention:g} n times as long, but never less than alone",
+            f"machine code: an instruction that computes takes {timing.issue_cycles:g} cycles more",
+            f"a job's start {host.job_us:g} µs and {host.fetch_ns:g} ns per byte of output, cores waiting for"
+            f" each other; a call from Python {host.call_us:g} µs more and {host.input_ns:g} ns per byte of"
+            f" input; what is done with a byte of output {host.output_ns:g} ns",
             f"a C++ application prepares a picture in {host.prepare_us:g} µs and {host.prepare_ns:g} ns a"
             " byte",
             "before compiling: a layer takes the longest of computing, loading and saving, weights are read"

@@ -12,7 +12,7 @@ from dpuflow.dpuczdx8g.isa.cycles import (
 )
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.isa.program import read_programs
-from dpuflow.dpuczdx8g.timing import TIMING, Timing
+from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing
 from dpuflow.xir import Graph
 
 LOAD, SAVE, CONV, MISC = (1 << number for number in range(4))
@@ -41,7 +41,7 @@ def test_bytes_come_in_lines(length, channel, jump, address, lines):
 
 
 def test_durations():
-    timing = Timing(bytes_per_cycle=16, transfer_cycles=10, alu_cycles=2)
+    timing = Timing(bytes_per_cycle=16, transfer_cycles=10, issue_cycles=5, alu_cycles=2)
     program = [
         load(4, 32, 32),
         make("CONVINIT", CONV, CONV, kernel_w=3, kernel_h=2),
@@ -52,7 +52,7 @@ def test_durations():
         make("LOAD", LOAD, LOAD, length=9, broadcast=7),
         make("END", SAVE, SAVE),
     ]
-    assert durations(program, timing) == [10 + 8, 0, 7 * 6 * 5, 0, 2 * 4 * 9 * 2, 36, 10 + 9, 0]
+    assert durations(program, timing) == [10 + 8, 0, 5 + 7 * 6 * 5, 0, 5 + 2 * 4 * 9 * 2, 5 + 36, 10 + 9, 0]
 
 
 def test_engines_overlap_until_a_token_holds_one():
@@ -61,19 +61,21 @@ def test_engines_overlap_until_a_token_holds_one():
     convolve = make("CONV", CONV | LOAD, CONV | LOAD, length=100, channel_group=1)
     program = [load(by=LOAD | CONV), init, convolve, load(), load(on=LOAD | CONV)]
     one = TIMING.transfer_cycles + 32 / TIMING.bytes_per_cycle
+    all_of_it = 100 + TIMING.issue_cycles
     made = schedule(program)
-    assert made.start == pytest.approx([0, 0, one, one, one + 100])
-    assert made.end == pytest.approx([one, 0, one + 100, 2 * one, 2 * one + 100])
+    assert made.start == pytest.approx([0, 0, one, one, one + all_of_it])
+    assert made.end == pytest.approx([one, 0, one + all_of_it, 2 * one, 2 * one + all_of_it])
     assert made.ready == pytest.approx([0, 0, 0, one, 2 * one])
     assert made.waits_for == [NOTHING, NOTHING, 0, NOTHING, 2]
-    assert made.cycles == pytest.approx(2 * one + 100)
-    assert made.busy() == pytest.approx([3 * one, 0, 100, 0])
+    assert made.cycles == pytest.approx(2 * one + all_of_it)
+    assert made.busy() == pytest.approx([3 * one, 0, all_of_it, 0])
     record = estimate_cycles(program)
-    assert record["cycles"] == round(2 * one + 100) and record["sequential"] == round(3 * one + 100)
+    assert record["cycles"] == round(2 * one + all_of_it)
+    assert record["sequential"] == round(3 * one + all_of_it)
     assert list(record["busy"]) == list(ENGINES)
     # every other core at work makes transfers longer, and nothing else
-    slower = one * (1 + 2 * TIMING.contention)
-    assert schedule(program, cores=3).cycles == pytest.approx(2 * slower + 100)
+    slower = one * 3 * TIMING.contention
+    assert schedule(program, cores=3).cycles == pytest.approx(2 * slower + all_of_it)
 
 
 def test_two_saves_of_a_pair_take_turns():
@@ -93,4 +95,4 @@ def test_the_vendors_code_takes_what_the_board_takes(shared):
     path = shared("golden/wild/mobilenetv2_224_pt_b4096_3.5.xmodel")
     (program,) = read_programs(Graph.load(path))
     cycles = estimate_cycles(decode(program.code))["cycles"]
-    assert 300e6 / (cycles + 200 * 300) == pytest.approx(336.82, rel=0.05)
+    assert 300e6 / (cycles + HOST.job_us * 300) == pytest.approx(336.82, rel=0.05)

@@ -15,6 +15,7 @@ from dpuflow.dpuczdx8g.isa.runner import IsaRunner, run_xmodel
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
 from dpuflow.dpuczdx8g.native.report import compile_native
+from dpuflow.dpuczdx8g.timing import TIMING
 from dpuflow.emulator import Emulator
 from dpuflow.xir import Graph
 
@@ -152,7 +153,9 @@ def test_report_and_determinism():
     assert estimate["kind"] == "estimate"
     # bands x groups x columns x taps: two convolutions (the first one with its kernel's columns as
     # channels), a 7x7x32 and a 1x1x64 dense layer
-    assert estimate["busy"]["CONV"] == 4 * 28 * 3 + 4 * 14 * 9 + 4 * 49 * 2 + 2 * 4
+    steps = 4 * 28 * 3 + 4 * 14 * 9 + 4 * 49 * 2 + 2 * 4
+    assert program["instructions"]["CONV"] == 14
+    assert estimate["busy"]["CONV"] == steps + 14 * TIMING.issue_cycles
     assert max(estimate["busy"].values()) <= estimate["cycles"] <= estimate["sequential"]
     total = first.report["estimate"]["machine_code"]
     assert total["cycles"] == estimate["cycles"]

@@ -18,6 +18,7 @@ from dpuflow.dpuczdx8g.isa.code import decode, make
 from dpuflow.dpuczdx8g.isa.cycles import schedule
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.timeline import timeline
+from dpuflow.dpuczdx8g.timing import Timing
 from dpuflow.xir import Graph
 from tests.isa.quantized_builder import Builder
 
@@ -85,7 +86,7 @@ def test_whose_time_it_is():
         make("ALU", misc | conv, misc | save),
         make("SAVE", save | misc, save, length=1, channel=32),
     ]
-    made = schedule(program)
+    made = schedule(program, Timing(issue_cycles=0.0))
     first, second = breakdown(program, made, ["conv", "alu"], [0, 0, 0, 1, 1, 0, 1, 1])
     loading = made.end[0]
     # the first ALU starts at once and computes while the LOAD is on its way

@@ -11,7 +11,7 @@ from typing import Any
 from dpuflow.compiler.workload import ALU, CONVOLUTION
 from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY, limit
 from dpuflow.dpuczdx8g.isa.code import Instruction
-from dpuflow.dpuczdx8g.isa.cycles import Schedule, transfer_bytes
+from dpuflow.dpuczdx8g.isa.cycles import COMPUTING, Schedule, transfer_bytes
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.timing import TIMING, Timing
 
@@ -91,7 +91,7 @@ def breakdown(
             row.transfers += 1
             if not (op.name == "LOAD" and op["broadcast"]):
                 row.bytes += transfer_bytes(op, 1)
-    computing = [i for i, op in enumerate(instructions) if op.name in ("CONV", "ALU", "ELEW")]
+    computing = [i for i, op in enumerate(instructions) if op.name in COMPUTING]
     now, last = 0.0, -1
     for number in sorted(computing, key=lambda i: made.start[i]):
         row, last = times[layers[number]], layers[number]

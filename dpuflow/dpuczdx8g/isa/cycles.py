@@ -16,6 +16,8 @@ from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.formats import ENGINES, FORMATS
 from dpuflow.dpuczdx8g.timing import TIMING, Timing
 
+COMPUTING = ("CONV", "ALU", "ELEW")
+"""Instructions that compute."""
 NOTHING = -1
 """`Schedule.waits_for` of an instruction that did not wait for another engine."""
 
@@ -46,16 +48,16 @@ def _load(op, init, timing):
 
 
 def _convolution(op, init, timing):
-    return op["length"] * init["kernel_h"] * init["kernel_w"] * op["channel_group"]
+    return timing.issue_cycles + op["length"] * init["kernel_h"] * init["kernel_w"] * op["channel_group"]
 
 
 def _alu(op, init, timing):
     steps = init["length"] * init["kernel_h"] * init["kernel_w"] * init["channel_group"]
-    return steps * timing.alu_cycles
+    return timing.issue_cycles + steps * timing.alu_cycles
 
 
 def _elementwise(op, init, timing):
-    return op["length"] * op["channel_group"] * op["num"]
+    return timing.issue_cycles + op["length"] * op["channel_group"] * op["num"]
 
 
 def _nothing(op, init, timing):
