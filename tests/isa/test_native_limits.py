@@ -124,3 +124,19 @@ def test_a_layer_beyond_the_compiler_goes_to_the_cpu_when_allowed():
     assert compiled.graph.op("conv2").device == "CPU" and compiled.graph.op("conv1").device == "DPU"
     batch = np.random.default_rng(0).integers(-128, 128, (3, 34, 34, 3), np.int8)
     np.testing.assert_array_equal(IsaRunner(compiled.graph).run(batch), Emulator(compiled.graph).run(batch))
+
+
+@pytest.mark.parametrize(("channels", "fits"), [(16, True), (17, False)])
+def test_flattened_maps_are_joined_as_far_as_one_instruction_moves_them(channels, fits):
+    b = Builder((16, 16, 3))
+    parts = [b.flatten(b.conv("input", n)) for n in (channels, 2)]
+    joined = b.layer("concat", parts, (256 * (channels + 2),), 4, axis=1)
+    network = b.quantized("joined", b.dense(joined, 3))
+    target = get_target("DPUCZDX8G_ISA1_B4096")
+    if not fits:
+        with pytest.raises(UserError, match=rf"channels of a part is {256 * channels}, allowed at most 4096"):
+            compile_native(network, target)
+    compiled = compile_native(network, target, on_cpu="allow")
+    assert [finding["layer"] for finding in compiled.report["findings"]] == ([] if fits else [joined])
+    batch = np.random.default_rng(0).integers(-128, 128, (2, 16, 16, 3), np.int8)
+    np.testing.assert_array_equal(IsaRunner(compiled.graph).run(batch), Emulator(compiled.graph).run(batch))

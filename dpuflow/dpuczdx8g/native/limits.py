@@ -23,6 +23,8 @@ from dpuflow.ops.transposed import Transposed
 
 MOST_ADDED = 4
 """Operands of the add instruction."""
+MOST_MOVED = 4096
+"""Channels of a load or save, whatever the DPU's size (12 bits)."""
 
 
 def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
@@ -70,7 +72,7 @@ def _own(network, layer, machine):
     """Findings of this compiler about a layer that the DPU can run."""
     operator = layer.operator
     if isinstance(operator, Concat):
-        return _concat(layer)
+        return _concat(network, layer)
     if isinstance(operator, Transposed) or tuple(layer.attrs.get("dilation", (1, 1))) != (1, 1):
         return []  # every phase is a small convolution, which `target_check` has judged
     if isinstance(operator, Window):
@@ -115,10 +117,14 @@ def _window(network, layer, machine):
     return []
 
 
-def _concat(layer):
+def _concat(network, layer):
     axis = layer.attrs["axis"]
     if len(layer.shape) == 1 or axis in (3, -1):
-        return []
+        largest = max(map_shape(network[name].shape)[2] for name in layer.inputs)
+        if largest <= MOST_MOVED:
+            return []
+        reason, remedy = "one instruction moves no more of a pixel", "join the maps before they are flattened"
+        return [_finding(layer, "channels of a part", largest, f"at most {MOST_MOVED}", reason, remedy)]
     return [_finding(layer, "axis", axis, "3 (channels)", "this compiler joins channels", "join channels")]
 
 
