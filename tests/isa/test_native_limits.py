@@ -110,6 +110,14 @@ def test_more_than_the_add_instruction_takes():
         assert [finding.value for finding in found] == ([5] if count == 5 else [])
 
 
+def test_layers_of_the_cpu_have_no_limits_of_the_dpu():
+    layers = [Layer("x", "input", [], (8, 8, 128)), Layer("flat", "float_reshape", ["x"], (8192,))]
+    layers[1].attrs = {"target": (8192,)}
+    layers.append(Layer("joined", "float_concat", ["flat", "flat"], (16384,), {"axis": 1}))
+    layers.append(Layer("sum", "float_add", ["joined"] * 2, (16384,)))
+    assert limits.check(Network("n", layers), get_target("kv260")) == []
+
+
 def test_a_layer_beyond_the_compiler_goes_to_the_cpu_when_allowed():
     b = Builder((34, 34, 3))
     attrs = {"kernel": (17, 17), "stride": (1, 1), "dilation": (1, 1), "pad": (8,) * 4, "activation": "RELU"}

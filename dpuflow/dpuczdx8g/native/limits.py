@@ -71,6 +71,8 @@ def _written_out(layer):
 def _own(network, layer, machine):
     """Findings of this compiler about a layer that the DPU can run."""
     operator = layer.operator
+    if not operator.quantized:
+        return []  # the CPU's, of any size
     if isinstance(operator, Concat):
         return _concat(network, layer)
     if isinstance(operator, Transposed) or tuple(layer.attrs.get("dilation", (1, 1))) != (1, 1):
