@@ -308,9 +308,11 @@ def _product(reader, node, layer, matrix, bias=None):
 
 def _matmul(reader, node, inputs):
     matrix = float_constant(reader, node, inputs[1], "its weights")
-    if matrix.ndim != 2:
-        reader.fail(node, f"weights of shape {matrix.shape}; expected two axes")
-    return seen(_product(reader, node, plain(reader, node, inputs[0]), matrix))
+    if matrix.ndim not in (1, 2):
+        reader.fail(node, f"weights of shape {matrix.shape}; expected one axis or two")
+    made = _product(reader, node, plain(reader, node, inputs[0]), matrix.reshape(len(matrix), -1))
+    axes = seen(made).axes
+    return Tensor(made.name, axes if matrix.ndim == 2 else axes[:-1])
 
 
 def _conv(reader, node, inputs):

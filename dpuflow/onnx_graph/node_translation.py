@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from dpuflow.onnx_graph import (
     arithmetic_nodes,
+    joining_nodes,
     pooling_nodes,
     resizing_nodes,
     shape_nodes,
@@ -13,6 +14,7 @@ from dpuflow.onnx_graph import (
 
 HANDLERS = (
     arithmetic_nodes.HANDLERS
+    | joining_nodes.HANDLERS
     | pooling_nodes.HANDLERS
     | resizing_nodes.HANDLERS
     | shape_nodes.HANDLERS

@@ -41,7 +41,18 @@ class Tensor:
     pad: tuple[int, int, int, int] = NO_PAD
 
 
-Value = Constant | Tensor
+@dataclass(frozen=True)
+class Joined:
+    """Flattened maps, joined: of use to a dense layer alone, whose weights are ordered as they stand.
+
+    layer : the concatenation. places : for each value in ONNX's order its place in the layer's output.
+    """
+
+    layer: str
+    places: np.ndarray
+
+
+Value = Constant | Tensor | Joined
 
 
 class Reader(Protocol):
@@ -89,6 +100,8 @@ def whole_map(layer: Layer) -> Tensor:
 
 def tensor(reader: Reader, node: Node, value: Value | None, what: str = "its input") -> Tensor:
     """`value`, which must be the output of a layer."""
+    if isinstance(value, Joined):
+        reader.fail(node, "reads flattened maps that are joined; only a dense layer can; join the maps")
     if not isinstance(value, Tensor):
         reader.fail(node, f"{what} is a constant or missing, expected what a layer computes")
     return value

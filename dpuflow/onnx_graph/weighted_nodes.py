@@ -12,6 +12,7 @@ from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.graph import Node
 from dpuflow.onnx_graph.values import (
     Constant,
+    Joined,
     Reader,
     Tensor,
     Value,
@@ -173,15 +174,27 @@ def _dense(reader: Reader, node: Node, value: Tensor, weights: np.ndarray, bias:
     return Tensor(made.name, (*value.axes[:-1], algebra.simplified([algebra.Atom(0, outputs)])))
 
 
+def _dense_of(reader, node, value, weights, bias):
+    """`_dense`, also of flattened maps that are joined."""
+    if not isinstance(value, Joined):
+        return _dense(reader, node, unpadded(reader, node, value), weights, bias)
+    if weights.shape[1] != len(value.places):
+        reader.fail(node, f"weights {weights.shape[::-1]} do not fit an input of {len(value.places)}")
+    ordered = np.empty_like(weights)
+    ordered[:, value.places] = weights
+    made = reader.emit(node, "dense", [value.layer], (len(weights),), ordered, bias, activation="NONE")
+    return whole_map(made)
+
+
 def _gemm(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
     """alpha * A B + beta * C."""
     attrs = node.attrs
-    value = unpadded(reader, node, inputs[0])
+    value = inputs[0] if isinstance(inputs[0], Joined) else unpadded(reader, node, inputs[0])
     if attrs.get("transA", 0):
         reader.fail(node, "multiplies the transposed batch (transA)")
     weights = float_constant(reader, node, inputs[1], "its weights")
-    if weights.ndim != 2 or len(value.axes) != 1:
-        reader.fail(node, f"weights {weights.shape} on an input of {algebra.sizes(value.axes)}")
+    if weights.ndim != 2 or (isinstance(value, Tensor) and len(value.axes) != 1):
+        reader.fail(node, f"weights {weights.shape} on an input of another number of axes than two")
     weights = (weights if attrs.get("transB", 0) else weights.T) * np.float32(attrs.get("alpha", 1.0))
     bias = None
     if inputs[2:] and inputs[2] is not None:
@@ -189,17 +202,18 @@ def _gemm(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
         if given.size not in (1, len(weights)):
             reader.fail(node, f"a bias of shape {given.shape} for {len(weights)} outputs")
         bias = np.ascontiguousarray(np.broadcast_to(given.reshape(-1), (len(weights),)))
-    return _dense(reader, node, value, np.ascontiguousarray(weights), bias)
+    return _dense_of(reader, node, value, np.ascontiguousarray(weights), bias)
 
 
 def _matmul(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
     if isinstance(inputs[0], Constant) or not isinstance(inputs[1], Constant):
-        tensor(reader, node, inputs[0])
+        for value in inputs:
+            tensor(reader, node, value)
         reader.fail(node, "multiplies two activations (attention?); the DPU multiplies by fixed weights only")
     weights = float_constant(reader, node, inputs[1], "its weights")
     if weights.ndim != 2:
         reader.fail(node, f"weights of shape {weights.shape}; expected two axes")
-    return _dense(reader, node, unpadded(reader, node, inputs[0]), np.ascontiguousarray(weights.T), None)
+    return _dense_of(reader, node, inputs[0], np.ascontiguousarray(weights.T), None)
 
 
 def _einsum(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:

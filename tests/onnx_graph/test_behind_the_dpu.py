@@ -64,6 +64,14 @@ def distributions(model):
     model.node("Concat", [model.node("Sub", [high, low]), model.node("Neg", [low])], axis=1)
 
 
+def distributions_of_pixels(model):
+    """The same over the last axis, as PaddleDetection's heads have it, by a vector."""
+    model.node("Transpose", [model.conv(3, 8)], perm=[0, 2, 3, 1])
+    model.node("Softmax", [model.node("Reshape", [model.last, whole(model, 0, 240, 4)])], axis=-1)
+    model.node("MatMul", [model.last, model.constant(np.arange(4, dtype=np.float32))])
+    model.node("Reshape", [model.last, whole(model, 0, 120, 2)])
+
+
 def flat_heads(model):
     """SSD: heads flattened pixel by pixel, joined, cut into boxes, a softmax over each one's classes."""
     x = model.conv(3, 6)
@@ -87,7 +95,7 @@ def disparity(model):
     model.node("Mul", [total, model.node("Expand", [model.numbers(1, 1, 10), whole(model, 1, 2, 10)])])
 
 
-TAILS = (yolo, distributions, flat_heads, disparity)
+TAILS = (yolo, distributions, distributions_of_pixels, flat_heads, disparity)
 
 
 def read(build, folder, **options):

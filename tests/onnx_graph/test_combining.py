@@ -113,6 +113,16 @@ def vector_to_map(model):
     finish(model, 4)
 
 
+def flattened_maps_joined(model):
+    """Two scales flattened, joined and read by one dense layer; with a plain vector between them."""
+    x = model.node("Relu", [model.conv(3, 4, strides=[2, 2])])
+    y = model.node("Relu", [model.conv(4, 6, source=x, strides=[3, 2])])
+    vector = model.node("Flatten", [model.node("GlobalAveragePool", [x])])
+    parts = [model.node("Flatten", [x]), vector, model.node("Flatten", [y])]
+    model.node("Dropout", [model.node("Concat", parts, axis=1)])
+    model.node("Gemm", [model.last, model.numbers(5, 4 * 30 + 4 + 6 * 6), model.numbers(5)], transB=1)
+
+
 def transposed_in_groups(model):
     model.conv(3, 6, strides=[2, 2])
     model.node("ConvTranspose", [model.last, model.numbers(6, 2, 2, 2)], strides=[2, 2], group=3)
@@ -130,7 +140,7 @@ def counted_padding_in_ceil_mode(model):
 
 BUILDS = (
     *(one_for_many, differences_and_extremes, clamps, means_of_rows_columns_and_channels, expanded),
-    *(along_channels, parts_side_by_side, vector_to_map, transposed_in_groups),
+    *(along_channels, parts_side_by_side, vector_to_map, transposed_in_groups, flattened_maps_joined),
     counted_padding_in_ceil_mode,
 )
 
@@ -142,7 +152,9 @@ def test_it_answers_as_onnxruntime_does(build, tmp_path):
     proven_reading(model, tmp_path)
 
 
-@pytest.mark.parametrize("build", [means_of_rows_columns_and_channels, vector_to_map, clamps])
+@pytest.mark.parametrize(
+    "build", [means_of_rows_columns_and_channels, vector_to_map, clamps, flattened_maps_joined]
+)
 def test_it_comes_to_verified_code(build, tmp_path):
     model = start(opset=13)
     build(model)
