@@ -11,7 +11,7 @@ import numpy as np
 from dpuflow.base.errors import UserError, about
 from dpuflow.base.numerics import ROUNDING, Grid
 from dpuflow.base.pixels import Scaling
-from dpuflow.compiler import quantized_forms
+from dpuflow.compiler import quantized_forms, quantized_tails
 from dpuflow.compiler.quantized_values import HINT, MOVING, Values
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, LEAKY_RELU_SLOPE, average_pool_factor
 from dpuflow.network import QuantizedNetwork
@@ -68,8 +68,15 @@ def quantized_network(path: Path | str, graph: Graph, name: str, scaling: Scalin
 class _Reader(Values):
     """What each type of op means."""
 
+    def __init__(self, path: Path | str, graph: Graph) -> None:
+        super().__init__(path, graph)
+        self.tail = quantized_tails.tail_of(graph)
+
     def read(self, op: Op) -> None:
         """Take over one op, its inputs being read already."""
+        if op.name in self.tail:
+            quantized_tails.read(self, op)
+            return
         if op.type not in HANDLERS:
             self.fail(op, "is not among the ops that are read from a quantized graph")
         HANDLERS[op.type](self, op)

@@ -157,3 +157,36 @@ def test_what_has_no_layer_is_refused_by_its_op(change):
     change(w)
     with pytest.raises(UserError, match=REFUSED[change]):
         quantized_network("q.xmodel", w.graph, "net", SCALING)
+
+
+def tail(w, last="add"):
+    """A head as PyTorch writes it: channels first, constants without the batch, a matrix transposed."""
+    w.conv("head", 6, 1, point=5)
+    w.op("first", "transpose", order=[0, 3, 1, 2])
+    w.op("rows", "flatten", start_axis=2, end_axis=3)
+    w.op("gates", "sigmoid")
+    w.op("twice", "mul", [w.last, w.const("two", [2.0])])
+    w.op("less", "sub", [w.last, w.const("shifts", np.arange(72) / 64)])
+    inputs = [w.last, w.const("matrix", w.rng.normal(size=(3, 72)))]
+    w.op("boxes", "matmul", inputs, transpose_a=False, transpose_b=True)
+    w.op("scores", "softmax", axis=-1)
+    w.op("end", last, [w.last, w.last] if last == "add" else None)
+
+
+def test_what_is_computed_behind_the_last_rounding_runs_on_the_cpu():
+    w = Written((9, 8, 4), 3)
+    tail(w)
+    read = quantized_network("q.xmodel", w.graph, "net", SCALING)
+    x = np.random.default_rng(3).integers(-128, 128, (3, 9, 8, 4), dtype=np.int8)
+    wanted = Emulator(w.graph).run(x)
+    assert wanted.shape == (3, 6, 3) and len(np.unique(wanted)) > 40
+    np.testing.assert_array_equal(run_integer(read, x)["end"], wanted)
+    compiled = lower(read, get_target("DPUCZDX8G_ISA1_B4096"))
+    np.testing.assert_array_equal(Emulator(compiled).run(x), wanted)
+
+
+def test_an_op_that_no_layer_of_the_cpu_is_is_refused():
+    w = Written((9, 8, 4), 3)
+    tail(w, "neg")
+    with pytest.raises(UserError, match=r"op 'end' \(neg\): is no layer of the CPU behind the last rounding"):
+        quantized_network("q.xmodel", w.graph, "net", SCALING)

@@ -9,6 +9,7 @@ from output_networks import SCALING, Maker, images
 from dpuflow.base.pixels import scale_pixels
 from dpuflow.board.parts import describe_parts
 from dpuflow.compiler.quantized_graph import quantized_graph
+from dpuflow.compiler.quantized_reading import quantized_network
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
 from dpuflow.emulator import Emulator
@@ -16,6 +17,7 @@ from dpuflow.network import Network
 from dpuflow.network.check import check, check_network
 from dpuflow.quantize import calibration, engine
 from dpuflow.quantize.reference import quantize
+from dpuflow.xir import Graph
 from tests.board.application_modules import module
 
 SEEDS = range(20)
@@ -123,6 +125,23 @@ def test_all_executors_agree(seed):
             np.testing.assert_array_equal(got, wanted.reshape(got.shape))
     assert all(np.isfinite(wanted).all() for wanted in expected)
     on_the_board(Emulator(compiled, threads=1), batch, expected)
+    read_again(quantized, grid)
+
+
+def read_again(quantized, grid):
+    """The uncompiled graph as an entry: the same layers, the same bits."""
+    written = quantized_graph(quantized).to_bytes()
+    again = quantized_network("q.xmodel", Graph.from_bytes(written), quantized.network.name, None)
+    ours = {layer.name: layer for layer in quantized.network.layers}
+    found = {layer.name: layer for layer in again.network.layers}
+    assert {name: (a.op, a.inputs, a.shape, a.attrs) for name, a in found.items()} == {
+        name: (a.op, a.inputs, a.shape, a.attrs) for name, a in ours.items()
+    }
+    assert again.fix_points == quantized.fix_points
+    assert list(again.network.outputs) == list(quantized.network.outputs) or not again.network.ends
+    values, wanted = engine.run_integer(again, grid), engine.run_integer(quantized, grid)
+    for name in again.network.outputs.values():
+        np.testing.assert_array_equal(values[name.name], wanted[name.name])
 
 
 def on_the_board(emulator, batch, expected):
