@@ -57,3 +57,16 @@ def test_a_network_that_takes_too_long_or_fails_is_a_row_with_its_reason(monkeyp
     assert measured(None) == [PASSED[0], late]
     killed = subprocess.CompletedProcess([sys.executable], -9, "", "")
     assert measured(killed) == [PASSED[0], {"failed": "quantize ended with -9"}]
+
+
+def test_only_what_is_estimated_is_renewed(monkeypatch):
+    anew = {"stage": "estimate", "latency_ms": 2.5, "instructions": 9000, "on_cpu": []}
+    monkeypatch.setattr(command, "measured", lambda name, minutes, stages: [PASSED[0], PASSED[1], anew])
+    renewed = command.estimated_anew("MobileNet", 1, PASSED)
+    assert [renewed[0], renewed[1], renewed[3]] == [PASSED[0], PASSED[1], PASSED[3]]
+    assert renewed[2] == {**PASSED[2], "latency_ms": 2.5, "instructions": 9000, "on_cpu": []}
+    assert command.estimated_anew("MobileNet", 1, FAILED) == FAILED
+    assert "measure it first" in command.estimated_anew("MobileNet", 1, None)[-1]["failed"]
+    failed = {"stage": "estimate", "failed": "layer 'x'"}
+    monkeypatch.setattr(command, "measured", lambda name, minutes, stages: [PASSED[0], failed])
+    assert command.estimated_anew("MobileNet", 1, PASSED) == [*PASSED, failed]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.networks.stages STAGE NAME FOLDER
 
-STAGE is one of `STAGES`, in that order; FOLDER keeps what a stage leaves to the next. Prints a JSON
+STAGE is one of `STAGES`, in that order, or "estimate" in place of the last two; FOLDER keeps what a stage leaves to the next. Prints a JSON
 object per line: {"stage", "seconds", "mebibytes", ...} or {"failed": why}.
 """
 
@@ -101,7 +101,18 @@ def emulate(name, folder):
     return {"images": IMAGES, "run_seconds": round(seconds() - start, 3)}
 
 
+def estimate(name, folder):
+    """The machine code and how long it takes, as `compile_and_verify` has them, without the verification."""
+    from dpuflow.dpuczdx8g.native import report
+
+    report.verify = lambda *_: {}
+    found = compile_and_verify(name, folder)
+    return {key: found[key] for key in ESTIMATED}
+
+
 STAGES = {"read": read, "quantize": quantize, "compile and verify": compile_and_verify, "emulate": emulate}
+ESTIMATE_STAGES = {"read": read, "quantize": quantize, "estimate": estimate}
+ESTIMATED = ("latency_ms", "instructions", "on_cpu")
 
 
 def main():
@@ -109,7 +120,7 @@ def main():
     stage, name, folder = sys.argv[1:]
     peak_from_here()
     try:
-        facts = STAGES[stage](name, Path(folder))
+        facts = {**STAGES, **ESTIMATE_STAGES}[stage](name, Path(folder))
     except UserError as error:
         facts = {"failed": " ".join(str(error).split())[:600]}
     except Exception as error:
