@@ -1,6 +1,6 @@
 """Carry real networks through the whole chain and write docs/networks.md.
 
-    python -m benchmarks.networks [--only MobileNet ...] [--minutes 10] [--output docs/networks.md] [--estimate-only]
+    python -m benchmarks.networks [--only MobileNet ...] [--minutes 10] [--estimate-only]
 
 Each network has random weights; each of its stages runs in a process of its own, all with a time limit.
 What was measured before stays for the networks that are not asked for (benchmarks/networks/results.json).

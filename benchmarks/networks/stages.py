@@ -2,8 +2,8 @@
 
     python -m benchmarks.networks.stages STAGE NAME FOLDER
 
-STAGE is one of `STAGES`, in that order, or "estimate" in place of the last two; FOLDER keeps what a stage leaves to the next. Prints a JSON
-object per line: {"stage", "seconds", "mebibytes", ...} or {"failed": why}.
+STAGE is one of `STAGES`, in that order, or "estimate" in place of the last two; FOLDER keeps what a stage
+leaves to the next. Prints a JSON object per line: {"stage", "seconds", "mebibytes", ...} or {"failed": why}.
 """
 
 import json

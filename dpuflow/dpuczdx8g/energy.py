@@ -24,8 +24,8 @@ class Power:
     operation_pj: float
 
 
-MEASURED = {("KV260", "B4096", 1): Power(idle_w=5.28, work_w=0.85, operation_pj=3.3)}
-"""(board, DPU size, cores) whose power was published."""
+MEASURED = {("KV260", "B4096", 1, 300.0): Power(idle_w=5.28, work_w=0.85, operation_pj=3.3)}
+"""(board, DPU size, cores, MHz) whose power was published."""
 
 
 def energy(target: Target, workload: int, board: dict[str, Any], dpu_us: float) -> dict[str, Any] | None:
@@ -43,7 +43,8 @@ def energy(target: Target, workload: int, board: dict[str, Any], dpu_us: float) 
     """
     if target.board is None:
         return None
-    power = MEASURED.get((target.board.name, target.size, target.board.cores))
+    name, cores, clock = target.board.name, target.board.cores, target.board.clock_mhz
+    power = MEASURED.get((name, target.size, cores, float(clock)))
     if power is None:
         return None
     more_mj = workload * power.operation_pj / 1e9 + dpu_us * power.work_w / 1e3

@@ -1,8 +1,10 @@
 """The cost model: exact cycle counts, memory, and the published figures it is fitted to."""
 
+import itertools
+
 import pytest
 
-from dpuflow.device.targets import get_target
+from dpuflow.device.targets import get_target, load_targets
 from dpuflow.dpuczdx8g.cost_model import activation_memory, estimate, layer_cycles
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing, between_images
 from dpuflow.dpuczdx8g.timing import figures as timing_figures
@@ -66,6 +68,28 @@ def test_no_more_images_than_cores_and_processor_allow(cores, dpu_us, outputs):
     assert found["board"] <= 1.001 * min(cores * 1e6 / (starts + dpu_us), 1e6 / starts)
     assert found["one_thread"] < found["one_core_saturated"] <= found["board"]
     assert found["board"] >= frames(max(1, cores - 1))["board"]
+
+
+@pytest.mark.parametrize("size", ["B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096"])
+def test_every_size_clock_and_number_of_cores_has_an_estimate(size):
+    """A faster clock and more cores never make it slower, a larger DPU never more cycles of computing."""
+    network, boards = mobile_quarter(), {}
+    for cores, clock in itertools.product((1, 2, 3, 4), (100, 200, 333.3, 400)):
+        board = {"name": "own", "cores": cores, "clock_mhz": clock}
+        entry = {"dpu": f"DPUCZDX8G_ISA1_{size}", "board": board}
+        boards[cores, clock] = estimate(network, load_targets(extra={"own": entry})["own"])
+    for (cores, clock), found in boards.items():
+        frames = found["frames_per_second"]
+        assert found["cores"] == cores and found["clock_mhz"] == clock and "energy" not in found
+        assert 0 < frames["one_thread"] < frames["one_core_saturated"] <= frames["board"]
+        assert frames["board"] <= 1.001 * cores * frames["one_core_saturated"]
+        assert frames["one_core_saturated"] <= 1e6 / found["dpu_us"]
+        if clock < 400:
+            faster = boards[cores, {100: 200, 200: 333.3, 333.3: 400}[clock]]
+            assert faster["dpu_us"] < found["dpu_us"] and faster["latency_us"] < found["latency_us"]
+        assert not any("assumed" in note for note in found["assumptions"]["notes"][:1])
+    largest = estimate(network, B4096)
+    assert sum(x["cycles"] for x in boards[1, 100]["layers"]) >= sum(x["cycles"] for x in largest["layers"])
 
 
 def test_a_queue_of_two_jobs():

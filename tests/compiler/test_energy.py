@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from dpuflow.device.targets import get_target
+from dpuflow.device.targets import get_target, load_targets
 from dpuflow.dpuczdx8g.energy import energy
 from dpuflow.report.wording import fact_name, fact_value
 
+KV260 = {"name": "KV260", "cores": 1, "clock_mhz": 300}
 BOARD = {"latency_us": 4000.0, "frames_per_second": {"one_core_saturated": 400.0}}
 
 
@@ -24,6 +25,13 @@ def test_idle_power_for_the_time_and_more_for_the_work():
 @pytest.mark.parametrize("name", ["zcu102", "zcu104", "DPUCZDX8G_ISA1_B4096"])
 def test_no_board_whose_power_was_published(name):
     assert energy(get_target(name), 1, BOARD, 1.0) is None
+
+
+def test_no_other_clock_than_the_published_one():
+    slow = load_targets(extra={"slow": {"dpu": "DPUCZDX8G_ISA1_B4096", "board": KV260 | {"clock_mhz": 200}}})
+    same = load_targets(extra={"same": {"dpu": "DPUCZDX8G_ISA1_B4096", "board": KV260}})
+    assert energy(slow["slow"], 1, BOARD, 1.0) is None
+    assert energy(same["same"], 1, BOARD, 1.0) == energy(get_target("kv260"), 1, BOARD, 1.0)
 
 
 def test_the_published_powers(shared):
