@@ -78,20 +78,23 @@ def frames_of_many(programs, clocks, output_bytes):
 
 
 def leave_one_out(estimates, published):
-    """Errors of each network by the numbers that suit all the others best: {name: {board: error}}.
+    """Errors of each network's programs by the numbers that suit those of all others best (least squares of
+    logarithms): {(name, program): {board: error}}.
 
-    estimates : name -> `frames_of_many`. published : name -> {board: frames per second}.
+    estimates : (name, program) -> `frames_of_many`. published : name -> {board: frames per second}.
     """
     off = {
-        name: {board: np.log(estimates[name][board] / frames) for board, frames in boards.items()}
-        for name, boards in published.items()
+        (name, program): {b: np.log(frames[b] / fps) for b, fps in published[name].items()}
+        for (name, program), frames in estimates.items()
     }
     errors = {}
-    for name, boards in off.items():
-        others = [np.abs(x) for other, found in off.items() if other != name for x in found.values()]
+    for left in dict.fromkeys(name for name, _ in off):
+        others = [x**2 for (name, _), found in off.items() if name != left for x in found.values()]
         best = np.unravel_index(np.argmin(np.mean(others, axis=0)), others[0].shape)
-        errors[name] = {board: float(np.exp(values[best]) - 1) for board, values in boards.items()}
-        progress(f"without {name}: {chosen(best)}")
+        for key, found in off.items():
+            if key[0] == left:
+                errors[key] = {board: float(np.exp(values[best]) - 1) for board, values in found.items()}
+        progress(f"without {left}: {chosen(best)}")
     return errors
 
 

@@ -55,7 +55,7 @@ def of_code(programs, network, target):
 
 
 def one_network(name, entry, vendor, fit):
-    """(estimates: {way: {(board, figure): value}}, choices for the fit) of one network."""
+    """(estimates: {way: {(board, figure): value}}, choices for the fit: {way: ...}) of one network."""
     import board_fit
     import board_networks
 
@@ -76,9 +76,9 @@ def one_network(name, entry, vendor, fit):
         for way, values in figures.items():
             found[way] |= {(board, kind): estimated(kind, values) for kind in FIGURES}
     clocks = {board: (target.board.clock_mhz, target.board.cores) for board, target in targets.items()}
-    code = codes.get(WAYS[2], codes[WAYS[1]])
     outputs = io_bytes(network.network)[1]
-    return found, board_fit.frames_of_many(code, clocks, outputs) if fit else {}
+    choices = {way: board_fit.frames_of_many(code, clocks, outputs) for way, code in codes.items() if fit}
+    return found, choices
 
 
 def cell(value, wanted):
@@ -179,14 +179,14 @@ def main():
     judge(goals, "our code against the layers", apart)
     if fit:
         many = {name: {board: fps[1] for board, fps in figures[name]["fps"].items()} for name in names}
-        left_out = board_fit.leave_one_out(choices, many)
+        programs = {(name, way): made for name, ways in choices.items() for way, made in ways.items()}
+        left_out = board_fit.leave_one_out(programs, many)
         boards = list(next(iter(many.values())))
-        rows = [(n, *(f"{100 * e[b]:+.0f} %" if b in e else "" for b in boards)) for n, e in left_out.items()]
-        print(
-            "**Left out**: many threads; our code, the vendor's where it is at hand; the numbers chosen anew"
-            " without the network itself\n"
-        )
-        print(table(("network", *boards), rows))
+        rows = [
+            (*k, *(f"{100 * e[b]:+.0f} %" if b in e else "" for b in boards)) for k, e in left_out.items()
+        ]
+        print("**Left out**: many threads; the numbers chosen anew without the network itself\n")
+        print(table(("network", "program", *boards), rows))
         judge(goals, "networks left out", [abs(e) for found in left_out.values() for e in found.values()])
     if options.vendor.exists() and not options.quick:
         text, ratios = against_the_vendor(options.vendor)
