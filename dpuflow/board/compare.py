@@ -5,7 +5,7 @@ board every int8 output is equal. Where one is not, a dump of the board's tensor
 the first layer that differs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dpuflow.board.dump import dumped_tensors
 from dpuflow.emulator import Emulator
 from dpuflow.emulator.outputs import named_values
 from dpuflow.records import read_record
+from dpuflow.xir import Graph
 
 PREFIX = "q_"
 """Columns of predictions.csv with the int8 output of each class."""
@@ -80,12 +81,17 @@ def compare_outputs(board: np.ndarray, emulated: np.ndarray) -> dict[str, Any]:
 
 
 def first_different_layer(
-    folder: Path | str, emulator: Emulator, meta: Mapping[str, Any], images: np.ndarray, index: int
+    folder: Path | str,
+    emulator: Emulator,
+    meta: Mapping[str, Any],
+    images: np.ndarray,
+    index: int,
+    without: Collection[str] = (),
 ) -> dict[str, Any]:
     """Compare a board's dump of image `index` with the emulator, layer by layer.
 
     folder : the `dump` folder that the runtime wrote. Only tensors in DDR are there:
-    what a compiled model keeps on the chip cannot be dumped.
+    what a compiled model keeps on the chip cannot be dumped. without : as for `dump.dumped_tensors`.
 
     Returns dict: image, compared (names in order of execution), not_dumped (count), and
     first_different (None, or op, tensor, type, different, elements, position, board,
@@ -93,7 +99,7 @@ def first_different_layer(
     """
     tensors = emulator.run(_quantized(emulator, meta, images[index : index + 1]), dump=True)
     answer: dict[str, Any] = {"image": int(index), "compared": [], "not_dumped": 0, "first_different": None}
-    for op, found in dumped_tensors(folder, emulator):
+    for op, found in dumped_tensors(folder, emulator, without):
         if op.name not in tensors or tensors[op.name].dtype != np.int8:
             continue
         if found is None:
@@ -124,6 +130,7 @@ def board_record(
     quantized: Mapping[str, Any] | None = None,
     dump: Path | str | None = None,
     runner: str = "board",
+    gone: Callable[[Graph], Collection[str]] = lambda graph: (),
 ) -> dict[str, Any]:
     """The accuracy record of a board run with its comparisons; where boxes or masks are found, the part of it
     that knows nothing of these.
@@ -135,6 +142,7 @@ def board_record(
     quantized : accuracy record of the quantized stage, or None.
     dump : a `dump` folder of another run, else results/dump is used if it is there.
     runner : "board", "virtual_board" or "ssh", for the record.
+    gone : tells of which ops of a graph a dump says nothing (`dump.dumped_tensors`, without).
 
     UserError when the results are not of this bundle.
     """
@@ -165,7 +173,8 @@ def board_record(
     if dump is not None:
         dumped = read_record(folder.parent / "board.json", "board.schema.yaml").get("dump")
     if dumped and folder.is_dir():
-        record["layers"] = first_different_layer(folder, emulator, meta, images, dumped["image"])
+        lost = gone(content.graph)
+        record["layers"] = first_different_layer(folder, emulator, meta, images, dumped["image"], lost)
     return record
 
 

@@ -20,6 +20,7 @@ from dpuflow.board.dump import dumped_tensors
 from dpuflow.deviation.difference import Difference
 from dpuflow.deviation.floats import FOLDED_DB, FoldedStage, QuantizedStage
 from dpuflow.deviation.machine_code import Code, changes, computed_maps, read_code
+from dpuflow.dpuczdx8g.isa.left_in_memory import not_left_in_memory
 from dpuflow.emulator import Emulator
 from dpuflow.network import Network, QuantizedNetwork
 from dpuflow.xir import Graph
@@ -164,7 +165,8 @@ class _Walk:
                 if name in maps:
                     self._compare("machine_code", self._name(name), number, maps[name], array)
         if self.sources.dump and number == self.sources.dumped:
-            for op, there in dumped_tensors(self.sources.dump, self.emulator):
+            gone = not_left_in_memory(self.emulator.graph)
+            for op, there in dumped_tensors(self.sources.dump, self.emulator, gone):
                 if there is not None and op.name in maps:
                     self._compare("board", self._name(op.name), number, maps[op.name], there[None])
 

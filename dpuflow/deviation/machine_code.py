@@ -14,8 +14,9 @@ import numpy as np
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.code import decode
 from dpuflow.dpuczdx8g.isa.engines import Memory
+from dpuflow.dpuczdx8g.isa.left_in_memory import left_in_memory
 from dpuflow.dpuczdx8g.isa.machine import machine_for
-from dpuflow.dpuczdx8g.isa.program import DpuProgram, Port, feature_maps, read_programs
+from dpuflow.dpuczdx8g.isa.program import DpuProgram, read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.isa.steps import Step
 from dpuflow.dpuczdx8g.native.compile import generate_code
@@ -87,6 +88,7 @@ class _Maps:
     def __init__(self, lowered: Lowered) -> None:
         self.job = lowered.job
         self.maps = {op.name: lowered.maps[op.name] for op in self.job.operations}
+        self.complete = self.job.whole_by_name(self.maps)
         self.values = {name: np.zeros(m.shape, np.int8) for name, m in self.maps.items()}
         self.seen = {name: np.zeros(m.shape, bool) for name, m in self.maps.items()}
 
@@ -102,32 +104,13 @@ class _Maps:
             if data[..., : end - start].shape == self.values[piece.op][where].shape:
                 self.values[piece.op][where] = data[..., : end - start]
                 self.seen[piece.op][where] = True
-        elif step.instruction.name == "END":
-            for name, m in self.maps.items():
-                if m.spilled:
-                    self.values[name][:] = memory.regions[m.region][
-                        0, m.bytes
-                    ]  # not dense inside of a concat
-                    self.seen[name][:] = True
+        for name in self.complete.get(step.index, ()):
+            self.values[name][:] = self.maps[name].view(memory.regions[self.maps[name].region])[0]
+            self.seen[name][:] = True
 
     def whole(self) -> dict[str, np.ndarray]:
         """{op: (H, W, C)} of the maps that were computed as a whole."""
         return {name: array for name, array in self.values.items() if self.seen[name].all()}
-
-
-def ports_in_ddr(graph: Graph, program: DpuProgram) -> dict[str, Port]:
-    """The maps that are in DDR and still there when the program has ended, op name -> Port."""
-    ports = feature_maps(graph, program)
-    spans = {name: (port.region, port.address, port.stop) for name, port in ports.items()}
-    return {
-        name: port
-        for name, port in ports.items()
-        if not any(_overlap(spans[name], span) for other, span in spans.items() if other != name)
-    }
-
-
-def _overlap(a, b):
-    return a[0] == b[0] and a[1] < b[2] and b[1] < a[2]
 
 
 def computed_maps(
@@ -154,7 +137,7 @@ def computed_maps(
             break
         program = code.program
         watch = _Maps(code.lowered) if code.lowered else None
-        ports = {} if watch else ports_in_ddr(emulator.graph, program)
+        ports = {} if watch else left_in_memory(emulator.graph, program)
         arrays = code.simulator.run(
             [values[port.op] for port in program.inputs], maps=list(ports.values()), watch=watch
         )

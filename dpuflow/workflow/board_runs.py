@@ -13,6 +13,7 @@ from dpuflow.board.bundle import Bundle
 from dpuflow.board.compare import board_record
 from dpuflow.board.found import read_boxes, read_masks
 from dpuflow.datasets.dataset_file import Dataset, read_dataset
+from dpuflow.dpuczdx8g.isa.left_in_memory import not_left_in_memory
 from dpuflow.emulator import Emulator
 from dpuflow.emulator.outputs import named_outputs
 from dpuflow.task.boxes import SHOWN, Answer
@@ -52,9 +53,9 @@ def run_record(
     quantized = inputs.get("quantized")
     if not inputs.get("dataset"):
         known = read_accuracy(quantized) if quantized else None
-        return board_record(out, bundle, quantized=known, dump=dump, runner=runner)
+        return board_record(out, bundle, known, dump, runner, not_left_in_memory)
     dataset = read_dataset(inputs.dataset)
-    ran = board_record(out, bundle, dump=dump, runner=runner)
+    ran = board_record(out, bundle, None, dump, runner, not_left_in_memory)
     meta, count = Bundle.open(bundle).meta, len(dataset.splits["test"])
     if ran["images"] != count:
         raise UserError(

@@ -16,9 +16,11 @@ from dpuflow.device.targets import describe_fingerprint
 from dpuflow.dpuczdx8g.isa import shell as cli
 from dpuflow.dpuczdx8g.isa.assembly import parse_listing
 from dpuflow.dpuczdx8g.isa.code import decode, encode
+from dpuflow.dpuczdx8g.isa.left_in_memory import left_in_memory, not_left_in_memory
 from dpuflow.dpuczdx8g.isa.program import feature_maps, read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.isa.steps import MachineCodeError
+from dpuflow.emulator import Emulator
 from dpuflow.xir import Graph
 
 WILD = Path(__file__).resolve().parents[3] / "shared" / "golden" / "wild"
@@ -62,6 +64,31 @@ def test_every_program_is_accepted_and_bit_equal(shared, name):
         assert len(results) == len(expected)
         for ours, theirs in zip(results, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "named"),
+    [
+        (
+            "mnistdense_28_tf2_b512_2.5",
+            2,
+            3,
+        ),  # a layer that stays on the chip has a place
+        ("efficientnetv2_48x28_96_k5_hswish_pt_b2304_3.5", 3, 7),  # three maps share one place
+        ("lenet_28_tf2_b4096_3.5", 2, 6),
+    ],
+)
+def test_what_is_left_in_memory_is_what_its_layers_computed(shared, name, left, named):
+    path, graph, _ = load(shared, name)
+    vectors, (program,) = np.load(path.with_suffix(".npz")), read_programs(graph)
+    image = vectors["sub0_input_0"][:1]
+    ports = left_in_memory(graph, program)
+    assert len(ports) == left and len(feature_maps(graph, program)) == named
+    assert not_left_in_memory(graph) == set(feature_maps(graph, program)) - set(ports)
+    maps = Emulator(graph).run_subgraph(program.name, {program.inputs[0].op: image}, dump=True)
+    arrays = Simulator(program).run([image], maps=list(ports.values()))[len(program.outputs) :]
+    for op, array in zip(ports, arrays, strict=True):
+        np.testing.assert_array_equal(array.ravel(), maps[op].ravel(), err_msg=op)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Weights tell it: a parameter lies at an address that belongs to one op, and a CONV or a depthwise ALU uses
 what was last loaded into its entries. Other ALU and ELEW instructions go to the ops without weights in their
 order, each until its output is complete. A LOAD of a map belongs to the computation that follows it, a SAVE
-to the op whose tensor lies there.
+to the op whose tensor lies there, the last computed one of those that share the place.
 """
 
 from bisect import bisect_right
@@ -50,6 +50,25 @@ class _State:
     init: Instruction | None = None
     last: int = UNKNOWN
     waiting: list[int] = field(default_factory=list)
+    computed: dict[int, int] = field(default_factory=dict)
+
+
+class _Map:
+    """Where the tensor of op number `index` lies, as part of another one where it is joined to that."""
+
+    def __init__(self, start: int, index: int, op: Op) -> None:
+        shape = op.tensor.shape
+        strides = [prod(shape[n:]) for n in range(1, len(shape) + 1)]
+        if len(op.tensor.attrs.get("stride", ())) == len(shape):
+            strides = op.tensor.attrs["stride"]
+        self.start, self.index, self.channels = start, index, shape[-1]
+        self.extent = 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+        self.pixel = max(1, strides[-2] if len(shape) > 1 else self.extent)
+
+    def holds(self, address: int) -> bool:
+        """Whether the byte is one of its own."""
+        offset = address - self.start
+        return 0 <= offset < self.extent and offset % self.pixel < self.channels
 
 
 def layers_of(
@@ -70,11 +89,12 @@ def layers_of(
             found[number] = _parameter(op, machine, parameters, state)
         elif op.name in ("CONV", "ALU", "ELEW"):
             state.last = _computing(op, state, pending)
+            state.computed[state.last] = number
             for earlier in (number, *state.waiting):
                 found[earlier] = state.last
             state.waiting = []
         elif op.name == "SAVE":
-            found[number] = _at(maps.get(op["reg_id"], ()), op["ddr_addr"], state.last)
+            found[number] = _saved(maps.get(op["reg_id"], ()), op["ddr_addr"], state)
         elif op.name == "END":
             found[number] = state.last
         else:
@@ -84,9 +104,9 @@ def layers_of(
 
 
 def _addresses(graph, ops):
-    """Sorted (start, stop, index of the op): of parameters, and of computed maps by register."""
+    """(sorted (start, stop, index of the op) of parameters, {register: computed maps})."""
     parameters: list[tuple[int, int, int]] = []
-    maps: dict[int, list[tuple[int, int, int]]] = {}
+    maps: dict[int, list[_Map]] = {}
     for index, op in enumerate(ops):
         for key in ("weights", "bias"):
             for name in op.inputs.get(key, ()):
@@ -95,17 +115,16 @@ def _addresses(graph, ops):
                     start = tensor.attrs["ddr_addr"]
                     parameters.append((start, start + prod(tensor.shape), index))
         attrs = op.tensor.attrs
-        if attrs.get("location") == 1 and "ddr_addr" in attrs:
-            start = attrs["ddr_addr"]
-            maps.setdefault(attrs["reg_id"], []).append((start, start + prod(op.tensor.shape), index))
-    return sorted(parameters), {register: sorted(rows) for register, rows in maps.items()}
+        # what stays on the chip has no strides; what a later map takes the place of has
+        if "ddr_addr" in attrs and (attrs.get("location") == 1 or "stride" in attrs):
+            maps.setdefault(attrs["reg_id"], []).append(_Map(attrs["ddr_addr"], index, op))
+    return sorted(parameters), maps
 
 
-def _at(rows, address, default):
-    """Index of the op at an address: of those that lie there `default`, if it does, else the last."""
-    before = rows[: bisect_right(rows, (address, 1 << 62))]
-    holding = [index for start, stop, index in before if address < stop]
-    return default if default in holding or not holding else holding[-1]
+def _saved(maps, address, state):
+    """Index of the op whose map a SAVE takes to an address: of those that lie there the last computed one."""
+    found = (m.index for m in maps if m.holds(address))
+    return max(found, key=lambda index: state.computed.get(index, UNKNOWN), default=state.last)
 
 
 def _entries(op, machine):
@@ -116,7 +135,9 @@ def _entries(op, machine):
 def _parameter(op, machine, parameters, state):
     index = UNKNOWN
     if op["reg_id"] == 0 and not op["broadcast"]:
-        index = _at(parameters, op["ddr_addr"], UNKNOWN)
+        before = bisect_right(parameters, (op["ddr_addr"], 1 << 62)) - 1
+        if before >= 0 and op["ddr_addr"] < parameters[before][1]:
+            index = parameters[before][2]
     if op["bank_id"] != machine.bias_bank:
         depthwise = op["bank_id"] == machine.depthwise_bank
         owners = state.depthwise if depthwise else state.conv

@@ -15,6 +15,7 @@ from dpuflow.dpuczdx8g.native.generator import Generator
 from dpuflow.dpuczdx8g.native.lowering import Lowered, align, lower_subgraph
 from dpuflow.dpuczdx8g.native.operations import PARAMETERS, WORKSPACE, Job
 from dpuflow.dpuczdx8g.native.synchronise import synchronise
+from dpuflow.dpuczdx8g.native.workspace import share_workspace
 from dpuflow.xir import Graph
 
 STATUS = "compiled by dpuflow, verified on a simulator, not yet on hardware"
@@ -57,7 +58,7 @@ def generate_code(job: Job, machine: Machine) -> list[Instruction]:
     generator = Generator(machine, job)
     instructions = generator.generate()
     job.pieces = generator.writer.pieces
-    job.region_sizes[WORKSPACE] = max(align(1), generator.workspace)
+    job.region_sizes[WORKSPACE] = max(align(1), align(share_workspace(instructions, job, generator.rooms)))
     job.region_sizes = dict(sorted(job.region_sizes.items()))
     synchronise(instructions, machine, job_regions(job))
     return instructions
@@ -140,13 +141,13 @@ def _set_children(graph, subgraph):
 
 
 def _set_tensors(graph, lowered):
-    """DDR addresses on the tensors: location 1 = in DDR, 0 = on chip only."""
+    """DDR addresses on the tensors; location 1: in DDR when the program has ended (when it is dumped)."""
     for name, feature_map in lowered.maps.items():
         tensor = graph.op(name).tensor
         in_ddr = feature_map.spilled or feature_map.region != WORKSPACE
         tensor.attrs.set("reg_id", int(feature_map.region.removeprefix("REG_")), "int32")
         tensor.attrs.set("ddr_addr", feature_map.address, "int32")
-        tensor.attrs.set("location", int(in_ddr), "int32")
+        tensor.attrs.set("location", int(in_ddr and not feature_map.overwritten), "int32")
         if in_ddr:
             strides = _strides(tensor.shape)
             if feature_map.strides:  # it is part of a concat's output

@@ -55,6 +55,7 @@ class Generator:
         self.writer = Writer(machine)
         self.weights, self.depthwise, self.bias = Ring(), Ring(), Ring()
         self.workspace = 0
+        self.rooms: list[tuple[int, int]] = []
 
     def generate(self) -> list[Instruction]:
         """The list of instructions, masks still empty."""
@@ -73,6 +74,7 @@ class Generator:
         feature_map.spilled = True
         if feature_map.region == WORKSPACE:
             feature_map.address = self.workspace
+            self.rooms.append((self.workspace, feature_map.size))
             self.workspace += ceil_div(feature_map.size, 16) * 16
         for view in self.job.views_of(feature_map):
             view.spilled, view.address = True, feature_map.address

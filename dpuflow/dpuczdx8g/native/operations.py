@@ -1,5 +1,6 @@
 """What the code generator compiles: operations on feature maps, all integers settled."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -80,6 +81,7 @@ class FeatureMap:
     margins : bytes that must lie before and behind the map in its region, for views that
         begin before it or end behind it.
     spilled : the code moves it through DDR (set by the generator).
+    overwritten : a later map takes its place there (set by `workspace`).
     """
 
     name: str
@@ -91,6 +93,7 @@ class FeatureMap:
     margins: tuple[int, int] = (0, 0)
     spilled: bool = False
     edge: int = 0
+    overwritten: bool = False
 
     @property
     def size(self) -> int:
@@ -107,12 +110,14 @@ class FeatureMap:
         """Bytes from one pixel of a row to the next."""
         return self.strides[1] if self.strides else self.shape[2]
 
-    @property
-    def bytes(self) -> np.ndarray:
-        """[height, width, channels] indices of its bytes in its region."""
-        rows, columns, channels = (np.arange(size) for size in self.shape)
-        pixels = rows[:, None] * self.row_bytes + columns * self.pixel_bytes
-        return self.address + pixels[..., None] + channels
+    def view(self, region: np.ndarray) -> np.ndarray:
+        """It within its region, [images, bytes] -> [images, height, width, channels], no copy."""
+        rows, columns, channels = self.shape
+        last = (rows - 1) * self.row_bytes + (columns - 1) * self.pixel_bytes + channels
+        inside = region[:, self.address : self.address + last]
+        images, byte = region.strides
+        strides = (images, self.row_bytes * byte, self.pixel_bytes * byte, byte)
+        return np.lib.stride_tricks.as_strided(inside, (len(region), *self.shape), strides)
 
     def lies_in(self, joined: "FeatureMap", first: int) -> None:
         """From now on its bytes are channels of `joined`, from `first` on, which has its place in DDR."""
@@ -310,6 +315,8 @@ class Job:
     views : (view, map whose bytes it shows), each map the one that is computed or loaded.
     pieces : index of an instruction -> the Piece that it computes, filled by the generator; by it
         the verification finds every map, on chip or not.
+    whole : index of an instruction -> the maps that lie whole in DDR behind it; later ones may take their
+        room (`workspace`).
     """
 
     name: str
@@ -320,10 +327,18 @@ class Job:
     region_sizes: dict[str, int] = field(default_factory=dict)
     views: list[tuple[FeatureMap, FeatureMap]] = field(default_factory=list)
     pieces: dict[int, Piece] = field(default_factory=dict)
+    whole: dict[int, list[FeatureMap]] = field(default_factory=dict)
 
     def views_of(self, feature_map: FeatureMap) -> list[FeatureMap]:
         """Views of its bytes."""
         return [view for view, source in self.views if source is feature_map]
+
+    def whole_by_name(self, maps: Mapping[str, FeatureMap]) -> dict[int, list[str]]:
+        """`whole`, each of these maps by its name."""
+        names: dict[int, list[str]] = {}
+        for name, feature_map in maps.items():
+            names.setdefault(id(feature_map), []).append(name)
+        return {index: [n for m in held for n in names.get(id(m), ())] for index, held in self.whole.items()}
 
     def source(self, feature_map: FeatureMap) -> FeatureMap:
         """The map whose bytes a view shows; any other map itself."""

@@ -140,7 +140,7 @@ class _LayerRun:
 
 
 class _Watch:
-    """Compares every piece of every map as it is computed, and the maps in DDR at the end.
+    """Compares every piece of every map as it is computed, and every map in DDR as it is whole.
 
     expected : op name -> int8 (N, H, W, C); replaced : the same, what is put in its place, or None.
     """
@@ -154,6 +154,7 @@ class _Watch:
         self.job = program.lowered.job
         self.order = [operation.name for operation in self.job.operations if not operation.part]
         self.maps = {name: program.lowered.maps[name] for name in self.order}
+        self.whole = self.job.whole_by_name(self.maps)
         self.expected = {name: self._hwc(name, expected[name]) for name in self.order}
         self.final = self.expected
         if replaced is not None:
@@ -175,14 +176,11 @@ class _Watch:
         piece = self.job.pieces.get(step.index)
         if piece is not None:
             self._piece(piece, step, memory, first)
-        elif step.instruction.name == "END":
-            for name, feature_map in self.maps.items():
-                if feature_map.spilled:
-                    region = memory.regions[feature_map.region]
-                    data = region[:, feature_map.bytes]
-                    expected = self.final[name][first : first + memory.images]
-                    self._compare(name, data.reshape(expected.shape), expected)
-                    self.seen[name][:] = True
+        for name in self.whole.get(step.index, ()):
+            expected = self.final[name][first : first + memory.images]
+            found = self.maps[name].view(memory.regions[self.maps[name].region])
+            self._compare(name, found, expected)
+            self.seen[name][:] = True
 
     def _piece(self, piece, step, memory, first):
         per_group, channels = memory.machine.channels, self.maps[piece.op].shape[2]
