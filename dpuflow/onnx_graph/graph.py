@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.time_limit import in_bounded_time
 from dpuflow.onnx_graph.model_file import OpenedModel
 
 KEPT_APART = [
@@ -66,6 +67,7 @@ class Graph:
 def folded(opened: OpenedModel) -> Graph:
     """The model's Graph; UserError where onnxruntime cannot load it or shapes stay unknown."""
     import onnx
+    from google.protobuf.message import EncodeError
     from onnx import numpy_helper
 
     model = _optimised(_for_one_image(opened), opened.path)
@@ -73,6 +75,8 @@ def folded(opened: OpenedModel) -> Graph:
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise UserError(f"{opened.path}: its shapes do not fit each other ({_first(error)})") from None
+    except EncodeError:  # what protobuf makes of memory that is refused
+        raise MemoryError from None
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = []
@@ -139,14 +143,18 @@ def _optimised(model, where):
     options.log_severity_level = 4
     with tempfile.TemporaryDirectory(prefix="dpuflow-onnx-") as folder:
         options.optimized_model_filepath = str(Path(folder, "folded.onnx"))
-        try:
+
+        def fold() -> None:
             onnxruntime.InferenceSession(
                 model.SerializeToString(),
                 options,
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=KEPT_APART,
             )
-        except MemoryError:
+
+        try:
+            in_bounded_time(where, fold, lambda: options.set_load_cancellation_flag(True))
+        except (MemoryError, UserError):
             raise
         except Exception as error:  # onnxruntime has a class for each of its status codes, and no common one
             if "bad_alloc" in str(error):

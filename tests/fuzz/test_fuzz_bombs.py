@@ -213,6 +213,24 @@ def filled(m):
     added(m, m.node("ConstantOfShape", [m.constant(np.array([1 << 15, 1 << 15], np.int64))]))
 
 
+def expanded(m):
+    m.x, one = m.last, m.constant(np.ones((1, 1), np.float32))
+    huge = m.node("Expand", [one, m.constant(np.array([1 << 17, 1 << 17]))])
+    added(m, m.node("Pow", [huge, huge]))
+
+
+def endless(m):
+    """A loop that goes round 2**62 times."""
+    from onnx import helper
+
+    m.x, value = m.last, helper.make_tensor_value_info
+    steps = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["v", "v"], ["w"])]
+    inputs = [value("i", 7, []), value("go", 9, []), value("v", 1, [1])]
+    body = helper.make_graph(steps, "body", inputs, [value("on", 9, []), value("w", 1, [1])])
+    given = [m.constant(np.array(n)) for n in (1 << 62, True)]
+    added(m, m.node("Loop", [*given, m.constant(np.ones(1, np.float32))], body=body))
+
+
 def saved_functions(depth, calls):
     """A SavedModel whose function f0 calls f1 `calls` times, that f2, ...; at depth 0 it calls itself."""
     from fuzz_models import saved_model_seeds
@@ -272,6 +290,8 @@ CASES = [
     ("onnx", "matrices", onnx(matrices), "op MatMul"),
     ("onnx", "padding", onnx(padding), "65536 zeros on a side of a map"),
     ("onnx", "filled constant", onnx(filled), "op ConstantOfShape"),
+    ("onnx", "expanded constant", onnx(expanded), "op Expand"),
+    ("onnx", "loop of constants", onnx(endless), "op Loop"),
     ("saved_model", "functions", saved_functions(20, 2), "written out, are more than 30000 nodes"),
     ("saved_model", "recursion", saved_functions(0, 1), "calls itself"),
     ("voc", "entities", LAUGHS, "a document type or entities"),
