@@ -13,6 +13,7 @@ import numpy as np
 from dpuflow.network import Layer, Network
 from dpuflow.ops import make
 from tests.network_fuzz import steps
+from tests.network_fuzz.cpu_steps import TAILS
 
 SETTINGS = (
     {},
@@ -39,6 +40,7 @@ class Recipe:
     steps : {"number", "kind", "from": [numbers of earlier steps, 0 is the input], ...}.
     ends : numbers of the steps that give outputs besides what nobody reads.
     setting, scaling : places in SETTINGS and SCALINGS. on_cpu : whether a target may leave layers to the CPU.
+    wide : whether its maps may be so large that a DPU takes them in pieces.
     """
 
     seed: int
@@ -48,6 +50,7 @@ class Recipe:
     setting: int = 0
     scaling: int = 0
     on_cpu: bool = True
+    wide: bool = False
 
     def text(self):
         """As JSON."""
@@ -101,17 +104,20 @@ def random_recipe(seed, number):
         recipe.steps.append({"number": at, "kind": kind, "from": [source, *others], **drawn})
         last = at
     if rng.random() < 0.2:  # layers of the CPU behind it
-        kinds = list(steps.TAILS)
+        kinds = list(TAILS)
         for at in range(count + 1, count + 2 + int(rng.integers(0, 4))):
             kind = str(rng.choice(kinds))
             others = [int(n) for n in rng.integers(0, at, 2)]
-            drawn = steps.TAILS[kind].draw(rng)
+            drawn = TAILS[kind].draw(rng)
             recipe.steps.append({"number": at, "kind": kind, "from": [at - 1, *others], **drawn})
     if rng.random() < 0.25:
         recipe.ends = sorted({int(n) for n in rng.integers(1, count + 1, 2)})
     recipe.setting = int(rng.integers(len(SETTINGS))) if rng.random() < 0.6 else 0
     recipe.scaling = int(rng.integers(len(SCALINGS)))
     recipe.on_cpu = bool(rng.random() < 0.8)
+    if rng.random() < 0.06:
+        recipe.wide = True
+        recipe.shape = int(rng.integers(15, 90)), int(rng.integers(15, 90)), min(recipe.shape[2], 8)
     return recipe
 
 
@@ -144,7 +150,7 @@ class Maker:
         operator.check()
         has = None if weights is None or not operator.weighted else weights.shape
         shape = tuple(int(n) for n in operator.output_shape([self.shape(name) for name in sources], has))
-        if min(shape) < 1 or np.prod(shape) > steps.MOST:
+        if min(shape) < 1 or np.prod(shape) > (steps.MOST_OF_WIDE if self.recipe.wide else steps.MOST):
             raise ValueError(f"a map of {shape}")
         return self.append(op, sources, shape, attrs, weights, bias)
 
@@ -171,7 +177,7 @@ def build(recipe):
         sources = [names.get(number, "x") for number in step["from"]]
         kept = list(maker.layers), dict(maker.by_name)
         try:
-            names[step["number"]] = {**steps.KINDS, **steps.TAILS}[step["kind"]].apply(maker, step, sources)
+            names[step["number"]] = {**steps.KINDS, **TAILS}[step["kind"]].apply(maker, step, sources)
         except ValueError:  # it does not fit there
             maker.layers, maker.by_name = kept
             names[step["number"]] = sources[0]

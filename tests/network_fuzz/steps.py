@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.network.groups import dense_kernel
+
 MOST = 6000
 """Values of the largest map: what keeps hundreds of networks a minute possible."""
+MOST_OF_WIDE = 60_000
+"""The same of the few networks whose maps take several pieces on a DPU."""
 LONGEST = 700
 """Values of the longest vector in front of a dense layer."""
 SMALLEST_CONV = {
@@ -105,6 +109,22 @@ def sliding(op, depthwise=False):
     return apply
 
 
+def grouped(maker, step, sources):
+    """A convolution in parts that do not see each other, as readers make it: with zeros between them."""
+    height, width, channels = map_of(maker, sources[0])
+    groups = [n for n in range(2, channels + 1) if channels % n == 0]
+    if not groups:
+        raise ValueError("one channel")
+    count = groups[step["which"] % len(groups)]
+    each, units = channels // count, count * (step["units"] % 4 + 1)
+    attrs = fitted(step, (height, width, channels), dilated=True)
+    (kernel_width, kernel_height), fan_in = attrs["kernel"], prod(attrs["kernel"]) * each
+    shape = kernel_height, kernel_width, each, units
+    weights, bias = parameters(maker, step, shape, fan_in, 3, units)
+    weights = np.ascontiguousarray(dense_kernel(weights, channels).transpose(3, 0, 1, 2))
+    return maker.add("conv", sources[:1], {**attrs, "activation": "NONE"}, weights, bias)
+
+
 def flat(maker, source):
     """A vector of a map."""
     return source if len(maker.shape(source)) == 1 else maker.add("flatten", [source])
@@ -170,6 +190,15 @@ def batch_norm(maker, step, sources):
     return maker.add("batch_norm", sources[:1], None, scale, bias)
 
 
+def prelu(maker, step, sources):
+    """A slope for each channel below zero, as the ONNX reader makes it: a x + (1 - a) relu(x)."""
+    channels = maker.shape(sources[0])[-1]
+    slopes, none = maker.rng.uniform(-0.2, 0.9, channels).astype(np.float32), np.zeros(channels, np.float32)
+    share = maker.add("batch_norm", sources[:1], None, slopes, none)
+    rest = maker.add("relu", [maker.add("batch_norm", sources[:1], None, 1 - slopes, none)])
+    return maker.add("add", [share, rest], {"activation": "NONE"})
+
+
 def gate(maker, step, sources):
     """x times its own gate (swish, hard swish), in either order."""
     gated = maker.add(step["op"], sources[:1])
@@ -230,6 +259,16 @@ def concat(maker, step, sources):
     return maker.add("concat", chosen[:: -1 if step["swapped"] else 1], {"axis": len(first)})
 
 
+def unlike_concat(maker, step, sources):
+    """Joins maps of unlike sizes of which the finer is read elsewhere, too: requantized in front of it."""
+    convolve, one = sliding("conv"), {"kernel": [1, 1], "stride": [1, 1], "pad": [0] * 4, "dilation": [1, 1]}
+    coarse = convolve(maker, {**step, **one, "size": 30.0}, sources)
+    fine = convolve(maker, {**step, **one, "size": 1.0}, sources)
+    joined = maker.add("concat", [coarse, fine], {"axis": 3})
+    both = [convolve(maker, {**step, **one, "size": 1.0}, [name]) for name in (joined, fine)]
+    return maker.add("add", both, {"activation": "NONE"})
+
+
 def second_input(maker, step, sources):
     """An input of its own, joined to what is there along the channels."""
     height, width, _ = map_of(maker, sources[0])
@@ -241,8 +280,12 @@ def second_input(maker, step, sources):
 
 
 def shuffle(maker, step, sources):
-    """Pixels to channels or back."""
-    return maker.add("pixel_shuffle", sources[:1], {"scale": step["scale"], "upscale": step["upscale"]})
+    """Pixels to channels or back; more pixels in front where they do not make whole blocks."""
+    height, width, _ = map_of(maker, sources[0])
+    scale, source = step["scale"], sources[0]
+    if not step["upscale"] and (height % scale or width % scale):
+        source = maker.add("upsample", [source], {"factor": (scale, scale)})
+    return maker.add("pixel_shuffle", [source], {"scale": scale, "upscale": step["upscale"]})
 
 
 def by_factor(op):
@@ -268,60 +311,7 @@ def draw_bilinear(rng):
     }
 
 
-# -- on the CPU ------------------------------------------------------------------------------
-
-
-def arithmetic(maker, step, sources):
-    """With a constant, broadcast along some axes."""
-    shape, rng = maker.shape(sources[0]), maker.rng
-    size = tuple(int(rng.choice([1, n])) for n in shape)
-    other = maker.constant(rng.uniform(0.5, 2, size) * rng.choice([-1, 1]))
-    pair = [sources[0], other]
-    swapped = step["swapped"] and step["op"] != "float_divide"
-    return maker.add(step["op"], pair[:: -1 if swapped else 1])
-
-
-def reshape(maker, step, sources):
-    """To two axes."""
-    count = prod(maker.shape(sources[0]))
-    first = int(maker.rng.choice([n for n in range(1, count + 1) if count % n == 0]))
-    return maker.add("float_reshape", sources[:1], {"target": (first, count // first)})
-
-
-def transpose(maker, step, sources):
-    """Any order."""
-    order = (0, *(int(n) + 1 for n in maker.rng.permutation(len(maker.shape(sources[0])))))
-    return maker.add("transpose", sources[:1], {"order": order})
-
-
-def cut(maker, step, sources):
-    """A part along each axis."""
-    shape, rng = maker.shape(sources[0]), maker.rng
-    begin = tuple(int(rng.integers(0, n)) for n in shape)
-    end = tuple(int(rng.integers(b + 1, n + 1)) for b, n in zip(begin, shape, strict=True))
-    strides = tuple(int(n) for n in rng.integers(1, 3, len(shape)))
-    return maker.add("float_slice", sources[:1], {"begin": begin, "end": end, "strides": strides})
-
-
-def join(maker, step, sources):
-    """A constant at the end of an axis."""
-    shape = maker.shape(sources[0])
-    axis = step["which"] % len(shape)
-    more = maker.constant(maker.rng.normal(size=(*shape[:axis], 2, *shape[axis + 1 :])))
-    return maker.add("float_concat", [sources[0], more], {"axis": axis + 1})
-
-
-def matmul(maker, step, sources):
-    """With a constant matrix."""
-    last = maker.shape(sources[0])[-1]
-    matrix = maker.constant(maker.rng.normal(size=(last, step["units"])) / np.sqrt(last))
-    return maker.add("float_matmul", [sources[0], matrix])
-
-
-def argmax(maker, step, sources):
-    """Along some axis."""
-    axis = 1 + step["which"] % len(maker.shape(sources[0]))
-    return maker.add("argmax", sources[:1], {"axis": axis})
+# -- drawing ---------------------------------------------------------------------------------
 
 
 def alone(maker, step, sources):
@@ -350,6 +340,7 @@ KINDS = {
     "depthwise": Kind(draw_weighted, sliding("depthwise_conv", True), 2),
     "transposed": Kind(draw_weighted, sliding("transposed_conv"), 1),
     "transposed depthwise": Kind(draw_weighted, sliding("transposed_depthwise_conv", True), 0.7),
+    "grouped": Kind(lambda rng: {**draw_weighted(rng), "which": int(rng.integers(64))}, grouped, 0.7),
     "dense": Kind(draw_weighted, dense, 1),
     "flatten": Kind(nothing, lambda maker, step, sources: flat(maker, sources[0]), 0.3),
     "max_pool": Kind(draw_window, pool("max_pool"), 1),
@@ -361,12 +352,14 @@ KINDS = {
         lambda rng: {"spread": float(rng.choice([0.0, 0.5, 2.0])), "negative": bool(rng.random() < 0.2)},
         batch_norm, 2,
     ),
+    "prelu": Kind(nothing, prelu, 0.4),
     "gate": Kind(draw_gate, gate, 1),
     "squeeze": Kind(lambda rng: {**draw_weighted(rng), **draw_gate(rng)}, squeeze, 0.7),
     "add": Kind(draw_which, add, 1.5),
     "residual": Kind(draw_weighted, residual, 1),
     "multiply": Kind(draw_which, multiply, 0.7),
     "concat": Kind(draw_which, concat, 1.5),
+    "unlike concat": Kind(draw_weighted, unlike_concat, 0.4),
     "second input": Kind(with_units(nothing), second_input, 0.2),
     "pixel_shuffle": Kind(
         lambda rng: {"scale": int(rng.choice([1, 2, 2, 3])), "upscale": bool(rng.random() < 0.6)},
@@ -375,24 +368,8 @@ KINDS = {
     "upsample": Kind(lambda rng: {"factor": numbers(rng, [1, 2, 2, 3], 2)}, by_factor("upsample"), 0.7),
     "downsample": Kind(lambda rng: {"factor": numbers(rng, [1, 2, 2, 3], 2)}, by_factor("downsample"), 0.5),
     "bilinear": Kind(draw_bilinear, bilinear, 0.7),
-    "tanh between": Kind(lambda rng: {"op": str(rng.choice(["tanh", "float_sigmoid"]))}, alone, 0.08),
+    "CPU between": Kind(
+        lambda rng: {"op": str(rng.choice(["tanh", "float_sigmoid", "softmax", "exp"]))}, alone, 0.15
+    ),
 }  # fmt: skip
 """Steps that may stand anywhere."""
-
-TAILS = {
-    "arithmetic": Kind(
-        lambda rng: {
-            "op": str(rng.choice(["float_add", "float_subtract", "float_multiply", "float_divide"])),
-            "swapped": bool(rng.random() < 0.3),
-        },
-        arithmetic,
-    ),
-    "float_reshape": Kind(nothing, reshape),
-    "transpose": Kind(nothing, transpose),
-    "float_slice": Kind(nothing, cut),
-    "float_concat": Kind(draw_which, join),
-    "float_matmul": Kind(with_units(nothing), matmul),
-    "argmax": Kind(draw_which, argmax),
-    "alone": Kind(lambda rng: {"op": str(rng.choice(["softmax", "tanh", "float_sigmoid", "exp"]))}, alone, 2),
-}
-"""Steps that stand at the end: the CPU's."""

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from dpuflow.ops import OPERATORS
 from tests.network_fuzz.__main__ import Record, write_failure
-from tests.network_fuzz.recipes import Recipe, build, random_recipe
+from tests.network_fuzz.recipes import SETTINGS, Recipe, build, random_recipe
 from tests.network_fuzz.shrinking import shrink
 from tests.network_fuzz.stages import DifferenceError, Outcome, try_recipe
+from tests.network_fuzz.steps import MOST
 
 SEED = 11
 NOT_DRAWN = {"output", "to_grid"}
@@ -23,18 +25,82 @@ def test_random_networks_give_the_same_everywhere(number):
     assert "tensorflow" in outcome.passed and any(stage.startswith("emulator") for stage in outcome.passed)
 
 
-def test_every_operator_is_drawn_and_a_recipe_makes_the_same_network_again():
-    found = set()
+def layers(network, op):
+    """The layers of an operator."""
+    return [layer for layer in network.layers if layer.op == op]
+
+
+def is_grouped(layer):
+    """Whether a convolution has filters that see some of the channels alone."""
+    return (
+        0 < (np.abs(layer.weights).sum((1, 2)) == 0).sum() < layer.weights.shape[0] * layer.weights.shape[3]
+    )
+
+
+def before_the_dpu(network):
+    """Layers of the CPU that a layer of the DPU reads."""
+    quantized = [layer for layer in network.layers if layer.operator.quantized]
+    read = {network[name].op for layer in quantized for name in layer.inputs}
+    return read - {layer.op for layer in quantized}
+
+
+FEATURES = {
+    "several inputs": lambda recipe, network: len(network.inputs) > 1,
+    "several outputs": lambda recipe, network: len(network.outputs) > 1,
+    "an output that is read": lambda recipe, network: any(
+        network.consumers(layer.name) for layer in network.outputs.values()
+    ),
+    "the CPU between two parts of the DPU": lambda recipe, network: before_the_dpu(network),
+    "dilation": lambda recipe, network: any(
+        max(layer.attrs["dilation"]) > 1 for layer in layers(network, "conv")
+    ),
+    "dilation by channel": lambda recipe, network: any(
+        max(layer.attrs["dilation"]) > 1 for layer in layers(network, "depthwise_conv")
+    ),
+    "groups": lambda recipe, network: any(map(is_grouped, layers(network, "conv"))),
+    "unlike paddings": lambda recipe, network: any(
+        len(set(layer.attrs["pad"])) > 2 for layer in layers(network, "conv")
+    ),
+    "hard swish": lambda recipe, network: any(
+        network[name].op == "hard_sigmoid" and set(network[name].inputs) & set(layer.inputs)
+        for layer in layers(network, "multiply")
+        for name in layer.inputs
+    ),
+    "a factor for each channel": lambda recipe, network: any(
+        len({network[name].shape for name in layer.inputs}) > 1 for layer in layers(network, "multiply")
+    ),
+    "blocks of pixels to channels": lambda recipe, network: any(
+        not layer.attrs["upscale"] and layer.attrs["scale"] > 1 for layer in layers(network, "pixel_shuffle")
+    ),
+    "any size": lambda recipe, network: {layer.attrs["grid"] for layer in layers(network, "resize_bilinear")},
+    "PReLU": lambda recipe, network: any(step["kind"] == "prelu" for step in recipe.steps),
+    "joined maps of unlike sizes": lambda recipe, network: any(
+        step["kind"] == "unlike concat" for step in recipe.steps
+    ),
+    "maps in pieces": lambda recipe, network: (
+        recipe.wide and max(np.prod(layer.shape) for layer in network.layers) > MOST
+    ),
+    "each setting of the quantizer": lambda recipe, network: recipe.setting == len(SETTINGS) - 1,
+    "no layer on the CPU": lambda recipe, network: not recipe.on_cpu,
+}
+"""What networks have besides operators -> whether one has it."""
+
+
+def test_every_operator_and_feature_is_drawn_and_a_recipe_makes_the_same_network_again():
+    found, shown = set(), dict.fromkeys(FEATURES, 0)
     for number in range(400):
         recipe = random_recipe(SEED, number)
         network = build(recipe)
         found |= {layer.op for layer in network.layers}
+        for name, has in FEATURES.items():
+            shown[name] += bool(has(recipe, network))
         if number % 40 == 0:
             again = build(Recipe.read(recipe.text()))
             assert [(a.name, a.inputs, a.shape, a.attrs) for a in network.layers] == [
                 (b.name, b.inputs, b.shape, b.attrs) for b in again.layers
             ]
     assert found == set(OPERATORS) - NOT_DRAWN
+    assert {name: count for name, count in shown.items() if count < 4} == {}
 
 
 def planted(recipe, outcome, stage, folder, sizes):
