@@ -18,6 +18,7 @@ from dpuflow.dpuczdx8g.native import limits
 from dpuflow.emulator import support
 from dpuflow.network import Network
 from dpuflow.quantize.folding import fold
+from dpuflow.xir.ends import outputs
 
 SLOWEST = 5
 
@@ -126,16 +127,11 @@ def _compiled(model: Model, target: Target) -> dict[str, Any]:
             cycles = estimate_cycles(code)["cycles"]
             programs.append({"name": program.name, "code_bytes": len(program.code), "cycles": cycles})
     answer: dict[str, Any] = {"fits": fits, "subgraphs": parts, "programs": programs, "notes": notes}
-    answer["outputs"] = {op.name: list(op.tensor.shape[1:]) for op in _ends(graph)}
+    answer["outputs"] = {op.name: list(op.tensor.shape[1:]) for op in outputs(graph)}
     clock = target.board.clock_mhz if target.board else None
     if programs and clock:
         answer["dpu_us"] = round(sum(program["cycles"] for program in programs) / clock, 1)
     return answer
-
-
-def _ends(graph):
-    read = {name for op in graph.ops for name in op.input_names}
-    return [op for op in graph.ops if op.name not in read]
 
 
 def words(content: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from dpuflow.base.numerics import Grid
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops import make
 from dpuflow.xir import Graph, Op
+from dpuflow.xir.ends import outputs
 
 MOVING = ("concat", "flatten", "max_pool", "upsample", "downsample", "pixel_shuffle")
 """Kinds whose values are those of their inputs: rounding behind them is rounding in front."""
@@ -91,13 +92,12 @@ class Values:
         return order
 
     def _ends(self):
-        attrs = self.graph.attrs
-        names = list(attrs["return_ops"]) if "return_ops" in attrs else []
-        if not names:
-            read = {name for op in self.graph.ops for name in op.input_names}
-            names = [op.name for op in self.graph.ops if op.name not in read and op.name in self.value]
-        if not names:
-            raise ValueError("it has no output")
+        attrs, ends = self.graph.attrs, outputs(self.graph)
+        names = [op.name for op in ends if op.name in self.value]
+        if not names or ("return_ops" in attrs and len(names) < len(ends)):
+            raise ValueError(
+                "it has no output" if not names else "an output of it is no values of the network"
+            )
         if len(names) == 1:
             return {}
         own = list(attrs["output_names"]) if "output_names" in attrs else []

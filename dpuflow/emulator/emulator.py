@@ -15,7 +15,7 @@ from dpuflow.base.numerics import dequantize
 from dpuflow.base.pixels import problem, quantize_pixels
 from dpuflow.emulator import c_kernels, plan, support
 from dpuflow.emulator.execute import Executor, core_count
-from dpuflow.xir import Graph, Op, validate
+from dpuflow.xir import Graph, Op, ends, validate
 from dpuflow.xir.input_scaling import recorded_scaling
 from dpuflow.xir.parameters import CONSTANT_TYPES, constants
 
@@ -131,13 +131,11 @@ class Emulator:
 
     @cached_property
     def outputs(self) -> list[Op]:
-        """Ops whose values `run` returns: the graph's return_ops if all are there, or what nobody reads."""
-        named = self.graph.attrs.get("return_ops")
-        if named and all(name in self.graph for name in named):
-            return [self.graph.op(name) for name in named]
-        return self._ends(self.graph.ops)
+        """Ops whose values `run` returns (`xir.ends.outputs`)."""
+        return ends.outputs(self.graph)
 
-    def _ends(self, ops: Sequence[Op]) -> list[Op]:
+    def _read_outside(self, ops: Sequence[Op]) -> list[Op]:
+        """Of the ops of a part those that others read, or nobody."""
         inside = {op.name for op in ops}
         fixed = (*plan.SOURCES, *CONSTANT_TYPES)
         readers: dict[str, list[str]] = {op.name: [] for op in self.graph.ops}
@@ -264,7 +262,7 @@ class Emulator:
             inside = set(subgraph.op_names)
             feeders = {name: None for op in ops for name in op.input_names if name not in inside}
             inputs = tuple(self.graph.op(name) for name in feeders)
-            outputs = [op for op in ops if op.type in plan.SOURCES] or self._ends(ops)
+            outputs = [op for op in ops if op.type in plan.SOURCES] or self._read_outside(ops)
             if subgraph.device == "CPU":  # what other ops of it read may be an output of the graph as well
                 outputs += [op for op in self.outputs if op.name in inside and op not in outputs]
             found.append(Part(subgraph.name, subgraph.device, inputs, tuple(outputs)))

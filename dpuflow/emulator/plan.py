@@ -24,10 +24,9 @@ from dpuflow.emulator.step_functions import Chosen, Maker, StepFunction, one
 from dpuflow.ops.floats import concatenate, sigmoid
 from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir import Graph, Op
+from dpuflow.xir.ends import SOURCES
 from dpuflow.xir.parameters import CONSTANT_TYPES
 from dpuflow.xir.shapes import Shape
-
-SOURCES = ("data", "data-fix")
 
 
 @dataclass(frozen=True)
