@@ -1,13 +1,17 @@
-"""A sweep on a real Slurm completes, and what is killed on its way costs only what was killed."""
+"""A sweep on a real Slurm completes; what is killed costs only what was killed, and changes no byte."""
 
 import itertools
 import json
+import shutil
 import signal
 import time
 from collections import Counter
 
 import pytest
-from conftest import ONNX_RUNS, TRAINED_RUNS
+from slurm_sweep import ONNX_RUNS, SWEEP, TRAINED_RUNS
+from workflow_copy import Workflow, copy_of
+
+from dpuflow.base.files import sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.rules]
 
@@ -102,7 +106,20 @@ def resumed(sweep, cluster):
         process.kill()
 
 
-def test_a_sweep_completes_whatever_is_killed_and_repeats_no_finished_work(sweep, cluster):
+def undisturbed(sweep, repo, folder):
+    """{path in the workflow: file} of two of the runs, made on this machine with nobody killed."""
+    copy_of(repo, folder)
+    shutil.copytree(sweep.folder / "pictures", folder / "pictures")
+    for model in sweep.folder.glob("*.onnx"):
+        shutil.copy(model, folder)
+    local = Workflow(folder, SWEEP | {"runs": [TRAINED_RUNS, ONNX_RUNS]})
+    ends = ("small-s2/plain/own_board", "branched_onnx/searched/kv260")
+    local.run(*(f"results/tiny/{end}/emulator/board_accuracy.json" for end in ends), "--quiet", "rules")
+    found = (path for path in folder.glob("results/**/*") if path.is_file())
+    return {str(path.relative_to(folder)): path for path in found}
+
+
+def test_a_sweep_completes_whatever_is_killed_and_repeats_no_finished_work(sweep, cluster, repo, tmp_path):
     interrupted(sweep, cluster)
     before = sweep.times()
     resumed(sweep, cluster)
@@ -127,3 +144,12 @@ def test_a_sweep_completes_whatever_is_killed_and_repeats_no_finished_work(sweep
     assert len(runs) == 40
     assert all(run["seconds"] > 0 and run["images"] == 48 for run in runs.values())
     assert "Nothing to be done" in sweep.call("sweep")
+
+    made = undisturbed(sweep, repo, tmp_path / "local")
+    assert {path.name for path in made.values()} >= {
+        "keras_trained_model.h5",
+        "network.h5",
+        "predictions.csv",
+    }
+    assert len(made) > 30
+    assert [path for path, file in made.items() if sha256(file) != sha256(sweep.folder / path)] == []

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -43,7 +44,7 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 # finished jobs stay visible for squeue, which answers the status queries here
-MinJobAge=900
+MinJobAge=7200
 # a lost node is noticed within seconds; the workflow, not Slurm, starts its jobs again
 SlurmdTimeout=6
 JobRequeue=0
@@ -94,7 +95,7 @@ class Cluster:
         self.start_controller(clean=True)
         for name in self.names:
             self.start_node(name)
-        self.wait_for(lambda: self._states().count("idle") == len(self.names), 60, "idle nodes")
+        self.wait_for(lambda: self._states().count("idle") == len(self.names), 200, "idle nodes")
 
     def stop(self):
         """Stop what `start` started, nothing else."""
@@ -113,7 +114,7 @@ class Cluster:
 
     def start_controller(self, clean=False):
         self._begin("slurmctld", "slurmctld", "-D", "-f", self.config, *(["-c"] if clean else []))
-        self.wait_for(lambda: "UP" in self._run("scontrol", "ping", check=False), 30, "the controller")
+        self.wait_for(lambda: "UP" in self._run("scontrol", "ping", check=False), 200, "the controller")
 
     def stop_controller(self, number=signal.SIGTERM):
         """End slurmctld; with SIGKILL it has no chance to save its state."""
@@ -190,7 +191,7 @@ class Cluster:
 
     def _run(self, *command, check=True):
         done = subprocess.run(
-            [str(word) for word in command], env=self.environment, capture_output=True, text=True, timeout=60
+            [str(word) for word in command], env=self.environment, capture_output=True, text=True, timeout=200
         )
         if check and done.returncode:
             raise RuntimeError(f"{command}: {done.stderr or done.stdout}")
@@ -212,7 +213,7 @@ class Cluster:
         options = [f"--{name}-file={folder / name}" for name in files]
         self._begin("munged", "munged", "--foreground", "--force", *options)
         answered = ["munge", "-n"]
-        self.wait_for(lambda: subprocess.run(answered, capture_output=True).returncode == 0, 20, "munge")
+        self.wait_for(lambda: subprocess.run(answered, capture_output=True).returncode == 0, 200, "munge")
 
     def _write_config(self):
         host = socket.gethostname().partition(".")[0]
@@ -242,12 +243,17 @@ def require_slurm():
 
 
 def _free_ports(count):
-    """So many distinct TCP ports that are free now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """So many distinct TCP ports that are free now.
+
+    They lie below those that Linux gives to outgoing connections: the controller, killed and started again,
+    must find its port free.
+    """
+    ports = set()
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return sorted(ports)
 
 
 def _kill(pid):
