@@ -189,6 +189,10 @@ FOUND = {
         7, (3, 1, 1), [{"number": 1, "kind": "bilinear", "from": [0], "factor": [1, 1], "size": [1, 10],
                         "grid": "asymmetric"}],
     ),
+    "a softmax between two parts of the DPU": Recipe(
+        7, (1, 1, 1), [{"number": 1, "kind": "CPU between", "from": [0], "op": "softmax"},
+                       {"number": 2, "kind": "dense", "from": [1], **window()}],
+    ),
     "a gate on raw pixels, placed by the logits": Recipe(
         7, (1, 1, 2), [{"number": 1, "kind": "activation", "from": [0], "op": "sigmoid"},
                        {"number": 2, "kind": "conv", "from": [1], **window()}],
