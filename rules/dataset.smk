@@ -7,7 +7,9 @@ rule obtain_dataset:
     message:
         "Obtain the data set {wildcards.dataset} and verify it."
     input:
-        source=lambda w: given_files(SETTINGS.dataset(w.dataset)["source"], is_made),
+        source=lambda w: given_files(
+            SETTINGS.dataset(w.dataset)["source"], is_made, one_file="test" in SETTINGS.dataset(w.dataset)
+        ),
     output:
         train=made.TRAIN_CSV,
         test=made.TEST_CSV,
@@ -19,7 +21,9 @@ rule obtain_dataset:
         dataset=SETTINGS.datasets_of("synthetic", "files", "kaggle"),
     params:
         entry=lambda w: {
-            k: v for k, v in SETTINGS.dataset(w.dataset).items() if k in ("source", "image", "class_names")
+            k: v
+            for k, v in SETTINGS.dataset(w.dataset).items()
+            if k in ("source", "image", "class_names", "test")
         },
     group:
         "data"
@@ -64,7 +68,9 @@ rule build_picture_dataset:
     message:
         "Read the pictures of {wildcards.dataset} and divide them."
     input:
-        source=lambda w: given_files(SETTINGS.dataset(w.dataset)["source"], is_made),
+        source=lambda w: given_files(
+            SETTINGS.dataset(w.dataset)["source"], is_made, one_file="test" in SETTINGS.dataset(w.dataset)
+        ),
     output:
         dataset=made.DATASET,
     log:

@@ -75,8 +75,8 @@ def refused(config, schema):
         ),
         (
             "datasets",
-            {"source": {"kind": "kaggle"}, "test": {"fraction": 0.5}},
-            "datasets.x.test: only for kind pictures; kind kaggle has images for the test of its own",
+            {"source": {"kind": "synthetic"}, "test": {"fraction": 0.5}},
+            "datasets.x.test: not for kind synthetic, which draws images for the test; leave it out",
         ),
         (
             "datasets",

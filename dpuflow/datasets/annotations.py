@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.datasets.picture_layout import PARTS, WHOLE
+from dpuflow.datasets.picture_layout import WHOLE
+from dpuflow.datasets.picture_list import PARTS
 from dpuflow.datasets.picture_source import Source
 
 POOL = {**PARTS, "trainval": "train"}

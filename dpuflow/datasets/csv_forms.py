@@ -8,9 +8,12 @@ one reading is possible; where more than one is, the message names the setting (
   beyond 255, so that they are no pixels); it is none if all are numbers.
 * no pixels: a first column without a name, and columns called index, id or Unnamed: 0; without a header a
   first column that counts the rows from 0 or 1, where there is one column too many for the images.
-* label: the one column called label, class, target or y; otherwise the first or the last column, if all
-  values of exactly one of them are labels of the data set and not all equal. The other one must have more
-  different values than labels have: it might be the label with a fault, or of classes without a name.
+* pixels in one cell: the one column of few whose first row holds numbers with spaces between them; all
+  other columns but the label are no pixels.
+* label: the one column with a name as labels have them (LABEL_NAMES); otherwise the first or the last
+  column, if all values of exactly one of them are labels of the data set and not all equal. The other one
+  must have more different values than labels have: it might be the label with a fault, or of classes
+  without a name.
 """
 
 import math
@@ -20,12 +23,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dpuflow.base.errors import UserError
+from dpuflow.datasets.csv_cells import cell_of, pixels_of
 from dpuflow.datasets.csv_faults import NUMBER, shown
 from dpuflow.datasets.csv_values import LONGEST, LabelValues, fields_of
-from dpuflow.datasets.image_csv import BOM, HEADER_LIMIT, ImageShape, Stream
+from dpuflow.datasets.image_csv import BOM, HEADER_LIMIT, ImageShape, Source, Stream, open_csv
+from dpuflow.datasets.labels import Labels
 
 SEPARATORS = {"comma": b",", "semicolon": b";", "tab": b"\t"}
-LABEL_NAMES = frozenset({"label", "class", "target", "y"})
+LABEL_NAMES = frozenset(
+    {"label", "labels", "class", "target", "y", "digit", "letter", "character", "category", "emotion"}
+)
 INDEX_NAMES = frozenset({"index", "id", "unnamed: 0"})
 DISTINCT_AT_MOST = 1000
 """Different fields of a column that are remembered."""
@@ -40,7 +47,7 @@ class Form:
     separator : one byte. names : of the columns, or None without a header. columns : fields of a row,
     without what follows a separator at its end. label : column of the label. ignored : columns that are
     no pixels, ascending. counting : column that counts the rows, which is checked, or None.
-    shape : of the images.
+    shape : of the images. cell : column that holds all pixels, or None where each has a column of its own.
     """
 
     separator: bytes
@@ -50,12 +57,15 @@ class Form:
     ignored: tuple[int, ...]
     counting: int | None
     shape: ImageShape
+    cell: int | None = None
 
     def __str__(self) -> str:
         """What was recognised, for the log."""
         word = next(word for word, byte in SEPARATORS.items() if byte == self.separator)
         dropped = f", without {', '.join(map(self.column, self.ignored))}" if self.ignored else ""
         header = "a header" if self.names else "no header"
+        if self.cell is not None:
+            dropped = f", pixels in {self.column(self.cell)}{dropped}"
         return f"{self.columns} columns, {word}, {header}, label in {self.column(self.label or 0)}{dropped}"
 
     def column(self, index: int) -> str:
@@ -70,7 +80,7 @@ def first_form(
 ) -> tuple[Form, bytes]:
     """The Form as far as line 1 tells it (`label` may be None), and line 1 itself.
 
-    stream : at its start; line 1 is read. settings : `source.csv` of the configuration.
+    stream : at its start; one line or two are read. settings : `source.csv` of the configuration.
     shape : of the images, or None for square grey ones.
     """
     settings = settings or {}
@@ -80,6 +90,8 @@ def first_form(
     text = line.removeprefix(BOM).rstrip(b"\r\n")
     if b"\0" in text or len(line) >= HEADER_LIMIT:
         raise UserError(f"{name}: a binary file; expected a CSV of images, for example label,pixel1,...")
+    if b"\r" in text:
+        raise UserError(f"{name}: lines end in carriage returns alone; save it with LF or CRLF line ends")
     if not text.strip():
         raise UserError(f"{name}: {'line 1 is empty' if line else 'empty file'}; expected a CSV of images")
     separator = _separator(text, name, settings)
@@ -88,8 +100,10 @@ def first_form(
         fields.pop()
     names = None
     if _has_header(fields, name, settings):
-        names = tuple(field.decode("utf-8", "backslashreplace").strip(' \t"') for field in fields)
+        names = tuple(_name(field) for field in fields)
     columns = len(fields)
+    image = fields if names is None else _next_fields(stream, separator)
+    cell = cell_of(image) if len(image) == columns else None
     label = _label_setting(names, columns, name, settings)
     ignored = {_place(key, names, columns, name, "ignore") for key in settings.get("ignore") or ()}
     if names is not None and "ignore" not in settings:
@@ -97,6 +111,11 @@ def first_form(
         ignored = {i for i, n in enumerate(names) if n.lower() in INDEX_NAMES or not (i or n)} - {label}
     if label in ignored:
         raise UserError(f"{name}: {_key('label')} and {_key('ignore')} name the same column {label + 1}")
+    if cell is not None:
+        label = _label_beside(cell, label, columns, names, name)
+        others = tuple(index for index in range(columns) if index not in (cell, label))
+        shape = _shape(len(pixels_of(image[cell])), shape, columns, others, names, name)
+        return Form(separator, names, columns, label, others, None, shape, cell), line
     rest = columns - 1 - len(ignored)
     counting = None
     if names is None and "ignore" not in settings and label != 0 and _one_too_many(rest, shape):
@@ -105,6 +124,54 @@ def first_form(
     shape = _shape(rest, shape, columns, sorted(ignored), names, name)
     form = Form(separator, names, columns, label, tuple(sorted(ignored)), counting, shape)
     return form, line
+
+
+def count_columns(source: Source, name: Any) -> int:
+    """Fields of line 1 of a file, whatever separates them; 0 where none does."""
+    with open_csv(source, name) as stream:
+        text = stream.readline(HEADER_LIMIT).rstrip(b"\r\n")
+    return max(len(fields_of(text, byte)) if byte in text else 0 for byte in SEPARATORS.values())
+
+
+def _name(field):
+    """A column's name; a file without UTF-8 is taken for one of Windows."""
+    try:
+        text = field.decode("utf-8")
+    except UnicodeDecodeError:
+        text = field.decode("cp1252", "backslashreplace")
+    return text.strip(' \t"')
+
+
+def _next_fields(stream, separator):
+    fields = fields_of(stream.readline(HEADER_LIMIT).rstrip(b"\r\n"), separator)
+    while len(fields) > 1 and not fields[-1].strip():
+        fields.pop()
+    return fields
+
+
+def _label_beside(cell, label, columns, names, name):
+    """The label's column of a file whose pixels are all in column `cell`."""
+    if label is not None:
+        return label
+    others = [index for index in range(columns) if index != cell]
+    if len(others) == 1:
+        return others[0]
+    which = " or ".join(str(index + 1) if names is None else names[index] for index in others)
+    raise UserError(
+        f"{name}: no column is called label; column {cell + 1} holds the pixels; say which other column is "
+        f"the label, {_key('label')}: {which}"
+    )
+
+
+def _mangled(fields):
+    """Whether these are an image of the first row that pandas took for names: 0,0.1,0.2,... for 0,0,0,..."""
+    seen: dict[bytes, int] = {}
+    for text in fields:
+        base, _, suffix = text.partition(b".")
+        if not base.isdigit() or suffix != (str(seen[base]).encode() if base in seen else b""):
+            return False
+        seen[base] = seen.get(base, 0) + 1
+    return max(seen.values(), default=0) > 3
 
 
 def _key(key):
@@ -138,7 +205,7 @@ def _has_header(fields, name, settings):
         int(field) if len(field) < 10 and field.isdigit() else -1 for field in bare if NUMBER.match(field)
     ]
     counting = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    if 2 * texts > len(bare) or (texts and counting) or (counting and numbers[-1] > 255):
+    if 2 * texts > len(bare) or _mangled(bare) or (texts and counting) or (counting and numbers[-1] > 255):
         return True
     if not texts and not (counting and len(numbers) > 2):
         return False
@@ -216,7 +283,7 @@ def _shape(rest, shape, columns, ignored, names, name):
 class Ends:
     """Watches the first and the last column that could be the label, row by row."""
 
-    def __init__(self, form: Form, labels_allowed: Collection[int]) -> None:
+    def __init__(self, form: Form, labels_allowed: Collection[int] | Labels) -> None:
         columns = [index for index in range(form.columns) if index not in form.ignored]
         self.form = form
         self.values = LabelValues(labels_allowed)

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.datasets.csv_cells import count_fault, pixels_of
 from dpuflow.datasets.csv_faults import shown
 from dpuflow.datasets.csv_forms import Ends, Form, first_form
 from dpuflow.datasets.csv_values import FieldError, LabelValues, PixelValues, fields_of, scaled
 from dpuflow.datasets.image_csv import BLOCK_BYTES, BOM, HEADER_LIMIT, Block, ImageShape, Source, open_csv
+from dpuflow.datasets.labels import Labels
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ def form_of(
     source: Source,
     settings: Mapping[str, Any] | None = None,
     shape: ImageShape | None = None,
-    labels_allowed: Collection[int] = range(256),
+    labels_allowed: Collection[int] | Labels = range(256),
     *,
     name: Any = None,
     like: Form | None = None,
@@ -39,22 +41,24 @@ def form_of(
 
     source : see `image_csv.open_csv`. settings : `source.csv` of the configuration. like : the form of the
     training file, for a test file: where neither names its label, both have it in the same column.
+    labels_allowed : the numbers of the classes, or with their names, which rows may then give, too.
     """
     name = name or source
     with open_csv(source, name) as stream:
-        form, first = first_form(stream, name, settings, shape)
+        form, _ = first_form(stream, name, settings, shape)
+    with open_csv(source, name) as stream:
         if form.label is not None:
             return form
         if like is not None and (like.names, like.columns) == (form.names, form.columns):
             return replace(form, label=like.label)
         ends = Ends(form, labels_allowed)
-        for line, fields in _rows(stream, first, form, name):
+        for line, fields in _rows(stream, stream.readline(HEADER_LIMIT), form, name):
             ends.see(fields, line)
         return replace(form, label=ends.label(name))
 
 
 def other_blocks(
-    source: Source, form: Form, labels_allowed: Collection[int], *, name: Any = None
+    source: Source, form: Form, labels_allowed: Collection[int] | Labels, *, name: Any = None
 ) -> Iterator[Block]:
     """Yield (images uint8 (n, H, W, C), labels uint8 (n,)) of a file of this form.
 
@@ -93,6 +97,11 @@ class _RowReader:
         if self.form.counting is not None:
             count = self._check_count(fields[self.form.counting])
         label = self.label(fields[self.form.label])
+        if self.form.cell is not None:
+            cell = fields[self.form.cell]
+            if fault := count_fault(cell, self.form.shape.pixels):
+                raise FieldError(fault)
+            return label, bytes(map(self.pixels.__getitem__, pixels_of(cell)))
         fields = fields.copy()
         for index in self.dropped:
             del fields[index]
@@ -113,6 +122,13 @@ class _RowReader:
             )
         return found
 
+    def _check_cell(self, field):
+        """`FieldError` unless a cell holds the pixels of one image."""
+        for pixel in pixels_of(field):
+            self.pixels[pixel]
+        if fault := count_fault(field, self.form.shape.pixels):
+            raise FieldError(fault)
+
     def first_fault(self, fields: list[bytes], line: int) -> str:
         """Column and text of the first fault in a row that has one."""
         form = self.form
@@ -122,6 +138,8 @@ class _RowReader:
                     self.label(field)
                 elif index == form.counting:
                     self._check_count(field)
+                elif index == form.cell:
+                    self._check_cell(field)
                 elif index not in form.ignored:
                     self.pixels[field]
             except FieldError as fault:
@@ -140,7 +158,7 @@ class _RowReader:
 
 def _rows(stream, first, form, name):
     """Yield (line number, fields) of the rows; empty lines at the end are none."""
-    limit = BLOCK_BYTES + BYTES_OF_A_FIELD * form.columns
+    limit = BLOCK_BYTES + BYTES_OF_A_FIELD * max(form.columns, form.shape.pixels)
     lines = iter(lambda: stream.readline(limit), b"")
     if form.names is None:
         lines = itertools.chain([first.removeprefix(BOM)], lines)

@@ -9,11 +9,14 @@ import re
 from collections.abc import Collection
 from decimal import Decimal, InvalidOperation
 
-from dpuflow.datasets.csv_faults import NUMBER, expected_label, shown
+from dpuflow.datasets.csv_faults import LETTERS, NUMBER, expected_label, shown
+from dpuflow.datasets.labels import Labels
 
 PIXEL = "a pixel, a whole number 0 to 255"
 LONGEST = 64
 """Characters of a number; what is longer is none."""
+SHOWN_NAMES = 5
+"""Class names in a message."""
 KEPT = 1 << 14
 """Spellings that are remembered."""
 SPELLING = re.compile(rb'[ \t]*("?)[ \t]*(.*?)[ \t]*\1[ \t]*', re.DOTALL)
@@ -79,17 +82,33 @@ class PixelValues(dict[bytes, int]):
 
 
 class LabelValues:
-    """The same for labels, of which only some are allowed."""
+    """The same for labels, of which only some are allowed: a number means itself, a text a class's name."""
 
-    def __init__(self, allowed: Collection[int]) -> None:
-        self.allowed = frozenset(allowed)
-        self.expected = expected_label(allowed)
+    def __init__(self, classes: Collection[int] | Labels) -> None:
+        names: dict[bytes, int] = {}
+        if isinstance(classes, Labels):
+            names = {classes.name(label).encode(): label for label in classes.present}
+            classes = classes.present
+        self.allowed = frozenset(classes)
+        # one that looks like a number would be taken for a label in one file and for a name in the next
+        self.names = {name: label for name, label in names.items() if not NUMBER.match(name)}
+        self.expected = expected_label(self.allowed)
 
     def __call__(self, field: bytes) -> int:
         """The label; `FieldError` if it is none of the data set."""
+        text = SPELLING.fullmatch(field)[2]  # type: ignore[index]  # matches anything
+        if text in self.names:
+            return self.names[text]
+        if self.names and text and not NUMBER.match(text):
+            some = ", ".join(name.decode() for name in list(self.names)[:SHOWN_NAMES])
+            more = ", ..." if len(self.names) > SHOWN_NAMES else ""
+            raise FieldError(f"found {shown(field)}; expected {self.expected}, or a name: {some}{more}")
         value = number(field, self.expected)
         if value not in self.allowed:
-            raise FieldError(f"found {shown(field)}; expected {self.expected}")
+            hint = ""
+            if 0 in self.allowed != LETTERS and value == max(self.allowed) + 1:
+                hint = "; if labels count from 1, write class_names: [null, ...]: the first is of label 0"
+            raise FieldError(f"found {shown(field)}; expected {self.expected}{hint}")
         return value
 
     def get(self, field: bytes) -> int | None:

@@ -9,6 +9,8 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.hints import absent
 
 PARTS = ("train", "test")
+WHOLE = "whole"
+"""The one CSV file of which a share is for the test."""
 
 
 FORMS = (("folder",), ("zip",), PARTS)
@@ -19,14 +21,24 @@ PICTURE_KEYS = ("folder", "zip", "list")
 """What a source of kind pictures may name."""
 
 
-def form_problem(source: Mapping[str, Any]) -> str | None:
-    """What is wrong with a `source` of kind files or pictures whatever lies on the disk; None if nothing."""
+def form_problem(source: Mapping[str, Any], one_file: bool = False) -> str | None:
+    """What is wrong with a `source` of kind files or pictures whatever lies on the disk; None if nothing.
+
+    one_file : whether the data set's `test` takes a share of one CSV file for the test.
+    """
     if source.get("kind") == "pictures":
         return _picture_problem(source)
     given = [key for key in ("folder", "zip", *PARTS) if source.get(key)]
-    if tuple(given) in FORMS:
+    if one_file and tuple(given) == PARTS:
+        return "found a file for the test, and test.fraction, which takes a share of train; leave one out"
+    if tuple(given) in FORMS or (one_file and given == ["train"]):
         return None
     wanted = "needs either folder, or zip, or both train and test"
+    if given == ["train"]:
+        return (
+            f"kind files {wanted}; found train. To take a share of it for the test, give the data set "
+            "test: {fraction: 0.2, seed: 1}"
+        )
     if len(given) < 2:
         return f"kind files {wanted}; found {given[0] if given else 'none of them'}"
     return (
@@ -65,7 +77,9 @@ def named_paths(source: Mapping[str, Any]) -> dict[str, Path]:
     return {key: expand(source[key]) for key in ("folder", "zip", *PARTS) if source.get(key)}
 
 
-def given_files(source: Mapping[str, Any], made: Callable[[str], bool] = lambda path: False) -> list[str]:
+def given_files(
+    source: Mapping[str, Any], made: Callable[[str], bool] = lambda path: False, *, one_file: bool = False
+) -> list[str]:
     """The files that a `source` entry of kind files or pictures names, as texts; [] for the other kinds.
 
     Only those that exist, or that another job makes (`made`). Pictures in a folder are none of them
@@ -74,7 +88,7 @@ def given_files(source: Mapping[str, Any], made: Callable[[str], bool] = lambda 
     try:
         named = named_paths(source)
         if "folder" in named and source["kind"] == "files":
-            named = {part: find_in_folder(named["folder"], part) for part in PARTS}
+            named = {part: find_in_folder(named["folder"], part) for part in parts_of(one_file)}
     except UserError:
         return []
     return [str(path) for path in named.values() if path.is_file() or made(str(path))]
@@ -88,12 +102,22 @@ def expand(path: Path | str) -> Path:
     return Path(text)
 
 
+def parts_of(one_file: bool) -> tuple[str, ...]:
+    """The parts of a data set that have a CSV file each: the whole of it, or PARTS."""
+    return (WHOLE,) if one_file else PARTS
+
+
 def _candidate_names(part):
     return {f"{stem}{part}.csv{end}" for stem in ("sign_mnist_", "") for end in ("", ".gz")}
 
 
 def pick(paths: Sequence[str], part: str, place: Path | str) -> str:
-    """The one path whose name is that of the `part`; the shallowest, plain before .gz."""
+    """The one path whose name is that of the `part`; the shallowest, plain before .gz.
+
+    Of the WHOLE it is the one of the part train, or the only CSV file.
+    """
+    if part == WHOLE:
+        return _pick_whole(paths, place)
     matches = [path for path in paths if PurePosixPath(path).name in _candidate_names(part)]
     if not matches:
         raise UserError(
@@ -110,10 +134,22 @@ def pick(paths: Sequence[str], part: str, place: Path | str) -> str:
     return min(top, key=len)
 
 
+def _pick_whole(paths, place):
+    parts = {path: PurePosixPath(path).parts for path in paths if path.endswith((".csv", ".csv.gz"))}
+    seen = [path for path in paths if path in parts and not any(p[0] in "._" for p in parts[path])]
+    if len(seen) == 1:
+        return seen[0]
+    if any(PurePosixPath(path).name in _candidate_names("train") for path in seen):
+        return pick(seen, "train", place)
+    found = f"{len(seen)} CSV files ({', '.join(sorted(seen)[:5])})" if seen else "no CSV file"
+    raise UserError(f"{place}: found {found} at any depth; name the one to be divided in source.train")
+
+
 def find_in_folder(folder: Path, part: str) -> Path:
-    """Path of the `part` ("train" or "test") CSV below `folder`."""
+    """Path of the `part` ("train", "test" or WHOLE) CSV below `folder`."""
     if not folder.is_dir():
         what = "a file; give it as zip, or as train and test" if folder.exists() else absent(folder)
         raise UserError(f"{folder}: {what} (datasets.*.source.folder)")
-    relative = (str(p.relative_to(folder)) for p in folder.rglob(f"*{part}.csv*") if p.is_file())
+    pattern = "*.csv*" if part == WHOLE else f"*{part}.csv*"
+    relative = (str(p.relative_to(folder)) for p in folder.rglob(pattern) if p.is_file())
     return folder / pick(sorted(relative), part, folder)

@@ -17,7 +17,7 @@ from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.datasets.locate import expand, picture_paths
-from dpuflow.datasets.picture_layout import listed_names
+from dpuflow.datasets.picture_list import listed_names
 from dpuflow.datasets.picture_source import is_picture, walk
 
 MEMORY = Path(".snakemake/dpuflow_pictures")
@@ -37,7 +37,7 @@ def fingerprint_of(source: Mapping[str, Any], annotated: bool = False) -> str:
     where = picture_paths(source)
     try:
         folder = expand(where["place"])
-        names = listed_names(expand(where["list"])) if "list" in where else None
+        names = listed_names(expand(where["list"]), folder) if "list" in where else None
     except UserError:
         return ""
     others = ANNOTATIONS if annotated else ()

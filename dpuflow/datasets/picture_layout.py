@@ -1,31 +1,25 @@
 """Which picture belongs to which class and to which part of the data set: told by folders or by a list.
 
 Folders: CLASS/... or train/CLASS/..., test/CLASS/... (also validation and calibration), below any number
-of folders that hold all of it; what lies deeper belongs to the class. A list: a CSV file with the
-columns path and label, and split where the parts are told by it.
+of folders that hold all of it; what lies deeper belongs to the class. A list: `picture_list`.
 """
 
-import csv
-import io
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.hints import did_you_mean
 from dpuflow.datasets.labels import MAX_PICTURE_LABEL
+from dpuflow.datasets.picture_list import PARTS, rows_of, safe_name
 from dpuflow.datasets.picture_source import Source, is_picture
 
-PARTS = {
-    **{name: "train" for name in ("train", "training")},
-    **{name: "validation" for name in ("validation", "valid", "val")},
-    **{name: "test" for name in ("test", "testing")},
-    "calibration": "calibration",
-}
-"""Name of a folder, or in the column split -> the part that it means."""
 WHOLE = "whole"
 """The part of all pictures where no parts are told."""
+
+PART_WORD = r"train(ing)?|test(ing)?|val(id(ation)?)?"
 
 
 class Item(NamedTuple):
@@ -63,9 +57,30 @@ def by_folders(source: Source) -> dict[str, list[Item]]:
                 raise UserError(f"{source.place}: both {meant[part]} and {top}; put them into one folder")
             folders = folders[1:]
         if not folders:
-            raise UserError(f"{source.place}: {name} lies in no folder of a class; expected CLASS/*.jpg")
+            raise UserError(
+                f"{source.place}: {name} lies in no folder of a class; expected CLASS/*.jpg, or "
+                "a CSV file of paths and labels (datasets.*.source.list); where it has no label, name the "
+                "folder that has, and take a share of it for the test, test: {fraction: 0.2, seed: 1}"
+            )
         parts.setdefault(part, []).append(Item(path, name, folders[0]))
+    _refuse_disguised(source.place, {item.label for items in parts.values() for item in items})
     return parts
+
+
+def _refuse_disguised(place, classes):
+    """Classes like seg_train and seg_test are parts that the data set's makers named in their own way."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for top in classes:
+        word = re.search(PART_WORD, top.casefold())
+        if word:
+            frame = top.casefold()[: word.start()], top.casefold()[word.end() :]
+            found.setdefault(frame, {})[PARTS[word[0]]] = top
+    for parts in found.values():
+        if {"train", "test"} <= set(parts):
+            raise UserError(
+                f"{place}: {parts['train']} and {parts['test']} look like parts, not like classes; "
+                "expected train/CLASS/*.jpg and test/CLASS/*.jpg: rename them, or move what they hold"
+            )
 
 
 def _top(path):
@@ -89,8 +104,8 @@ def by_list(source: Source, path: Path) -> dict[str, list[Item]]:
     known = set(source.pictures) | set(source.others)
     parts: dict[str, list[Item]] = {}
     lines: dict[str, int] = {}
-    for line, row in _rows(path):
-        name = _safe(row["path"], f"{path}: line {line}")
+    for line, row in rows_of(path):
+        name = safe_name(row["path"], f"{path}: line {line}", source.place)
         if name not in known:
             raise UserError(f"{path}: line {line}: {row['path']} is not in {source.place}")
         if not is_picture(name):
@@ -99,7 +114,7 @@ def by_list(source: Source, path: Path) -> dict[str, list[Item]]:
             raise UserError(f"{path}: line {line}: {name} is there twice (line {lines[name]})")
         lines[name] = line
         part = WHOLE
-        if row["split"] is not None:
+        if row["split"]:
             if row["split"].casefold() not in PARTS:
                 hint = did_you_mean(row["split"], tuple(PARTS))
                 raise UserError(f"{path}: line {line}, column split: found {row['split']!r}; {hint}")
@@ -108,52 +123,6 @@ def by_list(source: Source, path: Path) -> dict[str, list[Item]]:
     if not parts:
         raise UserError(f"{path}: no pictures in it; expected lines of path,label below a header")
     return {part: sorted(items) for part, items in parts.items()}
-
-
-def listed_names(path: Path) -> set[str] | None:
-    """Names of the pictures in such a list; None where it cannot be read."""
-    try:
-        return {_safe(row["path"], "") for _, row in _rows(path)}
-    except UserError:
-        return None
-
-
-def _rows(path):
-    """Yield (line, {"path", "label", "split" (None without this column)}) of a list."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}) (datasets.*.source.list)") from None
-    except ValueError:
-        raise UserError(f"{path}: not a text in UTF-8; expected a CSV file with path,label") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        if not {"path", "label"} <= set(columns) or len(set(columns)) < len(columns):
-            raise UserError(
-                f"{path}: line 1: found the columns {', '.join(columns) or 'none'}; expected path and label, "
-                "each once, and split if it tells train from test"
-            )
-        reader.fieldnames = columns
-        for row in reader:
-            line = reader.line_num
-            if None in row or None in row.values():
-                raise UserError(f"{path}: line {line}: expected {len(columns)} fields, as in line 1")
-            wanted = ("path", "label", *(("split",) if "split" in columns else ()))
-            found = {name: unicodedata.normalize("NFC", row[name].strip()) for name in wanted}
-            if not all(found.values()):
-                raise UserError(f"{path}: line {line}: an empty field")
-            yield line, {"split": None} | found
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
-
-
-def _safe(text, place):
-    """A path of a list as a name below the folder; UserError when it leads out of it."""
-    pure = PurePosixPath(text.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts:
-        raise UserError(f"{place}: {text} leads out of the folder; expected a path below it")
-    return str(pure)
 
 
 def classes_of(

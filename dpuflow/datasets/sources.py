@@ -2,20 +2,27 @@
 
 import functools
 import hashlib
+import itertools
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import atomic_path
+from dpuflow.base.writing import explained_writing, scratch_folder
 from dpuflow.base.zip_errors import errors_of_zip
 from dpuflow.datasets import synthetic_signs
+from dpuflow.datasets.csv_forms import count_columns
 from dpuflow.datasets.csv_rows import form_of, other_blocks
-from dpuflow.datasets.image_csv import ImageShape, count_rows, open_csv, write_image_blocks
+from dpuflow.datasets.image_csv import ImageShape, count_rows, image_blocks, open_csv, write_image_blocks
 from dpuflow.datasets.labels import labels_of
-from dpuflow.datasets.locate import PARTS, expand, find_in_folder, form_problem, pick
+from dpuflow.datasets.locate import PARTS, WHOLE, expand, find_in_folder, form_problem, pick
+from dpuflow.datasets.splits import stratified_choice
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +44,12 @@ def obtain(
 
     entry : a dataset's config entry: `source` with its `kind` (synthetic, files,
         kaggle), and optionally `image` and `class_names`, against which every row is
-        checked. `source.csv` says what `csv_forms` shall not recognise itself.
+        checked, and `test`, the share of one file that is for the test. `source.csv`
+        says what `csv_forms` shall not recognise itself.
         processes : how many may draw at a time (None: one per processor).
 
-    Returns {"train": sha256, "test": sha256}. UserError on anything missing or faulty;
-    then neither file is left half-written.
+    Returns {"train": sha256, "test": sha256} of the files, or {"whole": sha256}. UserError on anything
+    missing or faulty; then neither file is left half-written.
     """
     source = entry["source"]
     kinds: dict[str, Callable[..., dict[str, str]]] = {
@@ -53,7 +61,37 @@ def obtain(
     if kind not in kinds:
         raise UserError(f"source.kind: found {kind!r}, expected one of {', '.join(kinds)}")
     targets = dict(zip(PARTS, (Path(train_csv), Path(test_csv)), strict=True))
-    return kinds[kind](entry, source, targets)
+    if "test" not in entry or kind == "synthetic":
+        return kinds[kind](entry, source, targets)
+    with explained_writing(targets["train"]), scratch_folder(targets["train"]) as folder:
+        digests = kinds[kind](entry, source, {WHOLE: folder / "whole.csv"})
+        _divide(folder / "whole.csv", entry, targets)
+    return digests
+
+
+def _divide(whole, entry, targets):
+    """Write train.csv and test.csv of one file in the plain form: a share of each class is for the test."""
+    shape = ImageShape.of_config(entry.get("image"))
+    labels = np.concatenate([labels for _, labels in image_blocks(whole, shape)])
+    chosen = stratified_choice(labels, entry["test"])
+    for part, rows in zip(PARTS, (~chosen, chosen), strict=True):
+        if not rows.any():
+            raise UserError(
+                f"test.fraction: {entry['test']['fraction']} of {len(rows)} images leaves none for the {part}"
+            )
+        blocks = _chosen(image_blocks(whole, shape), rows)
+        first = next(blocks)
+        write_image_blocks(targets[part], itertools.chain([first], blocks), math.prod(first[0].shape[1:]))
+        log.info("%s: %d images", part, rows.sum())
+
+
+def _chosen(blocks, rows):
+    start = 0
+    for images, labels in blocks:
+        wanted = rows[start : start + len(labels)]
+        start += len(labels)
+        if wanted.any():
+            yield images[wanted], labels[wanted]
 
 
 def known_as(digest: str) -> str:
@@ -76,17 +114,17 @@ def _obtain_synthetic(entry, source, targets, processes):
 
 
 def _obtain_files(entry, source, targets):
-    problem = form_problem(source)
+    problem = form_problem(source, WHOLE in targets)
     if problem:
         raise UserError(f"source: {problem}")
     if source.get("zip"):
         return _from_zip(entry, source, expand(source["zip"]), targets)
     if source.get("folder"):
-        files = {part: find_in_folder(expand(source["folder"]), part) for part in PARTS}
+        files = {part: find_in_folder(expand(source["folder"]), part) for part in targets}
     else:
-        files = {part: expand(source[part]) for part in PARTS}
+        files = {part: expand(source["train" if part == WHOLE else part]) for part in targets}
     copy = _Copier(entry, source)
-    return {part: copy(files[part], part, targets[part]) for part in PARTS}
+    return {part: copy(files[part], part, targets[part]) for part in targets}
 
 
 def _obtain_kaggle(entry, source, targets):
@@ -109,7 +147,7 @@ def _obtain_kaggle(entry, source, targets):
             "or download the files in a browser and use kind files"
         ) from None
     copy = _Copier(entry, source)
-    return {part: copy(find_in_folder(folder, part), part, targets[part]) for part in PARTS}
+    return {part: copy(find_in_folder(folder, part), part, targets[part]) for part in targets}
 
 
 def _from_zip(entry, source, archive, targets):
@@ -121,7 +159,7 @@ def _from_zip(entry, source, archive, targets):
     digests, copy = {}, _Copier(entry, source)
     with errors_of_zip(archive), zipfile.ZipFile(archive) as bundle:
         members = [name for name in bundle.namelist() if name and not name.endswith("/")]
-        for part in PARTS:
+        for part in targets:
             member = pick(members, part, archive)
             opener = functools.partial(bundle.open, member)
             digests[part] = copy(opener, part, targets[part], name=f"{archive} ({member})")
@@ -133,9 +171,10 @@ class _Copier:
 
     def __init__(self, entry, source):
         self.source = source
-        self.labels = labels_of(entry.get("class_names")).present
+        self.labels = labels_of(entry.get("class_names"))
         self.shape = ImageShape.of_config(entry.get("image"))
         self.train_form = None
+        self.train_columns = None
 
     def __call__(self, path, part, target, name=None):
         """Check every row of `path`, then write `target`; return the SHA-256 of `path`, uncompressed.
@@ -150,25 +189,40 @@ class _Copier:
                 digest = self._digest(path, part, name, copy.write)
         else:
             digest = self._digest(path, part, name)
-            form = form_of(
-                path, self.source.get("csv"), self.shape, self.labels, name=name, like=self.train_form
-            )
+            form = self._form(path, name)
             self.train_form = self.train_form or form
             log.info("%s: %s", name, form)
             rows, shape = self._write(other_blocks(path, form, self.labels, name=name), form, target)
+        self.train_columns = self.train_columns or (shape.pixels + 1 if plain else self.train_form.columns)
         known = known_as(digest)
         size = "x".join(map(str, shape.as_tuple()))
         log.info("%s: %d images of %s; %s", name, rows, size, known or "not a file known by checksum")
-        if known and f" {part}," not in known:
+        if known and part != WHOLE and f" {part}," not in known:
             log.warning("warning: %s: used as the %s file, but it is %s", name, part, known)
         return digest
+
+    def _form(self, path, name):
+        """The Form of a file; a test file that lacks the column of the labels is told as such."""
+        try:
+            return form_of(
+                path, self.source.get("csv"), self.shape, self.labels, name=name, like=self.train_form
+            )
+        except UserError:
+            if self.train_columns and count_columns(path, name) == self.train_columns - 1:
+                raise UserError(
+                    f"{name}: {self.train_columns - 1} columns, one less than the training file has: it "
+                    "seems to hold no labels, as the test files of competitions do. Take a share of the "
+                    "training file for the test: leave this file out of source, and give the data set "
+                    "test: {fraction: 0.2, seed: 1}"
+                ) from None
+            raise
 
     def _plain_rows(self, path, name):
         """(rows, shape) of a file in the plain form without a fault, or None."""
         if self.source.get("csv"):
             return None
         try:
-            return count_rows(path, self.shape, self.labels, name=name)
+            return count_rows(path, self.shape, self.labels.present, name=name)
         except UserError:  # if it is a fault in every form, reading it in its own form tells it
             return None
 
@@ -179,11 +233,12 @@ class _Copier:
             for chunk in iter(functools.partial(packed.read, 1 << 20), b""):
                 digest.update(chunk)
                 take(chunk)
-        found, wanted = digest.hexdigest(), self.source.get(f"{part}_sha256")
+        key = f"{'train' if part == WHOLE else part}_sha256"
+        found, wanted = digest.hexdigest(), self.source.get(key)
         if wanted and wanted != found:
             raise UserError(
                 f"{name}: SHA-256 of the uncompressed CSV is {found}, expected {wanted} "
-                f"(source.{part}_sha256); obtain the file again or correct the config"
+                f"(source.{key}); obtain the file again or correct the config"
             )
         return found
 

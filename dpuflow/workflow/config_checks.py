@@ -27,7 +27,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
 def _datasets(config):
     for name, entry in config["datasets"].items():
         kind = entry["source"]["kind"]
-        problem = form_problem(entry["source"]) if kind in ("files", "pictures") else None
+        problem = form_problem(entry["source"], "test" in entry) if kind in ("files", "pictures") else None
         if problem:
             yield f"datasets.{name}.source: {problem}"
         for key in ("image", "class_names"):
@@ -48,8 +48,8 @@ def _pictures(key, kind, entry):
         return
     if "list" in entry["source"]:
         yield f"{key}.source.list: only kind pictures takes a list; found kind {kind}"
-    if "test" in entry:
-        yield f"{key}.test: only for kind pictures; kind {kind} has images for the test of its own"
+    if "test" in entry and kind == "synthetic":
+        yield f"{key}.test: not for kind synthetic, which draws images for the test; leave it out"
     if "resize" in entry.get("image", {}):
         yield f"{key}.image.resize: only for kind pictures; the images of kind {kind} have their size"
 

@@ -14,7 +14,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import EXPECTED, problem
 from dpuflow.base.hints import absent
 from dpuflow.base.schemas import key_text, load_schema
-from dpuflow.datasets.locate import PARTS, expand, find_in_folder, named_paths
+from dpuflow.datasets.locate import expand, find_in_folder, named_paths, parts_of
 from dpuflow.quantizer_search.requests import search_networks
 from dpuflow.workflow.config import expand_runs
 
@@ -86,7 +86,7 @@ def missing(
             continue
         messages += _foreign(where, value) or _problem(key_text(where), kind, value, made)
     for name in sorted(used["datasets"]):
-        messages += _missing_data(f"datasets.{name}.source", config["datasets"][name]["source"], made)
+        messages += _missing_data(f"datasets.{name}.source", config["datasets"][name], made)
     return messages
 
 
@@ -99,7 +99,8 @@ def _foreign(where, value):
     return [f"{key_text(where)}: {value}: {found}"] if found else []
 
 
-def _missing_data(key, source, made):
+def _missing_data(key, entry, made):
+    source = entry["source"]
     try:
         named = named_paths(source)
     except UserError as error:
@@ -109,7 +110,7 @@ def _missing_data(key, source, made):
         found += _problem(f"{key}.{name}", "folder" if name == "folder" else "file", source[name], made)
     if "folder" in named and source["kind"] == "files" and not found:
         try:
-            for part in PARTS:
+            for part in parts_of("test" in entry):
                 find_in_folder(named["folder"], part)
         except UserError as error:
             found.append(f"{key}.folder: {error}")

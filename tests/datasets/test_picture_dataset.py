@@ -198,7 +198,7 @@ def test_a_list_tells_labels_and_parts(put, build):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na,b\n", "line 1: found the columns file, label; expected path and label"),
+        ("name,label\na,b\n", "line 1: found the columns name, label; expected path and label"),
         ("path,label\ntrain/cat/0.png\n", "line 2: expected 2 fields"),
         ("path,label\ntrain/cat/0.png,\n", "line 2: an empty field"),
         ("path,label\ntrain/cat/9.png,cat\n", "line 2: train/cat/9.png is not in"),
