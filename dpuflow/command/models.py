@@ -7,6 +7,7 @@ from typing import Any
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import HDF5_SIGNATURE, ONNX_BEGINS, is_keras_archive
+from dpuflow.base.outputs import NONE
 from dpuflow.compiler.quantized_reading import is_compiled, quantized_network
 from dpuflow.network import Network
 from dpuflow.xir import Graph
@@ -119,26 +120,25 @@ def _keras(path, key, size, weights):
     from dpuflow.keras_models.rebuild import rebuild
     from dpuflow.tfgraph.checkpoint import convert
     from dpuflow.tfgraph.freeze import freeze
-    from dpuflow.tfgraph.graph_reader import read_network
+    from dpuflow.tfgraph.graph_reader import network_of_nodes
 
     config, shape, is_open = _keras_input(path, size)
     plain, turned = plain_config(path, config, shape)
     original = built_from_config(path, plain)
     output = original.output_shape
-    if isinstance(output, list):
-        raise UserError(f"{path}: has {len(output)} outputs; one is needed here")
-    classes, notes = max(2, int(output[-1] or 0)), []
+    # a map, or one of several outputs, is no class of a picture that the copy would have to end with
+    answer = None if isinstance(output, tuple) and len(output) == 2 else NONE
+    classes, notes = max(2, int(output[-1] or 0)) if answer is None else 2, []
     if weights:
-        model, notes = import_model(path, shape, classes)
+        model, notes = import_model(path, shape, classes, answer)
     else:
-        first = turned is not None
-        model = rebuild(path, original, shape, classes, theano=False, turned=turned, channels_first=first)
+        ways = {"theano": False, "turned": turned, "channels_first": turned is not None}
+        model = rebuild(path, original, shape, classes, answer=answer, **ways)
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, f"{folder}/model.h5")
         nodes = convert(f"{folder}/model.h5", Path(folder))
         freeze(folder, nodes, f"{folder}/graph.pb")
-        ends = nodes["input"]["name"], nodes["output"]["name"]
-        network = read_network(f"{folder}/graph.pb", *ends, name=_name(path))
+        network = network_of_nodes(f"{folder}/graph.pb", nodes, _name(path))
     return Model(path, key, shape, is_open, network, notes=notes)
 
 

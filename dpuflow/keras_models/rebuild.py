@@ -85,8 +85,10 @@ def rebuild(
     """
     builder = Rebuilder(path, model, theano, turned, channels_first)
     names = _output_names(model)
-    if classes == 2 and answer is None and len(names) == 1:
+    if classes == 2 and len(names) == 1 and answer is None:
         builder.binary = builder.sigmoid_output()
+    elif classes == 2 and answer in names:
+        builder.binary = builder.sigmoid_among(str(answer))
     K = keras()
     images = K.Input(tuple(image_shape), name=builder.unique(_input_name(model)))
     values = builder.run_all(model, builder.enter(model, images))
@@ -105,6 +107,18 @@ def _output_names(model):
     """What the outputs are called; ONLY where there is one."""
     names = [str(name) for name in getattr(model, "output_names", None) or [ONLY]]
     return names if len(names) > 1 else [ONLY]
+
+
+def _sigmoid_of_one(layer, before):
+    """(Dense,) or (Dense, Activation) of a sigmoid of one value, else (). before : stands before `layer`."""
+    kind = type(layer).__name__
+    if getattr(getattr(layer, "activation", None), "__name__", None) != "sigmoid":
+        return ()
+    if kind == "Dense" and layer.units == 1:
+        return (layer,)
+    if kind == "Activation" and type(before).__name__ == "Dense" and before.units == 1:
+        return (before, layer) if before.activation.__name__ == "linear" else ()
+    return ()
 
 
 class Rebuilder:
@@ -199,16 +213,16 @@ class Rebuilder:
             if not layer.layers:
                 return ()
             model, layer = layer, layer.layers[-1]
-        kind = type(layer).__name__
-        function = getattr(getattr(layer, "activation", None), "__name__", None)
-        if function != "sigmoid":
-            return ()
-        if kind == "Dense" and layer.units == 1:
-            return (layer,)
-        before: Any = model.layers[-2] if len(model.layers) > 1 else None
-        if kind == "Activation" and type(before).__name__ == "Dense" and before.units == 1:
-            return (before, layer) if before.activation.__name__ == "linear" else ()
-        return ()
+        return _sigmoid_of_one(layer, model.layers[-2] if len(model.layers) > 1 else None)
+
+    def sigmoid_among(self, output: str) -> tuple[Any, ...]:
+        """The same of one output of several, whose layers nothing else reads."""
+        layer = self.original.get_layer(output)
+        above = getattr(layer.input, "node", None)  # of a functional Keras model
+        before = above.layer if above is not None else None
+        found = _sigmoid_of_one(layer, before)
+        readers = [len(part._outbound_nodes) for part in found]
+        return found if readers == [1, 0][-len(found) :] and found else ()
 
     # -- walking ---------------------------------------------------------------------------
 

@@ -245,7 +245,9 @@ BINARY_LOGITS = (-0.5, 0.5)
 
 def _sigmoid(reader, node, inputs):
     value = unpadded(reader, node, inputs[0])
-    if [node.outputs[0]] == list(reader.outputs.values()) and reader.layers[value.layer].shape[-1:] == (1,):
+    # one of several outputs, too: of one value it says two classes, as in a frozen graph
+    last = node.outputs[0] in reader.outputs.values() and reader.only_viewed(node.outputs[0])
+    if last and reader.layers[value.layer].shape[-1:] == (1,):
         flat = flattened(reader, node, value)
         layer = reader.layers[flat.layer]
         if layer.shape == (1,):

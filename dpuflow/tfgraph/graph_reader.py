@@ -109,17 +109,23 @@ def graph_to_network(path: Path | str, nodes: Mapping[str, Any], name: str, netw
     nodes : content of nodes.json; name : of the network. The vendor's tools may take a graph that cannot be
     read, so that is an error only where the network is needed.
     """
-    named = {end: entry["name"] for end, entry in named_ends(nodes).items()}
     try:
-        network = read_network(path, nodes["input"]["name"], list(dict.fromkeys(named.values())), name=name)
-        if len(named) > 1:
-            found = network.outputs  # by their nodes, but an only one by its layer
-            only = next(iter(found.values())) if len(found) == 1 else None
-            network.ends = {end: (only or found[node]).name for end, node in named.items()}
+        network = network_of_nodes(path, nodes, name)
     except UserError as error:
         save_refusal(network_path, error)
     else:
         save_network(network_path, network)
+
+
+def network_of_nodes(path: Path | str, nodes: Mapping[str, Any], name: str) -> Network:
+    """`read_network` with the outputs of a nodes.json, each by its name there."""
+    named = {end: entry["name"] for end, entry in named_ends(nodes).items()}
+    network = read_network(path, nodes["input"]["name"], list(dict.fromkeys(named.values())), name=name)
+    if len(named) > 1:
+        found = network.outputs  # by their nodes, but an only one by its layer
+        only = next(iter(found.values())) if len(found) == 1 else None
+        network.ends = {end: (only or found[node]).name for end, node in named.items()}
+    return network
 
 
 class GraphTranslator:

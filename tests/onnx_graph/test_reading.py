@@ -1,12 +1,14 @@
 """ONNX models, node by node: what is read gives what onnxruntime gives, or is refused by name."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from onnx_models import SHAPE, finish, proven_reading, start
 
 from dpuflow.base.errors import UserError
 from dpuflow.onnx_graph.model_file import open_model
-from dpuflow.onnx_graph.reader import read_onnx
+from dpuflow.onnx_graph.reader import read_onnx, read_onnx_and_layouts
 from dpuflow.onnx_graph.runtime import OnnxModel
 from dpuflow.quantize.engine import run_float
 
@@ -328,6 +330,27 @@ def test_one_sigmoid_becomes_two_classes(tmp_path):
     expected = OnnxModel(opened).run(x)
     found = run_float(network, x)[network.output.name]
     np.testing.assert_allclose(found, np.concatenate([1 - expected, expected], axis=1), atol=1e-6)
+
+
+def test_one_sigmoid_beside_other_outputs_becomes_two_classes(tmp_path):
+    model = start()
+    trunk = model.conv(3, 6)
+    heat = model.conv(6, 4, kernel=1)
+    model.last = trunk
+    finish(model, 6, classes=1)
+    model.node("Sigmoid")
+    proto = model.proto()
+    proto.graph.output.append(helper.make_tensor_value_info(heat, TensorProto.FLOAT, None))
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    opened = open_model(tmp_path / "m.onnx", SHAPE)
+    network, layouts = read_onnx_and_layouts(opened, SHAPE, "net")
+    x = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype(np.float32)
+    found = run_float(network, x)
+    shapes = {name: layer.shape for name, layer in network.outputs.items()}
+    assert sorted(map(len, shapes.values())) == [1, 3] and (2,) in shapes.values()
+    for name, values in OnnxModel(opened).run_all(x).items():
+        expected = layouts[name].arranged(values)
+        np.testing.assert_allclose(found[network.outputs[name].name], expected, atol=1e-5)
 
 
 def bad_tanh(model):

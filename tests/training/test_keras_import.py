@@ -9,6 +9,8 @@ import pytest
 from h5_writing import start_over
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.tensorflow_env import keras
+from dpuflow.command.models import read_model
 from dpuflow.keras_models.keras_file import read_config, save_model
 from dpuflow.keras_models.keras_import import import_model, prove_equal
 from dpuflow.tfgraph.checkpoint import convert
@@ -171,3 +173,29 @@ def test_a_copy_of_other_values_is_noticed(tmp_path):
     first.set_weights([w * np.float32(1.01) for w in first.get_weights()])
     with pytest.raises(UserError, match=r"m\.h5: .* differs from the original"):
         prove_equal("m.h5", model, other, zoo.GREY)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_one_sigmoid_beside_other_outputs_answers_two_classes(tmp_path, apart):
+    """The output that says the class gets a value for each of the two; the others stay as they are."""
+    K = keras()
+    images = K.Input((8, 8, 3), name="images")
+    trunk = K.layers.Conv2D(4, 3, activation="relu")(images)
+    heat = K.layers.Conv2D(2, 1, name="heat")(trunk)
+    pooled = K.layers.GlobalAveragePooling2D()(trunk)
+    if apart:
+        says = K.layers.Activation("sigmoid", name="says")(K.layers.Dense(1)(pooled))
+    else:
+        says = K.layers.Dense(1, activation="sigmoid", name="says")(pooled)
+    model = K.Model(images, [heat, says])
+    save_model(model, tmp_path / "two.h5")
+    copied, _ = import_model(tmp_path / "two.h5", (8, 8, 3), 2, "says")
+    x = np.random.default_rng(2).random((3, 8, 8, 3), np.float32)
+    expected, found = (
+        dict(zip(m.output_names, m.predict(x, verbose=0), strict=True)) for m in (model, copied)
+    )
+    np.testing.assert_allclose(found["heat"], expected["heat"], atol=1e-6)
+    both = np.concatenate([1 - expected["says"], expected["says"]], axis=1)
+    np.testing.assert_allclose(found["says"], both, atol=1e-6)
+    network = read_model(tmp_path / "two.h5").network
+    assert {name: layer.shape for name, layer in network.outputs.items()} == {"heat": (6, 6, 2), "says": (2,)}
