@@ -19,8 +19,8 @@ def hardware(run: LoadedRun) -> dict[str, Any] | None:
     -------
     dict: facts (scalar entries), note, findings, layers (table of the estimate's layers),
     estimate (flat), chief (its keys that come first), notes (what the estimate takes for granted),
-    programs (table), time (where it goes, `roofline`; None without an estimate), verification,
-    has_instructions.
+    programs (a mapping of facts each), time (where it goes, `roofline`; None without an estimate),
+    verification, has_instructions.
     """
     compiled = run.compile
     if not compiled:
@@ -32,7 +32,7 @@ def hardware(run: LoadedRun) -> dict[str, Any] | None:
         "note": compiled.get("note", ""),
         "findings": [finding(entry) for entry in compiled["findings"]],
         "layers": table(estimate["layers"] if estimate else compiled["layers"]),
-        "programs": table(compiled.get("programs", [])),
+        "programs": [flatten(program) for program in compiled.get("programs", [])],
         "time": roofline(estimate) if estimate else None,
         "verification": compiled.get("verification", {}).get("how", ""),
         "estimate": {

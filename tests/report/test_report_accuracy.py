@@ -20,7 +20,7 @@ from dpuflow.report.provenance import provenance
 from dpuflow.report.results import run_results
 from dpuflow.report.summary import summary
 
-VOID = {"meta", "link", "input", "img", "br"}
+VOID = {"meta", "link", "input", "img", "br", "wbr"}
 
 
 class Checker(HTMLParser):
