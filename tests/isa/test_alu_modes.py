@@ -12,7 +12,9 @@ FINGERPRINT, PIXELS, CHANNELS, DEPTHWISE_BANK = 0x101000056010407, 5, 24, 32
 LOAD, MISC, SAVE = 0b0001, 0b1000, 0b0010
 
 
-def program(length=PIXELS, weights=0, pad_left=0, parameters=bytes(CHANNELS), **init):
+def program(
+    length=PIXELS, weights=0, pad_left=0, parameters=bytes(CHANNELS), argmax=0, made_for=FINGERPRINT, **init
+):
     """One row of 24 channels through the ALU, opposite image groups; slopes in the depthwise bank."""
     slopes = make(
         "LOAD", LOAD, LOAD, bank_id=DEPTHWISE_BANK, bank_addr=7, jump_write=1, jump_read=CHANNELS,
@@ -34,16 +36,17 @@ def program(length=PIXELS, weights=0, pad_left=0, parameters=bytes(CHANNELS), **
         ),
         make(
             "SAVE", MISC | SAVE, SAVE, bank_id=8, jump_read=2, jump_write=CHANNELS, length=length,
-            channel=CHANNELS, reg_id=3,
+            channel=CHANNELS, reg_id=3, argmax=argmax,
         ),
         make("END", SAVE, SAVE),
     ]  # fmt: skip
+    channels = 1 if argmax else CHANNELS
     size = length * CHANNELS
     return DpuProgram(
-        "modes", FINGERPRINT, encode(code), parameters,
+        "modes", made_for, encode(code), parameters,
         {"REG_0": len(parameters), "REG_2": PIXELS * CHANNELS, "REG_3": size},
         (Port("x", "x", "REG_2", 0, (1, PIXELS, CHANNELS), 4),),
-        (Port("y", "y", "REG_3", 0, (1, length, CHANNELS), 4),),
+        (Port("y", "y", "REG_3", 0, (1, length, channels), 4, (size, CHANNELS, 1)),),
     )  # fmt: skip
 
 
@@ -75,6 +78,18 @@ def test_a_maximum_by_reduction():
     x = row()
     (y,) = Simulator(program(1, exec_mode=5, kernel_w=PIXELS, shift_cut=9)).run([x])
     np.testing.assert_array_equal(y, rounded(x.max(axis=2, keepdims=True) / 2))
+
+
+def test_argmax_of_a_save():
+    """The place of the largest of a pixel's values, the first of equal ones, or the value."""
+    x = row() // 16
+    plain = {"exec_mode": 4, "multi_factor": 1, "shift_prelu_n": 32, "shift_prelu_p": 32}
+    (place,) = Simulator(program(argmax=2, **plain)).run([x])
+    (value,) = Simulator(program(argmax=3, **plain)).run([x])
+    np.testing.assert_array_equal(place[..., 0], x.argmax(-1))
+    np.testing.assert_array_equal(value[..., 0], x.max(-1))
+    with pytest.raises(MachineCodeError, match="argmax, which this B4096 lacks by its fingerprint"):
+        Simulator(program(argmax=2, made_for=0x101000016010407, **plain))
 
 
 BROKEN = {

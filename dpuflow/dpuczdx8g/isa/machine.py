@@ -7,6 +7,8 @@ from dpuflow.base.errors import UserError
 from dpuflow.device.targets import bank_depth, describe_fingerprint, size_of
 
 FAMILY = "DPUCZDX8G_ISA1"
+LEAKY_BIT, ARGMAX_BIT = 28, 30
+"""Of a fingerprint's feature code (docs/reference/targets.md)."""
 BANK_DEPTH = bank_depth(FAMILY)
 """Entries per bank; every bank address wraps modulo this."""
 
@@ -21,6 +23,7 @@ class Machine:
     channels : input and output channel parallelism, also bytes per bank entry (ICP = OCP).
     alu_pixels : rows one ALU or ELEW instruction handles at most.
     image_groups : groups of `pixels` banks for feature maps.
+    leaky_relu, argmax : whether CONV has a leaky ReLU, and SAVE an argmax.
 
     Banks are numbered image groups first, then `channels` weight banks, one depthwise
     weight bank, one bias bank. A *flat* entry index is bank * BANK_DEPTH + address.
@@ -31,6 +34,8 @@ class Machine:
     channels: int
     alu_pixels: int
     image_groups: int = 2
+    leaky_relu: bool = True
+    argmax: bool = True
 
     @property
     def image_banks(self) -> int:
@@ -72,4 +77,6 @@ def machine_for(fingerprint: int, where: str = "fingerprint") -> Machine:
             " dpuflow supports the machine code of no other"
         )
     name, row = found
-    return Machine(name, row["pixel"], row["channel"], fingerprint >> 8 & 0xF, fingerprint >> 24 & 3)
+    leaky_relu, argmax = (bool(fingerprint >> bit & 1) for bit in (LEAKY_BIT, ARGMAX_BIT))
+    parallelism = row["pixel"], row["channel"], fingerprint >> 8 & 0xF
+    return Machine(name, *parallelism, fingerprint >> 24 & 3, leaky_relu, argmax)

@@ -26,6 +26,7 @@ POINTWISE = (PRELU, LEAKY)
 """Modes that know no window."""
 ALU_ACTIVATIONS = {0, 1, 4}
 CONV_ACTIVATIONS = {0, 1, 3, 4}
+LEAKY_ACTIVATION = 3
 SHIFT_BIAS_MAX = 20
 SHIFT_CUT_MAX = 31
 """Far beyond any real shift (the vendor's quantizers stop at 16); keeps sums within 64 bits."""
@@ -133,6 +134,8 @@ class _Planner:
             raise step.error("writes to REG_0, the parameters")
         if op["argmax"] == 1:
             raise step.error("argmax 1 is not defined")
+        if op["argmax"] and not machine.argmax:
+            raise step.error(f"argmax, which this {machine.name} lacks by its fingerprint")
         step.outputs = addressing.run_of_entries(
             op["bank_id"], op["bank_addr"], op["jump_read"], op["length"], groups
         )
@@ -158,6 +161,8 @@ class _Planner:
     def _convinit(self, step, op):
         if op["act_type"] not in CONV_ACTIVATIONS:
             raise step.error(f"act_type {op['act_type']} does not exist on this DPU")
+        if op["act_type"] == LEAKY_ACTIVATION and not self.machine.leaky_relu:
+            raise step.error(f"leaky ReLU, which this {self.machine.name} lacks by its fingerprint")
         self._check_shifts(step, op)
         if op["valid_pixel_parallel"] > self.machine.pixels:
             raise step.error(f"{op['valid_pixel_parallel']} rows exceed the {self.machine.pixels} pixels")
