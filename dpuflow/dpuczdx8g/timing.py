@@ -140,7 +140,7 @@ def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = 
             f" input; what is done with a byte of output {host.output_ns:g} ns",
             f"a C++ application prepares a picture in {host.prepare_us:g} µs and {host.prepare_ns:g} ns a"
             " byte",
-            "all numbers hold at every clock and for every size of DPU, and for a DDR of 64 bits as the measured"
+            "all numbers hold at every clock and for every size of DPU, and for a DDR of 64 bits as measured"
             " boards have it: a narrower one is slower where layers wait for it",
             "one_thread is one thread of an application that does everything in turn; one_core_saturated and"
             " board need threads enough that no core waits for a picture, two for each core and more",
