@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.numerics import quantize
+from dpuflow.device.dpuczdx8g import SHIFT_BIAS_RANGE, SHIFT_CUT_RANGE
 from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
 from dpuflow.ops.arithmetic import activate
 from dpuflow.ops.convolution import given, weighted
+from dpuflow.ops.operator import Quantized
 from dpuflow.quantize import blocks, engine, rounding
 from dpuflow.quantize.calibration import gridded_input
+from dpuflow.quantize.fix_points import ANY_FIX_POINT
 from dpuflow.quantize.settings import Settings
 
+FINER, WORTH_TRYING = 2, 1.25
+"""How many finer fix_points of a layer's weights are tried, and how much larger the error may be at first:
+the largest weights saturate there, and rounding has yet to make up for it."""
 Keep = Callable[[Layer, slice, np.ndarray], None]
 """Called with a weighted layer, some pictures and their pre-activations."""
 
@@ -125,8 +131,12 @@ def fast_finetune(
 
     x : float32 (N, H, W, C) network input. settings : {"rows", "sweeps", "reach", "ridge"}.
     targets : `sampled` of the network on x, if it is known.
-    Returns [{"layer", "loss_before", "loss_after", "weights_moved"}]: mean squared error of
-    the layer's output in output steps squared, and the share of weights not rounded to nearest.
+    Weights get a finer fix_point where that, after rounding, gives less error: one that is much larger than
+    the others then saturates.
+
+    Returns [{"layer", "loss_before", "loss_after", "weights_moved", "finer"}]: mean squared error of
+    the layer's output in output steps squared, the share of weights not rounded to nearest, and by how
+    much their fix_point went up if it did.
     """
     x = blocks.batch(x)
     targets = targets or sampled(quantized.network, x, settings["rows"])
@@ -140,25 +150,42 @@ def fast_finetune(
             len(x),
             blocks.block_of(quantized.network, layer),
         )
-        old = quantized.weights[name]
-        weights, bias, before, after = rounding.refine_layer(
-            layer,
-            np.concatenate(parts),
-            quantized.fix_points[layer.inputs[0]],
-            old,
-            quantized.biases.get(name),
-            quantized.fix_points[name],
-            target,
-            settings,
-        )
-        moved = float(np.mean(weights[0] != old[0]))
-        quantized.weights[name] = weights
-        if bias is not None:
-            quantized.biases[name] = bias
-        record.append({"layer": name, "loss_before": before, "loss_after": after, "weights_moved": moved})
+        rows = np.concatenate(parts)
+        fix_in, fix_out = quantized.fix_points[layer.inputs[0]], quantized.fix_points[name]
+        bias = quantized.biases.get(name)
+
+        def refine(weights: Quantized, sweeps: int) -> rounding.Refined:
+            limited = {**settings, "sweeps": sweeps}
+            return rounding.refine_layer(layer, rows, fix_in, weights, bias, fix_out, target, limited)
+
+        start = quantized.weights[name]
+        best, nearest = refine(start, settings["sweeps"]), start
+        before = unrefined = best[2]
+        for fix_point in _finer(start[1], fix_in, fix_out, bias):
+            finer = quantize(given(layer.weights), fix_point, "STD_ROUND"), fix_point
+            most, unrefined = WORTH_TRYING * unrefined, refine(finer, 0)[2]
+            other = refine(finer, settings["sweeps"]) if unrefined <= most else best
+            if other[3] >= best[3]:
+                break
+            best, nearest = other, finer
+        (values, fix_point), shifted, _, after = best
+        quantized.weights[name] = values, fix_point
+        if shifted is not None:
+            quantized.biases[name] = shifted
+        found = {"layer": name, "loss_before": before, "loss_after": after}
+        found["weights_moved"] = float(np.mean(values != nearest[0]))
+        record.append(found | ({"finer": fix_point - start[1]} if fix_point > start[1] else {}))
 
     _front_to_back(quantized, x, change)
     return record
+
+
+def _finer(fix_weights: int, fix_in: int, fix_out: int, bias: Quantized | None) -> range:
+    """The finer fix_points of a layer's weights at which its shifts stay in their ranges."""
+    most = SHIFT_CUT_RANGE[1] + fix_out
+    if bias is not None and bias[1] != ANY_FIX_POINT:
+        most = min(most, SHIFT_BIAS_RANGE[1] + bias[1])
+    return range(fix_weights + 1, min(fix_weights + FINER, most - fix_in) + 1)
 
 
 def correct_biases(

@@ -262,8 +262,9 @@ def _solve(
 ) -> Refined:
     unit = fix_in + weights[1]
     scale = 2.0**unit
-    low = activation_named(layer.attrs["activation"]).counts_from * 2.0 ** (unit - fix_out)
-    high = INT8_MAX * 2.0 ** (unit - fix_out)
+    activation = activation_named(layer.attrs["activation"])
+    low = activation.counts_from * 2.0 ** (unit - fix_out)
+    high = activation.limit(fix_out) * 2.0 ** (unit - fix_out)
     problem = Problem(
         np.ascontiguousarray(rows, np.float32),
         (target * np.float32(scale)).astype(np.float32),

@@ -1,12 +1,14 @@
 """Choosing roundings by reconstruction, bias correction, equalization."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 
 from dpuflow.base.pixels import scale_pixels
-from dpuflow.network import Layer
+from dpuflow.device.dpuczdx8g import SHIFT_BIAS_RANGE
+from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.quantize import calibration, engine, equalization, reconstruction, rounding
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.reference import quantize
@@ -73,6 +75,46 @@ def test_saturated_weights_stay_saturated(quantized):
     assert cut_off.any()
     reconstruction.fast_finetune(quantized, scale_pixels(images(), quantized.input_scaling), OPTIONS)
     np.testing.assert_array_equal(quantized.weights[name][0][cut_off], finer[cut_off])
+
+
+def outlier(fix_bias):
+    """A dense layer of whose weights one is a little too large for fix_point 7; at 6 others are coarse."""
+    rng = np.random.default_rng(3)
+    real = rng.uniform(-0.1, 0.1, (4, 16)).astype(np.float32)
+    real[2, 5] = 1.01
+    layer = Layer("d", "dense", ["x"], (4,), {"activation": "NONE"}, real, np.zeros(4, np.float32))
+    network = Network("outlier", [Layer("x", "input", [], (16,)), layer])
+    weights = np.rint(real * 2**6).astype(np.int8), 6
+    tables = {"d": weights}, {"d": (np.zeros(4, np.int8), fix_bias)}
+    x = rng.uniform(-1, 1, (300, 16)).astype(np.float32)
+    return QuantizedNetwork(network, {"x": 7, "d": 5}, *tables, {"subtract": 0, "divide": 1}), x
+
+
+def test_weights_become_finer_where_one_of_them_is_better_cut_off():
+    quantized, x = outlier(fix_bias=5)
+    unseen = np.random.default_rng(4).uniform(-1, 1, x.shape).astype(np.float32)
+    before = layer_errors(quantized, unseen)["d"]
+    (record,) = reconstruction.fast_finetune(quantized, x, OPTIONS)
+    assert (record["finer"], quantized.weights["d"][1]) == (1, 7)
+    assert quantized.weights["d"][0][2, 5] == 127
+    assert layer_errors(quantized, unseen)["d"] < 0.8 * before
+
+
+def test_weights_become_no_finer_than_the_shift_of_their_bias_allows():
+    quantized, x = outlier(fix_bias=7 + 6 - SHIFT_BIAS_RANGE[1])
+    (record,) = reconstruction.fast_finetune(quantized, x, OPTIONS)
+    assert "finer" not in record and quantized.weights["d"][1] == 6
+
+
+def test_what_a_relu6_cuts_off_counts_for_nothing():
+    """At fix_point 4 it ends at 96, far below int8's end: one weight is wrong there, and stays."""
+    layer = Layer("d", "dense", ["x"], (1,), {"activation": "RELU6"}, np.float32([[4]]), np.float32([0]))
+    rows, start = np.full((50, 1), 100, np.int8), (np.int8([[65]]), 4)
+    target = np.full((50, 1), 6.3, np.float32)  # the layer gives 6.35
+    tuned = rounding.refine_layer(layer, rows, 6, start, None, 4, target, OPTIONS)
+    assert tuned[0][0] == 65 and tuned[2:] == (0, 0)
+    open_ended = dataclasses.replace(layer, attrs={"activation": "RELU"})
+    assert rounding.refine_layer(open_ended, rows, 6, start, None, 4, target, OPTIONS)[2] > 0
 
 
 def test_finetuning_repeats_bit_for_bit(quantized):
