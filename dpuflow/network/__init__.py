@@ -10,8 +10,9 @@ stride / dilation ``(w, h)``, pad ``(left, right, top, bottom)``, conv weights
 [OC, IN] with IN in flattened NHWC order, bias [OC].
 """
 
+import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,7 +38,8 @@ class Layer:
     shape : output shape without the batch dimension, (H, W, C) or (N,).
     op : kind of its operator, a key of `ops.OPERATORS`.
     attrs : the operator's attributes; kernel, stride, dilation are (w, h), pad is (l, r, t, b).
-    weights, bias : float32 arrays or None (layouts: module docstring).
+    weights, bias : float32 arrays or None (layouts: module docstring). They are replaced, never written to:
+        a deep copy of a layer shares them, which of VGG16 are half a gigabyte.
     """
 
     name: str
@@ -47,6 +49,10 @@ class Layer:
     attrs: dict = field(default_factory=dict)
     weights: np.ndarray | None = None
     bias: np.ndarray | None = None
+
+    def __deepcopy__(self, memo: dict) -> "Layer":
+        """A layer of its own with the same arrays."""
+        return replace(self, inputs=list(self.inputs), attrs=copy.deepcopy(self.attrs, memo))
 
     @property
     def operator(self) -> Operator:

@@ -14,10 +14,17 @@ import numpy as np
 
 @dataclass
 class Parameters:
-    """Weights and bias of a layer (None: it has none); a batch norm's are its scale and offset."""
+    """Weights and bias of a layer (None: it has none); a batch norm's are its scale and offset.
+
+    They are never written to, so copies are one.
+    """
 
     weights: Any
     bias: Any
+
+    def __deepcopy__(self, memo: dict) -> "Parameters":
+        """Parameters of their own with the same arrays."""
+        return Parameters(self.weights, self.bias)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from dpuflow.quantize.calibration import gridded_input
 from dpuflow.quantize.fix_points import ANY_FIX_POINT
 from dpuflow.quantize.settings import Settings
 
-FINER, WORTH_TRYING = 2, 1.25
-"""How many finer fix_points of a layer's weights are tried, and how much larger the error may be at first:
-the largest weights saturate there, and rounding has yet to make up for it."""
+FINER = 2
+"""How many finer fix_points of a layer's weights are tried, while the error is less to begin with."""
 Keep = Callable[[Layer, slice, np.ndarray], None]
 """Called with a weighted layer, some pictures and their pre-activations."""
 
@@ -163,8 +162,8 @@ def fast_finetune(
         before = unrefined = best[2]
         for fix_point in _finer(start[1], fix_in, fix_out, bias):
             finer = quantize(given(layer.weights), fix_point, "STD_ROUND"), fix_point
-            most, unrefined = WORTH_TRYING * unrefined, refine(finer, 0)[2]
-            other = refine(finer, settings["sweeps"]) if unrefined <= most else best
+            least, unrefined = unrefined, refine(finer, 0)[2]
+            other = refine(finer, settings["sweeps"]) if unrefined < least else best
             if other[3] >= best[3]:
                 break
             best, nearest = other, finer
