@@ -7,6 +7,8 @@ ourselves must hold it: a file that is cut between two fields is a whole one to 
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dpuflow.base.errors import UserError
@@ -36,9 +38,25 @@ def sealed(data: bytes) -> bytes:
 
 def write_sealed(path: Path | str, data: bytes) -> None:
     """Write `data` and its seal to `path` atomically."""
+    with sealed_file(path) as write:
+        write(data)
+
+
+@contextmanager
+def sealed_file(path: Path | str) -> Iterator[Callable[[bytes], None]]:
+    """Gives what writes bytes to `path`, one part behind the other; at the end they get their seal.
+
+    Atomic: a block that fails leaves no file.
+    """
+    digest = hashlib.sha256()
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        stream.write(data)
-        stream.write(PREFIX + hashlib.sha256(data).digest())
+
+        def write(data: bytes) -> None:
+            stream.write(data)
+            digest.update(data)
+
+        yield write
+        stream.write(PREFIX + digest.digest())
 
 
 def seal_file(path: Path | str) -> None:

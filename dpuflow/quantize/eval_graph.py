@@ -7,7 +7,7 @@ that compute in float64. Only ops and attributes of TensorFlow 1.15 occur, and a
 that equal their default are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.base.pixels import network_gain
+from dpuflow.base.protobuf_seal import sealed_file
 from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
@@ -32,17 +33,21 @@ from dpuflow.tfgraph import float_nodes
 from dpuflow.tfgraph.graph_def import (
     DT_DOUBLE,
     DT_FLOAT,
+    DT_INT8,
     DT_INT32,
     add_constant,
     add_node,
+    encoded,
+    message,
     new_graph,
-    write_graph_def,
 )
 from dpuflow.tfgraph.weighted_nodes import window
 
 SCOPE = "quantized"
 LOGITS_INT8 = f"{SCOPE}/logits_int8"
 LOGITS = f"{SCOPE}/logits"
+MANY_WEIGHTS = 1 << 22
+"""Weights of one layer that are a constant of bytes: VGG16's first dense layer would be 822 MB in float64."""
 
 
 def write_eval_graph(
@@ -58,21 +63,33 @@ def write_eval_graph(
     {output's name: node}, or its own name. Where the output is the logits or their softmax:
     "logits_int8" and "logits", too; of several ends "inputs" (list) and "outputs" {output's name: node}.
     """
-    writer = GraphWriter(quantized, output_node)
-    names = writer.build()
-    write_graph_def(path, writer.graph)
+    with sealed_file(path) as write:
+        writer = GraphWriter(quantized, output_node, write)
+        names = writer.build()
+        write(encoded(writer.graph))
+        write(encoded(new_graph()))
     return names
 
 
 class GraphWriter:
-    """Emits the nodes of one QuantizedNetwork."""
+    """Emits the nodes of one QuantizedNetwork.
 
-    def __init__(self, quantized: QuantizedNetwork, output_node: str | Mapping[str, str]) -> None:
-        self.quantized = quantized
+    Attributes
+    ----------
+    graph : the nodes since the last layer's were given to `write`: in memory are the weights of one layer.
+    """
+
+    def __init__(
+        self,
+        quantized: QuantizedNetwork,
+        output_node: str | Mapping[str, str],
+        write: Callable[[bytes], None],
+    ) -> None:
+        self.quantized, self.write = quantized, write
         nodes: Mapping[str, str] = {} if isinstance(output_node, str) else output_node
         self.output_nodes = nodes
         self.output_node = output_node if isinstance(output_node, str) else next(iter(output_node.values()))
-        self.graph = new_graph()
+        self.graph = message("GraphDef")()
         self.tensors: dict[str, str] = {}
         self.reals: dict[str, str] = {}
 
@@ -86,6 +103,8 @@ class GraphWriter:
         for layer in network.layers:
             if not (simple and layer is end and layer.op == "softmax"):  # which gets its node last
                 self.tensors[layer.name] = LAYERS[layer.op](self, layer, f"{SCOPE}/{layer.name}")
+                self.write(encoded(self.graph))
+                self.graph = message("GraphDef")()
         if simple:
             return self._logits()
         names: dict[str, Any] = {"input": network.inputs[0].name, "output": self.output_node, "outputs": {}}
@@ -210,16 +229,24 @@ class GraphWriter:
             weighted(layer.operator).needs_float64(weights, bias, shift_bias)
             or layer.attrs["activation"] == "LEAKYRELU"
         )
-        dtype, real = (DT_DOUBLE, np.float64) if double else (DT_FLOAT, np.float32)
+        dtype = DT_DOUBLE if double else DT_FLOAT
         x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
-        x = _LINEAR[layer.op](self, layer, scope, x, weights.astype(real), dtype)
+        x = _LINEAR[layer.op](self, layer, scope, x, weights, dtype)
         if bias is not None:
             x = self._binary("Add", f"{scope}/bias", x, bias * 2.0**shift_bias, dtype)
         scale = 2.0 ** -quantized.shift_cut(name)
         return self._finish(scope, x, dtype, scale, layer.attrs["activation"], quantized.fix_points[name])
 
+    def _weights(self, scope: str, weights: np.ndarray, dtype: int) -> str:
+        """The node with int8 weights as numbers of `dtype`, cast when it runs where they are many."""
+        node = f"{scope}/weights"
+        if weights.size < MANY_WEIGHTS:
+            real = np.float64 if dtype == DT_DOUBLE else np.float32
+            return add_constant(self.graph, node, weights.astype(real))
+        return self._cast(node, add_constant(self.graph, f"{node}_int8", weights), DT_INT8, dtype)
+
     def _matrix(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        constant = add_constant(self.graph, f"{scope}/weights", weights.T)
+        constant = self._weights(scope, weights.T, dtype)
         return add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
 
     def _conv(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
@@ -238,7 +265,7 @@ class GraphWriter:
             dense = np.eye(weights.shape[3], dtype=weights.dtype)
             weights = dense[:, None, None] * weights  # [C, KH, KW, C] with zeros between the channels
         flipped = np.ascontiguousarray(weights[:, ::-1, ::-1].transpose(1, 2, 0, 3))
-        constant = add_constant(self.graph, f"{scope}/weights", flipped)
+        constant = self._weights(scope, flipped, dtype)
         (sw, sh), (kw, kh) = layer.attrs["stride"], layer.attrs["kernel"]
         height, width, _ = self.quantized.network[layer.inputs[0]].shape
         outputs = layer.shape[-1]
@@ -266,7 +293,7 @@ class GraphWriter:
 
     def _convolution(self, op: str, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
-        constant = add_constant(self.graph, f"{scope}/weights", weights.transpose(1, 2, 3, 0))
+        constant = self._weights(scope, weights.transpose(1, 2, 3, 0), dtype)
         in_shape = self.quantized.network[layer.inputs[0]].shape
         x, padding = self._padded(scope, layer, x, dtype, in_shape)
         (sw, sh), (dw, dh) = layer.attrs["stride"], layer.attrs.get("dilation", (1, 1))
@@ -339,8 +366,7 @@ class GraphWriter:
         if (kh, kw) == self.quantized.network[layer.inputs[0]].shape[:2] and not any(layer.attrs["pad"]):
             axes = add_constant(self.graph, f"{scope}/axes", np.array([1, 2], np.int32))
             return add_node(self.graph, "Sum", f"{scope}/Sum", [x, axes], T=("type", dtype), keep_dims=True)
-        real = np.float32 if dtype == DT_FLOAT else np.float64
-        return self._depthwise(layer, scope, x, np.ones((1, kh, kw, channels), real), dtype)
+        return self._depthwise(layer, scope, x, np.ones((1, kh, kw, channels), np.int8), dtype)
 
     def _add(self, layer: Layer, scope: str) -> str:
         fixes = [self.quantized.fix_points[name] for name in layer.inputs]

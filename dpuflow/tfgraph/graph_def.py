@@ -81,14 +81,14 @@ _MESSAGES = {
     ],
 }
 
-DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64, DT_BOOL = 1, 2, 3, 9, 10
+DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT8, DT_INT64, DT_BOOL = 1, 2, 3, 6, 9, 10
 DTYPES = {
     DT_FLOAT: (np.float32, "float_val"),
     DT_DOUBLE: (np.float64, "double_val"),
     DT_INT32: (np.int32, "int_val"),
     4: (np.uint8, "int_val"),
     5: (np.int16, "int_val"),
-    6: (np.int8, "int_val"),
+    DT_INT8: (np.int8, "int_val"),
     DT_INT64: (np.int64, "int64_val"),
     DT_BOOL: (np.bool_, "bool_val"),
     19: (np.float16, "half_val"),
@@ -96,7 +96,7 @@ DTYPES = {
 _DT_OF = {
     np.dtype(t): code
     for code, (t, _) in DTYPES.items()
-    if code in (DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64, DT_BOOL)
+    if code in (DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT8, DT_INT64, DT_BOOL)
 }
 PRODUCER = 134
 """GraphDef version of TensorFlow 1.15: any later reader accepts it."""
@@ -184,9 +184,15 @@ def parse_graph_def(data: bytes, path: Path | str) -> Message:
     return graph
 
 
+def encoded(graph: Message) -> bytes:
+    """The bytes of a GraphDef, equal for equal content; of graphs with one part of the nodes each, one behind
+    the other, those of the whole."""
+    return graph.SerializeToString(deterministic=True)
+
+
 def write_graph_def(path: Path | str, graph: Message) -> None:
     """Write a GraphDef atomically and sealed, byte-identical for equal content."""
-    write_sealed(path, graph.SerializeToString(deterministic=True))
+    write_sealed(path, encoded(graph))
 
 
 def tensor_to_array(
@@ -272,6 +278,6 @@ def set_constant(node: Message, array: np.ndarray) -> None:
 
 
 def add_constant(graph: Message, name: str, array: np.ndarray) -> str:
-    """Append a Const node holding `array` (float32, float64, int32, int64 or bool); returns its name."""
+    """Append a Const node holding `array` (floats, int8, int32, int64 or bool); returns its name."""
     array = np.asarray(array)
     return add_node(graph, "Const", name, dtype=("type", _DT_OF[array.dtype]), value=array)
