@@ -1,5 +1,7 @@
 """Folding keeps the function and says what it did (equality with TensorFlow: test_graph_reader)."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,18 @@ def test_other_leaky_slopes_are_two_shares_and_a_sum(tmp_path, alpha):
     activations = [layer.attrs["activation"] for layer in folded.layers if layer.op == "depthwise_conv"]
     assert sorted(activations) == ["NONE", "RELU"]
     assert any("the DPU fuses 26/256 only" in note["how"] for note in notes)
+
+
+def test_folding_shares_the_weights_that_stay_and_leaves_those_it_was_given(tmp_path):
+    """Copies of VGG16's would be half a gigabyte each."""
+    network = read_network(plain_network(tmp_path / "g.pb"))
+    given = {layer.name: (layer.weights, copy.deepcopy(layer.weights)) for layer in network.layers}
+    folded, _ = fold(network)
+    for name, (weights, before) in given.items():
+        assert network[name].weights is weights
+        np.testing.assert_array_equal(weights, before)
+    last = folded.last_quantized[0].name
+    assert folded[last].weights is network[last].weights
+    folded[last].attrs["activation"] = "RELU"
+    folded[last].inputs[0] = "other"
+    assert network[last].attrs["activation"] != "RELU" and "other" not in network[last].inputs
