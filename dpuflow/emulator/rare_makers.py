@@ -107,12 +107,17 @@ def _argmax(op: Op, graph: Graph, constants: Constants) -> StepFunction:
 
 
 def parameters(op: Op, constants: Constants, *names: str) -> list[np.ndarray]:
-    """The constants of a scale's arguments, [C] each; UserError where one is no constant."""
-    found = []
+    """The constants of a scale's arguments, [C] or [1] each; UserError where one is no such constant."""
+    found, channels = [], op.tensor.shape[-1]
     for name in names:
         feeder = op.inputs[name][0]
         if feeder not in constants:
             raise UserError(f"op {op.name!r} ({op.type}): its {name} {feeder!r} must be constant")
+        size = constants[feeder].size
+        if size not in (1, channels):
+            raise UserError(
+                f"op {op.name!r} ({op.type}): its {name} has {size} values for {channels} channels"
+            )
         found.append(constants[feeder].reshape(-1))
     return found
 

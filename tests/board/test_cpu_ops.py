@@ -322,6 +322,17 @@ WRONG = {
 }
 
 
+def test_scales_of_other_lengths_or_axes_are_refused_by_name():
+    for type_, more, message in (
+        ("prelu", {}, r"'prelu\d+' \(prelu\): its weight has 3 values for 4 channels"),
+        ("scale", {"axis": 1}, r"'scale\d+' \(scale\): axis 1; only the channels', the last"),
+    ):
+        f = FloatGraph()
+        f.add(type_, f.const(np.ones(3)), **more)
+        with pytest.raises(UserError, match=message):
+            Emulator(f.split())
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_integer_ops_that_do_not_fit_are_refused_by_name(case):
     message = {
