@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpuflow.base.numerics import Grid
-from dpuflow.compiler.quantized_values import Pad, Values
+from dpuflow.compiler.quantized_values import MOVING, Pad, Values
 from dpuflow.emulator.axes import slice_bounds
 from dpuflow.network import Layer
 from dpuflow.xir import Op
@@ -47,6 +47,36 @@ def vector(values: Values, op: Op) -> str:
     if shape[:2] != (1, 1):
         values.fail(op, f"reads a map {list(shape)} as a vector")
     return _put(values, f"{op.name}_flat", "flatten", source, shape[2:], {})
+
+
+def share_grids(values: Values) -> None:
+    """Layers of ones in front of what only moves values, where these come on another grid than it has.
+
+    A concatenation of maps of several fix_points, for example; moving and rounding commute.
+    """
+    for name in list(values.layers):
+        layer = values.layers[name]
+        if layer.op not in MOVING:
+            continue
+        for source in dict.fromkeys(layer.inputs):
+            if values.fix_points[source] != values.fix_points[name]:
+                copied = _on_grid_of(values, source, name)
+                layer.inputs = [copied if n == source else n for n in layer.inputs]
+
+
+def _on_grid_of(values, source, reader):
+    shape, name = values.layers[source].shape, f"{reader}/{source}"
+    if len(shape) == 1:
+        _put(values, name, "dense", source, shape, {"activation": "NONE"}, np.eye(shape[0]))
+    else:
+        window = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": NO_PAD, "activation": "NONE"}
+        ones = np.ones((1, 1, 1, shape[-1]))
+        _put(values, name, "depthwise_conv", source, shape, window, ones)
+    values.fix_points[name] = values.fix_points[reader]
+    rest = [n for n in values.layers if n != name]
+    rest.insert(rest.index(reader), name)
+    values.layers = {n: values.layers[n] for n in rest}
+    return name
 
 
 def strided_slice(values: Values, op: Op) -> None:

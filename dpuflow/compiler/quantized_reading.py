@@ -81,6 +81,10 @@ class _Reader(Values):
             self.fail(op, "is not among the ops that are read from a quantized graph")
         HANDLERS[op.type](self, op)
 
+    def finish(self) -> None:
+        """Let what only moves values find them on one grid."""
+        quantized_forms.share_grids(self)
+
     def const(self, op: Op) -> None:
         array = op.array()
         if array is None:

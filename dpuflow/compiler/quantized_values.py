@@ -36,13 +36,15 @@ class Values:
         self.unscaled: dict[str, str] = {}  # layer that waits for the factor behind it -> op
         self.turned: dict[str, set[int]] = {}  # op in NCHW -> axes over which a mean was taken
         self.padded: dict[str, tuple[str, Pad]] = {}  # op -> (op of the map inside, zeros around it)
-        self.borrowed: set[str] = (
-            set()
-        )  # layers whose fix_point is their input's until a fix op says otherwise
+        # layers that have their input's fix_point until a fix op says another
+        self.borrowed: set[str] = set()
 
     def read(self, op: Op) -> None:
         """Take over one op, its inputs being read already."""
         raise NotImplementedError
+
+    def finish(self) -> None:
+        """What is left to do when all ops are read."""
 
     def fail(self, op: Op, problem: str) -> NoReturn:
         """Raise the UserError about an op."""
@@ -59,6 +61,7 @@ class Values:
         waiting = next((op for op in self.unscaled.values()), None)
         if waiting:
             self.fail(self.graph.op(waiting), "has no factor behind it")
+        self.finish()
         return self._named(name, ends, scaling)
 
     def _named(self, name, ends, scaling):

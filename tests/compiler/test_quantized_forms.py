@@ -7,6 +7,8 @@ from dpuflow.base.errors import UserError
 from dpuflow.compiler.quantized_reading import quantized_network
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target
+from dpuflow.dpuczdx8g.isa.runner import IsaRunner
+from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
 from dpuflow.quantize.engine import run_integer
 from dpuflow.xir import Graph
@@ -157,6 +159,53 @@ def test_what_has_no_layer_is_refused_by_its_op(change):
     change(w)
     with pytest.raises(UserError, match=REFUSED[change]):
         quantized_network("q.xmodel", w.graph, "net", SCALING)
+
+
+def leaky(w, name, outputs, kernel, source=None, stride=1, point=4):
+    """A convolution with the DPU's leaky ReLU; point: None leaves it unrounded."""
+    source = source or w.last
+    more = {
+        "weights": [w.parameter(f"{name}_w", (outputs, kernel, kernel, w.shape(source)[3]), 8)],
+        "bias": [w.parameter(f"{name}_b", (outputs,), 6)],
+    }
+    window = {"kernel": [kernel] * 2, "stride": [stride] * 2, "pad": [kernel // 2] * 4}
+    w.op(name, "conv2d", [source], more=more, **{**WINDOW, **window}, group=1)
+    return w.op(f"{name}_act", "leaky-relu", point=point, alpha=26 / 256)
+
+
+def test_a_detector_is_read_down_to_machine_code():
+    """As YOLOv8 is written: halves of a map, pools in a row, concats over several grids, some unrounded."""
+    w = Written((16, 16, 3), 7)
+    leaky(w, "stem", 16, 3, stride=2)
+    both = leaky(w, "cv1", 16, 1)
+    first, second = w.part("first", both, 3, 0, 8), w.part("second", both, 3, 8, 16)
+    leaky(w, "m1", 8, 3, second)
+    inner = leaky(w, "m2", 8, 3)
+    w.op("short", "add", [second, inner], 3)
+    w.op("cat", "concat", [first, second, w.last], 4, axis=3)
+    wide = leaky(w, "cv2", 24, 1)
+    leaky(w, "down", 24, 3, stride=2)
+    pooled = [leaky(w, "sp1", 12, 1)]
+    for k in range(3):
+        window = {"kernel": [5, 5], "stride": [1, 1], "pad": [2] * 4, "pad_mode": "FLOOR"}
+        pooled.append(w.op(f"p{k}", "maxpool2d", **window))
+    w.op("spcat", "concat", pooled, 4, axis=3)
+    leaky(w, "sp2", 24, 1)
+    grid = {"align_corners": False, "half_pixel_centers": False, "mode": "NEAREST"}
+    up = w.op("up", "resize", scale=[2.0, 2.0], **grid)
+    late = leaky(w, "late", 20, 1, wide, point=None)
+    w.op("neck", "concat", [up, late], 3, axis=3)
+    leaky(w, "head", 18, 1, point=5)
+    read = quantized_network("q.xmodel", w.graph, "net", SCALING)
+    copies = [layer.name for layer in read.network.layers if layer.op == "depthwise_conv"]
+    assert copies == ["cat/short", "up/sp2"]
+    x = np.random.default_rng(0).integers(-128, 128, (2, 16, 16, 3), dtype=np.int8)
+    (output,) = read.network.outputs.values()
+    exact = np.ldexp(Emulator(w.graph).run(x), read.fix_points[output.name])
+    assert len(np.unique(exact)) > 30
+    np.testing.assert_array_equal(run_integer(read, x)[output.name], exact)
+    compiled = compile_native(read, get_target("DPUCZDX8G_ISA1_B4096"))
+    np.testing.assert_array_equal(IsaRunner(compiled.graph).logits(x).reshape(exact.shape), exact)
 
 
 def tail(w, last="add"):
