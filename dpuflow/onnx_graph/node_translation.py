@@ -1,7 +1,5 @@
 """Every ONNX operator that is read, and what to say about the others."""
 
-from collections.abc import Iterable
-
 from dpuflow.onnx_graph import (
     arithmetic_nodes,
     joining_nodes,
@@ -47,7 +45,7 @@ ADVICE = {
 }
 
 
-def advice(op: str, supported: Iterable[str]) -> str:
+def advice(op: str) -> str:
     """Why `op` cannot be read and what the exporter or the network could do instead."""
     what = ADVICE.get(op, f"retrain the network without it, or {_END}")
-    return f"not supported on the DPU path: {what}. Supported operators: {', '.join(sorted(supported))}"
+    return f"not supported on the DPU path: {what}. docs/onnx.md lists the operators that are"

@@ -205,7 +205,7 @@ class ModelReader:
         on_dpu, on_cpu = HANDLERS.get(node.op), float_nodes.HANDLERS.get(node.op) if self.cpu else None
         if on_dpu is None and on_cpu is None:
             self.unknown = node
-            self.fail(node, advice(node.op, HANDLERS))
+            self.fail(node, advice(node.op))
         handlers = [on_dpu, on_cpu]
         if on_dpu is not None and self._inside.intersection(node.outputs):
             handlers = [on_dpu]

@@ -36,10 +36,25 @@ def write_partial_report(
             text = summary(content, pages["html"]) + "\n"
         except UserError as error:  # the first error, the job's own, counts
             text = f"no report on the rest: {error}\n"
-    return text + "\n".join(f"failed: {sentence(failure)}" for failure in failures)
+    return text + "\n".join(f"failed: {sentence(alike)}" for alike in grouped(failures))
 
 
-def sentence(failure: Mapping[str, Any]) -> str:
-    """One failure in a line: the run, the stage and its message."""
-    ids = " / ".join(str(failure[key]) for key in ("quantizer", "target", "runner") if failure.get(key))
-    return f"{failure['model']} on {failure['dataset']} ({ids}), {failure['rule']}: {failure['message']}"
+def grouped(failures: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The failures of one model that are the same, together: a job that failed is in the way of many runs."""
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for failure in failures:
+        key = tuple(failure[key] for key in ("model", "dataset", "rule", "message"))
+        found.setdefault(key, []).append(failure)
+    return list(found.values())
+
+
+def sentence(alike: Sequence[Mapping[str, Any]]) -> str:
+    """The same failure of some runs in a line: the runs, the stage and its message."""
+    runs = ", ".join(ids_of(failure) for failure in alike)
+    first = alike[0]
+    return f"{first['model']} on {first['dataset']} ({runs}), {first['rule']}: {first['message']}"
+
+
+def ids_of(failure: Mapping[str, Any]) -> str:
+    """What tells a run from others of its model."""
+    return " / ".join(str(failure[key]) for key in ("quantizer", "target", "runner") if failure.get(key))

@@ -1,7 +1,5 @@
 """What to say about a node that cannot be read: why, and what to do."""
 
-from collections.abc import Iterable
-
 QUANTIZED = (
     "the network is already quantized, and dpuflow quantizes itself: give the float network that went into "
     "the quantizer (export it again without quantization)"
@@ -36,8 +34,8 @@ ADVICE = {
 }
 
 
-def advice(op: str, supported: Iterable[str]) -> str:
-    """Why `op` cannot be read and what to do; supported : the names of all ops that can."""
+def advice(op: str) -> str:
+    """Why `op` cannot be read and what to do."""
     if op.startswith("Quantized"):
         return QUANTIZED
     if op in ADVICE and ADVICE[op] in (QUANTIZED, UNFROZEN):
@@ -46,4 +44,4 @@ def advice(op: str, supported: Iterable[str]) -> str:
         op,
         "retrain the network without it, or end a frozen graph before it (models.NAME.output_node)",
     )
-    return f"not supported on the DPU path: {what}. Supported ops: {', '.join(supported)}"
+    return f"not supported on the DPU path: {what}. docs/operators.md lists the operators that are"

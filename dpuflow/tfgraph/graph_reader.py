@@ -258,7 +258,7 @@ class GraphTranslator:
         layers, ends = unmarked(merge(recognise(marked(reaching(self.layers, outputs.values()), outputs))))
         for layer in layers if not self.cpu else []:
             if layer.op == "sigmoid" and layer.name in ends.values():
-                self.fail(self.nodes[layer.name], advice("Sigmoid", sorted(HANDLERS)))
+                self.fail(self.nodes[layer.name], advice("Sigmoid"))
             if layer.op == "softmax" and any(layer.name in other.inputs for other in layers):
                 self.fail(
                     self.nodes[layer.name],
@@ -422,7 +422,7 @@ class GraphTranslator:
         """What `on_cpu`, by default the DPU's handler of the op, makes of a node."""
         handler = on_cpu or HANDLERS.get(node.op)
         if handler is None:
-            self.fail(node, advice(node.op, sorted(HANDLERS)))
+            self.fail(node, advice(node.op))
         least, most = (1, ANY) if on_cpu else INPUTS.get(node.op, (1, 1))
         if not least <= len(inputs) <= most:
             self.fail(

@@ -16,6 +16,7 @@ from dpuflow.base.files import read_json, write_json
 from dpuflow.base.hdf5 import seal
 from dpuflow.report.accuracy import write_report
 from dpuflow.report.inputs import load_run
+from dpuflow.report.partial import write_partial_report
 from dpuflow.report.provenance import provenance
 from dpuflow.report.results import run_results
 from dpuflow.report.summary import summary
@@ -375,3 +376,24 @@ def test_a_record_with_an_odd_value_is_refused_by_file_and_key(tmp_path, key):
     write_json(path, [])
     with pytest.raises(UserError, match=rf"{path.name}: top level: \[\] is not of type 'object'"):
         load_run(entry)
+
+
+def test_one_failed_job_that_costs_several_runs_is_told_once(tmp_path):
+    entry = make_run(tmp_path)
+    ids = {"dataset": "photos", "quantizer": "reference", "runner": "emulator"}
+    failures = [
+        {"model": model, "target": target, "rule": rule, "message": message} | ids
+        for model, target, rule, message in (
+            ("bad", "kv260", "import_onnx", "bad.onnx: node 'x' cannot be read"),
+            ("bad", "zcu104", "import_onnx", "bad.onnx: node 'x' cannot be read"),
+            ("good", "zcu104", "run_ssh", "no board"),
+        )
+    ]
+    text = write_partial_report([entry], failures, tmp_path / "out", provenance())
+    assert [line for line in text.splitlines() if line.startswith("failed: ")] == [
+        "failed: bad on photos (reference / kv260 / emulator, reference / zcu104 / emulator), import_onnx: "
+        "bad.onnx: node 'x' cannot be read",
+        "failed: good on photos (reference / zcu104 / emulator), run_ssh: no board",
+    ]
+    html = (tmp_path / "out/accuracy.html").read_text()
+    assert html.count("cannot be read") == 1 and "<td>as above</td>" in html and "no board" in html
