@@ -98,10 +98,10 @@ class GraphWriter:
         network = self.quantized.network
         outputs, last = network.outputs, network.last_quantized
         simple = len(outputs) == 1 and all(o.op == "softmax" or o is last[0] for o in outputs.values())
-        end = next(iter(outputs.values()))
-        simple = simple and len(last) == 1 and self._ends_in_logits(end, last[0])
+        first = next(iter(outputs.values()))
+        simple = simple and len(last) == 1 and self._ends_in_logits(first, last[0])
         for layer in network.layers:
-            if not (simple and layer is end and layer.op == "softmax"):  # which gets its node last
+            if not (simple and layer is first and layer.op == "softmax"):  # which gets its node last
                 self.tensors[layer.name] = LAYERS[layer.op](self, layer, f"{SCOPE}/{layer.name}")
                 self.write(encoded(self.graph))
                 self.graph = message("GraphDef")()
