@@ -33,7 +33,7 @@ class Chromium:
     """
 
     def __init__(self, profile):
-        self.problems, self._serial, self._pending = [], 0, b""
+        self.problems, self._serial, self._pending, self._seen = [], 0, b"", set()
         to_browser, from_browser = os.pipe(), os.pipe()
 
         def wire():
@@ -54,9 +54,11 @@ class Chromium:
         os.close(from_browser[1])
         self._out, self._in = to_browser[1], from_browser[0]
         self._session = None
-        targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(t["targetId"] for t in targets if t["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        pages = []
+        while not pages:  # a slow machine answers before the page is there
+            targets = self.call("Target.getTargets")["targetInfos"]
+            pages = [target["targetId"] for target in targets if target["type"] == "page"]
+        self._session = self.call("Target.attachToTarget", targetId=pages[0], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -65,7 +67,7 @@ class Chromium:
 
     def __exit__(self, *_):
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(200)
         os.close(self._out)
         os.close(self._in)
 
@@ -84,9 +86,9 @@ class Chromium:
                 return answer["result"]
 
     def wait_for(self, event):
-        """Read until `event` arrives."""
-        while self._read().get("method") != event:
-            pass
+        """Read until `event` arrives, if it has not since `_seen` was emptied."""
+        while event not in self._seen:
+            self._read()
 
     def _read(self):
         while b"\0" not in self._pending:
@@ -96,6 +98,7 @@ class Chromium:
             self._pending += chunk
         raw, _, self._pending = self._pending.partition(b"\0")
         message = json.loads(raw)
+        self._seen.add(message.get("method"))
         self._note(message.get("method"), message.get("params", {}))
         return message
 
@@ -113,7 +116,7 @@ class Chromium:
                 self.problems.append(f"request to {url}")
 
     def open(self, path, width=1280, height=900, scheme="light"):
-        """Load a file at a viewport of CSS pixels in a colour scheme and wait for its load event."""
+        """Load a file at a viewport of CSS pixels in a colour scheme and wait until it is there."""
         phone = width < 500
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -123,8 +126,11 @@ class Chromium:
             mobile=phone,
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self._seen.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait_for("Page.loadEventFired")
+        while self.evaluate("document.readyState") != "complete":  # the event was the page's before
+            pass
 
     def evaluate(self, script):
         """Value of a JavaScript expression (JSON types; promises are awaited)."""
