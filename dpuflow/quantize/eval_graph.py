@@ -77,6 +77,7 @@ class GraphWriter:
     Attributes
     ----------
     graph : the nodes since the last layer's were given to `write`: in memory are the weights of one layer.
+    constants : of the CPU, by their nodes' names: what reads them looks at them.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class GraphWriter:
         self.graph = message("GraphDef")()
         self.tensors: dict[str, str] = {}
         self.reals: dict[str, str] = {}
+        self.constants: dict[str, Any] = {}
 
     def build(self) -> dict[str, Any]:
         """Emit every layer; returns the names of input and outputs."""
@@ -441,7 +443,14 @@ class GraphWriter:
 
     def _on_cpu(self, layer: Layer, scope: str) -> str:
         reals = [self.real(name) for name in layer.inputs]
-        return float_nodes.NODES[layer.op](self.graph, layer, scope, reals)
+        begin, nodes = len(self.graph.node), self.graph.node
+        looked_at = [self.constants[real] for real in dict.fromkeys(reals) if real in self.constants]
+        nodes.extend(looked_at)
+        made = float_nodes.NODES[layer.op](self.graph, layer, scope, reals)
+        del nodes[begin : begin + len(looked_at)]  # which are written already
+        if layer.op == "constant":
+            self.constants[made] = next(node for node in nodes if node.name == made)
+        return made
 
     def _flatten(self, layer: Layer, scope: str) -> str:
         shape = add_constant(self.graph, f"{scope}/shape", np.array([-1, layer.shape[0]], np.int32))
