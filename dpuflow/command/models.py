@@ -138,7 +138,10 @@ def _keras(path, key, size, weights):
         save_model(model, f"{folder}/model.h5")
         nodes = convert(f"{folder}/model.h5", Path(folder))
         freeze(folder, nodes, f"{folder}/graph.pb")
-        network = network_of_nodes(f"{folder}/graph.pb", nodes, _name(path))
+        try:
+            network = network_of_nodes(f"{folder}/graph.pb", nodes, _name(path))
+        except UserError as error:
+            raise UserError(str(error).replace(f"{folder}/graph.pb", path)) from None
     return Model(path, key, shape, is_open, network, notes=notes)
 
 

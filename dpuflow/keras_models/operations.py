@@ -40,12 +40,19 @@ def _arithmetic(builder, layer, operation, operands):
 
 def _joined(builder, layer, kind, values):
     values = [builder.settle(value) for value in values]
-    if len({value.shape for value in values}) != 1:
+    if not _meet(*(value.shape for value in values)):
         builder.fail(layer, f"joins activations of different shapes {values[0].shape} and {values[1].shape}")
     if len({None if value.order is None else tuple(value.order) for value in values}) != 1:
         builder.fail(layer, "joins activations whose channels come in different orders")
     new = getattr(keras().layers, kind)(name=builder.unique(layer.name))
     return Tracked(new([value.tensor for value in values]), values[0].order)
+
+
+def _meet(first, second):
+    """Whether two shapes are equal, or axes of one place stand for those of the other."""
+    return len(first) == len(second) and all(
+        a == b or 1 in (a, b) for a, b in zip(first, second, strict=True)
+    )
 
 
 def _function(builder, layer, args, kwargs):
@@ -124,7 +131,7 @@ def _computed(builder, layer, function, args, kwargs):
 
 
 def _slicing(builder, layer, args, kwargs):
-    """x[..., ::-1] (the reversal of RGB) and x[..., newaxis]; other slices are refused."""
+    """x[..., ::-1] (the reversal of RGB), x[..., newaxis], and cuts by constants, which stay as they are."""
     value = args[0]
     spec = kwargs.get("slice_spec", args[1] if len(args) > 1 else None)
     spec = [_slice(item) for item in (spec if isinstance(spec, (list, tuple)) else [spec])]
@@ -143,7 +150,15 @@ def _slicing(builder, layer, args, kwargs):
         return builder.reshape_to(layer, value, tuple(shape[1:]))
     if all(item == everything for item in spec[:-1]) and spec[-1] == slice(None, None, -1):
         return value.reordered(np.arange(value.channels)[::-1])
-    builder.fail(layer, "cuts out a part of the map; only x[..., ::-1] (the order of the channels) is read")
+    settled = builder.settle(value)
+    constant = all(isinstance(n, (int, type(None))) for item in spec for n in _numbers(item))
+    if settled.order is not None or not constant:
+        builder.fail(layer, "cuts out a part of the map behind a change of its channels, or by no constants")
+    return Tracked(settled.tensor[tuple(spec)])
+
+
+def _numbers(item):
+    return (item.start, item.stop, item.step) if isinstance(item, slice) else (item,)
 
 
 def _slice(item):

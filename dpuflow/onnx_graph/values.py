@@ -13,6 +13,7 @@ import numpy as np
 
 from dpuflow.network import Layer
 from dpuflow.network.borders import zero_border
+from dpuflow.network.pixels import as_pixel
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.axes import Axes
 from dpuflow.onnx_graph.graph import Node
@@ -175,7 +176,7 @@ def feature_map(reader: Reader, node: Node, value: Value | None) -> tuple[Layer,
     if found == replace(whole_map(layer), pad=found.pad):
         return layer, found.pad
     if len(layer.shape) == 1:
-        one_pixel = as_pixel(reader, node, layer)
+        one_pixel = as_pixel(reader.layers, layer, lambda *both: _pixel(reader, node, *both))
         if one_pixel is None:
             reader.fail(node, "reads a vector as a map; the DPU cannot turn one into the other")
         moved = (algebra.simplified(atom._replace(axis=2) for atom in axis) for axis in found.axes)
@@ -191,39 +192,12 @@ def feature_map(reader: Reader, node: Node, value: Value | None) -> tuple[Layer,
     return gathered, found.pad
 
 
-PIXELWISE = ("add", "batch_norm", "hard_sigmoid", "leaky_relu", "multiply", "relu", "relu6", "sigmoid")
-"""Kinds of layers that do the same with a vector and with a map of one pixel."""
-
-
-def as_pixel(reader: Reader, node: Node, layer: Layer) -> Layer | None:
-    """A vector as a map (1, 1, N), by computing it as one: dense layers as convolutions over a whole map.
-
-    None where something that made it has no such form.
-    """
-    if len(layer.shape) == 3:
-        return layer if layer.shape[:2] == (1, 1) else None
-    if layer.op == "flatten":
-        return as_pixel(reader, node, reader.layers[layer.inputs[0]])
-    if layer.op != "dense" and layer.op not in PIXELWISE:
-        return None
-    sources = [reader.layers[name] for name in layer.inputs]
-    if layer.op == "dense" and sources[0].op == "flatten":
-        sources = [reader.layers[name] for name in sources[0].inputs]
-    else:
-        pixels = [as_pixel(reader, node, source) for source in sources]
-        sources = [pixel for pixel in pixels if pixel is not None]
-        if len(sources) < len(pixels):
-            return None
-    op, attrs, weights = layer.op, layer.attrs, layer.weights
-    if op == "dense" and weights is not None:
-        height, width, channels = sources[0].shape
-        weights = np.ascontiguousarray(weights.reshape(len(weights), height, width, channels))
-        window = {"kernel": (width, height), "stride": (1, 1), "dilation": (1, 1), "pad": NO_PAD}
-        op, attrs = "conv", {**window, "activation": layer.attrs["activation"]}
-    names, shape = [source.name for source in sources], (1, 1, *layer.shape)
+def _pixel(reader, node, vector, new):
     return reader.once(
-        ("pixel", layer.name),
-        lambda: reader.emit(node, op, names, shape, weights, layer.bias, suffix="pixel", **attrs),
+        ("pixel", vector.name),
+        lambda: reader.emit(
+            node, new.op, new.inputs, new.shape, new.weights, new.bias, suffix="pixel", **new.attrs
+        ),
     )
 
 

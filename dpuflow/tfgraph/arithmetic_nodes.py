@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpuflow.tfgraph.gates import multiply
+from dpuflow.tfgraph.pairs import add, subtract
 from dpuflow.tfgraph.values import (
     ANY,
     Batch,
@@ -65,21 +66,6 @@ def _vector(translator, node, value, parameter, what):
     return array
 
 
-def add(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
-    """The sum of two activations of one shape."""
-    a, b = (tensor(translator, node, value) for value in inputs)
-    left, right = each_value(translator, node, a), each_value(translator, node, b)
-    if left.shape != right.shape or a.view != b.view:
-        translator.fail(
-            node,
-            f"adds activations of different shapes {left.shape} and {right.shape}; bring them to one shape "
-            "with a 1x1 convolution",
-        )
-    if a.space is not None or b.space is not None:
-        translator.fail(node, "adds activations inside a dilated convolution; add behind it")
-    return a.through(translator.emit(node, "add", [left.name, right.name], left.shape, activation="NONE"))
-
-
 def _of_dims(translator, node, function, a, b):
     """Arithmetic on sizes that depend on the batch: a product."""
     sizes = [v.sizes if isinstance(v, Dims) else tuple(np.atleast_1d(v.array).tolist()) for v in (a, b)]
@@ -118,13 +104,13 @@ def _elementwise(function, scale_offset):
                 translator.fail(node, "constant divided by an activation is not supported")
             return affine(translator, node, b, *pair)
         if function not in _OF_TWO_ACTIVATIONS:
-            translator.fail(node, "of two activations only the sum and the product are supported")
+            translator.fail(node, "divides one activation by another; the DPU cannot divide")
         return _OF_TWO_ACTIVATIONS[function](translator, node, inputs)
 
     return handler
 
 
-_OF_TWO_ACTIVATIONS = {np.add: add, np.multiply: multiply}
+_OF_TWO_ACTIVATIONS = {np.add: add, np.multiply: multiply, np.subtract: subtract}
 _ELEMENTWISE = {
     "Add": (np.add, lambda c, first: (1, c)),
     "Sub": (np.subtract, lambda c, first: (1, -c) if first else (-1, c)),

@@ -4,11 +4,12 @@ These are asked where an input is real numbers already, or where the DPU has not
 (`graph_reader`); what they read is reshaped to the shape that the graph sees.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from dpuflow.network import Layer
+from dpuflow.tfgraph.node_order import sources
 from dpuflow.tfgraph.shape_nodes import _slice_of
 from dpuflow.tfgraph.values import (
     NO_PAD,
@@ -25,12 +26,37 @@ from dpuflow.tfgraph.values import (
 Handler = Callable[[Translator, Node, list[Value]], Value | list[Value]]
 
 
-def is_float(layers: dict[str, Layer], value: Value) -> bool:
-    """Whether a value is made of real numbers: by a layer of the CPU, or of what one makes."""
+def inside(nodes: Mapping[str, Node], order: Sequence[str]) -> set[str]:
+    """Names of the nodes that a node of the DPU's follows, near or far, which only the DPU can compute.
+
+    order : names, inputs first. A convolution behind a softmax, the mean of a distribution, is no such node.
+    """
+    found: set[str] = set()
+    for name in reversed(order):
+        of_dpu = nodes[name].op in ONLY_DPU and not _of_shares(nodes, name)
+        if of_dpu or name in found:
+            found.update(sources(nodes[name]))
+    return found
+
+
+def _of_shares(nodes, name):
+    while nodes[name].op in ("Conv2D", "MatMul", *ARRANGING):
+        inputs = sources(nodes[name])
+        if not inputs:
+            return False
+        name = inputs[0]
+    return nodes[name].op == "Softmax"
+
+
+def is_float(layers: dict[str, Layer], of_dpu: set[str], value: Value) -> bool:
+    """Whether a value is made of real numbers: by a layer of the CPU, or of what one makes.
+
+    of_dpu : names of the layers that are the DPU's, whatever they are.
+    """
     pending, seen = [value.layer] if isinstance(value, Tensor) else [], set()
     while pending:
         layer = layers[pending.pop()]
-        if layer.name in seen:
+        if layer.name in seen or layer.name in of_dpu:
             continue
         seen.add(layer.name)
         if not layer.operator.quantized or layer.op == "sigmoid":
@@ -202,5 +228,18 @@ HANDLERS: dict[str, Handler] = {
     "Transpose": _transpose,
 }
 """Op -> handler(translator, node, inputs) -> its value (a list of them of several outputs)."""
+ONLY_DPU = (
+    *(
+        "Conv2D",
+        "Conv2DBackpropInput",
+        "DepthwiseConv2dNative",
+        "DepthwiseConv2dNativeBackpropInput",
+        "MatMul",
+    ),
+    *("MatMul", "MaxPool", "MaxPoolV2", "AvgPool", "Relu", "Relu6", "LeakyRelu"),
+    *("ResizeBilinear", "ResizeNearestNeighbor", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
+)
+"""Ops that the CPU has nothing for."""
+ARRANGING = ("BiasAdd", "ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose")
 ALWAYS = ("Sigmoid",)
 """Ops that are the CPU's here though the DPU's reading takes them: at the end they mean something else."""

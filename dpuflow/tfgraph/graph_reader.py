@@ -144,6 +144,8 @@ class GraphTranslator:
         self.output_nodes: list[str] = []
         self.cpu = False
         """Whether layers of the CPU may stand behind those of the DPU."""
+        self.inside: set[str] = set()
+        """Nodes that only the DPU can compute then."""
         self.batch: int | None = None
         """Number of images that the placeholder fixes."""
         self.switches: dict[str, np.ndarray] = {}
@@ -156,6 +158,8 @@ class GraphTranslator:
         self.values: dict[str, Any] = {}
         """Node -> its Value, a list of them (one per output) or Failed."""
         self.layers: dict[str, Layer] = {}
+        self.of_dpu: set[str] = set()
+        """Layers of nodes that more of the DPU follows (`inside`)."""
         self.cropped: set[str] = set()
         """Dilated convolutions whose output has been cropped."""
         self.fixed_batch: dict[str, tuple[int, ...]] = {}
@@ -242,6 +246,7 @@ class GraphTranslator:
         self.output_nodes = self._find_outputs(output_name)
         order = ancestors(self.nodes, self.output_nodes, self.where)
         self._find_input(order, input_name)
+        self.inside = float_reading.inside(self.nodes, order) if self.cpu else set()
         unknown = [
             n
             for n in order
@@ -406,11 +411,17 @@ class GraphTranslator:
 
     def _on_either(self, node, inputs, on_cpu):
         """The value of a node that may be a layer of the DPU or one of the CPU."""
-        if node.op in float_reading.ALWAYS or any(float_reading.is_float(self.layers, v) for v in inputs):
+        before = set(self.layers)
+        if node.name in self.inside:
+            found = self._handled(node, inputs)
+            self.of_dpu |= self.layers.keys() - before
+            return found
+        if node.op in float_reading.ALWAYS or any(
+            float_reading.is_float(self.layers, self.of_dpu, value) for value in inputs
+        ):
             first, second = on_cpu, None
         else:
             first, second = None, on_cpu
-        before = set(self.layers)
         try:
             return self._handled(node, inputs, first)
         except UserError:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,13 @@ from dpuflow.tfgraph import (
 )
 from dpuflow.tfgraph.arithmetic_nodes import affine
 from dpuflow.tfgraph.dilation import SPACE_NODES
-from dpuflow.tfgraph.rearranging_nodes import channel_product, with_zeros
+from dpuflow.tfgraph.pairs import greater, lesser
+from dpuflow.tfgraph.rearranging_nodes import (
+    channel_product,
+    select_channels,
+    to_pixels,
+    with_zeros,
+)
 from dpuflow.tfgraph.shape_nodes import reshape_to
 from dpuflow.tfgraph.values import (
     ANY,
@@ -59,7 +66,7 @@ def _leaky_relu(translator, node, inputs):
 
 
 def _maximum(translator, node, inputs):
-    """max(x, 0) is ReLU; max(x, alpha x) is leaky ReLU."""
+    """max(x, 0) is ReLU; max(x, alpha x) leaky ReLU; max(x, c) is c + relu(x - c)."""
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     constants = [value.array for value in inputs if isinstance(value, Constant)]
     if not tensors:
@@ -75,7 +82,11 @@ def _maximum(translator, node, inputs):
                 return plain.through(
                     translator.emit(node, "leaky_relu", [source.name], source.shape, alpha=round(alpha, 7))
                 )
-    translator.fail(node, "only max(x, 0) and max(x, alpha * x) are supported")
+    if len(tensors) == 2:
+        return greater(translator, node, inputs)
+    above = affine(translator, pseudo_node(node, "Sub", "above/Sub"), tensors[0], 1, -constants[0])
+    cut = _unary("relu")(translator, pseudo_node(node, "Relu", "above/Relu"), [above])
+    return affine(translator, node, cut, 1, constants[0])
 
 
 def _minimum(translator, node, inputs):
@@ -88,7 +99,7 @@ def _minimum(translator, node, inputs):
     if len(tensors) == 1 and np.all(constants[0] == 6) and layer.op == "relu":
         return tensors[0].through(translator.emit(node, "relu6", list(layer.inputs), layer.shape))
     if len(tensors) == 2:
-        translator.fail(node, "the smaller of two activations; only min(x, constant) is supported")
+        return lesser(translator, node, inputs)
     below = affine(translator, pseudo_node(node, "Sub", "below/Sub"), tensors[0], -1, constants[0])
     cut = _unary("relu")(translator, pseudo_node(node, "Relu", "below/Relu"), [below])
     return affine(translator, node, cut, -1, constants[0])
@@ -98,8 +109,9 @@ def _pool(op):
     def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Value:
         layer = _pooled_map(translator, node, inputs[0])
         pending = tensor(translator, node, inputs[0]).pad
-        if pending != NO_PAD and op == "max_pool" and layer.op not in ("relu", "relu6"):
-            # the zeros count, and may be the greatest
+        same = text(node, "padding", "VALID") == "SAME"
+        if pending != NO_PAD and (same if op == "avg_pool" else layer.op not in ("relu", "relu6")):
+            # the zeros count: in the average, where SAME's own do not, and as the greatest
             layer, pending = with_zeros(translator, node, layer, pending), NO_PAD
         # of MaxPoolV2 they are inputs
         given: list[Any] = [[int(n) for n in constant(translator, node, v, "the window")] for v in inputs[1:]]
@@ -137,11 +149,12 @@ def _over_map(op, what):
         layer = feature_map(translator, node, inputs[0])
         activation(translator, node, inputs[0])
         over = sorted(int(a) % 4 for a in np.atleast_1d(axes))
-        if over != [1, 2] and not (over in ([1], [2]) and keeps_axes(node)):
+        if over == [3]:
+            return _over_channels(translator, node, layer, op)
+        if over not in ([1], [2], [1, 2]):
             translator.fail(
                 node,
-                f"{what} over axes {axes}; only global pooling (axes 1 and 2 together), and over one of them "
-                "that is kept (keepdims), is supported",
+                f"{what} over axes {axes}; only rows, columns, both (axes 1, 2) or channels are supported",
             )
         size, channels = layer.shape[:2], layer.shape[2]
         height, width = (size[axis - 1] if axis in over else 1 for axis in (1, 2))
@@ -150,10 +163,32 @@ def _over_map(op, what):
         pooled = translator.emit(node, op, [layer.name], shape, **window)
         if keeps_axes(node):
             return pooled
+        if len(over) == 1:
+            return replace(
+                pooled, view=(Batch(), *(n for axis, n in enumerate(shape, 1) if axis not in over))
+            )
         flat = pseudo_node(node, "Reshape", "flatten/Reshape")
         return translator.emit(flat, "flatten", [node.name], (channels,))
 
     return handler
+
+
+def _over_channels(translator, node, layer, op):
+    """The mean as a product; the greatest as that of a block of pixels that is made of the channels."""
+    height, width, channels = layer.shape
+    if op == "avg_pool":
+        share = np.full((1, channels), np.float32(1) / np.float32(channels))
+        made = channel_product(translator, node, layer, share)
+    else:
+        block = math.isqrt(channels - 1) + 1
+        filled = np.minimum(np.arange(block**2), channels - 1)  # the last one again
+        chosen = select_channels(translator, pseudo_node(node, "Gather", "filled/Gather"), layer, filled)
+        named = pseudo_node(node, "DepthToSpace", "channels/DepthToSpace")
+        order = np.arange(block**2).reshape(block, block, 1)
+        spread = to_pixels(translator, named, translator.layer(chosen), block, order)
+        window: dict[str, Any] = {"kernel": (block, block), "stride": (block, block), "pad": NO_PAD}
+        made = translator.emit(node, op, [spread.layer], (height, width, 1), **window)
+    return made if keeps_axes(node) else replace(made, view=(Batch(), height, width))
 
 
 def _pad(translator, node, inputs):

@@ -37,7 +37,7 @@ GROUPS = {
         "Relu6": "RELU6",
         "LeakyRelu": "LEAKYRELU, slope 26/256; another slope a below 1 is a x + (1 - a) relu(x): two "
         "depthwise_conv and an add",
-        "Maximum": "max(x, 0) is RELU, max(x, alpha x) LEAKYRELU",
+        "Maximum": "max(x, 0) is RELU, max(x, alpha x) LEAKYRELU; of two maps a + relu(b - a)",
         "Minimum": "min(relu(x), 6) is RELU6; relu6(x + 3) / 6, and what is cut to 0 ... c, is hard_sigmoid "
         "on the ALU; of another constant c: c - relu(c - x)",
     },

@@ -10,6 +10,7 @@ import numpy as np
 
 from dpuflow.network import Layer
 from dpuflow.network.borders import zero_border
+from dpuflow.network.pixels import as_pixel
 from dpuflow.tfgraph.values import (
     NO_PAD,
     Batch,
@@ -52,6 +53,29 @@ def channel_product(
     attrs = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
     weights = np.ascontiguousarray(weights.reshape(len(weights), 1, 1, -1))
     return translator.emit(node, "conv", [layer.name], shape, weights, bias, **attrs, activation="NONE")
+
+
+def map_of(translator: Translator, node: Node, value: Value) -> Layer:
+    """`values.feature_map`, also of a vector seen as a square map (an autoencoder's middle)."""
+    view = value.view if isinstance(value, Tensor) else None
+    if not isinstance(value, Tensor) or view is None or len(view) != 4 or view[1] != view[2]:
+        return feature_map(translator, node, value)
+    vector, (_, block, _, channels) = translator.layer(value), view
+    if len(vector.shape) != 1 or not isinstance(block, int) or not isinstance(channels, int):
+        return feature_map(translator, node, value)
+
+    def emit(_: Layer, new: Layer) -> Layer:
+        number = len(translator.layers)
+        named = pseudo_node(node, "Conv2D", f"pixel{number}/Conv2D")
+        made = translator.emit(named, new.op, new.inputs, new.shape, new.weights, new.bias, **new.attrs)
+        return translator.layer(made)
+
+    pixel = as_pixel(translator.layers, vector, emit)
+    if pixel is None or block == 1:
+        return pixel or feature_map(translator, node, value)
+    named = pseudo_node(node, "DepthToSpace", "map/DepthToSpace")
+    order = np.arange(block**2 * channels).reshape(block, block, channels)
+    return translator.layer(to_pixels(translator, named, pixel, block, order))
 
 
 def to_pixels(translator: Translator, node: Node, layer: Layer, block: int, order: np.ndarray) -> Tensor:

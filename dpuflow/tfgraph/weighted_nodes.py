@@ -9,9 +9,8 @@ from dpuflow.network import Layer
 from dpuflow.network.dilation import spread_kernel
 from dpuflow.network.groups import dense_kernel
 from dpuflow.tfgraph.dilation import dilated, in_space
-from dpuflow.tfgraph.rearranging_nodes import channel_product
+from dpuflow.tfgraph.rearranging_nodes import channel_product, map_of
 from dpuflow.tfgraph.values import (
-    NO_PAD,
     Node,
     Tensor,
     Translator,
@@ -19,7 +18,6 @@ from dpuflow.tfgraph.values import (
     channels_last,
     constant,
     each_value,
-    feature_map,
     ints,
     sizes,
     text,
@@ -84,8 +82,6 @@ def sliding(
             right + explicit[5],
         )
         padding = "VALID"
-    if padding == "SAME" and pending != NO_PAD:
-        translator.fail(node, "explicit padding followed by SAME padding is not supported")
     height, width, _ = layer.shape
     out_h, t, b = window(height + top + bottom, kernel[0], strides[0], dilations[0], padding)
     out_w, le, r = window(width + left + right, kernel[1], strides[1], dilations[1], padding)
@@ -111,7 +107,7 @@ def _convolved(translator, node, value, layer, kernel):
 
 
 def _conv2d(translator, node, inputs):
-    layer = feature_map(translator, node, inputs[0])
+    layer = map_of(translator, node, inputs[0])
     weights = _weights(translator, node, inputs[1], 4)  # HWIO
     channels = layer.shape[-1]
     if weights.shape[2] != channels:
@@ -138,7 +134,7 @@ def ungrouped(translator: Translator, node: Node, weights: np.ndarray, channels:
 
 
 def _depthwise(translator, node, inputs):
-    layer = feature_map(translator, node, inputs[0])
+    layer = map_of(translator, node, inputs[0])
     weights = _weights(translator, node, inputs[1], 4)  # HWCM
     kernel_h, kernel_w, channels, multiplier = weights.shape
     if channels != layer.shape[-1]:
@@ -169,8 +165,9 @@ def _transposed(op):
 
     def handler(translator: Translator, node: Node, inputs: Sequence[Any]) -> Tensor:
         asked = sizes(translator, node, inputs[0])
-        layer = feature_map(translator, node, inputs[2])
-        activation(translator, node, inputs[2])
+        layer = map_of(translator, node, inputs[2])
+        if layer.name == inputs[2].layer:
+            activation(translator, node, inputs[2])
         channels_last(translator, node)
         weights = _weights(translator, node, inputs[1], 4)  # HWOI; HWCM
         if spatial(translator, node, "dilations") != (1, 1):

@@ -330,6 +330,12 @@ def test_keras_files(tmp_path, capsys):
     assert content["operators"] == {"conv": 1, "dense": 1, "softmax": 1}
     read = read_model(tmp_path / "net.h5")
     np.testing.assert_array_equal(read.network.layers[1].bias, net.layers[0].get_weights()[1])
+    images = layers.Input((12, 10, 3))
+    shared = layers.Conv2D(4, 3, activation="relu")(images)
+    ends = [layers.Conv2D(2, 1, name="mask")(shared), layers.GlobalAveragePooling2D(name="means")(shared)]
+    keras().Model(images, ends).save(tmp_path / "ends.h5")
+    status, content = told(capsys, tmp_path / "ends.h5")
+    assert status == 0 and content["outputs"] == {"mask": [10, 8, 2], "means": [4]}
     small_saved_model(tmp_path / "saved", (28, 28, 1), 25)
     status, content = told(capsys, tmp_path / "saved")
     assert status == 0 and content["kind"] == "saved_model" and content["outputs"]

@@ -77,8 +77,8 @@ def calls_a_function(path):
     write(functional(lambda x: top(tf.image.rot90(x))), path)
 
 
-def cuts_a_part(path):
-    write(functional(lambda x: top(x[:, 1:5])), path)
+def cuts_behind_a_change_of_channels(path):
+    write(functional(lambda x: top(x[..., ::-1][..., :2]), COLOUR), path)
 
 
 def resizes(path):
@@ -112,3 +112,7 @@ def weights_only(path):
 def other_hdf5(path):
     with h5py.File(path, "w") as file:
         file["x"] = [1]
+
+
+KIND = {cuts_behind_a_change_of_channels: "colour"}
+"""Maker -> kind of images of its model, where those are not grey."""

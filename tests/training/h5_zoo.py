@@ -185,6 +185,18 @@ def uint8_input(path):
     return compute
 
 
+def cut_and_broadcast(path):
+    """Every second pixel, side by side, as a Focus layer has them; a gate per pixel; exp at the end."""
+    tf, L = tensorflow(), keras().layers
+
+    def build(x):
+        x = tf.concat([x[:, i::2, j::2, :] for i in (0, 1) for j in (0, 1)], -1)
+        x = x * L.Conv2D(1, 1, activation="sigmoid")(x)
+        return tf.exp(L.Dense(CLASSES)(L.GlobalAveragePooling2D()(conv()(x[:, 1:4]))))
+
+    return write(functional(build), path)
+
+
 def nested(path):
     """Transfer learning: an application without its top inside a Sequential, behind augmentation."""
     L = keras().layers

@@ -23,7 +23,7 @@ READ = {
         *(zoo.matrix_input_expanded, zoo.matrix_input_newaxis, zoo.open_size, zoo.never_built),
         *(zoo.augmentation, zoo.augmentation_as_a_model, zoo.rescaling, zoo.operators, zoo.mixed_float16),
         *(zoo.uint8_input, zoo.own_class, zoo.shared_layer, zoo.dense_on_a_map, zoo.dilated),
-        zoo.ends_in_one_by_one,
+        *(zoo.ends_in_one_by_one, zoo.cut_and_broadcast),
         *(zoo.relu6_by_name, zoo.keras_2_0_list, zoo.theano, zoo.theano_strided, zoo.graph_op_layer),
     ),
     "colour": (
@@ -69,7 +69,7 @@ REFUSED = {
     misfits.keras_1: r"written by Keras 1 \(layer 'first' has 'nb_filter'\).*Keras 2\.0 to 2\.2",
     misfits.recurrent: r"layer 'memory' \(LSTM\): recurrent",
     misfits.calls_a_function: "calls tf.image.rot90, which is not among the functions",
-    misfits.cuts_a_part: r"\(SlicingOpLambda\): cuts out a part of the map",
+    misfits.cuts_behind_a_change_of_channels: "cuts out a part of the map behind a change of its channels",
     misfits.resizes: r"layer 'bigger' \(Resizing\): resizes 8x8 images to 16x16",
     misfits.dropout_at_inference: r"layer 'drop' \(Dropout\): is called with training=True",
     misfits.theano_same_pool: r"layer 'pool' \(MaxPooling2D\): pools with padding 'same' under Theano",
@@ -108,7 +108,7 @@ def test_a_foreign_h5_gives_its_values_up_to_the_frozen_graph(kind, maker, tmp_p
 def test_what_cannot_be_taken_over_is_refused_by_name(maker, message, tmp_path):
     maker(tmp_path / "foreign.h5")
     with pytest.raises(UserError, match=message) as raised:
-        import_model(tmp_path / "foreign.h5", zoo.GREY, zoo.CLASSES)
+        import_model(tmp_path / "foreign.h5", SHAPES[misfits.KIND.get(maker, "grey")], zoo.CLASSES)
     assert "foreign.h5" in str(raised.value) and "\n" not in str(raised.value)
 
 
