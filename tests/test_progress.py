@@ -28,7 +28,8 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-def test_a_terminal_gets_count_rate_and_time_left_on_one_line():
+def test_a_terminal_gets_count_rate_and_time_left_on_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     clock, stream = Clock(), Terminal()
     with Progress("pictures", 20000, stream, clock) as progress:
         clock.now = 1.0
