@@ -62,10 +62,10 @@ def _facts(answers: Sequence[Answer], truth: Boxes) -> dict[str, Any]:
     first, last = answers[0], answers[-1]
     pairs = len(boxes.matched(first, last))
     changed = len(first.boxes) + len(last.boxes) - 2 * pairs
-    return {"changed": changed, "objects": len(truth.boxes), "wrong": [_wrong(a, truth) for a in answers]}
+    return {"changed": changed, "objects": len(truth.boxes), "wrong": [mistakes(a, truth) for a in answers]}
 
 
-def _wrong(answer, truth):
+def mistakes(answer: Answer, truth: Boxes) -> tuple[int, int]:
     """(objects that were missed, boxes of nothing), those that are ignored left out."""
     real = Answer(truth.boxes, np.ones(len(truth.boxes), np.float32), truth.classes)
     hits = boxes.matched(answer, real)

@@ -1,5 +1,7 @@
 """Records of detection and segmentation: made, written, read, compared, judged by gates, shown."""
 
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -254,6 +256,29 @@ def test_the_report_shows_every_stage(boxes, masked, task, tmp_path):
         assert page.count('alt="truth"') == 2 and "32 pixels changed" not in page
         assert "64 pixels changed" in page and "93.75" in page
     assert ">nan" not in page
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_two_runs_can_be_compared_picture_by_picture(boxes, masked, task, tmp_path):
+    """The page's script gets what each picture's answer is worth, of the last stage of each run."""
+    data, entries = (boxes if task == "detection" else masked), []
+    for name, found, columns in (("good", (CAT, DOG), 8), ("poor", (CAT, (40, 40, 44, 44, 0.8, 0)), 7)):
+        if task == "detection":
+            record = of_boxes(data, *found, stage="quantized")
+        else:
+            record = stage_record("quantized", Halves(columns), data, {"decode": {}})
+        path = tmp_path / f"{name}.json"
+        write_record(path, schema_of(record), record)
+        files = {"dataset": data.path, "quantized_accuracy": path}
+        entries.append({"dataset": "d", "model": name, "files": files})
+    about = {"commit": None, "versions": {"dpuflow": "1"}, "commands": [], "config": None}
+    write_report(entries, tmp_path / "a.html", tmp_path / "a.md", tmp_path / "a.json", about)
+    page = (tmp_path / "a.html").read_text()
+    found = json.loads(re.search(r'id="answers">(.*?)</script>', page, re.DOTALL)[1])
+    assert found["data"] == [{"name": "d, test split", "task": task}]
+    facts = {row["name"].split(" (")[0]: row["facts"] for row in found["runs"]}
+    expected = {"good": [[0, 0]] * 2, "poor": [[1, 1]] * 2}
+    assert facts == (expected if task == "detection" else {"good": [[1.0]] * 2, "poor": [[0.9375]] * 2})
 
 
 def test_own_pictures_with_boxes_and_masks(boxes, masked, tmp_path):

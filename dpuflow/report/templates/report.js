@@ -107,9 +107,15 @@ if (holder) {
     if (kind) made.className = kind;
     return made;
   };
+  const heads = (...words) => words.forEach((word, k) => { table.tHead.rows[0].cells[k + 1].textContent = word; });
   function compare() {
     const [a, b] = [content.runs[from.value], content.runs[to.value]];
     const data = content.data[a.data];
+    if (data.task) {
+      judge(a, b, data);
+      return;
+    }
+    heads("True class", "Answer before", "Answer after");
     const [truth, before, after] = [data.labels, a.answers, b.answers].map(unpack);
     const count = Math.min(before.length, after.length);
     const kinds = { lost: 0, gained: 0, "another wrong answer": 0 };
@@ -136,6 +142,33 @@ if (holder) {
       const name = (label) => data.classes[label];
       const tone = { lost: "drop", gained: "gain" }[kind] || "";
       row.append(cell(number(i), "num"), cell(name(truth[i])), cell(name(before[i])), cell(name(after[i])), cell(kind, tone));
+      return row;
+    }));
+  }
+  // Boxes and masks: the mistakes of each picture, most changed first.
+  function judge(a, b, data) {
+    const boxes = data.task === "detection";
+    const wrong = (facts) => (boxes ? facts[0] + facts[1] : 100 * (1 - facts[0]));
+    const words = (facts) => (boxes ? `${facts[0]} missed, ${facts[1]} of nothing` : `${(100 * facts[0]).toFixed(2)} % right`);
+    const changed = a.facts.map((facts, i) => [i, wrong(b.facts[i]) - wrong(facts)])
+      .filter(([i]) => a.facts[i].some((value, k) => value !== b.facts[i][k]))
+      .sort((one, other) => Math.abs(other[1]) - Math.abs(one[1]) || one[0] - other[0]);
+    const number = (value) => value.toLocaleString("en");
+    const worse = changed.filter(([, by]) => by > 0).length;
+    const better = changed.filter(([, by]) => by < 0).length;
+    const unit = boxes ? "other objects missed or boxes of nothing" : "another share of right pixels";
+    document.getElementById("compare-words").textContent = changed.length
+      ? `${number(changed.length)} of ${number(a.facts.length)} images of ${data.name} have ${unit}: ` +
+        `${number(worse)} worse, ${number(better)} better.` + (changed.length > most ? ` The first ${most} are shown.` : "")
+      : `None of the ${number(a.facts.length)} images of ${data.name} has ${unit}.`;
+    heads("Change", "Before", "After");
+    table.hidden = !changed.length;
+    table.tBodies[0].replaceChildren(...changed.slice(0, most).map(([i, by]) => {
+      const row = document.createElement("tr");
+      const size = Math.abs(by);
+      const how = by > 0 ? "worse" : by < 0 ? "better" : "other mistakes";
+      const change = boxes ? (by > 0 ? `+${size}` : by < 0 ? `−${size}` : "±0") : `${by > 0 ? "−" : "+"}${size.toFixed(2)} pp`;
+      row.append(cell(number(i), "num"), cell(change), cell(words(a.facts[i])), cell(words(b.facts[i])), cell(how, by > 0 ? "drop" : by < 0 ? "gain" : ""));
       return row;
     }));
   }
