@@ -51,6 +51,8 @@ rule finetune:
     wildcard_constraints:
         model=SETTINGS.models_from("starts_from"),
     params:
+        model=lambda w: w.model.partition("-s")[0],
+        decode=lambda w: SETTINGS.decode(w.model),
         qat=lambda w: SETTINGS.model(w.model).get("qat", False),
         training=lambda w: SETTINGS.model(w.model)["training"],
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),

@@ -217,3 +217,29 @@ def test_changes_of_colour_are_for_colour_images(config, schema):
     assert "models.signnet.training.augmentation.hue: the images of synthetic_signs are grey" in refused(
         config, schema
     )
+
+
+def test_what_a_detector_may_start_from(config, schema):
+    """Another detector with heads that are trained here; no classifier of Keras, no heads of other kinds."""
+    config["datasets"]["parts"] = {
+        "task": "detection",
+        "source": {"kind": "pictures", "folder": "parts"},
+        "annotations": {"format": "voc"},
+        "image": {"height": 32, "width": 32, "channels": 3},
+    }
+    training = {"optimizer": "adam", "learning_rate": 0.001, "batch_size": 8, "epochs": 1}
+    decode = {"kind": "yolov5", "anchors": [[[8, 8], [16, 16]]]}
+    config["models"]["own"] = {"keras_h5": "own.h5", "decode": decode}
+    config["models"]["further"] = {"starts_from": "own", "qat": True, "training": training}
+    config["runs"][0] |= {"dataset": "parts", "model": "further"}
+    check(config, schema)
+    own = config["models"]["own"]
+    own["decode"] = {"kind": "yolov8"}
+    assert (
+        "models.own.decode.kind: a model that is trained here has yolov3 or yolov5; found yolov8 "
+        "(models.further starts from it)"
+    ) in refused(config, schema)
+    del own["decode"]
+    assert "further on parts (detection): nothing says what its outputs mean; give" in refused(config, schema)
+    config["models"]["own"] = {"application": "MobileNetV2", "weights": "none", "training": training}
+    assert "further on parts (detection): application is for classification" in refused(config, schema)

@@ -190,7 +190,8 @@ def build(
 
     answer : which output says the class, as for `base.outputs.answer_of`; all are there.
     task : of a network that finds boxes or masks (there are no labels then): {"name": "detection",
-        "decode": settings of `decoding.decode`} or {"name": "segmentation", "output": name}.
+        "decode": settings of `decoding.decode`} or {"name": "segmentation", "output": name}, with "cut"
+        where one channel says it all: the value above which a pixel is of class 1.
     geometry : (N, 10) how the images were prepared (`datasets.placement`), for boxes.
 
     UserError when the parts do not fit each other.

@@ -36,6 +36,8 @@ def read_boxes(folder: Path | str, pictures: int) -> list[Boxes]:
             raise ValueError(f"of {len(offsets) - 1} pictures instead of {pictures}")
         if not len(boxes) == len(scores) == len(classes) == offsets[-1] or boxes.shape[1:] != (4,):
             raise ValueError("boxes, scores and classes do not fit each other")
+        if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
+            raise ValueError("a box or score that is no number")
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: not the boxes of this run ({error}); run again") from None
     return [(boxes[a:b], scores[a:b], classes[a:b]) for a, b in pairwise(offsets)]
@@ -45,7 +47,7 @@ def read_masks(folder: Path | str, shape: tuple[int, int, int]) -> np.ndarray:
     """The masks uint8 of a shape (pictures, H, W) from masks.npy; UserError when they are none."""
     path = Path(folder) / "masks.npy"
     try:
-        masks = np.load(path, allow_pickle=False)
+        masks = np.load(path, mmap_mode="r", allow_pickle=False)  # thousands of them are large
         if masks.dtype != np.uint8 or masks.shape != shape:
             raise ValueError(f"type {masks.dtype} and shape {masks.shape} instead of {shape}")
     except (OSError, ValueError, EOFError) as error:

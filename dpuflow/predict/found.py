@@ -18,7 +18,6 @@ from dpuflow.report.page import render
 from dpuflow.report.svg import drawing, element
 from dpuflow.task import detection, segmentation
 from dpuflow.task.boxes import Answer, boxes_csv
-from dpuflow.task.masks import classes_of_pixels
 from dpuflow.task.tasks import TASKS
 
 LABELLED = 40
@@ -101,13 +100,13 @@ class Masks:
 
     def __init__(self, dataset: Dataset, shapes: Any, decode: Mapping[str, Any] | None, where: Any) -> None:
         self.dataset, self.where, self.threshold = dataset, where, None
-        self.output = segmentation.answer_map(dataset, shapes, (decode or {}).get("outputs"), where)
+        self.answer = segmentation.answer_map(dataset, shapes, decode, where)
         self.answers: list[np.ndarray] = []
 
     def add(self, outputs: Mapping[str, np.ndarray]) -> None:
         """The outputs (N, ...) of the next pictures."""
         size = self.dataset.shape[0], self.dataset.shape[1]
-        self.answers += list(classes_of_pixels(outputs[self.output], size, self.where))
+        self.answers += list(self.answer.of(outputs, size, self.where))
 
     def _of_original(self, picture, index):
         """The part of a mask that the picture fills."""

@@ -199,6 +199,8 @@ def _diagnosis(
     numbers = numbers[blocks.evenly(len(numbers), affordable_images(quantized.network, len(numbers)))]
     x = blocks.Pictures(blocks.kept(blocks.chosen(images, numbers)), quantized.input_scaling)
     labels = None if labels is None else labels[numbers]
+    if not all(layer.operator.quantized for layer in quantized.network.outputs.values()):
+        judge = None  # the outputs are made of what is compared here on the CPU: a sigmoid at the end
     judged = None if judge is None else judge.of(numbers)
     measure = {} if judge is None or judged is None else {"measure": judge.name}
     return {"source": source, **measure, **diagnose(quantized, x, labels, judged)}

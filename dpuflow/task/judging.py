@@ -81,12 +81,12 @@ def _of_boxes(dataset, split, pictures, shapes, decode):
 
 
 def _of_masks(dataset, split, pictures, shapes, decode):
-    output = segmentation.answer_map(dataset, shapes, (decode or {}).get("outputs"), "quantizer")
+    answer = segmentation.answer_map(dataset, shapes, decode, "quantizer")
     size, classes = dataset.shape[:2], len(dataset.class_names)
     true = dataset.masks_in(split)[np.asarray(pictures)]
 
     def figure(outputs: Mapping[str, np.ndarray]) -> float:
-        answers = masks.classes_of_pixels(outputs[output], size, "quantizer")
+        answers = answer.of(outputs, size, "quantizer")
         total = np.zeros((classes, classes), np.int64)
         for a, b in zip(true, answers, strict=True):
             total += masks.confusion(a, b, classes)

@@ -14,6 +14,9 @@ from dpuflow.datasets.tasks import NO_CLASS
 DRAWS = 200
 """Times that the pictures are drawn again, for an interval."""
 
+SHARE, RAW = 0.5, 0.0
+"""Above which a value of one channel means class 1: of a sigmoid, and of what goes into one."""
+
 
 def packed(mask: np.ndarray) -> str:
     """A mask uint8 (H, W) as text: deflated, in base64."""
@@ -59,12 +62,14 @@ def packed_texts(answers: Sequence[np.ndarray]) -> list[str]:
     return list(answers.texts) if isinstance(answers, PackedMasks) else [packed(mask) for mask in answers]
 
 
-def classes_of_pixels(scores: np.ndarray, shape: tuple[int, int], where: Any) -> np.ndarray:
+def classes_of_pixels(
+    scores: np.ndarray, shape: tuple[int, int], where: Any, cut: float | None = None
+) -> np.ndarray:
     """The class of each pixel, uint8 (n, H, W): the place of the greatest score, the first of equal ones.
 
-    scores : (n, h, w, classes) of maps as large as the picture or smaller by a whole factor: then each
-    value is
-    that of a square of pixels. UserError for other maps.
+    scores : (n, h, w, classes) of maps as large as the picture or smaller by a whole factor: then each value
+    is that of a square of pixels. cut : of maps with one channel: class 1 from above this value on (a share,
+    0.5, or a raw score, 0), else class 0. UserError for other maps, and for shares that are none.
     """
     if scores.ndim != 4:
         raise UserError(
@@ -77,7 +82,16 @@ def classes_of_pixels(scores: np.ndarray, shape: tuple[int, int], where: Any) ->
             f"{shape[1]}; expected the "
             "same size, or one smaller by a whole factor"
         )
-    found = scores.argmax(axis=-1).astype(np.uint8)
+    if cut is None:
+        found = scores.argmax(axis=-1).astype(np.uint8)
+    else:
+        if cut == SHARE and not (scores.min(initial=0) >= 0 and scores.max(initial=0) <= 1):
+            raise UserError(
+                f"{where}: an output of one channel holds the share of class 1, from 0 to 1; found "
+                f"{scores.min():g} to {scores.max():g}; of a network that ends in front of its sigmoid say "
+                "models.NAME.decode: {kind: none, scores: sigmoid}"
+            )
+        found = (scores[..., 0] > cut).astype(np.uint8)
     factor = int(factors[0])
     return found.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else found
 

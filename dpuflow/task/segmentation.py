@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,30 +20,49 @@ UNIT = "pixels"
 """What may change between two stages."""
 
 
-def answer_map(dataset: Dataset, shapes: Shapes, wanted: Sequence[Any] | None, where: Any) -> str:
-    """Which output holds a score for each class and pixel; UserError where that is not to be told.
+class Answer(NamedTuple):
+    """Where the classes of the pixels are."""
 
-    wanted : `models.NAME.decode.outputs`, a list of one name, or nothing.
+    output: str
+    """Name of the output."""
+    cut: float | None
+    """Of one channel: the value above which a pixel is of class 1; None of a channel for each class."""
+
+    def of(self, outputs: Mapping[str, np.ndarray], size: tuple[int, int], where: Any) -> np.ndarray:
+        """The class of each pixel, uint8 (n, H, W), from the outputs of pictures of this size (H, W)."""
+        return masks.classes_of_pixels(outputs[self.output], size, where, self.cut)
+
+
+def answer_map(dataset: Dataset, shapes: Shapes, decode: Mapping[str, Any] | None, where: Any) -> Answer:
+    """Which output holds the classes of the pixels; UserError where that is not to be told.
+
+    decode : of the model: `outputs` names the output, `scores: sigmoid` says one channel is no share.
     """
+    told = decode or {}
+    wanted = told.get("outputs")
     names: list[str] = []
     for entry in wanted or list(shapes):
         names += [entry] if isinstance(entry, str) else entry
     classes = len(dataset.class_names)
+    counts = (classes, 1) if classes == 2 else (classes,)
     listed = ", ".join(f"{name!r} {list(shape)}" for name, shape in shapes.items())
-    fitting = [n for n in names if n in shapes and len(shapes[n]) == 3 and shapes[n][2] == classes]
+    fitting = [n for n in names if n in shapes and len(shapes[n]) == 3 and shapes[n][2] in counts]
     if len(fitting) != 1 or len(fitting) < len(names if wanted else fitting):
+        single = f" (or one channel, the share of {dataset.class_names[1]})" if classes == 2 else ""
         raise UserError(
             f"{where}: task segmentation needs one output (height, width, {classes}), a score for each of "
-            f"{', '.join(dataset.class_names)}; it has {listed}; models.NAME.decode: "
+            f"{', '.join(dataset.class_names)}{single}; it has {listed}; models.NAME.decode: "
             f"{{kind: none, outputs: [NAME]}} "
             "chooses"
         )
-    return fitting[0]
+    if shapes[fitting[0]][2] != 1:
+        return Answer(fitting[0], None)
+    return Answer(fitting[0], masks.RAW if told.get("scores") == "sigmoid" else masks.SHARE)
 
 
 def check_outputs(dataset: Dataset, shapes: Shapes, decode: Mapping[str, Any] | None, key: str) -> None:
     """UserError where no output of a network holds the classes of the pixels. key : of its model."""
-    answer_map(dataset, shapes, (decode or {}).get("outputs"), key)
+    answer_map(dataset, shapes, decode, key)
 
 
 class Collector:
@@ -53,12 +72,12 @@ class Collector:
         self, dataset: Dataset, split: str, shapes: Shapes, decode: Mapping[str, Any] | None, where: Any
     ) -> None:
         self.dataset, self.split, self.where = dataset, split, where
-        self.output = answer_map(dataset, shapes, (decode or {}).get("outputs"), where)
+        self.answer = answer_map(dataset, shapes, decode, where)
         self.answers = masks.PackedMasks((dataset.shape[0], dataset.shape[1]))
 
     def add(self, outputs: Mapping[str, np.ndarray]) -> None:
         """The outputs (N, ...) of the next pictures."""
-        for mask in masks.classes_of_pixels(outputs[self.output], self.answers.shape, self.where):
+        for mask in self.answer.of(outputs, self.answers.shape, self.where):
             self.answers.append(mask)
 
     def record(self, stage: str) -> Record:

@@ -41,7 +41,7 @@ AS_IT_IS = {"subtract": 0, "divide": 1}
 
 
 def fake_quantized(model: Any, calibration_images: blocks.Pixels, input_scaling: Scaling = AS_IT_IS) -> Any:
-    """Return a Keras model of the same output that computes in fake-quantized arithmetic.
+    """Return a Keras model of the same outputs that computes in fake-quantized arithmetic.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class _Forward:
         self.gain = network_gain(quantized.input_scaling).astype(np.float32) if given else None
 
     def run(self, x: Any) -> Any:
-        """Output of the network for a batch x of real inputs."""
+        """Output of the network for a batch x of real inputs; a list, where it has several."""
         values: dict[str, Any] = {}
         for layer in self.quantized.network.layers:
             inputs = [values[name] for name in layer.inputs] or [x]  # (x : of the input)
@@ -125,7 +125,8 @@ class _Forward:
             if layer.operator.quantized and not layer.operator.moves_bytes:
                 value = rounded(value, self.quantized.fix_points[layer.name], "half_up")
             values[layer.name] = value
-        return values[self.quantized.network.output.name]
+        found = [values[layer.name] for layer in self.quantized.network.outputs.values()]
+        return found[0] if len(found) == 1 else found
 
     def given(self, layer: Layer, inputs: Sequence[Any]) -> Any:
         return inputs[0] if self.gain is None else inputs[0] * self.gain

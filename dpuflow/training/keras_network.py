@@ -30,17 +30,18 @@ def read_keras(model: Any) -> tuple[Network, Callable[[], dict[str, Parameters]]
             found = table[layer.name]
             layer.weights = np.asarray(found.weights, np.float32)
             layer.bias = None if found.bias is None else np.asarray(found.bias, np.float32)
-    return Network(model.name, reader.layers), reader.parameters
+    ends = [reader.value[id(tensor)].name for tensor in model.outputs]
+    named = dict(zip(ends, ends, strict=True)) if len(ends) > 1 else {}
+    return Network(model.name, reader.layers, named), reader.parameters
 
 
 class _Reader:
     """Translates layer by layer; `variables` is layer name -> function that gives its Parameters."""
 
     def __init__(self, model):
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
+        if len(model.inputs) != 1:
             raise UserError(
-                f"quantization-aware training: the model has {len(model.inputs)} inputs and "
-                f"{len(model.outputs)} outputs; one of each is supported"
+                f"quantization-aware training: the model has {len(model.inputs)} inputs; one is supported"
             )
         self.layers: list[Layer] = []
         self.variables: dict[str, Callable[[], Parameters]] = {}

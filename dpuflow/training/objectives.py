@@ -24,6 +24,10 @@ LEAST_SIDE = 2.0
 """and the pixels that its sides must have, or it is left alone."""
 
 
+LEAST_SHARE = 1e-7
+"""Of a softmax that is trained further: of less there is no logarithm."""
+
+
 Target = tuple[tuple[int | None, ...], str]
 """(shape of a batch's targets, dtype)."""
 
@@ -194,21 +198,26 @@ class Detection(OfMaps):
 
 
 class Segmentation(OfMaps):
-    """A class for each pixel, by cross entropy; the figure is the mean IoU of the classes that occur."""
+    """A class for each pixel, by cross entropy; the figure is the mean IoU of the classes that occur.
+
+    probabilities : whether the model's output is a softmax already (of somebody's own file).
+    """
 
     parts = ()
     target: Target = ((None, None, None), "uint8")
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, probabilities: bool = False) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.probabilities = classes, probabilities
 
     def losses(self, outputs: Sequence[Any], targets: Any) -> dict[str, Any]:
         """The mean over the pixels that have a class."""
         tf = tensorflow()
         counts = tf.cast(targets != NO_CLASS, tf.float32)
         labels = tf.where(targets == NO_CLASS, tf.zeros_like(targets), targets)
-        each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), outputs[0])
+        # the softmax of the logarithms of shares is those shares
+        logits = tf.math.log(tf.maximum(outputs[0], LEAST_SHARE)) if self.probabilities else outputs[0]
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), logits)
         return {"loss": tf.reduce_sum(each * counts) / tf.maximum(tf.reduce_sum(counts), 1.0)}
 
     def move(self, targets: Any, transforms: Any) -> Any:

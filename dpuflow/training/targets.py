@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.tensorflow_env import keras
 from dpuflow.datasets.dataset_file import Dataset, SplitMasks
 from dpuflow.datasets.targets import Boxes
 from dpuflow.decoding.anchors import settled
@@ -63,10 +65,25 @@ def training_for(
     if dataset.task == "segmentation":
         masks = [MaskTargets(dataset.masks_in(part.name)) for part in parts]
         train, validation = map(Targeted, parts, masks)
-        return Segmentation(len(dataset.class_names)), train, validation
+        probabilities = _check_map(dataset, model, where)
+        return Segmentation(len(dataset.class_names), probabilities), train, validation
     boxes = [dataset.boxes_in(part.name) for part in parts]
     shapes = {name: tuple(output.shape[1:]) for name, output in named_outputs(model, model.outputs).items()}
     size = dataset.shape[:2]
     told = settled(decode, len(dataset.class_names), shapes, size, boxes[0].boxes, f"{where}.decode")
     train, validation = map(Targeted, parts, map(BoxTargets, boxes))
     return Detection(DetectionLoss(told, shapes, size)), train, validation
+
+
+def _check_map(dataset, model, where):
+    """Whether the only output of a model, a map of the picture's size, is a softmax; UserError for others."""
+    shapes = {name: tuple(output.shape[1:]) for name, output in named_outputs(model, model.outputs).items()}
+    wanted = (*dataset.shape[:2], len(dataset.class_names))
+    if list(shapes.values()) != [wanted]:
+        shown = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise UserError(
+            f"{where}: training for masks needs one output {list(wanted)}, a score for each class and pixel; "
+            f"the model has {shown}"
+        )
+    last, softmax = model.outputs[0].node.layer, keras().activations.softmax
+    return type(last).__name__ == "Softmax" or getattr(last, "activation", None) is softmax

@@ -18,7 +18,7 @@ from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.training.augmentation import augmenter_of_both
 from dpuflow.training.image_source import Images, Stretches, as_images
-from dpuflow.training.objectives import Classification, Objective, loss_of_labels
+from dpuflow.training.objectives import Classification, Objective
 
 log = logging.getLogger("dpuflow")
 
@@ -98,13 +98,13 @@ def seed_everything(seed: int, threads: int | None = None) -> None:
     keras(threads).utils.set_random_seed(seed)
 
 
-def compile_model(model: Any, settings: Mapping[str, Any]) -> None:
-    """Attach optimizer, loss and metric; all of them are stored in the H5.
+def compile_model(model: Any, settings: Mapping[str, Any], objective: Objective | None = None) -> None:
+    """Attach what the objective (None: of classification) has of optimizer, loss and metric, for the H5.
 
     `keras.optimizers.legacy.Adam` is written as `Adam`, which TensorFlow 2.3 loads;
     the default Adam would not (docs/reference/tutorial.md, "Compatibility").
     """
-    Classification().prepare(model, _optimizer(settings))
+    (objective or Classification()).prepare(model, _optimizer(settings))
 
 
 def _optimizer(settings):
@@ -115,10 +115,10 @@ def _optimizer(settings):
     return optimizers.SGD(rate, momentum=0.9, nesterov=True, decay=decay)
 
 
-def loss_and_accuracy(model: Any, data: Data, input_scaling: Scaling) -> dict[str, float]:
-    """{"loss", "accuracy"} of a model with softmax output on (images uint8, labels)."""
-    loss, accuracy = loss_of_labels(predictor(model), as_images(data), input_scaling)
-    return {"loss": loss, "accuracy": accuracy}
+def measured(model: Any, data: Data, input_scaling: Scaling, objective: Objective) -> dict[str, float]:
+    """What the objective says of a model's answers to the validation images: "loss", and its own figure."""
+    found = objective.measure(model, predictor(model), as_images(data), input_scaling)
+    return {name.removeprefix("validation_"): value for name, value in found.items()}
 
 
 class Loop:

@@ -33,8 +33,9 @@ def task_for_board(dataset: Dataset, xmodel: Path | str, decode: Mapping[str, An
     ends = named_outputs(Emulator(xmodel, use_native=False))  # nothing is run
     shapes = {name: tuple(op.tensor.shape[1:]) for name, op in ends.items()}
     if dataset.task == "segmentation":
-        output = answer_map(dataset, shapes, (decode or {}).get("outputs"), xmodel)
-        return {"task": {"name": dataset.task, "output": output}}
+        answer = answer_map(dataset, shapes, decode, xmodel)
+        cut = {} if answer.cut is None else {"cut": answer.cut}
+        return {"task": {"name": dataset.task, "output": answer.output, **cut}}
     assert dataset.geometry is not None
     told = decoder(dataset, shapes, decode, xmodel).told
     geometry = dataset.geometry[dataset.splits["test"]]

@@ -99,10 +99,12 @@ def _models(config):
                 f"models.{name}.decode.anchors: auto is for models that are trained here; this one has those "
                 "that it was trained with: [[[width, height], ...], ...] for each output"
             )
+        start = model.get("starts_from", name)
+        key, decode = (name, decode) if decode else (start, config["models"].get(start, {}).get("decode", {}))
         if trained and decode.get("kind", "yolov5") not in ANCHORED and "training" in model:
             yield (
-                f"models.{name}.decode.kind: a model that is trained here has {' or '.join(ANCHORED)}; "
-                f"found {decode['kind']}"
+                f"models.{key}.decode.kind: a model that is trained here has {' or '.join(ANCHORED)}; "
+                f"found {decode['kind']}" + (f" (models.{name} starts from it)" if key != name else "")
             )
 
 
@@ -177,10 +179,10 @@ def _other_tasks(config, index, run, model):
         where = f"runs[{index}]: {model} on {dataset} ({task})"
         if task == "classification":
             continue
-        if "application" in entry or "starts_from" in entry:
-            origin = "application" if "application" in entry else "starts_from"
-            yield f"{where}: {origin} is for classification; here needs layers, or a network that is trained"
-        elif task == "detection" and "decode" not in entry and "layers" not in entry:
+        start = config["models"].get(entry.get("starts_from"), entry)
+        if "application" in start:
+            yield f"{where}: application is for classification; needs layers, or a network that is trained"
+        elif task == "detection" and not {"decode", "layers"} & (entry.keys() | start.keys()):
             yield (
                 f"{where}: nothing says what its outputs mean; give models.{model}.decode (kind, anchors, "
                 "...: docs/detection.md)"

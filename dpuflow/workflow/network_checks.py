@@ -50,7 +50,9 @@ def unfit_networks(config: Mapping[str, Any]) -> list[str]:
                 # the names that `training.model_builder` gives them
                 heads = {f"head{k}": head for k, head in enumerate(shapes, 1)}
                 heads = heads if len(shapes) > 1 else {ONLY: shapes[0]}
-                check_fits(settings.decode(name), classes, heads, shape[:2], f"models.{name}.decode")
+                own = run.model.partition("-s")[0]
+                key = own if "decode" in settings.model(own) else name
+                check_fits(settings.decode(own), classes, heads, shape[:2], f"models.{key}.decode")
             target = settings.target(run.target)
             if target["compiler"] in CHECKS and target["on_cpu"] == "error":
                 hardware = settings.hardware(run.target)

@@ -5,9 +5,10 @@ import csv
 import numpy as np
 import pytest
 from output_networks import SCALING, Maker, images
+from ssh_server import Server, make_keys, what_is_missing
 
 from dpuflow.base.errors import UserError
-from dpuflow.board import bundle
+from dpuflow.board import bundle, ssh
 from dpuflow.board.bundle import Bundle
 from dpuflow.board.compare import board_record
 from dpuflow.board.found import read_boxes, read_masks
@@ -19,6 +20,7 @@ from dpuflow.emulator.outputs import EmulatorStage
 from dpuflow.network import Network
 from dpuflow.quantize.reference import quantize
 from dpuflow.records import read_record
+from dpuflow.task.boxes import Answer, changes
 from dpuflow.virtual_board.run import run
 
 KV260, SIZE, COUNT = get_target("kv260"), (16, 24), 9
@@ -35,10 +37,10 @@ def two_heads():
     return Network("two_heads", m.layers, {"large": large, "small": small})
 
 
-def one_map():
+def one_map(channels=3):
     m = Maker(2)
     x = m.relu(m.conv("trunk", m.input("image", (*SIZE, 3)), 6, stride=2))
-    return Network("one_map", m.layers, {"output": m.conv("logits", x, 3)})
+    return Network("one_map", m.layers, {"output": m.conv("logits", x, channels)})
 
 
 def bundled(network, folder, **more):
@@ -100,6 +102,26 @@ def test_every_map_is_the_emulators_and_post_processing_is_timed(boxes_run):
     assert Bundle.open(tar).files["decode.py"] == (bundle.application.DECODE).read_bytes()
 
 
+@pytest.mark.slow
+def test_boxes_over_ssh_are_those_of_the_virtual_board(boxes_run, tmp_path):
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    folder, _, tar, _, _ = boxes_run
+    server = Server(tmp_path, make_keys(tmp_path))
+    try:
+        ssh.run(tar, [server.board()], tmp_path / "out", options={"runs": 1, "warmup": 0})
+    finally:
+        server.stop()
+    here, there = (read_boxes(path / "out", COUNT) for path in (folder, tmp_path))
+    differing = changes([Answer(*one) for one in here], [Answer(*one) for one in there], shown=0.2)
+    assert differing["identical"] == COUNT and differing["boxes"] > 3 * COUNT
+    assert differing["lost"] == differing["gained"] == 0
+    written = [(path / "out/predictions.csv").read_bytes() for path in (folder, tmp_path)]
+    assert written[0] == written[1]
+    record = board_record(tmp_path / "out", tar, runner="ssh")
+    assert {entry["equal"] for entry in record["outputs_with_emulator"].values()} == {COUNT}
+
+
 def test_masks_off_the_board_are_the_best_classes_of_the_emulators_map(tmp_path):
     task = {"name": "segmentation", "output": "output"}
     model, tar, pixels = bundled(one_map(), tmp_path, task=task)
@@ -108,6 +130,37 @@ def test_masks_off_the_board_are_the_best_classes_of_the_emulators_map(tmp_path)
     found = read_masks(tmp_path / "out", (COUNT, *SIZE))
     assert np.array_equal(found, expected) and len(np.unique(found)) == 3
     assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == COUNT + 1
+
+
+def test_one_channel_off_the_board_is_cut_where_the_bundle_says(tmp_path):
+    task = {"name": "segmentation", "output": "output", "cut": 0.0}
+    model, tar, pixels = bundled(one_map(1), tmp_path, task=task)
+    run(tar, tmp_path / "out", {"threads": 2, "runs": 1, "warmup": 0}, KV260, batch=4)
+    values = answers(model, pixels)["output"][..., 0]
+    found = read_masks(tmp_path / "out", (COUNT, *SIZE))
+    assert np.array_equal(found, (values > 0).repeat(2, axis=1).repeat(2, axis=2))
+    assert found.min() == 0 and found.max() == 1
+
+
+def test_an_output_that_the_cpu_makes_of_the_maps_is_judged_by_no_layer():
+    """A sigmoid at the end: what the diagnosis compares lies in front of it, under another name."""
+
+    class Judge:
+        name = "mIoU"
+
+        def of(self, pictures):
+            raise AssertionError("asked")
+
+    m = Maker(2)
+    logits = m.conv("logits", m.relu(m.conv("trunk", m.input("image", (*SIZE, 3)), 6)), 1)
+    network = Network("share", m.layers, {"output": m.add("end", "sigmoid", [logits], (*SIZE, 1))})
+    pictures = images(network, 4)
+    quantized, report = quantize(
+        network, pictures, {"fast_finetune": False}, SCALING,
+        validation=(pictures["image"], None), judge=Judge(),
+    )  # fmt: skip
+    assert quantized.network["end"].op == "float_sigmoid" and "measure" not in report["diagnosis"]
+    assert [row["layer"] for row in report["diagnosis"]["layers"]]
 
 
 @pytest.mark.fault("board", "boxes of another run ({id})", "refused")
@@ -130,3 +183,12 @@ def test_boxes_that_are_not_of_the_run_are_refused(tmp_path, how):
     np.save(tmp_path / "masks.npy", np.zeros((1, 2, 2), np.uint8))
     with pytest.raises(UserError, match=r"masks\.npy: not the masks of this run"):
         read_masks(tmp_path, (2, 2, 2))
+
+
+@pytest.mark.parametrize("key", ["boxes", "scores"])
+def test_boxes_that_are_no_numbers_are_refused(tmp_path, key):
+    parts = {"boxes": np.ones((2, 4), np.float32), "scores": np.ones(2, np.float32)}
+    parts[key][1] = np.nan
+    np.savez(tmp_path / "boxes.npz", **parts, classes=np.zeros(2, np.int64), offsets=np.array([0, 2]))
+    with pytest.raises(UserError, match=r"boxes\.npz: .*a box or score that is no number"):
+        read_boxes(tmp_path, 1)

@@ -113,8 +113,16 @@ def draw_sets(flow):
 
 def test_boxes_and_masks_from_pictures_to_the_emulated_board(fresh):
     draw_sets(fresh)
-    text = fresh.run("all", config=CONFIG).stdout
-    for folder, key, least in (("balls/yolo", "map50", 0.5), ("shapes/unet", "miou", 0.7)):
+    training = TRAINING | {"epochs": 1, "learning_rate": 1e-4}
+    further = {"starts_from": "yolo", "qat": True, "training": training}
+    models = CONFIG["models"] | {"further": further}
+    runs = [*CONFIG["runs"], CONFIG["runs"][0] | {"model": "further"}]
+    text = fresh.run("all", config=CONFIG | {"models": models, "runs": runs}).stdout
+    gain = json.loads(fresh.path("results/balls/further/finetune.json").read_text())
+    assert gain["what"] == "INT8 in the forward pass"
+    assert gain["before"].keys() == {"loss"} and gain["before"] != gain["after"]
+    sets = (("balls/yolo", "map50", 0.5), ("shapes/unet", "miou", 0.7), ("balls/further", "map50", 0.5))
+    for folder, key, least in sets:
         paths = [*STAGES, "reference/zcu104/emulator/board_accuracy.json"]
         keras, frozen, quantized, board = (read_stage(fresh.path(f"results/{folder}/{p}")) for p in paths)
         assert keras[key] > least and frozen[key] == pytest.approx(keras[key], abs=1e-6)

@@ -212,6 +212,18 @@ def test_maps_smaller_than_the_picture_count_for_squares_of_pixels():
         masks.classes_of_pixels(scores, (4, 6), "x")
 
 
+def test_one_channel_says_which_pixels_are_of_the_second_class():
+    shares = np.array([0.5, 0.51, 0.0, 1.0], np.float32).reshape(1, 2, 2, 1)
+    found = masks.classes_of_pixels(shares, (2, 2), "x", masks.SHARE)
+    assert found.tolist() == [[[0, 1], [0, 1]]]  # as the first of equal ones: sigmoid(0) is class 0
+    raw = np.log(np.clip(shares, 0.01, 0.99) / (1 - np.clip(shares, 0.01, 0.99)))
+    np.testing.assert_array_equal(masks.classes_of_pixels(raw, (2, 2), "x", masks.RAW), found)
+    with pytest.raises(UserError, match=r"x: an output of one channel .* say models\.NAME\.decode: \{kind"):
+        masks.classes_of_pixels(raw, (2, 2), "x", masks.SHARE)
+    with pytest.raises(UserError, match="from 0 to 1; found nan"):
+        masks.classes_of_pixels(shares * np.nan, (2, 2), "x", masks.SHARE)
+
+
 def test_without_pycocotools_the_error_says_how_to_install_it(monkeypatch):
     truth, answers = random_case(0)
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)

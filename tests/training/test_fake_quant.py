@@ -140,6 +140,27 @@ def test_the_forward_pass_is_the_integer_network(name, images, pixels):
     np.testing.assert_allclose(predictor(wrapped)(images), expected, atol=1e-5)
 
 
+def test_the_heads_of_a_detector_are_those_of_the_integer_network(images, pixels):
+    layers = [
+        {"conv": {"filters": 6, "stride": 2, "batch_norm": "before_activation", "activation": "relu"}},
+        {"concat": {"branches": [
+            [], [{"conv": {"filters": 8, "stride": 2, "activation": "relu"}}, {"head": {"anchors": 1}},
+                 {"upsample": 2}],
+        ]}},
+        {"head": {"anchors": 2}},
+    ]  # fmt: skip
+    seed_everything(2)
+    wrapped = fake_quantized(build_model(layers, (8, 8, 1), 3, "m", "detection"), images)
+    quantized = wrapped.quantized
+    assert [layer.shape for layer in quantized.network.outputs.values()] == [(2, 2, 8), (4, 4, 16)]
+    expected = run_integer(quantized, to_grid(images, quantized.fix_points[quantized.network.input.name]))
+    found = predictor(wrapped)(images)
+    assert len(found) == 2
+    for values, layer in zip(found, quantized.network.outputs.values(), strict=True):
+        step = 2.0 ** -quantized.fix_points[layer.name]
+        np.testing.assert_allclose(values, expected[layer.name] * step, atol=1e-5)
+
+
 def test_channels_divided_by_different_numbers_train_on_the_grid_that_the_quantizer_chooses(tmp_path):
     scaling = {**MODES["torch"], "order": "bgr"}
     pixels = np.random.default_rng(1).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)

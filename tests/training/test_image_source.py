@@ -11,7 +11,8 @@ from dpuflow.datasets.labels import labels_of
 from dpuflow.training import image_source
 from dpuflow.training.image_source import ArrayImages, Stretches
 from dpuflow.training.model_builder import build_model
-from dpuflow.training.trainer import loss_and_accuracy, seed_everything, train
+from dpuflow.training.objectives import Classification
+from dpuflow.training.trainer import measured, seed_everything, train
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_training_from_the_file_learns_and_repeats(dataset, small_stretches):
     parts = [dataset.part(name) for name in ("train", "validation")]
     model = trained(*parts)
     assert weights(model) == weights(trained(*parts))
-    assert loss_and_accuracy(model, dataset.part("test"), SCALING)["accuracy"] > 0.9
+    assert measured(model, dataset.part("test"), SCALING, Classification())["accuracy"] > 0.9
 
 
 def test_each_block_of_the_file_is_compared_once_in_a_training(dataset, small_stretches, monkeypatch):

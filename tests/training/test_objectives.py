@@ -318,6 +318,9 @@ def test_the_loss_of_masks_is_the_mean_over_pixels_with_a_class():
     expected = -np.mean([np.log(shares[0, 0, 0, 0]), np.log(shares[0, 1, 0, 2]), np.log(shares[0, 1, 1, 1])])
     found = Segmentation(3).losses([tensorflow().constant(logits)], tensorflow().constant(mask))
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
+    given = [tensorflow().constant(shares.astype(np.float32))]  # of a model that ends in a softmax itself
+    found = Segmentation(3, probabilities=True).losses(given, tensorflow().constant(mask))
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -62,14 +62,17 @@ class Masks:
     """The class of each pixel: masks.npy (count, H, W) uint8 of the prepared pictures, and their digests."""
 
     def __init__(self, bundle, told, count):
-        self.meta, self.output = bundle.meta, told["output"]
+        self.meta, self.output, self.cut = bundle.meta, told["output"], told.get("cut")
         self.size = self.meta["input"]["shape"][:2]
         self.masks = np.zeros([count] + self.size, np.uint8)
 
     def add(self, start, values):
         """As of Boxes."""
         scores = named_outputs(self.meta, values)[self.output]
-        found = scores.argmax(axis=-1).astype(np.uint8)  # the first of equal ones
+        if self.cut is None:
+            found = scores.argmax(axis=-1).astype(np.uint8)  # the first of equal ones
+        else:
+            found = (scores[..., 0] > self.cut).astype(np.uint8)  # one channel: class 1 or class 0
         factor = self.size[0] // found.shape[1]
         self.masks[start : start + len(found)] = found.repeat(factor, axis=1).repeat(factor, axis=2)
 
