@@ -131,7 +131,7 @@ rule import_onnx:
         model=lambda w: w.model,
         source=lambda w: SETTINGS.model(w.model)["onnx"],
         # one mapping: Snakemake compares the values of params without their names
-        nodes=lambda w: {end: SETTINGS.model(w.model).get(f"{end}_node") for end in ("input", "output")},
+        nodes=lambda w: SETTINGS.onnx_ends(w.model, w.dataset),
         input_scaling=lambda w: SETTINGS.input_scaling(w.model),
         tolerance=1e-4,
     group:

@@ -6,6 +6,7 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.network.ends import named_layers
 from dpuflow.network.network_file import save_network
+from dpuflow.onnx_graph.heads import cut_at_heads
 from dpuflow.onnx_graph.model_file import open_model
 from dpuflow.onnx_graph.reader import read_onnx_and_layouts
 from dpuflow.onnx_graph.runtime import OnnxModel
@@ -19,7 +20,12 @@ def main(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
     ends = snakemake.params.nodes
-    opened = open_model(source, dataset.shape, ends["input"], ends["output"])
+    output = ends["output"]
+    if ends.get("heads"):
+        output = cut_at_heads(source)
+        if output:
+            log.info("%s: cut at its heads, in front of what the exporter decodes", source)
+    opened = open_model(source, dataset.shape, ends["input"], output)
     network, layouts = read_onnx_and_layouts(opened, dataset.shape, snakemake.params.model)
     shapes = {name: layer.shape for name, layer in named_layers(network).items()}
     inputs, classes = [network.input.shape], len(dataset.class_names)

@@ -224,3 +224,16 @@ def test_seeds_are_those_that_runs_depend_on():
     assert seeds["training"] == {"net-s4": 4, "more": 7}
     # in the order of the names, whatever Python's hash seed: the text of a param counts
     assert list(seeds["datasets"].items()) == [("a", {"source": 3, "calibration": 2}), ("b", {})]
+
+
+def test_a_detectors_onnx_file_ends_where_it_is_named_or_at_its_heads(config):
+    config["datasets"]["parts"] = {"task": "detection"}
+    config["models"]["theirs"] = {"onnx": "m.onnx", "decode": {"kind": "yolov8"}}
+    settings = Settings(config)
+    ends = {"input": None, "output": None}
+    assert settings.onnx_ends("theirs", "parts") == ends | {"heads": True}
+    assert settings.onnx_ends("theirs", "synthetic_signs") == ends
+    config["models"]["theirs"]["decode"] = {"kind": "none"}
+    assert settings.onnx_ends("theirs", "parts") == ends
+    config["models"]["theirs"] = {"onnx": "m.onnx", "decode": {"kind": "yolov8"}, "output_node": ["a", "b"]}
+    assert settings.onnx_ends("theirs", "parts") == ends | {"output": ["a", "b"]}

@@ -15,12 +15,15 @@ from dpuflow.base.errors import UserError
 from dpuflow.onnx_graph.model_file import read_model
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+FORM = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that change the form of a tensor alone."""
 
 
 def raw_heads(path: Path | str) -> dict[str, list[int | None]]:
     """{name of a tensor: its shape behind the batch (None: not told)}, the largest map first.
 
-    The convolutions from which an output of the file is reached without another one. UserError for no ONNX
+    The convolutions from which an output of the file is reached without another one; one that reads a softmax
+    is none of them, but the mean of a YOLOv8's distributions. UserError for no ONNX
     file, and where there is none.
     """
     model = read_model(path)
@@ -31,7 +34,7 @@ def raw_heads(path: Path | str) -> dict[str, list[int | None]]:
         if name in seen or name not in made:
             continue
         seen.add(name)
-        if made[name].op_type in CONVOLUTIONS:
+        if made[name].op_type in CONVOLUTIONS and not _of_shares(made, made[name]):
             heads.append(name)
         else:
             pending += made[name].input
@@ -41,6 +44,24 @@ def raw_heads(path: Path | str) -> dict[str, list[int | None]]:
     order = {node.output[0]: place for place, node in enumerate(model.graph.node) if node.output}
     found = {name: shapes.get(name, [])[1:] for name in heads}
     return dict(sorted(found.items(), key=lambda pair: (-_places(pair[1]), order[pair[0]])))
+
+
+def _of_shares(made, node):
+    """Whether a node reads a softmax, whose form at most was changed."""
+    source = made.get(node.input[0])
+    while source is not None and source.op_type in FORM:
+        source = made.get(source.input[0])
+    return source is not None and source.op_type == "Softmax"
+
+
+def cut_at_heads(path: Path | str) -> list[str] | None:
+    """`output_node` of a detector's file that ends in the exporter's decoding: its raw heads.
+
+    None of a file whose outputs are maps already, of four dimensions each: it stays as it is. UserError as of
+    `raw_heads`.
+    """
+    ends = [len(entry.type.tensor_type.shape.dim) for entry in read_model(path).graph.output]
+    return None if set(ends) == {4} else list(raw_heads(path))
 
 
 def _places(shape):

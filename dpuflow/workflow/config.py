@@ -229,6 +229,17 @@ class Settings:
             return self.decode(entry["starts_from"])
         return entry.get("decode") or (dict(TRAINED_DECODE) if "layers" in entry else {})
 
+    def onnx_ends(self, model: str, dataset: str) -> dict[str, Any]:
+        """{"input", "output": name of a tensor, names, or None} of an ONNX file.
+
+        "heads": True where it is to end at a detector's raw maps, which `decode` knows and nothing names.
+        """
+        entry = self.model(model)
+        ends = {end: entry.get(f"{end}_node") for end in ("input", "output")}
+        boxes = self.dataset(dataset).get("task") == "detection"
+        raw = entry.get("decode", {}).get("kind", "none") != "none"
+        return ends | ({"heads": True} if boxes and raw and ends["output"] is None else {})
+
     def given_scaling(self, model: str) -> dict[str, Any] | None:
         """`input_scaling` where the configuration gives one, else None: a file may record its own."""
         return self.input_scaling(model) if "input" in self.model(model) else None

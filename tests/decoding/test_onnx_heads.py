@@ -6,7 +6,7 @@ import pytest
 
 from dpuflow.base.errors import UserError
 from dpuflow.decoding.decode import decode
-from dpuflow.onnx_graph.heads import main, raw_heads
+from dpuflow.onnx_graph.heads import cut_at_heads, main, raw_heads
 from dpuflow.onnx_graph.outputs import OnnxStage
 
 torch = pytest.importorskip("torch")
@@ -59,6 +59,9 @@ class BySides(Trunk):
         self.sides = torch.nn.ModuleList(torch.nn.Conv2d(12, 4 * BINS, 1) for _ in STRIDES)
         self.kinds = torch.nn.ModuleList(torch.nn.Conv2d(12, CLASSES, 1) for _ in STRIDES)
 
+    def means(self, shares):
+        return (shares * torch.arange(BINS).float().view(1, BINS, 1, 1)).sum(1)
+
     def forward(self, x):
         both = [
             torch.cat([sides(maps), kinds(maps)], 1).view(1, 4 * BINS + CLASSES, -1)
@@ -66,12 +69,25 @@ class BySides(Trunk):
         ]
         sides, kinds = torch.cat(both, 2).split((4 * BINS, CLASSES), 1)
         shares = sides.view(1, 4, BINS, -1).transpose(2, 1).softmax(1)
-        mean = (shares * torch.arange(BINS).float().view(1, BINS, 1, 1)).sum(1)
+        mean = self.means(shares)
         places = [grid(SIZE[0] // s, SIZE[1] // s).view(-1, 2) + 0.5 for s in STRIDES]
         steps = torch.cat([torch.full((len(p), 1), float(s)) for p, s in zip(places, STRIDES, strict=True)]).T
         middle = torch.cat(places).T
         first, last = middle - mean[:, :2], middle + mean[:, 2:]
         return torch.cat([torch.cat([(first + last) / 2, last - first], 1) * steps, kinds.sigmoid()], 1)
+
+
+class ByConvolution(BySides):
+    """The means as ultralytics writes them: a convolution with the bins as its weights, which is no head."""
+
+    def __init__(self):
+        super().__init__()
+        self.dfl = torch.nn.Conv2d(BINS, 1, 1, bias=False)
+
+    def means(self, shares):
+        # `exported` multiplies every parameter
+        self.dfl.weight.data = torch.arange(BINS).float().view(1, BINS, 1, 1)
+        return self.dfl(shares).view(1, 4, -1)
 
 
 def exported(path, module):
@@ -104,6 +120,7 @@ def whole(path, images):
     [
         (Anchored, [16, 16], {"kind": "yolov5", "anchors": ANCHORS}, {"kind": "none", "objectness": True}),
         (BySides, [64, 3, 64, 3], {"kind": "yolov8"}, {"kind": "none"}),
+        (ByConvolution, [64, 3, 64, 3], {"kind": "yolov8"}, {"kind": "none"}),
     ],
 )
 def test_cut_at_its_heads_an_export_gives_its_own_boxes(
@@ -113,6 +130,7 @@ def test_cut_at_its_heads_an_export_gives_its_own_boxes(
     heads = raw_heads(path)
     sides = [[8, 12]] * (len(channels) // 2) + [[4, 6]] * (len(channels) // 2)
     assert list(heads.values()) == [[c, *s] for c, s in zip(channels, sides, strict=True)]
+    assert cut_at_heads(path) == list(heads)
     assert main([str(path)]) == 0
     line = f'  - "{next(iter(heads))}"    # channels x height x width: {channels[0]} x 8 x 12'
     assert line in capsys.readouterr().out
@@ -150,4 +168,5 @@ def test_heads_that_are_the_files_outputs_have_their_shapes(tmp_path):
     ends = [entry("head2", 4, 4, 6), entry("head1", 4, 8, 12)]
     graph = helper.make_graph(nodes, "g", [entry("x", 3, 8, 12)], ends, weights)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(tmp_path / "m.onnx"))
+    assert cut_at_heads(tmp_path / "m.onnx") is None  # maps already
     assert list(raw_heads(tmp_path / "m.onnx").items()) == [("head1", [4, 8, 12]), ("head2", [4, 4, 6])]
