@@ -6,7 +6,7 @@ from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.network.ends import named_layers
 from dpuflow.network.network_file import save_network
-from dpuflow.onnx_graph.heads import cut_at_heads
+from dpuflow.onnx_graph.heads import cut_at_heads, cut_at_scores
 from dpuflow.onnx_graph.model_file import open_model
 from dpuflow.onnx_graph.reader import read_onnx_and_layouts
 from dpuflow.onnx_graph.runtime import OnnxModel
@@ -21,10 +21,10 @@ def main(snakemake):
     source = snakemake.input.get("source") or snakemake.params.source  # no input where it is missing
     ends = snakemake.params.nodes
     output = ends["output"]
-    if ends.get("heads"):
-        output = cut_at_heads(source)
+    if output is None and (ends.get("heads") or dataset.task == "segmentation"):
+        output = cut_at_heads(source) if ends.get("heads") else cut_at_scores(source)
         if output:
-            log.info("%s: cut at its heads, in front of what the exporter decodes", source)
+            log.info("%s: cut in front of its decoding or ArgMax, at %s", source, ", ".join(output))
     opened = open_model(source, dataset.shape, ends["input"], output)
     network, layouts = read_onnx_and_layouts(opened, dataset.shape, snakemake.params.model)
     shapes = {name: layer.shape for name, layer in named_layers(network).items()}

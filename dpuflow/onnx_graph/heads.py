@@ -15,7 +15,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.onnx_graph.model_file import read_model
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-FORM = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+FORM = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that change the form of a tensor alone."""
 
 
@@ -48,10 +48,38 @@ def raw_heads(path: Path | str) -> dict[str, list[int | None]]:
 
 def _of_shares(made, node):
     """Whether a node reads a softmax, whose form at most was changed."""
-    source = made.get(node.input[0])
-    while source is not None and source.op_type in FORM:
-        source = made.get(source.input[0])
+    source = _behind_form(made, node.input[0])
     return source is not None and source.op_type == "Softmax"
+
+
+def _behind_form(made, name):
+    """The node that a tensor comes from but for its form; None: an input or a constant."""
+    node = made.get(name)
+    while node is not None and node.op_type in FORM:
+        node = made.get(node.input[0])
+    return node
+
+
+def cut_at_scores(path: Path | str) -> list[str] | None:
+    """`output_node` of a segmentation's file with outputs that are an ArgMax: the scores in front of it.
+
+    None of a file without such an output. Which score is the greatest dpuflow asks itself, and more of them.
+    UserError for no ONNX file.
+    """
+    model = read_model(path)
+    made = {name: node for node in model.graph.node for name in node.output}
+    outputs = [entry.name for entry in model.graph.output]
+    ends = {name: _behind_form(made, name) for name in outputs}
+    cut = {
+        name: node.input[0]
+        for name, node in ends.items()
+        if node is not None and node.op_type == "ArgMax" and node.input[0] in made and not _takes_last(node)
+    }
+    return list(dict.fromkeys(cut.get(name, name) for name in outputs)) if cut else None
+
+
+def _takes_last(node):
+    return any(attribute.name == "select_last_index" and attribute.i for attribute in node.attribute)
 
 
 def cut_at_heads(path: Path | str) -> list[str] | None:

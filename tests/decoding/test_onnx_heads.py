@@ -6,7 +6,7 @@ import pytest
 
 from dpuflow.base.errors import UserError
 from dpuflow.decoding.decode import decode
-from dpuflow.onnx_graph.heads import cut_at_heads, main, raw_heads
+from dpuflow.onnx_graph.heads import cut_at_heads, cut_at_scores, main, raw_heads
 from dpuflow.onnx_graph.outputs import OnnxStage
 
 torch = pytest.importorskip("torch")
@@ -170,3 +170,26 @@ def test_heads_that_are_the_files_outputs_have_their_shapes(tmp_path):
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(tmp_path / "m.onnx"))
     assert cut_at_heads(tmp_path / "m.onnx") is None  # maps already
     assert list(raw_heads(tmp_path / "m.onnx").items()) == [("head1", [4, 8, 12]), ("head2", [4, 4, 6])]
+
+
+@pytest.mark.parametrize("behind", [[], ["Squeeze", "Cast"]])
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_segmentation_that_ends_in_an_argmax_is_cut_in_front_of_it(tmp_path, behind, last):
+    """With or without what changes its form only, and where its scores are an output as well."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weights = [numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["best"], axis=1, select_last_index=last),
+    ]
+    for kind in behind:
+        given = {"to": TensorProto.INT64} if kind == "Cast" else {}
+        nodes.append(helper.make_node(kind, [nodes[-1].output[0]], [kind], **given))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 12])
+    ends = [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.INT64, None)]
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4, 8, 12])
+    for outputs, alone in ((ends, None), ([scores, *ends], None), ([scores], True)):
+        graph = helper.make_graph(nodes, "g", [x], outputs, weights)
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(tmp_path / "m.onnx"))
+        assert cut_at_scores(tmp_path / "m.onnx") == (None if alone or last else ["scores"])
