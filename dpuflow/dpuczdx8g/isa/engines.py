@@ -8,6 +8,7 @@ program loads them from the parameters only. DDR regions are [image, byte], REG_
 
 from collections.abc import Mapping
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,10 @@ from dpuflow.dpuczdx8g.isa.steps import Region, Step
 
 FLOAT32_EXACT = 2**24
 """Integers below this are exact in float32."""
+INT32_SHIFT = 22
+"""Sums below FLOAT32_EXACT that are shifted to the right by at most this stay within 32 bits on their way."""
+COLUMNS_BYTES = 2**26
+"""Bytes of a CONV's windows, side by side, that are kept for the output channels that follow."""
 
 NOISE_BYTES = 1_000_003
 RELU, LEAKY_RELU, RELU6 = 1, 3, 4
@@ -67,7 +72,9 @@ class Memory:
             if name != "REG_0"
         }
         self.parameters = np.frombuffer(parameters, np.int8)
-        self.conv_input = None
+        self.conv_input: np.ndarray | None = None
+        self.conv_columns: np.ndarray | None = None
+        self.conv_window: tuple[Any, ...] = ()
 
     def constants(self, index: np.ndarray, per_image: bool) -> np.ndarray:
         """Entries of the weight or bias banks: index.shape + [image, byte], one image if not `per_image`."""
@@ -145,16 +152,28 @@ def _gather(memory, window, padding):
     return data
 
 
-def _finish(twice, shift_cut, activation):
-    """round(act(twice / 2**(shift_cut + 1))) saturated; `twice` is an int64 array
-    (docs/reference/instruction-set.md)."""
+def _integers(shift):
+    """The type that holds what is shifted to the right: int32, which is faster, where that is enough."""
+    return np.int32 if 0 <= shift <= INT32_SHIFT else np.int64
+
+
+def _finish(sums, bias, shift_cut, activation):
+    """round(act((2 * sums + bias) / 2**(shift_cut + 1))) saturated (docs/reference/instruction-set.md).
+
+    sums : integers, in float64 and int64 of any size, in other types below FLOAT32_EXACT; bias : below 2**27.
+    """
+    leaky = activation == LEAKY_RELU
+    kind = np.int64 if leaky or sums.dtype in (np.int64, np.float64) else _integers(shift_cut)
+    twice = sums.astype(kind)
+    twice *= 2
+    twice += bias.astype(kind)
+    if leaky:
+        below = shift_right_rounding(twice * LEAKY_FACTOR, shift_cut + 1 + LEAKY_SHIFT)
+        return saturate(np.where(twice < 0, below, shift_right_rounding(twice, shift_cut + 1)))
     if activation == RELU:
-        twice = np.maximum(twice, 0)
+        np.maximum(twice, 0, out=twice)
     elif activation == RELU6:
-        twice = np.clip(twice, 0, RELU6_LIMIT << (shift_cut + 1))
-    elif activation == LEAKY_RELU:
-        leaky = shift_right_rounding(twice * LEAKY_FACTOR, shift_cut + 1 + LEAKY_SHIFT)
-        return saturate(np.where(twice < 0, leaky, shift_right_rounding(twice, shift_cut + 1)))
+        np.clip(twice, 0, RELU6_LIMIT << (shift_cut + 1), out=twice)
     return saturate(shift_right_rounding(twice, shift_cut + 1))
 
 
@@ -173,7 +192,7 @@ def _conv(step, memory):
     init, window = step.init, step.window
     rows, columns, _ = step.outputs.shape
     if not step.same_input:
-        memory.conv_input = _conv_input(step, memory)
+        memory.conv_input, memory.conv_columns = _conv_input(step, memory), None
     data = memory.conv_input
     # [tap * group, output channel, image (one, or all where they differ), byte]
     weights = memory.constants(step.weights, step.per_image)
@@ -181,11 +200,34 @@ def _conv(step, memory):
     bound = 128 * int(np.abs(weights.astype(np.int32)).sum(axis=(0, 3)).max())
     real = np.float32 if bound < FLOAT32_EXACT else np.float64
     weights = weights.astype(real).transpose(2, 0, 3, 1)  # [image, tap * group, byte, output channel]
-    sums = _products(window, data, weights, rows, columns)
+    windows = _windows(window, memory, rows, columns) if weights.dtype == np.float32 else None
+    if windows is None or len(weights) > 1:
+        sums = _products(window, data, weights, rows, columns)
+    else:
+        products = windows @ weights.reshape(-1, weights.shape[-1])
+        sums = products.reshape(rows, columns, memory.images, -1)
     bias = memory.constants(step.bias, step.per_image)[0].astype(np.int64) << init["shift_bias"]
-    twice = 2 * sums.astype(np.int64) + bias
-    result = _finish(twice, init["shift_cut"], init["act_type"])
-    memory.image[step.outputs[..., 0]] = result
+    memory.image[step.outputs[..., 0]] = _finish(sums, bias, init["shift_cut"], init["act_type"])
+
+
+def _windows(window, memory, rows, columns):
+    """float32 [row * column * image, tap * channel]: what a CONV reads, kept for those on the same input.
+
+    None where it takes too much room.
+    """
+    data, wanted = memory.conv_input, (window.kernel, window.stride, rows, columns)
+    if memory.conv_columns is not None and memory.conv_window == wanted:
+        return memory.conv_columns
+    images, channels = data.shape[2:]
+    taps = list(window.taps(rows, columns))
+    if rows * columns * images * len(taps) * channels * data.itemsize > COLUMNS_BYTES:
+        return None
+    found = np.empty((rows, columns, images, len(taps), channels), data.dtype)
+    for tap, i, j in taps:
+        found[:, :, :, tap] = data[i, j]
+    memory.conv_columns = found.reshape(rows * columns * images, len(taps) * channels)
+    memory.conv_window = wanted
+    return memory.conv_columns
 
 
 def _products(window, data, weights, rows, columns):
@@ -214,10 +256,10 @@ def _alu(step, memory):
     rows, columns, _ = step.outputs.shape
     pieces = ((tap, data[i, j]) for tap, i, j in window.taps(rows, columns))
     if mode in (MAX_POOL, MAX_REDUCE):
-        largest = reduce(np.maximum, (piece for _, piece in pieces))
-        result = _scaled(largest.astype(np.int64), init["shift_cut"])
+        result = _scaled(reduce(np.maximum, (piece for _, piece in pieces)), init["shift_cut"])
     elif mode == AVERAGE_POOL:
-        total = sum(piece.astype(np.int64) for _, piece in pieces)
+        # at most 2**16 values of 7 bits, times a factor of 7 bits
+        total = sum(piece.astype(np.int32) for _, piece in pieces)
         factor = int(np.array(init["multi_factor"], np.uint8).astype(np.int8))
         result = _scaled(total * factor, init["shift_cut"])
     elif mode == HARD_SIGMOID:
@@ -235,7 +277,9 @@ def _alu(step, memory):
 def _scaled(values, code):
     """values * 2**s rounded, with the ALU's code for s (docs/reference/instruction-set.md)."""
     shift = code - CODED_RIGHT if code >= CODED_RIGHT else -code
-    return saturate(shift_right_rounding(values, shift))
+    if shift == 0 and values.dtype == np.int8:
+        return values
+    return saturate(shift_right_rounding(values.astype(_integers(shift)), shift))
 
 
 def _leaky(step, memory, values):
@@ -255,26 +299,29 @@ def _leaky(step, memory, values):
 
 def _depthwise(step, memory, pieces):
     init = step.init
-    weights = memory.constants(step.weights, step.per_image).astype(np.int64)  # [tap, group, image, byte]
+    # [tap, group, image, byte]; up to 2**10 products of 14 bits stay below FLOAT32_EXACT
+    weights = memory.constants(step.weights, step.per_image)
+    weights = weights.astype(np.int32 if len(weights) < 2**10 else np.int64)
     sums = sum(piece * weights[tap] for tap, piece in pieces)
+    bias = np.zeros((), np.int64)
     if init["exec_mode"] == DEPTHWISE:
         # [group, image, byte]
         bias = memory.constants(step.bias, step.per_image).astype(np.int64) << init["shift_bias"]
-        return _finish(2 * sums + bias, init["shift_cut"], init["act_type"])
-    return _finish(2 * sums, init["shift_cut"], init["act_type"])
+    return _finish(sums, bias, init["shift_cut"], init["act_type"])
 
 
 def _elew(step, memory):
     op, operands = step.instruction, step.operands
     multiply = op["elew_type"] == 1
-    values = (
-        (memory.image[index].astype(np.int64) * 4) >> operand["shift_read"]
-        for operand, index in zip(operands, step.inputs, strict=True)
-    )
-    total = reduce(np.multiply if multiply else np.add, values)
     guard = 4 if multiply else 2
     code = op["shift_write"]
     shift = guard + (code - 16 if code >= 16 else -code)
+    # a few values of 9 bits are added, two multiplied
+    values = (
+        (memory.image[index].astype(_integers(shift)) * 4) >> operand["shift_read"]
+        for operand, index in zip(operands, step.inputs, strict=True)
+    )
+    total = reduce(np.multiply if multiply else np.add, values)
     if op["act_type"]:
         total = np.maximum(total, 0)
     memory.image[step.outputs] = saturate(shift_right_rounding(total, shift))

@@ -23,6 +23,8 @@ MAP_KINDS = (
     *("windows of the greatest sums", "windows of the least sums"),
 )
 """The maps that every layer is given, one image each."""
+TELLING = ("noise", "windows of the greatest sums", "windows of the least sums")
+"""Those of them that reach nearly all branches."""
 IMAGES = 8
 """Images of the network at most; the least is FEWEST."""
 FEWEST = 4
