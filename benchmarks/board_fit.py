@@ -8,7 +8,7 @@ from measuring import progress
 
 from dpuflow.dpuczdx8g.isa.cycles import COMPUTING, durations, transfer_bytes
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
-from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, between_images
+from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing, between_images
 
 BYTES, TRANSFER, ALU, ISSUE = (20.0, 22.0, 24.0), (4.0, 8.0, 12.0), (1.5, 1.75, 2.0), (0.0, 20.0, 40.0, 60.0)
 CONTENTION = (0.65, 0.7, 0.75, 0.8)
@@ -72,8 +72,8 @@ def frames_of_many(programs, clocks, output_bytes):
     for board, (clock, cores) in clocks.items():
         columns = [STRETCHES.index(stretch(value, cores)) for value in CONTENTION]
         shared = cycles[:, columns] / clock
-        starts = [Host(fetch_ns=value).starts_us(len(programs), output_bytes) for value in FETCH]
-        found[board] = np.stack([1e6 / between_images(start, shared, cores) for start in starts], axis=-1)
+        starts, fetches = len(programs) * HOST.job_us, (output_bytes * value / 1e3 for value in FETCH)
+        found[board] = np.stack([1e6 / between_images(starts, shared + x, cores) for x in fetches], axis=-1)
     return found
 
 

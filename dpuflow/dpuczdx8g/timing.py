@@ -46,8 +46,9 @@ class Timing:
 class Host:
     """What the estimates take for granted of the board's processor and its runtime, per image; all fitted.
 
-    job_us, fetch_ns : from a job's end on a core to the start of the next (interrupt, driver, runtime), in
-        all and per byte of output. Jobs of several cores wait for each other in it.
+    job_us : from a job's end on a core to the start of the next: interrupt, driver, runtime. Jobs of several
+        cores wait for each other in it.
+    fetch_ns : per byte of output, in which a core waits for its next job; each core for itself.
     call_us, input_ns : of a call of the runtime from Python, in all and per byte of its input.
     prepare_us, prepare_ns : of a C++ application, to make the input of a picture: in all, and per byte.
     output_ns : per byte of output, of either: what is done with it once it is there.
@@ -57,13 +58,9 @@ class Host:
     fetch_ns: float = 5.0
     call_us: float = 90.0
     input_ns: float = 10.3
-    output_ns: float = 4.0
+    output_ns: float = 2.0
     prepare_us: float = 140.0
     prepare_ns: float = 2.6
-
-    def starts_us(self, jobs: int, output_bytes: int) -> float:
-        """What starting the jobs of an image takes, its output fetched, in microseconds."""
-        return jobs * self.job_us + output_bytes * self.fetch_ns / 1e3
 
 
 TIMING, HOST = Timing(), Host()
@@ -92,17 +89,17 @@ def figures(
     application that prepares its pictures: with one thread, with threads enough to keep one core or all cores
     of the board at work.
     """
-    starts = host.starts_us(jobs, output_bytes)
+    starts, fetch = jobs * host.job_us, output_bytes * host.fetch_ns / 1e3
     arrays = (input_bytes * host.input_ns + output_bytes * host.output_ns) / 1e3
-    overhead = starts + jobs * host.call_us + arrays
+    overhead = starts + fetch + jobs * host.call_us + arrays
     prepare = host.prepare_us + (input_bytes * host.prepare_ns + output_bytes * host.output_ns) / 1e3
     return {
         "latency_us": figure(overhead + dpu_us),
         "overhead_us": figure(overhead),
         "frames_per_second": {
-            "one_thread": figure(1e6 / (prepare + starts + dpu_us)),
-            "one_core_saturated": figure(1e6 / (starts + dpu_us)),
-            "board": figure(1e6 / between_images(starts, shared_us, cores)),
+            "one_thread": figure(1e6 / (prepare + starts + fetch + dpu_us)),
+            "one_core_saturated": figure(1e6 / (starts + fetch + dpu_us)),
+            "board": figure(1e6 / between_images(starts, fetch + shared_us, cores)),
         },
     }
 
@@ -135,9 +132,10 @@ def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = 
             f" {timing.transfer_cycles:g} cycles more for every instruction; with n cores at work both take"
             f" {timing.contention:g} n times as long, but never less than alone",
             f"machine code: an instruction that computes takes {timing.issue_cycles:g} cycles more",
-            f"a job's start {host.job_us:g} µs and {host.fetch_ns:g} ns per byte of output, cores waiting for"
-            f" each other; a call from Python {host.call_us:g} µs more and {host.input_ns:g} ns per byte of"
-            f" input; what is done with a byte of output {host.output_ns:g} ns",
+            f"a job's start {host.job_us:g} µs, cores waiting for each other; a core waits"
+            f" {host.fetch_ns:g} ns per byte of output; a call from Python {host.call_us:g} µs more and"
+            f" {host.input_ns:g} ns per byte of input; what is done with a byte of output"
+            f" {host.output_ns:g} ns",
             f"a C++ application prepares a picture in {host.prepare_us:g} µs and {host.prepare_ns:g} ns a"
             " byte",
             "all numbers hold at every clock and for every size of DPU, and for a DDR of 64 bits as measured"
