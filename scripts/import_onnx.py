@@ -8,6 +8,7 @@ from dpuflow.network.ends import named_layers
 from dpuflow.network.network_file import save_network
 from dpuflow.onnx_graph.heads import cut_at_heads, cut_at_scores
 from dpuflow.onnx_graph.model_file import open_model
+from dpuflow.onnx_graph.number_types import check_of_bytes
 from dpuflow.onnx_graph.reader import read_onnx_and_layouts
 from dpuflow.onnx_graph.runtime import OnnxModel
 from dpuflow.quantize.reading_proof import IMAGES, largest_difference
@@ -26,6 +27,7 @@ def main(snakemake):
         if output:
             log.info("%s: cut in front of its decoding or ArgMax, at %s", source, ", ".join(output))
     opened = open_model(source, dataset.shape, ends["input"], output)
+    check_of_bytes(source, opened.takes_bytes, snakemake.params.input_scaling)
     network, layouts = read_onnx_and_layouts(opened, dataset.shape, snakemake.params.model)
     shapes = {name: layer.shape for name, layer in named_layers(network).items()}
     inputs, classes = [network.input.shape], len(dataset.class_names)

@@ -39,7 +39,8 @@ class OpenedModel:
     order : which axis of an image (H, W, C) each axis of the input behind the batch is: (2, 0, 1) for NCHW;
         None where the input is flat or a map without channel.
     dims : the input's shape behind the batch, for the images.
-    batch : the number of images that the input fixes, or None.
+    batch : the number of images that the input fixes, or None. takes_bytes : whether the file's input is
+        uint8; the opened model's is float32.
     """
 
     model: ModelProto
@@ -49,6 +50,7 @@ class OpenedModel:
     order: tuple[int, ...] | None
     dims: tuple[int, ...]
     batch: int | None
+    takes_bytes: bool = False
 
 
 def open_model(
@@ -80,10 +82,10 @@ def open_model(
     _check_operators(model, path)
     widen(model)
     entry = _input(model, path, input_name)
-    bytes_as_floats(model, entry.name)
+    takes_bytes = bytes_as_floats(model, entry.name)
     outputs = _outputs(model, path, output_name)
     order, dims, batch = _layout(entry, tuple(image_shape), path)
-    return OpenedModel(model, path, entry.name, outputs, order, dims, batch)
+    return OpenedModel(model, path, entry.name, outputs, order, dims, batch, takes_bytes)
 
 
 def read_model(path: Path | str, own: bool = False) -> ModelProto:

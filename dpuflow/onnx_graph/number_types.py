@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
+from dpuflow.base.pixels import Scaling, complete
+
 FLOAT, BYTE, HALF = 1, 2, 10
 
 
@@ -36,9 +39,22 @@ def _wide(numpy_helper, tensor):
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
 
 
-def bytes_as_floats(model: Any, name: str) -> None:
-    """The input of this name as float32 where it takes bytes; changed in place."""
+def bytes_as_floats(model: Any, name: str) -> bool:
+    """The input of this name as float32 where it takes bytes, and whether it did; changed in place."""
+    found = False
     for entry in model.graph.input:
         if entry.name == name and entry.type.tensor_type.elem_type == BYTE:
             entry.type.tensor_type.elem_type = FLOAT
             del model.graph.value_info[:]
+            found = True
+    return found
+
+
+def check_of_bytes(path: str, takes_bytes: bool, scaling: Scaling) -> None:
+    """UserError where a model of bytes would get scaled pixels, which it scales itself."""
+    plain = complete(scaling)
+    if takes_bytes and (np.any(np.asarray(plain["subtract"])) or np.any(np.asarray(plain["divide"]) != 1)):
+        raise UserError(
+            f"{path}: its input takes bytes (uint8), so it scales pixels itself; write models.NAME.input: "
+            "{subtract: 0, divide: 1}"
+        )

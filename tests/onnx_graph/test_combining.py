@@ -7,9 +7,11 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnx_models import SHAPE, Model, finish, proven_reading, start
 
+from dpuflow.base.errors import UserError
 from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.onnx_graph.model_file import open_model
+from dpuflow.onnx_graph.number_types import check_of_bytes
 from dpuflow.onnx_graph.reader import read_onnx
 from dpuflow.onnx_graph.runtime import OnnxModel
 from dpuflow.quantize.engine import run_float
@@ -215,3 +217,9 @@ def test_half_precision_is_widened_and_bytes_are_taken_as_numbers(tmp_path):
     x = pixels.astype(np.float32)
     for found in (OnnxModel(opened).run(x), run_float(network, x)[network.output.name]):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert opened.takes_bytes
+    for scaling in ("torch", {"subtract": 0, "divide": 255}, {"subtract": [1, 0, 0], "divide": 1}):
+        with pytest.raises(UserError, match=r"its input takes bytes \(uint8\), .*\{subtract: 0, divide: 1\}"):
+            check_of_bytes(path, opened.takes_bytes, scaling)
+        check_of_bytes(path, False, scaling)
+    check_of_bytes(path, opened.takes_bytes, {"subtract": 0, "divide": 1})
