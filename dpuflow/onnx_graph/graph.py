@@ -95,6 +95,7 @@ def folded(opened: OpenedModel) -> Graph:
             shapes[entry.name] = tuple(dim.dim_value for dim in dims)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     _without_repeats(nodes, shapes, opened.outputs.values())
+    _picked_in_place(nodes, constants, shapes, opened.outputs.values())
     needed = _needed(nodes, opened.outputs.values())
     return Graph(opened.path, needed, constants, shapes, opset, opened.input, opened.outputs, opened.order)
 
@@ -111,6 +112,31 @@ def _without_repeats(nodes, shapes, outputs):
             others = [shapes.get(name) for name in reader.inputs if name != node.outputs[0]]
             if reader.op in BROADCASTING and whole in others:
                 reader.inputs = [node.inputs[0] if n == node.outputs[0] else n for n in reader.inputs]
+
+
+def _picked_in_place(nodes, constants, shapes, outputs):
+    """x[:, [2, 1, 0]] as PyTorch's newer exporter writes it, transpose - GatherND - transpose: a Gather.
+
+    The axis that is picked from is brought to the front, where the images were, and back. The last of the
+    three becomes the transposition that is left, mostly none.
+    """
+    made = {name: node for node in nodes for name in node.outputs}
+    for last in [node for node in nodes if node.op == "Transpose"]:
+        pick = made.get(last.inputs[0])
+        first = made.get(pick.inputs[0]) if pick is not None and pick.op == "GatherND" else None
+        if first is None or first.op != "Transpose" or pick.outputs[0] in outputs:
+            continue
+        places = constants.get(pick.inputs[1])
+        before, behind = (list(node.attrs.get("perm", ())) for node in (first, last))
+        if places is None or places.ndim != 2 or places.shape[1] != 1 or pick.attrs.get("batch_dims", 0):
+            continue
+        if sorted(before) != sorted(behind) or sum(pick.outputs[0] in node.inputs for node in nodes) != 1:
+            continue
+        index = f"{pick.outputs[0]}/places"
+        constants[index] = places[:, 0]
+        pick.op, pick.attrs, pick.inputs = "Gather", {"axis": before[0]}, [first.inputs[0], index]
+        shapes.pop(pick.outputs[0], None)  # as ONNX has it, with that axis in front
+        last.attrs["perm"] = [before[axis] for axis in behind]
 
 
 def _for_one_image(opened):

@@ -131,6 +131,15 @@ def transposed_in_groups(model):
     finish(model, 6)
 
 
+def picked_at_the_front(model):
+    """x[:, [2, 1, 0]] as the exporter of torch.export writes it."""
+    model.node("Transpose", ["input"], perm=[1, 0, 2, 3])
+    model.node("GatherND", [model.last, model.constant(np.array([[2], [0], [-1], [1]]))])
+    model.node("Transpose", perm=[1, 0, 2, 3])
+    model.conv(4, 6)
+    finish(model, 6)
+
+
 def counted_padding_in_ceil_mode(model):
     """Padding counts, what the last window reaches beyond it does not."""
     model.node("AveragePool", [model.conv(3, 4)], kernel_shape=[5, 3], strides=[4, 2], ceil_mode=1)
@@ -143,7 +152,7 @@ def counted_padding_in_ceil_mode(model):
 BUILDS = (
     *(one_for_many, differences_and_extremes, clamps, means_of_rows_columns_and_channels, expanded),
     *(along_channels, parts_side_by_side, vector_to_map, transposed_in_groups, flattened_maps_joined),
-    counted_padding_in_ceil_mode,
+    *(counted_padding_in_ceil_mode, picked_at_the_front),
 )
 
 
