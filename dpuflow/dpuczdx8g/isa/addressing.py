@@ -57,7 +57,8 @@ def distinct(index: np.ndarray) -> np.ndarray:
 
 def flat(bank: int | np.ndarray, address: np.ndarray) -> np.ndarray:
     """Flat index of `address` (wrapping) in `bank`; both may be arrays."""
-    return bank * BANK_DEPTH + address % BANK_DEPTH
+    # int32: programs hold tens of thousands of such arrays
+    return (bank * BANK_DEPTH + address % BANK_DEPTH).astype(np.int32)
 
 
 def run_of_entries(bank: int, address: int, jump: int, length: int, groups: int) -> np.ndarray:
@@ -116,7 +117,7 @@ def input_window(
     index = flat((first + local % machine.pixels)[:, None, None], address)
     index[~real_row] = PADDING
     index[:, ~real_column] = PADDING
-    return Window(index.astype(np.int32), kernel, stride)
+    return Window(index, kernel, stride)
 
 
 def output_entries(
@@ -133,7 +134,7 @@ def output_entries(
         + position % init["stride_out"] * init["jump_write_endl"]
     )
     address = row_address[:, None, None] + (np.arange(length) * init["jump_write"])[None, :, None]
-    return flat((first + local % machine.pixels)[:, None, None], address + np.arange(groups)).astype(np.int32)
+    return flat((first + local % machine.pixels)[:, None, None], address + np.arange(groups))
 
 
 def elementwise_input(
@@ -164,4 +165,4 @@ def _elementwise(machine, bank_id, local, address, jump_endl, jump, length, grou
     row_address = address + local // machine.pixels * jump_endl
     columns = (np.arange(length) * jump)[None, :, None]
     addresses = row_address[:, None, None] + columns + np.arange(groups)
-    return flat((first + local % machine.pixels)[:, None, None], addresses).astype(np.int32)
+    return flat((first + local % machine.pixels)[:, None, None], addresses)

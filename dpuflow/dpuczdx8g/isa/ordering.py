@@ -128,11 +128,12 @@ def interleaving(instructions: Sequence[Instruction], seed: int) -> list[int]:
 
 
 class Accesses:
-    """Last write and last reads of every location of one memory, per engine."""
+    """Last write and last reads of every location of one memory; reads for each engine of `read_by`."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, read_by: Sequence[int] = range(len(ENGINES))) -> None:
         self.writer = np.full(size, NEVER, np.int32)
-        self.readers = np.full((len(ENGINES), size), NEVER, np.int32)
+        self.readers = np.full((len(read_by), size), NEVER, np.int32)
+        self.row = {engine: row for row, engine in enumerate(read_by)}
 
     def needed_by(self, index: np.ndarray, writing: bool) -> list[int]:
         """[engines] last instruction of each engine that must be finished first; NEVER for none.
@@ -154,7 +155,7 @@ class Accesses:
             self.writer[index] = number
             self.readers[:, index] = NEVER
         else:
-            self.readers[engine, index] = number
+            self.readers[self.row[engine], index] = number
 
 
 class Conflicts:
@@ -162,7 +163,10 @@ class Conflicts:
 
     def __init__(self, machine: Machine, regions: Mapping[str, Region]) -> None:
         self.banks = Accesses(machine.banks * BANK_DEPTH)
-        self.ddr = {name: Accesses(region.size) for name, region in regions.items() if name != "REG_0"}
+        by_load = [ENGINES.index("LOAD")]  # nothing else reads DDR, where memories are large
+        self.ddr = {
+            name: Accesses(region.size, by_load) for name, region in regions.items() if name != "REG_0"
+        }
 
     def step(self, step: Step) -> set[int]:
         """Indices of earlier instructions that conflict with `step`; records its accesses."""

@@ -19,7 +19,7 @@ from dpuflow.dpuczdx8g.isa.step_derivation import derive_steps
 from dpuflow.dpuczdx8g.isa.steps import MachineCodeError, Region, Step
 
 MAX_REGION_BYTES = 2**27
-"""Of DDR besides the parameters; the checks take about twenty bytes for each (`ordering.Accesses`)."""
+"""Of DDR besides the parameters; the checks take about eight bytes for each (`ordering.Accesses`)."""
 IMAGES_AT_ONCE = 128
 BATCH_BYTES = 2**28
 """Bounds of a batch: images, and bytes of their simulated banks and DDR regions."""
