@@ -227,6 +227,7 @@ def test_a_weight_of_the_quantized_network(tmp_path, made):
 def test_a_weight_of_the_frozen_network(tmp_path, made, layer):
     network, quantized, graph = made
     network = copy.deepcopy(network)
+    network[layer].weights = network[layer].weights.copy()  # a copied layer shares them
     network[layer].weights.flat[7] += 1.0
     record = found(tmp_path, network, quantized, graph)
     assert record["first"] == {"stage": "folded", "layer": layer}
