@@ -17,7 +17,8 @@ from measuring import REPO, Goals, parser_of, progress, table
 
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.training.model_builder import build_model
-from dpuflow.training.trainer import Loop, compile_model, loss_and_accuracy, seed_everything
+from dpuflow.training.objectives import Classification
+from dpuflow.training.trainer import Loop, compile_model, measured, seed_everything
 
 NETWORK = "signnet"
 LEVELS = (0.99, 0.995)
@@ -38,7 +39,8 @@ def train(parts, classes, entry, seed):
         loop.run_epoch(epoch)
         seconds += time.perf_counter() - start
         scores = {
-            name: loss_and_accuracy(model, parts[name], entry["input"]) for name in ("validation", "test")
+            name: measured(model, parts[name], entry["input"], Classification())
+            for name in ("validation", "test")
         }
         order = (scores["validation"]["accuracy"], -scores["validation"]["loss"])
         rows.append((seconds, order, scores["test"]["accuracy"]))
