@@ -189,6 +189,10 @@ FOUND = {
         7, (3, 1, 1), [{"number": 1, "kind": "bilinear", "from": [0], "factor": [1, 1], "size": [1, 10],
                         "grid": "asymmetric"}],
     ),
+    "a gate of more values than an instruction moves": Recipe(
+        7, (26, 53, 3), [{"number": 1, "kind": "flatten", "from": [0]},
+                         {"number": 2, "kind": "activation", "from": [1], "op": "hard_sigmoid"}],
+    ),
     "a softmax between two parts of the DPU": Recipe(
         7, (1, 1, 1), [{"number": 1, "kind": "CPU between", "from": [0], "op": "softmax"},
                        {"number": 2, "kind": "dense", "from": [1], **window()}],

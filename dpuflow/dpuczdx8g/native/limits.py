@@ -17,6 +17,7 @@ from dpuflow.dpuczdx8g.native.operations import FeatureMap, Operation
 from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, TooLargeError, channel_slices, tiles
 from dpuflow.dpuczdx8g.native.transposed import skips
 from dpuflow.network import Network, QuantizedNetwork
+from dpuflow.ops.gating import HardSigmoid
 from dpuflow.ops.joining import Concat
 from dpuflow.ops.operator import Window
 from dpuflow.ops.transposed import Transposed
@@ -79,6 +80,9 @@ def _own(network, layer, machine):
         return []  # every phase is a small convolution, which `target_check` has judged
     if isinstance(operator, Window):
         return _window(network, layer, machine)
+    if isinstance(operator, HardSigmoid) and map_shape(layer.shape)[2] > MOST_MOVED:
+        channels, reason = map_shape(layer.shape)[2], "channels that one instruction moves"
+        return [_finding(layer, "channels", channels, f"at most {MOST_MOVED}", reason, "use fewer channels")]
     return _sum(layer, machine) if len(layer.inputs) > 1 else []
 
 
