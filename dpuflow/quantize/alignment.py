@@ -18,6 +18,7 @@ from dpuflow.device.dpuczdx8g import (
     SHIFT_BIAS_RANGE,
     SHIFT_CUT_RANGE,
     SHIFT_READ_MAX,
+    SHIFT_WRITE_RANGE,
     is_exact_add,
 )
 from dpuflow.network import WEIGHTED, Layer, Network
@@ -161,8 +162,10 @@ def _bound_add(
     groups: Mapping[str, list[str]],
     report: list[Change],
 ) -> None:
-    def lower(name: str, fix_point: int) -> None:
+    def lower(name: str, fix_point: int, partly: bool = False) -> None:
         relu6 = any(network[member].attrs.get("activation") == "RELU6" for member in groups[name])
+        if relu6 and partly:
+            fix_point = max(fix_point, RELU6_FIX_POINT)
         fixed = [member for member in groups[name] if network[member].operator.fixed_output is not None]
         if fix_point < fix_points[name] and fixed:
             raise UserError(
@@ -181,8 +184,9 @@ def _bound_add(
     least = fix_points[finest_last[0]]
     for name in finest_last:
         lower(name, least + SHIFT_READ_MAX)
+    lower(layer.name, least - SHIFT_WRITE_RANGE[0], partly=True)
     if not exact():
-        lower(layer.name, least + ADD_GUARD_BITS - 1)
+        lower(layer.name, least + ADD_GUARD_BITS - 1, partly=True)  # finer than the sums tells nothing more
     for name in finest_last[1:]:
         if not exact():
             lower(name, least + ADD_GUARD_BITS)
@@ -219,9 +223,24 @@ def fit_shifts(network: Network, fix_points: FixPoints, weights: Table, biases: 
                 f"values up to 6 in steps of {2.0**-RELU6_FIX_POINT:g}; its weights or inputs are too large: "
                 "check the input scaling, or train with weight decay"
             )
+    _require_adds(network, fix_points)
     require_gates(network, fix_points)
     # what is left: biases finer than the unit, and a step that a ReLU6 held up
     return report + repair_shifts(network, fix_points, weights, biases)
+
+
+def _require_adds(network: Network, fix_points: FixPoints) -> None:
+    """UserError where a ReLU6 holds up the output of an addition whose inputs are too coarse for it."""
+    for layer in network.layers:
+        if layer.op != "add" or not layer.operator.quantized:
+            continue
+        least = min(fix_points[name] for name in layer.inputs)
+        if least - fix_points[layer.name] < SHIFT_WRITE_RANGE[0]:
+            raise UserError(
+                f"layer {layer.name!r}: adds values in steps of {2.0**-least:g}, too coarse for a ReLU6 of "
+                f"values up to 6 in steps of {2.0 ** -fix_points[layer.name]:g}; weights or inputs are too "
+                "large: check the input scaling, or train with weight decay"
+            )
 
 
 def _require_scales(fix_points: FixPoints, changes: list[Change]) -> None:
@@ -276,7 +295,8 @@ def _lower_output(
 ) -> None:
     unit = fix_points[layer.inputs[0]] + weights[layer.name][1] - SHIFT_CUT_RANGE[0]
     relu6 = any(network[name].attrs.get("activation") == "RELU6" for name in groups[layer.name])
-    if fix_points[layer.name] > unit and not (relu6 and unit < RELU6_FIX_POINT):
+    unit = max(unit, RELU6_FIX_POINT) if relu6 else unit
+    if fix_points[layer.name] > unit:
         for name in groups[layer.name]:
             _set(fix_points, name, unit, report, f"finer than the sums of {layer.name}")
 

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import quantize
 from dpuflow.network import Layer, Network
 from dpuflow.quantize.alignment import (
     bound_adds,
+    fit_shifts,
     fix_point_groups,
     raise_relu6,
     repair_shifts,
@@ -169,6 +171,30 @@ def test_a_group_moves_as_one_and_relu6_stays():
     network["c"].attrs["activation"] = "RELU6"
     bound_adds(network, positions)
     assert positions == {"x": 7, "a": 1, "b": 3, "b_pool": 3, "c": 6, "sum": 1}
+
+
+@pytest.mark.parametrize(
+    ("activation", "before", "after"),
+    [
+        ("RELU6", {"a": -8, "b": -8, "sum": 11}, 7),  # the shift of 15 that the instruction has
+        ("RELU6", {"a": -8, "b": 3, "sum": 11}, 4),  # -7 would be exact; below 4 the clamp means no 6
+        ("NONE", {"a": -8, "b": -8, "sum": 11}, 7),  # sums that cancel each other on all pictures
+        ("NONE", {"a": -8, "b": 3, "sum": 11}, -7),
+    ],
+)
+def test_an_output_far_finer_than_its_sums_comes_down(activation, before, after):
+    network = add_network("a", "b")
+    network["sum"].attrs["activation"] = activation
+    positions = {"x": 7} | before
+    bound_adds(network, positions)
+    assert positions["sum"] == after
+
+
+def test_a_relu6_of_sums_too_coarse_for_it_is_refused():
+    inputs = [Layer(name, "input", [], (4, 4, 1)) for name in ("a", "b")]
+    network = Network("n", [*inputs, Layer("sum", "add", ["a", "b"], (4, 4, 1), {"activation": "RELU6"})])
+    with pytest.raises(UserError, match="layer 'sum': adds values in steps of 4096, too coarse for a ReLU6"):
+        fit_shifts(network, {"a": -12, "b": -12, "sum": 11}, {}, {})
 
 
 def test_shifts_are_brought_into_range_and_reported():
