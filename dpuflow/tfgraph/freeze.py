@@ -22,7 +22,7 @@ from dpuflow.tfgraph.freeze_proof import Compared
 from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
 
 BATCH = 256
-LARGE_BYTES = 256 << 20
+LARGE_BYTES = 128 << 20
 """Size of a graph that TensorFlow runs with its weights fed (`large_graph`), without rewriting it first."""
 BATCH_VALUES = 1 << 24
 """Values of a graph's largest tensor for the images of one batch: 64 MiB as float32, and a few are alive."""
