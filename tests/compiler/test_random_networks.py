@@ -78,7 +78,12 @@ def networks(draw):  # noqa: C901 - one case per operator
                     "depthwise_conv", source, (out_h, out_w, channels), {**attrs, "dilation": (1, 1)}, shape
                 )
             case "add":
-                others = [layer for layer in layers if layer.shape == source.shape]
+                others = [
+                    layer
+                    for layer in layers
+                    if layer.shape == source.shape
+                    and abs(fixes[layer.name] - fixes[source.name]) <= 12  # the shifts reach 15
+                ]
                 other = draw(st.sampled_from(others))
                 name = append("add", [source.name, other.name], source.shape, {"activation": "RELU"})
                 fixes[name] = fixes[source.name] + draw(st.integers(-3, 1))
