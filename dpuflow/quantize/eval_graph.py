@@ -192,9 +192,16 @@ class GraphWriter:
         return self._round_and_saturate(scope, x, dtype, kind.lowest, kind.limit(fix_point))
 
     def _padded(
-        self, scope: str, layer: Layer, x: str, dtype: int, in_shape: Shape, value: float | None = None
+        self,
+        scope: str,
+        layer: Layer,
+        x: str,
+        dtype: int,
+        in_shape: Shape,
+        value: float | None = None,
+        explicit: bool = False,
     ) -> tuple[str, str]:
-        """Padding as TensorFlow's SAME where that is the same, else an explicit Pad; (tensor, padding)."""
+        """(tensor, padding): TensorFlow's SAME where that is the same and not `explicit`, else a Pad."""
         pad = layer.attrs["pad"]
         if not any(pad):
             return x, "VALID"
@@ -202,7 +209,7 @@ class GraphWriter:
         dilation = layer.attrs.get("dilation", (1, 1))
         _, left, right = window(in_shape[1], kernel[0], stride[0], dilation[0], "SAME")
         _, top, bottom = window(in_shape[0], kernel[1], stride[1], dilation[1], "SAME")
-        if (left, right, top, bottom) == tuple(pad):
+        if not explicit and (left, right, top, bottom) == tuple(pad):
             return x, "SAME"
         table = np.array([[0, 0], pad[2:], pad[:2], [0, 0]], np.int32)
         amounts = add_constant(self.graph, f"{scope}/paddings", table)
@@ -297,9 +304,10 @@ class GraphWriter:
         """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
         constant = self._weights(scope, weights.transpose(1, 2, 3, 0), dtype)
         in_shape = self.quantized.network[layer.inputs[0]].shape
-        x, padding = self._padded(scope, layer, x, dtype, in_shape)
         (sw, sh), (dw, dh) = layer.attrs["stride"], layer.attrs.get("dilation", (1, 1))
-        if op == "Conv2D" and padding == "VALID" and sw > 2 and layer.shape[1] == 1:
+        one_column = op == "Conv2D" and sw > 1 and layer.shape[1] == 1
+        x, padding = self._padded(scope, layer, x, dtype, in_shape, explicit=one_column)
+        if one_column:
             x, sw = self._seen(layer, scope, x, dtype), 1
         extra = {} if (dw, dh) == (1, 1) else {"dilations": [1, dh, dw, 1]}
         return add_node(

@@ -143,7 +143,9 @@ BY_HAND = {
     "dpuflow/dpuczdx8g/cost_model.py": "compile_reference; compile_native",
     "dpuflow/deviation/difference.py": "diagnose_run",
     "dpuflow/dpuczdx8g/native/lowering.py": "compile_native; diagnose_run",
-    "dpuflow/dpuczdx8g/isa/machine.py": "run_isa_simulator; compile_native; diagnose_run",
+    "dpuflow/dpuczdx8g/isa/machine.py": (
+        "bundle; run_isa_simulator; run_virtual_board; run_ssh; compile_native; diagnose_run"
+    ),
     **{f"dpuflow/foreign/board/{name}": "bundle; run_virtual_board; run_ssh" for name in APPLICATION},
     **{f"dpuflow/foreign/vitis_ai/{name}": "vitis_ai_bundle" for name in CONTAINER_PROGRAMS},
     "dpuflow/foreign/agent.py": "run_ssh",
