@@ -32,6 +32,9 @@ REPLACED = "replaced by"
 MAX_SLOPE_DIFFERENCE = 0.005
 """Accepted |alpha - 26/256|; Keras networks made for the DPU use 0.1."""
 
+LONGEST_DIAGONAL = 8192
+"""Values of a vector: as a dense layer an operation on each alone takes this number squared of weights."""
+
 
 def fold(network: Network, batch_norm_after_activation: str = "fold") -> tuple[Network, list[Note]]:
     """Fold a network as read by `tfgraph.graph_reader`.
@@ -306,6 +309,12 @@ class Folding:
             activation = activation or "NONE"
             self.note(layer.name, layer.name, f"{layer.op} becomes a 1x1 depthwise convolution")
             if len(layer.shape) == 1:
+                if layer.shape[0] > LONGEST_DIAGONAL:
+                    raise UserError(
+                        f"layer {layer.name!r}: {layer.op} of a vector of {layer.shape[0]} values finds no "
+                        f"layer to go into, and at most {LONGEST_DIAGONAL} can be a dense layer of its own; "
+                        "put it in front of the flattening, where it is one factor for each channel"
+                    )
                 self.take(arithmetic.norm_as_dense, layer.name)
                 layer.op, layer.attrs = "dense", {"activation": activation}
                 continue

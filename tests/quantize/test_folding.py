@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
+from dpuflow.network import Layer, Network
 from dpuflow.quantize.engine import run_float
-from dpuflow.quantize.folding import fold
+from dpuflow.quantize.folding import LONGEST_DIAGONAL, fold
 from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import GraphMaker, images, plain_network, residual_network
 
@@ -94,3 +95,12 @@ def test_folding_shares_the_weights_that_stay_and_leaves_those_it_was_given(tmp_
     folded[last].attrs["activation"] = "RELU"
     folded[last].inputs[0] = "other"
     assert network[last].attrs["activation"] != "RELU" and "other" not in network[last].inputs
+
+
+def test_a_norm_of_a_long_vector_is_refused_before_it_takes_all_memory():
+    length = LONGEST_DIAGONAL + 1
+    norm = Layer("norm", "batch_norm", ["flat"], (length,), {})
+    norm.weights, norm.bias = np.ones(length, np.float32), np.ones(length, np.float32)
+    layers = [Layer("x", "input", [], (1, 1, length)), Layer("flat", "flatten", ["x"], (length,)), norm]
+    with pytest.raises(UserError, match="layer 'norm': batch_norm of a vector of 8193 values finds no layer"):
+        fold(Network("n", layers))
