@@ -7,7 +7,7 @@ the DPU reads a layer of the CPU, a `to_grid` stands between them.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,24 @@ def settle(layers: list[Layer]) -> list[Layer]:
         if not layer.operator.quantized:
             floats.add(layer.name)
     return settled
+
+
+def gives_floats(layers: Mapping[str, Layer], of_dpu: Container[str], name: str) -> bool:
+    """Whether a layer of a network that is being read gives real numbers: itself, or by what it reads.
+
+    layers : by name, as far as they are read. of_dpu : names of those that are the DPU's, whatever they are.
+    """
+    pending, seen = [name], set()
+    while pending:
+        layer = layers[pending.pop()]
+        if layer.name in seen or layer.name in of_dpu:
+            continue
+        seen.add(layer.name)
+        if not layer.operator.quantized or layer.op == "sigmoid":
+            return True
+        if not layer.operator.weighted:
+            pending += layer.inputs
+    return False
 
 
 def only_behind(network: Network) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Sequence
 import numpy as np
 
 from dpuflow.network import Layer
+from dpuflow.network.devices import gives_floats
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph.graph import Node
 from dpuflow.onnx_graph.values import (
@@ -18,6 +19,7 @@ from dpuflow.onnx_graph.values import (
     Value,
     constant,
     float_constant,
+    slices,
     tensor,
     unpadded,
     whole_numbers,
@@ -56,17 +58,7 @@ def is_float(layers: dict[str, Layer], of_dpu: set[str], value: Value | None) ->
 
     of_dpu : names of the layers that are the DPU's, whatever they are.
     """
-    pending, seen = [value.layer] if isinstance(value, Tensor) else [], set()
-    while pending:
-        layer = layers[pending.pop()]
-        if layer.name in seen or layer.name in of_dpu:
-            continue
-        seen.add(layer.name)
-        if not layer.operator.quantized or layer.op == "sigmoid":
-            return True
-        if not layer.operator.weighted:
-            pending += layer.inputs
-    return False
+    return isinstance(value, Tensor) and gives_floats(layers, of_dpu, value.layer)
 
 
 def seen(layer: Layer) -> Tensor:
@@ -250,21 +242,9 @@ def _cut(reader, node, layer, axis, start, end, step=1, suffix=""):
 
 def _slice(reader, node, inputs):
     layer = plain(reader, node, inputs[0])
-    starts, ends, axes, steps = (
-        whole_numbers(reader, node, inputs, index, key)
-        for index, key in enumerate(("starts", "ends", "axes", "steps"), 1)
-    )
-    rank = len(layer.shape) + 1
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        axis %= rank
-        if axis == 0:
-            if (start, step) == (0, 1) and end > 2**30:
-                continue
-            reader.fail(node, "slices the batch")
-        low, high, _ = slice(start, end, step).indices(layer.shape[axis - 1])
-        layer = _cut(reader, node, layer, axis - 1, low, high, step, suffix=f"{axis}")
+    for axis, start, end, step in slices(reader, node, inputs, len(layer.shape) + 1):
+        low, high, _ = slice(start, end, step).indices(layer.shape[axis])
+        layer = _cut(reader, node, layer, axis, low, high, step, suffix=f"{axis + 1}")
     return seen(layer)
 
 

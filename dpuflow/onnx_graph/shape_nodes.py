@@ -24,6 +24,7 @@ from dpuflow.onnx_graph.values import (
     constant,
     feature_map,
     flattened,
+    slices,
     tensor,
     unpadded,
     whole_map,
@@ -174,25 +175,11 @@ def _pixels(reader: Reader, node: Node, layer: Layer, axis: int, indices: list[i
 
 def _slice(reader, node, inputs):
     value = unpadded(reader, node, inputs[0])
-    starts, ends, axes, steps = (
-        whole_numbers(reader, node, inputs, index, key)
-        for index, key in enumerate(("starts", "ends", "axes", "steps"), 1)
-    )
-    rank = len(value.axes) + 1
-    if starts is None or ends is None:
-        reader.fail(node, "without starts or ends")
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        axis %= rank
-        if axis == 0:
-            if (start, step) == (0, 1) and end > 2**30:
-                continue
-            reader.fail(node, "slices the batch")
-        size = algebra.size(value.axes[axis - 1])
+    for axis, start, end, step in slices(reader, node, inputs, len(value.axes) + 1):
+        size = algebra.size(value.axes[axis])
         bound = None if step < 0 and end < -size else end
         indices = list(range(size))[slice(start, bound, step)]
-        value = _chosen(reader, node, value, axis - 1, indices, suffix=f"{axis}")
+        value = _chosen(reader, node, value, axis, indices, suffix=f"{axis + 1}")
     return value
 
 

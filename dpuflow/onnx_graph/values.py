@@ -146,6 +146,32 @@ def whole_numbers(
     return [int(n) for n in node.attrs[key]] if key in node.attrs else None
 
 
+def slices(
+    reader: Reader, node: Node, inputs: Sequence[Value | None], rank: int
+) -> list[tuple[int, int, int, int]]:
+    """(axis behind the batch, 0 the first; start; end; step) of all that a Slice cuts, as the node has them.
+
+    rank : axes of what is cut, with the batch's. A slice of the images is refused, unless it takes all.
+    """
+    starts, ends, axes, steps = (
+        whole_numbers(reader, node, inputs, index, key)
+        for index, key in enumerate(("starts", "ends", "axes", "steps"), 1)
+    )
+    if starts is None or ends is None:
+        reader.fail(node, "without starts or ends")
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    found = []
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        axis %= rank
+        if axis == 0:
+            if (start, step) == (0, 1) and end > 2**30:
+                continue
+            reader.fail(node, "slices the batch")
+        found.append((axis - 1, start, end, step))
+    return found
+
+
 def through(value: Tensor, layer: Layer) -> Tensor:
     """`layer`, which works on each value by itself, seen as its input `value` is."""
     return replace(value, layer=layer.name)

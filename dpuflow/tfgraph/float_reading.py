@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from dpuflow.network import Layer
+from dpuflow.network.devices import gives_floats
 from dpuflow.tfgraph.node_order import sources
 from dpuflow.tfgraph.shape_nodes import _slice_of
 from dpuflow.tfgraph.values import (
@@ -53,17 +54,7 @@ def is_float(layers: dict[str, Layer], of_dpu: set[str], value: Value) -> bool:
 
     of_dpu : names of the layers that are the DPU's, whatever they are.
     """
-    pending, seen = [value.layer] if isinstance(value, Tensor) else [], set()
-    while pending:
-        layer = layers[pending.pop()]
-        if layer.name in seen or layer.name in of_dpu:
-            continue
-        seen.add(layer.name)
-        if not layer.operator.quantized or layer.op == "sigmoid":
-            return True
-        if not layer.operator.weighted:
-            pending += layer.inputs
-    return False
+    return isinstance(value, Tensor) and gives_floats(layers, of_dpu, value.layer)
 
 
 def plain(translator: Translator, node: Node, value: Value) -> Layer:
