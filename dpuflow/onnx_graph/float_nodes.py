@@ -19,6 +19,7 @@ from dpuflow.onnx_graph.values import (
     Value,
     constant,
     float_constant,
+    pieces,
     slices,
     tensor,
     unpadded,
@@ -251,12 +252,10 @@ def _slice(reader, node, inputs):
 def _split(reader, node, inputs):
     layer = plain(reader, node, inputs[0])
     axis = _axis(reader, node, seen(layer), 0)
-    parts, start = [], 0
-    for k, name in enumerate(node.outputs):
-        size = reader.shape(node, name)[axis + 1]
-        parts.append(seen(_cut(reader, node, layer, axis, start, start + size, suffix=str(k))))
-        start += size
-    return parts
+    return [
+        seen(_cut(reader, node, layer, axis, start, end, suffix=str(k)))
+        for k, (start, end) in enumerate(pieces(reader, node, axis))
+    ]
 
 
 def _gather(reader, node, inputs):

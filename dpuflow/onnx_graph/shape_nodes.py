@@ -24,6 +24,7 @@ from dpuflow.onnx_graph.values import (
     constant,
     feature_map,
     flattened,
+    pieces,
     slices,
     tensor,
     unpadded,
@@ -188,13 +189,10 @@ def _split(reader, node, inputs):
     axis = int(node.attrs.get("axis", 0)) % (len(value.axes) + 1)
     if axis == 0:
         reader.fail(node, "splits the batch")
-    parts, start = [], 0
-    for k, name in enumerate(node.outputs):
-        size = reader.shape(node, name)[axis]
-        part = _chosen(reader, node, value, axis - 1, range(start, start + size), suffix=str(k))
-        parts.append(part)
-        start += size
-    return parts
+    return [
+        _chosen(reader, node, value, axis - 1, range(start, end), suffix=str(k))
+        for k, (start, end) in enumerate(pieces(reader, node, axis - 1))
+    ]
 
 
 def _gather(reader, node, inputs):

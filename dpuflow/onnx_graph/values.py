@@ -7,6 +7,7 @@ node leaves out is None.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -170,6 +171,13 @@ def slices(
             reader.fail(node, "slices the batch")
         found.append((axis - 1, start, end, step))
     return found
+
+
+def pieces(reader: Reader, node: Node, axis: int) -> list[tuple[int, int]]:
+    """(start, end) of each output of a Split along an axis behind the batch, 0 the first."""
+    sizes = [reader.shape(node, name)[axis + 1] for name in node.outputs]
+    ends = list(accumulate(sizes))
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def through(value: Tensor, layer: Layer) -> Tensor:
