@@ -19,7 +19,7 @@ from dpuflow.network import QuantizedNetwork, folded_ops
 from dpuflow.ops import ACTIVATIONS, kinds
 from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.xir import Graph
-from dpuflow.xir.shapes import ShapeError
+from dpuflow.xir.shape_checks import ShapeError
 
 _ACTIVATIONS = Total(
     "compiler.quantized_graph: type and attributes of the op of an activation (None: no op)",

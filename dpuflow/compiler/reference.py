@@ -27,7 +27,7 @@ from dpuflow.ops import ACTIVATIONS, kinds
 from dpuflow.ops.convolution import weighted
 from dpuflow.ops.gating import HardSigmoid
 from dpuflow.xir import Graph
-from dpuflow.xir.shapes import ShapeError
+from dpuflow.xir.shape_checks import ShapeError
 
 NOTE = (
     "no mc_code: not executable on a board; hand {}.quantized.xmodel to vai_c_xir. "

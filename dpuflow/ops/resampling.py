@@ -17,7 +17,7 @@ from dpuflow.ops.operator import Array, Arrays, Operator, Shape
 GRIDS = ("half_pixel", "asymmetric", "align_corners")
 """Where an output pixel lies on the input: half_pixel_centers, neither, align_corners (XIR, TensorFlow)."""
 MAX_FACTOR = 256
-"""Of resizing either way (`xir.shapes.MAX_SCALE`); bounds memory."""
+"""Of resizing either way (`xir.map_shapes.MAX_SCALE`); bounds memory."""
 
 
 def _check_pair(name: str, value: object, greatest: int) -> None:

@@ -1,7 +1,7 @@
 """Shape and data type of an op's output, inferred from its inputs and attributes.
 
-Rules of XIR 3.5 (docs/reference/xmodel.md): kernel, stride, dilation are (w, h), pad is
-(left, right, top, bottom); -fix ops always round down (FLOOR) whatever their pad_mode.
+Rules of XIR 3.5 (docs/reference/xmodel.md); those of ops on maps (convolutions, pools, ...) stand in
+`map_shapes`.
 """
 
 import math
@@ -12,20 +12,9 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.totality import Total
-from dpuflow.xir import opdefs
+from dpuflow.xir import map_shapes, opdefs
 from dpuflow.xir.nodes import Op, OpGraph, Shape
-
-MAX_PAD = 255
-"""Far beyond what a network's window pads by (the DPU's fields end at 15); bounds memory."""
-
-
-MAX_SCALE = 256
-"""Of resampling, either way; bounds memory as well."""
-
-
-class ShapeError(ValueError):
-    """The inputs and attributes of an op do not fit each other; the message says how."""
-
+from dpuflow.xir.shape_checks import ShapeError, axis_of, one_shape
 
 UNCHECKED = opdefs.OTHER_TYPES | {type_ for type_, d in opdefs.OPDEFS.items() if d.shape == "stored"}
 """Types of XIR without a rule here: their stored output is taken as it is, and none can be added."""
@@ -75,125 +64,6 @@ def parse_data_type(text: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def window_output(size: int, kernel: int, stride: int, dilation: int, pad: int, mode: str = "FLOOR") -> int:
-    """Output length along one axis; `pad` is the sum of both sides (docs/reference/xmodel.md, pad_mode)."""
-    extent = (kernel - 1) * dilation + 1
-    if mode == "FLOOR":
-        return (size + pad - extent + stride) // stride
-    if mode == "CEIL":
-        return -((extent - size - pad - stride) // stride)
-    if mode == "SAME":
-        return math.ceil((size + pad) / stride)
-    if mode == "VALID":
-        return math.ceil((size + pad - (kernel - 1) * dilation) / stride)
-    raise ShapeError(f"pad_mode {mode!r} is not FLOOR, CEIL, SAME or VALID")
-
-
-def _numbers(op, name, length, least):
-    values = op.attr(name)
-    if not isinstance(values, list) or len(values) != length or min(values) < least:
-        raise ShapeError(f"{name} must be {length} integers of at least {least}, found {values!r}")
-    return values
-
-
-def _one(inputs, name, rank=None):
-    tensors = inputs.get(name, [])
-    if len(tensors) != 1:
-        raise ShapeError(f"argument {name!r} needs one op, found {len(tensors)}")
-    shape = tensors[0].shape
-    if rank and len(shape) != rank:
-        raise ShapeError(f"argument {name!r} must have {rank} dimensions, found {list(shape)}")
-    return shape
-
-
-def _window(op, shape):
-    """Spatial output (height, width) of a convolution or pool over `shape` (N, H, W, C)."""
-    kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
-    stride_w, stride_h = _numbers(op, "stride", 2, 1)
-    left, right, top, bottom = _numbers(op, "pad", 4, 0)
-    if max(left, right, top, bottom) > MAX_PAD:
-        raise ShapeError(f"pad {[left, right, top, bottom]} exceeds {MAX_PAD}")
-    dilation_w, dilation_h = (
-        _numbers(op, "dilation", 2, 1) if "dilation" in opdefs.OPDEFS[op.type].attrs else (1, 1)
-    )
-    mode = "FLOOR" if op.type.endswith("-fix") else op.attr("pad_mode")
-    return (
-        window_output(shape[1], kernel_h, stride_h, dilation_h, top + bottom, mode),
-        window_output(shape[2], kernel_w, stride_w, dilation_w, left + right, mode),
-    )
-
-
-def _conv(op, inputs):
-    shape, weights = _one(inputs, "input", 4), _one(inputs, "weights", 4)
-    kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
-    if weights[1:3] != (kernel_h, kernel_w):
-        raise ShapeError(f"weights {list(weights)} do not have the kernel (w, h) = ({kernel_w}, {kernel_h})")
-    if op.type.startswith("depthwise"):
-        if weights[3] != shape[3]:
-            raise ShapeError(f"weights {list(weights)} do not have the input's {shape[3]} channels")
-        channels = weights[0] * weights[3]
-    else:
-        group = op.attr("group")
-        if group < 1 or weights[3] * group != shape[3] or weights[0] % group:
-            raise ShapeError(f"weights {list(weights)} do not fit {shape[3]} channels in {group} group(s)")
-        channels = weights[0]
-    if "bias" in inputs and math.prod(_one(inputs, "bias")) != channels:
-        raise ShapeError(f"bias {list(_one(inputs, 'bias'))} does not have {channels} elements")
-    return shape[0], *_window(op, shape), channels
-
-
-def _transposed_conv(op, inputs):
-    shape, weights = _one(inputs, "input", 4), _one(inputs, "weights", 4)
-    kernel_w, kernel_h = _numbers(op, "kernel", 2, 1)
-    depthwise = "depthwise" in op.type
-    if weights[1:] != (kernel_h, kernel_w, shape[3]):
-        raise ShapeError(f"weights {list(weights)} do not fit kernel {(kernel_w, kernel_h)} on {list(shape)}")
-    stride_w, stride_h = _numbers(op, "stride", 2, 1)
-    dilation_w, dilation_h = _numbers(op, "dilation", 2, 1)
-    left, right, top, bottom = _numbers(op, "pad", 4, 0)
-    mode = "FLOOR" if op.type.endswith("-fix") else op.attr("pad_mode")
-    height = _transposed_output(shape[1], kernel_h, stride_h, dilation_h, top + bottom, mode)
-    width = _transposed_output(shape[2], kernel_w, stride_w, dilation_w, left + right, mode)
-    return shape[0], height, width, weights[0] * weights[3] if depthwise else weights[0]
-
-
-def _transposed_output(size, kernel, stride, dilation, pad, mode):
-    """Length of a transposed convolution along one axis, by XIR's inference."""
-    if mode in ("FLOOR", "CEIL"):
-        return (size - 1) * stride + (kernel - 1) * dilation + 1 - pad
-    if mode == "SAME":
-        return size * stride
-    if mode == "VALID":
-        return (size - 1) * stride + kernel
-    raise ShapeError(f"pad_mode {mode!r} is not FLOOR, CEIL, SAME or VALID")
-
-
-def _resample(op, inputs, size):
-    """`size` (h, w) where the op has that argument.
-
-    Else upsample-fix and resize cut a fraction of a pixel off, downsample-fix makes one of it; scale: (w, h).
-    """
-    (batch, height, width, channels), scale = _one(inputs, "input", 4), op.attr("scale")
-    if size is not None:
-        if len(size) != 2 or max(size) > MAX_SCALE * max(height, width):
-            raise ShapeError(
-                f"its argument 'size' {size} is no height and width up to {MAX_SCALE} times the map"
-            )
-        return batch, *size, channels
-    if len(scale) != 2 or not all(math.isfinite(factor) and 0 < factor <= MAX_SCALE for factor in scale):
-        raise ShapeError(f"scale must be two numbers above 0 and up to {MAX_SCALE}, found {scale}")
-    if op.type == "downsample-fix":
-        return batch, math.ceil(height / scale[1]), math.ceil(width / scale[0]), channels
-    return batch, int(height * scale[1]), int(width * scale[0]), channels
-
-
-def _pool(op, inputs):
-    shape = _one(inputs, "input", 4)
-    if op.type != "pool-fix" and op.attr("global"):
-        return shape[0], 1, 1, shape[3]
-    return shape[0], *_window(op, shape), shape[3]
-
-
 def _broadcast(op, inputs):
     shapes = [tensor.shape for tensor in inputs.get("input", [])]
     if not shapes:
@@ -208,17 +78,11 @@ def _broadcast(op, inputs):
     return result
 
 
-def _axis(value, rank):
-    if not -rank <= value < rank:
-        raise ShapeError(f"axis {value} is outside {rank} dimensions")
-    return value % rank
-
-
 def _concat(op, inputs):
     shapes = [tensor.shape for tensor in inputs.get("input", [])]
     if not shapes:
         raise ShapeError("argument 'input' needs at least one op")
-    axis = _axis(op.attr("axis"), len(shapes[0]))
+    axis = axis_of(op.attr("axis"), len(shapes[0]))
     rest = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
     if len(rest) > 1 or len({len(shape) for shape in shapes}) > 1:
         raise ShapeError(f"inputs {[list(shape) for shape in shapes]} differ outside axis {axis}")
@@ -268,7 +132,7 @@ def _size(graph, op):
 
 
 def _reshape(op, inputs, target):
-    shape, asked = _one(inputs, "input"), target
+    shape, asked = one_shape(inputs, "input"), target
     target = [shape[i] if n == 0 and i < len(shape) else n for i, n in enumerate(target)]
     if target.count(-1) == 1:
         rest = math.prod(n for n in target if n != -1)
@@ -282,29 +146,31 @@ def _stack(op, inputs):
     shapes = [tensor.shape for tensor in inputs.get("input", [])]
     if len(set(shapes)) != 1:
         raise ShapeError(f"inputs {[list(shape) for shape in shapes]} are not of one shape")
-    axis = _axis(op.attr("axis"), len(shapes[0]) + 1)
+    axis = axis_of(op.attr("axis"), len(shapes[0]) + 1)
     return *shapes[0][:axis], len(shapes), *shapes[0][axis:]
 
 
 def _flatten(op, inputs):
-    shape = _one(inputs, "input")
-    start, end = (_axis(op.attr(name), len(shape)) for name in ("start_axis", "end_axis"))
+    shape = one_shape(inputs, "input")
+    start, end = (axis_of(op.attr(name), len(shape)) for name in ("start_axis", "end_axis"))
     if end < start:
         raise ShapeError(f"start_axis {start} lies after end_axis {end}")
     return *shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]
 
 
 def _squeeze(op, inputs):
-    shape = _one(inputs, "input")
-    axes = {_axis(axis, len(shape)) for axis in op.attr("axis")} or {i for i, n in enumerate(shape) if n == 1}
+    shape = one_shape(inputs, "input")
+    axes = {axis_of(axis, len(shape)) for axis in op.attr("axis")} or {
+        i for i, n in enumerate(shape) if n == 1
+    }
     if any(shape[i] != 1 for i in axes):
         raise ShapeError(f"axes {sorted(axes)} of {list(shape)} are not all 1")
     return [n for i, n in enumerate(shape) if i not in axes]
 
 
 def _inner_product(op, inputs):
-    shape, weights = _one(inputs, "input"), _one(inputs, "weights", 2)
-    axis = _axis(op.attr("axis"), len(shape))
+    shape, weights = one_shape(inputs, "input"), one_shape(inputs, "weights", 2)
+    axis = axis_of(op.attr("axis"), len(shape))
     if math.prod(shape[axis:]) != weights[1]:
         raise ShapeError(f"weights {list(weights)} do not fit {list(shape)} from axis {axis}")
     return *shape[:axis], weights[0]
@@ -319,53 +185,40 @@ def _matmul(op, inputs):
     b = (*b[:-2], b[-1], b[-2]) if op.attr("transpose_b") else b
     if a[-1] != b[-2]:
         raise ShapeError(f"matrices {list(a)} and {list(b)} do not fit")
-    if "bias" in inputs and math.prod(_one(inputs, "bias")) != b[-1]:
-        raise ShapeError(f"bias {list(_one(inputs, 'bias'))} does not have {b[-1]} elements")
+    if "bias" in inputs and math.prod(one_shape(inputs, "bias")) != b[-1]:
+        raise ShapeError(f"bias {list(one_shape(inputs, 'bias'))} does not have {b[-1]} elements")
     return *a[:-1], b[-1]
 
 
 def _transpose(op, inputs):
-    shape, order = _one(inputs, "input"), op.attr("order")
+    shape, order = one_shape(inputs, "input"), op.attr("order")
     if sorted(order) != list(range(len(shape))):
         raise ShapeError(f"order {order} is not a permutation of {len(shape)} axes")
     return [shape[axis] for axis in order]
 
 
 def _pad(op, inputs):
-    shape, paddings = _one(inputs, "input"), op.attr("paddings")
+    shape, paddings = one_shape(inputs, "input"), op.attr("paddings")
     if len(paddings) != 2 * len(shape) or min(paddings) < 0:
         raise ShapeError(f"paddings {paddings} must be {2 * len(shape)} non-negative integers")
     return [n + before + after for n, before, after in zip(shape, paddings[::2], paddings[1::2], strict=True)]
 
 
 def _reduce(op, inputs):
-    shape, keep = _one(inputs, "input"), op.attr("keep_dims")
-    axes = {_axis(axis, len(shape)) for axis in op.attr("axis")}
+    shape, keep = one_shape(inputs, "input"), op.attr("keep_dims")
+    axes = {axis_of(axis, len(shape)) for axis in op.attr("axis")}
     return [1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes] or [1]
 
 
-def _pixel_shuffle(op, inputs):
-    (batch, height, width, channels), scale = _one(inputs, "input", 4), op.attr("scale")
-    if not 1 <= scale <= MAX_SCALE:
-        raise ShapeError(f"scale must be a number of 1 to {MAX_SCALE}, found {scale}")
-    if op.attrs["upscale"] if "upscale" in op.attrs else op.attr("reverse"):
-        if channels % scale**2:
-            raise ShapeError(f"{channels} channels do not make blocks of {scale} x {scale} pixels")
-        return batch, height * scale, width * scale, channels // scale**2
-    if height % scale or width % scale:
-        raise ShapeError(f"{height} x {width} pixels are no blocks of {scale} x {scale}")
-    return batch, height // scale, width // scale, channels * scale**2
-
-
 def _argmax(op, inputs):
-    shape = _one(inputs, "input")
-    axis = _axis(op.attr("axis"), len(shape))
+    shape = one_shape(inputs, "input")
+    axis = axis_of(op.attr("axis"), len(shape))
     left = [n for i, n in enumerate(shape) if i != axis]
     return left if len(left) > 1 else [*left, 1]
 
 
 def _strided_slice(op, inputs):
-    shape = _one(inputs, "input")
+    shape = one_shape(inputs, "input")
     bounds = [op.attr(name) for name in ("begin", "end", "strides")]
     if any(len(each) != len(shape) for each in bounds) or min(bounds[2]) < 1:
         raise ShapeError(f"bounds {bounds} of {list(shape)}")
@@ -380,11 +233,11 @@ RULES = Total(
     lambda: {definition.shape for definition in opdefs.OPDEFS.values()} - {"stored"},
     {
         "given": lambda op, inputs: op.attrs["shape"],
-        "same": lambda op, inputs: _one(inputs, "input"),
-        "conv": _conv,
-        "transposed_conv": _transposed_conv,
-        "pool": _pool,
-        "resample": _resample,
+        "same": lambda op, inputs: one_shape(inputs, "input"),
+        "conv": map_shapes.conv,
+        "transposed_conv": map_shapes.transposed_conv,
+        "pool": map_shapes.pool,
+        "resample": map_shapes.resample,
         "broadcast": _broadcast,
         "concat": _concat,
         "reshape": _reshape,
@@ -396,7 +249,7 @@ RULES = Total(
         "transpose": _transpose,
         "pad": _pad,
         "reduce": _reduce,
-        "pixel_shuffle": _pixel_shuffle,
+        "pixel_shuffle": map_shapes.pixel_shuffle,
     },
 )
 
