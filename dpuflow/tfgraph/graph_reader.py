@@ -28,21 +28,18 @@ from dpuflow.network.merging import merge
 from dpuflow.network.network_file import save_network, save_refusal
 from dpuflow.tfgraph import float_reading
 from dpuflow.tfgraph.advice import advice
-from dpuflow.tfgraph.condition_nodes import PLACEHOLDERS, RANDOM, inference_value, readers_of
-from dpuflow.tfgraph.graph_def import DT_BOOL, DT_FLOAT, Message, read_graph_def
+from dpuflow.tfgraph.condition_nodes import RANDOM
+from dpuflow.tfgraph.graph_def import DT_BOOL, Message, read_graph_def
+from dpuflow.tfgraph.graph_ends import Names, emit_images, input_nodes, output_nodes
 from dpuflow.tfgraph.layer_names import layer_name, shorten_names
-from dpuflow.tfgraph.node_order import ancestors, sources, split_reference
+from dpuflow.tfgraph.node_order import ancestors, split_reference
 from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS
-from dpuflow.tfgraph.shape_nodes import reshape_to
-from dpuflow.tfgraph.values import ANY, DEAD, Batch, Constant, Node, Tensor, pseudo_node
+from dpuflow.tfgraph.values import ANY, DEAD, Constant, Node, Tensor
 
 MAX_ELEMENTS = 2**31
 """Values of one feature map: more cannot be addressed on a DPU (`xir.validate.MAX_ELEMENTS`)."""
 COMPUTED_ELEMENTS = 2**24
 """Elements of constants that a file may describe without holding them, on top of four times its bytes."""
-
-DT_UINT8 = 4
-IGNORED_SINKS = {"Const", "NoOp", "Assert", *PLACEHOLDERS, "SaveV2", "RestoreV2"}
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,6 @@ class Failed:
     """The value of a node that cannot be read, and why."""
 
     error: UserError
-
-
-Names = str | Sequence[str] | None
-"""Of one node, of several, or None: discovered."""
 
 
 def read_network(
@@ -243,9 +236,9 @@ class GraphTranslator:
             return network
 
     def _network(self, name, input_name, output_name):
-        self.output_nodes = self._find_outputs(output_name)
+        self.output_nodes = output_nodes(self.nodes, output_name, self.where)
         order = ancestors(self.nodes, self.output_nodes, self.where)
-        self._find_input(order, input_name)
+        self.input_nodes, self.switches = input_nodes(self.nodes, order, input_name, self.where)
         self.inside = float_reading.inside(self.nodes, order) if self.cpu else set()
         unknown = [
             n
@@ -322,80 +315,10 @@ class GraphTranslator:
             self.fail(node, "the output is a reshaped map, not one value for each class")
         return value
 
-    def _find_outputs(self, wanted):
-        if wanted is not None:
-            given = [split_reference(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
-            names = [name for name, _ in given]
-            for name, index in given:
-                if name not in self.nodes:
-                    raise UserError(f"{self.where}: no node {name!r} for the output; sinks: {self._sinks()}")
-                if index:
-                    raise UserError(
-                        f"{self.where}: output {name}:{index}: only the first output of a node can be one"
-                    )
-            if len(set(names)) != len(names) or not names:
-                raise UserError(f"{self.where}: outputs {', '.join(names) or 'none'}; name each one once")
-            return names
-        sinks = self._sinks()
-        if len(sinks) != 1:
-            raise UserError(
-                f"{self.where}: expected one output (a node that nothing reads), found {len(sinks)}: "
-                f"{', '.join(sinks[:8]) or 'none'}; name the one to use, or a list of all that are outputs"
-            )
-        return sinks
-
-    def _sinks(self):
-        read = {split_reference(r.lstrip("^"))[0] for node in self.nodes.values() for r in node.input}
-        sinks = [n for n, node in self.nodes.items() if n not in read and node.op not in IGNORED_SINKS]
-        if len(sinks) < 2:
-            return sinks
-        # of a condition there are nodes that only say which side is taken
-        return [sink for sink in sinks if self._sees_images(sink)] or sinks
-
-    def _sees_images(self, name):
-        seen, pending = set(), [name]
-        while pending:
-            node = self.nodes.get(pending.pop())
-            if node is None or node.name in seen:
-                continue
-            if node.op in PLACEHOLDERS and node.attr["dtype"].type != DT_BOOL:
-                return True
-            seen.add(node.name)
-            pending += sources(node)
-        return False
-
-    def _find_input(self, order, wanted):
-        readers = readers_of([self.nodes[n] for n in order], sources)
-        placeholders = {n: self.nodes[n] for n in order if self.nodes[n].op in PLACEHOLDERS}
-        found = {n: inference_value(node, readers) for n, node in placeholders.items()}
-        self.switches = {n: value for n, value in found.items() if value is not None}
-        if wanted is not None:
-            names = [split_reference(name)[0] for name in ([wanted] if isinstance(wanted, str) else wanted)]
-            for name in names:
-                if name not in self.nodes:
-                    raise UserError(
-                        f"{self.where}: no node {name!r} for the input; placeholders: {list(placeholders)}"
-                    )
-            self.input_nodes = names
-            return
-        rest = {
-            n: node
-            for n, node in placeholders.items()
-            if n not in self.switches and node.attr["dtype"].type != DT_BOOL
-        }
-        images = [n for n, node in rest.items() if node.op != "PlaceholderWithDefault"] or list(rest)
-        if len(images) != 1:
-            raise UserError(
-                f"{self.where}: expected one input placeholder, found {len(images)}: "
-                f"{', '.join(images[:8]) or 'none'}; name the one for the images (models.NAME.input_node) "
-                "and freeze the others to constants"
-            )
-        self.input_nodes = images
-
     def _translate(self, node, switches):
         """The value of `node`; UserError when it cannot be read."""
         if node.name in self.input_nodes:
-            return self._emit_input(node)
+            return emit_images(self, node, self.input_shape)
         if node.name in switches:
             return Constant(switches[node.name])
         references = [split_reference(r) for r in node.input if not r.startswith("^")]
@@ -460,46 +383,3 @@ class GraphTranslator:
                 node, f"reads output {index} of {name!r}, which only training needs; freeze for inference"
             )
         return value
-
-    def _emit_input(self, node):
-        """The input layer, of images; seen by the graph as its placeholder has them."""
-        dims = [dim.size for dim in node.attr["shape"].shape.dim]
-        dtype = node.attr["dtype"].type if "dtype" in node.attr else DT_FLOAT
-        if node.op in PLACEHOLDERS and dtype not in (DT_FLOAT, DT_UINT8):
-            self.fail(node, f"has TensorFlow's data type {dtype}; images come as float32 or uint8")
-        self.batch = dims[0] if dims and dims[0] > 0 else None
-        open_rank = not dims or node.attr["shape"].shape.unknown_rank
-        shape, rest = self.input_shape, dims[1:]
-        if shape is None:
-            if open_rank or len(dims) not in (2, 3, 4) or any(d <= 0 for d in rest):
-                self.fail(
-                    node,
-                    f"input shape {dims} is not (batch, H, W, C) with known sizes; they come from the data "
-                    "set where the graph is imported (models.NAME.frozen_pb)",
-                )
-            shape = (*rest, 1) if len(rest) == 2 else tuple(rest)
-        kinds = {4: shape, 3: shape[:2] if shape[2:] == (1,) else None, 2: (math.prod(shape),)}
-        fits = kinds.get(len(dims))
-        if not open_rank and (
-            fits is None or any(d not in (-1, 0, n) for d, n in zip(rest, fits, strict=True))
-        ):
-            self.fail(
-                node,
-                f"takes {_images(rest)}, the data set has {_images(shape)}; train and export the "
-                "network for such images, or give it a data set of its own kind",
-            )
-        value = self.emit(node, "input", [], shape)
-        if open_rank or len(dims) == 4 or tuple(shape) == tuple(fits):
-            return value
-        self.batch, batch = None, self.batch
-        value = reshape_to(self, pseudo_node(node, "Reshape", "reshaped"), value, (Batch(), *fits))
-        self.batch = batch
-        return value
-
-
-def _images(shape):
-    """A shape in words: (28, 28, 1) -> "28x28 with 1 channel"."""
-    shown = ["any size" if n <= 0 else str(n) for n in shape]
-    if len(shape) != 3:
-        return f"inputs of the shape ({', '.join(['images', *shown])})"
-    return f"images of {shown[0]}x{shown[1]} with {shown[2]} channel{'s' * (shape[2] != 1)}"

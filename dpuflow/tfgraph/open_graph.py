@@ -22,7 +22,8 @@ import numpy as np
 from dpuflow.base.errors import about
 from dpuflow.network import Network
 from dpuflow.tfgraph.graph_def import DT_FLOAT, Message, add_constant, add_node, read_graph_def, set_constant
-from dpuflow.tfgraph.graph_reader import GraphTranslator, Names
+from dpuflow.tfgraph.graph_ends import Names
+from dpuflow.tfgraph.graph_reader import GraphTranslator
 from dpuflow.tfgraph.node_translation import BINARY_LOGITS
 
 
