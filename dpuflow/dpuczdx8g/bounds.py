@@ -3,13 +3,13 @@
 from dpuflow.base.totality import Total
 
 COMPUTE, MEMORY, INSTRUCTIONS = "compute", "memory", "instructions"
-"""Its engine, the bytes from and to DDR, or the number of LOADs and SAVEs that move them."""
+"""Its engine, the bytes from and to DDR, or the instructions: each takes cycles besides its work."""
 
 _LIMITS = {
     "convolution": "the array",
     "alu": "the ALU",
     MEMORY: "DDR bytes",
-    INSTRUCTIONS: "short transfers",
+    INSTRUCTIONS: "instruction issue",
 }
 LIMITS = tuple(_LIMITS.values())
 HELP = Total(
@@ -20,7 +20,7 @@ HELP = Total(
         "the ALU": "smaller windows or maps of depthwise and pooling layers, or plain convolutions in their"
         " place, of which the array does many times the operations in a cycle",
         "DDR bytes": "smaller maps or weights, so that maps stay on chip, or a larger DPU",
-        "short transfers": "fewer and larger layers, whose weights and rows come in longer pieces",
+        "instruction issue": "fewer and larger layers, which an engine computes and moves in longer pieces",
     },
 )
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from xml.etree import ElementTree
 
 import pytest
 
@@ -101,12 +102,18 @@ def test_whose_time_it_is():
         (9.0, [1, 1, 5, 2], 1, "the array"),
         (9.0, [1, 1, 2, 5], 1, "the ALU"),
         (1.0, [90, 0, 1, 0], 2, "DDR bytes"),
-        (1.0, [90, 0, 1, 0], 9, "short transfers"),
+        (1.0, [90, 0, 1, 0], 9, "instruction issue"),
     ],
 )
 def test_what_limits_a_layer(computing, busy, transfers, limit):
     row = LayerTime("x", busy=busy, computing=computing, waiting={LOAD: 5.0, SAVE: 1.0}, transfers=transfers)
     assert row.limit == limit and row.time == computing + 6
+
+
+@pytest.mark.parametrize(("issued", "limit"), [(12, "the array"), (13, "instruction issue")])
+def test_many_short_computations_are_limited_by_instruction_issue(issued, limit):
+    row = LayerTime("x", busy=[0, 0, 900, 100], computing=1000.0, issued=issued)
+    assert row.limit == limit
 
 
 def test_the_page(compiled, tmp_path, capsys):
@@ -123,6 +130,32 @@ def test_the_page(compiled, tmp_path, capsys):
     shares = [float(part) for part in re.findall(r'"num">([\d.]+) %', html)]
     assert sum(shares) == pytest.approx(100, abs=0.3)
     assert timeline(graph, path, 250.0) == html
+
+
+def test_the_picture(compiled, tmp_path):
+    graph, _, instructions = compiled
+    path = tmp_path / "a<b>.xmodel"
+    graph.save(path)
+    picture = tmp_path / "model.svg"
+    assert shell.main(["timeline", str(path), "-o", str(picture)]) == 0
+    root = ElementTree.parse(picture).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    words = " ".join(root.itertext())
+    cycles = schedule(instructions).cycles
+    assert (
+        "a<b>.xmodel: the engines over time" in words
+        and f"{cycles / 300e3:.3f} ms, {cycles:,.0f} cycles" in words
+    )
+    rectangles = root.findall(".//{http://www.w3.org/2000/svg}rect")
+    _, _, width, height = (float(number) for number in root.get("viewBox").split())
+    assert len(rectangles) > 20 and width > 1000 and height > 200
+
+
+def test_a_page_never_replaces_its_xmodel(tmp_path, capsys):
+    path = tmp_path / "model.xmodel"
+    path.write_bytes(b"kept")
+    assert shell.main(["timeline", str(path), "-o", str(path)]) == 1
+    assert "expected a file of .html, .htm, .svg" in capsys.readouterr().err and path.read_bytes() == b"kept"
 
 
 def test_what_has_no_machine_code_is_refused(tmp_path, capsys):

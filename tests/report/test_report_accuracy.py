@@ -192,7 +192,7 @@ def test_machine_code_is_described(tmp_path):
     assert "Estimated from the machine code" in time and "no layer found" in time
     assert re.findall(r"<code>(.*?)</code>.*?num\">([\d.,]+\s%)</td><td>(.*?)</td>", time) == [
         ("conv2d", "73.9\xa0%", "the array"),
-        ("dense", "24.6\xa0%", "short transfers"),
+        ("dense", "24.6\xa0%", "instruction issue"),
         ("no layer found", "1.5\xa0%", "DDR bytes"),
     ]
     assert "81,234" in html and "Verified: run on a simulator." in html

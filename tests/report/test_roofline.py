@@ -38,7 +38,7 @@ def test_bars_and_limits():
         ("the ALU", 0.6),
         ("DDR bytes", 0.2),
         ("the array", 0.1),
-        ("short transfers", 0.1),
+        ("instruction issue", 0.1),
     ]
     assert len({words for _, _, words, _ in view["limits"]}) == 4
 

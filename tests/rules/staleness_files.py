@@ -247,6 +247,8 @@ DATA_OF = {
     "dpuflow/report/templates/deviation.html.j2": "dpuflow/report/deviation.py",
     "dpuflow/report/templates/roofline.html.j2": "dpuflow/report/roofline.py",
     "dpuflow/dpuczdx8g/isa/templates/timeline.html.j2": "dpuflow/dpuczdx8g/isa/timeline.py",
+    "dpuflow/dpuczdx8g/isa/templates/timeline.svg.j2": "dpuflow/dpuczdx8g/isa/timeline.py",
+    "dpuflow/dpuczdx8g/isa/templates/engines.svg.j2": "dpuflow/dpuczdx8g/isa/timeline.py",
     "dpuflow/report/templates/deviation_table.html.j2": "dpuflow/report/deviation.py",
     "dpuflow/report/templates/base.html.j2": "dpuflow/report/page.py",
     "dpuflow/report/templates/macros.html.j2": "dpuflow/report/page.py",

@@ -28,6 +28,7 @@ class LayerTime:
     busy : of each engine.
     computing, waiting : the time that is its own: computing, and standing still for LOAD or SAVE.
     bytes, transfers : moved from and to DDR, and by how many instructions.
+    issued : instructions that compute.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LayerTime:
     waiting: dict[int, float] = field(default_factory=lambda: {LOAD: 0.0, SAVE: 0.0})
     bytes: int = 0
     transfers: int = 0
+    issued: int = 0
 
     @property
     def time(self) -> float:
@@ -52,7 +54,8 @@ class LayerTime:
     def bound(self, timing: Timing = TIMING) -> str:
         """What limits it: COMPUTE, MEMORY or INSTRUCTIONS."""
         if self.computing >= sum(self.waiting.values()):
-            return COMPUTE
+            working = self.busy[CONV] + self.busy[MISC]
+            return INSTRUCTIONS if self.issued * timing.issue_cycles > working / 2 else COMPUTE
         moving = self.busy[LOAD] + self.busy[SAVE]
         return INSTRUCTIONS if self.transfers * timing.transfer_cycles > moving / 2 else MEMORY
 
@@ -91,6 +94,7 @@ def breakdown(
             row.transfers += 1
             if not (op.name == "LOAD" and op["broadcast"]):
                 row.bytes += transfer_bytes(op, 1)
+        row.issued += op.name in COMPUTING
     computing = [i for i, op in enumerate(instructions) if op.name in COMPUTING]
     now, last = 0.0, -1
     for number in sorted(computing, key=lambda i: made.start[i]):

@@ -17,6 +17,9 @@ from dpuflow.dpuczdx8g.isa.timeline import timeline
 from dpuflow.dpuczdx8g.timing import TIMING
 from dpuflow.xir import Graph
 
+PICTURES = {".html": False, ".htm": False, ".svg": True}
+"""What a timeline may be written to -> whether it is the picture alone."""
+
 
 def listing(graph: Graph, source: Path | str) -> str:
     """Assembler text of every DPU subgraph of a graph."""
@@ -63,11 +66,13 @@ def check(arguments: argparse.Namespace) -> None:
 
 def draw_timeline(arguments: argparse.Namespace) -> None:
     """Write the page that shows the engines over time."""
-    if not arguments.clock > 0:
+    if not 0 < arguments.clock < float("inf"):
         raise UserError(f"--clock {arguments.clock:g}: expected a clock in MHz, greater than 0")
     source = Path(arguments.file)
-    page = timeline(Graph.load(source), source, arguments.clock)
     output = Path(arguments.output or source.with_suffix(".timeline.html"))
+    if output.suffix not in PICTURES:
+        raise UserError(f"--output {output}: expected a file of {', '.join(PICTURES)}")
+    page = timeline(Graph.load(source), source, arguments.clock, picture=PICTURES[output.suffix])
     write_bytes(output, page.encode())
     print(output)
 
@@ -89,7 +94,12 @@ def main(words: Sequence[str] | None = None) -> int:
     command.set_defaults(run=check)
     command = commands.add_parser("timeline", help="picture the engines over time: where the cycles go")
     command.add_argument("file", metavar="FILE.xmodel")
-    command.add_argument("-o", "--output", metavar="PAGE.html", help="default: FILE.timeline.html")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="PAGE",
+        help=".html, or .svg for the picture alone; default: FILE.timeline.html",
+    )
     clock = TIMING.default_clock_mhz
     command.add_argument("--clock", type=float, default=clock, help="MHz, default %(default)g")
     command.set_defaults(run=draw_timeline)

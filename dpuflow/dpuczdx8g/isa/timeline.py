@@ -1,4 +1,4 @@
-"""A page that shows the four engines over time: where a program's cycles go, layer by layer."""
+"""A page or a picture of the four engines over time: where a program's cycles go, layer by layer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,18 +26,23 @@ from dpuflow.dpuczdx8g.timing import TIMING, assumptions
 from dpuflow.xir import Graph
 
 BINS, LONGEST = 480, 36
-COLOURS = 6
-"""Colours that layers take in turns."""
+LIGHT = ("#0072b2", "#d98200", "#00805c", "#b0568f", "#5aa9dd", "#8c6d1f")
+DARK = ("#3b93d0", "#e8a33d", "#35b38a", "#d184b6", "#8ccbf2", "#bda052")
+"""Colours that layers take in turns, on a light ground and on a dark one."""
 LANES = (LOAD, CONV, MISC, SAVE)
 """Engines from top to bottom, the way that data go."""
 LANE, GAP, LEFT, WIDTH = 34.0, 8.0, 46.0, 1000.0
+MARGIN, HEAD = 16.0, 62.0
+"""Of a picture: around it, and above the lanes of a program."""
 TITLES = {LOAD: "LOAD", SAVE: "SAVE", CONV: "CONV", MISC: "ALU"}
 
 
-def timeline(graph: Graph, source: Path | str, clock_mhz: float = TIMING.default_clock_mhz) -> str:
+def timeline(
+    graph: Graph, source: Path | str, clock_mhz: float = TIMING.default_clock_mhz, picture: bool = False
+) -> str:
     """HTML page of all DPU subgraphs of a compiled graph, for a DPU of that clock.
 
-    UserError when the file has no machine code for a DPUCZDX8G.
+    picture : the engines alone, as an SVG file. UserError when the file has no machine code for a DPUCZDX8G.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dpuflow.dpuczdx8g.isa", "templates"),
@@ -49,14 +54,22 @@ def timeline(graph: Graph, source: Path | str, clock_mhz: float = TIMING.default
     environment.filters["whole"] = lambda value: f"{value:,.0f}"
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     programs = [_program(graph, program, clock_mhz) for program in read_programs(graph, source)]
-    page = environment.get_template("timeline.html.j2")
+    top = MARGIN + HEAD / 2
+    for program in programs:
+        program["top"] = top + HEAD
+        top += HEAD + program["height"]
+    page = environment.get_template("timeline.svg.j2" if picture else "timeline.html.j2")
     return page.render(
         source=Path(source).name,
         programs=programs,
         clock=clock_mhz,
         lanes=[TITLES[engine] for engine in LANES],
         notes=assumptions()["notes"],
-        colours=COLOURS,
+        light=LIGHT,
+        dark=DARK,
+        margin=MARGIN,
+        width=LEFT + WIDTH + 2 * MARGIN,
+        height=top + MARGIN,
     )
 
 
@@ -80,7 +93,7 @@ def _program(graph, program, clock):
         "layers": _table(rows, made.cycles),
         "advice": _advice(rows, made.cycles),
         "ticks": _ticks(made.cycles),
-        "height": len(LANES) * (LANE + GAP) + 22,
+        "height": len(LANES) * (LANE + GAP) + 22.0,
         "width": WIDTH,
         "left": LEFT,
     }
@@ -94,7 +107,7 @@ def _table(rows: Sequence[LayerTime], cycles: float) -> list[dict[str, Any]]:
             "number": number,
             "name": row.name or "no layer found",
             "short": _short(row.name) or "no layer found",
-            "colour": number % COLOURS,
+            "colour": number % len(LIGHT),
             "time": row.time,
             "share": row.time / (cycles or 1),
             "bars": [
@@ -151,7 +164,7 @@ def _drawing(made: Schedule, names: Sequence[str], layers: Sequence[int]) -> lis
                     "y": bottom - LANE * full,
                     "width": step,
                     "height": LANE * full,
-                    "colour": (layer if layer >= 0 else len(names)) % COLOURS,
+                    "colour": (layer if layer >= 0 else len(names)) % len(LIGHT),
                     "title": f"{TITLES[engine]}, {name}: {100 * full:.0f} % at work",
                 }
             )
