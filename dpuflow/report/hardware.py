@@ -6,7 +6,7 @@ from typing import Any
 from dpuflow.report.inputs import LoadedRun, Row
 from dpuflow.report.roofline import roofline
 
-CHIEF = ("latency_us", "frames_per_second one_thread", "frames_per_second board")
+CHIEF = ("latency_us", "frames_per_second one_thread", "frames_per_second board", "energy saturated_mj")
 """Figures of an estimate that come first: the machine code's where there is one."""
 LONG = 60
 """Characters; a longer string is a sentence and not a fact for the grid."""

@@ -19,7 +19,8 @@ KINDS = {
     "computer. Its answers are meant to be those of the device bit for bit; no device took part.",
     "simulated": "Machine code (simulated): the DPU's instructions were executed by a simulator of the "
     "instruction set, not by a device.",
-    "estimate": "Latency and throughput are computed from the compiled layers, not measured.",
+    "estimate": "Latency, throughput and energy are computed, from the machine code where there is some and"
+    " else from the layers, not measured.",
 }
 
 
@@ -185,9 +186,12 @@ def kinds(runs: Sequence[LoadedRun]) -> list[tuple[str, str]]:
         texts["measured"] += f" Accuracy of the stage “{RUNNERS['ssh']}” is measured on the device."
     if any(run.stage_label("board") == "Virtual board" for run in runs if "board" in run.records):
         texts["emulated"] += " The virtual board also runs the board's own application, on a computer."
-    if any(run.compile and not run.compile["machine_code"] for run in runs):
+    without = [run.compile["target"] for run in runs if run.compile and not run.compile["machine_code"]]
+    if without:
+        every = len(without) == sum(1 for run in runs if run.compile)
+        which = "" if every else f" of {', '.join(dict.fromkeys(without))}"
         texts["emulated"] += (
-            " The compiled xmodel holds no DPU instructions, so a board cannot run it as it is."
+            f" The compiled xmodel{which} holds no DPU instructions, so a board cannot run it as it is."
         )
     return [(kind, text) for kind, text in texts.items() if kind in found]
 

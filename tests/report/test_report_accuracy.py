@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -212,6 +213,22 @@ def test_estimates_and_missing_instructions_are_named(tmp_path):
     write_json(entry["files"]["compile"], kept | vendors)
     html, _, _ = report_of([entry], tmp_path)
     assert "no DPU instructions" not in html and "The xmodel holds DPU instructions." in html
+    html, _, _ = report_of([entry, make_run(tmp_path / "other", model="other")], tmp_path)
+    assert f"The compiled xmodel of {ours['target']} holds no DPU instructions" in html
+
+
+def test_an_estimate_lists_what_it_takes_for_granted(tmp_path):
+    entry = make_run(tmp_path)
+    compiled = read_json(entry["files"]["compile"])
+    notes = compiled["estimate"]["assumptions"]["notes"]
+    html, _, _ = report_of([entry], tmp_path)
+    assert notes and all(f"<li>{escape(note)}</li>" in html for note in notes)
+    energy = {"kind": "estimate", "idle_w": 5.0, "call_w": 6.0, "call_mj": 9.0}
+    compiled["estimate"]["energy"] = energy | {"saturated_w": 7.0, "saturated_mj": 8.125}
+    write_json(entry["files"]["compile"], compiled)
+    html, _, _ = report_of([entry], tmp_path)
+    chief = html[html.index("Latency, throughput, memory") : html.index("All figures of the estimate")]
+    assert "8.125 mJ" in chief.replace("\xa0", " ")
 
 
 def test_reports_are_byte_identical_and_free_of_paths(tmp_path, monkeypatch):
