@@ -8,7 +8,8 @@ import pytest
 from application_modules import module
 
 from dpuflow.base.errors import UserError
-from dpuflow.board.parts import DESCRIPTIONS, describe_operation, describe_parts
+from dpuflow.board.integer_parts import describe_operation
+from dpuflow.board.parts import DESCRIPTIONS, describe_parts
 from dpuflow.emulator import Emulator, oracle, plan, random_cases
 from dpuflow.emulator.operations import (
     CONV_KINDS,
