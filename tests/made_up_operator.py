@@ -83,7 +83,7 @@ def uncompiled_ops(builder, layer):
 def compiled_op(compiler, layer):
     """One op of the new type."""
     compiler._enter(layer)
-    return compiler._compute(layer, TYPE, {"input": [compiler._read(layer.inputs[0])]}, {})
+    return compiler._compute(layer, TYPE, {"input": [compiler.read(layer.inputs[0])]}, {})
 
 
 # -- 8, 9: the emulator

@@ -14,8 +14,9 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.numerics import Grid
 from dpuflow.base.totality import Total
 from dpuflow.compiler import float_ops
-from dpuflow.compiler.naming import Names, input_attributes, output_attributes
-from dpuflow.compiler.partition import Segment, Superlayer, build_tree
+from dpuflow.compiler.naming import input_attributes, output_attributes
+from dpuflow.compiler.partition import build_tree
+from dpuflow.compiler.placement import Placement
 from dpuflow.compiler.representable import require_representable
 from dpuflow.compiler.resizing import resize_attributes
 from dpuflow.compiler.target_check import check
@@ -56,16 +57,10 @@ def lower(quantized: QuantizedNetwork, target: Target, on_cpu: Collection[str] |
     return _Lowering(quantized, target, on_cpu).lower()
 
 
-class _Lowering:
+class _Lowering(Placement):
     def __init__(self, quantized, target, on_cpu):
+        super().__init__(quantized.network)
         self.quantized, self.target, self.on_cpu = quantized, target, on_cpu
-        self.network = quantized.network
-        self.graph = Graph(self.network.name)
-        self.names = Names(layer.name for layer in self.network.layers)
-        self.segments = []
-        self.home = {}  # op name -> its segment
-        self.value = {}  # layer name -> op that holds its tensor, four-dimensional
-        self.downloads = {}
         self.constants = {}  # (layer, number of a segment) -> the op of its value there
         self.floats = {}  # op of integers -> the op that makes floats of them
 
@@ -117,88 +112,18 @@ class _Lowering:
             raise ShapeError(f"its output is {list(op.tensor.shape)}, the network says {list(expected)}")
         self.value[layer.name] = op.name
 
-    # -- segments and what crosses them ------------------------------------------------------
-
     def _enter(self, layer):
         """Continue on the device of `layer`."""
-        self._segment(self._device(layer))
-
-    def _segment(self, device):
-        if not self.segments or self.segments[-1].device != device:
-            self.segments.append(Segment(device))
-        return self.segments[-1]
-
-    def _read(self, layer_name):
-        """Name of the op that gives a layer's tensor to the current segment."""
-        source, here = self.value[self._unflattened(layer_name)], self.segments[-1]
-        there = self.home[source]
-        if there is here:
-            return source
-        if there.device == "DPU":
-            source = self._download(source, there)
-        if here.device != "DPU":
-            return source
-        if source not in here.uploads:
-            here.uploads[source] = self._upload(source, here)
-        return here.uploads[source]
-
-    def _unflattened(self, name):
-        """Name of the layer that computes what a chain of flattens only renames."""
-        while name not in self.value:
-            name = self.network[name].inputs[0]
-        return name
-
-    def _upload(self, source, segment):
-        number = sum(source in other.uploads for other in self.segments)
-        producer = self.graph.op(source).tensor
-        name = self.names.unique(f"{source}_upload_{number}")
-        op = self.graph.add_op(
-            name, "upload", {"input": source}, {"device": "DPU"}, f"{producer.name}_upload_{number}"
-        )
-        self._fixed(op, producer.fix_point)
-        segment.leaves.append(Superlayer(name, [name], {"skip_code_gen": True}, transfer=True))
-        self.home[name] = segment
-        return name
-
-    def _download(self, source, segment):
-        """The tensor in DDR takes a name of its own, the downloaded one keeps it
-        (docs/reference/xmodel.md)."""
-        if source not in self.downloads:
-            producer = self.graph.op(source).tensor
-            tensor_name = producer.name
-            producer.proto.tensor_name = f"{tensor_name}_download_0"
-            name = self.names.unique(f"{source}_download_0")
-            op = self.graph.add_op(name, "download", {"input": source}, {"device": "DPU"}, tensor_name)
-            self._fixed(op, producer.fix_point)
-            segment.leaves.append(Superlayer(name, [name], transfer=True))
-            self.home[name] = segment
-            self.downloads[source] = name
-        return self.downloads[source]
+        self.segment(self._device(layer))
 
     # -- ops ---------------------------------------------------------------------------------
-
-    def _fixed(self, op, fix_point, round_mode="DPU_ROUND"):
-        op.tensor.attrs.update(Grid(fix_point).attributes(round_mode))
-        return op
-
-    def _place(self, op, constants=(), leaf=None, attrs=None):
-        """Put an op (and its constants) into a superlayer of the current segment."""
-        segment = self.segments[-1]
-        for name in (*constants, op.name):
-            self.graph.op(name).attrs["device"] = segment.device
-            self.home[name] = segment
-        if leaf is None:
-            leaf = Superlayer(op.name, [], attrs or {})
-            segment.leaves.append(leaf)
-        leaf.ops += [*constants, op.name]
-        return op
 
     def _compute(self, layer, type_, inputs, attrs, tensor_name=None, leaf=None):
         """An -fix op that computes a layer, with its workload."""
         op = self.graph.add_op(layer.name, type_, inputs, attrs, tensor_name)
-        self._fixed(op, self.quantized.fix_points[layer.name])
+        self.fixed(op, self.quantized.fix_points[layer.name])
         constants = [name for kind, names in op.inputs.items() if kind != "input" for name in names]
-        self._place(op, constants, leaf)
+        self.place(op, constants, leaf)
         workload, on_arch = layer_workload(self.network, layer, self.target)
         if workload and op.device == "DPU":
             op.attrs["workload"], op.attrs["workload_on_arch"] = workload, on_arch
@@ -224,19 +149,19 @@ class _Lowering:
             name = self.names.unique(f"{layer.name}_{kind}")
             op = self.graph.add_op(name, "const-fix", attrs=attrs, tensor_name=f"{name}_fixneuron")
             # the label that the vendor's compiler puts on parameters; nothing is rounded any more
-            self._fixed(op, fix_point, "PY3_ROUND")
+            self.fixed(op, fix_point, "PY3_ROUND")
             found[kind] = name
         return found
 
     def _input(self, layer):
-        self._segment("USER")
+        self.segment("USER")
         attrs = {"shape": [1, *layer.shape], "data_type": "XINT8"}
         op = self.graph.add_op(layer.name, "data-fix", attrs=attrs, tensor_name=f"{layer.name}_fix")
-        self._place(self._fixed(op, self.quantized.fix_points[layer.name]))
+        self.place(self.fixed(op, self.quantized.fix_points[layer.name]))
         if len(layer.shape) == 3:
             return op
         self.value[layer.name] = op.name
-        self._segment("DPU")
+        self.segment("DPU")
         return self._reshape(layer.name, f"{layer.name}_map", (1, *map_shape(layer.shape)))
 
     def _conv(self, layer):
@@ -265,7 +190,7 @@ class _Lowering:
         name, shape = layer.inputs[0], (1, height, width, channels)
         while self.network[name].op == "flatten":
             name = self.network[name].inputs[0]
-        source = self._read(name)
+        source = self.read(name)
         if self.graph.op(source).tensor.shape != shape:
             # the bytes of the map as one of another shape, as the vendor's compiler does it
             source = self._reshape(name, self.names.unique(f"{layer.name}_map"), shape).name
@@ -281,7 +206,7 @@ class _Lowering:
             attrs["group"] = 1
             if self.segments[-1].device == "DPU" and layer_is_augmented(self.network, layer, self.target):
                 attrs["channel_augmentation"] = 1
-        source = source or self._read(layer.inputs[0])
+        source = source or self.read(layer.inputs[0])
         inputs = {"input": [source], **self._parameters(layer, weights_shape)}
         return self._compute(layer, type_, inputs, attrs, f"{layer.name}_fix")
 
@@ -300,7 +225,7 @@ class _Lowering:
     def _pool(self, layer, type_):
         """A pool shares the superlayer of the convolution that only it reads."""
         self._enter(layer)
-        source = self._read(layer.inputs[0])
+        source = self.read(layer.inputs[0])
         attrs = {name: list(layer.attrs[name]) for name in ("kernel", "stride", "pad")}
         leaf = None
         alone = self.network.readers(layer.inputs[0]) == 1
@@ -311,7 +236,7 @@ class _Lowering:
 
     def _add(self, layer):
         self._enter(layer)
-        inputs = {"input": [self._read(name) for name in layer.inputs]}
+        inputs = {"input": [self.read(name) for name in layer.inputs]}
         attrs = {"nonlinear": _NONLINEAR[layer.attrs["activation"]], "type": "ADD"}
         return self._compute(layer, "eltwise-fix", inputs, attrs)
 
@@ -319,12 +244,12 @@ class _Lowering:
         self._enter(layer)
         fix_in, fix_out = (self.quantized.fix_points[name] for name in (layer.inputs[0], layer.name))
         attrs = {"hsigmoid_in": fix_in, "shift_hsigmoid": HardSigmoid.shift(fix_in, fix_out)}
-        return self._compute(layer, "hard-sigmoid-fix", {"input": [self._read(layer.inputs[0])]}, attrs)
+        return self._compute(layer, "hard-sigmoid-fix", {"input": [self.read(layer.inputs[0])]}, attrs)
 
     def _multiply(self, layer):
         """eltwise-fix of two maps, depthwise-fix of a map and one factor per channel."""
         self._enter(layer)
-        inputs = {"input": [self._read(name) for name in layer.inputs]}
+        inputs = {"input": [self.read(name) for name in layer.inputs]}
         sizes = {prod(self.network[name].shape) for name in layer.inputs}
         if len(sizes) == 1:
             return self._compute(layer, "eltwise-fix", inputs, {"nonlinear": "NONE", "type": "MUL"})
@@ -334,17 +259,17 @@ class _Lowering:
         """With `upscale` and with `reverse`, as XIR calls it in the compiled form."""
         self._enter(layer)
         attrs = {**layer.attrs, "reverse": layer.attrs["upscale"]}
-        return self._compute(layer, "pixel-shuffle-fix", {"input": [self._read(layer.inputs[0])]}, attrs)
+        return self._compute(layer, "pixel-shuffle-fix", {"input": [self.read(layer.inputs[0])]}, attrs)
 
     def _concat(self, layer):
         self._enter(layer)
-        inputs = {"input": [self._read(name) for name in layer.inputs]}
+        inputs = {"input": [self.read(name) for name in layer.inputs]}
         axis = layer.attrs["axis"] if len(layer.shape) == 3 else 3
         return self._compute(layer, "concat-fix", inputs, {"axis": axis})
 
     def _resize(self, layer, type_, attrs):
         self._enter(layer)
-        return self._compute(layer, type_, {"input": [self._read(layer.inputs[0])]}, attrs)
+        return self._compute(layer, type_, {"input": [self.read(layer.inputs[0])]}, attrs)
 
     def _upsample(self, layer):
         return self._resize(layer, "upsample-fix", resize_attributes(layer, self.network))
@@ -361,10 +286,10 @@ class _Lowering:
         return self._reshape(layer.inputs[0], layer.name, (1, *map_shape(layer.shape)))
 
     def _reshape(self, layer_name, name, shape):
-        source = self._read(layer_name)
+        source = self.read(layer_name)
         op = self.graph.add_op(name, "reshape-fix", {"input": source}, {"shape": list(shape)})
-        self._fixed(op, self.graph.op(source).tensor.fix_point)
-        return self._place(op, attrs={"skip_code_gen": True})
+        self.fixed(op, self.graph.op(source).tensor.fix_point)
+        return self.place(op, attrs={"skip_code_gen": True})
 
     # -- output ------------------------------------------------------------------------------
 
@@ -374,8 +299,8 @@ class _Lowering:
             return
         type_, attrs = float_ops.OPS[layer.op](layer)
         inputs = [self._float(self.network[name]) for name in layer.inputs]
-        self._segment("CPU")
-        op = self._place(self.graph.add_op(layer.name, type_, {"input": inputs}, attrs))
+        self.segment("CPU")
+        op = self.place(self.graph.add_op(layer.name, type_, {"input": inputs}, attrs))
         if op.tensor.shape != (1, *layer.shape):
             raise ShapeError(f"its output is {list(op.tensor.shape)}, the network says {[1, *layer.shape]}")
         self.value[layer.name] = op.name
@@ -386,45 +311,45 @@ class _Lowering:
             return self._float_output(layer, layer)
         if not layer.operator.holds_value:
             return self.value[layer.name]
-        here = self._segment("CPU")
+        here = self.segment("CPU")
         if (layer.name, id(here)) not in self.constants:
             name = layer.name if layer.name not in self.graph else self.names.unique(layer.name)
-            op = self._place(self.graph.add_op(name, "const", attrs=float_ops.constant(layer)))
+            op = self.place(self.graph.add_op(name, "const", attrs=float_ops.constant(layer)))
             self.constants[layer.name, id(here)] = op.name
         return self.constants[layer.name, id(here)]
 
     def _to_grid(self, layer):
         """float2fix on the CPU; what reads it on the DPU takes it in by an upload."""
         source, shape = self._float(self.network[layer.inputs[0]]), (1, *map_shape(layer.shape))
-        self._segment("CPU")
+        self.segment("CPU")
         if self.graph.op(source).tensor.shape != shape:
             name = self.names.unique(f"{layer.name}_map")
-            source = self._place(
+            source = self.place(
                 self.graph.add_op(name, "reshape", {"input": source}, {"shape": list(shape)})
             ).name
         attrs = Grid(self.quantized.fix_points[layer.name]).attributes()
         op = self.graph.add_op(layer.name, "float2fix", {"input": source}, attrs)
-        return self._place(self._fixed(op, self.quantized.fix_points[layer.name]))
+        return self.place(self.fixed(op, self.quantized.fix_points[layer.name]))
 
     def _float_output(self, layer, reader):
         """[1, N] or [1, H, W, C] floats of `layer` on the CPU; returns the fix2float op's name."""
-        source, shape = self._unflattened(layer.name), (1, *reader.shape)
+        source, shape = self.unflattened(layer.name), (1, *reader.shape)
         home = self.home[self.value[source]]
         fits = self.graph.op(self.value[source]).tensor.shape == shape
         if not fits and (home.device == "CPU" or home is self.segments[-1]):
             name = self.names.unique(f"{source}_reshaped")
             self.value[source], fits = self._reshape(source, name, shape).name, True
-        self._segment("CPU")
-        op = self._read(source)
+        self.segment("CPU")
+        op = self.read(source)
         if op not in self.floats:
             attrs = Grid(self.graph.op(op).tensor.fix_point).attributes()
             name = self.names.unique(f"{source}_fix2float")
-            self.floats[op] = self._place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name
+            self.floats[op] = self.place(self.graph.add_op(name, "fix2float", {"input": op}, attrs)).name
         if fits:
             return self.floats[op]
         name = self.names.unique(f"{source}_reshaped")
         attrs = {"shape": list(shape)}
-        return self._place(self.graph.add_op(name, "reshape", {"input": self.floats[op]}, attrs)).name
+        return self.place(self.graph.add_op(name, "reshape", {"input": self.floats[op]}, attrs)).name
 
 
 LAYERS = Total(
