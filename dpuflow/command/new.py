@@ -14,7 +14,7 @@ from dpuflow.command.models import read_model
 from dpuflow.command.scaling import images_to_try, tried_scalings
 from dpuflow.datasets.picture_dataset import divided
 from dpuflow.datasets.picture_files import prepared
-from dpuflow.datasets.picture_layout import Item, by_folders
+from dpuflow.datasets.picture_layout import Item, by_folders, empty_classes
 from dpuflow.datasets.picture_source import open_source
 from dpuflow.datasets.splits import DEFAULT_CALIBRATION
 from dpuflow.device.targets import Target
@@ -35,6 +35,8 @@ class Pictures:
     parts: dict[str, list[Item]]
     classes: list[str]
     zipped: bool
+    empty: list[str]
+    """Folders of classes without pictures."""
 
     @property
     def count(self) -> int:
@@ -45,11 +47,11 @@ class Pictures:
 def look_at(path: Path) -> Pictures:
     """Pictures of a folder or zip; UserError as the workflow's reader, which will divide them."""
     with open_source(path) as source:
-        parts = by_folders(source)
+        parts, empty = by_folders(source), empty_classes(source)
     classes = sorted({item.label for items in parts.values() for item in items})
     aside = {} if "test" in parts else {"test": SET_ASIDE}
     divided(parts, lambda item: classes.index(item.label), aside, str(path))
-    return Pictures(parts, classes, not path.is_dir())
+    return Pictures(parts, classes, not path.is_dir(), empty)
 
 
 def model_beside(folder: Path) -> Path | None:
@@ -211,6 +213,8 @@ def _answer(model, pictures, found):
             "expected one output with a value for each; where the class is none of them, write the "
             "configuration by hand, with output: none (docs/adding-a-model.md)"
         )
+    if found.empty:
+        wanted += f"; no pictures in {_some(found.empty)}"
     raise UserError(
         f"{model.path}: answers {answers}, {pictures} has {len(found.classes)} classes "
         f"({_some(found.classes)}); {wanted}"

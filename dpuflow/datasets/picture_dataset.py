@@ -20,11 +20,18 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.hdf5 import new_hdf5
 from dpuflow.base.progress import counted
 from dpuflow.datasets import duplicates
-from dpuflow.datasets.dataset_writing import CHUNK_ROWS, ImageSink, Naming, write_tables, write_texts
+from dpuflow.datasets.dataset_writing import (
+    CHUNK_ROWS,
+    SHOWN_CLASSES,
+    ImageSink,
+    Naming,
+    write_tables,
+    write_texts,
+)
 from dpuflow.datasets.labels import MAX_PICTURE_LABEL, labels_of
 from dpuflow.datasets.locate import expand, picture_paths
 from dpuflow.datasets.picture_files import prepared
-from dpuflow.datasets.picture_layout import WHOLE, Item, by_folders, by_list, classes_of
+from dpuflow.datasets.picture_layout import WHOLE, Item, by_folders, by_list, classes_of, empty_classes
 from dpuflow.datasets.picture_source import open_source
 from dpuflow.datasets.splits import DEFAULT_CALIBRATION, calibration_rows, stratified_choice, validation_split
 
@@ -54,6 +61,8 @@ def build_picture_dataset(path: Path | str, entry: Mapping[str, Any], threads: i
         listed = where.get("list")
         parts = by_list(source, expand(listed)) if listed else by_folders(source)
         _report_others(source, bool(listed))
+        if not listed and entry.get("class_names") is None:
+            _report_empty(source)
         every = [item for items in parts.values() for item in items]
         place = str(expand(listed)) if listed else source.place
         names, label_of = classes_of(every, entry.get("class_names"), bool(listed), place)
@@ -70,6 +79,21 @@ def _report_others(source, listed):
             source.place,
             len(source.others),
             source.others[0],
+        )
+
+
+def _report_empty(source):
+    empty = empty_classes(source)
+    if empty:
+        shown = ", ".join(empty[:SHOWN_CLASSES])
+        more = f" and {len(empty) - SHOWN_CLASSES} more" if len(empty) > SHOWN_CLASSES else ""
+        log.warning(
+            "warning: %s: no pictures in %s%s, so the data set has no such class and the classes behind it "
+            "count one less; a network that was trained with all of them needs class_names, which keeps "
+            "their places",
+            source.place,
+            shown,
+            more,
         )
 
 

@@ -67,6 +67,22 @@ def by_folders(source: Source) -> dict[str, list[Item]]:
     return parts
 
 
+def empty_classes(source: Source) -> list[str]:
+    """Names of the folders that stand where classes do (`by_folders`) and hold no picture in any part."""
+    prefix = _common_folders(source.pictures)
+    of_parts = _top(source.pictures[0][len(prefix) :]).casefold() in PARTS
+
+    def class_of(folder: str) -> str | None:
+        names = folder[len(prefix) :].split("/") if f"{folder}/".startswith(prefix) else [""]
+        if of_parts != (names[0].casefold() in PARTS):
+            return None
+        return "/".join(names[of_parts:][:1]) or None
+
+    full = {class_of(name.rpartition("/")[0]) for name in source.pictures}
+    found = {class_of(folder) for folder in source.folders} - full
+    return sorted(name for name in found if name is not None)
+
+
 def _refuse_disguised(place, classes):
     """Classes like seg_train and seg_test are parts that the data set's makers named in their own way."""
     found: dict[tuple[str, str], dict[str, str]] = {}

@@ -38,21 +38,25 @@ class Source(NamedTuple):
     """Names of files that are no pictures by their suffix, sorted."""
     read: Callable[[str], bytes]
     """Name -> content of the file."""
+    folders: tuple[str, ...] = ()
+    """Names of the folders, sorted, those without a file, too."""
 
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
     """The Source of a folder or a zip; UserError for what leads out of it or is damaged."""
     if path.is_dir():
-        found = {name: file for name, file, _ in walk(path)}
-        yield _source(path, found, lambda file: _content(path, file))
+        folders: list[str] = []
+        found = {name: file for name, file, _ in walk(path, folders)}
+        yield _source(path, found, folders, lambda file: _content(path, file))
         return
     if not path.exists():
         raise UserError(f"{path}: {absent(path)} (datasets.*.source)")
     with errors_of_zip(path):
         bundle = zipfile.ZipFile(path)
     with bundle:
-        yield _source(path, _members(path, bundle), functools.partial(_unpacked, path, bundle))
+        found, folders = _members(path, bundle)
+        yield _source(path, found, folders, functools.partial(_unpacked, path, bundle))
 
 
 def is_picture(name: str) -> bool:
@@ -60,7 +64,7 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def _source(path, found, read):
+def _source(path, found, folders, read):
     """found : name -> what `read` takes."""
     names = sorted(found)
     return Source(
@@ -68,12 +72,14 @@ def _source(path, found, read):
         tuple(name for name in names if is_picture(name)),
         tuple(name for name in names if not is_picture(name)),
         lambda name: read(found[name]),
+        tuple(sorted(folders)),
     )
 
 
-def walk(root: Path | str) -> Iterator[tuple[str, str, os.stat_result]]:
+def walk(root: Path | str, folders: list[str] | None = None) -> Iterator[tuple[str, str, os.stat_result]]:
     """Yield (name, path, os.stat_result) of the files below a folder, in any order.
 
+    folders : takes the names of the folders below it.
     Links are followed as long as they stay below it. UserError for two names that differ only in how
     Unicode writes them.
     """
@@ -93,6 +99,8 @@ def walk(root: Path | str) -> Iterator[tuple[str, str, os.stat_result]]:
                 if entry.is_symlink():
                     _check_link(entry.path, real_root)
                 if entry.is_dir():
+                    if folders is not None:
+                        folders.append(name)
                     pending.append((entry.path, f"{name}/", above | {real}))
                     continue
                 if name in seen:
@@ -133,12 +141,14 @@ def _content(root, path):
 
 
 def _members(archive, bundle):
-    """Name -> ZipInfo of the files in a zip."""
-    found = {}
+    """Name -> ZipInfo of the files in a zip, and the names of its folders."""
+    found, folders = {}, set()
     for info in bundle.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))  # some programs on Windows write these
-        folder = not path.parts or info.filename.endswith(("/", "\\"))
-        if folder or any(_left_out(part) for part in path.parts if part != ".."):
+        if not path.parts or any(_left_out(part) for part in path.parts if part != ".."):
+            continue
+        if info.filename.endswith(("/", "\\")):
+            folders.add(unicodedata.normalize("NFC", str(path)))
             continue
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{archive}: {info.filename!r} leads out of the archive; pack it anew")
@@ -148,7 +158,8 @@ def _members(archive, bundle):
         if name in found:
             raise UserError(f"{archive}: {info.filename} is there twice; pack it anew")
         found[name] = info
-    return found
+        folders.update(str(parent) for parent in PurePosixPath(name).parents if parent.parts)
+    return found, folders
 
 
 def _unpacked(archive, bundle, info):

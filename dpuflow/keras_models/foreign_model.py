@@ -84,7 +84,10 @@ def output_mismatch(shape: OpenShape, classes: int) -> str:
             "has one output value, not one per class; one sigmoid is read for two classes, "
             f"the data set has {classes}"
         )
+    more = len(shape) == 1 and (shape[0] or 0) > classes
+    empty = " a class folder without pictures counts only if class_names has it;" if more else ""
     return (
-        f"its output has the shape {shape}, the data set has {classes} classes (datasets.NAME.class_names); "
-        "train the network for these, or choose its data set; if it is no class, say models.NAME.output: none"
+        f"its output has the shape {shape}, the data set has {classes} classes (datasets.NAME.class_names);"
+        f"{empty} train the network for these, or choose its data set; if it is no class, say "
+        "models.NAME.output: none"
     )

@@ -155,6 +155,9 @@ def test_what_does_not_fit_together_is_refused(model, pictures, tmp_path, capsys
     message = refused(capsys, "new", pictures, tmp_path / "other.onnx", "-o", out)
     assert "other.onnx: answers 7 values" in message and "has 4 classes (class 0, class 1" in message
     assert not out.exists()
+    (pictures / "class 9").mkdir()
+    assert "; no pictures in class 9" in refused(capsys, "new", pictures, tmp_path / "other.onnx", "-o", out)
+    (pictures / "class 9").rmdir()
     assert "does not exist" in refused(capsys, "new", tmp_path / "nowhere", model, "-o", out)
     out.write_text("mine")
     assert "is there already" in refused(capsys, "new", pictures, model, "-o", out)

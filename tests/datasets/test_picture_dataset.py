@@ -116,6 +116,39 @@ def test_folder_and_zip_in_any_order_give_the_same_bytes(put, build, tmp_path):
     assert build(again, name="e.h5").path.read_bytes() == folder.path.read_bytes()
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_class_folder_without_pictures_is_told(put, build, tmp_path, caplog, packed):
+    files = {f"all/{name}/{n}.png": png((n, ord(name[0]))) for name in CLASSES for n in range(5)}
+    folder = put(files | {"all/eel/notes.txt": b"", "papers/licence.txt": b""})
+    for empty in ("bee", ".cache", "test"):  # the second is hidden, the third a part
+        (folder / "all" / empty).mkdir()
+    source = folder
+    if packed:
+        archive = shutil.make_archive(tmp_path / "photos", "zip", folder)
+        source = {"zip": archive}
+    half = {"fraction": 0.5, "seed": 1}
+    data = build(source, test=half)
+    assert data.class_names == list(CLASSES)
+    told = [record.message for record in caplog.records if "no pictures in" in record.message]
+    assert len(told) == 1 and "no pictures in bee, eel, so the data set has no such class" in told[0]
+    caplog.clear()
+    named = build(source, name="n.h5", test=half, class_names=["bee", "cat", "dog", "eel", "owl"])
+    assert named.class_names == ["bee", "cat", "dog", "eel", "owl"]
+    assert sorted({int(label) for label in named.labels}) == [1, 2, 4]
+    assert "no pictures in" not in caplog.text and "the train images show no bee, eel" in caplog.text
+
+
+def test_a_class_without_pictures_for_the_test_is_no_empty_folder(put, build, caplog):
+    folder = put(split_files() | {"train/eel/1.png": png(5), "train/eel/2.png": png(6)})
+    (folder / "test/eel").mkdir()
+    (folder / "extra/bee").mkdir(parents=True)  # beside the parts
+    assert build(folder).class_names == ["cat", "dog", "eel", "owl"]
+    assert "no pictures in" not in caplog.text and "the test images show no eel" in caplog.text
+    (folder / "test/bee").mkdir()
+    build(folder, name="b.h5")
+    assert "no pictures in bee, so" in caplog.text
+
+
 def test_without_parts_a_share_of_each_class_is_the_test(put, build):
     files = {f"{name}/{n}.png": png((n, label)) for label, name in enumerate(CLASSES) for n in range(10)}
     files["rare/1.png"] = png(77)

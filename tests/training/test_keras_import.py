@@ -46,7 +46,7 @@ TRAINING_OPS = {
 REFUSED = {
     misfits.other_size: r"takes 9x8 images with 1 channel .*, the data set's images are 8x8 with 1 channel",
     misfits.colour_on_grey: r"8x8 images with 3 channels .* 8x8 with 1 channel \(grey\); .*datasets\.NAME",
-    misfits.other_classes: r"output has the shape \(4,\), the data set has 3 classes \(datasets\.NAME\.cl",
+    misfits.other_classes: r"shape \(4,\), the data set has 3 .*; a class folder without pictures counts",
     misfits.two_inputs: "has 2 inputs; the workflow takes networks with one, the pictures",
     misfits.two_outputs: r"has 2 outputs: 'letter' \[3\], 'hand' \[2\]; say with models\.NAME\.output which",
     zoo.one_sigmoid: "one output value, not one per class; one sigmoid is read for two classes, the .* 3",
