@@ -23,7 +23,10 @@ import subject
 from measuring import REPO, goal_lines, progress, table
 
 FOLDER = Path(__file__).resolve().parent
-SHARED_DATA = REPO.parent / "shared" / "datasets" / "sign_mnist"
+SHARED = REPO.parent / "shared"
+SHARED_DATA = SHARED / "datasets" / "sign_mnist"
+TRAINED = SHARED / "models" / "efficientnet_lite0.h5", SHARED / "datasets" / "imagenet_sample_224.zip"
+"""A trained network of real size and its pictures."""
 PACKAGES = ("numpy", "pandas", "tensorflow", "tf_keras", "onnxruntime", "snakemake")
 MARK = "<!-- {} -->"
 """Stands before each section, so that one of them can be replaced."""
@@ -46,6 +49,12 @@ class Benchmark:
         return [sys.executable, str(FOLDER / f"{self.name}.py"), *words]
 
 
+def trained(network, pictures):
+    """Arguments for `real_size_quantizer.py` to measure a trained network too; none where there is none."""
+    there = network.is_file() and pictures.is_file()
+    return ["--trained", network, "--data", pictures] if there else []
+
+
 BENCHMARKS = (
     Benchmark("csv_reading"),
     Benchmark("pictures"),
@@ -55,7 +64,7 @@ BENCHMARKS = (
         lambda chosen: ["--xmodel", chosen.xmodel, "--frozen", chosen.model / "frozen_graph.pb"],
     ),
     Benchmark("real_size_emulator"),
-    Benchmark("real_size_quantizer"),
+    Benchmark("real_size_quantizer", lambda chosen: trained(*TRAINED)),
     Benchmark("quantizer_cost"),
     Benchmark("quantizer", quick=False),
     Benchmark("isa", lambda chosen: [chosen.model / "reference" / "quantized_model.h5"]),
@@ -69,6 +78,12 @@ BENCHMARKS = (
     Benchmark("quantizer_search", lambda chosen: [chosen.model], quick=False),
     Benchmark("dag_scaling", quick=False),
 )
+
+PARTS = {
+    "real_size": ("real_size_emulator", "real_size_quantizer"),
+    **{benchmark.name: (benchmark.name,) for benchmark in BENCHMARKS},
+}
+"""What `--only` takes -> the benchmarks that are run."""
 
 
 def prepare(data):
@@ -166,10 +181,7 @@ def main():
     """Run what was asked for and write the page; returns the exit status."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    names = [benchmark.name for benchmark in BENCHMARKS]
-    parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names)
-    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
     parser.add_argument("--data", help="folder of the real Sign Language MNIST")
     parser.add_argument("--output", type=Path, default=FOLDER / "results.md")
     parser.add_argument("--quick", action="store_true", help="small sizes: only shows that all of it works")
@@ -177,11 +189,12 @@ def main():
     if not options.quick:
         prepare(options.data)
     sections, failures = {}, 0
-    if options.output.exists() and options.only != names:
+    chosen = {name for part in options.only or PARTS for name in PARTS[part]}
+    if options.output.exists() and options.only:
         sections = sections_of(options.output.read_text())
     note = " **Small sizes (--quick): the figures say nothing.**" if options.quick else ""
     for benchmark in BENCHMARKS:
-        if benchmark.name in options.only and (benchmark.quick or not options.quick):
+        if benchmark.name in chosen and (benchmark.quick or not options.quick):
             sections[benchmark.name], failed = run(benchmark, options.quick)
             failures += failed
             # all take the better part of an hour: what is measured stays when the rest is stopped

@@ -157,6 +157,17 @@ def test_a_failing_benchmark_is_seen(monkeypatch, tmp_path):
     assert measuring.goal_lines(section) == ["- MISSED: broken.py failed with exit status 3"]
 
 
+def test_the_trained_network_is_measured_where_it_is_there(monkeypatch, tmp_path):
+    files = tmp_path / "network.h5", tmp_path / "pictures.zip"
+    assert run_all.trained(*files) == []
+    files[0].touch(), files[1].touch()
+    assert run_all.trained(*files) == ["--trained", files[0], "--data", files[1]]
+    assert run_all.PARTS["real_size"] == ("real_size_emulator", "real_size_quantizer")
+    assert {name for names in run_all.PARTS.values() for name in names} == {
+        b.name for b in run_all.BENCHMARKS
+    }
+
+
 def test_a_folder_that_is_not_there(repo, tmp_path):
     done = run(repo, "run_all", "--data", str(tmp_path / "none"), "--only", "csv_reading")
     assert done.returncode == 1 and "no such folder" in done.stderr and "Traceback" not in done.stderr
