@@ -13,6 +13,7 @@ from dpuflow.base.files import write_text
 DESCRIPTION = """\
 dpuflow new PICTURES [MODEL]   write a configuration: a folder (or zip) of pictures and a model file do
 dpuflow check MODEL            which layers run on the DPU, why others do not, what it costs, how fast it is
+dpuflow compare RUN RUN        two finished runs: accuracy lost and gained, which pictures and how
 
 All else is the workflow: snakemake all --configfile FILE. Compiled files: python -m dpuflow.xir and .isa."""
 
@@ -43,6 +44,13 @@ def _parser():
     check.add_argument("model", type=Path, help="ONNX, H5, .keras, .pb, SavedModel folder, .xmodel")
     check.add_argument("--json", action="store_true", help="for programs")
     check.set_defaults(run=_check)
+    compare = commands.add_parser("compare", help="two finished runs, picture by picture")
+    for name in ("first", "second"):
+        compare.add_argument(name, type=Path, help="a run's folder, or the *_accuracy.json of a stage")
+    compare.add_argument("--dataset", type=Path, metavar="FILE", help="default: dataset.h5 above the first")
+    compare.add_argument("--rows", type=int, default=20, metavar="N", help="pictures listed; default: 20")
+    compare.add_argument("--json", action="store_true", help="for programs, with every picture")
+    compare.set_defaults(run=_compare)
     for command in (new, check):
         command.add_argument("--target", default="kv260", help="a board or a DPU; default: kv260")
         command.add_argument("--size", type=_size, metavar="HxW", help="where the model leaves it open")
@@ -86,3 +94,11 @@ def _check(options):
     content = checked(read_model(options.model, options.size, weights=False), target)
     print(json.dumps(content, indent=2) if options.json else words(content))
     return 0 if content["fits"] else 2
+
+
+def _compare(options):
+    from dpuflow.command.compare import compared, words
+
+    content = compared(options.first, options.second, options.dataset)
+    print(json.dumps(content, indent=2) if options.json else words(content, max(0, options.rows)))
+    return 0

@@ -8,7 +8,7 @@ from dpuflow.accuracy.evaluation import Record, accuracy_change, agreement
 from dpuflow.accuracy.outputs import compare_outputs, pictures_alike
 from dpuflow.accuracy.top import top_change
 from dpuflow.report import task_results
-from dpuflow.report.inputs import LoadedRun
+from dpuflow.report.inputs import Images, LoadedRun, Row
 from dpuflow.task.tasks import task_of
 
 FORMAT = "dpuflow accuracy report 1"
@@ -86,22 +86,35 @@ def _compare(run: LoadedRun, before: str, after: str) -> dict[str, Any]:
         "after": after,
         "after_label": run.stage_label(after),
     }
-    first, second = run.records[before], run.records[after]
+    return row | comparison(run.records[before], run.records[after], run.images, (before, after))
+
+
+def comparison(first: Record, second: Record, images: Images | None, names: tuple[str, str]) -> Row:
+    """How the answers of two records of the same pictures differ, of any task.
+
+    images : what they show, None: not known, and no change of accuracy is told. names : of the two, for
+    messages. `second` may be of the first pictures only.
+
+    Returns images, equal, agreement, interval95, first_difference; with `images` change, change_interval95,
+    lost, gained and p_value, too; outputs (`compare_outputs`) where they are no class alone, top5
+    (`top_change`) of many classes.
+    """
+    row: Row = {}
     if "outputs" in first and "outputs" in second:
-        row["outputs"] = compare_outputs(first["outputs"], second["outputs"], (before, after))
+        row["outputs"] = compare_outputs(first["outputs"], second["outputs"], names)
     task = task_of(first)
     if task is None and "accuracy" not in first:
         return row | _agreement(first, second)
     if task is not None:
-        return row | task_results.comparison(task, run, before, after)
-    a, b = common(run.records[before], run.records[after])
+        return row | task_results.comparison(task, images, first, second)
+    a, b = common(first, second)
     row |= agreement(a, b)
-    best = top_change(run.records[before], run.records[after])
+    best = top_change(first, second)
     if best is not None:
         row["top5"] = best
     # without the dataset the labels are not known image by image
-    if run.images is not None:
-        change = accuracy_change(run.images.labels[: len(a)], a, b)
+    if images is not None:
+        change = accuracy_change(images.labels[: len(a)], a, b)
         row |= {"change": change["change"], "change_interval95": change["interval95"]}
         row |= {key: change[key] for key in ("lost", "gained", "p_value")}
     return row

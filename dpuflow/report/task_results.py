@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpuflow.accuracy.evaluation import Record
-from dpuflow.report.inputs import LoadedRun
+from dpuflow.report.inputs import Images
 from dpuflow.task.tasks import Task
 
 AGREEMENT = ("images", "equal", "agreement", "interval95", "first_difference")
@@ -28,12 +28,11 @@ def agreement(task: Task, before: Record, after: Record) -> dict[str, Any]:
     return {key: found[key] for key in AGREEMENT}
 
 
-def comparison(task: Task, run: LoadedRun, before: str, after: str) -> dict[str, Any]:
+def comparison(task: Task, images: Images | None, before: Record, after: Record) -> dict[str, Any]:
     """A row of the comparisons but for the names of its stages."""
-    records = run.records[before], run.records[after]
-    row = agreement(task, *records)
-    if run.images is not None:
-        change = task.change(run.images.dataset, *records)
+    row = agreement(task, before, after)
+    if images is not None:
+        change = task.change(images.dataset, before, after)
         row |= {"change": change["change"], "change_interval95": change["interval95"]}
         row |= {"lost": change["lost"], "gained": change["gained"], "p_value": None}
     return row

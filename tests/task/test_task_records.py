@@ -16,6 +16,7 @@ from PIL import Image
 from dpuflow.accuracy.gate import evaluate, table
 from dpuflow.base.errors import UserError
 from dpuflow.base.files import read_json
+from dpuflow.command.compare import compared, words
 from dpuflow.datasets.annotated_dataset import build_annotated_dataset
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.datasets.picture_files import read_pictures
@@ -276,6 +277,15 @@ def test_two_runs_can_be_compared_picture_by_picture(boxes, masked, task, tmp_pa
     page = (tmp_path / "a.html").read_text()
     found = json.loads(re.search(r'id="answers">(.*?)</script>', page, re.DOTALL)[1])
     assert found["data"] == [{"name": "d, test split", "task": task}]
+    content = compared(tmp_path / "good.json", tmp_path / "poor.json", data.path)
+    text = words(content)
+    if task == "detection":  # of two pictures each loses its dog and gains a box of nothing
+        assert (content["lost"], content["gained"], content["equal"]) == (2, 2, 0)
+        assert "A: " in text and "mAP@0.5 100.00%" in text and "boxes lost 2, gained 2" in text
+    else:
+        assert (content["lost"], content["gained"]) == (64, 0)
+        assert content["change"] == pytest.approx((7 / 8 + 8 / 9) / 2 - 1)
+        assert "equal answers: 0 of 2 of the test split" in text and "pixels lost 64, gained 0" in text
     facts = {row["name"].split(" (")[0]: row["facts"] for row in found["runs"]}
     expected = {"good": [[0, 0]] * 2, "poor": [[1, 1]] * 2}
     assert facts == (expected if task == "detection" else {"good": [[1.0]] * 2, "poor": [[0.9375]] * 2})
