@@ -143,6 +143,13 @@ def test_accuracy_change_of_a_worked_example():
     assert low < -15 / 7172 < high < 0
 
 
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 9), (7, 7), (300, 341), (1100, 1000)])
+def test_mcnemar_is_the_sum_of_all_coefficients(gained, lost):
+    n = gained + lost
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    assert evaluation.mcnemar_exact(gained, lost) == min(1.0, 2 * tail / 2**n)
+
+
 def test_newcombe_paired_published_values():
     # R. G. Newcombe, Statistics in Medicine 17 (1998), p. 2635, method 10
     assert evaluation._newcombe_paired(36, 12, 2, 0, 0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
