@@ -75,7 +75,9 @@ def _transpose(reader, node, inputs):
     rank = len(value.axes) + 1
     order = [int(n) for n in node.attrs.get("perm", range(rank)[::-1])]
     if order[0] != 0:
-        reader.fail(node, f"moves the batch to another place ({order})")
+        reader.fail(
+            node, f"moves the images from the first axis (perm {order}), as attention does; the DPU cannot"
+        )
     return replace(value, axes=tuple(value.axes[axis - 1] for axis in order[1:]))
 
 
