@@ -25,9 +25,11 @@ from dpuflow.compiler.workload import (
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY
 from dpuflow.dpuczdx8g.energy import energy
+from dpuflow.dpuczdx8g.pooling import max_pool_steps
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, assumptions, figure, figures
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import Weighted
+from dpuflow.ops.pooling import MaxPool
 
 
 def estimate(
@@ -95,8 +97,12 @@ def layer_cycles(network: Network, layer: Layer, target: Target) -> int:
 def _alu_cycles(network, layer, target):
     height, width, channels = map_shape(layer.shape)
     groups = ceil(channels / target.input_channel_parallel)
-    taps = prod(layer.attrs["kernel"]) if "kernel" in layer.attrs else len(layer.inputs)
-    return ceil(height / target.alu_pixel_parallel) * width * groups * taps
+    at_once = target.alu_pixel_parallel
+    steps = [((height, width), layer.attrs["kernel"] if "kernel" in layer.attrs else (1, len(layer.inputs)))]
+    if isinstance(layer.operator, MaxPool):
+        source, kernel = map_shape(network[layer.inputs[0]].shape)[:2], layer.attrs["kernel"][::-1]
+        steps = max_pool_steps(source, (height, width), kernel, groups, at_once)
+    return sum(ceil(rows / at_once) * columns * groups * prod(taps) for (rows, columns), taps in steps)
 
 
 def _convolution_cycles(network, layer, target):

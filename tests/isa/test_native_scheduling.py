@@ -167,3 +167,23 @@ def test_zeros_between_groups_are_neither_loaded_nor_computed(size):
     assert width < simulator.machine.groups(96)
     convs = [step.instruction for step in simulator.steps if step.instruction.name == "CONV"]
     assert {op["channel_group"] for op in convs} == {width, simulator.machine.groups(96)}
+
+
+def test_waiting_for_a_later_token_costs_nothing(monkeypatch):
+    """Squeezed blocks: the ALU waits for whole bands of the array, whose later groups are not done yet.
+
+    Of a long lag a later instruction is waited for, but none that the estimate has unfinished by then.
+    """
+    builder = JobBuilder((56, 56, 32), 5)
+    x = builder.conv(builder.input, 192, (1, 1), pad=(0, 0, 0, 0))
+    x = builder.depthwise(x, (3, 3), (2, 2), (1, 0, 1, 0))
+    job = builder.job(builder.conv(x, 48, (1, 1), pad=(0, 0, 0, 0)))
+    simulator = assert_equal(builder, job, FINGERPRINTS["B2304"], images=1)
+    few = estimate_cycles([step.instruction for step in simulator.steps])["cycles"]
+    assert max(simulator.clocks.most_tokens.values()) <= 8
+    monkeypatch.setattr("dpuflow.dpuczdx8g.native.synchronise.LAG", len(simulator.steps))
+    _, exact = program(job, FINGERPRINTS["B2304"])
+    assert sum(op.dpdby.bit_count() for op in exact) > sum(
+        step.instruction.dpdby.bit_count() for step in simulator.steps
+    )
+    assert few == estimate_cycles(exact)["cycles"]

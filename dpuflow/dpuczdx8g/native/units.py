@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from dpuflow.dpuczdx8g.isa.machine import Machine
+from dpuflow.dpuczdx8g.native import pooling
 from dpuflow.dpuczdx8g.native.operations import (
     INPUT,
     KINDS,
@@ -48,7 +49,8 @@ class Units:
             if op.kind == "concat":
                 self._join(op)
         for op in self.job.operations:
-            self._expand(op)
+            for step in pooling.steps(op, self.machine):
+                self._expand(step)
         for number, op in enumerate(self.operations):
             op.reads = reads(op, self.machine, self.job.parameters)
             if op.factors is not None:
