@@ -6,17 +6,20 @@ from collections import deque
 import numpy as np
 from measuring import progress
 
+from dpuflow.dpuczdx8g.cost_model import io_bytes, layer_times, layer_works
 from dpuflow.dpuczdx8g.isa.cycles import COMPUTING, durations, transfer_bytes
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing, between_images
 
-BYTES, TRANSFER, ALU, ISSUE = (20.0, 22.0, 24.0), (4.0, 8.0, 12.0), (1.5, 1.75, 2.0), (0.0, 20.0, 40.0, 60.0)
-CONTENTION = (0.65, 0.7, 0.75, 0.8)
-FETCH = (0.0, 2.5, 5.0, 7.5)
+BYTES, TRANSFER, ALU, ISSUE = (20.0, 22.0, 24.0), (4.0, 8.0, 12.0), (1.5, 1.75, 2.0), (20.0, 40.0, 60.0, 80.0)
+CONTENTION = (0.7, 0.75, 0.8, 0.85)
+OVERLAP, EXPOSED, KEPT = (0.5, 0.7, 0.9), (0.0, 0.25, 0.5), (0.0, 0.25, 0.5, 0.75)
 CORES = (1, 2, 3)
 """What is tried of each number, and with how many cores at work."""
 
 DPU_CHOICES = tuple(itertools.product(BYTES, TRANSFER, ALU, ISSUE))
+LAYER_CHOICES = tuple(itertools.product(BYTES, ALU, OVERLAP, EXPOSED, KEPT))
+"""For machine code, and for layers, whose transfers are too few to tell what one takes."""
 
 
 def stretch(contention, cores):
@@ -61,9 +64,10 @@ def cycles_of_many(instructions):
 
 
 def frames_of_many(programs, clocks, output_bytes):
-    """Frames per second with many threads by every choice: {board: array [DPU, CONTENTION, FETCH]}.
+    """Frames per second with many threads by every choice: {board: array [DPU_CHOICES, CONTENTION]}.
 
-    The job's start stays: two small networks tell it (docs/performance.md), and no other can.
+    The job's start and the fetching of outputs stay: two small networks tell the one, two with large outputs
+    the other (docs/performance.md), and no more can.
 
     programs : instructions of each DPU subgraph. clocks : board -> (MHz, cores).
     """
@@ -72,16 +76,39 @@ def frames_of_many(programs, clocks, output_bytes):
     for board, (clock, cores) in clocks.items():
         columns = [STRETCHES.index(stretch(value, cores)) for value in CONTENTION]
         shared = cycles[:, columns] / clock
-        starts, fetches = len(programs) * HOST.job_us, (output_bytes * value / 1e3 for value in FETCH)
-        found[board] = np.stack([1e6 / between_images(starts, shared + x, cores) for x in fetches], axis=-1)
+        fetch = output_bytes * HOST.fetch_ns / 1e3
+        found[board] = 1e6 / between_images(len(programs) * HOST.job_us, shared + fetch, cores)
     return found
 
 
-def leave_one_out(estimates, published):
+def frames_by_layers(network, targets):
+    """The same by layers: {board: array [LAYER_CHOICES, CONTENTION]}. targets : board -> Target."""
+    target = next(iter(targets.values()))
+    works = {kept: layer_works(network, target, kept) for kept in KEPT}
+    cycles = np.empty((len(LAYER_CHOICES), len(CONTENTION), len(CORES)))
+    for row, (bytes_, alu, overlap, exposed, kept) in enumerate(LAYER_CHOICES):
+        alone = None
+        for column, contention in enumerate(CONTENTION):
+            timing = Timing(
+                bytes_, alu_cycles=alu, overlap=overlap, exposed=exposed, kept=kept, contention=contention
+            )
+            alone = alone or sum(layer_times(works[kept], timing, 1))
+            more = [sum(layer_times(works[kept], timing, cores)) for cores in CORES[1:]]
+            cycles[row, column] = alone, *more
+    fetch, found = io_bytes(network)[1] * HOST.fetch_ns / 1e3, {}
+    for board, target in targets.items():
+        clock, cores = target.board.clock_mhz, target.board.cores
+        shared = fetch + cycles[..., CORES.index(cores)] / clock
+        found[board] = 1e6 / between_images(HOST.job_us, shared, cores)
+    return found
+
+
+def leave_one_out(estimates, published, chosen):
     """Errors of each network's programs by the numbers that suit those of all others best (least squares of
     logarithms): {(name, program): {board: error}}.
 
-    estimates : (name, program) -> `frames_of_many`. published : name -> {board: frames per second}.
+    estimates : (name, program) -> `frames_of_many` or `frames_by_layers`, one of them for all.
+    published : name -> {board: frames per second}. chosen : the numbers of an index, in words.
     """
     off = {
         (name, program): {b: np.log(frames[b] / fps) for b, fps in published[name].items()}
@@ -98,14 +125,25 @@ def leave_one_out(estimates, published):
     return errors
 
 
-def chosen(best):
-    """In words, the numbers of an index."""
+def of_layers(best):
+    """In words, the numbers of an index of `frames_by_layers`."""
+    bytes_, alu, overlap, exposed, kept = LAYER_CHOICES[best[0]]
+    dpu = f"{bytes_:g} bytes, ALU {alu:g}, overlap {overlap:g}, exposed {exposed:g}, kept {kept:g}"
+    return f"{dpu}, contention {CONTENTION[best[1]]:g}"
+
+
+def of_code(best):
+    """In words, the numbers of an index of `frames_of_many`."""
     bytes_, transfer, alu, issue = DPU_CHOICES[best[0]]
     dpu = f"{bytes_:g} bytes, {transfer:g} + , ALU {alu:g}, issue {issue:g}"
-    return f"{dpu}, contention {CONTENTION[best[1]]:g}, fetch {FETCH[best[2]]:g}"
+    return f"{dpu}, contention {CONTENTION[best[1]]:g}"
 
 
 def in_use():
-    """Index of the numbers in use among those tried: for the test that compares the two schedules."""
-    numbers = TIMING.bytes_per_cycle, TIMING.transfer_cycles, TIMING.alu_cycles, TIMING.issue_cycles
-    return DPU_CHOICES.index(numbers), CONTENTION.index(TIMING.contention), FETCH.index(HOST.fetch_ns)
+    """Indices of the numbers in use among those tried, of code and of layers: for the test that compares
+    estimates by them."""
+    t = TIMING
+    numbers = t.bytes_per_cycle, t.transfer_cycles, t.alu_cycles, t.issue_cycles
+    by_layers = t.bytes_per_cycle, t.alu_cycles, t.overlap, t.exposed, t.kept
+    contention = CONTENTION.index(t.contention)
+    return (DPU_CHOICES.index(numbers), contention), (LAYER_CHOICES.index(by_layers), contention)

@@ -55,7 +55,7 @@ def of_code(programs, network, target):
 
 
 def one_network(name, entry, vendor, fit):
-    """(estimates: {way: {(board, figure): value}}, choices for the fit: {way: ...}) of one network."""
+    """(estimates: {way: {(board, figure): value}}, for the fit frames by each choice: {way: ...})."""
     import board_fit
     import board_networks
 
@@ -78,6 +78,8 @@ def one_network(name, entry, vendor, fit):
     clocks = {board: (target.board.clock_mhz, target.board.cores) for board, target in targets.items()}
     outputs = io_bytes(network.network)[1]
     choices = {way: board_fit.frames_of_many(code, clocks, outputs) for way, code in codes.items() if fit}
+    if fit:
+        choices[WAYS[0]] = board_fit.frames_by_layers(network.network, targets)
     return found, choices
 
 
@@ -176,18 +178,21 @@ def main():
     apart = [
         off(ways[WAYS[1]][key], wanted) for ways in results.values() for key, wanted in ways[WAYS[0]].items()
     ]
-    judge(goals, "our code against the layers", apart)
+    judge(goals, "the two models against each other, our code and the layers", apart)
     if fit:
         many = {name: {board: fps[1] for board, fps in figures[name]["fps"].items()} for name in names}
-        programs = {(name, way): made for name, ways in choices.items() for way, made in ways.items()}
-        left_out = board_fit.leave_one_out(programs, many)
-        boards = list(next(iter(many.values())))
-        rows = [
-            (*k, *(f"{100 * e[b]:+.0f} %" if b in e else "" for b in boards)) for k, e in left_out.items()
-        ]
         print("**Left out**: many threads; the numbers chosen anew without the network itself\n")
-        print(table(("network", "program", *boards), rows))
-        judge(goals, "networks left out", [abs(e) for found in left_out.values() for e in found.values()])
+        for ways, chosen in ((WAYS[:1], board_fit.of_layers), (WAYS[1:], board_fit.of_code)):
+            frames = {(name, w): made[w] for name, made in choices.items() for w in ways if w in made}
+            left_out = board_fit.leave_one_out(frames, many, chosen)
+            boards = list(next(iter(many.values())))
+            rows = [
+                (*key, *(f"{100 * found[b]:+.0f} %" if b in found else "" for b in boards))
+                for key, found in left_out.items()
+            ]
+            print(table(("network", "estimate from", *boards), rows))
+            sizes = [abs(e) for found in left_out.values() for e in found.values()]
+            judge(goals, f"networks left out, {' and '.join(ways)}", sizes)
     if options.vendor.exists() and not options.quick:
         text, ratios = against_the_vendor(options.vendor)
         print(f"**The vendor's programs and their graphs compiled again** (cycles are estimates)\n\n{text}")

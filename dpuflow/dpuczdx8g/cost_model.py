@@ -5,8 +5,8 @@ cycles of one CONV"), memory time the bytes and the instructions that a layer ne
 instruction and a call of the runtime cost stands in `timing`; `isa.cycles` reckons with the same numbers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil, prod
 from typing import Any
 
@@ -15,17 +15,16 @@ from dpuflow.compiler.workload import (
     ALU,
     CONVOLUTION,
     engine,
-    factors_anew,
     layer_is_augmented,
     layer_window,
     layer_workload,
     map_shape,
-    round_up,
 )
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY
 from dpuflow.dpuczdx8g.energy import energy
 from dpuflow.dpuczdx8g.pooling import max_pool_steps
+from dpuflow.dpuczdx8g.residency import through_memory
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, assumptions, figure, figures
 from dpuflow.network import Layer, Network, QuantizedNetwork
 from dpuflow.ops.convolution import Weighted
@@ -44,14 +43,11 @@ def estimate(
         network = network.network
     clock = target.board.clock_mhz if target.board else timing.default_clock_mhz
     cores = target.board.cores if target.board else 1
-    on_chip = _kept_on_chip(network, target)
-    works = [
-        _work(network, layer, target, timing, on_chip) for layer in network.layers if engine(network, layer)
-    ]
-    times, shared = (_times(works, timing, timing.stretch(n)) for n in (1, cores))
+    works = layer_works(network, target, timing.kept)
+    times, shared = (layer_times(works, timing, n) for n in (1, cores))
     layers = [_row(work, cycles, clock, timing) for work, cycles in zip(works, times, strict=True)]
     dpu_us = sum(times) / clock
-    compute_us = sum(work.compute for work in works) / clock
+    compute_us = sum(work.computing(timing) for work in works) / clock
     workload = sum(work.workload for work in works)
     peak_per_us = target.peak_operations * clock
     board = figures(dpu_us, sum(shared) / clock, cores, *io_bytes(network), host=host)
@@ -76,7 +72,7 @@ def estimate(
         "end_to_end_utilisation": figure(workload / (board["latency_us"] * peak_per_us)),
         "weight_bytes": sum(work.weight_bytes for work in works),
         "activation_bytes": activation_memory(network),
-        "ddr_bytes": sum(work.loaded + work.saved for work in works),
+        "ddr_bytes": sum(row["ddr_bytes"] for row in layers),
         "layers": layers,
     }
 
@@ -154,33 +150,6 @@ def _last_read(network, name, order):
     return last
 
 
-def _stored(shape, target):
-    """Bytes that a map takes in the image banks: channels padded to whole entries."""
-    height, width, channels = map_shape(shape)
-    return height * width * round_up(channels, target.input_channel_parallel)
-
-
-def _kept_on_chip(network, target):
-    """Names of maps that never leave the chip.
-
-    Assumed: a map stays when its only reader is the next computing layer, which reads it in its
-    own shape, and both that layer's maps fit one bank group each.
-    """
-    room = target.banks["image"].size
-    computing = [layer for layer in network.layers if layer.op != "flatten"]
-    kept = set()
-    for layer, following in pairwise(computing):
-        readers = network.consumers(layer.name)
-        while len(readers) == 1 and readers[0].op == "flatten":
-            readers = network.consumers(readers[0].name)
-        fits = max(_stored(layer.shape, target), _stored(following.shape, target)) <= room
-        if not engine(network, following) or factors_anew(network, following, target):
-            continue
-        if layer.op != "input" and readers == [following] and fits:
-            kept.add(layer.name)
-    return kept
-
-
 def _source(network, name):
     while network[name].op == "flatten":
         name = network[name].inputs[0]
@@ -188,26 +157,42 @@ def _source(network, name):
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What a layer asks of the engines: cycles of computing, bytes and instructions of LOAD and SAVE."""
+class Work:
+    """What a layer asks of the engines.
+
+    Attributes
+    ----------
+    cycles : of its engine at one position of a kernel a cycle; windowed : whether the ALU counts as more.
+    weight_bytes, weight_loads : of its parameters, and the LOADs for them.
+    loaded, loads, saved, saves : bytes and instructions of LOAD and of SAVE, parameters among them.
+    """
 
     layer: Layer
     engine: str
     workload: int
     workload_on_arch: int
     cycles: int
-    compute: float
+    windowed: bool
     utilisation: float
     weight_bytes: int
-    loaded: int
-    loads: int
-    saved: int
-    saves: int
+    weight_loads: int
+    loaded: float
+    loads: float
+    saved: float
+    saves: float
+
+    def computing(self, timing: Timing) -> float:
+        """Cycles of its engine."""
+        return self.cycles * (timing.alu_cycles if self.windowed else 1.0)
 
     def moving(self, timing: Timing) -> list[float]:
         """Cycles of LOAD and of SAVE, one core at work."""
         pairs = ((self.loaded, self.loads), (self.saved, self.saves))
-        return [size / timing.bytes_per_cycle + count * timing.transfer_cycles for size, count in pairs]
+        return [_transfer(size, count, timing) for size, count in pairs]
+
+    def loading_weights(self, timing: Timing) -> float:
+        """Cycles of LOAD that wait for no map, one core at work."""
+        return _transfer(self.weight_bytes, self.weight_loads, timing)
 
     def memory(self, timing: Timing) -> float:
         """Cycles of the longer of the two, which run side by side."""
@@ -216,13 +201,23 @@ class _Work:
     def bound(self, timing: Timing) -> str:
         """What the layer's time is made of for the greatest part."""
         memory = self.memory(timing)
-        if self.compute >= memory:
+        if self.computing(timing) >= memory:
             return COMPUTE
         count = self.loads if memory == self.moving(timing)[0] else self.saves
         return INSTRUCTIONS if count * timing.transfer_cycles > memory / 2 else MEMORY
 
 
-def _work(network, layer, target, timing, on_chip):
+def _transfer(size, count, timing):
+    return size / timing.bytes_per_cycle + count * timing.transfer_cycles
+
+
+def layer_works(network: Network, target: Target, kept: float) -> list[Work]:
+    """The work of every layer that an engine computes, in order; kept : as `Timing` has it."""
+    moved = through_memory(network, target, kept)
+    return [_work(network, layer, target, moved) for layer in network.layers if engine(network, layer)]
+
+
+def _work(network, layer, target, moved):
     workload, on_arch = layer_workload(network, layer, target)
     cycles, unit = layer_cycles(network, layer, target), engine(network, layer)
     # the vendor's count leaves out the second entry per pixel that some augmented layers take
@@ -230,33 +225,36 @@ def _work(network, layer, target, timing, on_chip):
     windowed = unit == ALU and (layer.operator.weighted or "kernel" in layer.attrs)
     height, _, channels = map_shape(layer.shape)
     weights = parameter_bytes(network, layer)
-    sources = {_source(network, name) for name in layer.inputs} - on_chip
     # a LOAD fills one row of a map, or the weights of one output channel; a depthwise layer's are one bank
-    loads = sum(map_shape(network[name].shape)[0] for name in sources)
-    if weights:
-        loads += 1 + (channels if unit == CONVOLUTION else 1)
-    stays = layer.name in on_chip
-    return _Work(
+    weight_loads = 1 + (channels if unit == CONVOLUTION else 1) if weights else 0
+    sources = [network[name] for name in dict.fromkeys(_source(network, name) for name in layer.inputs)]
+    part = moved[layer.name]
+    return Work(
         layer,
         unit,
         workload,
         on_arch,
         cycles,
-        cycles * (timing.alu_cycles if windowed else 1.0),
+        windowed,
         workload / busy if busy else 0.0,
         weights,
-        weights + sum(prod(network[name].shape) for name in sources),
-        loads,
-        0 if stays else prod(layer.shape),
-        0 if stays else height,
+        weight_loads,
+        weights + sum(moved[x.name] * prod(x.shape) for x in sources),
+        weight_loads + sum(moved[x.name] * map_shape(x.shape)[0] for x in sources),
+        part * prod(layer.shape),
+        part * height,
     )
 
 
-def _times(works, timing, stretch):
-    """Cycles that each layer adds to the frame's: what overlaps with the layer before it is left out."""
-    times, before, unit = [], 0.0, None
+def layer_times(works: Sequence[Work], timing: Timing, cores: int) -> list[float]:
+    """Cycles that each layer adds to a frame's, less what overlaps with the one before; `cores` at work."""
+    times, before, idle, unit, stretch = [], 0.0, 0.0, None, timing.stretch(cores)
     for work in works:
-        alone = max(work.compute, work.memory(timing) * stretch)
+        computing, moving = work.computing(timing), work.memory(timing) * stretch
+        # weights come while the layer before computes and moves nothing
+        early = min(idle, max(0.0, moving - computing), work.loading_weights(timing) * stretch)
+        idle, moving = max(0.0, computing - moving), moving - early
+        alone = max(computing, moving) + timing.exposed * min(computing, moving)
         hidden = timing.overlap * min(alone, before) if unit not in (None, work.engine) else 0.0
         before, unit = alone - hidden, work.engine
         times.append(before)
@@ -273,9 +271,9 @@ def _row(work, cycles, clock, timing):
         "cycles": work.cycles,
         "utilisation": figure(work.utilisation),
         "weight_bytes": work.weight_bytes,
-        "ddr_bytes": work.loaded + work.saved,
-        "transfers": work.loads + work.saves,
-        "compute_us": figure(work.compute / clock),
+        "ddr_bytes": round(work.loaded + work.saved),
+        "transfers": round(work.loads + work.saves),
+        "compute_us": figure(work.computing(timing) / clock),
         "memory_us": figure(work.memory(timing) / clock),
         "time_us": figure(cycles / clock),
         "bound": work.bound(timing),

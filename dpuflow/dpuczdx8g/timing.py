@@ -22,7 +22,11 @@ class Timing:
     alu_cycles : of one kernel position of one channel group on the ALU (pooling, depthwise); fitted. On the
         array it takes 1 (docs/reference/instruction-set.md), and so, it is assumed, does an elementwise one.
     overlap : of two neighbouring layers on different engines, the part of the shorter one that runs beside
-        the longer one. Only for the model by layers (machine code says itself what overlaps); fitted.
+        the longer one. Like the next two only for the model by layers (machine code says itself); fitted.
+    exposed : of computing and moving of one layer, the part of the shorter one that does not run beside the
+        longer one (its first weights, its last rows); fitted.
+    kept : of the bytes of maps that the banks could hold until their last reader but that not every compiler
+        keeps there, the part that stays; fitted (`residency`).
     contention : n cores at work move together what 1 / contention cores could alone, so each one's transfers
         take contention * n times as long; fitted.
     default_clock_mhz : clock of a target without a board.
@@ -30,11 +34,13 @@ class Timing:
 
     bytes_per_cycle: float = 22.0
     transfer_cycles: float = 8.0
-    issue_cycles: float = 40.0
+    issue_cycles: float = 60.0
     burst_bytes: int = 32
     alu_cycles: float = 1.75
-    overlap: float = 0.6
-    contention: float = 0.75
+    overlap: float = 0.7
+    exposed: float = 0.25
+    kept: float = 0.5
+    contention: float = 0.8
     default_clock_mhz: float = 300.0
 
     def stretch(self, cores: int) -> float:
@@ -142,9 +148,12 @@ def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = 
             " boards have it: a narrower one is slower where layers wait for it",
             "one_thread is one thread of an application that does everything in turn; one_core_saturated and"
             " board need threads enough that no core waits for a picture, two for each core and more",
-            "before compiling: a layer takes the longest of computing, loading and saving, weights are read"
-            " once, a map stays on chip for the next layer where both fit; neighbours on different engines"
-            f" overlap by {timing.overlap:g} of the shorter one",
+            "before compiling: a layer takes the longer of computing and moving (loading or saving) and"
+            f" {timing.exposed:g} of the shorter one; weights are read once, if need be while the layer"
+            " before computes and moves nothing; neighbours on different engines overlap by"
+            f" {timing.overlap:g} of the shorter one",
+            "before compiling: a map stays on chip for the next layer where both fit, and by"
+            f" {timing.kept:g} of its bytes where the banks could hold it until its last reader",
             "all of this is fitted to published measurements of whole networks (docs/performance.md), not"
             " measured here; the CPU's layers (softmax, what leaves the DPU) are not counted",
         ],

@@ -41,9 +41,14 @@ class Builder:
 
 def residual_50():
     """ResNet-50 at 224 x 224 (stride in the first 1 x 1 of a stage)."""
+    return residual_deep((3, 4, 6, 3))
+
+
+def residual_deep(counts):
+    """The same with other numbers of blocks."""
     b = Builder((224, 224, 3))
     x = b.window("max_pool", b.conv("in", 64, 7, 2), None, 3, 2)
-    for stage, (blocks, channels) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)]):
+    for stage, (blocks, channels) in enumerate(zip(counts, (64, 128, 256, 512), strict=True)):
         for block in range(blocks):
             stride = 2 if block == 0 and stage else 1
             y = b.conv(b.conv(b.conv(x, channels, 1, stride), channels, 3), 4 * channels, 1)
@@ -67,6 +72,29 @@ def mobile(width, size):
 def mobile_quarter():
     """MobileNet V1, width 0.25, at 128 x 128."""
     return mobile(0.25, 128)
+
+
+def inverted(width=1.0):
+    """MobileNet V2 at 224 x 224."""
+    b = Builder((224, 224, 3))
+    x, last = b.conv("in", 32, 3, 2), 32
+    for expansion, channels, blocks, stride in [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+    ] + [
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]:
+        channels = round(channels * width / 8) * 8
+        for block in range(blocks):
+            y = b.conv(x, expansion * last, 1) if expansion > 1 else x
+            y = b.conv(b.window("depthwise_conv", y, None, 3, stride if block == 0 else 1), channels, 1)
+            x, last = (b.join("add", y, x) if block else y), channels
+    b.conv(b.window("avg_pool", b.conv(x, 1280, 1), None, 7, 7, 0), 1000, 1)
+    return b.network()
 
 
 def residual_18():
@@ -111,6 +139,26 @@ def squeeze():
             x = b.window("max_pool", x, None, 3, 2, 0)
     x = b.conv(x, 1000, 1)
     b.window("avg_pool", x, None, b.shape(x)[0], 1, 0)
+    return b.network()
+
+
+def residual_unit():
+    """Blocks of 1 x 1, 3 x 3 and 1 x 1 at 14 x 14 whose shortcuts are large."""
+    b = Builder((14, 14, 512))
+    x = "in"
+    for _ in range(3):
+        x = b.join("add", b.conv(b.conv(b.conv(x, 128, 1), 128, 3), 512, 1), x)
+    b.window("avg_pool", x, None, 14, 14, 0)
+    return b.network()
+
+
+def dense_concats():
+    """Concats of concats, as DenseNet has them, at 28 x 28."""
+    b = Builder((28, 28, 64))
+    x = b.conv("in", 64, 3)
+    for _ in range(4):
+        x = b.join("concat", x, b.conv(b.conv(x, 128, 1), 32, 3))
+    b.window("avg_pool", x, None, 28, 28, 0)
     return b.network()
 
 
