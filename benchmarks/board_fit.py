@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 from measuring import progress
 
-from dpuflow.dpuczdx8g.cost_model import io_bytes, layer_times, layer_works
+from dpuflow.dpuczdx8g.cost_model import handed_over, layer_times, layer_works
 from dpuflow.dpuczdx8g.isa.cycles import COMPUTING, durations, transfer_bytes
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing, between_images
@@ -63,21 +63,21 @@ def cycles_of_many(instructions):
     return np.maximum.reduce(free)
 
 
-def frames_of_many(programs, clocks, output_bytes):
+def frames_of_many(programs, clocks, fetch_us):
     """Frames per second with many threads by every choice: {board: array [DPU_CHOICES, CONTENTION]}.
 
     The job's start and the fetching of outputs stay: two small networks tell the one, two with large outputs
     the other (docs/performance.md), and no more can.
 
     programs : instructions of each DPU subgraph. clocks : board -> (MHz, cores).
+    fetch_us : of the outputs.
     """
     cycles = sum(cycles_of_many(instructions) for instructions in programs)
     found = {}
     for board, (clock, cores) in clocks.items():
         columns = [STRETCHES.index(stretch(value, cores)) for value in CONTENTION]
         shared = cycles[:, columns] / clock
-        fetch = output_bytes * HOST.fetch_ns / 1e3
-        found[board] = 1e6 / between_images(len(programs) * HOST.job_us, shared + fetch, cores)
+        found[board] = 1e6 / between_images(len(programs) * HOST.job_us, shared + fetch_us, cores)
     return found
 
 
@@ -95,10 +95,10 @@ def frames_by_layers(network, targets):
             alone = alone or sum(layer_times(works[kept], timing, 1))
             more = [sum(layer_times(works[kept], timing, cores)) for cores in CORES[1:]]
             cycles[row, column] = alone, *more
-    fetch, found = io_bytes(network)[1] * HOST.fetch_ns / 1e3, {}
+    fetch_us, found = HOST.fetching(*handed_over(network)[1:]), {}
     for board, target in targets.items():
         clock, cores = target.board.clock_mhz, target.board.cores
-        shared = fetch + cycles[..., CORES.index(cores)] / clock
+        shared = fetch_us + cycles[..., CORES.index(cores)] / clock
         found[board] = 1e6 / between_images(HOST.job_us, shared, cores)
     return found
 

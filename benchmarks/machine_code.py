@@ -45,13 +45,13 @@ def published(entry):
 
 def of_code(programs, network, target):
     """Figures of machine code on a target, as `compile.json` has them."""
-    from dpuflow.dpuczdx8g.cost_model import io_bytes
+    from dpuflow.dpuczdx8g.cost_model import handed_over
     from dpuflow.dpuczdx8g.isa.cycles import schedule
     from dpuflow.dpuczdx8g.timing import figures
 
     clock, cores = target.board.clock_mhz, target.board.cores
     alone, shared = (sum(schedule(p, cores=n).cycles for p in programs) / clock for n in (1, cores))
-    return figures(alone, shared, cores, *io_bytes(network.network), jobs=len(programs))
+    return figures(alone, shared, cores, *handed_over(network.network), jobs=len(programs))
 
 
 def one_network(name, entry, vendor, fit):
@@ -60,7 +60,8 @@ def one_network(name, entry, vendor, fit):
     import board_networks
 
     from dpuflow.device.targets import get_target
-    from dpuflow.dpuczdx8g.cost_model import estimate, io_bytes
+    from dpuflow.dpuczdx8g.cost_model import estimate, handed_over
+    from dpuflow.dpuczdx8g.timing import HOST
     from dpuflow.xir import Graph
 
     network = board_networks.quantized(board_networks.maker(name, entry))
@@ -76,8 +77,8 @@ def one_network(name, entry, vendor, fit):
         for way, values in figures.items():
             found[way] |= {(board, kind): estimated(kind, values) for kind in FIGURES}
     clocks = {board: (target.board.clock_mhz, target.board.cores) for board, target in targets.items()}
-    outputs = io_bytes(network.network)[1]
-    choices = {way: board_fit.frames_of_many(code, clocks, outputs) for way, code in codes.items() if fit}
+    fetch_us = HOST.fetching(*handed_over(network.network)[1:])
+    choices = {way: board_fit.frames_of_many(code, clocks, fetch_us) for way, code in codes.items() if fit}
     if fit:
         choices[WAYS[0]] = board_fit.frames_by_layers(network.network, targets)
     return found, choices

@@ -102,7 +102,7 @@ def test_many_choices_of_timing_at_once_give_what_the_cycle_estimate_gives():
     fit = importlib.import_module("board_fit")
     from dpuflow.device.targets import get_target
     from dpuflow.dpuczdx8g.isa.cycles import schedule
-    from dpuflow.dpuczdx8g.timing import figures
+    from dpuflow.dpuczdx8g.timing import HOST, figures
     from tests.isa.quantized_builder import Builder
 
     b = Builder((24, 20, 16))
@@ -115,10 +115,10 @@ def test_many_choices_of_timing_at_once_give_what_the_cycle_estimate_gives():
     for cores in fit.CORES:
         column = fit.STRETCHES.index(fit.stretch(fit.CONTENTION[contention], cores))
         assert cycles[dpu, column] == pytest.approx(schedule(code, cores=cores).cycles, rel=1e-9)
-    frames = fit.frames_of_many([code], {"zcu104": (300, 2)}, 10)["zcu104"]
+    frames = fit.frames_of_many([code], {"zcu104": (300, 2)}, HOST.fetching(10, 1))["zcu104"]
     assert frames.shape == (len(fit.DPU_CHOICES), len(fit.CONTENTION))
     times = [schedule(code, cores=cores).cycles / 300 for cores in (1, 2)]
-    board = figures(*times, 2, 24 * 20 * 16, 10)["frames_per_second"]["board"]
+    board = figures(*times, 2, 24 * 20 * 16, 10, 1)["frames_per_second"]["board"]
     assert frames[dpu, contention] == pytest.approx(board, rel=1e-3)
     # what is left out is judged by the choice that suits the others: here it is off by a half
     published = {name: {"zcu104": float(frames[dpu, contention])} for name in "ab"}

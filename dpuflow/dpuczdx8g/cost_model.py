@@ -50,7 +50,7 @@ def estimate(
     compute_us = sum(work.computing(timing) for work in works) / clock
     workload = sum(work.workload for work in works)
     peak_per_us = target.peak_operations * clock
-    board = figures(dpu_us, sum(shared) / clock, cores, *io_bytes(network), host=host)
+    board = figures(dpu_us, sum(shared) / clock, cores, *handed_over(network), host=host)
     used = energy(target, workload, board, dpu_us)
     return {
         "kind": "estimate",
@@ -77,12 +77,11 @@ def estimate(
     }
 
 
-def io_bytes(network: Network) -> tuple[int, int]:
-    """Bytes of one frame that a call of the runtime hands over: (in, out)."""
-    return (
-        sum(prod(layer.shape) for layer in network.inputs),
-        sum(prod(layer.shape) for layer in network.last_quantized),
-    )
+def handed_over(network: Network) -> tuple[int, int, int]:
+    """What a call of the runtime hands over for one frame: (bytes in, bytes out, number of outputs)."""
+    outputs = network.last_quantized
+    sizes = [sum(prod(layer.shape) for layer in layers) for layers in (network.inputs, outputs)]
+    return sizes[0], sizes[1], len(outputs)
 
 
 def layer_cycles(network: Network, layer: Layer, target: Target) -> int:

@@ -54,19 +54,25 @@ class Host:
 
     job_us : from a job's end on a core to the start of the next: interrupt, driver, runtime. Jobs of several
         cores wait for each other in it.
-    fetch_ns : per byte of output, in which a core waits for its next job; each core for itself.
+    fetch_us, fetch_ns : per output, and per byte of output, in which a core waits for its next job; each core
+        for itself.
     call_us, input_ns : of a call of the runtime from Python, in all and per byte of its input.
     prepare_us, prepare_ns : of a C++ application, to make the input of a picture: in all, and per byte.
     output_ns : per byte of output, of either: what is done with it once it is there.
     """
 
-    job_us: float = 170.0
-    fetch_ns: float = 5.0
+    job_us: float = 140.0
+    fetch_us: float = 50.0
+    fetch_ns: float = 2.0
     call_us: float = 90.0
     input_ns: float = 10.3
-    output_ns: float = 2.0
-    prepare_us: float = 140.0
+    output_ns: float = 5.0
+    prepare_us: float = 120.0
     prepare_ns: float = 2.6
+
+    def fetching(self, output_bytes: int, outputs: int) -> float:
+        """Microseconds that a core waits for its outputs to be fetched."""
+        return outputs * self.fetch_us + output_bytes * self.fetch_ns / 1e3
 
 
 TIMING, HOST = Timing(), Host()
@@ -78,6 +84,7 @@ def figures(
     cores: int,
     input_bytes: int,
     output_bytes: int,
+    outputs: int,
     jobs: int = 1,
     host: Host = HOST,
 ) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def figures(
     Parameters
     ----------
     dpu_us, shared_us : of one image on a core alone, and with all `cores` of them at work.
-    input_bytes, output_bytes : of one image, int8.
+    input_bytes, output_bytes, outputs : of one image, int8; how many tensors the outputs are.
     jobs : DPU subgraphs, each of which is a call of its own.
 
     Returns
@@ -95,7 +102,7 @@ def figures(
     application that prepares its pictures: with one thread, with threads enough to keep one core or all cores
     of the board at work.
     """
-    starts, fetch = jobs * host.job_us, output_bytes * host.fetch_ns / 1e3
+    starts, fetch = jobs * host.job_us, host.fetching(output_bytes, outputs)
     arrays = (input_bytes * host.input_ns + output_bytes * host.output_ns) / 1e3
     overhead = starts + fetch + jobs * host.call_us + arrays
     prepare = host.prepare_us + (input_bytes * host.prepare_ns + output_bytes * host.output_ns) / 1e3
@@ -139,9 +146,9 @@ def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = 
             f" {timing.contention:g} n times as long, but never less than alone",
             f"machine code: an instruction that computes takes {timing.issue_cycles:g} cycles more",
             f"a job's start {host.job_us:g} µs, cores waiting for each other; a core waits"
-            f" {host.fetch_ns:g} ns per byte of output; a call from Python {host.call_us:g} µs more and"
-            f" {host.input_ns:g} ns per byte of input; what is done with a byte of output"
-            f" {host.output_ns:g} ns",
+            f" {host.fetch_us:g} µs per output and {host.fetch_ns:g} ns per byte of it; a call from Python"
+            f" {host.call_us:g} µs more and {host.input_ns:g} ns per byte of input; what is done with a byte"
+            f" of output {host.output_ns:g} ns",
             f"a C++ application prepares a picture in {host.prepare_us:g} µs and {host.prepare_ns:g} ns a"
             " byte",
             "all numbers hold at every clock and for every size of DPU, and for a DDR of 64 bits as measured"

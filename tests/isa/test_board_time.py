@@ -12,7 +12,7 @@ import pytest
 
 from dpuflow.compiler.reference import lower
 from dpuflow.device.targets import get_target, load_targets
-from dpuflow.dpuczdx8g.cost_model import estimate, io_bytes
+from dpuflow.dpuczdx8g.cost_model import estimate, handed_over
 from dpuflow.dpuczdx8g.isa.code import decode
 from dpuflow.dpuczdx8g.isa.cycles import schedule
 from dpuflow.dpuczdx8g.isa.program import read_programs
@@ -107,7 +107,7 @@ def test_of_our_code(measured):
     found = []
     for name in COMPILED:
         network, code = code_of(NETWORKS[name], "B4096")
-        errs = errors(measured[name], of_code(code, io_bytes(network), measured[name]["fps"]))
+        errs = errors(measured[name], of_code(code, handed_over(network), measured[name]["fps"]))
         assert min(errs) > -MEDIAN
         found += errs
     judge(found)
@@ -118,7 +118,7 @@ def both(network, target):
     made, code = code_of(network, target.size)
     layers = estimate(made, target)
     times = [sum(schedule(p, cores=n).cycles for p in code) for n in (1, layers["cores"])]
-    ours = figures(*(t / layers["clock_mhz"] for t in times), layers["cores"], *io_bytes(made))
+    ours = figures(*(t / layers["clock_mhz"] for t in times), layers["cores"], *handed_over(made))
     return [
         [x["frames_per_second"]["one_thread"], x["frames_per_second"]["board"], 1e6 / x["latency_us"]]
         for x in (ours, layers)
@@ -164,6 +164,6 @@ def test_of_the_vendors_code(measured, shared):
     graph = Graph.load(shared("golden/wild/mobilenetv2_224_pt_b4096_3.5.xmodel"))
     code = [decode(program.code) for program in read_programs(graph)]
     entry = measured["mobilenet_v2_1.0_224"]
-    found = errors(entry, of_code(code, (224 * 224 * 3, 1000), entry["fps"]))
+    found = errors(entry, of_code(code, (224 * 224 * 3, 1000, 1), entry["fps"]))
     judge(found)
     assert max(map(abs, found)) < 0.1

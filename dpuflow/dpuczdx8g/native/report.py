@@ -8,7 +8,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import is_exact_add
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
-from dpuflow.dpuczdx8g.cost_model import io_bytes
+from dpuflow.dpuczdx8g.cost_model import handed_over
 from dpuflow.dpuczdx8g.energy import energy
 from dpuflow.dpuczdx8g.isa.attribution import layers_of
 from dpuflow.dpuczdx8g.isa.breakdown import breakdown
@@ -84,7 +84,7 @@ def _time(runner, quantized, target, estimate):
         shared += schedule(code, cores=cores).cycles if cores > 1 else made.cycles
         layers += breakdown(code, made, *layers_of(runner.graph, program, code))
     total = sum(row["cycles"] for row in cycles.values())
-    board = figures(total / clock, shared / clock, cores, *io_bytes(quantized.network), jobs=len(cycles))
+    board = figures(total / clock, shared / clock, cores, *handed_over(quantized.network), jobs=len(cycles))
     used = energy(target, estimate["workload"], board, total / clock)
     return cycles, {
         "kind": "estimate",
