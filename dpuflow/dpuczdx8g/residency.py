@@ -39,7 +39,8 @@ def _ends(network: Network) -> set[str]:
 
 def _readers(network: Network) -> dict[str, list[Layer]]:
     """Who reads each map, also through a flatten, which copies nothing."""
-    direct, found = defaultdict(list), {}
+    direct: dict[str, list[Layer]] = defaultdict(list)
+    found: dict[str, list[Layer]] = {}
     for layer in network.layers:
         for name in dict.fromkeys(layer.inputs):
             direct[name].append(layer)

@@ -110,7 +110,7 @@ def test_what_limits_a_layer(computing, busy, transfers, limit):
     assert row.limit == limit and row.time == computing + 6
 
 
-@pytest.mark.parametrize(("issued", "limit"), [(12, "the array"), (13, "instruction issue")])
+@pytest.mark.parametrize(("issued", "limit"), [(8, "the array"), (9, "instruction issue")])
 def test_many_short_computations_are_limited_by_instruction_issue(issued, limit):
     row = LayerTime("x", busy=[0, 0, 900, 100], computing=1000.0, issued=issued)
     assert row.limit == limit
