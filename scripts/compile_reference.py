@@ -11,10 +11,11 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
     target = configured_target(name, entry["hardware"])
-    quantized = read_quantized(snakemake.input.model)
+    quantized = read_quantized(snakemake.input.model, floats=False)
     with about(snakemake.input.model):
         compiled = compile_reference(quantized, target, on_cpu=entry["on_cpu"])
-    compiled.quantized_graph.save(snakemake.output.quantized)
+        uncompiled = compiled.quantized_graph
+    uncompiled.save(snakemake.output.quantized)
     compiled.graph.save(snakemake.output.xmodel)
     write_record(snakemake.output.report, "compile.schema.yaml", compiled.report)
     log.info(

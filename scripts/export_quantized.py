@@ -10,7 +10,7 @@ from dpuflow.workflow.scripting import log, run
 def main(snakemake):
     name, entry = snakemake.wildcards.target, snakemake.params.target
     target = configured_target(name, entry["hardware"])
-    quantized = read_quantized(snakemake.input.model)
+    quantized = read_quantized(snakemake.input.model, floats=False)
     enforce(check(quantized, target), entry["on_cpu"], target)
     quantized_graph(quantized).save(snakemake.output.quantized)
     log.info("%s: %d layers", quantized.network.name, len(quantized.network.layers))

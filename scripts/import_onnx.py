@@ -1,13 +1,12 @@
 """A user's own ONNX model -> trained_model.onnx, network.h5, frozen_graph.pb, nodes.json, proven equal."""
 
 from dpuflow.base.pixels import scale_pixels
-from dpuflow.base.protobuf_seal import write_sealed
 from dpuflow.datasets.dataset_file import read_dataset
 from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.network.ends import named_layers
 from dpuflow.network.network_file import save_network
 from dpuflow.onnx_graph.heads import cut_at_heads, cut_at_scores
-from dpuflow.onnx_graph.model_file import open_model
+from dpuflow.onnx_graph.model_file import open_model, write_model
 from dpuflow.onnx_graph.number_types import check_of_bytes
 from dpuflow.onnx_graph.reader import read_onnx_and_layouts
 from dpuflow.onnx_graph.runtime import OnnxModel
@@ -35,7 +34,7 @@ def main(snakemake):
     save_network(snakemake.output.network, network)
     nodes = write_network_graph(snakemake.output.graph, network)
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
-    write_sealed(snakemake.output.model, opened.model.SerializeToString(deterministic=True))
+    write_model(snakemake.output.model, opened)
     x = scale_pixels(dataset.images_in("validation")[:IMAGES], snakemake.params.input_scaling)
     answers = OnnxModel(opened).run_all(x)
     answers = {name: layout.arranged(answers[name]) for name, layout in layouts.items()}

@@ -15,10 +15,11 @@ def main(snakemake):
     nodes = read_record(snakemake.input.nodes, "nodes.schema.yaml")
     named = dataset.task == "classification" and snakemake.params.get("answer") != NONE
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "tool"}
-    network = load_network(snakemake.input.network)
+    networks = [load_network(snakemake.input.network)]
     with about(snakemake.input.network):
+        judge = judge_of(dataset, "validation", networks[0], snakemake.params.get("decode"))
         quantized, report = quantize(
-            network,
+            networks.pop(),  # nobody else holds its weights
             dataset.images_in("calibration"),
             settings,
             snakemake.params.input_scaling,
@@ -30,7 +31,7 @@ def main(snakemake):
                 dataset.images_in("validation"),
                 dataset.labels_in("validation") if named else None,
             ),
-            judge=judge_of(dataset, "validation", network, snakemake.params.get("decode")),
+            judge=judge,
             threads=snakemake.threads,
         )
     if snakemake.input.get("finetune"):

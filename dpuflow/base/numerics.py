@@ -83,9 +83,32 @@ class Grid:
         }
 
 
+PIECE = 1 << 16
+"""Values that are widened at a time: as float64 they and their like stay in the cache."""
+
+
 def quantize(x: ArrayLike, fix_point: int, rounding: str = "DPU_ROUND") -> np.ndarray:
     """Real values -> int8: round(x * 2**fix_point) with `rounding`, then saturate."""
-    return Grid(fix_point).integers(x, rounding).astype(np.int8)
+    x, grid = np.asarray(x), Grid(fix_point)
+    flat, out = x.reshape(-1), np.empty(x.size, np.int8)
+    for start in range(0, x.size, PIECE):
+        piece = slice(start, start + PIECE)
+        out[piece] = grid.integers(flat[piece], rounding)
+    return out.reshape(x.shape)
+
+
+def row_sums(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(sum of |w|, sum of w) of each row of int8 values (N, K), int64 (N,): what sums of products may reach.
+
+    Widened about PIECE values at a time, since a dense layer may have a hundred million.
+    """
+    size = max(1, PIECE // max(1, rows.shape[1]))
+    sizes, sums = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size].astype(np.int16)
+        sums[start : start + size] = part.sum(axis=1, dtype=np.int64)
+        sizes[start : start + size] = np.abs(part).sum(axis=1, dtype=np.int64)
+    return sizes, sums
 
 
 def dequantize(q: ArrayLike, fix_point: int) -> np.ndarray:

@@ -97,16 +97,23 @@ def unsealed(data: bytes, source: Path | str) -> bytes:
     source : what the message calls the data.
     """
     content = without_seal(data)
-    if content is not data and sealed(content) != data:
+    if content is not data and PREFIX + hashlib.sha256(content).digest() != data[-SIZE:]:
         raise UserError(_ANOTHER.format(source))
     return content
 
 
-def unsealed_own(data: bytes, source: Path | str) -> bytes:
-    """As `unsealed`, for what dpuflow wrote: UserError also where there is no seal."""
-    content = unsealed(data, source)
-    if content is data:
-        raise UserError(_MISSING.format(source))
+def unsealed_file(path: Path | str, own: bool = False) -> bytes:
+    """The content of a file, as `unsealed` gives it of its bytes, once in memory.
+
+    own : whether dpuflow wrote it, so that a missing seal is a UserError, too. OSError: it cannot be read.
+    """
+    length, seal = _content(path)
+    if own and not seal:
+        raise UserError(_MISSING.format(path))
+    with open(path, "rb") as stream:
+        content = stream.read(length)
+    if seal and PREFIX + hashlib.sha256(content).digest() != seal:
+        raise UserError(_ANOTHER.format(path))
     return content
 
 

@@ -7,7 +7,7 @@ quantized activation, parameters as float32 values on the grid (docs/reference/x
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import Grid, dequantize
+from dpuflow.base.numerics import Grid
 from dpuflow.base.totality import Total
 from dpuflow.compiler import float_ops
 from dpuflow.compiler.naming import Names, input_attributes, output_attributes
@@ -83,8 +83,9 @@ class _Builder:
         return self._fix(op, self.quantized.fix_points[layer.name])
 
     def _const(self, name, array):
-        array = np.ascontiguousarray(array, "<f4")
-        attrs = {"shape": list(array.shape), "data_type": "FLOAT32", "data": array.tobytes()}
+        attrs = {"shape": list(array.shape), "data_type": "FLOAT32"}
+        attrs["data"] = np.ascontiguousarray(array, "<f4").tobytes()
+        del array  # of VGG16's first dense layer 411 MB, like the bytes and their copy in the graph
         return self.graph.add_op(self.names.unique(name), "const", attrs=attrs).name
 
     def _parameters(self, layer):
@@ -94,7 +95,8 @@ class _Builder:
         for kind, table in tables.items():
             if layer.name in table:
                 data, fix_point = table[layer.name]
-                const = self._const(f"{layer.name}_{kind}", dequantize(data, fix_point))
+                real = np.ldexp(data.astype(np.float32), -fix_point)  # exact: 8 bits times a power of two
+                const = self._const(f"{layer.name}_{kind}", real)
                 found[kind] = self._fix(const, fix_point)
         return found
 

@@ -42,25 +42,33 @@ _NONLINEAR = Total(
 UNUSED = {"hsigmoid_in": -128, "shift_hsigmoid": -128, "shift_hswish": -128}
 
 
-def lower(quantized: QuantizedNetwork, target: Target, on_cpu: Collection[str] | None = None) -> Graph:
+def lower(
+    quantized: QuantizedNetwork,
+    target: Target,
+    on_cpu: Collection[str] | None = None,
+    apart: dict[str, np.ndarray] | None = None,
+) -> Graph:
     """Lower a QuantizedNetwork for a `targets.Target`.
 
     Layers become ops of the same name; activations keep a batch of 1 and four dimensions on
     the DPU, a vector being a 1 x 1 map. Layers beyond the target's limits
     (`target_check.check`), or those named in `on_cpu`, go to CPU subgraphs as the same -fix ops.
 
+    apart : gets the int8 arrays of the const-fix ops by name, which then hold no bytes: for an emulator that
+    needs no copy of the weights (`Emulator(graph, constants=apart)`).
+
     Returns an xir.Graph; UserError names the layer that cannot be represented.
     """
     require_representable(quantized)
     if on_cpu is None:
         on_cpu = {finding.layer for finding in check(quantized, target)}
-    return _Lowering(quantized, target, on_cpu).lower()
+    return _Lowering(quantized, target, on_cpu, apart).lower()
 
 
 class _Lowering(Placement):
-    def __init__(self, quantized, target, on_cpu):
+    def __init__(self, quantized, target, on_cpu, apart):
         super().__init__(quantized.network)
-        self.quantized, self.target, self.on_cpu = quantized, target, on_cpu
+        self.quantized, self.target, self.on_cpu, self.apart = quantized, target, on_cpu, apart
         self.constants = {}  # (layer, number of a segment) -> the op of its value there
         self.floats = {}  # op of integers -> the op that makes floats of them
 
@@ -141,12 +149,12 @@ class _Lowering(Placement):
                 data = data.reshape(weights_shape)
             if kind == "bias" and self.segments[-1].device == "DPU":
                 data = stored_bias(data, self.quantized.shift_bias(layer.name))
-            attrs = {
-                "shape": list(data.shape),
-                "data_type": "XINT8",
-                "data": np.ascontiguousarray(data, np.int8).tobytes(),
-            }
-            name = self.names.unique(f"{layer.name}_{kind}")
+            name, data = self.names.unique(f"{layer.name}_{kind}"), np.ascontiguousarray(data, np.int8)
+            attrs = {"shape": list(data.shape), "data_type": "XINT8", "data": b""}
+            if self.apart is None:
+                attrs["data"] = data.tobytes()
+            else:
+                self.apart[name] = data
             op = self.graph.add_op(name, "const-fix", attrs=attrs, tensor_name=f"{name}_fixneuron")
             # the label that the vendor's compiler puts on parameters; nothing is rounded any more
             self.fixed(op, fix_point, "PY3_ROUND")

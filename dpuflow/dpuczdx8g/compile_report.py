@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.compiler.reference import lower
@@ -21,11 +24,16 @@ NO_INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class Compiled:
-    """Result of a compilation: the DPU-level graph, the uncompiled one, the report for JSON."""
+    """Result of a compilation: the DPU-level graph, the network that it was made of, the report for JSON."""
 
     graph: Graph
-    quantized_graph: Graph
+    quantized: QuantizedNetwork
     report: dict[str, Any]
+
+    @cached_property
+    def quantized_graph(self) -> Graph:
+        """The uncompiled graph. Made when asked for: its weights are floats, of VGG16 half a gigabyte."""
+        return quantized_graph(self.quantized)
 
 
 def compile_reference(
@@ -33,11 +41,13 @@ def compile_reference(
     target: Target,
     on_cpu: str = "error",
     limits: Callable[[QuantizedNetwork, Target], Sequence[Finding]] = check,
+    apart: dict[str, np.ndarray] | None = None,
 ) -> Compiled:
     """Check a QuantizedNetwork against a Target, lower it and estimate its cost.
 
     on_cpu : what to do about layers that leave the DPU: "error", "warn" or "allow".
     limits : gives the findings of a network for a target: the DPU's, or those of a compiler.
+    apart : gets the weights, as in `compiler.reference.lower`.
     Raises UserError that lists those layers when on_cpu is "error".
     """
     findings = limits(quantized, target)
@@ -54,5 +64,5 @@ def compile_reference(
         "findings": [asdict(finding) for finding in findings],
         "estimate": estimate(quantized, target),
     }
-    graph = lower(quantized, target, {finding.layer for finding in findings})
-    return Compiled(graph, quantized_graph(quantized), report)
+    graph = lower(quantized, target, {finding.layer for finding in findings}, apart)
+    return Compiled(graph, quantized, report)

@@ -15,9 +15,9 @@ from dpuflow.base.numerics import dequantize
 from dpuflow.base.pixels import problem, quantize_pixels
 from dpuflow.emulator import c_kernels, plan, support
 from dpuflow.emulator.execute import Executor, core_count
-from dpuflow.xir import Graph, Op, ends, validate
+from dpuflow.xir import Graph, Op, ends, parameters, validate
 from dpuflow.xir.input_scaling import recorded_scaling
-from dpuflow.xir.parameters import CONSTANT_TYPES, constants
+from dpuflow.xir.parameters import CONSTANT_TYPES
 
 log = logging.getLogger("dpuflow")
 
@@ -53,6 +53,7 @@ class Emulator:
     subgraphs : names (or numbers) of the top-level subgraphs that will be run, or "DPU" or "CPU" for
         all of that device; by default the whole graph. For a file of which another program runs the
         rest: a CPU op of the user's own, machine code.
+    constants : values of const ops by their names, for a graph that does not hold them itself.
 
     UserError when the file is unreadable or lacks its weights, is compiled for another family of
     DPUs, or holds ops (in `subgraphs`, if given) that the emulator cannot execute: all of them are
@@ -65,6 +66,7 @@ class Emulator:
         threads: int | None = None,
         use_native: bool = True,
         subgraphs: str | Sequence[str | int] | None = None,
+        constants: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.graph = graph if isinstance(graph, Graph) else Graph.load(graph)
         self.source = str(self.graph.source or f"graph {self.graph.name!r}")
@@ -83,8 +85,9 @@ class Emulator:
         self._slow: set[str] = set()
         with about(self.source):
             support.require_family(self.graph)
-            support.require_ops(self._wanted(subgraphs), plan.known_types())
-            self._constants = constants(self.graph)
+            wanted = self._wanted(subgraphs)
+            support.require_ops(wanted, plan.known_types())
+            self._constants = parameters.constants(self.graph, constants, wanted)
         if subgraphs is None:
             self._whole()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, row_sums
 from dpuflow.device.dpuczdx8g import REFERENCE_GUARD_BITS, average_pool_factor
 from dpuflow.emulator import oracle
 from dpuflow.emulator.operations import (
@@ -110,12 +110,13 @@ class DenseConv:
         (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
         self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
         self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
-        rows = op.weights.reshape(op.weights.shape[0], -1).astype(np.int64)
+        rows = op.weights.reshape(op.weights.shape[0], -1)
         self.requantise = Requantise(
-            128 * np.abs(rows).sum(axis=1), op.shift_cut, op.nonlinear, op.fix_out, op.bias, op.shift_bias
+            128 * row_sums(rows)[0], op.shift_cut, op.nonlinear, op.fix_out, op.bias, op.shift_bias
         )
         self.dtype = self.requantise.dtype
-        matrix = (rows * self.requantise.scale).astype(self.dtype)
+        matrix = rows.astype(self.dtype)
+        matrix *= self.requantise.scale  # a power of two
         self.matrices = [np.ascontiguousarray(part.T) for part in np.split(matrix, op.group)]
         # few input channels: unfold one window position at a time, in long runs along a row
         self.by_position = op.group == 1 and op.weights.shape[3] * kernel_w < 16

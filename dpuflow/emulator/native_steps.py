@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dpuflow.base.numerics import row_sums
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, average_pool_factor
 from dpuflow.emulator import oracle
 from dpuflow.emulator.native_maps import NO_PAD
@@ -118,14 +119,15 @@ def _conv(op: Conv, shapes: Sequence[Shape]) -> Description:
         described.spread = spread[1], spread[2], op.stride[1], op.stride[0]
         return described
     numbers, border = _window(op, shapes[0])
-    weights = op.weights.astype(np.int64)
+    weights = op.weights
     if op.kind == "depthwise":
         extent = (op.kernel[0] - 1) * op.dilation[0] + 1
         _require(op.kernel[1] <= MOST_WINDOW_ROWS, extent <= MOST_WINDOW_COLUMNS, op.stride[0] <= 16)
         rows = weights[0].reshape(-1, weights.shape[3]).T
     else:
         rows = weights.reshape(weights.shape[0], -1)
-    largest, start = 128 * np.abs(rows).sum(axis=1), -128 * rows.sum(axis=1)
+    sizes, sums = row_sums(rows)
+    largest, start = 128 * sizes, -128 * sums
     kind = {"conv2d": "convolve", "depthwise": "depthwise"}[op.kind]
     described = Description(kind, numbers, {}, border, op.weights, op.group)
     if op.nonlinear.kind == "LEAKYRELU":
@@ -285,11 +287,16 @@ def pack_convolution(
     taps = kernel_h if joined else kernel_h * kernel_w
     length = weights[0].size // taps
     quads = -(-length // 4)
-    padded = np.zeros((len(order), taps, quads * 4), np.int8)
-    padded[:outputs, :, :length] = weights.reshape(outputs, taps, length)
-    vectors = padded[order].reshape(-1, lanes, taps, quads, 4)
-    blocks = [vectors[i : i + 2].transpose(2, 3, 0, 1, 4).reshape(-1) for i in range(0, len(vectors), 2)]
-    return np.concatenate(blocks), quads
+    plain, packed = weights.reshape(outputs, taps, length), np.empty(len(order) * taps * quads * 4, np.int8)
+    size = 2 * lanes
+    for start in range(0, len(order), size):  # two vectors at a time, for the room of one block
+        channels = order[start : start + size]
+        padded = np.zeros((len(channels), taps, quads * 4), np.int8)
+        there = channels < outputs
+        padded[there, :, :length] = plain[channels[there]]
+        vectors = padded.reshape(-1, lanes, taps, quads, 4).transpose(2, 3, 0, 1, 4)
+        packed[start * taps * quads * 4 :][: padded.size] = vectors.reshape(-1)
+    return packed, quads
 
 
 def pack_depthwise(weights: np.ndarray, order: np.ndarray, lanes: int) -> np.ndarray:

@@ -13,7 +13,8 @@ from typing import Any
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import check_is_onnx
 from dpuflow.base.outputs import ONLY
-from dpuflow.base.protobuf_seal import unsealed_own, without_seal
+from dpuflow.base.protobuf_pieces import pieces
+from dpuflow.base.protobuf_seal import sealed_file, unsealed_file, without_seal
 from dpuflow.onnx_graph.external_data import load_external_data
 from dpuflow.onnx_graph.number_types import bytes_as_floats, widen
 
@@ -98,8 +99,9 @@ def read_model(path: Path | str, own: bool = False) -> ModelProto:
 
     check_is_onnx(path)
     try:
-        data = Path(path).read_bytes()
-        model = onnx.load_model_from_string(unsealed_own(data, path) if own else without_seal(data))
+        model = onnx.load_model_from_string(
+            unsealed_file(path, own=True) if own else without_seal(Path(path).read_bytes())
+        )
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (DecodeError, ValueError):
@@ -107,6 +109,13 @@ def read_model(path: Path | str, own: bool = False) -> ModelProto:
     if not model.graph.node or not model.opset_import:
         raise UserError(f"{path}: holds no ONNX graph; export or copy it again")
     return model
+
+
+def write_model(path: Path | str, opened: OpenedModel) -> None:
+    """Write an opened model with a seal, byte-identical for equal content."""
+    with sealed_file(path) as write:
+        for piece in pieces(opened.model):
+            write(piece)
 
 
 def _check_operators(model, path):

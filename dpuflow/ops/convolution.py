@@ -7,12 +7,16 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
+from dpuflow.base.numerics import row_sums
 from dpuflow.ops import arithmetic, work
 from dpuflow.ops.activations import ACTIVATIONS
 from dpuflow.ops.arithmetic import EXACT_FLOAT32, IM2COL_BYTES, TAPS_BYTES
 from dpuflow.ops.operator import Array, Arrays, Integers, Operator, Shape, Window
 
 Parameter = TypeVar("Parameter")
+
+AT_A_TIME = 1 << 19
+"""Weights that are widened at a time: VGG16's first dense layer has a hundred times as many."""
 
 
 class Weighted(Operator):
@@ -52,6 +56,10 @@ class Weighted(Operator):
         """Axes of the weights that one output channel sums over."""
         return tuple(i for i in range(weights.ndim) if i != self.output_axis % weights.ndim)
 
+    def rows(self, weights: np.ndarray) -> np.ndarray:
+        """Weights as (OC, K): what each output channel sums over."""
+        return np.moveaxis(weights, self.output_axis, 0).reshape(self.output_channels(weights.shape), -1)
+
     def largest(self, sizes: Sequence[float], weights: Array = None, bias: Array = None) -> float | None:
         """Every input as large as it may be, with the weight's sign."""
         values = given(weights)
@@ -71,8 +79,7 @@ class Weighted(Operator):
 
     def needs_float64(self, weights: np.ndarray, bias: np.ndarray | None = None, shift_bias: int = 0) -> bool:
         """True when float32 cannot hold every possible accumulator of these int8 parameters exactly."""
-        axes = self.sum_axes(weights)
-        total = 128 * np.abs(weights.astype(np.int16)).sum(axis=axes, dtype=np.int64).max(initial=0)
+        total = 128 * row_sums(self.rows(weights))[0].max(initial=0)
         if bias is not None:
             total = total + np.abs(bias.astype(np.int64)).max(initial=0) * 2.0 ** max(shift_bias, 0)
         # one bit spare for the half of shift_bias -1, and more for a finer bias
@@ -83,7 +90,7 @@ class Weighted(Operator):
     ) -> np.ndarray:
         """acc = sum(x * w) + bias * 2**shift_bias, exact, in units of 2**-(fix_in + fix_w)."""
         dtype = np.float64 if self.needs_float64(weights, bias, shift_bias) else np.float32
-        out = self.linear(x.astype(dtype, copy=False), weights.astype(dtype))
+        out = self.linear(x.astype(dtype, copy=False), weights)
         if bias is not None:
             out += (bias.astype(np.float64) * 2.0**shift_bias).astype(dtype)
         return out
@@ -245,8 +252,13 @@ class Dense(Weighted):
         return weights[:1]
 
     def linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """x @ weights.T."""
-        return np.matmul(x, weights.astype(x.dtype, copy=False).T)
+        """x @ weights.T; weights of another dtype, integers, get x's some rows at a time (sums are exact)."""
+        if weights.dtype == x.dtype:
+            return np.matmul(x, weights.T)
+        out = np.empty((*x.shape[:-1], len(weights)), x.dtype)
+        for rows in _rows(weights):
+            out[..., rows] = np.matmul(x, weights[rows].astype(x.dtype).T)
+        return out
 
     def operations(self, inputs: Sequence[Shape], output: Shape) -> int:
         """OC (2 IN + 1)."""
@@ -270,6 +282,12 @@ def weighted(operator: Operator) -> Weighted:
 def weight_matrix(weights: np.ndarray) -> np.ndarray:
     """Weights [OC, ...] as (K, OC), row-contiguous."""
     return np.ascontiguousarray(weights.reshape(weights.shape[0], -1).T)
+
+
+def _rows(weights: np.ndarray) -> Iterator[slice]:
+    """Slices of the first axis, of about AT_A_TIME values each."""
+    size = max(1, AT_A_TIME * len(weights) // max(1, weights.size))
+    return (slice(start, start + size) for start in range(0, len(weights), size))
 
 
 def _pieces(shape: tuple[int, ...], row_bytes: int, most: int) -> Iterator[tuple[slice, slice]]:

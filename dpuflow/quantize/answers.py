@@ -76,8 +76,9 @@ def _emulated(
     if len(network.inputs) > 1 or not all(network[source].operator.quantized for source in sources.values()):
         return None
     try:
-        graph = lower(quantized, load_targets()[EXECUTED_FOR])
-        emulator = Emulator(graph, threads=blocks.cores())
+        constants: dict[str, np.ndarray] = {}
+        graph = lower(quantized, load_targets()[EXECUTED_FOR], apart=constants)
+        emulator = Emulator(graph, threads=blocks.cores(), constants=constants)
     except UserError:
         return None
     parts = []

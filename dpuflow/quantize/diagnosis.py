@@ -1,6 +1,5 @@
 """Where quantization costs: per layer, worst first, and ranges against what INT8 represents."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,14 +7,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, decibels, dequantize, short, sqnr_db
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, decibels, dequantize, short
 from dpuflow.network import WEIGHTED, Layer, Network, QuantizedNetwork
-from dpuflow.ops.arithmetic import activation_named
-from dpuflow.ops.convolution import given
+from dpuflow.ops.arithmetic import activate, activation_named
+from dpuflow.ops.convolution import given, weighted
 from dpuflow.quantize import blocks, engine
 from dpuflow.quantize.answers import effort, joined
 from dpuflow.quantize.calibration import grids, to_grid
 from dpuflow.quantize.distance import EndsDistance, is_logits, mean_agreement
+from dpuflow.quantize.fix_points import pairwise_sum
 
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
 SAMPLE = 1 << 20
@@ -193,11 +193,24 @@ def _parameters(quantized: QuantizedNetwork, layer: Layer) -> dict[str, Any]:
     row = {
         "weights_fix_point": fix,
         "shift_cut": quantized.shift_cut(name),
-        "weights_sqnr_db": sqnr_db(given(layer.weights), dequantize(values, fix)),
+        "weights_sqnr_db": _weights_sqnr(given(layer.weights), values, fix),
     }
     if name in quantized.biases:
         row |= {"bias_fix_point": quantized.biases[name][1], "shift_bias": quantized.shift_bias(name)}
     return row
+
+
+def _weights_sqnr(weights: np.ndarray, integers: np.ndarray, fix_point: int) -> float | None:
+    """`sqnr_db` of weights, widened some at a time: a dense layer may have a hundred million."""
+    flat, grid = weights.reshape(-1), integers.reshape(-1)
+
+    def powers(which: slice) -> np.ndarray:
+        real = flat[which]
+        noise = np.subtract(real, dequantize(grid[which], fix_point), dtype=np.float64)
+        return np.array([np.square(values, dtype=np.float64).sum() for values in (real, noise)])
+
+    power, noise = pairwise_sum(powers, flat.size)
+    return decibels(float(power), float(noise))
 
 
 def _alone(
@@ -209,11 +222,13 @@ def _alone(
     fix = quantized.fix_points[layer.name]
     values = dict(floats)
     if layer.op in WEIGHTED:
-        layer = copy.copy(layer)
-        layer.weights = dequantize(*quantized.weights[layer.name]).astype(np.float32)
+        # the step of the weights is a power of two, so that it may as well be multiplied afterwards
+        weights, fix_weights = quantized.weights[layer.name]
+        value = weighted(layer.operator).linear(values[layer.inputs[0]], weights)
+        value *= np.float32(2.0**-fix_weights)
         if layer.name in quantized.biases:
-            layer.bias = dequantize(*quantized.biases[layer.name]).astype(np.float32)
-        value = engine.float_layer(layer, [values[name] for name in layer.inputs])
+            value += dequantize(*quantized.biases[layer.name]).astype(np.float32)
+        value = activate(value, layer.attrs["activation"])
     else:
         value = floats[layer.name]
     values[layer.name] = to_grid(value, fix) * np.float32(2.0**-fix)

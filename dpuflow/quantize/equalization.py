@@ -63,28 +63,39 @@ def relu6_to_relu(network: Network) -> list[str]:
 
 def output_range(layer: Layer) -> np.ndarray:
     """Largest |weight|, bias included, per output channel."""
-    weights = np.moveaxis(np.abs(given(layer.weights)), layer.operator.output_axis, 0)
-    largest = weights.reshape(len(weights), -1).max(axis=1)
+    weights = np.moveaxis(given(layer.weights), layer.operator.output_axis, 0)
+    largest = _largest(weights.reshape(len(weights), -1), 1)
     return largest if layer.bias is None else np.maximum(largest, np.abs(layer.bias))
 
 
 def input_range(layer: Layer, channels: int) -> np.ndarray:
     """Largest |weight| per input channel of the map in front: the last axis, channel fastest."""
-    return np.abs(given(layer.weights)).reshape(-1, channels).max(axis=0)
+    return _largest(given(layer.weights).reshape(-1, channels), 0)
 
 
-def scale_output(layer: Layer, factors: np.ndarray) -> None:
-    """Multiply the output channels of a weighted layer."""
-    layer.weights = (given(layer.weights) * layer.per_output_channel(factors)).astype(np.float32)
+def _largest(weights: np.ndarray, axis: int) -> np.ndarray:
+    """Largest |weight| along an axis, without an array of all of them."""
+    return np.maximum(np.abs(weights.max(axis=axis)), np.abs(weights.min(axis=axis)))
+
+
+def scale_output(layer: Layer, factors: np.ndarray, own: bool = False) -> None:
+    """Multiply the output channels of a weighted layer; own: whether its weights are nobody else's."""
+    layer.weights = _product(given(layer.weights), layer.per_output_channel(factors), own)
     if layer.bias is not None:
         layer.bias = (layer.bias * factors).astype(np.float32)
 
 
-def scale_input(layer: Layer, factors: np.ndarray) -> None:
+def scale_input(layer: Layer, factors: np.ndarray, own: bool = False) -> None:
     """Multiply the weights that read each channel of the map in front: the last axis, channel fastest."""
     weights = given(layer.weights)
     times = weights.shape[-1] // len(factors)
-    layer.weights = (weights * np.tile(factors, times)).astype(np.float32)
+    layer.weights = _product(weights, np.tile(factors, times), own)
+
+
+def _product(weights: np.ndarray, factors: np.ndarray, own: bool) -> np.ndarray:
+    """weights * factors as float32, in one array of that size at most: in place where they are one's own."""
+    out = weights if own and weights.dtype == np.float32 else np.empty_like(weights, np.float32)
+    return np.multiply(weights, factors, out=out, casting="same_kind")
 
 
 def vendor_equalize(network: Network, sweeps: int = SWEEPS) -> list[dict[str, str]]:
@@ -129,6 +140,7 @@ def equalize(
     ceilings = _ceilings(network, peaks or {})
     pairs = chains(network, WEIGHTED, kinds(lambda operator: operator.passes_positive_scale), ceilings)
     total = {(head.name, tail.name): np.ones_like(output_range(head)) for head, tail in pairs}
+    own: set[str] = set()
     for _ in range(sweeps):
         for head, tail in pairs:
             key = head.name, tail.name
@@ -143,8 +155,9 @@ def equalize(
                 factors = np.where(ceiling > 1, np.minimum(factors, ceiling / total[key]), 1).astype(
                     out.dtype
                 )
-            scale_output(head, factors)
-            scale_input(tail, 1 / factors)
+            scale_output(head, factors, head.name in own)
+            scale_input(tail, 1 / factors, tail.name in own)
+            own |= {head.name, tail.name}
             total[key] *= factors
     return [
         {"head": head, "tail": tail, "smallest": float(f.min()), "largest": float(f.max())}

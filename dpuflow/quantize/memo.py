@@ -34,3 +34,8 @@ class Memo:
     def alone(self) -> float:
         """A clock in seconds that shared results drive on by what they took."""
         return time.perf_counter() + self.saved
+
+
+def nothing_kept(key: Hashable, compute: Callable[[], Result]) -> Result:
+    """In place of a `Memo` where a result is asked for once, and is large."""
+    return compute()

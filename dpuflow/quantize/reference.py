@@ -6,6 +6,7 @@ of the logits from the float network's on the calibration images. No TensorFlow 
 """
 
 import copy
+import gc
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ from dpuflow.quantize.fix_points import Change
 from dpuflow.quantize.folding import fold
 from dpuflow.quantize.gate_positions import hold_gates
 from dpuflow.quantize.input_grid import one_grid
-from dpuflow.quantize.memo import Memo
+from dpuflow.quantize.memo import Memo, nothing_kept
 from dpuflow.quantize.settings import Settings, complete
 from dpuflow.records import write_record
 
@@ -98,7 +99,8 @@ def quantize(
         calibration images. judge : of the outputs for validation's images, instead of labels.
     threads : cores to use (None: all that this process may use); results do not depend on it.
 
-    Memory does not grow with the number of images: what does lies in temporary files.
+    Memory does not grow with the number of images: what does lies in temporary files. A caller that holds
+    no reference to `network` itself saves its weights: `quantize(load_network(path), ...)`.
 
     Returns
     -------
@@ -113,22 +115,25 @@ def quantize(
     count = blocks.count(images)
     calibration_labels = None if calibration_labels is None else np.asarray(calibration_labels)[:count]
     calibration_indices = None if calibration_indices is None else calibration_indices[:count]
+    nodes = _nodes(network, output_name)
     with blocks.on_cores(threads):
         quantization = Quantization(network, images, settings, input_scaling)
+        del network  # its weights go when those of the equalized network take their place
+        cost = quantization.replacements() if replacements.replaced(quantization.folding) else None
         outcome = quantization.run()
         report = {
             "quantizer": "reference",
             "settings": settings,
             "input_scaling": quantization.input_scaling,
-            "nodes": _nodes(network, output_name),
+            "nodes": nodes,
             "calibration": calibration_record(images, calibration_indices, calibration_labels),
             "folding": quantization.folding,
             "steps": outcome.steps,
             "votes": outcome.votes,
             "adjustments": outcome.adjustments,
         }
-        if replacements.replaced(quantization.folding):
-            report["replacements"] = quantization.replacements()
+        if cost is not None:
+            report["replacements"] = cost
         if settings["diagnosis"]:
             report["diagnosis"] = _diagnosis(outcome.quantized, images, calibration_labels, validation, judge)
     return outcome.quantized, report
@@ -260,7 +265,8 @@ class Quantization:
 
     Attributes
     ----------
-    folded : Made of the folded network; folding : notes on it.
+    folded : Made of the folded network, after `run` of the one that fix_points were chosen on;
+        folding : notes on the folding.
     input_scaling : what the folded network sees of pixels: that given, perhaps with a gain (`input_grid`).
     """
 
@@ -282,9 +288,11 @@ class Quantization:
                     "tells nothing of the network's ranges; give images as the network will see them"
                 )
         self.settings, self.memo = settings, memo or Memo()
+        # alone it comes to each network once, and lets go of those that are not the outcome
+        self._shared = memo or nothing_kept
         as_vendor = bool(settings["compat"]) and per_channel(input_scaling)
         fold_key = "fold", settings["batch_norm_after_activation"], as_vendor
-        folded, self.input_scaling, self.folding = self.memo(
+        folded, self.input_scaling, self.folding = self._shared(
             fold_key, lambda: one_grid(*fold(network, fold_key[1]), input_scaling, change=not as_vendor)
         )
         self.folded = Made(folded, fold_key)
@@ -301,7 +309,7 @@ class Quantization:
 
     def _once(self, what: str, source: Made, compute: Callable[[], Result], *options: Any) -> Result:
         """compute(), once for all quantizations: what becomes of `source` by these options."""
-        return self.memo(self._key(what, source, *options), compute)
+        return self._shared(self._key(what, source, *options), compute)
 
     def _float_ends(self) -> tuple[Ends, EndsDistance]:
         ends = float_values(self.folded.network, self.measured, self.ends)
@@ -317,7 +325,7 @@ class Quantization:
 
     def _measured(self, made: Made[QuantizedNetwork]) -> tuple[dict[str, Any], float | None]:
         """(what `measure` gives, share of images whose first class is the float network's, and alone)."""
-        return self._once("measure", made, lambda: self._measure(made.network))
+        return self.memo(self._key("measure", made), lambda: self._measure(made.network))
 
     def _measure(self, quantized: QuantizedNetwork) -> tuple[dict[str, Any], float | None]:
         values = integer_values(quantized, self.measured, self.ends)
@@ -340,6 +348,8 @@ class Quantization:
         if settings["compat"]:
             return self._placed("compat", self.folded, self._vendor_fix_points, settings["equalization"])
         outcome = self._requantised(self._equalized())
+        self.folded = outcome.floats
+        gc.collect()  # the weights of what was not kept, which the folding's steps refer to in a circle
         if settings["position_search"]["criterion"]:
             outcome = self._step(
                 "position_search", self._search, outcome, settings["position_search"], settings["method"]
@@ -375,7 +385,7 @@ class Quantization:
             figures = (judge or self._diverges_no_more)(outcome.made, made)
             return (made if figures["kept"] else outcome.made), {"step": name, **figures, **found}
 
-        made, record = self.memo(key, compute)
+        made, record = self._shared(key, compute)
         return replace(outcome, made=made, steps=[*outcome.steps, record])
 
     def _diverges_no_more(

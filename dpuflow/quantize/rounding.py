@@ -219,34 +219,34 @@ def _refine_matrix(
     settings: Settings,
 ) -> Refined:
     """Output channels have the same inputs; CHANNELS of them at a time."""
-    rows = rows.astype(np.float32)
-    real = weight_matrix(given(layer.weights))
-    start = weight_matrix(weights[0])
-    groups = [slice(i, i + CHANNELS) for i in range(0, start.shape[1], CHANNELS)]
+    rows, shape = rows.astype(np.float32), weights[0].shape
+    real, start = (array.reshape(len(array), -1) for array in (given(layer.weights), weights[0]))
+    groups = [slice(i, i + CHANNELS) for i in range(0, len(start), CHANNELS)]
+    values = np.empty(start.shape, np.int8)
 
-    def one(which: slice) -> Refined:
+    def one(which: slice) -> tuple[np.ndarray | None, float, float]:
         few = None if bias is None else (bias[0][which], bias[1])
-        anchors = real[:, which].astype(np.float64)
-        return _solve(
+        found, shifted, before, after = _solve(
             layer,
             rows,
             fix_in,
-            (start[:, which], weights[1]),
+            (weight_matrix(start[which]), weights[1]),
             few,
             fix_out,
             target[:, which],
-            anchors,
+            weight_matrix(real[which]).astype(np.float64),
             settings,
         )
+        values[which] = found[0].T
+        return None if shifted is None else shifted[0], before, after
 
-    found = blocks.in_turns(one, groups)
-    new = np.concatenate([part[0][0] for part in found], axis=1)
-    shares = [(min(g.stop, start.shape[1]) - g.start) / start.shape[1] for g in groups]
-    before, after = (float(sum(p[k] * share for p, share in zip(found, shares, strict=True))) for k in (2, 3))
+    parts = blocks.in_turns(one, groups)
+    shares = [(min(g.stop, len(start)) - g.start) / len(start) for g in groups]
+    before = float(sum(part[1] * share for part, share in zip(parts, shares, strict=True)))
+    after = float(sum(part[2] * share for part, share in zip(parts, shares, strict=True)))
     if bias is not None:
-        bias = (np.concatenate([given(part[1])[0] for part in found]), bias[1])
-    values = np.ascontiguousarray(new.T).reshape(weights[0].shape).astype(np.int8)
-    return (values, weights[1]), bias, before, after
+        bias = (np.concatenate([given(part[0]) for part in parts]), bias[1])
+    return (values.reshape(shape), weights[1]), bias, before, after
 
 
 def _solve(

@@ -123,6 +123,9 @@ class Attributes(MutableMapping[str, Any]):
 
     def set(self, name: str, value: Any, kind: str) -> None:
         """Write `value` as `kind` (one of `schema.KINDS`)."""
+        if kind == "bytes" and isinstance(value, bytes):  # perhaps a layer's weights: copied once
+            encode(self._messages[name], value, kind)
+            return
         encoded = _AttrValue()
         try:
             encode(encoded, value, kind)

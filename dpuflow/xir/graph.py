@@ -1,14 +1,14 @@
 """A whole `.xmodel`: reading, writing, building. What it is made of: `nodes`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from google.protobuf.message import DecodeError, EncodeError
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import write_bytes
-from dpuflow.base.protobuf_seal import sealed, unsealed
+from dpuflow.base.protobuf_pieces import pieces
+from dpuflow.base.protobuf_seal import sealed_file, unsealed, unsealed_file
 from dpuflow.xir import schema, shapes, validate
 from dpuflow.xir.nodes import Op, OpGraph
 
@@ -30,21 +30,25 @@ class Graph(OpGraph):
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise UserError(f"{path}: over 2 GiB, too large for an xmodel")
-            data = path.read_bytes()
+            data = unsealed_file(path)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        return cls.from_bytes(data, path, check)
+        return cls._parsed(data, path, check)
 
     @classmethod
     def from_bytes(cls, data: bytes, source: Path | str = "xmodel", check: bool = True) -> Self:
         """`load` from bytes; `source` names them in messages. A seal (`base.protobuf_seal`) is checked."""
+        return cls._parsed(unsealed(data, source), source, check)
+
+    @classmethod
+    def _parsed(cls, data: bytes, source: Path | str, check: bool) -> Self:
         if not data:
             raise UserError(f"{source}: empty file; an .xmodel was expected. Remove it and make it again")
         proto = schema.message("Graph")()
         try:
-            proto.ParseFromString(unsealed(data, source))
+            proto.ParseFromString(data)
         except (DecodeError, UnicodeDecodeError):
             raise UserError(
                 f"{source}: not an .xmodel, or truncated or corrupt (it does not parse as serial_v2.Graph); "
@@ -61,10 +65,22 @@ class Graph(OpGraph):
 
     def to_bytes(self) -> bytes:
         """The file's content without its seal; equal graphs give equal bytes (map entries sorted by key)."""
+        return b"".join(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
         try:
-            return self.proto.SerializeToString(deterministic=True)
+            size = self.proto.ByteSize()
+            if size > MAX_BYTES:
+                raise ValueError(f"{size} bytes, and protobuf takes up to {MAX_BYTES}")
+            yield from pieces(self.proto)
         except (EncodeError, ValueError) as error:
             raise UserError(f"graph {self.name!r} cannot be written as an xmodel: {error}") from None
+
+    def copy(self) -> Self:
+        """A graph of its own with the same content."""
+        proto = schema.message("Graph")()
+        proto.CopyFrom(self.proto)
+        return type(self)(proto=proto, source=self.source)
 
     def save(self, path: Path | str, check: bool = True) -> None:
         """Write the file atomically; with `check`, UserError when a rule of `validate.validate` is broken.
@@ -74,7 +90,9 @@ class Graph(OpGraph):
         """
         if check:
             validate.require(validate.validate(self, strict=True), path)
-        write_bytes(path, sealed(self.to_bytes()))
+        with sealed_file(path) as write:
+            for piece in self._pieces():
+                write(piece)
 
     def add_op(
         self,

@@ -7,28 +7,39 @@ OHWI order (docs/reference/xmodel.md).
 """
 
 import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.xir.graph import Graph
+from dpuflow.xir.nodes import Op
 
 CONSTANT_TYPES = ("const", "const-fix")
 
 
-def constants(graph: Graph) -> dict[str, np.ndarray]:
-    """{op name: array} of all const (float) and const-fix (int8) ops of a graph."""
-    regions = _parameter_regions(graph)
-    return {op.name: _constant(op, regions) for op in graph.ops if op.type in CONSTANT_TYPES}
+def constants(
+    graph: Graph, known: Mapping[str, np.ndarray] | None = None, ops: Iterable[Op] | None = None
+) -> dict[str, np.ndarray]:
+    """{op name: array} of the const (float) and const-fix (int8) ops of a graph.
+
+    known : the arrays of those that hold none themselves. ops : among these only (None: all of the graph's).
+    """
+    found = dict(known or {})
+    wanted = [op for op in (graph.ops if ops is None else ops) if op.type in CONSTANT_TYPES]
+    missing = [op for op in wanted if op.name not in found]
+    regions = _parameter_regions(graph, {op.name for op in missing})
+    found |= {op.name: _constant(op, regions) for op in missing}
+    return {op.name: found[op.name] for op in wanted}
 
 
-def _parameter_regions(graph):
-    """{op name: {"REG_0": bytes, ...}} for the ops of each DPU subgraph."""
-    regions = {}
+def _parameter_regions(graph: Graph, wanted: set[str]) -> dict[str, dict[str, bytes]]:
+    """{op name: {"REG_0": bytes, ...}} for the ops of each DPU subgraph with some of the wanted ones."""
+    regions: dict[str, dict[str, bytes]] = {}
     for subgraph in graph.subgraphs("DPU"):
-        values = subgraph.attrs.get("reg_id_to_parameter_value") or {}
-        for name in subgraph.op_names:
-            regions[name] = values
+        names = wanted.intersection(subgraph.op_names)
+        if names:  # copies all of the parameters
+            regions |= dict.fromkeys(names, subgraph.attrs.get("reg_id_to_parameter_value") or {})
     return regions
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, row_sums
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, RELU6_FIX_POINT, RELU6_LIMIT
 from dpuflow.network import Layer, QuantizedNetwork
+from dpuflow.ops.convolution import weighted
 from dpuflow.ops.pooling import AveragePool
 
 HIGH, SIX, LOW, ZERO = "saturates high", "clamps at 6", "saturates low", "cuts below zero"
@@ -103,14 +104,13 @@ def _bounds(quantized, layer):
     """Least and greatest `unrounded` result of any int8 inputs; None for moves."""
     name, fix = layer.name, quantized.fix_points.get(layer.name)
     if layer.operator.weighted:
-        weights, shift_bias = quantized.weights[name][0].astype(np.float64), 0
-        axes = layer.operator.sum_axes(weights)
+        sizes, sums = row_sums(weighted(layer.operator).rows(quantized.weights[name][0]))
         bias = 0.0
         if name in quantized.biases:
             shift_bias = quantized.shift_bias(name)
             bias = np.ldexp(quantized.biases[name][0].astype(np.float64), shift_bias)
         step = 2.0 ** -quantized.shift_cut(name)
-        positive, negative = np.maximum(weights, 0).sum(axis=axes), np.minimum(weights, 0).sum(axis=axes)
+        positive, negative = (sums + sizes) / 2, (sums - sizes) / 2  # sums of the weights of either sign
         least = INT8_MIN * positive + INT8_MAX * negative + bias
         greatest = INT8_MAX * positive + INT8_MIN * negative + bias
         return least.min() * step, greatest.max() * step

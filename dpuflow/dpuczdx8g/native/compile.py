@@ -4,8 +4,11 @@ Attribute names, kinds and conventions: docs/reference/xmodel.md.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.dpuczdx8g.isa.code import Instruction, encode
@@ -17,6 +20,7 @@ from dpuflow.dpuczdx8g.native.operations import PARAMETERS, WORKSPACE, Job
 from dpuflow.dpuczdx8g.native.synchronise import synchronise
 from dpuflow.dpuczdx8g.native.workspace import share_workspace
 from dpuflow.xir import Graph
+from dpuflow.xir.parameters import constants
 
 STATUS = "compiled by dpuflow, verified on a simulator, not yet on hardware"
 """What reports and the file itself say of such code."""
@@ -73,13 +77,15 @@ def job_regions(job: Job) -> dict[str, Region]:
     return {name: Region(size, tuple(filled[name])) for name, size in job.region_sizes.items()}
 
 
-def compile_graph(graph: Graph) -> list[CompiledSubgraph]:
+def compile_graph(graph: Graph, weights: Mapping[str, np.ndarray] | None = None) -> list[CompiledSubgraph]:
     """Generate machine code for every DPU subgraph of a compiled graph, in place.
 
     Parameters
     ----------
     graph : xir.Graph as `compiler.reference` makes it: USER, DPU and CPU subgraphs, a
         DPUCZDX8G fingerprint, weights in the const-fix ops.
+    weights : int8 arrays of const-fix ops that hold none (`compiler.reference.lower`, `apart`), by name;
+        where no machine code reads them they get them here.
 
     Returns
     -------
@@ -88,15 +94,20 @@ def compile_graph(graph: Graph) -> list[CompiledSubgraph]:
     subgraphs = graph.subgraphs("DPU")
     if not subgraphs:
         raise UserError(f"graph {graph.name!r} has no DPU subgraph to compile")
-    compiled = [_compile_subgraph(graph, subgraph) for subgraph in subgraphs]
+    known = constants(graph, weights)
+    compiled = [_compile_subgraph(graph, subgraph, known) for subgraph in subgraphs]
+    placed = {name for program in compiled for name in program.lowered.slots}
+    for name, array in (weights or {}).items():
+        if name not in placed:
+            graph.op(name).attrs["data"] = array.tobytes()
     graph.attrs["dpuflow_note"] = STATUS
     return compiled
 
 
-def _compile_subgraph(graph, subgraph):
+def _compile_subgraph(graph, subgraph, known):
     fingerprint = subgraph.attrs.get("dpu_fingerprint", 0)
     machine = machine_for(fingerprint, subgraph.name)
-    lowered = lower_subgraph(graph, subgraph)
+    lowered = lower_subgraph(graph, subgraph, known)
     job = lowered.job
     instructions = generate_code(job, machine)
     code = encode(instructions)

@@ -4,6 +4,7 @@ Which ops, attributes and layouts there are: docs/reference/xmodel.md. UserError
 names the op when this compiler has no code for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,14 +50,16 @@ class Lowered:
     augmented: set[str] = field(default_factory=set)
 
 
-def lower_subgraph(graph: Graph, subgraph: Subgraph) -> Lowered:
+def lower_subgraph(
+    graph: Graph, subgraph: Subgraph, known: Mapping[str, np.ndarray] | None = None
+) -> Lowered:
     """Read one DPU subgraph.
 
     Its weights may lie in the const-fix ops, or, if the file has been compiled before, in
-    the subgraph's parameters.
+    the subgraph's parameters. known : {op name: array} of all constants, if they have been read.
     """
     names = set(subgraph.op_names)
-    reader = _Reader(graph, subgraph.name)
+    reader = _Reader(graph, subgraph.name, constants(graph) if known is None else known)
     for op in graph.ops:
         if op.name in names:
             reader.read(op)
@@ -69,9 +72,8 @@ def align(size: int, unit: int = ALIGNMENT) -> int:
 
 
 class _Reader:
-    def __init__(self, graph: Graph, name: str):
-        self.graph = graph
-        self.constants = constants(graph)
+    def __init__(self, graph: Graph, name: str, known: Mapping[str, np.ndarray]):
+        self.graph, self.constants = graph, known
         self.lowered = Lowered(Job(name, [], [], [], b""))
         self.blob = bytearray()
         self.zero_bias: dict[int, int] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.base.numerics import row_sums
 from dpuflow.dpuczdx8g.native import branches
 from dpuflow.dpuczdx8g.native.operations import Shape
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork
@@ -167,7 +168,7 @@ def _aligned(image, kernel, stride, pad, weights, sign, first, every):
     """
     height, width, _ = image.shape
     (kernel_w, kernel_h), (stride_w, stride_h) = kernel, stride
-    strength = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3))
+    strength, _ = row_sums(weights.reshape(len(weights), -1))
     order = np.argsort(-strength, kind="stable")
     corners = [
         (top, left)

@@ -46,11 +46,12 @@ def compile_native(
     """
     machine_for(target.fingerprint, f"target {target.name}")
     quantized = without_dilation(quantized, but_for=limits.in_phases(quantized.network, target))
-    compiled = compile_reference(quantized, target, on_cpu, limits.check)
+    weights: dict[str, np.ndarray] = {}
+    compiled = compile_reference(quantized, target, on_cpu, limits.check, weights)
     graph = compiled.graph
     _require_exact_adds(graph)
-    reference = Emulator(type(graph).from_bytes(graph.to_bytes()))
-    programs = compile_graph(graph)
+    reference = Emulator(graph.copy(), constants=weights)
+    programs = compile_graph(graph, weights)
     runner = IsaRunner(graph)
     try:
         verification = verify(quantized, reference, runner.simulators, programs, calibration)
@@ -70,7 +71,7 @@ def compile_native(
         "verification": verification,
         "programs": [{**program.summary(), "estimate": cycles[program.name]} for program in programs],
     }
-    return Compiled(graph, compiled.quantized_graph, report)
+    return Compiled(graph, quantized, report)
 
 
 def _time(runner, quantized, target, estimate):

@@ -57,6 +57,7 @@ def verify(
     random = np.random.default_rng(SEED)
     images, taken = _images(quantized, reference, programs, calibration, random)
     maps = reference.run(images, dump=True)
+    reference.close()  # its packed weights: what follows runs op by op
     layers, values = {}, 0
     for program in programs:
         simulator = simulators[program.name]
@@ -119,6 +120,7 @@ class _LayerRun:
             given = [self._value(name) for name in op.inputs["input"]]
             self.given[op.name] = given
             self.expected[op.name] = reference.run_op(op.name, given)
+            reference.close()
             output = self.maps[op.name]
             # what only moves has no instruction behind which to change its output
             moves = KINDS[self.kinds[op.name]].engine == "none"
