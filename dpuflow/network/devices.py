@@ -7,7 +7,7 @@ the DPU reads a layer of the CPU, a `to_grid` stands between them.
 """
 
 import copy
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,20 @@ def gives_floats(layers: Mapping[str, Layer], of_dpu: Container[str], name: str)
     return False
 
 
+def of_shares(
+    name: str, read: Callable[[str], tuple[str, Sequence[str]] | None], views: Container[str]
+) -> bool:
+    """Whether a tensor is a softmax's, in another form at most: what weighs it, takes a distribution's mean.
+
+    read : name of a tensor -> (operator that makes it, names of what that reads), or None. views : operators
+    that change a tensor's form alone.
+    """
+    found = read(name)
+    while found is not None and found[0] in views and found[1]:
+        found = read(found[1][0])
+    return found is not None and found[0].lower() == "softmax"
+
+
 def only_behind(network: Network) -> bool:
     """Whether no layer of the DPU reads what the CPU computes in float."""
     outputs = {name: layer.name for name, layer in network.outputs.items()}
@@ -90,10 +104,8 @@ def _weighs_shares(layer: Layer, by_name: Mapping[str, Layer]) -> bool:
     """Whether it is a 1x1 convolution over the shares of a softmax: the mean of a distribution."""
     if layer.op != "conv" or layer.attrs["kernel"] != (1, 1) or layer.attrs["stride"] != (1, 1):
         return False
-    source = by_name[layer.inputs[0]]
-    while source.op in _ARRANGE:
-        source = by_name[source.inputs[0]]
-    return source.op == "softmax" and not any(layer.attrs["pad"])
+    shares = of_shares(layer.inputs[0], lambda name: (by_name[name].op, by_name[name].inputs), _ARRANGE)
+    return shares and not any(layer.attrs["pad"])
 
 
 def _to_grids(

@@ -9,9 +9,9 @@ from collections.abc import Callable, Container, Sequence
 import numpy as np
 
 from dpuflow.network import Layer
-from dpuflow.network.devices import gives_floats
+from dpuflow.network.devices import gives_floats, of_shares
 from dpuflow.onnx_graph import axes as algebra
-from dpuflow.onnx_graph.graph import Node
+from dpuflow.onnx_graph.graph import VIEWS, Node
 from dpuflow.onnx_graph.values import (
     Constant,
     Reader,
@@ -37,21 +37,17 @@ def inside(nodes: Sequence[Node], on_dpu: Container[str]) -> set[str]:
 
     on_dpu : the operators that the DPU's reading has.
     """
-    made = {name: node for node in nodes for name in node.outputs}
+    made = {name: (node.op, node.inputs) for node in nodes for name in node.outputs}
     found: set[str] = set()
     for node in reversed(nodes):
         of_dpu = node.op in on_dpu and node.op not in HANDLERS and node.op not in VIEWS
-        if of_dpu or (node.op in WEIGHTED and not _of_shares(node, made)) or found & set(node.outputs):
+        if (
+            of_dpu
+            or (node.op in WEIGHTED and not of_shares(node.inputs[0], made.get, VIEWS))
+            or found & set(node.outputs)
+        ):
             found.update(node.inputs)
     return found
-
-
-def _of_shares(node, made):
-    """Whether a node reads a softmax, seen with other axes perhaps: the mean of a distribution."""
-    before = made.get(node.inputs[0])
-    while before is not None and before.op in VIEWS:
-        before = made.get(before.inputs[0])
-    return before is not None and before.op == "Softmax"
 
 
 def is_float(layers: dict[str, Layer], of_dpu: set[str], value: Value | None) -> bool:
@@ -377,5 +373,3 @@ HANDLERS: dict[str, Handler] = {
 """Operator -> handler."""
 WEIGHTED = ("Conv", "MatMul")
 """Of the operators above those that only behind a softmax are the CPU's."""
-VIEWS = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators whose handler of the DPU only notes how values are seen: asked first for real numbers, too."""

@@ -30,6 +30,8 @@ that join the images with the pixels."""
 
 BROADCASTING = ("Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum")
 """Operators that repeat axes of size 1."""
+VIEWS = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that change the form of a tensor alone: their handlers only note how values are seen."""
 
 
 @dataclass

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dpuflow.base.errors import UserError
+from dpuflow.network.devices import of_shares
+from dpuflow.onnx_graph.graph import VIEWS
 from dpuflow.onnx_graph.model_file import read_model
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-FORM = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that change the form of a tensor alone."""
 
 
 def raw_heads(path: Path | str) -> dict[str, list[int | None]]:
@@ -28,16 +28,18 @@ def raw_heads(path: Path | str) -> dict[str, list[int | None]]:
     """
     model = read_model(path)
     made = {name: node for node in model.graph.node for name in node.output}
+    operators = {name: (node.op_type, node.input) for name, node in made.items()}
     heads, seen, pending = [], set(), [entry.name for entry in model.graph.output]
     while pending:
         name = pending.pop()
         if name in seen or name not in made:
             continue
         seen.add(name)
-        if made[name].op_type in CONVOLUTIONS and not _of_shares(made, made[name]):
+        node = made[name]
+        if node.op_type in CONVOLUTIONS and not of_shares(node.input[0], operators.get, VIEWS):
             heads.append(name)
         else:
-            pending += made[name].input
+            pending += node.input
     if not heads:
         raise UserError(f"{path}: no convolution leads to its outputs")
     shapes = _shapes(model)
@@ -46,16 +48,10 @@ def raw_heads(path: Path | str) -> dict[str, list[int | None]]:
     return dict(sorted(found.items(), key=lambda pair: (-_places(pair[1]), order[pair[0]])))
 
 
-def _of_shares(made, node):
-    """Whether a node reads a softmax, whose form at most was changed."""
-    source = _behind_form(made, node.input[0])
-    return source is not None and source.op_type == "Softmax"
-
-
 def _behind_form(made, name):
     """The node that a tensor comes from but for its form; None: an input or a constant."""
     node = made.get(name)
-    while node is not None and node.op_type in FORM:
+    while node is not None and node.op_type in VIEWS:
         node = made.get(node.input[0])
     return node
 

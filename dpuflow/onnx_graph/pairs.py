@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dpuflow.network import Layer
+from dpuflow.network import Layer, differences
+from dpuflow.network.differences import Emit
 from dpuflow.onnx_graph.graph import Node
 from dpuflow.onnx_graph.values import (
     Reader,
@@ -68,50 +69,24 @@ def _same_axes(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> tu
     )
 
 
-def add(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Tensor:
-    """The sum."""
-    first, second = _same_axes(reader, node, inputs)
-    return _sum(reader, node, first, second)
+def _joined(join: Callable[[Emit, Layer, Layer], Layer]) -> Pair:
+    """The handler of what `join` makes of two layers of one shape."""
+
+    def handler(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Tensor:
+        first, second = _same_axes(reader, node, inputs)
+
+        def emit(part, op, layers, weights=None, bias=None, **attrs):
+            suffix = "relu" if part == "beyond" else part
+            names, shape = [layer.name for layer in layers], layers[0].shape
+            return reader.emit(node, op, names, shape, weights, bias, suffix=suffix, **attrs)
+
+        return through(first, join(emit, *(reader.layers[value.layer] for value in (first, second))))
+
+    return handler
 
 
-def _sum(reader, node, first, second, suffix=""):
-    shape = reader.layers[first.layer].shape
-    names = [first.layer, second.layer]
-    return through(first, reader.emit(node, "add", names, shape, suffix=suffix, activation="NONE"))
-
-
-def _negated(reader, node, value, suffix="minus"):
-    layer = reader.layers[value.layer]
-    channels = layer.shape[-1]
-    scale, offset = np.full(channels, -1, np.float32), np.zeros(channels, np.float32)
-    made = reader.emit(node, "batch_norm", [layer.name], layer.shape, scale, offset, suffix=suffix)
-    return through(value, made)
-
-
-def subtract(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Tensor:
-    """The difference, as the sum with the negated one."""
-    first, second = _same_axes(reader, node, inputs)
-    return _sum(reader, node, first, _negated(reader, node, second))
-
-
-def greater(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Tensor:
-    """max(a, b) = a + relu(b - a)."""
-    first, second = _same_axes(reader, node, inputs)
-    return _sum(reader, node, first, _beyond(reader, node, second, first))
-
-
-def lesser(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Tensor:
-    """min(a, b) = a - relu(a - b)."""
-    first, second = _same_axes(reader, node, inputs)
-    more = _beyond(reader, node, first, second)
-    return _sum(reader, node, first, _negated(reader, node, more, "less"))
-
-
-def _beyond(reader, node, one, other):
-    """relu(one - other)."""
-    difference = _sum(reader, node, one, _negated(reader, node, other), "difference")
-    layer = reader.layers[difference.layer]
-    return through(difference, reader.emit(node, "relu", [layer.name], layer.shape, suffix="relu"))
+add, subtract = _joined(differences.total), _joined(differences.difference)
+greater, lesser = _joined(differences.greater), _joined(differences.lesser)
 
 
 def multiply(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Tensor:

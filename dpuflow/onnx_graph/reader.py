@@ -21,7 +21,7 @@ from dpuflow.network.gates import recognise
 from dpuflow.network.merging import merge
 from dpuflow.onnx_graph import axes as algebra
 from dpuflow.onnx_graph import float_nodes
-from dpuflow.onnx_graph.graph import Graph, Node, folded
+from dpuflow.onnx_graph.graph import VIEWS, Graph, Node, folded
 from dpuflow.onnx_graph.model_file import OpenedModel, legal_name
 from dpuflow.onnx_graph.node_translation import HANDLERS, advice
 from dpuflow.onnx_graph.values import NO_PAD, Constant, Tensor, Value, flattened
@@ -30,7 +30,6 @@ MAX_ELEMENTS = 2**31
 """Values of one feature map: more cannot be addressed on a DPU (`xir.validate.MAX_ELEMENTS`)."""
 INPUT = "input"
 """Name of the input layer where the model's own cannot be one."""
-VIEWS = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose", "Dropout"}
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ class ModelReader:
         handlers = [on_dpu, on_cpu]
         if on_dpu is not None and self._inside.intersection(node.outputs):
             handlers = [on_dpu]
-        elif node.op not in float_nodes.VIEWS and any(map(self._is_float, inputs)):
+        elif node.op not in VIEWS and any(map(self._is_float, inputs)):
             handlers = [on_cpu, on_dpu]
         first, *second = [handler for handler in handlers if handler is not None]
         self._try(node, inputs, first, second)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from dpuflow.network import Layer
-from dpuflow.network.devices import gives_floats
+from dpuflow.network.devices import gives_floats, of_shares
 from dpuflow.tfgraph.node_order import sources
 from dpuflow.tfgraph.shape_nodes import _slice_of
 from dpuflow.tfgraph.values import (
@@ -33,20 +33,15 @@ def inside(nodes: Mapping[str, Node], order: Sequence[str]) -> set[str]:
     order : names, inputs first. A convolution behind a softmax, the mean of a distribution, is no such node.
     """
     found: set[str] = set()
+
+    def read(name: str) -> tuple[str, Sequence[str]]:
+        return nodes[name].op, sources(nodes[name])
+
     for name in reversed(order):
-        of_dpu = nodes[name].op in ONLY_DPU and not _of_shares(nodes, name)
+        of_dpu = nodes[name].op in ONLY_DPU and not of_shares(name, read, WEIGHTED_VIEWS)
         if of_dpu or name in found:
             found.update(sources(nodes[name]))
     return found
-
-
-def _of_shares(nodes, name):
-    while nodes[name].op in ("Conv2D", "MatMul", *ARRANGING):
-        inputs = sources(nodes[name])
-        if not inputs:
-            return False
-        name = inputs[0]
-    return nodes[name].op == "Softmax"
 
 
 def is_float(layers: dict[str, Layer], of_dpu: set[str], value: Value) -> bool:
@@ -232,5 +227,7 @@ ONLY_DPU = (
 )
 """Ops that the CPU has nothing for."""
 ARRANGING = ("BiasAdd", "ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose")
+WEIGHTED_VIEWS = ("Conv2D", "MatMul", *ARRANGING)
+"""Ops between a softmax and the mean of a distribution, that mean itself, too."""
 ALWAYS = ("Sigmoid",)
 """Ops that are the CPU's here though the DPU's reading takes them: at the end they mean something else."""

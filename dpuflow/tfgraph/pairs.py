@@ -3,13 +3,16 @@
 One place that stands for many (a number per channel, a number per pixel) is repeated first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dpuflow.network import Layer
+from dpuflow.network import Layer, differences
+from dpuflow.network.differences import Emit
 from dpuflow.tfgraph.rearranging_nodes import channel_product
 from dpuflow.tfgraph.values import Node, Tensor, Translator, Value, each_value, pseudo_node, tensor
+
+Handler = Callable[[Translator, Node, Sequence[Value]], Tensor]
 
 
 def _pair(translator: Translator, node: Node, inputs: Sequence[Value]) -> tuple[Tensor, Tensor]:
@@ -49,47 +52,31 @@ def _repeated(
     return translator.emit(repeat, "upsample", [made.layer], shape, factor=factor)
 
 
-def _sum(translator, node, first, second):
-    names, shape = [first.layer, second.layer], translator.layer(first).shape
-    return first.through(translator.emit(node, "add", names, shape, activation="NONE"))
+STANDS_FOR = {
+    "minus": ("Neg", "minus/Neg"),
+    "less": ("Neg", "less/Neg"),
+    "difference": ("Sub", "difference/Sub"),
+    "beyond": ("Relu", "beyond/Relu"),
+}
+"""Part of `differences.Emit` -> op and name of the node that it would be."""
 
 
-def _negated(translator, node, value, suffix="minus/Neg"):
-    layer = translator.layer(value)
-    channels = layer.shape[-1]
-    scale, offset = np.full(channels, -1, np.float32), np.zeros(channels, np.float32)
-    named = pseudo_node(node, "Neg", suffix)
-    return value.through(translator.emit(named, "batch_norm", [layer.name], layer.shape, scale, offset))
+def _joined(join: Callable[[Emit, Layer, Layer], Layer]) -> Handler:
+    """The handler of what `join` makes of two layers of one shape."""
+
+    def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
+        first, second = _pair(translator, node, inputs)
+
+        def emit(part, op, layers, weights=None, bias=None, **attrs):
+            maker = pseudo_node(node, *STANDS_FOR[part]) if part else node
+            names, shape = [layer.name for layer in layers], layers[0].shape
+            return translator.layer(translator.emit(maker, op, names, shape, weights, bias, **attrs))
+
+        made = join(emit, *(translator.layer(value) for value in (first, second)))
+        return first.through(Tensor(made.name))
+
+    return handler
 
 
-def _beyond(translator, node, one, other):
-    """relu(one - other)."""
-    named = pseudo_node(node, "Sub", "difference/Sub")
-    difference = _sum(translator, named, one, _negated(translator, node, other))
-    shape = translator.layer(difference).shape
-    cut = pseudo_node(node, "Relu", "beyond/Relu")
-    return difference.through(translator.emit(cut, "relu", [difference.layer], shape))
-
-
-def add(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
-    """The sum."""
-    return _sum(translator, node, *_pair(translator, node, inputs))
-
-
-def subtract(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
-    """The difference, as the sum with the negated one."""
-    first, second = _pair(translator, node, inputs)
-    return _sum(translator, node, first, _negated(translator, node, second))
-
-
-def greater(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
-    """max(a, b) = a + relu(b - a)."""
-    first, second = _pair(translator, node, inputs)
-    return _sum(translator, node, first, _beyond(translator, node, second, first))
-
-
-def lesser(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
-    """min(a, b) = a - relu(a - b)."""
-    first, second = _pair(translator, node, inputs)
-    more = _beyond(translator, node, first, second)
-    return _sum(translator, node, first, _negated(translator, node, more, "less/Neg"))
+add, subtract = _joined(differences.total), _joined(differences.difference)
+greater, lesser = _joined(differences.greater), _joined(differences.lesser)
