@@ -71,6 +71,7 @@ class _Lowering(Placement):
         self.quantized, self.target, self.on_cpu, self.apart = quantized, target, on_cpu, apart
         self.constants = {}  # (layer, number of a segment) -> the op of its value there
         self.floats = {}  # op of integers -> the op that makes floats of them
+        self.shaped = {}  # (layer, shape) -> the op of its integers in that shape
 
     def lower(self) -> Graph:
         for layer in self._ordered():
@@ -342,13 +343,15 @@ class _Lowering(Placement):
     def _float_output(self, layer, reader):
         """[1, N] or [1, H, W, C] floats of `layer` on the CPU; returns the fix2float op's name."""
         source, shape = self.unflattened(layer.name), (1, *reader.shape)
-        home = self.home[self.value[source]]
-        fits = self.graph.op(self.value[source]).tensor.shape == shape
+        # the layer's own value stays the map, which later layers read
+        seen = self.shaped.get((source, shape), source)
+        home = self.home[self.value[seen]]
+        fits = self.graph.op(self.value[seen]).tensor.shape == shape
         if not fits and (home.device == "CPU" or home is self.segments[-1]):
-            name = self.names.unique(f"{source}_reshaped")
-            self.value[source], fits = self._reshape(source, name, shape).name, True
+            seen = self._reshape(source, self.names.unique(f"{source}_reshaped"), shape).name
+            self.value[seen], self.shaped[source, shape], fits = seen, seen, True
         self.segment("CPU")
-        op = self.read(source)
+        op = self.read(seen)
         if op not in self.floats:
             attrs = Grid(self.graph.op(op).tensor.fix_point).attributes()
             name = self.names.unique(f"{source}_fix2float")

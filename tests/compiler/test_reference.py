@@ -249,6 +249,29 @@ def test_flatten_in_front_of_an_addition_becomes_a_reshape(target, images):
     np.testing.assert_array_equal(Emulator(graph).run(images), expected / 16)
 
 
+def test_what_the_cpu_reads_as_a_vector_stays_a_map_for_the_others(target, images):
+    """A sigmoid on the CPU and, behind it there, an addition that the DPU has no instruction for."""
+    layers = [
+        Layer("x", "input", [], INPUT_SHAPE),
+        Layer("p", "max_pool", ["x"], (2, 2, 3), window((6, 5), (5, 6))),
+        Layer("flat", "flatten", ["p"], (12,)),
+        Layer("fc", "dense", ["flat"], (12,), {"activation": "NONE"}),
+        Layer("share", "float_sigmoid", ["fc"], (12,)),
+        Layer("sum", "add", ["fc", "fc"], (12,), {"activation": "LEAKYRELU"}),
+    ]
+    weights = {"fc": (np.arange(-72, 72, dtype=np.int8).reshape(12, 12), 7)}
+    fixes = {"x": 6, "p": 6, "flat": 6, "fc": 4, "sum": 3}
+    network = QuantizedNetwork(Network("n", layers), fixes, weights, {}, {"subtract": 0.0, "divide": 255.0})
+    graph = lower(network, target, {"sum"})
+    shape = graph.op(graph.op("sum").inputs["input"][0]).tensor.shape
+    assert shape == graph.op("sum").tensor.shape == (1, 1, 1, 12)
+    assert validate.validate(graph, strict=True) == []
+    expected = run_integer(network, images, ["fc", "sum"])
+    found = Emulator(graph).run(images, dump=True)
+    np.testing.assert_array_equal(found["sum"].reshape(-1, 12), expected["sum"])
+    np.testing.assert_allclose(found["share"], 1 / (1 + np.exp(-expected["fc"] / 16.0)), rtol=1e-6)
+
+
 def test_names_give_way_to_layer_names(target):
     network = hand_network()
     network.network["pool1"].name = "conv1_weights"
