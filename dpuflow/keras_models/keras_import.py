@@ -8,6 +8,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import is_keras_archive
+from dpuflow.base.last_bits import allowed_difference, nudge
 from dpuflow.keras_models.copies import FLIPPED
 from dpuflow.keras_models.keras3_config import translated
 from dpuflow.keras_models.keras3_weights import load_weights
@@ -26,11 +27,6 @@ TOLERANCE = 1e-4
 """Allowed difference between a model and its copy, as a share of the largest output: float32 sums in
 another order stay far below, a layer that means something else far above."""
 PROOF_IMAGES = 8
-NUDGE = 1e-6
-ROUNDINGS = 30
-"""On pixels of a size that it was not trained with a network's logits may lie in the thousands, and softmax
-makes of their last bits whole per mille. So how far outputs move when each pixel moves by this share (some
-ten roundings of float32) is allowed so many times on top."""
 
 
 def import_model(
@@ -102,12 +98,10 @@ def prove_equal(path: Path | str, original: Any, copied: Any, image_shape: Seque
     """UserError unless both give the same values on noise of the size of scaled and of raw pixels."""
     random = np.random.default_rng(0)
     noise = random.uniform(-1, 1, (PROOF_IMAGES, *image_shape)).astype(np.float32)
-    nudge = 1 + NUDGE * random.choice(np.array([-1, 1], np.float32), noise.shape)
     shape = getattr(original, "input_shape", None) or (None, *image_shape)
     first, second = predictor(original), predictor(copied)
     for x in (noise, np.float32(255) * np.abs(noise)):
-        nudged = (x * nudge).astype(np.float32)
-        given = (v if len(shape) == 4 else v.reshape(len(v), *shape[1:]) for v in (x, nudged))
+        given = (v if len(shape) == 4 else v.reshape(len(v), *shape[1:]) for v in (x, nudge(x, random)))
         originals = (_listed(_answers(path, first, v)) for v in given)
         for copy, values, moved in zip(_listed(second(x)), *originals, strict=True):
             _compare(path, _as_copied(values, copy), _as_copied(moved, copy), copy)
@@ -122,9 +116,8 @@ def _compare(path, expected, nudged, found):
     finite = np.isfinite(expected) & np.isfinite(nudged)  # exp of noise may be more than a float holds
     if finite.any():
         expected, nudged, found = expected[finite], nudged[finite], found[finite]
-    difference, rounding = (float(np.abs(expected - other).max()) for other in (found, nudged))
-    allowed = TOLERANCE * float(np.abs(expected).max()) + ROUNDINGS * rounding
-    if not difference <= allowed:
+    difference = float(np.abs(expected - found).max())
+    if not difference <= allowed_difference(expected, nudged, TOLERANCE):
         raise UserError(
             f"{path}: the model rebuilt for inference differs from the original by {difference:.1e}; "
             "this is a defect of dpuflow: please report it with the model's layers"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.last_bits import allowed_difference
 from dpuflow.base.outputs import ONLY
 from dpuflow.base.threads import single_threaded_blas
 from dpuflow.network import Network
@@ -44,6 +45,7 @@ def largest_difference(
     source: Path | str,
     judge: str,
     tolerance: float,
+    nudged: Mapping[str, np.ndarray] | None = None,
 ) -> float:
     """How far a network's outputs for `x` are from those of who knows its source: the largest of all.
 
@@ -52,6 +54,8 @@ def largest_difference(
     outputs : {output's name: float32 (N, ...)}; an only value of one sigmoid is read as two classes.
     source : the file that was read; judge : who gave the outputs; both for messages.
     tolerance : allowed difference as a share of the largest value of the same output.
+    nudged : the outputs for x with other last bits (`last_bits.nudge`); what they change is allowed on top,
+        but never more than TOLERANCE.
 
     Raises
     ------
@@ -66,22 +70,23 @@ def largest_difference(
         read = run_float(network, x)
     found = []
     for name, layer in layers.items():
-        values = outputs[name].reshape(len(x), -1)
-        found.append(_difference(read[layer.name], values, name, source, judge, tolerance))
+        values, moved = (of[name].reshape(len(x), -1) for of in (outputs, nudged or outputs))
+        most = max(tolerance, TOLERANCE) * float(np.abs(values).max())
+        allowed = min(allowed_difference(values, moved, tolerance), most) if most else tolerance
+        found.append(_difference(read[layer.name], values, name, source, judge, allowed))
     return max(found)
 
 
-def _difference(read, outputs, name, source, judge, tolerance):
+def _difference(read, outputs, name, source, judge, allowed):
     read = read.reshape(len(read), -1)
     if outputs.shape[1] == 1 and read.shape[1] == 2:
         outputs = np.concatenate([1 - outputs, outputs], axis=1)
-    size = float(np.abs(outputs).max()) or 1.0
     difference = float(np.abs(read - outputs).max()) if read.shape == outputs.shape else np.inf
-    if not difference <= tolerance * size:
+    if not difference <= allowed:
         of = "" if name == ONLY else f" of output {name!r}"
         raise UserError(
             f"{source}: as dpuflow reads this graph it gives other values{of} than {judge} (by up to "
-            f"{difference:.2g}, largest output {size:.2g}); that is a defect of dpuflow, or a graph that "
-            "does not answer each image for itself, and whatever is made of it would be wrong"
+            f"{difference:.2g}, largest output {np.abs(outputs).max():.2g}); that is a defect of dpuflow, or "
+            "a graph that does not answer each image for itself, and whatever is made of it would be wrong"
         )
     return difference

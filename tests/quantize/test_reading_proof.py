@@ -6,7 +6,7 @@ import pytest
 from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import ONLY
 from dpuflow.network.network_file import load_network
-from dpuflow.quantize.reading_proof import prove_reading
+from dpuflow.quantize.reading_proof import largest_difference, prove_reading
 from dpuflow.tfgraph.freeze import FrozenGraph
 from dpuflow.tfgraph.graph_def import add_constant, add_node, new_graph, write_graph_def
 from dpuflow.tfgraph.graph_reader import graph_to_network
@@ -40,3 +40,26 @@ def test_a_graph_that_cannot_be_read_is_left_to_the_vendors_tools(tmp_path):
     prove_reading(tmp_path / "sin.h5", tmp_path / "sin.pb", x, {ONLY: outputs})
     with pytest.raises(UserError, match=r"sin\.pb: .*node 'act' \(op Sin\): not supported"):
         load_network(tmp_path / "sin.h5")
+
+
+@pytest.mark.parametrize(
+    ("off", "moved", "right"),
+    [
+        (0.5e-4, 0.0, True),
+        (3e-4, 0.0, False),
+        (3e-4, 2e-5, True),  # badly conditioned: last bits of the pixels change as much
+        (0.03, 1.0, False),  # nothing excuses another network
+    ],
+)
+def test_what_last_bits_change_is_no_other_network(tmp_path, off, moved, right):
+    x = np.random.default_rng(2).normal(size=(4, 2, 2, 1)).astype(np.float32)
+    write(tmp_path / "relu.pb")
+    outputs = FrozenGraph(tmp_path / "relu.pb", "in", "out").run(x)
+    size = np.abs(outputs).max()
+    given = {ONLY: outputs + np.float32(off * size)}, {ONLY: outputs + np.float32((off + moved) * size)}
+    called = load_network(tmp_path / "relu.h5"), x, given[0], "relu.pb", "somebody", 1e-4, given[1]
+    if right:
+        assert largest_difference(*called) == pytest.approx(off * size, rel=1e-2)
+    else:
+        with pytest.raises(UserError, match="gives other values than somebody"):
+            largest_difference(*called)
