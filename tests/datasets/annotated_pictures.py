@@ -7,6 +7,9 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from dpuflow.datasets.annotated_dataset import build_annotated_dataset
+from dpuflow.datasets.dataset_file import read_dataset
+
 ENTRY = {
     "task": "detection",
     "image": {"height": 32, "width": 32, "channels": 3},
@@ -92,3 +95,44 @@ def pack(path, files):
         for name, content in files.items():
             bundle.writestr(name, content)
     return {"kind": "pictures", "zip": str(path)}
+
+
+CAT, DOG = ("cat", (8, 4, 24, 20), False), ("dog", (0, 0, 64, 32), True)
+
+
+def build(tmp_path, source, name="out.h5", **entry):
+    """The Dataset of a source."""
+    path = tmp_path / name
+    build_annotated_dataset(path, ENTRY | {"source": source, "annotations": {"format": "voc"}} | entry)
+    return read_dataset(path)
+
+
+def voc_files():
+    """Two parts, every picture with CAT, those of the test with DOG."""
+    files = pictures("{part}/images/")
+    for name in list(files):
+        objects = [CAT, DOG] if name.startswith("test") else [CAT]
+        files[name.replace("images", "labels").replace("png", "xml")] = voc(objects)
+    return files
+
+
+def yolo_files():
+    """A set with data.yaml; the picture e shows nothing, and says so by having no file."""
+    files = pictures("{part}/images/")
+    for name in list(files):
+        if not name.endswith("e.png"):
+            text = b"1 0.25 0.375 0.25 0.5\n0 0.125 0.125 0.375 0.125 0.375 0.625 0.2 0.3\n"
+            files[name.replace("images", "labels").replace("png", "txt")] = text
+    return files | {"data.yaml": b"names: [cat, dog]\ntrain: ../train/images\n", "README.txt": b"hello"}
+
+
+def changed(name, content, files=None):
+    """The VOC files with one that is another."""
+    return (voc_files() if files is None else files) | {name: content}
+
+
+def listed(**lists):
+    """A VOC set of four pictures with these lists."""
+    files = {f"V/JPEGImages/{n}.png": png(seed=i) for i, n in enumerate("abcd")}
+    files |= {f"V/Annotations/{n}.xml": voc([CAT]) for n in "abcd"}
+    return files | {f"V/ImageSets/Main/{name}.txt": text for name, text in lists.items()}

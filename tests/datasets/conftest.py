@@ -1,7 +1,11 @@
-"""Small CSV files, good and bad."""
+"""Small CSV files, good and bad; folders of pictures and their data sets."""
 
 import numpy as np
 import pytest
+from class_pictures import IMAGE
+
+from dpuflow.datasets.dataset_file import read_dataset
+from dpuflow.datasets.picture_dataset import build_picture_dataset
 
 
 @pytest.fixture
@@ -32,3 +36,31 @@ def write(tmp_path):
         return path
 
     return put
+
+
+@pytest.fixture
+def put(tmp_path):
+    """put({"train/cat/1.png": bytes, ...}, folder="photos") -> the folder."""
+
+    def write(files, folder="photos"):
+        for name, data in files.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return tmp_path / folder
+
+    return write
+
+
+@pytest.fixture
+def build(tmp_path):
+    """build(source, **entry) -> Dataset."""
+
+    def made(source, name="d.h5", **entry):
+        source = {"folder": str(source)} if not isinstance(source, dict) else source
+        build_picture_dataset(
+            tmp_path / name, {"image": IMAGE, "source": {"kind": "pictures"} | source} | entry
+        )
+        return read_dataset(tmp_path / name)
+
+    return made
