@@ -14,18 +14,20 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 log = logging.getLogger("dpuflow")
 
 FOLDER = Path(__file__).parent / "native"
-HEADERS = ("program.h", "vectors.h", "epilogue.h")
-SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "run.c")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fPIC")
+HEADERS = ("program.h", "vectors.h", "epilogue.h", "run.h")
+SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "run.c", "bands.c", "crew.c")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-pthread")
 KINDS = (
     *("load", "store", "convolve", "depthwise", "max_pool", "average_pool", "add", "multiply", "copy"),
     *("pick", "blend", "shuffle", "spread"),
@@ -67,15 +69,32 @@ class Step(ctypes.Structure):
     )
 
 
+class Ticket(ctypes.Structure):
+    """`Ticket` of run.h: a part of a step of an image that workers do together."""
+
+    _fields_ = _members("step part needed", ctypes.c_int64)
+
+
 class Run(ctypes.Structure):
-    """`Run` of run.c: one call."""
+    """`Run` of run.h: one call."""
 
     _fields_ = (
         *_members("maps steps", ctypes.c_void_p),
-        *_members("map_count count n block together", ctypes.c_int64),
-        *_members("sources targets arenas", ctypes.c_void_p),
-        *_members("next done", ctypes.c_int64),
+        *_members("map_count count", ctypes.c_int64),
+        *_members("shared tickets", ctypes.c_void_p),
+        *_members("ticket_count n block together workers", ctypes.c_int64),
+        *_members("sources targets arenas held", ctypes.c_void_p),
+        *_members("next", ctypes.c_int64),
     )
+
+
+HELD_BYTES = 64
+"""Of `Held` of run.h, one for each worker."""
+
+
+def array_of(kind: type[ctypes.Structure], members: Sequence[ctypes.Structure]) -> Any:
+    """C array of structures."""
+    return (kind * len(members))(*members)
 
 
 def aligned(size: int) -> np.ndarray:

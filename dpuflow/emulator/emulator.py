@@ -18,6 +18,7 @@ from dpuflow.emulator.execute import Executor, core_count
 from dpuflow.xir import Graph, Op, ends, parameters, validate
 from dpuflow.xir.input_scaling import recorded_scaling
 from dpuflow.xir.parameters import CONSTANT_TYPES
+from dpuflow.xir.shapes import Shape
 
 log = logging.getLogger("dpuflow")
 
@@ -83,6 +84,7 @@ class Emulator:
             log.warning("warning: %s: %s", self.source, oddity)
         self._executors: dict[Hashable, Executor] = {}
         self._slow: set[str] = set()
+        self._expected: dict[str, tuple[Shape, bool]] = {}
         with about(self.source):
             support.require_family(self.graph)
             wanted = self._wanted(subgraphs)
@@ -231,7 +233,7 @@ class Emulator:
         given = batch if isinstance(batch, Mapping) else {self.input.name: batch}
         batches = {op.name: self._checked(self._given(op, [op], given), op) for op in self.inputs}
         for op in self.inputs:
-            if op.tensor.data_type == "FLOAT" and batches[op.name].dtype == np.int8:
+            if batches[op.name].dtype == np.int8 and op.tensor.data_type == "FLOAT":
                 batches[op.name] = dequantize(batches[op.name], self._source_fix_point(op))
         if len({len(array) for array in batches.values()}) > 1:
             counts = {name: len(array) for name, array in batches.items()}
@@ -243,6 +245,8 @@ class Emulator:
 
     def _whole(self) -> Executor:
         """The executor of the whole graph."""
+        if "" in self._executors:
+            return self._executors[""]
         names = ([op.name for op in ops] for ops in (self.inputs, self.outputs))
         return self._executor("", self.graph.ops, *names)
 
@@ -343,11 +347,14 @@ class Emulator:
     def _checked(self, batch: np.ndarray, op: Op) -> np.ndarray:
         """The batch as an array of the op's type; UserError when its shape or dtype differs."""
         batch = np.asarray(batch)
-        expected = tuple(op.tensor.shape[1:])
+        if op.name not in self._expected:
+            integer = op.tensor.data_type in ("XINT", "INT")
+            self._expected[op.name] = tuple(op.tensor.shape[1:]), integer
+        expected, integer = self._expected[op.name]
         if batch.shape[1:] != expected:
             wanted = ", ".join(["N", *map(str, expected)])
             raise UserError(f"input {op.name!r} has shape {batch.shape}; ({wanted}) expected")
-        if op.tensor.data_type in ("XINT", "INT") and batch.dtype != np.int8:
+        if integer and batch.dtype != np.int8:
             raise UserError(f"input {op.name!r} has dtype {batch.dtype}; int8 expected")
         return batch
 

@@ -17,9 +17,9 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from dpuflow.emulator.kernels import Workspace
 from dpuflow.emulator.native_program import Program
 from dpuflow.emulator.plan import Plan, Step
+from dpuflow.emulator.workspace import Workspace
 from dpuflow.xir.shapes import Shape
 
 CACHE_BYTES = 1 << 22
@@ -152,7 +152,9 @@ class _Compiled:
         nodes = [step.node for step in steps if step.node]
         self.outputs = outputs
         self._program = Program(nodes, sources, outputs, threads, constants)
-        self.close = self._program.close
+
+    def close(self) -> None:
+        """Nothing to stop: the crew is the process's."""
 
     def run(self, values: Values, places: Mapping[str, np.ndarray]) -> None:
         """Add the outputs to `values`: in `places`, where there is one."""

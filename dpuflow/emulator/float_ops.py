@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.numerics import INT8_MAX, INT8_MIN, ROUNDING, Grid
-from dpuflow.emulator.kernels import window_view
 from dpuflow.emulator.operations import Pad, Pair, window_output
+from dpuflow.emulator.workspace import window_view
 from dpuflow.ops.floats import matrix_product
 
 REAL = np.dtype(np.float64)

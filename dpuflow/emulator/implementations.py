@@ -7,15 +7,14 @@ import numpy as np
 from dpuflow.emulator import c_kernels, oracle
 from dpuflow.emulator.kernels import (
     ConcatKernel,
-    Kernel,
     ShuffleKernel,
     SliceKernel,
-    Workspace,
     numpy_kernel,
     resample_kernel,
 )
 from dpuflow.emulator.native_program import Node, Program, can_execute
 from dpuflow.emulator.operations import Concat, Operation, PixelShuffle, Resample, Slice, output_shape
+from dpuflow.emulator.workspace import Kernel, Workspace
 from dpuflow.xir.shapes import Shape
 
 _INT8 = np.dtype(np.int8)

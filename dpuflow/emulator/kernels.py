@@ -8,14 +8,15 @@ of images: ``kernel([x, ...], workspace) -> y``.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, row_sums
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN
 from dpuflow.device.dpuczdx8g import REFERENCE_GUARD_BITS, average_pool_factor
 from dpuflow.emulator import oracle
+from dpuflow.emulator.convolution_kernels import CONVOLUTIONS
 from dpuflow.emulator.operations import (
     Concat,
     Conv,
@@ -24,200 +25,20 @@ from dpuflow.emulator.operations import (
     InsideAverage,
     Nonlinear,
     Operation,
-    Pad,
-    Pair,
     PixelShuffle,
     Pool,
     Resample,
     Slice,
-    plain_of_transposed,
     window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
 from dpuflow.emulator.resampling import Blended, Picked
+from dpuflow.emulator.workspace import VALUE, Kernel, Workspace, padded
 from dpuflow.ops.pooling import InsideAveragePool
 from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir.shapes import Shape
 
 log = logging.getLogger("dpuflow")
-
-VALUE = np.dtype(np.float32)
-
-
-class Workspace:
-    """Scratch arrays of one worker, allocated once and reused for every block of images.
-
-    An array obtained by `take` is valid until the same owner takes the same purpose again.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: dict[Hashable, np.ndarray] = {}
-
-    def take(
-        self,
-        owner: object,
-        purpose: Hashable,
-        shape: Shape,
-        dtype: DTypeLike = VALUE,
-        fill: float | None = None,
-    ) -> np.ndarray:
-        """Array of `shape`; `fill` is written only when the array is made."""
-        key = (id(owner), purpose)
-        kept = self._arrays.get(key)
-        if kept is None or kept.shape[0] < shape[0] or kept.shape[1:] != tuple(shape[1:]):
-            kept = np.empty(shape, dtype) if fill is None else np.full(shape, fill, dtype)
-            self._arrays[key] = kept
-        return kept[: shape[0]]
-
-
-Kernel = Callable[[Sequence[np.ndarray], Workspace], np.ndarray]
-"""Function(inputs, workspace) -> output, batch first; the output may lie in the workspace."""
-
-
-def padded(
-    owner: object, x: np.ndarray, pad: Pad, workspace: Workspace, dtype: DTypeLike, fill: float = 0
-) -> np.ndarray:
-    """x (N, H, W, C) as `dtype` with a border of `fill`; x itself if nothing changes."""
-    left, right, top, bottom = pad
-    if not any(pad):
-        return x if x.dtype == dtype else x.astype(dtype)
-    n, h, w, c = x.shape
-    buffer = workspace.take(owner, "padded", (n, h + top + bottom, w + left + right, c), dtype, fill)
-    buffer[:, top : top + h, left : left + w] = x
-    return buffer
-
-
-def window_view(
-    x: np.ndarray, kernel: Pair, stride: Pair, dilation: Pair, out_h: int, out_w: int
-) -> np.ndarray:
-    """View (N, OH, OW, KH, KW, C) of the sliding windows of x (N, H, W, C)."""
-    n, _, _, c = x.shape
-    sn, sh, sw, sc = x.strides
-    return np.lib.stride_tricks.as_strided(
-        x,
-        (n, out_h, out_w, kernel[1], kernel[0], c),
-        (sn, sh * stride[1], sw * stride[0], sh * dilation[1], sw * dilation[0], sc),
-        writeable=False,
-    )
-
-
-class DenseConv:
-    """Convolution as matrix product over unfolded windows; groups one after the other."""
-
-    def __init__(self, op: Conv, shape: Shape) -> None:
-        self.op = op
-        _, h, w, _ = shape
-        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
-        self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
-        self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
-        rows = op.weights.reshape(op.weights.shape[0], -1)
-        self.requantise = Requantise(
-            128 * row_sums(rows)[0], op.shift_cut, op.nonlinear, op.fix_out, op.bias, op.shift_bias
-        )
-        self.dtype = self.requantise.dtype
-        matrix = rows.astype(self.dtype)
-        matrix *= self.requantise.scale  # a power of two
-        self.matrices = [np.ascontiguousarray(part.T) for part in np.split(matrix, op.group)]
-        # few input channels: unfold one window position at a time, in long runs along a row
-        self.by_position = op.group == 1 and op.weights.shape[3] * kernel_w < 16
-        self.whole = not any(op.pad) and self.out_h == self.out_w == 1 and (kernel_w, kernel_h) == (w, h)
-        self.pointwise = not any(op.pad) and op.kernel == (1, 1) and op.stride == (1, 1)
-
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
-        op, (x,) = self.op, inputs
-        n = x.shape[0]
-        source = padded(self, x, op.pad, workspace, self.dtype)
-        count, outputs = n * self.out_h * self.out_w, op.weights.shape[0]
-        sums = workspace.take(self, "sums", (n, self.out_h, self.out_w, outputs), self.dtype)
-        flat = sums.reshape(count, outputs)
-        if op.group == 1:
-            np.matmul(self._unfold(source, workspace), self.matrices[0], out=flat)
-        else:
-            width, step = outputs // op.group, op.weights.shape[3]
-            for g, matrix in enumerate(self.matrices):
-                part = source[..., g * step : (g + 1) * step]
-                flat[:, g * width : (g + 1) * width] = self._unfold(part, workspace) @ matrix
-        if sums.dtype == VALUE and not self.requantise.leaky:
-            return self.requantise(sums, sums)
-        return self.requantise(sums, workspace.take(self, "out", sums.shape))
-
-    def _unfold(self, source: np.ndarray, workspace: Workspace) -> np.ndarray:
-        """Rows (N * OH * OW, KH * KW * C) of window contents."""
-        op = self.op
-        n, channels = source.shape[0], source.shape[3]
-        size = op.kernel[0] * op.kernel[1] * channels
-        count = n * self.out_h * self.out_w
-        if op.group == 1 and (self.pointwise or self.whole):
-            return source.reshape(count, size)
-        view = window_view(source, op.kernel, op.stride, op.dilation, self.out_h, self.out_w)
-        if self.by_position:
-            columns = workspace.take(self, "columns", (n, size, self.out_h, self.out_w), self.dtype)
-            np.copyto(
-                columns.reshape(n, *op.kernel[::-1], channels, self.out_h, self.out_w),
-                view.transpose(0, 3, 4, 5, 1, 2),
-            )
-            return _image_rows(columns)
-        shape = (n, self.out_h, self.out_w, *op.kernel[::-1], channels)
-        rows = workspace.take(self, "rows", shape, self.dtype)
-        np.copyto(rows, view)
-        return rows.reshape(count, size)
-
-
-def _image_rows(columns: np.ndarray) -> np.ndarray:
-    """(N, K, OH, OW) -> (N * OH * OW, K)."""
-    n, size, out_h, out_w = columns.shape
-    return columns.reshape(n, size, out_h * out_w).transpose(0, 2, 1).reshape(n * out_h * out_w, size)
-
-
-class DepthwiseConv:
-    """Depthwise convolution: one multiply-add of whole shifted maps per kernel position."""
-
-    def __init__(self, op: Conv, shape: Shape) -> None:
-        self.op = op
-        _, h, w, _ = shape
-        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
-        self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
-        self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
-        weights = op.weights[0].astype(np.int64)
-        self.requantise = Requantise(
-            128 * np.abs(weights).sum(axis=(0, 1)),
-            op.shift_cut,
-            op.nonlinear,
-            op.fix_out,
-            op.bias,
-            op.shift_bias,
-        )
-        self.weights = (weights * self.requantise.scale).astype(self.requantise.dtype)
-
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
-        op, (x,) = self.op, inputs
-        dtype = self.requantise.dtype
-        source = padded(self, x, op.pad, workspace, dtype)
-        shape = (x.shape[0], self.out_h, self.out_w, x.shape[3])
-        sums = workspace.take(self, "sums", shape, dtype)
-        product = workspace.take(self, "product", shape, dtype)
-        view = window_view(source, op.kernel, op.stride, op.dilation, self.out_h, self.out_w)
-        sums.fill(0)
-        for row in range(op.kernel[1]):
-            for column in range(op.kernel[0]):
-                np.multiply(view[:, :, :, row, column], self.weights[row, column], out=product)
-                sums += product
-        return self.requantise(sums, workspace.take(self, "out", shape))
-
-
-class TransposedConv:
-    """Transposed convolution: an ordinary one of the map with zeros between its pixels."""
-
-    def __init__(self, op: Conv, shape: Shape) -> None:
-        plain, spread = plain_of_transposed(op, shape)
-        self.op, self.spread = op, spread[1:]
-        self.plain = _CONVOLUTIONS[plain.kind](plain, spread)
-
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
-        (x,), (step_w, step_h) = inputs, self.op.stride
-        wide = workspace.take(self, "spread", (len(x), *self.spread), fill=0)
-        wide[:, ::step_h, ::step_w] = x
-        return self.plain([wide], workspace)
 
 
 class PoolKernel:
@@ -406,14 +227,8 @@ def numpy_kernel(op: Operation, shapes: Sequence[Shape]) -> Kernel:
         return OracleKernel(op)
 
 
-_CONVOLUTIONS: dict[str, Callable[[Conv, Shape], Kernel]] = {
-    "conv2d": DenseConv,
-    "depthwise": DepthwiseConv,
-    "transposed": TransposedConv,
-    "transposed depthwise": TransposedConv,
-}
 KERNELS: dict[type, Callable[..., Kernel]] = {
-    Conv: lambda op, shapes: _CONVOLUTIONS[op.kind](op, shapes[0]),
+    Conv: lambda op, shapes: CONVOLUTIONS[op.kind](op, shapes[0]),
     Pool: lambda op, shapes: PoolKernel(op, shapes[0]),
     InsideAverage: lambda op, shapes: InsideAverageKernel(op, shapes[0]),
     Eltwise: EltwiseKernel,

@@ -83,6 +83,18 @@ def larger(first: Pad, second: Pad) -> Pad:
     return left, right, top, bottom
 
 
+def row_for_row(first: Tensor, second: Tensor) -> bool:
+    """Whether both are all rows of one map, so that a row of one has no bytes of another row of the other."""
+    for tensor in (first, second):
+        while tensor.within:
+            if tensor.shape[:2] != tensor.within.shape[:2]:
+                return False
+            tensor = tensor.within
+        if tensor.same:
+            return False
+    return first.root is second.root
+
+
 def flat(shape: Shape) -> tuple[int, int, int]:
     """(h, w, c) of a tensor's shape (batch first)."""
     dimensions = (1, 1, 1, *shape[1:])
@@ -114,6 +126,19 @@ def set_lives(steps: Sequence[Sequence[Tensor]], at_once: Sequence[bool], block:
                 root.images = 1
             elif first <= end and start <= last:
                 root.first, root.last = min(root.first, start), max(root.last, end)
+
+
+def set_lives_of_one(steps: Sequence[Sequence[Tensor]]) -> None:
+    """The same for one image, where a step may begin while the one before it is still at work.
+
+    So a map lives one step longer than it is used.
+    """
+    roots = {tensor.root: None for tensors in steps for tensor in tensors}
+    for root in roots:
+        root.first = -1
+    set_lives(steps, [True] * len(steps), 1)
+    for root in roots:
+        root.last += 1
 
 
 def arrange(tensors: Iterable[Tensor]) -> int:

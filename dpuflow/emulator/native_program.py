@@ -13,14 +13,22 @@ import ctypes
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dpuflow.emulator import c_kernels
-from dpuflow.emulator.native_maps import NO_PAD, Tensor, arrange, flat, larger, set_lives
+from dpuflow.emulator.c_kernels import Ticket
+from dpuflow.emulator.native_maps import (
+    NO_PAD,
+    Tensor,
+    arrange,
+    flat,
+    larger,
+    set_lives,
+    set_lives_of_one,
+)
 from dpuflow.emulator.native_steps import (
     Description,
     convolution_order,
@@ -30,7 +38,9 @@ from dpuflow.emulator.native_steps import (
     pack_convolution,
     pack_depthwise,
     pairs,
+    run_length,
 )
+from dpuflow.emulator.native_tickets import tickets
 from dpuflow.emulator.operations import Operation
 from dpuflow.emulator.requantise import OutOfRangeError
 from dpuflow.xir.shapes import Shape
@@ -43,7 +53,9 @@ LEAST_BLOCK, LARGEST_BLOCK = 4, 64
 AT_ONCE_BYTES = 1 << 20
 """Steps that read and write more for a block are done image by image; the others read their weights once."""
 PARTS, PART_MICROSECONDS = 4, 4.0
-"""A step of an image that several workers share is cut into parts of about so long, so many a worker."""
+"""A step that several workers share is cut into parts of about so long, at most so many a worker."""
+WORTH_CUTTING = 0.5
+"""A step that takes less of such a part is one worker's."""
 WORTH_SHARING = 1 << 26
 """Products of an image from which on several workers together are faster than one."""
 
@@ -145,8 +157,11 @@ class Program:
         self.arena_bytes = arrange(tensor for each in tensors for tensor in each)
         self._write(at_once)
         self._arenas: list[np.ndarray] = []
-        self._pool: ThreadPoolExecutor | None = None
+        self._held = c_kernels.aligned(c_kernels.HELD_BYTES * threads)
         self._lock = threading.Lock()
+        self._shared, self._tickets = c_kernels.array_of(c_kernels.Map, []), c_kernels.array_of(Ticket, [])
+        if threads > 1:
+            self._share(tensors)
 
     # --- what happens, and to which tensors
 
@@ -273,15 +288,23 @@ class Program:
                 setattr(step, name, self._address(array))
             if known.weights is not None:
                 self._pack(step, known, maps)
-            step.parts = max(1, min(PARTS * self.threads, round(work.microseconds / PART_MICROSECONDS)))
-            if self.threads == 1:
-                step.parts = 1
+            step.parts = _parts(work.microseconds, self.threads)
         self._map_count = len(maps)
         everywhere = [
             t.map(image) for image in range(self.block) for work in self._works for t in work.tensors
         ]
-        self._maps = (c_kernels.Map * len(everywhere))(*everywhere)
+        self._maps = c_kernels.array_of(c_kernels.Map, everywhere)
         self._steps = steps
+
+    def _share(self, tensors: Sequence[Sequence[Tensor]]) -> None:
+        """Places and parts of an image that all workers do together."""
+        set_lives_of_one(tensors)
+        self.arena_bytes = max(self.arena_bytes, arrange(tensor for each in tensors for tensor in each))
+        self._shared = c_kernels.array_of(c_kernels.Map, [t.map(0) for each in tensors for t in each])
+        inputs, outputs = [work.inputs for work in self._works], [work.output for work in self._works]
+        self._tickets = c_kernels.array_of(
+            Ticket, tickets(self._run_of(0, 0, 1), self._steps, inputs, outputs)
+        )
 
     def _pack(self, step: c_kernels.Step, known: Description, maps: Sequence[c_kernels.Map]) -> None:
         """Weights and what belongs to them."""
@@ -304,7 +327,7 @@ class Program:
                 for c in range(columns)
             ]
             step.taps, step.tap_count = self._address(np.array(taps, np.int64)), len(taps)
-            step.run = _run_length(output.w if output.h * output.w > 1 else 1 << 30)
+            step.run = run_length(output.w if output.h * output.w > 1 else 1 << 30)
         step.weights = self._address(weights)
         step.offset = self._address(pack_channels(known.sums, order))
         step.bias = self._address(pack_channels(known.bias, order))
@@ -338,39 +361,28 @@ class Program:
         share = self.products >= WORTH_SHARING
         workers = self.threads if share else max(1, min(self.threads, count))
         alone = count - count % workers if share else count
-        block = max(1, min(self.block, alone // workers))
         with self._lock:
             while len(self._arenas) < workers:
                 self._arenas.append(self._arena())
-            targets = [results[name] for name in self.outputs]
-            arrays = [_addresses(part) for part in (given, targets, self._arenas)]
-            run = c_kernels.Run(
-                *(ctypes.addressof(self._maps), ctypes.addressof(self._steps)),
-                *(self._map_count, len(self._steps), count, block, alone, *map(ctypes.addressof, arrays)),
-            )
-            call = c_kernels.loaded().work
+            run = self._run_of(count, alone, workers)
+            arrays = given, [results[name] for name in self.outputs], self._arenas
+            places = [_addresses(part) for part in arrays]
+            run.sources, run.targets, run.arenas = map(ctypes.addressof, places)
+            c_kernels.loaded().perform(ctypes.byref(run))
 
-            # a worker that comes late finds nothing left to do, but reads what the C code points to
-            def worker(number: int, kept: object = (arrays, self)) -> None:
-                call(ctypes.byref(run), ctypes.c_int64(number))
-
-            if workers > 1 and self._pool is None:
-                self._pool = ThreadPoolExecutor(self.threads - 1)
-            others = [self._pool.submit(worker, i) for i in range(1, workers)] if self._pool else []
-            worker(0)
-            for other in others:
-                other.cancel()
+    def _run_of(self, count: int, alone: int, workers: int) -> c_kernels.Run:
+        """A call of `count` images, of which each of the first `alone` is one worker's; without arrays."""
+        block = max(1, min(self.block, alone // workers))
+        return c_kernels.Run(
+            *(ctypes.addressof(self._maps), ctypes.addressof(self._steps), self._map_count, len(self._steps)),
+            *(ctypes.addressof(self._shared), ctypes.addressof(self._tickets), len(self._tickets)),
+            *(count, block, alone, workers, None, None, None, self._held.ctypes.data, 0),
+        )
 
     def _arena(self) -> np.ndarray:
         """Room for a block of images; vectors that are read whole may reach over both ends."""
         arena = c_kernels.aligned(self.arena_bytes + 2 * c_kernels.SLACK)
         return arena[c_kernels.SLACK :]
-
-    def close(self) -> None:
-        """Stop the worker threads."""
-        if self._pool:
-            self._pool.shutdown()
-            self._pool = None
 
 
 def _addresses(arrays: Sequence[np.ndarray]) -> Any:
@@ -378,7 +390,8 @@ def _addresses(arrays: Sequence[np.ndarray]) -> Any:
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
-def _run_length(width: int) -> int:
-    """Pixels of a run that cover a row with the least work."""
-    choices = range(1, c_kernels.longest_run() + 1)
-    return min(choices, key=lambda run: (-(-width // run) * (run + 0.7), -run))
+def _parts(microseconds: float, threads: int) -> int:
+    """Parts of a step of an image: as many for each worker."""
+    if threads == 1 or microseconds < WORTH_CUTTING * PART_MICROSECONDS:
+        return 1
+    return threads * max(1, min(PARTS, round(microseconds / PART_MICROSECONDS / threads)))

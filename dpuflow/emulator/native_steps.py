@@ -12,7 +12,7 @@ import numpy as np
 
 from dpuflow.base.numerics import row_sums
 from dpuflow.device.dpuczdx8g import LEAKY_RELU_SLOPE, REFERENCE_GUARD_BITS, average_pool_factor
-from dpuflow.emulator import oracle
+from dpuflow.emulator import c_kernels, oracle
 from dpuflow.emulator.native_maps import NO_PAD
 from dpuflow.emulator.operations import (
     TRANSPOSED,
@@ -355,3 +355,9 @@ def depthwise_order(channels: int, lanes: int, paired: bool) -> np.ndarray:
     if paired:
         order[-1] = four % (2 * lanes) + 4 * lanes * (len(order) - 1)
     return np.concatenate(order)
+
+
+def run_length(width: int) -> int:
+    """Pixels of a run that cover a row with the least work."""
+    choices = range(1, c_kernels.longest_run() + 1)
+    return min(choices, key=lambda run: (-(-width // run) * (run + 0.7), -run))

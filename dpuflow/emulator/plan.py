@@ -2,7 +2,7 @@
 
 Weights are unfolded, folded and checked for exactness once; what depends on constants
 only is computed once. A plan is immutable, so threads can execute it at the same time,
-each with a `kernels.Workspace` of its own.
+each with a `Workspace` of its own.
 """
 
 import math
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.emulator import float_ops, kernels, oracle, rare_makers, resampling
+from dpuflow.emulator import float_ops, oracle, rare_makers, resampling
 from dpuflow.emulator.attributes import check_signed, inner_axis
 from dpuflow.emulator.axes import mean_axes, norm_axis, slice_bounds
 from dpuflow.emulator.implementations import prepare
 from dpuflow.emulator.native_program import Node, can_execute
 from dpuflow.emulator.operations import INTEGER_OPS, Constants, Operation, Pad, Resample
 from dpuflow.emulator.step_functions import Chosen, Maker, StepFunction, one
+from dpuflow.emulator.workspace import Workspace
 from dpuflow.ops.floats import concatenate, sigmoid
 from dpuflow.ops.rearranging import pixel_shuffle
 from dpuflow.xir import Graph, Op
@@ -80,7 +81,7 @@ def build(
             continue
         step = _step(op, graph, known, native)
         if step.inputs and all(name in known for name in step.inputs):
-            known[op.name] = step.function([known[name] for name in step.inputs], kernels.Workspace())
+            known[op.name] = step.function([known[name] for name in step.inputs], Workspace())
             continue
         steps.append(step)
     return Plan(tuple(sources), tuple(steps), known, tuple(outputs))
@@ -112,7 +113,7 @@ def _step(op: Op, graph: Graph, known: Constants, native: bool) -> Step:
     return Step(op.name, inputs, prepare(operation, shapes, native), integer, op.tensor.shape, operation)
 
 
-def _within_a_program(inputs: Sequence[np.ndarray], workspace: kernels.Workspace) -> np.ndarray:
+def _within_a_program(inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
     """Function of a step that has a node: `execute.Executor` makes a program of it."""
     raise NotImplementedError
 

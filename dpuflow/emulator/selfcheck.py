@@ -16,9 +16,9 @@ import numpy as np
 
 from dpuflow.emulator import Emulator, c_kernels, oracle, random_cases
 from dpuflow.emulator.implementations import prepare
-from dpuflow.emulator.kernels import Workspace
 from dpuflow.emulator.operations import INTEGER_OPS, Operation
 from dpuflow.emulator.plan import SOURCES
+from dpuflow.emulator.workspace import Workspace
 from dpuflow.xir import Graph
 from dpuflow.xir.parameters import constants
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dpuflow.emulator import kernels
 from dpuflow.emulator.operations import Constants
+from dpuflow.emulator.workspace import Kernel, Workspace
 from dpuflow.xir import Graph, Op
 
-StepFunction = kernels.Kernel
+StepFunction = Kernel
 """Function(inputs, workspace) -> the op's tensor."""
 Maker = Callable[[Op, Graph, Constants], StepFunction]
 
@@ -20,7 +20,7 @@ class Chosen:
         self.function = function
         self.inputs = inputs
 
-    def __call__(self, inputs: Sequence[np.ndarray], workspace: kernels.Workspace) -> np.ndarray:
+    def __call__(self, inputs: Sequence[np.ndarray], workspace: Workspace) -> np.ndarray:
         return self.function(inputs, workspace)
 
 

@@ -10,7 +10,7 @@ from golden_cases import operation
 from dpuflow.base.errors import UserError
 from dpuflow.emulator import Emulator, oracle
 from dpuflow.emulator.implementations import prepare
-from dpuflow.emulator.kernels import Workspace
+from dpuflow.emulator.workspace import Workspace
 
 BACKENDS = ["oracle", "numpy", "native"]
 

@@ -114,7 +114,6 @@ def test_a_program_gives_the_oracles_maps(images, threads, way, monkeypatch):
             assert list(found) == outputs
             for name in outputs:
                 np.testing.assert_array_equal(found[name], expected[name], name)
-        program.close()
 
 
 def test_a_constant_is_the_same_for_all_images():

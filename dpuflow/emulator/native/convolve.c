@@ -128,35 +128,62 @@ INLINE void next_run(Place *p, const Lines *lines, int64_t per_line)
     p->out += lines->out_image - lines->of_image * lines->out_line;
 }
 
+/* How a convolution is done: its lines, runs of so many pixels, two of them a tile; and a worker's part of it. */
+typedef struct {
+    Lines lines;
+    int64_t pixels, per_line, runs;
+    int64_t first_tile, end_tile, first_block, end_block;
+} Share;
+
+static Share share_of(const Frame *f, const Step *s, Kernel *k, int64_t part, int64_t parts)
+{
+    const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
+    Share h = {lines_of(f, s, in, out, k), 0, 0, 0, 0, 0, 0, 0};
+    if (!h.lines.lines || !h.lines.length) return h; /* nothing to compute; there is no such map in a checked graph */
+    h.pixels = smaller(h.lines.length, smaller(s->run, LONGEST));
+    h.per_line = (h.lines.length + h.pixels - 1) / h.pixels;
+    h.runs = h.lines.lines * h.per_line;
+    const int64_t tiles = (h.runs + 1) / 2, blocks = (out->c + 2 * LANES - 1) / (2 * LANES);
+    /* some of the tiles, or where they are few, some of the channels */
+    const int by_channels = tiles < 4 * parts && blocks >= parts;
+    h.first_tile = by_channels ? 0 : FIRST(tiles, part, parts);
+    h.end_tile = by_channels ? tiles : FIRST(tiles, part + 1, parts);
+    h.first_block = by_channels ? FIRST(blocks, part, parts) : 0;
+    h.end_block = by_channels ? FIRST(blocks, part + 1, parts) : blocks;
+    return h;
+}
+
+Rows convolved_rows(const Frame *f, const Step *s, int64_t part, int64_t parts)
+{
+    Kernel k = {s, 0, 0};
+    const Share h = share_of(f, s, &k, part, parts);
+    const int64_t first = 2 * h.first_tile, end = smaller(2 * h.end_tile, h.runs), w = f->maps[s->output].w;
+    if (h.lines.lines > 1) return (Rows){first / h.per_line, (end - 1) / h.per_line + 1};
+    return (Rows){smaller(first * h.pixels, h.lines.length - h.pixels) / w,
+                  (smaller(end * h.pixels, h.lines.length) + w - 1) / w};
+}
+
 void convolve(const Frame *f, const Step *s, int64_t part, int64_t parts)
 {
     const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
     Kernel k = {s, 0, 0};
-    const Lines lines = lines_of(f, s, in, out, &k);
-    if (!lines.lines || !lines.length) return; /* nothing to compute; there is no such map in a checked graph */
-    const int64_t longest = smaller(s->run, LONGEST), pixels = smaller(lines.length, longest);
-    const int64_t per_line = (lines.length + pixels - 1) / pixels;
-    const int64_t runs = lines.lines * per_line, all_tiles = (runs + 1) / 2;
-    const int64_t blocks = (out->c + 2 * LANES - 1) / (2 * LANES), panel = s->tap_count * s->quads * 2 * BYTES;
+    const Share h = share_of(f, s, &k, part, parts);
+    if (!h.runs) return;
+    const Lines lines = h.lines;
+    const int64_t pixels = h.pixels, per_line = h.per_line, panel = s->tap_count * s->quads * 2 * BYTES;
     const uint8_t *x = f->arena + in->at - s->pad_top * in->row - s->pad_left * in->pixel;
     uint8_t *y = f->arena + out->at;
 
-    /* a worker's part: some of the tiles, or where they are few, some of the channels */
-    const int by_channels = all_tiles < 4 * parts && blocks >= parts;
-    const int64_t first_tile = by_channels ? 0 : FIRST(all_tiles, part, parts);
-    const int64_t end_tile = by_channels ? all_tiles : FIRST(all_tiles, part + 1, parts);
-    const int64_t first_block = by_channels ? FIRST(blocks, part, parts) : 0;
-    const int64_t end_block = by_channels ? FIRST(blocks, part + 1, parts) : blocks;
     const int64_t near = greater(1, NEAR / (2 * pixels * s->stride_h * s->stride_w * in->c));
-    for (int64_t from = first_tile; from < end_tile; from += near)
-        for (int64_t b = first_block; b < end_block; b++) {
+    for (int64_t from = h.first_tile; from < h.end_tile; from += near)
+        for (int64_t b = h.first_block; b < h.end_block; b++) {
             const int64_t channel = b * 2 * LANES, left = out->c - channel;
             const int wide = left > LANES;
             Place place = place_of(&lines, 2 * from, per_line, x, y);
-            for (int64_t t = from; t < smaller(from + near, end_tile); t++) {
+            for (int64_t t = from; t < smaller(from + near, h.end_tile); t++) {
                 const uint8_t *windows[2];
                 uint8_t *results[2];
-                const int two = 2 * t + 1 < runs;
+                const int two = 2 * t + 1 < h.runs;
                 for (int64_t r = 0; r <= two; r++) {
                     /* the last run of a line may do some pixels again */
                     const int64_t pixel = smaller(place.run * pixels, lines.length - pixels);

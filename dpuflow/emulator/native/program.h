@@ -54,6 +54,10 @@ typedef struct {
     int8_t *const *targets;
 } Frame;
 
+typedef struct {
+    int64_t first, end;
+} Rows;
+
 /* The part `part` of `parts` of one step's work. Hidden, so that no other library's `add` takes the place of this. */
 #pragma GCC visibility push(hidden)
 void convolve(const Frame *f, const Step *s, int64_t part, int64_t parts);
@@ -69,6 +73,8 @@ void shuffle(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void spread(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void load(const Frame *f, const Step *s, int64_t part, int64_t parts);
 void store(const Frame *f, const Step *s, int64_t part, int64_t parts);
+/* Rows of the output that a part of a convolution writes; values that a later part writes again are the same. */
+Rows convolved_rows(const Frame *f, const Step *s, int64_t part, int64_t parts);
 #pragma GCC visibility pop
 
 #define FIRST(total, part, parts) ((total) * (part) / (parts))

@@ -1,24 +1,10 @@
 /* Executing a program. All work is cut into tickets, which workers draw in order: first blocks of images, which a
- * worker does alone in an arena of its own; then for each image that is left, step by step, parts of the step.
- * A ticket waits until all tickets of the steps before its own are done. Who comes late or is held up delays
- * the others no more than by the ticket it holds.
+ * worker does alone in an arena of its own; then for each image that is left, step by step, parts of the step. Such a
+ * ticket waits for the tickets that it needs, which are those of the steps before its own, but for the last ones of the
+ * step right before, whose rows it may not read (bands.c). Who comes late or is held up delays the others no more than by
+ * the ticket it holds.
  */
-#include <sched.h>
-#include <stdatomic.h>
-
-#include "epilogue.h"
-
-typedef struct {
-    const Map *maps; /* as often as there are images in a block, each time those of the next image */
-    const Step *steps;
-    int64_t map_count, count;
-    int64_t n, block; /* images; how many a worker takes at once */
-    int64_t together; /* from this image on all work together */
-    const int8_t *const *sources;
-    int8_t *const *targets;
-    uint8_t *const *arenas; /* of each worker */
-    _Atomic int64_t next, done;
-} Run;
+#include "run.h"
 
 typedef void (*Function)(const Frame *, const Step *, int64_t, int64_t);
 static const Function functions[] = {load, store, convolve, depthwise, max_pool, average_pool, add, multiply, copy,
@@ -51,17 +37,19 @@ static void fill_border(const Frame *f, const Map *m)
     }
 }
 
-static void wait_for(Run *run, int64_t tickets)
+/* Until all tickets before `end` are done, for a worker who has drawn `end` or a later one. */
+static void wait_for(Run *run, int64_t end)
 {
-    for (int64_t spins = 0; atomic_load_explicit(&run->done, memory_order_acquire) < tickets; spins++)
-        if (spins < 2000) _mm_pause();
-        else sched_yield();
+    for (int64_t worker = 0; worker < run->workers; worker++)
+        for (int64_t spins = 0; atomic_load_explicit(&run->held[worker].ticket, memory_order_acquire) < end; spins++)
+            if (spins < 2000) _mm_pause();
+            else sched_yield();
 }
 
 static void execute(const Frame *f, const Step *s, int64_t part, int64_t parts)
 {
     functions[s->kind](f, s, part, parts);
-    if (s->kind != 1 && part == parts - 1) fill_border(f, f->maps + s->output);
+    if (s->kind != 1 && part == 0) fill_border(f, f->maps + s->output);
 }
 
 /* All steps for a block of images. Neighbouring steps with large maps are done image by image, while the maps
@@ -86,33 +74,37 @@ static void execute_block(const Run *run, const Frame *block)
     }
 }
 
-/* The work of one of the workers; the first one returns when all is done, the others when nothing is left. */
+void part_of_image(const Run *run, int64_t image, int64_t number)
+{
+    const Ticket *t = run->tickets + number;
+    const Frame f = {run->shared, run->steps, run->count, run->arenas[0], 1, image, run->sources, run->targets};
+    execute(&f, run->steps + t->step, t->part, run->steps[t->step].parts);
+}
+
+/* What a worker holds is never later than the ticket that it does: it says what will be drawn at least before it draws,
+   and the ticket itself afterwards. */
 void work(Run *run, int64_t worker)
 {
     Frame f = {run->maps, run->steps, run->count, run->arenas[worker], 0, 0, run->sources, run->targets};
     const int64_t blocks = (run->together + run->block - 1) / run->block;
-    int64_t parts = 0; /* of all steps of an image */
-    for (int64_t i = 0; i < run->count; i++) parts += run->steps[i].parts;
-    const int64_t all = blocks + (run->n - run->together) * parts;
-    int64_t step = 0, start = blocks; /* the step that a ticket was last drawn for, and its first ticket */
-    int64_t ticket;
-    while ((ticket = atomic_fetch_add_explicit(&run->next, 1, memory_order_relaxed)) < all) {
+    const int64_t all = blocks + (run->n - run->together) * run->ticket_count;
+    _Atomic int64_t *held = &run->held[worker].ticket;
+    for (;;) {
+        atomic_store(held, atomic_load(&run->next));
+        const int64_t ticket = atomic_fetch_add(&run->next, 1);
+        if (ticket >= all) break;
         if (ticket < blocks) {
             f.first = ticket * run->block;
             f.n = smaller(run->block, run->together - f.first);
             execute_block(run, &f);
-        } else {
-            while (ticket >= start + run->steps[step].parts) {
-                start += run->steps[step].parts;
-                step = step + 1 == run->count ? 0 : step + 1;
-            }
-            wait_for(run, start);
-            f.arena = run->arenas[0];
-            f.first = run->together + (ticket - blocks) / parts;
-            f.n = 1;
-            execute(&f, run->steps + step, ticket - start, run->steps[step].parts);
+            continue;
         }
-        atomic_fetch_add_explicit(&run->done, 1, memory_order_acq_rel);
+        const int64_t image = (ticket - blocks) / run->ticket_count, number = (ticket - blocks) % run->ticket_count;
+        const int64_t needed = ticket - number + run->tickets[number].needed;
+        atomic_store_explicit(held, ticket, memory_order_release);
+        wait_for(run, needed);
+        part_of_image(run, run->together + image, number);
     }
+    atomic_store(held, NOTHING);
     if (worker == 0) wait_for(run, all);
 }
