@@ -26,7 +26,17 @@ log = logging.getLogger("dpuflow")
 
 FOLDER = Path(__file__).parent / "native"
 HEADERS = ("program.h", "vectors.h", "epilogue.h", "run.h")
-SOURCES = ("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "run.c", "bands.c", "crew.c")
+SOURCES = (
+    "convolve.c",
+    "depthwise.c",
+    "pool.c",
+    "elementwise.c",
+    "resize.c",
+    "run.c",
+    "bands.c",
+    "crew.c",
+    "pixels.c",
+)
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-pthread")
 KINDS = (
     *("load", "store", "convolve", "depthwise", "max_pool", "average_pool", "add", "multiply", "copy"),

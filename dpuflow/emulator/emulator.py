@@ -12,9 +12,10 @@ import numpy as np
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.base.numerics import dequantize
-from dpuflow.base.pixels import problem, quantize_pixels
+from dpuflow.base.pixels import problem
 from dpuflow.emulator import c_kernels, plan, support
 from dpuflow.emulator.execute import Executor, core_count
+from dpuflow.emulator.native_pixels import quantize_pixels
 from dpuflow.xir import Graph, Op, ends, parameters, validate
 from dpuflow.xir.input_scaling import recorded_scaling
 from dpuflow.xir.parameters import CONSTANT_TYPES
