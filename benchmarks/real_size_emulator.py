@@ -78,7 +78,8 @@ def main():
         whole, single, *lite = rates.values()
         lite_single = lite[BATCHES.index(1)]
         best = max(lite)
-        rows.append((name, *(f"{rate:,.0f}" for rate in rates.values()), f"{whole / best:.2f}"))
+        ratios = whole / best, single / whole
+        rows.append((name, *(f"{rate:,.0f}" for rate in rates.values()), *(f"{n:.2f}" for n in ratios)))
         text = (
             f"{name}: {whole / best:.2f} x as fast as TensorFlow Lite INT8 at its best (goal {GOALS[name]})"
         )
@@ -88,8 +89,9 @@ def main():
         goals.add(text, ratio >= SINGLE_GOAL)
     size = options.size
     print("## Emulator at real size\n")
-    heads = ("emulator", "image by image", *(f"TensorFlow Lite, batch {batch}" for batch in BATCHES), "ratio")
-    print(table(("images/s", *heads), rows))
+    lite = (f"TensorFlow Lite, batch {batch}" for batch in BATCHES)
+    heads = ("images/s", "emulator", "image by image", *lite, "ratio", "image by image / emulator")
+    print(table(heads, rows))
     print(
         f"{options.images} random images of {size}x{size}x3, int8 in, {options.threads} threads, medians of "
         f"{options.repeats} rounds in turns after a warm-up. Ratio: to TensorFlow Lite's best batch.\n"
