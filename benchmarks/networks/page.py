@@ -12,12 +12,13 @@ compiler for the KV260's DPU (B4096) with the verification of its machine code m
 (4 pictures), each stage in a process of its own as in the workflow. Seconds are processor time, of two cores
 at most; memory is the greatest of the stage's process, with the weights that it reads; the latency is
 that of one call from Python, estimated from the machine code. A layer on the CPU is one that this DPU has no
-instruction for.
+instruction for. Parameters are counted as the DPU gets them: batch norms folded in, a convolution in groups
+(ResNeXt, RegNet) as a whole one with zeros between its groups.
 
 """
 COLUMNS = (
-    "network", "input", "parameters", "quantize", "compile", "verify", "both", "emulate, per picture",
-    "on the CPU", "estimated latency",
+    "network", "input", "parameters", "quantize", "compile", "verify", "memory of both",
+    "emulate, per picture", "on the CPU", "estimated latency",
 )  # fmt: skip
 
 
