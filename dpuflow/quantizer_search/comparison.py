@@ -22,7 +22,8 @@ from dpuflow.quantize import blocks, position_search
 from dpuflow.quantize.answers import EXECUTED_FOR, float_values
 from dpuflow.quantize.distance import LogitDistance, agreement, is_logits
 from dpuflow.quantize.memo import Memo
-from dpuflow.quantize.reference import Outcome, Quantization, checked_images
+from dpuflow.quantize.quantization import Outcome, Quantization
+from dpuflow.quantize.reference import checked_images
 from dpuflow.quantize.settings import complete
 
 BATCH = 64

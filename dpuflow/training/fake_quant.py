@@ -29,7 +29,7 @@ from dpuflow.ops.resampling import ResizeBilinear
 from dpuflow.quantize import blocks
 from dpuflow.quantize.folding import fold_with_recipe
 from dpuflow.quantize.folding_arithmetic import Parameters, replay
-from dpuflow.quantize.reference import Quantization
+from dpuflow.quantize.quantization import Quantization
 from dpuflow.quantize.settings import complete
 from dpuflow.training import float_layers
 from dpuflow.training.keras_network import read_keras

@@ -19,7 +19,8 @@ from dpuflow.quantize.calibration import to_grid, vote
 from dpuflow.quantize.distance import LogitDistance
 from dpuflow.quantize.fix_points import ANY_FIX_POINT, COARSEST, non_overflow
 from dpuflow.quantize.folding import fold
-from dpuflow.quantize.reference import Quantization, quantize
+from dpuflow.quantize.quantization import Quantization
+from dpuflow.quantize.reference import quantize
 from dpuflow.quantize.settings import complete
 from dpuflow.tfgraph.graph_reader import read_network
 from tests.quantize.frozen_networks import images, plain_network
