@@ -224,7 +224,7 @@ def test_a_made_up_activation_stops_every_room(room, tmp_path):
     [
         ("reference", f"'{MADE_UP}': unknown to dpuflow.compiler.reference"),
         ("quantized_graph", f"'{MADE_UP}': unknown to dpuflow.compiler.quantized_graph"),
-        ("evaluation graph", "'bend': unknown to dpuflow.quantize.eval_graph"),
+        ("evaluation graph", "'bend': unknown to dpuflow.quantize.eval_nodes"),
         ("a layer in integers", "'bend': unknown to dpuflow.ops.arithmetic"),
     ],
 )

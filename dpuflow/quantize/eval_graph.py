@@ -12,42 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN
+from dpuflow.base.numerics import INT8_MIN
 from dpuflow.base.pixels import network_gain
 from dpuflow.base.protobuf_seal import sealed_file
 from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import kinds
-from dpuflow.ops.activations import SLOPE, rules
-from dpuflow.ops.arithmetic import activation_named
-from dpuflow.ops.convolution import weighted
 from dpuflow.ops.gating import HardSigmoid
-from dpuflow.ops.operator import Shape
 from dpuflow.ops.pooling import AveragePool, InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
 from dpuflow.quantize import eval_resampling
+from dpuflow.quantize.eval_weighted import WeightedNodes
 from dpuflow.tfgraph import float_nodes
 from dpuflow.tfgraph.graph_def import (
     DT_DOUBLE,
     DT_FLOAT,
-    DT_INT8,
-    DT_INT32,
     add_constant,
     add_node,
     encoded,
     message,
     new_graph,
 )
-from dpuflow.tfgraph.weighted_nodes import window
 
 SCOPE = "quantized"
 LOGITS_INT8 = f"{SCOPE}/logits_int8"
 LOGITS = f"{SCOPE}/logits"
-MANY_WEIGHTS = 1 << 22
-"""Weights of one layer that are a constant of bytes: VGG16's first dense layer would be 822 MB in float64."""
 
 
 def write_eval_graph(
@@ -71,7 +62,7 @@ def write_eval_graph(
     return names
 
 
-class GraphWriter:
+class GraphWriter(WeightedNodes):
     """Emits the nodes of one QuantizedNetwork.
 
     Attributes
@@ -86,12 +77,11 @@ class GraphWriter:
         output_node: str | Mapping[str, str],
         write: Callable[[bytes], None],
     ) -> None:
-        self.quantized, self.write = quantized, write
+        super().__init__(quantized)
+        self.write = write
         nodes: Mapping[str, str] = {} if isinstance(output_node, str) else output_node
         self.output_nodes = nodes
         self.output_node = output_node if isinstance(output_node, str) else next(iter(output_node.values()))
-        self.graph = message("GraphDef")()
-        self.tensors: dict[str, str] = {}
         self.reals: dict[str, str] = {}
         self.constants: dict[str, Any] = {}
 
@@ -154,70 +144,6 @@ class GraphWriter:
         add_node(self.graph, op, self.output_node, [LOGITS], T=("type", DT_FLOAT))
         return names
 
-    # -- pieces ------------------------------------------------------------------------------
-
-    def _binary(self, op: str, name: str, x: str, constant: ArrayLike, dtype: int = DT_FLOAT) -> str:
-        array = np.asarray(constant, np.float32 if dtype == DT_FLOAT else np.float64)
-        second = add_constant(self.graph, f"{name}/constant", array)
-        return add_node(self.graph, op, name, [x, second], T=("type", dtype))
-
-    def _cast(self, name: str, x: str, source: int, target: int) -> str:
-        if source == target:
-            return x
-        return add_node(self.graph, "Cast", name, [x], SrcT=("type", source), DstT=("type", target))
-
-    def _round_and_saturate(
-        self, scope: str, x: str, dtype: int, low: float = INT8_MIN, high: float = INT8_MAX
-    ) -> str:
-        """floor(x + 1/2), clamped to [low, high], as float32."""
-        x = self._binary("Add", f"{scope}/half", x, 0.5, dtype)
-        x = add_node(self.graph, "Floor", f"{scope}/round", [x], T=("type", dtype))
-        x = self._binary("Minimum", f"{scope}/upper", x, high, dtype)
-        x = self._binary("Maximum", f"{scope}/lower", x, low, dtype)
-        return self._cast(f"{scope}/int8", x, dtype, DT_FLOAT)
-
-    def _slope(self, scope: str, x: str, dtype: int) -> str:
-        """Negative values times 26/256."""
-        negative = self._binary("Minimum", f"{scope}/negative", x, 0.0, dtype)
-        negative = self._binary("Mul", f"{scope}/slope", negative, SLOPE, dtype)
-        positive = self._binary("Maximum", f"{scope}/positive", x, 0.0, dtype)
-        return add_node(self.graph, "Add", f"{scope}/leaky", [negative, positive], T=("type", dtype))
-
-    def _finish(self, scope: str, x: str, dtype: int, scale: float, activation: str, fix_point: int) -> str:
-        """Accumulator -> activation, scaling by a power of two, rounding, saturation."""
-        kind = activation_named(activation)
-        x = _BEFORE_ROUNDING[kind.before_rounding](self, scope, x, dtype)
-        if scale != 1:
-            x = self._binary("Mul", f"{scope}/shift", x, scale, dtype)
-        return self._round_and_saturate(scope, x, dtype, kind.lowest, kind.limit(fix_point))
-
-    def _padded(
-        self,
-        scope: str,
-        layer: Layer,
-        x: str,
-        dtype: int,
-        in_shape: Shape,
-        value: float | None = None,
-        explicit: bool = False,
-    ) -> tuple[str, str]:
-        """(tensor, padding): TensorFlow's SAME where that is the same and not `explicit`, else a Pad."""
-        pad = layer.attrs["pad"]
-        if not any(pad):
-            return x, "VALID"
-        kernel, stride = layer.attrs["kernel"], layer.attrs["stride"]
-        dilation = layer.attrs.get("dilation", (1, 1))
-        _, left, right = window(in_shape[1], kernel[0], stride[0], dilation[0], "SAME")
-        _, top, bottom = window(in_shape[0], kernel[1], stride[1], dilation[1], "SAME")
-        if not explicit and (left, right, top, bottom) == tuple(pad):
-            return x, "SAME"
-        table = np.array([[0, 0], pad[2:], pad[:2], [0, 0]], np.int32)
-        amounts = add_constant(self.graph, f"{scope}/paddings", table)
-        if value is None:
-            return add_node(self.graph, "Pad", f"{scope}/pad", [x, amounts], T=("type", dtype)), "VALID"
-        filled = add_constant(self.graph, f"{scope}/pad_value", np.asarray(value, np.float32))
-        return add_node(self.graph, "PadV2", f"{scope}/pad", [x, amounts, filled], T=("type", dtype)), "VALID"
-
     # -- layers ------------------------------------------------------------------------------
 
     def _input(self, layer: Layer, scope: str) -> str:
@@ -228,114 +154,6 @@ class GraphWriter:
         scale = 2.0 ** self.quantized.fix_points[layer.name] * network_gain(self.quantized.input_scaling)
         x = self._binary("Mul", f"{scope}/scale", x, scale, DT_DOUBLE)
         return self._round_and_saturate(scope, x, DT_DOUBLE)
-
-    def _weighted(self, layer: Layer, scope: str) -> str:
-        quantized, name = self.quantized, layer.name
-        weights = quantized.weights[name][0]
-        bias = quantized.biases[name][0] if name in quantized.biases else None
-        shift_bias = quantized.shift_bias(name) if bias is not None else 0
-        double = (
-            weighted(layer.operator).needs_float64(weights, bias, shift_bias)
-            or layer.attrs["activation"] == "LEAKYRELU"
-        )
-        dtype = DT_DOUBLE if double else DT_FLOAT
-        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
-        x = _LINEAR[layer.op](self, layer, scope, x, weights, dtype)
-        if bias is not None:
-            x = self._binary("Add", f"{scope}/bias", x, bias * 2.0**shift_bias, dtype)
-        scale = 2.0 ** -quantized.shift_cut(name)
-        return self._finish(scope, x, dtype, scale, layer.attrs["activation"], quantized.fix_points[name])
-
-    def _weights(self, scope: str, weights: np.ndarray, dtype: int) -> str:
-        """The node with int8 weights as numbers of `dtype`, cast when it runs where they are many."""
-        node = f"{scope}/weights"
-        if weights.size < MANY_WEIGHTS:
-            real = np.float64 if dtype == DT_DOUBLE else np.float32
-            return add_constant(self.graph, node, weights.astype(real))
-        return self._cast(node, add_constant(self.graph, f"{node}_int8", weights), DT_INT8, dtype)
-
-    def _matrix(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        constant = self._weights(scope, weights.T, dtype)
-        return add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
-
-    def _conv(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        return self._convolution("Conv2D", layer, scope, x, weights, dtype)
-
-    def _depthwise(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        """DepthwiseConv2dNative; a full convolution where the strides differ, which that cannot have."""
-        if layer.attrs["stride"][0] == layer.attrs["stride"][1]:
-            return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
-        dense = np.eye(weights.shape[3], dtype=weights.dtype)[:, None, None] * weights
-        return self._convolution("Conv2D", layer, scope, x, dense, dtype)
-
-    def _transposed(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        """The gradient of a convolution (TensorFlow's flipped weights), whole, then cut."""
-        if weighted(layer.operator).per_channel:
-            dense = np.eye(weights.shape[3], dtype=weights.dtype)
-            weights = dense[:, None, None] * weights  # [C, KH, KW, C] with zeros between the channels
-        flipped = np.ascontiguousarray(weights[:, ::-1, ::-1].transpose(1, 2, 0, 3))
-        constant = self._weights(scope, flipped, dtype)
-        (sw, sh), (kw, kh) = layer.attrs["stride"], layer.attrs["kernel"]
-        height, width, _ = self.quantized.network[layer.inputs[0]].shape
-        outputs = layer.shape[-1]
-        full = [(height - 1) * sh + kh, (width - 1) * sw + kw, outputs]
-        ints = ("type", DT_INT32)
-        shape = add_node(self.graph, "Shape", f"{scope}/Shape", [x], T=("type", dtype), out_type=ints)
-        ends = [
-            add_constant(self.graph, f"{scope}/{name}", np.array([value], np.int32))
-            for name, value in (("first", 0), ("one", 1))
-        ]
-        images = add_node(self.graph, "Slice", f"{scope}/images", [shape, *ends], T=ints, Index=ints)
-        rest = add_constant(self.graph, f"{scope}/full", np.array(full, np.int32))
-        axis = add_constant(self.graph, f"{scope}/axis", np.asarray(0, np.int32))
-        size = add_node(self.graph, "ConcatV2", f"{scope}/size", [images, rest, axis], N=2, T=ints)
-        whole = add_node(
-            self.graph, "Conv2DBackpropInput", f"{scope}/Conv2DBackpropInput", [size, constant, x],
-            T=("type", dtype), strides=[1, sh, sw, 1], padding="VALID",
-        )  # fmt: skip
-        left, _, top, _ = layer.attrs["pad"]
-        begin = add_constant(self.graph, f"{scope}/begin", np.array([0, top, left, 0], np.int32))
-        kept = add_constant(self.graph, f"{scope}/kept", np.array([-1, *layer.shape], np.int32))
-        return add_node(
-            self.graph, "Slice", f"{scope}/cut", [whole, begin, kept], T=("type", dtype), Index=ints
-        )
-
-    def _convolution(self, op: str, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
-        constant = self._weights(scope, weights.transpose(1, 2, 3, 0), dtype)
-        in_shape = self.quantized.network[layer.inputs[0]].shape
-        (sw, sh), (dw, dh) = layer.attrs["stride"], layer.attrs.get("dilation", (1, 1))
-        one_column = op == "Conv2D" and sw > 1 and layer.shape[1] == 1
-        x, padding = self._padded(scope, layer, x, dtype, in_shape, explicit=one_column)
-        if one_column:
-            x, sw = self._seen(layer, scope, x, dtype), 1
-        extra = {} if (dw, dh) == (1, 1) else {"dilations": [1, dh, dw, 1]}
-        return add_node(
-            self.graph, op, f"{scope}/{op}", [x, constant],
-            T=("type", dtype), strides=[1, sh, sw, 1], padding=padding, **extra,
-        )  # fmt: skip
-
-    def _seen(self, layer: Layer, scope: str, x: str, dtype: int) -> str:
-        """A padded map without the columns behind its only windows, for a stride of 1: oneDNN's kernel
-        (TensorFlow 2.21) gives wrong values for one column of windows and a greater stride."""
-        (kw, _), (dw, _) = layer.attrs["kernel"], layer.attrs.get("dilation", (1, 1))
-        left, right, top, bottom = layer.attrs["pad"]
-        height, width, channels = self.quantized.network[layer.inputs[0]].shape
-        seen, width = (kw - 1) * dw + 1, width + left + right
-        if seen == width:
-            return x
-        begin = add_constant(self.graph, f"{scope}/begin", np.zeros(4, np.int32))
-        kept = add_constant(
-            self.graph, f"{scope}/kept", np.array([-1, height + top + bottom, seen, channels], np.int32)
-        )
-        return add_node(
-            self.graph,
-            "Slice",
-            f"{scope}/seen",
-            [x, begin, kept],
-            T=("type", dtype),
-            Index=("type", DT_INT32),
-        )
 
     def _max_pool(self, layer: Layer, scope: str) -> str:
         x = self.tensors[layer.inputs[0]]
@@ -470,24 +288,7 @@ class GraphWriter:
             T=("type", DT_FLOAT),
         )
 
-    def _requantized(self, scope: str, x: str, source: str, target: str) -> str:
-        difference = self.quantized.fix_points[target] - self.quantized.fix_points[source]
-        if difference == 0:
-            return x
-        x = self._binary("Mul", f"{scope}/requantize", x, 2.0**difference)
-        return self._round_and_saturate(f"{scope}/requantize", x, DT_FLOAT)
 
-
-_LINEAR = Total(
-    "quantize.eval_graph: node of a weighted layer",
-    WEIGHTED,
-    {
-        "conv": GraphWriter._conv,
-        "depthwise_conv": GraphWriter._depthwise,
-        "dense": GraphWriter._matrix,
-        **dict.fromkeys(("transposed_conv", "transposed_depthwise_conv"), GraphWriter._transposed),
-    },
-)
 LAYERS = Total(
     "quantize.eval_graph: nodes of a layer",
     folded_ops,
@@ -509,9 +310,4 @@ LAYERS = Total(
         "to_grid": GraphWriter._to_grid,
         **dict.fromkeys(kinds(lambda operator: not operator.quantized), GraphWriter._on_cpu),
     },
-)
-_BEFORE_ROUNDING = Total(
-    "quantize.eval_graph: nodes of an activation before the rounding",
-    rules,
-    {"nothing": lambda writer, scope, x, dtype: x, "slope": GraphWriter._slope},
 )

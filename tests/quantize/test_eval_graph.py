@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dpuflow.network import Layer, Network
-from dpuflow.quantize import engine, eval_graph
+from dpuflow.quantize import engine, eval_weighted
 from dpuflow.quantize.calibration import to_grid
 from dpuflow.quantize.eval_graph import write_eval_graph
 from dpuflow.tfgraph.graph_def import read_graph_def
@@ -134,7 +134,7 @@ def tf():
 
 @pytest.mark.parametrize("kind", ("plain", "wide accumulators", "transposed"))
 def test_weights_that_are_cast_when_the_graph_runs_give_the_same_integers(tf, kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(eval_graph, "MANY_WEIGHTS", 300)
+    monkeypatch.setattr(eval_weighted, "MANY_WEIGHTS", 300)
     test_tensorflow_gives_the_same_integers(tf, kind, tmp_path)
     nodes = {node.name: node for node in read_graph_def(tmp_path / "q.pb").node}
     many = {name for name, (w, _) in variant(kind).weights.items() if w.size >= 300}
