@@ -21,7 +21,7 @@ GROUPS = {
 }
 """Group of a fault marker -> its heading, in the page's order."""
 
-FURTHER = {"rules/staleness_matrix": "What reruns after which change"}
+FURTHER = {"rules/staleness_page": "What reruns after which change"}
 """Module below tests/ whose markdown() is a further section -> its heading."""
 
 FUZZING = "Generated and damaged input: it is read or refused with a message; no crash, no hang."

@@ -7,7 +7,6 @@ The names of entries are those of every_rule.CONFIG.
 
 from typing import NamedTuple
 
-import staleness_files as files
 from every_rule import CONFIG, SMALL
 
 
@@ -385,47 +384,3 @@ FLOW = {
 def readers(rule):
     """The rules that read what a rule writes."""
     return set(FLOW.get(rule, "").replace("RESULTS", "report sweep_report provenance").split())
-
-
-def markdown():
-    """The matrix for people: what reruns after which change, and what follows from it."""
-    kinds = {}
-    for row in ROWS:
-        if row.key != "models":  # an entry that no run uses
-            kinds.setdefault(rules_of(row.reruns), []).append(f"`{row.key}`")
-    for place, table in (("scripts/", files.SCRIPTS), ("envs/", files.ENVIRONMENTS), ("", files.OTHERS)):
-        suffix = {"scripts/": ".py", "envs/": ".yaml"}.get(place, "")
-        for name, rules in table.items():
-            kinds.setdefault(rules_of(rules), []).append(f"`{place}{name}{suffix}`")
-    lines = ["| change | reruns |", "| --- | --- |"]
-    for rules, changes in sorted(kinds.items(), key=lambda entry: (not entry[0], entry[1])):
-        lines.append(f"| {', '.join(shortened(dict.fromkeys(changes)))} | {rules or 'nothing'} |")
-    lines.append(
-        f"| a comment or more text in {', '.join(f'`{name}`' for name in files.NOTHING)} | nothing |"
-    )
-    lines += ["", "| module or data of `dpuflow/` | reruns |", "| --- | --- |"]
-    kinds = {}
-    for path, rules in files.modules(files.REPO).items():
-        kinds.setdefault(rules_of(rules), []).append(f"`{path.removeprefix('dpuflow/')}`")
-    for rules, paths in sorted(kinds.items(), key=lambda entry: (not entry[0], entry[1])):
-        lines.append(f"| {', '.join(shortened(paths, '/'))} | {rules or 'nothing: no script needs it'} |")
-    lines += ["", "| when this reruns | so does this, and what follows from it |", "| --- | --- |"]
-    lines += [f"| `{rule}` | {rules_of('; '.join(readers(rule)))} |" for rule in FLOW]
-    return "\n".join(lines) + "\n"
-
-
-def rules_of(text):
-    """The rules of "rule wildcard=value; ..." in alphabetical order, as Markdown."""
-    return ", ".join(f"`{rule}`" for rule in sorted({part.split()[0] for part in text.split("; ") if part}))
-
-
-def shortened(names, mark="."):
-    """`a.b`, `a.c`, `a.d` as `a.{b, c, d}`."""
-    families = {}
-    for name in names:
-        family, dot, last = name.strip("`").rpartition(mark)
-        families.setdefault(family + dot, []).append(last)
-    return [
-        f"`{family}{{{', '.join(members)}}}`" if len(members) > 1 else f"`{family}{members[0]}`"
-        for family, members in families.items()
-    ]

@@ -3,6 +3,7 @@
 import zipfile
 
 import h5_misfits as misfits
+import h5_theano
 import h5_zoo as zoo
 import numpy as np
 import pytest
@@ -24,12 +25,18 @@ READ = {
         *(zoo.augmentation, zoo.augmentation_as_a_model, zoo.rescaling, zoo.operators, zoo.mixed_float16),
         *(zoo.uint8_input, zoo.own_class, zoo.shared_layer, zoo.dense_on_a_map, zoo.dilated),
         *(zoo.ends_in_one_by_one, zoo.cut_and_broadcast),
-        *(zoo.relu6_by_name, zoo.keras_2_0_list, zoo.theano, zoo.theano_strided, zoo.graph_op_layer),
+        *(
+            zoo.relu6_by_name,
+            zoo.keras_2_0_list,
+            h5_theano.theano,
+            h5_theano.theano_strided,
+            zoo.graph_op_layer,
+        ),
     ),
     "colour": (
         *(zoo.open_size_colour, zoo.normalization, zoo.preprocess_tf, zoo.preprocess_caffe),
         *(zoo.reversal_through_layers, zoo.nested, zoo.nested_functional),
-        *(zoo.theano_channels_first, zoo.theano_flatten_of_old),
+        *(h5_theano.theano_channels_first, h5_theano.theano_flatten_of_old),
     ),
     "two classes": (zoo.one_sigmoid, zoo.sigmoid_apart),
 }
