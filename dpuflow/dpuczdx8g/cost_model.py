@@ -22,7 +22,7 @@ from dpuflow.compiler.workload import (
 )
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY
-from dpuflow.dpuczdx8g.energy import energy
+from dpuflow.dpuczdx8g.energy import assumption, energy
 from dpuflow.dpuczdx8g.pooling import max_pool_steps
 from dpuflow.dpuczdx8g.residency import through_memory
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, assumptions, figure, figures
@@ -52,6 +52,8 @@ def estimate(
     peak_per_us = target.peak_operations * clock
     board = figures(dpu_us, sum(shared) / clock, cores, *handed_over(network), host=host)
     used = energy(target, workload, board, dpu_us)
+    taken = assumptions(timing, host, target.board is not None)
+    taken["notes"] += assumption(target)
     return {
         "kind": "estimate",
         "target": target.name,
@@ -59,7 +61,7 @@ def estimate(
         "board": target.board.name if target.board else None,
         "clock_mhz": clock,
         "cores": cores,
-        "assumptions": assumptions(timing, host, target.board is not None),
+        "assumptions": taken,
         **board,
         **({"energy": used} if used else {}),
         "dpu_us": figure(dpu_us),

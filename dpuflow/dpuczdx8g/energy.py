@@ -28,6 +28,25 @@ MEASURED = {("KV260", "B4096", 1, 300.0): Power(idle_w=5.28, work_w=0.85, operat
 """(board, DPU size, cores, MHz) whose power was published."""
 
 
+def published_power(target: Target) -> Power | None:
+    """Of a target's board; None where nobody has published it."""
+    if target.board is None:
+        return None
+    board = target.board
+    return MEASURED.get((board.name, target.size, board.cores, float(board.clock_mhz)))
+
+
+def assumption(target: Target) -> list[str]:
+    """What an estimate of energy rests on, as sentences for a report; none without one."""
+    power = published_power(target)
+    if power is None:
+        return []
+    return [
+        f"energy: the board takes {power.idle_w:g} W idle, {power.work_w:g} W more while the DPU works, and"
+        f" {power.operation_pj:g} pJ for each operation (fitted to its published power)"
+    ]
+
+
 def energy(target: Target, workload: int, board: dict[str, Any], dpu_us: float) -> dict[str, Any] | None:
     """Energy of an image as a dict for JSON; None for a board whose power nobody has published.
 
@@ -41,10 +60,7 @@ def energy(target: Target, workload: int, board: dict[str, Any], dpu_us: float) 
     `kind` "estimate"; `idle_w`; for one call after the other from Python (`call_`) and for threads enough to
     keep the DPU at work (`saturated_`) the board's mean power in W and the energy of an image in mJ.
     """
-    if target.board is None:
-        return None
-    name, cores, clock = target.board.name, target.board.cores, target.board.clock_mhz
-    power = MEASURED.get((name, target.size, cores, float(clock)))
+    power = published_power(target)
     if power is None:
         return None
     more_mj = workload * power.operation_pj / 1e9 + dpu_us * power.work_w / 1e3

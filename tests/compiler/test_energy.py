@@ -5,8 +5,10 @@ import json
 import pytest
 
 from dpuflow.device.targets import get_target, load_targets
+from dpuflow.dpuczdx8g.cost_model import estimate
 from dpuflow.dpuczdx8g.energy import energy
 from dpuflow.report.wording import fact_name, fact_value
+from tests.compiler.shaped_networks import small_digits
 
 KV260 = {"name": "KV260", "cores": 1, "clock_mhz": 300}
 BOARD = {"latency_us": 4000.0, "frames_per_second": {"one_core_saturated": 400.0}}
@@ -32,6 +34,13 @@ def test_no_other_clock_than_the_published_one():
     same = load_targets(extra={"same": {"dpu": "DPUCZDX8G_ISA1_B4096", "board": KV260}})
     assert energy(slow["slow"], 1, BOARD, 1.0) is None
     assert energy(same["same"], 1, BOARD, 1.0) == energy(get_target("kv260"), 1, BOARD, 1.0)
+
+
+@pytest.mark.parametrize(("name", "said"), [("kv260", True), ("zcu102", False)])
+def test_an_estimate_says_what_its_energy_rests_on(name, said):
+    found = estimate(small_digits(), get_target(name))
+    notes = [note for note in found["assumptions"]["notes"] if "5.28 W idle" in note and "3.3 pJ" in note]
+    assert len(notes) == said and ("energy" in found) == said
 
 
 def test_the_published_powers(shared):
