@@ -4,6 +4,7 @@ One place that stands for many (a factor per channel, a number per pixel) is rep
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,14 @@ def _joined(join: Callable[[Emit, Layer, Layer], Layer]) -> Pair:
     def handler(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Tensor:
         first, second = _same_axes(reader, node, inputs)
 
-        def emit(part, op, layers, weights=None, bias=None, **attrs):
+        def emit(
+            part: str,
+            op: str,
+            layers: Sequence[Layer],
+            weights: np.ndarray | None = None,
+            bias: np.ndarray | None = None,
+            **attrs: Any,
+        ) -> Layer:
             suffix = "relu" if part == "beyond" else part
             names, shape = [layer.name for layer in layers], layers[0].shape
             return reader.emit(node, op, names, shape, weights, bias, suffix=suffix, **attrs)

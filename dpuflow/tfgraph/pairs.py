@@ -4,6 +4,7 @@ One place that stands for many (a number per channel, a number per pixel) is rep
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,14 @@ def _joined(join: Callable[[Emit, Layer, Layer], Layer]) -> Handler:
     def handler(translator: Translator, node: Node, inputs: Sequence[Value]) -> Tensor:
         first, second = _pair(translator, node, inputs)
 
-        def emit(part, op, layers, weights=None, bias=None, **attrs):
+        def emit(
+            part: str,
+            op: str,
+            layers: Sequence[Layer],
+            weights: np.ndarray | None = None,
+            bias: np.ndarray | None = None,
+            **attrs: Any,
+        ) -> Layer:
             maker = pseudo_node(node, *STANDS_FOR[part]) if part else node
             names, shape = [layer.name for layer in layers], layers[0].shape
             return translator.layer(translator.emit(maker, op, names, shape, weights, bias, **attrs))
