@@ -40,6 +40,7 @@ def main(snakemake):
     write_model(snakemake.output.model, opened)
     x = scale_pixels(dataset.images_in("validation")[:IMAGES], snakemake.params.input_scaling)
     model = OnnxModel(opened)
+    opened = model.opened  # without the weights, which are in the session and in the network
     answers, nudged = (
         {name: layout.arranged(found[name]) for name, layout in layouts.items()}
         for found in (model.run_all(x), model.run_all(nudge(x, np.random.default_rng(0))))

@@ -13,6 +13,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.time_limit import in_bounded_time
+from dpuflow.onnx_graph.large_weights import large_weights, without
 from dpuflow.onnx_graph.model_file import OpenedModel
 
 KEPT_APART = [
@@ -72,7 +73,8 @@ def folded(opened: OpenedModel) -> Graph:
     from google.protobuf.message import EncodeError
     from onnx import numpy_helper
 
-    model = _optimised(_for_one_image(opened), opened.path)
+    apart = large_weights(opened.model)
+    model = _optimised(_for_one_image(opened, apart), opened.path)
     try:
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
@@ -80,7 +82,8 @@ def folded(opened: OpenedModel) -> Graph:
     except EncodeError:  # what protobuf makes of memory that is refused
         raise MemoryError from None
     graph = model.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    tensors = (*graph.initializer, *apart.values())
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
     nodes = []
     for node in graph.node:
         attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -141,12 +144,9 @@ def _picked_in_place(nodes, constants, shapes, outputs):
         last.attrs["perm"] = [before[axis] for axis in behind]
 
 
-def _for_one_image(opened):
-    """A copy of the model for one image of the data set's size."""
-    import onnx
-
-    model = onnx.ModelProto()
-    model.CopyFrom(opened.model)
+def _for_one_image(opened, apart):
+    """A copy of the model for one image of the data set's size, without the weights `apart`."""
+    model = without(opened.model, apart)
     del model.graph.value_info[:]
     for entry in model.graph.input:
         if entry.name == opened.input:

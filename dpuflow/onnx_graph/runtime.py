@@ -1,12 +1,18 @@
 """An ONNX model as trained: what onnxruntime answers for images, on any number of cores alike."""
 
+import tempfile
+from dataclasses import replace
+
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.protobuf_pieces import pieces
 from dpuflow.onnx_graph.model_file import OpenedModel
 
 THREADS = 2
 """Of onnxruntime, always: other numbers may cut its sums elsewhere and give other last bits."""
+LARGE = 64 << 20
+"""Bytes of a model that goes to onnxruntime as a file."""
 BATCH = 16
 """Images at a time where the model leaves their number open; bounds memory."""
 
@@ -16,6 +22,20 @@ def classes(outputs: np.ndarray) -> np.ndarray:
     if outputs.shape[1] == 1:
         return (outputs[:, 0] > 0.5).astype(np.int64)
     return outputs.argmax(axis=1)
+
+
+def _session(model, options):
+    """A session of onnxruntime; a large model comes to it by way of a file, once less in memory."""
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    if model.ByteSize() < LARGE:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    with tempfile.NamedTemporaryFile(prefix="dpuflow-", suffix=".onnx") as file:
+        for piece in pieces(model):
+            file.write(piece)
+        file.flush()
+        return onnxruntime.InferenceSession(file.name, options, providers=providers)
 
 
 class OnnxModel:
@@ -29,15 +49,13 @@ class OnnxModel:
     def __init__(self, opened: OpenedModel) -> None:
         import onnxruntime
 
-        self.opened = opened
+        self.opened = replace(opened, model=None)  # its weights are in the session
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
         options.use_deterministic_compute = True
         options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(
-                opened.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = _session(opened.model, options)
         except Exception as error:  # a class for each status code, and no common one
             raise UserError(
                 f"{opened.path}: onnxruntime cannot load it ({str(error).splitlines()[0]})"
