@@ -1,6 +1,7 @@
 """Made-up runs for the tests of the report: letters drawn with noise and invented stage results."""
 
 import functools
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from dpuflow.datasets.dataset_file import FORMAT
 from dpuflow.dpuczdx8g.compile_report import NO_INSTRUCTIONS
 from dpuflow.dpuczdx8g.timing import HOST, TIMING
 from dpuflow.records import write_record
+from dpuflow.report.accuracy import write_report
+from dpuflow.report.provenance import provenance
 
 LETTERS = [chr(ord("A") + i) for i in range(25)]
 PRESENT = [i for i in range(25) if i != 9]
@@ -297,3 +300,11 @@ def make_sweep(folder, runs, images=480):
             }
         )
     return entries
+
+
+def report_of(entries, folder, about=None):
+    """(page, Markdown, dict) of the accuracy report of entries."""
+    paths = [folder / f"accuracy.{ending}" for ending in ("html", "md", "json")]
+    write_report(entries, *paths, about or provenance())
+    html, markdown, data = (path.read_text(encoding="utf-8") for path in paths)
+    return html, markdown, json.loads(data)
