@@ -114,6 +114,16 @@ def aligned(size: int) -> np.ndarray:
     return room[start : start + size]
 
 
+def arena(size: int) -> np.ndarray:
+    """Room for maps of `size` bytes; vectors that are read whole may reach over both ends."""
+    return aligned(size + 2 * SLACK)[SLACK:]
+
+
+def addresses(arrays: Sequence[np.ndarray]) -> Any:
+    """C array of the arrays' addresses."""
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
 def lanes() -> int:
     """32-bit numbers in a vector of the compiled kernels."""
     return int(loaded().lanes())

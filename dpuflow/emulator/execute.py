@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -50,32 +51,25 @@ class Executor:
         self.threads = threads
         self._bytes_per_value = bytes_per_value
         self._pool = ThreadPoolExecutor(threads)
-        self._units: dict[bool, list[_Compiled | _Interpreted]] = {}
+        self._calls: dict[bool, _Call] = {}
         self._shapes = {step.name: step.shape for step in plan.steps}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Stop the worker threads."""
         self._pool.shutdown()
-        for units in self._units.values():
-            for unit in units:
-                unit.close()
 
     def __call__(self, inputs: Mapping[str, np.ndarray], dump: bool = False) -> Values:
         """{source name: array (N, ...)} -> {name: array (N, ...)} of the outputs, or of all ops."""
-        wanted = [step.name for step in self.plan.steps] if dump else list(self.plan.outputs)
         with self._lock:
-            if dump not in self._units:
+            if dump not in self._calls:
                 shapes = {name: x.shape for name, x in inputs.items()}
-                self._units[dump] = self._divide(shapes, wanted)
-        units = self._units[dump]
+                self._calls[dump] = self._call(shapes, dump)
+        call = self._calls[dump]
+        units, wanted = call.units, call.wanted
         count = next(iter(inputs.values())).shape[0]
-        results: Values = {}
-        for name in {name for unit in units if isinstance(unit, _Compiled) for name in unit.outputs} & {
-            *wanted
-        }:
-            results[name] = np.empty((count, *self._shapes[name][1:]), np.int8)
-        size = self._portion(units, count)
+        results: Values = {name: np.empty((count, *shape), np.int8) for name, shape in call.compiled.items()}
+        size = call.portion or count or 1
         for start in range(0, count, size) if count else (0,):
             portion = slice(start, min(start + size, count))
             values = {**self.plan.constants, **{name: x[portion] for name, x in inputs.items()}}
@@ -87,6 +81,17 @@ class Executor:
                 if values[name].base is not results[name]:
                     np.copyto(results[name][portion], values[name])
         return {name: results[name] for name in wanted}
+
+    def _call(self, shapes: Mapping[str, Shape], dump: bool) -> "_Call":
+        """What is the same for every call."""
+        wanted = [step.name for step in self.plan.steps] if dump else list(self.plan.outputs)
+        units = self._divide(shapes, wanted)
+        made = {name for unit in units if isinstance(unit, _Compiled) for name in unit.outputs}
+        handed = 4 * sum(math.prod(self._shapes[name][1:]) for unit in units[:-1] for name in unit.outputs)
+        portion = max(self.threads, PORTION_BYTES // max(1, handed)) if len(units) > 1 else 0
+        return _Call(
+            units, wanted, {name: self._shapes[name][1:] for name in wanted if name in made}, portion
+        )
 
     def _divide(self, shapes: Mapping[str, Shape], wanted: Sequence[str]) -> list["_Compiled | _Interpreted"]:
         """The steps that `wanted` needs as units: as much as can be in each, programs first."""
@@ -132,10 +137,18 @@ class Executor:
                 steps.append(step)
         return steps[::-1]
 
-    def _portion(self, units: Sequence["_Compiled | _Interpreted"], count: int) -> int:
-        """Images that all units do before the next ones begin."""
-        handed = 4 * sum(math.prod(self._shapes[name][1:]) for unit in units[:-1] for name in unit.outputs)
-        return max(1, count if len(units) == 1 else max(self.threads, PORTION_BYTES // max(1, handed)))
+
+@dataclass(frozen=True)
+class _Call:
+    """Units in order, names of what is wanted, shapes without the batch of what programs make of it.
+
+    portion : images that all units do before the next ones begin; 0: all.
+    """
+
+    units: list["_Compiled | _Interpreted"]
+    wanted: list[str]
+    compiled: dict[str, Shape]
+    portion: int
 
 
 class _Compiled:
@@ -152,9 +165,6 @@ class _Compiled:
         nodes = [step.node for step in steps if step.node]
         self.outputs = outputs
         self._program = Program(nodes, sources, outputs, threads, constants)
-
-    def close(self) -> None:
-        """Nothing to stop: the crew is the process's."""
 
     def run(self, values: Values, places: Mapping[str, np.ndarray]) -> None:
         """Add the outputs to `values`: in `places`, where there is one."""
@@ -191,9 +201,6 @@ class _Interpreted:
         self._constants = [name for name in given if name in constants]
         self._batched = [name for name in given if name not in constants]
         self._local = threading.local()
-
-    def close(self) -> None:
-        """Nothing to stop: the threads are the executor's."""
 
     def run(self, values: Values, places: Mapping[str, np.ndarray]) -> None:
         """Add the outputs to `values`."""

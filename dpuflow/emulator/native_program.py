@@ -14,7 +14,6 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -157,9 +156,11 @@ class Program:
         self.arena_bytes = arrange(tensor for each in tensors for tensor in each)
         self._write(at_once)
         self._arenas: list[np.ndarray] = []
+        self._arena_places = c_kernels.addresses([])
         self._held = c_kernels.aligned(c_kernels.HELD_BYTES * threads)
         self._lock = threading.Lock()
         self._shared, self._tickets = c_kernels.array_of(c_kernels.Map, []), c_kernels.array_of(Ticket, [])
+        self._held_at = self._held.ctypes.data
         if threads > 1:
             self._share(tensors)
 
@@ -362,11 +363,13 @@ class Program:
         workers = self.threads if share else max(1, min(self.threads, count))
         alone = count - count % workers if share else count
         with self._lock:
-            while len(self._arenas) < workers:
-                self._arenas.append(self._arena())
+            if len(self._arenas) < workers:
+                missing = workers - len(self._arenas)
+                self._arenas += [c_kernels.arena(self.arena_bytes) for _ in range(missing)]
+                self._arena_places = c_kernels.addresses(self._arenas)
             run = self._run_of(count, alone, workers)
-            arrays = given, [results[name] for name in self.outputs], self._arenas
-            places = [_addresses(part) for part in arrays]
+            targets = [results[name] for name in self.outputs]
+            places = c_kernels.addresses(given), c_kernels.addresses(targets), self._arena_places
             run.sources, run.targets, run.arenas = map(ctypes.addressof, places)
             c_kernels.loaded().perform(ctypes.byref(run))
 
@@ -376,18 +379,8 @@ class Program:
         return c_kernels.Run(
             *(ctypes.addressof(self._maps), ctypes.addressof(self._steps), self._map_count, len(self._steps)),
             *(ctypes.addressof(self._shared), ctypes.addressof(self._tickets), len(self._tickets)),
-            *(count, block, alone, workers, None, None, None, self._held.ctypes.data, 0),
+            *(count, block, alone, workers, None, None, None, self._held_at, 0),
         )
-
-    def _arena(self) -> np.ndarray:
-        """Room for a block of images; vectors that are read whole may reach over both ends."""
-        arena = c_kernels.aligned(self.arena_bytes + 2 * c_kernels.SLACK)
-        return arena[c_kernels.SLACK :]
-
-
-def _addresses(arrays: Sequence[np.ndarray]) -> Any:
-    """C array of the arrays' addresses."""
-    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
 def _parts(microseconds: float, threads: int) -> int:

@@ -47,11 +47,10 @@ def program(request, monkeypatch):
 def prepared(program, batch, results):
     """A call of all of `batch` by workers together, of which nothing is done; the arrays it points to."""
     given = [np.ascontiguousarray(batch), *program._constants.values()]
-    arena = program._arena()
+    arena = c_kernels.arena(program.arena_bytes)
     arena[:] = 77  # what a part reads too early is not what it should be
     places = [
-        native_program._addresses(each)
-        for each in (given, [results[name] for name in program.outputs], [arena])
+        c_kernels.addresses(each) for each in (given, [results[name] for name in program.outputs], [arena])
     ]
     call = program._run_of(len(batch), 0, 1)
     call.sources, call.targets, call.arenas = map(ctypes.addressof, places)

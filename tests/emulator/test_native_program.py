@@ -148,7 +148,7 @@ def test_only_what_is_wanted_is_computed():
         first = next(op for op in graph.ops if op.type == "conv2d-fix")
         found = emulator.values(batch, [first.name])[first.name]
         np.testing.assert_array_equal(found, emulator.run(batch, dump=True)[first.name])
-        (unit,) = emulator._executors["values", first.name]._units[False]
+        (unit,) = emulator._executors["values", first.name]._calls[False].units
         assert [name for name in unit._program.shapes if "conv2d" in name] == [first.name]
 
 
