@@ -166,11 +166,17 @@ def _pool(op: Pool, shapes: Sequence[Shape]) -> Description:
     numbers, _ = _window(op, shapes[0])
     if op.kind == "MAX":
         return Description("max_pool", numbers, {"table": _rounded(op.shift)} if op.shift else {})
-    factor, bits = average_pool_factor(op.kernel[1], op.kernel[0])
-    shift = bits + op.shift
-    _require(0 <= shift <= LARGEST_SHIFT)
-    _require(128 * op.kernel[0] * op.kernel[1] * factor + (1 << shift) < 1 << 31)
+    factor, shift = _average(op.kernel[1], op.kernel[0], op.shift)
     return Description("average_pool", {**numbers, "multiplier": factor, "shift": shift})
+
+
+def _average(height: int, width: int, shift: int) -> tuple[int, int]:
+    """(factor, shift to the right) of a window's sum for its mean / 2**shift."""
+    factor, bits = average_pool_factor(height, width)
+    _require(abs(shift) <= LARGEST_SHIFT, bits + shift <= LARGEST_SHIFT)
+    factor, shift = factor << max(0, -bits - shift), max(0, bits + shift)
+    _require(128 * height * width * factor + (1 << shift) < 1 << 31)
+    return factor, shift
 
 
 def _inside_average(op: InsideAverage, shapes: Sequence[Shape]) -> Description:
@@ -180,10 +186,8 @@ def _inside_average(op: InsideAverage, shapes: Sequence[Shape]) -> Description:
     factors = np.zeros((kernel_h + 1, kernel_w + 1, 2), np.int64)
     for h in range(1, kernel_h + 1):
         for w in range(1, kernel_w + 1):
-            factor, bits = factors[h, w] = average_pool_factor(h, w)
-            _require(0 <= bits + op.shift <= LARGEST_SHIFT)
-            _require(128 * h * w * factor + (1 << (bits + op.shift)) < 1 << 31)
-    return Description("average_pool", {**numbers, "shift": op.shift}, {"factors": factors})
+            factors[h, w] = _average(h, w, op.shift)
+    return Description("average_pool", numbers, {"factors": factors})
 
 
 def _shuffle(op: PixelShuffle, shapes: Sequence[Shape]) -> Description:
@@ -193,13 +197,12 @@ def _shuffle(op: PixelShuffle, shapes: Sequence[Shape]) -> Description:
 
 
 def _slice(op: Slice, shapes: Sequence[Shape]) -> Description:
-    """Whole pixels of a part of the channels; strides along these run on NumPy."""
-    _require(len(shapes[0]) == 4)
+    """Whole pixels of some of the channels."""
     rows, columns, (channel, _, stride) = op.bounds
-    _require(stride == 1 or shapes[0][3] == 1)
+    _require(len(shapes[0]) == 4, stride > 0)
     arrays = {"rows": np.arange(*rows), "columns": np.arange(*columns)}
     arrays |= {"table": _rounded(op.shift)} if op.shift else {}
-    return Description("pick", arrays=arrays, channel=channel)
+    return Description("pick", {"multiplier": stride}, arrays, channel=channel)
 
 
 def _eltwise(op: Eltwise, shapes: Sequence[Shape]) -> Description:

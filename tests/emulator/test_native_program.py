@@ -12,8 +12,11 @@ from dpuflow.emulator.implementations import layers
 from dpuflow.emulator.native_program import Node, Program, can_execute
 from dpuflow.emulator.operations import (
     Eltwise,
+    InsideAverage,
     Nonlinear,
+    Pool,
     Resample,
+    Slice,
 )
 
 
@@ -130,6 +133,23 @@ def test_bilinear_resizing(corners, channels):
     rng = np.random.default_rng(3)
     op = Resample("BILINEAR", (15, 12), 1, align_corners=corners, half_pixel_centers=not corners)
     check(op, random_cases.values(rng, (2, 4, 5, channels)))
+
+
+@pytest.mark.parametrize("bounds", [(0, 9, 2), (1, 70, 3), (5, 70, 64)])
+@pytest.mark.parametrize("shift", [0, -1, 2])
+def test_slices_of_every_so_many_channels(bounds, shift):
+    op = Slice(((0, 3, 2), (1, 4, 1), bounds), shift)
+    check(op, random_cases.values(np.random.default_rng(bounds[1]), (2, 3, 4, 70)))
+
+
+@pytest.mark.parametrize("shift", [-5, -1, 0, 3])
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 2), (3, 3)])
+def test_averages_on_a_finer_grid_than_their_input(kernel, shift):
+    """Also of windows of one value, whose mean has no bits to shift away."""
+    x = random_cases.values(np.random.default_rng(1), (2, 5, 7, 20))
+    pad = (kernel[0] - 1, 0, kernel[1] - 1, 0)
+    check(InsideAverage(kernel, (1, 1), pad, shift), x)
+    check(Pool("AVG", kernel, (2, 1), (0, 0, 0, 0), shift), x)
 
 
 @pytest.mark.parametrize("x", [np.zeros((2, 4, 4, 8), np.float32), np.zeros((2, 4, 4, 9), np.int8)])

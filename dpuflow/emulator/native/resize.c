@@ -4,7 +4,7 @@
 #define SOME 64 /* channels that are done at once, where there are so many */
 #define FEW 16
 
-/* Whole pixels of the input, by row and column. */
+/* Pixels of the input, by row and column, each so many-th channel of them (`multiplier`; 0: all). */
 void pick(const Frame *f, const Step *s, int64_t part, int64_t parts)
 {
     const Map *in = f->maps + s->inputs[0], *out = f->maps + s->output;
@@ -15,7 +15,12 @@ void pick(const Frame *f, const Step *s, int64_t part, int64_t parts)
         uint8_t *to = f->arena + out->at + image * out->image + row * out->row;
         for (int64_t w = 0; w < out->w; w++, to += out->pixel) {
             const uint8_t *pixel = from + s->columns[w] * in->pixel;
-            if (s->table) through_table(s->table, pixel, to, out->c);
+            if (s->multiplier > 1)
+                for (int64_t c = 0; c < out->c; c++) {
+                    const uint8_t value = pixel[c * s->multiplier];
+                    to[c] = s->table ? s->table[value] : value;
+                }
+            else if (s->table) through_table(s->table, pixel, to, out->c);
             else memcpy(to, pixel, (size_t)out->c);
         }
     }
