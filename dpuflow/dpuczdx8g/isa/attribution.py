@@ -14,7 +14,7 @@ from math import prod
 from dpuflow.dpuczdx8g.isa.code import Instruction
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, machine_for
 from dpuflow.dpuczdx8g.isa.program import DpuProgram
-from dpuflow.dpuczdx8g.isa.step_derivation import DEPTHWISE, DEPTHWISE_NO_BIAS, PRELU
+from dpuflow.dpuczdx8g.isa.settings import DEPTHWISE, DEPTHWISE_NO_BIAS, PRELU
 from dpuflow.xir import Graph, Op
 
 UNKNOWN = -1

@@ -14,7 +14,7 @@ import numpy as np
 
 from dpuflow.dpuczdx8g.isa.addressing import PADDING
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
-from dpuflow.dpuczdx8g.isa.step_derivation import (
+from dpuflow.dpuczdx8g.isa.settings import (
     AVERAGE_POOL,
     DEPTHWISE,
     FILL,

@@ -111,8 +111,8 @@ class Clock:
         room = self._room(number, chunk[0] * self.height[number] + chunk[2])
         if room is None:
             return None
-        name = id(self.segment.units.parent(self.segment.flows[number].feature_map))
-        ready = self.state.saved.get(name, 0.0)
+        sources = self.segment.units.sources(self.segment.flows[number].feature_map)
+        ready = max(self.state.saved.get(id(source), 0.0) for source in sources)
         return max(room, ready, self.floor, self.state.free[timing.LOAD])
 
     def _load(self, number, start):

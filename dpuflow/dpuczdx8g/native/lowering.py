@@ -6,7 +6,6 @@ names the op when this compiler has no code for it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -14,12 +13,12 @@ from dpuflow.base.errors import UserError
 from dpuflow.device.dpuczdx8g import (
     HARDWARE_SHIFT_BIAS_MIN,
     POOL_SHIFT_RANGE,
-    PRODUCT_SHIFT_RANGE,
     RELU6_FIX_POINT,
     average_pool_factor,
 )
-from dpuflow.dpuczdx8g.isa.step_derivation import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
-from dpuflow.dpuczdx8g.native import resizing, shuffling
+from dpuflow.dpuczdx8g.isa.settings import SHIFT_BIAS_MAX, SHIFT_CUT_MAX
+from dpuflow.dpuczdx8g.native import joining, resizing, shuffling
+from dpuflow.dpuczdx8g.native.joining import activation
 from dpuflow.dpuczdx8g.native.operations import INPUT, KINDS, OUTPUT, PARAMETERS, FeatureMap, Job, Operation
 from dpuflow.xir import Graph, Op, Subgraph
 from dpuflow.xir.parameters import constants
@@ -306,90 +305,6 @@ class _Reader:
             )
         )
 
-    def eltwise(self, op: Op) -> None:
-        handler = {"ADD": self.add, "MUL": self.multiply}.get(op.attr("type"))
-        if handler is None:
-            raise UserError(
-                f"op {op.name!r}: eltwise type {op.attr('type')!r} is not supported, only ADD and MUL"
-            )
-        handler(op)
-
-    def multiply(self, op: Op) -> None:
-        """Two maps of one shape."""
-        maps, shift = self._factors(op)
-        if maps[0].shape != maps[1].shape:
-            raise UserError(f"op {op.name!r}: multiplies maps of different shapes, which is not supported")
-        activation = _activation(op, ("NONE", "RELU"))
-        settings: dict[str, Any] = {"activation": activation, "shift_cut": shift, "shift_read": (0, 0)}
-        self.job.operations.append(Operation(op.name, "multiply", maps, self.new_map(op), **settings))
-
-    def scale(self, op: Op) -> None:
-        """A map times one factor per channel: a 1x1 depthwise convolution, as the vendor has it."""
-        if op.attr("type") != "MUL":
-            raise UserError(f"op {op.name!r}: {op.type} type {op.attr('type')!r} is not supported, only MUL")
-        maps, shift = self._factors(op)
-        source, factors = maps if maps[1].shape == (1, 1, maps[0].shape[2]) else maps[::-1]
-        if factors.shape != (1, 1, source.shape[2]) or op.tensor.shape[1:] != source.shape:
-            raise UserError(
-                f"op {op.name!r}: maps of {source.shape} and {factors.shape}; one of them must hold one "
-                "factor per channel of the other"
-            )
-        settings: dict[str, Any] = {"shift_cut": shift, "factors": factors}
-        self.job.operations.append(Operation(op.name, "scale", [source], self.new_map(op), **settings))
-
-    def _factors(self, op):
-        """(the two maps that an op multiplies, bits of the product below the output's step)."""
-        sources = op.inputs["input"]
-        if len(sources) != 2:
-            raise UserError(f"op {op.name!r}: multiplies {len(sources)} maps, the DPU multiplies two")
-        shift = sum(self._fix_point(name) for name in sources) - op.tensor.fix_point
-        self._limits(op, "shift of the product", shift, *PRODUCT_SHIFT_RANGE)
-        return [self.map_of(name) for name in sources], shift
-
-    def add(self, op: Op) -> None:
-        sources = op.inputs["input"]
-        if not 2 <= len(sources) <= 4:
-            raise UserError(f"op {op.name!r}: adds {len(sources)} maps, the DPU adds 2 to 4")
-        fix_points = [self._fix_point(name) for name in sources]
-        least = min(fix_points)
-        shift_read = tuple(fix - least for fix in fix_points)
-        self._limits(op, "shift_read", max(shift_read), 0, 15)
-        shift_write = least - op.tensor.fix_point
-        self._limits(op, "shift_write", shift_write, -15, 15)
-        maps = [self.map_of(name) for name in sources]
-        if any(m.shape != maps[0].shape for m in maps):
-            raise UserError(f"op {op.name!r}: adds maps of different shapes, which is not supported")
-        self.job.operations.append(
-            Operation(
-                op.name,
-                "add",
-                maps,
-                self.new_map(op),
-                activation=_activation(op, ("NONE", "RELU")),
-                shift_cut=shift_write,
-                shift_read=shift_read,
-            )
-        )
-
-    def concat(self, op: Op) -> None:
-        if op.attr("axis") not in (3, -1):
-            raise UserError(
-                f"op {op.name!r}: concat on axis {op.attr('axis')}; the DPU joins channels (axis 3)"
-            )
-        maps = [self._at_fix_point(op, name) for name in op.inputs["input"]]
-        self.job.operations.append(Operation(op.name, "concat", maps, self.new_map(op)))
-
-    def _at_fix_point(self, op, name):
-        """The map that an op produced, rounded to the fix_point of `op` by an add of one operand."""
-        source, shift = self.map_of(name), self._fix_point(name) - op.tensor.fix_point
-        if not shift:
-            return source
-        self._limits(op, f"fix_point of input {name!r} less that of the output", shift, -15, 15)
-        rounded = FeatureMap(f"{name} for {op.name}", source.shape)
-        settings: dict[str, Any] = {"shift_cut": shift, "shift_read": (0,), "part": True}
-        self.job.operations.append(Operation(op.name, "add", [source], rounded, **settings))
-        return rounded
-
     def _geometry(self, op, kind):
         kernel_w, kernel_h = op.attr("kernel")
         stride_w, stride_h = op.attr("stride")
@@ -422,20 +337,13 @@ def _hwc(shape):
     return (1,) * (3 - len(shape)) + shape
 
 
-def _activation(op, allowed):
-    name = op.attr("nonlinear") or "NONE"
-    if name not in allowed:
-        raise UserError(f"op {op.name!r}: activation {name} is not supported, only {', '.join(allowed)}")
-    return name
-
-
 def _engine_activation(op, allowed):
     """The activation that the engine must have: its RELU6 clamps at integer 96 whatever the fix_point.
 
     Above fix_point 4 the value 6.0 lies beyond int8, so RELU and saturation are exact (
     docs/reference/numerics.md, "Fused activations").
     """
-    name = _activation(op, allowed)
+    name = activation(op, allowed)
     return "RELU" if name == "RELU6" and op.tensor.fix_point > RELU6_FIX_POINT else name
 
 
@@ -451,9 +359,9 @@ HANDLERS = {
     "depthwise-conv2d-fix": _Reader.depthwise,
     "pool-fix": _Reader.pool,
     "hard-sigmoid-fix": _Reader.hard_sigmoid,
-    "eltwise-fix": _Reader.eltwise,
-    "depthwise-fix": _Reader.scale,
+    "eltwise-fix": joining.eltwise,
+    "depthwise-fix": joining.scale,
     "pixel-shuffle-fix": shuffling.pixel_shuffle,
-    "concat-fix": _Reader.concat,
+    "concat-fix": joining.concat,
     "reshape-fix": _Reader.reshape,
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dpuflow.dpuczdx8g.isa.machine import Machine
-from dpuflow.dpuczdx8g.isa.step_derivation import (
+from dpuflow.dpuczdx8g.isa.settings import (
     AVERAGE_POOL,
     DEPTHWISE,
     DEPTHWISE_NO_BIAS,
@@ -66,6 +66,15 @@ KINDS = {
 ENGINES = ("convolution", "alu", "elementwise", "none")
 
 
+@dataclass(frozen=True)
+class Part:
+    """Channels of a map, from `channel` on, that are another map's: every pixel (rows, columns) times."""
+
+    feature_map: "FeatureMap"
+    channel: int
+    times: tuple[int, int] = (1, 1)
+
+
 @dataclass(eq=False)
 class FeatureMap:
     """A feature map and its place in DDR (virtual while it stays on chip).
@@ -82,6 +91,8 @@ class FeatureMap:
         begin before it or end behind it.
     spilled : the code moves it through DDR (set by the generator).
     overwritten : a later map takes its place there (set by `workspace`).
+    parts : what it is put together from whenever it is loaded; such a map has no place in DDR (set by
+        `assembled`).
     """
 
     name: str
@@ -94,6 +105,7 @@ class FeatureMap:
     spilled: bool = False
     edge: int = 0
     overwritten: bool = False
+    parts: tuple[Part, ...] = ()
 
     @property
     def size(self) -> int:
@@ -111,7 +123,12 @@ class FeatureMap:
         return self.strides[1] if self.strides else self.shape[2]
 
     def view(self, region: np.ndarray) -> np.ndarray:
-        """It within its region, [images, bytes] -> [images, height, width, channels], no copy."""
+        """It within its region, [images, bytes] -> [images, height, width, channels]; a copy if of parts."""
+        if self.parts:
+            found = [
+                p.feature_map.view(region).repeat(p.times[0], 1).repeat(p.times[1], 2) for p in self.parts
+            ]
+            return np.concatenate(found, axis=3)
         rows, columns, channels = self.shape
         last = (rows - 1) * self.row_bytes + (columns - 1) * self.pixel_bytes + channels
         inside = region[:, self.address : self.address + last]

@@ -105,11 +105,12 @@ class Segment:
                 raise NoPlanError
             for feature_map in distinct(op.inputs):
                 if id(feature_map) not in self.index:
-                    parent = units.parent(feature_map)
-                    if id(parent) in computed:
+                    sources = units.sources(feature_map)
+                    if any(id(source) in computed for source in sources):
                         raise NoPlanError
                     resident = state.residents.get(id(feature_map))
-                    if resident is None and not units.given(parent) and id(parent) not in state.saved:
+                    there = all(units.given(source) or id(source) in state.saved for source in sources)
+                    if resident is None and not there:
                         raise NoPlanError
                     self._flow(Flow(feature_map, resident=resident))
                 self.flows[self.index[id(feature_map)]].consumers.append(number)

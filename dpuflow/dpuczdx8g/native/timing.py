@@ -23,6 +23,11 @@ def run(pixels: int, channels: int, jump: int) -> float:
 
 def transfer(rows: int, columns: int, feature_map: FeatureMap) -> float:
     """Cycles of the LOADs or SAVEs of so many rows of a map."""
+    if feature_map.parts:
+        return sum(
+            part.times[1] * transfer(rows, ceil_div(columns, part.times[1]), part.feature_map)
+            for part in feature_map.parts
+        )
     return rows * run(columns, feature_map.shape[2], feature_map.pixel_bytes)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from dpuflow.dpuczdx8g.isa.machine import Machine
 from dpuflow.dpuczdx8g.native import pooling
+from dpuflow.dpuczdx8g.native.assembled import assemble
 from dpuflow.dpuczdx8g.native.operations import (
     INPUT,
     KINDS,
@@ -45,8 +46,11 @@ class Units:
         self._readers: dict[int, list[int]] = {}
         self._views: list[FeatureMap] = []
         self._joined: dict[int, FeatureMap] = {}
+        assemble(self.job, self.machine)
+        for op in self.job.operations:
+            self._in_ddr.update(id(part.feature_map) for part in op.output.parts)
         for op in reversed(self.job.operations):
-            if op.kind == "concat":
+            if op.kind == "concat" and not op.output.parts:
                 self._join(op)
         for op in self.job.operations:
             for step in pooling.steps(op, self.machine):
@@ -89,6 +93,8 @@ class Units:
         return found
 
     def _expand(self, op):
+        if op.output.parts:
+            return
         if KINDS[op.kind].phases_as:
             cut = [part for phase in self._pieces(op, phases) for part in channel_slices(phase, self.machine)]
         elif op.kind == "concat":
@@ -127,6 +133,10 @@ class Units:
     def parent(self, feature_map: FeatureMap) -> FeatureMap:
         """The map whose bytes a view shows; any other map itself."""
         return self._parents.get(id(feature_map), feature_map)
+
+    def sources(self, feature_map: FeatureMap) -> list[FeatureMap]:
+        """The maps in DDR that it is loaded from."""
+        return [self.parent(part.feature_map) for part in feature_map.parts] or [self.parent(feature_map)]
 
     def readers(self, feature_map: FeatureMap) -> list[int]:
         """Numbers of the units that read a map itself, not a view of it."""

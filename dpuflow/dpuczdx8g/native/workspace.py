@@ -51,10 +51,16 @@ def share_workspace(instructions: Sequence[Instruction], job: Job, rooms: Sequen
     """
     shared = _used(instructions, WORKSPACE, rooms)
     outputs = _used(instructions, OUTPUT, [(m.address, m.size) for m in job.outputs])
-    maps = [m for m in _maps(job) if m.spilled]
+    every = _maps(job)
+    maps = [m for m in every if m.spilled]
     for region, found in ((WORKSPACE, shared), (OUTPUT, outputs)):
         for room in found:
             job.whole[room.saved] = [m for m in maps if m.region == region and room.holds(m.address)]
+    for feature_map in every:
+        read = {part.feature_map.address for part in feature_map.parts}
+        saved = [room.saved for room in shared if any(room.holds(address) for address in read)]
+        if saved:
+            job.whole[max(saved)].append(feature_map)
     places = _places(shared)
     for room in shared:
         if any(room.last < other.first and _touch(room, other, places) for other in shared):

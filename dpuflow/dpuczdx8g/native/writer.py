@@ -60,6 +60,10 @@ class Writer:
 
     def load_row(self, feature_map: FeatureMap, placement: Placement, row: int) -> None:
         """DDR -> one row of a placement; beside the map the pixels of its edge, where it has one."""
+        for part in feature_map.parts:
+            self._load_part(part, placement, row)
+        if feature_map.parts:
+            return
         first, last = placement.column, placement.column + placement.columns
         edge, width = feature_map.edge, feature_map.shape[1]
         source_row = min(max(row - edge, 0), feature_map.shape[0] - 1 - 2 * edge)
@@ -67,6 +71,27 @@ class Writer:
             if start < end and first <= start and end <= last:
                 column = min(max(start - edge, 0), width - 1 - 2 * edge)
                 self._load_pixels(feature_map, placement, (row, start, end - start), (source_row, column))
+
+    def _load_part(self, part, placement, row):
+        """One row of a part: where its pixels come several times, the first of each, then the second..."""
+        source, (down, across) = part.feature_map, part.times
+        first, last = placement.column, placement.column + placement.columns
+        group = part.channel // self.machine.channels
+        for start in range(first, min(first + across, last)):
+            bank, address = placement.address(row, start)
+            self.add(
+                "LOAD",
+                bank_id=bank,
+                bank_addr=(address + group) % BANK_DEPTH,
+                jump_write=across * placement.entries,
+                jump_read=source.pixel_bytes,
+                length=len(range(start, last, across)),
+                channel=source.shape[2],
+                reg_id=region_number(source.region),
+                ddr_addr=source.address
+                + row // down * source.row_bytes
+                + start // across * source.pixel_bytes,
+            )
 
     def _load_pixels(self, feature_map, placement, where, source):
         row, column, length = where
