@@ -1,5 +1,7 @@
 """A user's own ONNX model -> trained_model.onnx, network.h5, frozen_graph.pb, nodes.json, proven equal."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from dpuflow.base.last_bits import nudge
@@ -39,8 +41,8 @@ def main(snakemake):
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
     write_model(snakemake.output.model, opened)
     x = scale_pixels(dataset.images_in("validation")[:IMAGES], snakemake.params.input_scaling)
-    model = OnnxModel(opened)
-    opened = model.opened  # without the weights, which are in the session and in the network
+    opened = replace(opened, model=None)  # its weights are in the file, in the network, and soon in a session
+    model = OnnxModel(opened, snakemake.output.model)
     answers, nudged = (
         {name: layout.arranged(found[name]) for name, layout in layouts.items()}
         for found in (model.run_all(x), model.run_all(nudge(x, np.random.default_rng(0))))

@@ -55,9 +55,9 @@ def quantize(name, folder):
     """The quantizer, on few pictures."""
     from dpuflow.quantize.reference import quantize
 
-    network = load_network(folder / "network.h5")
-    images = pictures(network.input.shape, SETTINGS["calibration"]["images"])
-    quantized, _ = quantize(network, images, SETTINGS, SCALING)
+    networks = [load_network(folder / "network.h5")]
+    images = pictures(networks[0].input.shape, SETTINGS["calibration"]["images"])
+    quantized, _ = quantize(networks.pop(), images, SETTINGS, SCALING)  # nobody else holds its weights
     write_quantized(folder / "quantized.h5", quantized)
     return {}
 
@@ -67,7 +67,7 @@ def compile_and_verify(name, folder):
     from dpuflow.compiler.target_check import check
     from dpuflow.dpuczdx8g.native import report
 
-    quantized, target = read_quantized(folder / "quantized.h5"), get_target(TARGET)
+    quantized, target = read_quantized(folder / "quantized.h5", floats=False), get_target(TARGET)
     images = pictures(quantized.network.input.shape, SETTINGS["calibration"]["images"])
     verify, taken = report.verify, []
 

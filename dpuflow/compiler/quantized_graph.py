@@ -43,6 +43,12 @@ def quantized_graph(quantized: QuantizedNetwork) -> Graph:
     return _Builder(quantized).build()
 
 
+def _real(data: np.ndarray, fix_point: int) -> np.ndarray:
+    """int8 values as float32, which is exact: 8 bits times a power of two."""
+    real = data.astype(np.float32)
+    return np.ldexp(real, -fix_point, out=real)
+
+
 class _Builder:
     def __init__(self, quantized):
         self.quantized = quantized
@@ -95,8 +101,7 @@ class _Builder:
         for kind, table in tables.items():
             if layer.name in table:
                 data, fix_point = table[layer.name]
-                real = np.ldexp(data.astype(np.float32), -fix_point)  # exact: 8 bits times a power of two
-                const = self._const(f"{layer.name}_{kind}", real)
+                const = self._const(f"{layer.name}_{kind}", _real(data, fix_point))
                 found[kind] = self._fix(const, fix_point)
         return found
 

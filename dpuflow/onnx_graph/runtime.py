@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -25,10 +26,12 @@ def classes(outputs: np.ndarray) -> np.ndarray:
 
 
 def _session(model, options):
-    """A session of onnxruntime; a large model comes to it by way of a file, once less in memory."""
+    """A session of onnxruntime of a model or a file; a large model becomes a file, once less in memory."""
     import onnxruntime
 
     providers = ["CPUExecutionProvider"]
+    if isinstance(model, str):
+        return onnxruntime.InferenceSession(model, options, providers=providers)
     if model.ByteSize() < LARGE:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     with tempfile.NamedTemporaryFile(prefix="dpuflow-", suffix=".onnx") as file:
@@ -43,10 +46,11 @@ class OnnxModel:
 
     Parameters
     ----------
-    opened : as `model_file.open_model` gives it.
+    opened : as `model_file.open_model` gives it. written : a file that the model is in
+        (`model_file.write_model`); then `opened` needs none.
     """
 
-    def __init__(self, opened: OpenedModel) -> None:
+    def __init__(self, opened: OpenedModel, written: Path | str | None = None) -> None:
         import onnxruntime
 
         self.opened = replace(opened, model=None)  # its weights are in the session
@@ -55,7 +59,7 @@ class OnnxModel:
         options.use_deterministic_compute = True
         options.log_severity_level = 4
         try:
-            self._session = _session(opened.model, options)
+            self._session = _session(opened.model if written is None else str(written), options)
         except Exception as error:  # a class for each status code, and no common one
             raise UserError(
                 f"{opened.path}: onnxruntime cannot load it ({str(error).splitlines()[0]})"

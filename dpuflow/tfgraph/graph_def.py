@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import check_may_be_graph
-from dpuflow.base.protobuf_seal import without_seal, write_sealed
+from dpuflow.base.protobuf_pieces import pieces
+from dpuflow.base.protobuf_seal import sealed_file, without_seal
 
 Message = Any
 """A message of the classes here (GraphDef, NodeDef, TensorProto): made at run time, without types."""
@@ -192,7 +193,9 @@ def encoded(graph: Message) -> bytes:
 
 def write_graph_def(path: Path | str, graph: Message) -> None:
     """Write a GraphDef atomically and sealed, byte-identical for equal content."""
-    write_sealed(path, encoded(graph))
+    with sealed_file(path) as write:
+        for piece in pieces(graph):
+            write(piece)
 
 
 def tensor_to_array(

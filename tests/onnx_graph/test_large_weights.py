@@ -1,5 +1,7 @@
 """Large weights beside the model: the same network is read, and the same is answered, as with them inside."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -69,3 +71,12 @@ def test_a_written_model_is_the_message(tmp_path, monkeypatch, whole):
     data = (tmp_path / "w.onnx").read_bytes()
     assert data.startswith(opened.model.SerializeToString(deterministic=True))
     assert open_model(tmp_path / "w.onnx", SHAPE, own=True).model == opened.model
+
+
+def test_onnxruntime_reads_what_was_written(tmp_path):
+    opened = open_model(model().write(tmp_path / "m.onnx"), SHAPE)
+    write_model(tmp_path / "w.onnx", opened)
+    x = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype(np.float32)
+    expected = OnnxModel(opened).run(x)
+    found = OnnxModel(replace(opened, model=None), tmp_path / "w.onnx").run(x)
+    np.testing.assert_array_equal(found, expected)
