@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -113,3 +114,19 @@ def test_a_forked_process_has_its_own_helpers(program):
         os._exit(0 if right() and right() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert right()
+
+
+def test_calls_from_several_threads_share_the_crew(program):
+    """One of them is helped, the others work alone; a program's arenas are one call's at a time."""
+    program, nodes, batch = program
+    expected = by_oracle(nodes, batch)
+    other = Program(nodes, {"image": batch.shape}, program.outputs, 3)
+
+    def wrong(number):
+        runner = (program, other)[number % 2]
+        count = 1 + number % len(batch)
+        found = runner.run({"image": batch[:count]})
+        return [name for name in found if not np.array_equal(found[name], expected[name][:count])]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(wrong, range(60)))
