@@ -15,9 +15,13 @@ def main(snakemake):
     quantized = read_quantized(snakemake.input.model, floats=False)
     calibration, _ = read_dataset(snakemake.input.dataset).subset("calibration")
     with about(snakemake.input.model):
-        compiled = compile_native(quantized, target, on_cpu=entry["on_cpu"], calibration=calibration)
-        uncompiled = compiled.quantized_graph
-    uncompiled.save(snakemake.output.quantized)
+        compiled = compile_native(
+            quantized,
+            target,
+            on_cpu=entry["on_cpu"],
+            calibration=calibration,
+            take_uncompiled=lambda graph: graph.save(snakemake.output.quantized),
+        )
     compiled.graph.save(snakemake.output.xmodel)
     write_record(snakemake.output.report, "compile.schema.yaml", compiled.report)
     for program in compiled.report["programs"]:

@@ -1,63 +1,81 @@
 """A large protobuf message as bytes, piece by piece: the same bytes as all at once, without a second copy.
 
 Serialized at once, a message of 553 MB (VGG16's weights as floats) takes as much again, and twice that while
-the library's buffer grows.
+the library's buffer grows; to ask the library for a message's size serializes it, too.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-WHOLE = 1 << 20
-"""Bytes of a message that is serialized at once."""
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+LARGE = 1 << 20
+"""Bytes of a field that is a piece of its own."""
 _LENGTH_DELIMITED = 2
 
-Part = tuple[bytes, Any]
-"""(what comes first, and behind it bytes or a message)."""
+
+@dataclass(frozen=True)
+class _Field:
+    """A field of many bytes, to be read when its turn comes."""
+
+    message: Any
+    name: str
+    size: int
+
+
+class _UnknownError(Exception):
+    """A message holds fields that its schema does not know."""
 
 
 def pieces(message: Any) -> Iterator[bytes]:
     """`message.SerializeToString(deterministic=True)` in pieces."""
-    size = message.ByteSize()
-    parts = [] if size <= WHOLE else list(_parts(message))
-    if sum(len(head) + _size(body) for head, body in parts) != size:
-        # small, or with fields that the schema does not know: those are of no list
+    try:
+        _, parts = _encoded(message)
+    except _UnknownError:  # which are of no list of fields
         yield message.SerializeToString(deterministic=True)
         return
-    for head, body in parts:
-        yield head
-        if isinstance(body, bytes):
-            yield body
-        else:
-            yield from pieces(body)
+    small = bytearray()
+    for part in parts:
+        if isinstance(part, bytes):
+            small += part
+            continue
+        yield bytes(small)
+        small.clear()
+        yield getattr(part.message, part.name)
+    yield bytes(small)
 
 
-def _parts(message: Any) -> Iterator[Part]:
-    """The fields of a message in the order of their numbers, maps by their keys."""
+def _encoded(message: Any) -> tuple[int, list[bytes | _Field]]:
+    """(bytes of a message, what it consists of): its fields by their numbers, maps by their keys."""
+    if len(UnknownFieldSet(message)):
+        raise _UnknownError
+    size, parts = 0, list[bytes | _Field]()
+
+    def take(*found: bytes | _Field) -> None:
+        nonlocal size
+        parts.extend(found)
+        size += sum(len(part) if isinstance(part, bytes) else part.size for part in found)
+
     for field, value in message.ListFields():
         kind = field.message_type
-        if kind is not None and kind.GetOptions().map_entry:
-            yield from _entries(message, field, value)
-        elif kind is not None:
+        if kind is not None and kind.GetOptions().map_entry and kind.fields_by_name["value"].message_type:
+            for key in _in_order(message, field, value):
+                length, inner = _encoded(value[key])
+                take(_entry(field, key, length), *inner)
+        elif kind is not None and not kind.GetOptions().map_entry:
             for each in value if hasattr(value, "add") else [value]:
-                yield _head(field.number, each.ByteSize()), each
-        elif isinstance(value, bytes):
-            yield _head(field.number, len(value)), value
+                length, inner = _encoded(each)
+                take(_head(field.number, length), *inner)
+        elif isinstance(value, bytes) and len(value) >= LARGE:
+            take(_head(field.number, len(value)), _Field(message, field.name, len(value)))
         else:
-            yield _alone(message, field, value)
-
-
-def _entries(message: Any, field: Any, values: Any) -> Iterator[Part]:
-    """Entries of a map: a key, field 1, and a value, field 2."""
-    if field.message_type.fields_by_name["value"].message_type is None:
-        yield _alone(message, field, values)
-        return
-    for key in _in_order(message, field, values):
-        value = values[key]
-        yield _entry(field, key, value.ByteSize()), value
+            take(_alone(message, field, value))
+    return size, parts
 
 
 def _entry(field: Any, key: str, size: int) -> bytes:
-    """What comes before the value of an entry, so many bytes of it."""
+    """What comes before the value of a map's entry, so many bytes of it: the key is field 1, the value 2."""
     name = key.encode()
     head = _head(1, len(name)) + name + _head(2, size)
     return _head(field.number, len(head) + size) + head
@@ -72,18 +90,14 @@ def _in_order(message: Any, field: Any, keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=lambda key: ordered.index(_entry(field, key, 0)))
 
 
-def _alone(message: Any, field: Any, value: Any) -> Part:
-    """A field of numbers or text, serialized as a message with this field only."""
+def _alone(message: Any, field: Any, value: Any) -> bytes:
+    """A field without messages, serialized as a message with this field only."""
     one = type(message)()
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int | float | bytes):
         setattr(one, field.name, value)
     else:
         getattr(one, field.name).MergeFrom(value)
-    return b"", one.SerializeToString(deterministic=True)
-
-
-def _size(body: Any) -> int:
-    return len(body) if isinstance(body, bytes) else body.ByteSize()
+    return one.SerializeToString(deterministic=True)
 
 
 def _head(number: int, length: int) -> bytes:

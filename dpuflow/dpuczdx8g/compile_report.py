@@ -1,6 +1,5 @@
 """One compilation from check to report: what `compile.json` says and which graphs there are."""
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -34,7 +33,6 @@ class Compiled:
     @cached_property
     def quantized_graph(self) -> Graph:
         """The uncompiled graph. Made when asked for: its weights are floats, of VGG16 half a gigabyte."""
-        gc.collect()  # what the verification has left, before half a gigabyte more
         return quantized_graph(self.quantized)
 
 

@@ -5,18 +5,20 @@ A model goes through folding and the inference of shapes as bytes and messages, 
 taken out and stand as inputs of the same shape meanwhile.
 """
 
+import math
 from collections.abc import Collection
 from typing import Any
 
-LARGE = 32 << 20
-"""Bytes of a tensor from which it is taken out."""
+LARGE = 8 << 20
+"""Values of a tensor from which it is taken out."""
 READERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is weights."""
 
 
 def large_weights(model: Any) -> dict[str, Any]:
     """{name: TensorProto} of an onnx.ModelProto's large initializers that are read as weights alone."""
-    large = {t.name: t for t in model.graph.initializer if t.ByteSize() >= LARGE}
+    # asked of the shapes: to say its size in bytes the library serializes a message
+    large = {t.name: t for t in model.graph.initializer if math.prod(t.dims) >= LARGE}
     if not large:
         return {}
     inner = [a for node in model.graph.node for a in node.attribute if a.HasField("g") or a.graphs]

@@ -1,5 +1,6 @@
 """An ONNX model as trained: what onnxruntime answers for images, on any number of cores alike."""
 
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from dpuflow.onnx_graph.model_file import OpenedModel
 
 THREADS = 2
 """Of onnxruntime, always: other numbers may cut its sums elsewhere and give other last bits."""
-LARGE = 64 << 20
-"""Bytes of a model that goes to onnxruntime as a file."""
+LARGE = 16 << 20
+"""Weights of a model that goes to onnxruntime as a file."""
 BATCH = 16
 """Images at a time where the model leaves their number open; bounds memory."""
 
@@ -32,7 +33,7 @@ def _session(model, options):
     providers = ["CPUExecutionProvider"]
     if isinstance(model, str):
         return onnxruntime.InferenceSession(model, options, providers=providers)
-    if model.ByteSize() < LARGE:
+    if sum(math.prod(tensor.dims) for tensor in model.graph.initializer) < LARGE:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     with tempfile.NamedTemporaryFile(prefix="dpuflow-", suffix=".onnx") as file:
         for piece in pieces(model):

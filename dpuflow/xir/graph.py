@@ -1,6 +1,7 @@
 """A whole `.xmodel`: reading, writing, building. What it is made of: `nodes`."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,14 +66,13 @@ class Graph(OpGraph):
 
     def to_bytes(self) -> bytes:
         """The file's content without its seal; equal graphs give equal bytes (map entries sorted by key)."""
-        return b"".join(self._pieces())
+        with self._writable():
+            return self.proto.SerializeToString(deterministic=True)
 
-    def _pieces(self) -> Iterator[bytes]:
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
         try:
-            size = self.proto.ByteSize()
-            if size > MAX_BYTES:
-                raise ValueError(f"{size} bytes, and protobuf takes up to {MAX_BYTES}")
-            yield from pieces(self.proto)
+            yield
         except (EncodeError, ValueError) as error:
             raise UserError(f"graph {self.name!r} cannot be written as an xmodel: {error}") from None
 
@@ -90,8 +90,12 @@ class Graph(OpGraph):
         """
         if check:
             validate.require(validate.validate(self, strict=True), path)
-        with sealed_file(path) as write:
-            for piece in self._pieces():
+        with sealed_file(path) as write, self._writable():
+            written = 0
+            for piece in pieces(self.proto):
+                written += len(piece)
+                if written > MAX_BYTES:
+                    raise ValueError(f"protobuf takes up to {MAX_BYTES} bytes")
                 write(piece)
 
     def add_op(

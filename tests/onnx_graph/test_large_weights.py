@@ -63,9 +63,9 @@ def test_weights_that_are_read_otherwise_stay(monkeypatch):
     assert not large_weights.large_weights(proto)
 
 
-@pytest.mark.parametrize("whole", [0, 1 << 20])
-def test_a_written_model_is_the_message(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr("dpuflow.base.protobuf_pieces.WHOLE", whole)
+@pytest.mark.parametrize("large", [1, 1 << 20])
+def test_a_written_model_is_the_message(tmp_path, monkeypatch, large):
+    monkeypatch.setattr("dpuflow.base.protobuf_pieces.LARGE", large)
     opened = open_model(model().write(tmp_path / "m.onnx"), SHAPE)
     write_model(tmp_path / "w.onnx", opened)
     data = (tmp_path / "w.onnx").read_bytes()

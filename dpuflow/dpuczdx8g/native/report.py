@@ -1,10 +1,11 @@
 """One compilation with machine code, verified before anybody gets to see it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.compiler.quantized_graph import quantized_graph
 from dpuflow.device.dpuczdx8g import is_exact_add
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.compile_report import Compiled, compile_reference
@@ -22,6 +23,7 @@ from dpuflow.dpuczdx8g.timing import figure, figures
 from dpuflow.emulator import Emulator
 from dpuflow.network import QuantizedNetwork
 from dpuflow.network.dilation import without_dilation
+from dpuflow.xir import Graph
 
 
 def compile_native(
@@ -29,6 +31,7 @@ def compile_native(
     target: Target,
     on_cpu: str = "error",
     calibration: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    take_uncompiled: Callable[[Graph], None] | None = None,
 ) -> Compiled:
     """Check, lower and compile a QuantizedNetwork to machine code for a DPUCZDX8G Target.
 
@@ -37,6 +40,8 @@ def compile_native(
     bit for bit, or there is no result (`verification.verify`).
 
     calibration : uint8 images (N, H, W, C) to verify on, besides made ones; None: made ones only.
+    take_uncompiled : gets the uncompiled graph before the machine code is made: both take much memory, this
+        one for weights as floats. Else `Compiled.quantized_graph` gives it.
 
     Returns a compile_report.Compiled whose report has `machine_code` True and a list
     `programs` (instructions, register sizes, estimated cycles per DPU subgraph);
@@ -50,6 +55,8 @@ def compile_native(
     compiled = compile_reference(quantized, target, on_cpu, limits.check, weights)
     graph = compiled.graph
     _require_exact_adds(graph)
+    if take_uncompiled is not None:
+        take_uncompiled(quantized_graph(quantized))
     reference = Emulator(graph.copy(), constants=weights)
     programs = compile_graph(graph, weights)
     runner = IsaRunner(graph)
