@@ -154,7 +154,7 @@ def fast_finetune(
         bias = quantized.biases.get(name)
 
         def refine(weights: Quantized, sweeps: int) -> rounding.Refined:
-            limited = {**settings, "sweeps": sweeps}
+            limited = {**settings, "sweeps": sweeps, "news": chosen.news}
             return rounding.refine_layer(layer, rows, fix_in, weights, bias, fix_out, target, limited)
 
         start = quantized.weights[name]

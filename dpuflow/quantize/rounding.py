@@ -18,6 +18,7 @@ from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.convolution import WeightedWindow, given, weight_matrix, weighted
 from dpuflow.ops.operator import Quantized, Window
 from dpuflow.quantize import blocks
+from dpuflow.quantize.nearest_plane import MOST_INPUTS, nearest_plane, shared_moments
 from dpuflow.quantize.settings import Settings
 
 Refined = tuple[Quantized, Quantized | None, float, float]
@@ -27,8 +28,11 @@ CHANNELS = 64
 """Output channels of one descent: what it reads and writes in each step stays in the processor's cache."""
 MORE_ROWS, FEW_WEIGHTS = 3, 1 << 18
 """Layers with fewer weights than that have longer samples: they cost little there, and overfit less."""
-SHORT = 3
-"""How much more weights are held where a layer has as many inputs as samples, which it might memorise."""
+HELD = 40
+"""How much weights are held where a layer has as many inputs as samples that tell something new, which it
+might memorise; in proportion where it has fewer."""
+ALIKE = 16
+"""Windows side by side, 4 x 4, of which one tells something new."""
 RARE = 0.02
 """Share of the samples added to a channel's count of active samples in the penalties."""
 
@@ -44,6 +48,7 @@ class Rows:
     Attributes
     ----------
     chosen : flat positions (picture, row, column) of the output, ascending.
+    news : how many of the rows tell something new.
     """
 
     def __init__(self, layer: Layer, pictures: int, rows: int, seed: int) -> None:
@@ -56,6 +61,7 @@ class Rows:
         elif total > rows:
             # one generator per layer, so that adding a layer does not change another's sample
             self.chosen = np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
+        self.news = min(len(self.chosen), pictures * max(1, self.positions // ALIKE))
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -93,6 +99,7 @@ class Problem:
     target : float32 (S, OC), float pre-activations, in units of the accumulator.
     weights : float64 (K, OC), real weights in units of the weight step.
     low, high : clipping of the activation, in accumulator units.
+    moments : `nearest_plane.shared_moments` of the inputs.
     """
 
     def __init__(
@@ -105,11 +112,12 @@ class Problem:
         low: float,
         high: float,
         ridge: float,
+        moments: np.ndarray | None = None,
     ) -> None:
         self.inputs, self.target = inputs, target
         self.weights, self.bias, self.bias_step = weights, bias, bias_step
         self.low, self.high = np.float32(low), np.float32(high)
-        self.ridge = ridge
+        self.ridge, self.moments = ridge, moments
 
     def residual(self, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """(clipped target - output) where it counts, else 0, as (S, OC)."""
@@ -118,10 +126,11 @@ class Problem:
             out += (bias * self.bias_step).astype(np.float32)
         return out
 
-    def loss(self, weights: np.ndarray, bias: np.ndarray | None) -> float:
-        """Mean squared error after activation and saturation."""
+    def losses(self, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        """Mean squared error of each channel after activation and saturation, float64 (OC,)."""
         out = np.clip(self.residual(weights, bias), self.low, self.high)
-        return float(np.square(out - np.clip(self.target, self.low, self.high)).mean(dtype=np.float64))
+        out -= np.clip(self.target, self.low, self.high)
+        return np.square(out, out=out).mean(axis=0, dtype=np.float64)
 
     def active(self, out: np.ndarray) -> np.ndarray:
         """Where the outcome depends on the weights: not cut off on the same side for both."""
@@ -130,17 +139,36 @@ class Problem:
         return ~(below | above)
 
 
+class Best:
+    """Of each channel the weights and bias with the least loss on the samples that were seen."""
+
+    def __init__(self, problem: Problem, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        self.problem, self.weights, self.bias = problem, weights.copy(), None if bias is None else bias.copy()
+        self.losses = problem.losses(weights, bias)
+
+    def see(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        """Take over the channels that lose less."""
+        losses = self.problem.losses(weights, bias)
+        better = losses < self.losses
+        self.losses[better] = losses[better]
+        self.weights[:, better] = weights[:, better]
+        if bias is not None and self.bias is not None:
+            self.bias[better] = bias[better]
+
+
 def descend(
     problem: Problem, weights: np.ndarray, bias: np.ndarray | None, sweeps: int, reach: float
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
-    """Cyclic coordinate descent over the integers.
+    """Cyclic coordinate descent over the integers, from the nearest plane where that loses less.
 
     weights : (K, OC) integers to start from; bias : (OC,) integers or None.
     reach : how far a weight may move from its real value, in steps (1: floor or ceiling).
-    Returns the best (weights, bias, loss) seen, by the loss on the samples.
+    Returns of each channel the best (weights, bias) seen, and their loss, by the loss on the samples.
     """
-    best = (weights.copy(), None if bias is None else bias.copy(), problem.loss(weights, bias))
     weights, bias = weights.astype(np.float32), None if bias is None else bias.astype(np.float32)
+    best = Best(problem, weights, bias)
+    if not sweeps:
+        return best.weights, best.bias, float(best.losses.mean())
     # both ends clipped: a weight beyond the range at this fix_point stays saturated
     low = np.clip(np.ceil(problem.weights - reach), INT8_MIN, INT8_MAX).astype(np.float32)
     high = np.clip(np.floor(problem.weights + reach), INT8_MIN, INT8_MAX).astype(np.float32)
@@ -149,12 +177,27 @@ def descend(
     power = np.square(columns).mean(axis=1)
     order = np.argsort(-power, kind="stable")
     target = np.clip(problem.target, problem.low, problem.high)
-    for _ in range(sweeps):
+
+    def missing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(samples that count, what they lack, penalties of the channels) at the present weights."""
         out = problem.residual(weights, bias)
         mask = problem.active(out).astype(np.float32)
-        residual = (target - np.maximum(out, problem.low)) * mask
         # a channel that hardly fires gives little evidence: it stays near its real weights
         count = mask.sum(axis=0) + np.float32(RARE * len(mask))
+        return mask, (target - np.maximum(out, problem.low)) * mask, count
+
+    if len(columns) <= min(MOST_INPUTS, len(target)):
+        mask, residual, count = missing()
+        start = weights if bias is None else np.concatenate([bias[None], weights])
+        step = None if bias is None else problem.bias_step
+        penalty = (problem.ridge * power.mean() * count).astype(np.float64)
+        found = nearest_plane(
+            problem.inputs, mask, residual, penalty, step, start, real, (low, high), problem.moments
+        )
+        best.see(found[-len(real) :], None if bias is None else found[0])
+        weights, bias = best.weights.copy(), None if best.bias is None else best.bias.copy()
+    for _ in range(sweeps):
+        mask, residual, count = missing()
         penalty = problem.ridge * power.mean() * count
         if bias is not None:
             step = np.rint(residual.sum(axis=0) / (count * problem.bias_step))
@@ -175,10 +218,8 @@ def descend(
                 residual[:, moved] -= column[:, None] * step[moved] * mask[:, moved]
             else:
                 residual -= column[:, None] * step * mask
-        loss = problem.loss(weights, bias)
-        if loss < best[2]:
-            best = (weights.copy(), None if bias is None else bias.copy(), loss)
-    return best
+        best.see(weights, bias)
+    return best.weights, best.bias, float(best.losses.mean())
 
 
 def refine_layer(
@@ -200,7 +241,7 @@ def refine_layer(
     weights, bias : (int8 array, fix_point), bias may be None.
     fix_out : fix_point of its output.
     target : float32 (S, channels), pre-activations of the float network (`Rows.of_outputs`).
-    settings : {"sweeps", "reach", "ridge"}.
+    settings : {"sweeps", "reach", "ridge"}, perhaps "news" (`Rows.news`; else all rows count).
 
     Returns (weights, bias, loss before, loss after); losses in units of the output step squared.
     """
@@ -223,6 +264,7 @@ def _refine_matrix(
     real, start = (array.reshape(len(array), -1) for array in (given(layer.weights), weights[0]))
     groups = [slice(i, i + CHANNELS) for i in range(0, len(start), CHANNELS)]
     values = np.empty(start.shape, np.int8)
+    moments = shared_moments(rows) if settings["sweeps"] else None
 
     def one(which: slice) -> tuple[np.ndarray | None, float, float]:
         few = None if bias is None else (bias[0][which], bias[1])
@@ -236,6 +278,7 @@ def _refine_matrix(
             target[:, which],
             weight_matrix(real[which]).astype(np.float64),
             settings,
+            moments,
         )
         values[which] = found[0].T
         return None if shifted is None else shifted[0], before, after
@@ -259,12 +302,14 @@ def _solve(
     target: np.ndarray,
     real: np.ndarray,
     settings: Settings,
+    moments: np.ndarray | None = None,
 ) -> Refined:
     unit = fix_in + weights[1]
     scale = 2.0**unit
     activation = activation_named(layer.attrs["activation"])
     low = activation.counts_from * 2.0 ** (unit - fix_out)
     high = activation.limit(fix_out) * 2.0 ** (unit - fix_out)
+    news = settings.get("news", len(rows))
     problem = Problem(
         np.ascontiguousarray(rows, np.float32),
         (target * np.float32(scale)).astype(np.float32),
@@ -273,10 +318,11 @@ def _solve(
         2.0 ** (unit - bias[1]) if bias is not None else 0.0,
         low,
         high,
-        settings["ridge"] * (1 + SHORT * rows.shape[1] / len(rows)),
+        settings["ridge"] * HELD * rows.shape[1] / news,
+        moments,
     )
     start_bias = None if bias is None else bias[0].astype(np.float32)
-    before = problem.loss(weights[0], start_bias)
+    before = float(problem.losses(weights[0], start_bias).mean())
     new, shifted, after = descend(problem, weights[0], start_bias, settings["sweeps"], settings["reach"])
     to_step = 4.0 ** (fix_out - unit)
     new_bias = None if bias is None else (given(shifted).astype(np.int8), bias[1])

@@ -18,7 +18,7 @@ DEFAULTS: Settings = {
     "equalization": {"sweeps": 10},
     "position_search": {"criterion": "output_error", "images": 256, "sweeps": 2},
     "bias_correction": False,
-    "fast_finetune": {"rows": 4000, "sweeps": 3, "reach": 1, "ridge": 0.1},
+    "fast_finetune": {"rows": 4000, "sweeps": 3, "reach": 3, "ridge": 0.1},
     "diagnosis": True,
 }
 """Every setting and its default; config/schemas/quantizer_reference.schema.yaml describes them."""
