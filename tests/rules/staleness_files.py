@@ -221,7 +221,7 @@ SCHEMAS = {
 """Schema of a record -> files that write or read it, or refer to it."""
 
 KERNELS = (
-    *("program.h", "vectors.h", "epilogue.h"),
+    *("program.h", "vectors.h", "epilogue.h", "run.h", "bands.c", "crew.c", "pixels.c"),
     *("convolve.c", "depthwise.c", "pool.c", "elementwise.c", "resize.c", "run.c"),
 )
 DATA_OF = {
