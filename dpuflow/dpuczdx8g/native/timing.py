@@ -10,8 +10,6 @@ from dpuflow.dpuczdx8g.native.placement import ceil_div
 from dpuflow.dpuczdx8g.timing import TIMING
 
 LOAD, SAVE, CONV, MISC = range(4)
-COMPUTING = 4.0
-"""Cycles added to each computing instruction: of two schedules that are else alike the one with fewer."""
 
 
 def run(pixels: int, channels: int, jump: int) -> float:
@@ -40,10 +38,10 @@ def band(op: Operation, machine: Machine, rows: int, limit: int, columns: int) -
     """Cycles of computing `rows` output rows, `limit` per instruction, of one output channel group (CONV)."""
     count = ceil_div(rows, limit)
     if KINDS[op.kind].engine == "elementwise":
-        return count * (COMPUTING + columns * machine.groups(op.output.shape[2]) * len(op.inputs))
+        return count * (TIMING.issue_cycles + columns * machine.groups(op.output.shape[2]) * len(op.inputs))
     taps = weight_loads.channel_entries(op, machine)
     cycles = 1.0 if KINDS[op.kind].engine == "convolution" else TIMING.alu_cycles
-    return count * (COMPUTING + columns * taps * cycles)
+    return count * (TIMING.issue_cycles + columns * taps * cycles)
 
 
 def weights(op: Operation, machine: Machine) -> list[tuple[int, float]]:
