@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.base.errors import UserError
+
 log = logging.getLogger("dpuflow")
 
 FOLDER = Path(__file__).parent / "native"
@@ -136,9 +138,18 @@ def longest_run() -> int:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels (ctypes.CDLL), or None where they cannot be had."""
-    if os.environ.get("DPUFLOW_EMULATOR", "") == "numpy":
+    """The compiled kernels (ctypes.CDLL), or None where they cannot be had.
+
+    UserError for a DPUFLOW_EMULATOR that is not known.
+    """
+    wanted = os.environ.get("DPUFLOW_EMULATOR", "")
+    if wanted == "numpy":
         return None
+    if wanted:
+        raise UserError(
+            f"the environment has DPUFLOW_EMULATOR={wanted!r}; "
+            'expected "numpy", or nothing for the compiled kernels'
+        )
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         _missing("there is no C compiler (cc, gcc or clang): install one, or name it in CC")

@@ -296,6 +296,16 @@ def test_numpy_can_be_forced_by_the_environment(monkeypatch):
         c_kernels.library.cache_clear()
 
 
+def test_another_word_in_the_environment_is_an_error(monkeypatch):
+    monkeypatch.setenv("DPUFLOW_EMULATOR", "numpi")
+    c_kernels.library.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"DPUFLOW_EMULATOR='numpi'; expected \"numpy\""):
+            Emulator(small_graph())
+    finally:
+        c_kernels.library.cache_clear()
+
+
 def test_a_machine_without_compiler_falls_back(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
