@@ -36,12 +36,12 @@ def main(snakemake):
     shapes = {name: layer.shape for name, layer in named_layers(network).items()}
     inputs, classes = [network.input.shape], len(dataset.class_names)
     check_fits(source, inputs, shapes, dataset.shape, classes, snakemake.params.get("answer"))
+    write_model(snakemake.output.model, opened)
+    opened = replace(opened, model=None)  # its weights are in the file, in the network, and soon in a session
     save_network(snakemake.output.network, network)
     nodes = write_network_graph(snakemake.output.graph, network)
     write_record(snakemake.output.nodes, "nodes.schema.yaml", nodes)
-    write_model(snakemake.output.model, opened)
     x = scale_pixels(dataset.images_in("validation")[:IMAGES], snakemake.params.input_scaling)
-    opened = replace(opened, model=None)  # its weights are in the file, in the network, and soon in a session
     model = OnnxModel(opened, snakemake.output.model)
     answers, nudged = (
         {name: layout.arranged(found[name]) for name, layout in layouts.items()}

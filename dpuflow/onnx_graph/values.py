@@ -134,8 +134,8 @@ def constant(reader: Reader, node: Node, value: Value | None, what: str) -> np.n
 
 
 def float_constant(reader: Reader, node: Node, value: Value | None, what: str) -> np.ndarray:
-    """The same as float32."""
-    return constant(reader, node, value, what).astype(np.float32)
+    """The same as float32, not to be written to: large ones are not copied."""
+    return constant(reader, node, value, what).astype(np.float32, copy=False)
 
 
 def whole_numbers(

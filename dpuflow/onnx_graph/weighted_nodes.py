@@ -195,7 +195,9 @@ def _gemm(reader: Reader, node: Node, inputs: Sequence[Value | None]) -> Value:
     weights = float_constant(reader, node, inputs[1], "its weights")
     if weights.ndim != 2 or (isinstance(value, Tensor) and len(value.axes) != 1):
         reader.fail(node, f"weights {weights.shape} on an input of another number of axes than two")
-    weights = (weights if attrs.get("transB", 0) else weights.T) * np.float32(attrs.get("alpha", 1.0))
+    weights = weights if attrs.get("transB", 0) else weights.T
+    if attrs.get("alpha", 1.0) != 1:  # else no copy of what may be 400 MB
+        weights = weights * np.float32(attrs["alpha"])
     bias = None
     if inputs[2:] and inputs[2] is not None:
         given = float_constant(reader, node, inputs[2], "its bias") * np.float32(attrs.get("beta", 1.0))

@@ -10,6 +10,8 @@ from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, DT_INT8, DT_INT32, ad
 
 MANY_WEIGHTS = 1 << 22
 """Weights of one layer that are a constant of bytes: VGG16's first dense layer would be 822 MB in float64."""
+AT_ONCE = 1 << 24
+"""Weights of a dense layer that are numbers at the same time while such a graph runs; 134 MB in float64."""
 
 
 class WeightedNodes(Nodes):
@@ -41,8 +43,27 @@ class WeightedNodes(Nodes):
         return self._cast(node, add_constant(self.graph, f"{node}_int8", weights), DT_INT8, dtype)
 
     def _matrix(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        constant = self._weights(scope, weights.T, dtype)
-        return add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
+        if weights.size < MANY_WEIGHTS:
+            constant = self._weights(scope, weights.T, dtype)
+            return add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
+        outputs = max(1, AT_ONCE // weights.shape[1])
+        products = [x]
+        for start in range(0, len(weights), outputs):
+            part = f"{scope}/part{start}"
+            constant = add_constant(self.graph, f"{part}/weights_int8", weights[start : start + outputs].T)
+            # not before the product of the part before it: as numbers only one part is there at a time
+            inputs = [constant, f"^{products[-1]}"]
+            types = {"SrcT": ("type", DT_INT8), "DstT": ("type", dtype)}
+            cast = add_node(self.graph, "Cast", f"{part}/weights", inputs, **types)
+            products.append(add_node(self.graph, "MatMul", f"{part}/MatMul", [x, cast], T=("type", dtype)))
+        if len(products) == 2:
+            return products[1]
+        axis = add_constant(self.graph, f"{scope}/axis", np.asarray(1, np.int32))
+        parts = [*products[1:], axis]
+        return add_node(
+            self.graph, "ConcatV2", f"{scope}/MatMul", parts, N=len(products) - 1, T=("type", dtype),
+            Tidx=("type", DT_INT32),
+        )  # fmt: skip
 
     def _conv(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         return self._convolution("Conv2D", layer, scope, x, weights, dtype)

@@ -135,12 +135,24 @@ def tf():
 @pytest.mark.parametrize("kind", ("plain", "wide accumulators", "transposed"))
 def test_weights_that_are_cast_when_the_graph_runs_give_the_same_integers(tf, kind, tmp_path, monkeypatch):
     monkeypatch.setattr(eval_weighted, "MANY_WEIGHTS", 300)
+    monkeypatch.setattr(eval_weighted, "AT_ONCE", 300)
     test_tensorflow_gives_the_same_integers(tf, kind, tmp_path)
     nodes = {node.name: node for node in read_graph_def(tmp_path / "q.pb").node}
-    many = {name for name, (w, _) in variant(kind).weights.items() if w.size >= 300}
-    assert many and many < set(variant(kind).weights)
-    assert {name for name in many if nodes[f"quantized/{name}/weights"].op == "Cast"} == many
-    assert all(nodes[f"quantized/{name}/weights_int8"].attr["value"].tensor.dtype == 6 for name in many)
+    quantized, parts, constants = variant(kind), 0, 0
+    for name, (weights, _) in quantized.weights.items():
+        if weights.size < 300:
+            constants += nodes[f"quantized/{name}/weights"].op == "Const"
+            continue
+        scopes = [f"quantized/{name}/"]
+        if quantized.network[name].op == "dense":  # in parts, one after the other
+            each = max(1, 300 // weights.shape[1])
+            scopes = [f"quantized/{name}/part{start}/" for start in range(0, len(weights), each)]
+            parts = max(parts, len(scopes))
+        for scope, before in zip(scopes, [None, *scopes], strict=False):
+            cast, constant = nodes[f"{scope}weights"], nodes[f"{scope}weights_int8"]
+            assert cast.op == "Cast" and constant.attr["value"].tensor.dtype == 6
+            assert before is None or f"^{before}MatMul" in cast.input
+    assert parts > 1 and constants
 
 
 @pytest.mark.parametrize("kind", KINDS)
