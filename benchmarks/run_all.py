@@ -116,6 +116,7 @@ def run(benchmark, quick):
     section = done.stdout.strip()
     if not section.startswith("## "):
         section = f"## {benchmark.name}\n\n```text\n{section}\n```"
+    section += f"\n\nMeasured on {processor()}."  # parts that are run alone may be of several machines
     failed = done.returncode != 0
     if failed and not any("MISSED" in line for line in section.splitlines()):
         section += f"\n\n- MISSED: {benchmark.name}.py failed with exit status {done.returncode}"
@@ -123,7 +124,7 @@ def run(benchmark, quick):
 
 
 def machine():
-    """Markdown table: processor, cores, memory, system and package versions."""
+    """Markdown table: processor, cores, memory, system and package versions, as of the part that ran last."""
     rows = [
         ("processor", processor()),
         ("cores", len(os.sched_getaffinity(0))),
