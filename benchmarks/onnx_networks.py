@@ -37,7 +37,7 @@ def measure(path: Path, size: int) -> dict:
     from dpuflow.dpuczdx8g.native.report import compile_native
     from dpuflow.emulator import Emulator
     from dpuflow.onnx_graph.model_file import open_model
-    from dpuflow.onnx_graph.reader import read_onnx
+    from dpuflow.onnx_graph.reader import read_onnx_and_layouts
     from dpuflow.onnx_graph.runtime import OnnxModel
     from dpuflow.quantize.reading_proof import largest_difference
     from dpuflow.quantize.reference import quantize
@@ -49,9 +49,10 @@ def measure(path: Path, size: int) -> dict:
     try:
         opened = open_model(path, shape)
         row["opset"] = next(e.version for e in opened.model.opset_import if e.domain in ("", "ai.onnx"))
-        network = read_onnx(opened, shape, path.stem)
+        network, layouts = read_onnx_and_layouts(opened, shape, path.stem)
         x = scale_pixels(images[:2], SCALING)
-        answers = OnnxModel(opened).run(x)
+        found = OnnxModel(opened).run_all(x)
+        answers = {name: layout.arranged(found[name]) for name, layout in layouts.items()}
         row["difference"] = f"{largest_difference(network, x, answers, path, 'onnxruntime', 1e-4):.0e}"
         row["layers"] = len(network.layers)
         quantized, _ = quantize(network, images, SETTINGS, SCALING)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_models import small_classifier
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -227,3 +228,12 @@ def test_the_other_ways_to_quantize_and_run_the_same_network(tmp_path):
     assert np.abs(whole.run(whole.quantize(x)) - expected).max() < 1e-5
     runtime = contenders.OnnxRuntime(tmp_path / "int8.onnx", 32, 1)
     assert np.abs(runtime.run(runtime.quantize(x)) - expected).max() < 0.03
+
+
+def test_what_becomes_of_an_onnx_file_is_measured(tmp_path):
+    """A small one, of the script whose table takes an hour."""
+    onnx_networks = importlib.import_module("onnx_networks")
+    small_classifier(tmp_path / "small.onnx", shape=(3, 28, 28))
+    row = onnx_networks.measure(tmp_path / "small.onnx", 28)
+    assert row["outcome"] == "verified code"
+    assert float(row["difference"]) < 1e-5 and row["layers"] > 2
