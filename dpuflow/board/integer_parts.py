@@ -21,8 +21,8 @@ from dpuflow.emulator.operations import (
     Pool,
     Resample,
     Slice,
+    output_shape,
     plain_of_transposed,
-    window_output,
 )
 
 
@@ -54,18 +54,13 @@ def _requantise(shift, nonlinear=None, fix_out=0, **more):
     return settings, arrays
 
 
-def _window(operation, shape, kernel, dilation=(1, 1)):
-    _, height, width, _ = shape
-    (kernel_w, kernel_h), (step_w, step_h), pad = kernel, operation.stride, operation.pad
+def _window(operation, shape, dilation=(1, 1)):
     return {
-        "kernel": [int(n) for n in kernel],
+        "kernel": [int(n) for n in operation.kernel],
         "stride": list(operation.stride),
         "dilation": list(dilation),
-        "pad": list(pad),
-        "out": [
-            window_output(height, kernel_h, step_h, dilation[1], pad[2], pad[3]),
-            window_output(width, kernel_w, step_w, dilation[0], pad[0], pad[1]),
-        ],
+        "pad": list(operation.pad),
+        "out": list(output_shape(operation, [shape])[1:3]),
     }
 
 
@@ -78,7 +73,7 @@ def _conv(operation, shape):
     spread = list(operation.stride) if operation.kind in TRANSPOSED else None
     if spread:
         operation, shape = plain_of_transposed(operation, shape)
-    window = _window(operation, shape, operation.kernel, operation.dilation)
+    window = _window(operation, shape, operation.dilation)
     return {**window, "spread": spread, "group": operation.group, "requantise": settings, "arrays": arrays}
 
 
@@ -88,7 +83,7 @@ def _pool(operation, shape):
         factor, bits = average_pool_factor(operation.kernel[1], operation.kernel[0])
         shift += bits
     settings, _ = _requantise(shift)
-    return {**_window(operation, shape, operation.kernel), "factor": factor, "requantise": settings}
+    return {**_window(operation, shape), "factor": factor, "requantise": settings}
 
 
 def _eltwise(operation, shape):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dpuflow.base.numerics import row_sums
-from dpuflow.emulator.operations import Conv, plain_of_transposed, window_output
+from dpuflow.emulator.operations import Conv, output_shape, plain_of_transposed
 from dpuflow.emulator.requantise import Requantise
 from dpuflow.emulator.workspace import VALUE, Kernel, Workspace, padded, window_view
 from dpuflow.xir.shapes import Shape
@@ -16,10 +16,8 @@ class DenseConv:
 
     def __init__(self, op: Conv, shape: Shape) -> None:
         self.op = op
-        _, h, w, _ = shape
-        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
-        self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
-        self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
+        (_, h, w, _), (kernel_w, kernel_h) = shape, op.kernel
+        _, self.out_h, self.out_w, _ = output_shape(op, [shape])
         rows = op.weights.reshape(op.weights.shape[0], -1)
         self.requantise = Requantise(
             128 * row_sums(rows)[0], op.shift_cut, op.nonlinear, op.fix_out, op.bias, op.shift_bias
@@ -84,10 +82,7 @@ class DepthwiseConv:
 
     def __init__(self, op: Conv, shape: Shape) -> None:
         self.op = op
-        _, h, w, _ = shape
-        (kernel_w, kernel_h), (dil_w, dil_h) = op.kernel, op.dilation
-        self.out_h = window_output(h, kernel_h, op.stride[1], dil_h, op.pad[2], op.pad[3])
-        self.out_w = window_output(w, kernel_w, op.stride[0], dil_w, op.pad[0], op.pad[1])
+        _, self.out_h, self.out_w, _ = output_shape(op, [shape])
         weights = op.weights[0].astype(np.int64)
         self.requantise = Requantise(
             128 * np.abs(weights).sum(axis=(0, 1)),

@@ -29,7 +29,7 @@ from dpuflow.emulator.operations import (
     Pool,
     Resample,
     Slice,
-    window_output,
+    output_shape,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
 from dpuflow.emulator.resampling import Blended, Picked
@@ -46,10 +46,8 @@ class PoolKernel:
 
     def __init__(self, op: Pool, shape: Shape) -> None:
         self.op = op
-        _, h, w, _ = shape
         kernel_w, kernel_h = op.kernel
-        self.out_h = window_output(h, kernel_h, op.stride[1], 1, op.pad[2], op.pad[3])
-        self.out_w = window_output(w, kernel_w, op.stride[0], 1, op.pad[0], op.pad[1])
+        _, self.out_h, self.out_w, _ = output_shape(op, [shape])
         self.combine, self.fill = {"MAX": (np.maximum, -128), "AVG": (np.add, 0)}[op.kind]
         factor, shift, largest = 1, op.shift, 128
         if op.kind == "AVG":

@@ -27,8 +27,8 @@ from dpuflow.emulator.operations import (
     Pool,
     Resample,
     Slice,
+    output_shape,
     plain_of_transposed,
-    window_output,
 )
 from dpuflow.emulator.requantise import OutOfRangeError, Requantise
 from dpuflow.emulator.resampling import bilinear, nearest
@@ -96,10 +96,9 @@ def _window(op: Conv | Pool | InsideAverage, shape: Shape) -> tuple[dict[str, in
     """Members of the C structure, and the border that the windows read."""
     (kernel_w, kernel_h), (stride_w, stride_h) = op.kernel, op.stride
     dilation_w, dilation_h = op.dilation if isinstance(op, Conv) else (1, 1)
-    left, right, top, bottom = op.pad
+    left, _, top, _ = op.pad
     _, h, w, _ = shape
-    out_h = window_output(h, kernel_h, stride_h, dilation_h, top, bottom)
-    out_w = window_output(w, kernel_w, stride_w, dilation_w, left, right)
+    _, out_h, out_w, _ = output_shape(op, [shape])
     last_row = (out_h - 1) * stride_h + (kernel_h - 1) * dilation_h - top
     last_column = (out_w - 1) * stride_w + (kernel_w - 1) * dilation_w - left
     border = (left, max(0, last_column + 1 - w), top, max(0, last_row + 1 - h))
