@@ -31,10 +31,12 @@ class Nodes:
         second = add_constant(self.graph, f"{name}/constant", array)
         return add_node(self.graph, op, name, [x, second], T=("type", dtype))
 
-    def _cast(self, name: str, x: str, source: int, target: int) -> str:
+    def _cast(self, name: str, x: str, source: int, target: int, after: str | None = None) -> str:
+        """x as numbers of another type; after : a node that the cast waits for."""
         if source == target:
             return x
-        return add_node(self.graph, "Cast", name, [x], SrcT=("type", source), DstT=("type", target))
+        inputs = [x, f"^{after}"] if after else [x]
+        return add_node(self.graph, "Cast", name, inputs, SrcT=("type", source), DstT=("type", target))
 
     def _round_and_saturate(
         self, scope: str, x: str, dtype: int, low: float = INT8_MIN, high: float = INT8_MAX

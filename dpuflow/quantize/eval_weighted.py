@@ -40,7 +40,12 @@ class WeightedNodes(Nodes):
         if weights.size < MANY_WEIGHTS:
             real = np.float64 if dtype == DT_DOUBLE else np.float32
             return add_constant(self.graph, node, weights.astype(real))
-        return self._cast(node, add_constant(self.graph, f"{node}_int8", weights), DT_INT8, dtype)
+        return self._bytes(scope, weights, dtype)
+
+    def _bytes(self, scope: str, weights: np.ndarray, dtype: int, after: str | None = None) -> str:
+        """The node that casts int8 weights when it runs; after : a node that it waits for."""
+        constant = add_constant(self.graph, f"{scope}/weights_int8", weights)
+        return self._cast(f"{scope}/weights", constant, DT_INT8, dtype, after)
 
     def _matrix(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
         if weights.size < MANY_WEIGHTS:
@@ -50,11 +55,8 @@ class WeightedNodes(Nodes):
         products = [x]
         for start in range(0, len(weights), outputs):
             part = f"{scope}/part{start}"
-            constant = add_constant(self.graph, f"{part}/weights_int8", weights[start : start + outputs].T)
             # not before the product of the part before it: as numbers only one part is there at a time
-            inputs = [constant, f"^{products[-1]}"]
-            types = {"SrcT": ("type", DT_INT8), "DstT": ("type", dtype)}
-            cast = add_node(self.graph, "Cast", f"{part}/weights", inputs, **types)
+            cast = self._bytes(part, weights[start : start + outputs].T, dtype, after=products[-1])
             products.append(add_node(self.graph, "MatMul", f"{part}/MatMul", [x, cast], T=("type", dtype)))
         if len(products) == 2:
             return products[1]
