@@ -36,12 +36,6 @@ def sealed(data: bytes) -> bytes:
     return data + PREFIX + hashlib.sha256(data).digest()
 
 
-def write_sealed(path: Path | str, data: bytes) -> None:
-    """Write `data` and its seal to `path` atomically."""
-    with sealed_file(path) as write:
-        write(data)
-
-
 @contextmanager
 def sealed_file(path: Path | str) -> Iterator[Callable[[bytes], None]]:
     """Gives what writes bytes to `path`, one part behind the other; at the end they get their seal.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.numerics import INT8_MAX, INT8_MIN, Grid
+from dpuflow.base.numerics import INT8_MAX, INT8_MIN, PIECE, Grid
 from dpuflow.ops.operator import Quantized
 from dpuflow.quantize import blocks
 
@@ -87,19 +87,15 @@ def _weights_error(x: np.ndarray, fix_point: int) -> float:
     return float(np.square(grid.reals(grid.integers(x, "STD_ROUND")) - x).sum())
 
 
-SUMMED = 1 << 16
-"""Values of weights that are float64 at a time."""
-
-
 def pairwise_sum(function: Callable[[slice], np.ndarray], count: int) -> np.ndarray:
-    """The sum of function(slice) over `count` values in pieces of at most SUMMED.
+    """The sum of function(slice) over `count` values in pieces of at most PIECE.
 
     Halved as NumPy halves a contiguous array that it sums: where function is `np.sum` of a slice, the result
     is bit for bit `np.sum` of the whole.
     """
 
     def part(start: int, stop: int) -> np.ndarray:
-        if stop - start <= SUMMED:
+        if stop - start <= PIECE:
             return function(slice(start, stop))
         half = (stop - start) // 2
         middle = start + half - half % 8
@@ -108,7 +104,6 @@ def pairwise_sum(function: Callable[[slice], np.ndarray], count: int) -> np.ndar
     return part(0, count)
 
 
-_PIECE = 1 << 16
 RUN = 4096
 """Values of a run, where a sample of all values does."""
 
@@ -118,10 +113,10 @@ def squared_error(x: np.ndarray, fix_point: int) -> float:
     scale = x.dtype.type(2.0**fix_point)
     flat = x.reshape(-1)
     total = 0.0
-    buffer = np.empty(min(_PIECE, flat.size), x.dtype)
+    buffer = np.empty(min(PIECE, flat.size), x.dtype)
     rounded = np.empty_like(buffer)
-    for start in range(0, flat.size, _PIECE):  # pieces that stay in cache
-        piece = flat[start : start + _PIECE]
+    for start in range(0, flat.size, PIECE):  # pieces that stay in cache
+        piece = flat[start : start + PIECE]
         scaled, grid = buffer[: len(piece)], rounded[: len(piece)]
         np.multiply(piece, scale, out=scaled)
         np.add(scaled, x.dtype.type(0.5), out=grid)
