@@ -19,6 +19,7 @@ import h5py
 from dpuflow.base.block_seal import BLOCK, DamagedBlockError, VerifiedFile, append_block_seal, content_length
 from dpuflow.base.errors import UserError, about
 from dpuflow.base.files import atomic_path
+from dpuflow.base.hdf5_stream import NewHdf5File
 
 SEAL = b"\ndpuflow sha256 "
 SEAL_BYTES = len(SEAL) + 64 + 1
@@ -27,11 +28,17 @@ LARGE = 64 << 20
 
 
 @contextmanager
-def new_hdf5(path: Path | str) -> Iterator[h5py.File]:
-    """A new h5py.File that gets its name and its seal when the block succeeds."""
+def new_hdf5(path: Path | str) -> Iterator[NewHdf5File]:
+    """A new h5py.File that gets its name and its seal when the block succeeds.
+
+    UserError when it cannot be written, whatever the block made of that.
+    """
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        file = NewHdf5File(temporary)
+        try:
             yield file
+        finally:
+            file.finish()
         seal(temporary)
 
 

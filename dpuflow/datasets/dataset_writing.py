@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from dpuflow.base.errors import UserError
+from dpuflow.base.hdf5_stream import NewHdf5File
 from dpuflow.datasets import duplicates
 from dpuflow.datasets.image_csv import ImageShape
 from dpuflow.datasets.labels import Labels
@@ -111,7 +112,7 @@ def write_texts(file: h5py.File, name: str, texts: Iterable[str]) -> None:
 class ImageSink:
     """Appends images to /images block by block, keeping labels and hashes."""
 
-    def __init__(self, file: h5py.File, chunk_rows: int = CHUNK_ROWS):
+    def __init__(self, file: NewHdf5File, chunk_rows: int = CHUNK_ROWS):
         self.file = file
         self.chunk_rows = chunk_rows
         self.images: h5py.Dataset | None = None
@@ -148,6 +149,7 @@ class ImageSink:
         start = self.images.shape[0]
         self.images.resize(start + count, axis=0)
         self.images[start:] = images[:count]
+        self.file.check_written()
         self.pending = [images[count:]]
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
