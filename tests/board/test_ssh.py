@@ -143,14 +143,22 @@ LONG = {"runs": 8, "warmup": 0, "threads": 1}
 """Takes a second or two for the large bundle on a fast server."""
 
 
+def text_of(path):
+    """What a file holds that comes and goes; None while it is not there."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
 def running_job(server):
     """Wait for the application; the content of its process.json."""
 
     def ask():
-        found = list((server.home / "dpuflow" / "jobs").glob("*/process.json"))
-        return json.loads(found[0].read_text()) if found else None
+        found = map(text_of, (server.home / "dpuflow" / "jobs").glob("*/process.json"))
+        return next(filter(None, found), None)
 
-    return wait_until(ask)
+    return json.loads(wait_until(ask))
 
 
 def test_a_connection_killed_while_running(fast_server, large_bundle, tmp_path):
@@ -180,7 +188,7 @@ def test_a_killed_application_is_started_again(fast_server, large_bundle, tmp_pa
 def test_an_application_killed_again_and_again(server, bundle_tar, tmp_path):
     patience = ssh.Patience(restarts=0)
     job = Background(
-        ssh.run, bundle_tar, [server.board()], tmp_path / "out", {"runs": 999}, patience=patience
+        ssh.run, bundle_tar, [server.board()], tmp_path / "out", {"runs": 100_000}, patience=patience
     )
     os.kill(running_job(server)["pid"], signal.SIGKILL)
     with pytest.raises(UserError, match="the application died"):
@@ -198,11 +206,13 @@ def test_a_caller_that_died_is_followed_by_its_repetition(fast_server, large_bun
     assert connection.call("lock", owner="another computer", job=job, stale_after=60, **request)["held"]
     connection.call("start", folder=board.folder, job=job, digest=digest, options=arguments)
     process = running_job(fast_server)
+    os.kill(process["pid"], signal.SIGSTOP)  # so that it cannot end before it is followed
     patience = ssh.Patience(stale_after_s=0.1)
     repetition = Background(ssh.run, large_bundle, [board], tmp_path / "out", LONG, patience=patience)
     owner = fast_server.home / "board.lock" / "owner.json"
-    wait_until(lambda: owner.exists() and "another" not in owner.read_text())
+    wait_until(lambda: "another" not in (text_of(owner) or "another"))
     assert running_job(fast_server) == process
+    os.kill(process["pid"], signal.SIGCONT)
     assert repetition.result()["images"] == 20_000
     check_results(tmp_path / "out", large_bundle)
 
@@ -265,7 +275,7 @@ def test_a_failing_application_reports_its_error(server, bundle_tar, tmp_path):
 def test_a_run_that_takes_too_long_is_stopped(server, bundle_tar, tmp_path):
     patience = ssh.Patience(timeout_s=0.5)
     with pytest.raises(UserError, match=r"longer than 0\.5 s"):
-        ssh.run(bundle_tar, [server.board()], tmp_path / "out", {"runs": 999}, patience=patience)
+        ssh.run(bundle_tar, [server.board()], tmp_path / "out", {"runs": 100_000}, patience=patience)
     (place,) = (server.home / "dpuflow" / "jobs").glob("*/process.json")
     assert not os.path.exists(f"/proc/{json.loads(place.read_text())['pid']}/exe")
     assert not (server.home / "board.lock").exists()
@@ -312,7 +322,7 @@ def test_a_pool_skips_a_board_that_is_off(server):
 def test_a_stale_lock_is_taken_over(server, caplog):
     board = server.board()
     connection = Connection(board)
-    request = {"lock": board.lock, "folder": board.folder, "job": "old", "stale_after": 5.0}
+    request = {"lock": board.lock, "folder": board.folder, "job": "old", "stale_after": 3600.0}
     assert connection.call("lock", token="dead", owner="dead@machine", **request)["held"]
     assert not connection.call("lock", token="new", owner="me", **request)["held"]
     os.utime(board.lock, (0, 0))  # nobody has refreshed it for long

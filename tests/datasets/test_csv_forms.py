@@ -71,7 +71,7 @@ FORMS = {
     "an empty last line": PLAIN + b"\n",
     "CRLF, an empty last line, BOM": b"\xef\xbb\xbf" + text(first(), end="\r\n") + b"\r\n",
     "no last line end": text(LAST)[:-1],
-    "gzip": gzip.compress(text(LAST)),
+    "gzip": gzip.compress(text(LAST), mtime=0),
 }
 
 
