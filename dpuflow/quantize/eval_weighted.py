@@ -1,9 +1,12 @@
 """Nodes of the evaluation graph for layers with weights: convolutions of all kinds and dense layers."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from dpuflow.base.totality import Total
 from dpuflow.network import WEIGHTED, Layer
+from dpuflow.network.dilation import spread_kernel
 from dpuflow.ops.convolution import weighted
 from dpuflow.quantize.eval_nodes import Nodes
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, DT_INT8, DT_INT32, add_constant, add_node
@@ -71,7 +74,15 @@ class WeightedNodes(Nodes):
         return self._convolution("Conv2D", layer, scope, x, weights, dtype)
 
     def _depthwise(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        """DepthwiseConv2dNative; a full convolution where the strides differ, which that cannot have."""
+        """DepthwiseConv2dNative; a full convolution where the strides differ, which that cannot have.
+
+        In float64 TensorFlow has it without dilation only: zeros stand between the weights instead.
+        """
+        dilation = tuple(layer.attrs.get("dilation", (1, 1)))
+        if dtype == DT_DOUBLE and dilation != (1, 1):
+            weights = spread_kernel(weights, dilation, (1, 2))
+            attrs = {**layer.attrs, "kernel": weights.shape[2:0:-1], "dilation": (1, 1)}
+            layer = replace(layer, attrs=attrs)
         if layer.attrs["stride"][0] == layer.attrs["stride"][1]:
             return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
         dense = np.eye(weights.shape[3], dtype=weights.dtype)[:, None, None] * weights

@@ -108,6 +108,8 @@ def variant(kind):
     elif kind == "dilated, no softmax":
         network["dw"].attrs |= {"dilation": (2, 1), "pad": (2, 2, 1, 1)}
         network.layers = [layer for layer in network.layers if layer.op != "softmax"]
+    elif kind == "dilated in float64":
+        network["dw"].attrs |= {"dilation": (2, 1), "pad": (2, 2, 1, 1), "activation": "LEAKYRELU"}
     elif kind in ("resized", "transposed"):
         quantized = {"resized": resized, "transposed": transposed}[kind](quantized)
     elif kind == "add of far positions":
@@ -121,7 +123,7 @@ def variant(kind):
 KINDS = (
     "plain", "wide accumulators", "half of a bias step", "padded pooling", "global average", "relu6",
     "requantized",
-    "dilated, no softmax", "add of far positions", "resized", "transposed",
+    "dilated, no softmax", "dilated in float64", "add of far positions", "resized", "transposed",
 )  # fmt: skip
 
 
