@@ -17,12 +17,12 @@ from dpuflow.emulator import Emulator
 from dpuflow.network import Layer, Network, QuantizedNetwork
 
 
-def layer(op, shape, kernel, stride=(1, 1), dilation=(1, 1), channels=None):
-    """A Network of one layer on a map of `shape`; kernel, stride, dilation are (w, h)."""
-    height, width, inputs = shape
+def layer(op, shape, kernel, stride=(1, 1), dilation=(1, 1), channels=None, pad=0):
+    """A Network of one layer on a map of `shape`; kernel, stride, dilation are (w, h); pad on each side."""
+    height, width, inputs = (shape[0] + 2 * pad, shape[1] + 2 * pad, shape[2])
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     output = ((height - span[1]) // stride[1] + 1, (width - span[0]) // stride[0] + 1, channels or inputs)
-    attrs = {"kernel": kernel, "stride": stride, "pad": (0, 0, 0, 0)}
+    attrs = {"kernel": kernel, "stride": stride, "pad": (pad,) * 4}
     if "conv" in op:
         attrs |= {"dilation": dilation, "activation": "NONE"}
     return Network("one", [Layer("x", "input", [], shape), Layer("it", op, ["x"], output, attrs)])
@@ -36,6 +36,8 @@ REFUSED = [
     (layer("conv", (40, 40, 8), (3, 3), (2, 1), dilation=(8, 1), channels=8), "kernel width", "17"),
     # 13 x 13 taps of 16 groups of channels: the weight bank has 2048 entries
     (layer("conv", (40, 40, 256), (3, 3), (2, 2), dilation=(6, 6), channels=8), WEIGHTS, "2704"),
+    (layer("depthwise_conv", (9, 9, 8), (1, 1), pad=1), "padding left", "1"),
+    (layer("depthwise_conv", (9, 9, 8), (3, 2), (2, 2), pad=2), "padding top", "2"),
 ]
 TAKEN = [
     layer("avg_pool", (10, 10, 2048), (10, 10)),

@@ -9,6 +9,8 @@ from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
+from dpuflow.network.dilation import without_idle_taps
+from dpuflow.quantize.engine import run_integer
 
 
 def transposed(b, source, random, activation, depthwise):
@@ -111,3 +113,40 @@ def test_a_dilated_kernel_that_would_not_fit_with_its_zeros():
     assert compiled.graph.op(wide).attr("dilation") == [6, 6]
     row = next(row for row in compiled.report["verification"]["layers"] if row["layer"] == wide)
     assert row["reached"]
+
+
+IDLE = {  # map (H, W), kernel (w, h), dilation, stride, pad -> kernel, dilation and pad that are left
+    "the middle alone": ((9, 14), (3, 3), (18, 18), (1, 1), (18,) * 4, (1, 1), (1, 1), (0,) * 4),
+    "rows": ((9, 24), (3, 3), (6, 12), (1, 1), (6, 6, 12, 12), (3, 1), (6, 1), (6, 6, 0, 0)),
+    "a stride beside it": ((8, 10), (3, 3), (12, 9), (2, 1), (12, 11, 9, 9), (2, 1), (12, 1), (0, 11, 0, 0)),
+    "windows of padding": ((7, 7), (2, 2), (9, 8), (1, 1), (9, 1, 8, 0), (2, 1), (9, 1), (9, 1, 0, 0)),
+    "nothing before the map": ((7, 30), (3, 3), (7, 9), (1, 1), (0, 0, 9, 9), (3, 1), (7, 1), (0,) * 4),
+}
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("case", IDLE)
+def test_taps_that_read_padding_alone_are_left_out(case, depthwise):
+    (height, width), kernel, dilation, stride, pad, *left = IDLE[case]
+    b = Builder((height, width, 3), 1)
+    stem = b.conv("input", 16)
+    attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "pad": pad, "activation": "RELU"}
+    size = [
+        (length + before + after - (k - 1) * d - 1) // s + 1
+        for length, k, d, s, (before, after) in zip(
+            (height, width), kernel[::-1], dilation[::-1], stride[::-1], (pad[2:], pad[:2]), strict=True
+        )
+    ]
+    op, outputs = ("depthwise_conv", 16) if depthwise else ("conv", 20)
+    shape = (1 if depthwise else outputs, *kernel[::-1], 16)
+    name = b.layer(op, [stem], (*size, outputs), 4, shape, **attrs)
+    quantized = b.quantized("idle", b.dense(b.flatten(name), 5))
+    small = without_idle_taps(quantized)
+    assert [small.network[name].attrs[key] for key in ("kernel", "dilation", "pad")] == left
+    assert without_idle_taps(small) is small
+    compiled = compile_native(quantized, get_target("DPUCZDX8G_ISA1_B1024"))
+    images = batch(compiled.graph)
+    exact = run_integer(quantized, images.astype(np.float32), [quantized.network.layers[-1].name])
+    (expected,) = exact.values()
+    np.testing.assert_array_equal(IsaRunner(compiled.graph).run(images), expected)
+    assert len(np.unique(expected)) > 5

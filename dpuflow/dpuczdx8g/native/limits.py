@@ -17,6 +17,7 @@ from dpuflow.dpuczdx8g.native.operations import FeatureMap, Operation
 from dpuflow.dpuczdx8g.native.tiling import CHANNEL_GROUPS, TooLargeError, channel_slices, tiles
 from dpuflow.dpuczdx8g.native.transposed import skips
 from dpuflow.network import Network, QuantizedNetwork
+from dpuflow.network.dilation import smaller_kernel
 from dpuflow.ops.gating import HardSigmoid
 from dpuflow.ops.joining import Concat
 from dpuflow.ops.operator import Window
@@ -31,10 +32,16 @@ MOST_MOVED = 4096
 def check(network: Network | QuantizedNetwork, target: Target) -> list[Finding]:
     """Findings of a Network or QuantizedNetwork for a Target and this compiler, in layer order.
 
-    Dilated kernels are judged as the compiler runs them: in phases, or written out (`network.dilation`).
+    Dilated kernels are judged as the compiler runs them: without taps that read padding alone, in phases or
+    written out (`network.dilation`).
     """
     if isinstance(network, QuantizedNetwork):
         network = network.network
+    layers = [
+        smaller_kernel(layer, map_shape(network[layer.inputs[0]].shape)) if layer.inputs else layer
+        for layer in network.layers
+    ]
+    network = replace(network, layers=layers)
     kept = in_phases(network, target)
     layers = [layer if layer.name in kept else _written_out(layer) for layer in network.layers]
     network = replace(network, layers=layers)
@@ -99,6 +106,11 @@ def _sum(layer, machine):
 
 def _window(network, layer, machine):
     attrs = layer.attrs
+    for index, side in enumerate(("left", "right", "top", "bottom")):
+        value, most = attrs["pad"][index], attrs["kernel"][index // 2] - 1
+        if value > most:
+            reason = "a window that lies in the padding alone is not supported"
+            return [_finding(layer, f"padding {side}", value, f"0 to {most}", reason, "pad less")]
     (width, height), channels = attrs["kernel"], map_shape(network[layer.inputs[0]].shape)[2]
     source = FeatureMap(layer.inputs[0], map_shape(network[layer.inputs[0]].shape))
     left, _, top, _ = attrs["pad"]

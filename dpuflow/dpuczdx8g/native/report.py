@@ -22,7 +22,7 @@ from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
 from dpuflow.dpuczdx8g.timing import figure, figures
 from dpuflow.emulator import Emulator
 from dpuflow.network import QuantizedNetwork
-from dpuflow.network.dilation import without_dilation
+from dpuflow.network.dilation import without_dilation, without_idle_taps
 from dpuflow.xir import Graph
 
 
@@ -50,6 +50,7 @@ def compile_native(
     this compiler has no code.
     """
     machine_for(target.fingerprint, f"target {target.name}")
+    quantized = without_idle_taps(quantized)
     quantized = without_dilation(quantized, but_for=limits.in_phases(quantized.network, target))
     weights: dict[str, np.ndarray] = {}
     compiled = compile_reference(quantized, target, on_cpu, limits.check, weights)
