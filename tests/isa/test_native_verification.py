@@ -14,7 +14,7 @@ from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.isa.steps import MachineCodeError
-from dpuflow.dpuczdx8g.native import lowering, writer
+from dpuflow.dpuczdx8g.native import branches, lowering, probes, writer
 from dpuflow.dpuczdx8g.native.compile import compile_graph
 from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
@@ -185,3 +185,22 @@ def test_a_wrong_pad_byte_is_found(monkeypatch):
     monkeypatch.setattr(engines, "_gather", zeros)
     with pytest.raises(RuntimeError, match="layer 'max_pool4': machine code and emulator differ"):
         compile_native(mobile(4), TARGET)
+
+
+def test_maps_that_are_tried_a_few_at_a_time_are_the_same(monkeypatch):
+    b = Builder((6, 6, 20), 6)
+    plain = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+    name = b.layer("conv", ["input"], (6, 6, 1), 5, (1, 1, 1, 20), **plain, activation="NONE")
+    quantized = b.quantized("half", b.dense(b.flatten(name), 3))
+    layer = quantized.network[name]
+    found = []
+    for together in (1, 5 * 720, 1 << 30):
+        monkeypatch.setattr(probes, "AT_ONCE", together)
+        random = np.random.default_rng(5)
+        found.append(probes._with_half(quantized, layer, (6, 6, 20), random))
+        found.append(random.integers(1 << 40))
+    assert found[1] == found[3] == found[5]
+    np.testing.assert_array_equal(found[0], found[4])
+    np.testing.assert_array_equal(found[2], found[4])
+    real = branches.unrounded(quantized, layer, [found[4][None]])
+    assert branches.halves(quantized, layer, real).any()

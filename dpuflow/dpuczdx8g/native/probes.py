@@ -38,6 +38,8 @@ MADE_IMAGES = ("all -128", "all 127", "noise", "extremes", "small values", "bloc
 TRIES = 1024
 """Maps tried at most for a half in a layer of few outputs."""
 TRIED_SUMS = 2e8
+AT_ONCE = 1 << 20
+"""Values of such maps at the same time, 8 bytes each."""
 
 AVERAGES = kinds(lambda operator: issubclass(operator, AveragePool))
 """Kinds of average pooling."""
@@ -196,10 +198,15 @@ def _with_half(quantized, layer, shape, random):
     cost = outputs * math.prod(quantized.weights[layer.name][0].shape[1:])
     tries = int(min(TRIES, max(1, TRIED_SUMS // cost)))
     loudness = 2 ** random.integers(1, 8, (tries, 1, 1, 1))
-    maps = (random.integers(-128, 128, (tries, *shape)) * loudness >> 7).astype(np.int8)
-    real = branches.unrounded(quantized, layer, [maps])
-    hits = branches.halves(quantized, layer, real).reshape(tries, -1).sum(axis=1)
-    return maps[hits.argmax()] if hits.any() else None
+    best, most, together = None, 0, max(1, AT_ONCE // math.prod(shape))
+    for start in range(0, tries, together):
+        loud = loudness[start : start + together]
+        maps = (random.integers(-128, 128, (len(loud), *shape)) * loud >> 7).astype(np.int8)
+        real = branches.unrounded(quantized, layer, [maps])
+        hits = branches.halves(quantized, layer, real).reshape(len(maps), -1).sum(axis=1)
+        if hits.max() > most:
+            best, most = maps[hits.argmax()], hits.max()
+    return best
 
 
 def readers_of(
