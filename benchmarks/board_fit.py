@@ -2,32 +2,35 @@
 
 import itertools
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 from measuring import progress
 
+from dpuflow.device.targets import get_target
 from dpuflow.dpuczdx8g.cost_model import handed_over, layer_times, layer_works
 from dpuflow.dpuczdx8g.isa.cycles import COMPUTING, durations, transfer_bytes
 from dpuflow.dpuczdx8g.isa.formats import ENGINES
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Timing, between_images
 
 BYTES, TRANSFER, ALU, ISSUE = (20.0, 22.0, 24.0), (4.0, 8.0, 12.0), (1.5, 1.75, 2.0), (20.0, 40.0, 60.0, 80.0)
-CONTENTION = (0.7, 0.75, 0.8, 0.85)
+SHARE = (0.425, 0.45, 0.5, 0.55)
 OVERLAP, EXPOSED, KEPT = (0.5, 0.7, 0.9), (0.0, 0.25, 0.5), (0.0, 0.25, 0.5, 0.75)
-CORES = (1, 2, 3)
-"""What is tried of each number, and with how many cores at work."""
+"""What is tried of each number."""
 
 DPU_CHOICES = tuple(itertools.product(BYTES, TRANSFER, ALU, ISSUE))
 LAYER_CHOICES = tuple(itertools.product(BYTES, ALU, OVERLAP, EXPOSED, KEPT))
 """For machine code, and for layers, whose transfers are too few to tell what one takes."""
 
 
-def stretch(contention, cores):
-    """How many times longer a transfer takes."""
-    return Timing(contention=contention).stretch(cores)
+def stretch(share, board, cores=None):
+    """How many times longer a transfer takes with all cores of a board at work, or with so many."""
+    return replace(TIMING, memory_share=share).on(board).stretch(cores or board.cores)
 
 
-STRETCHES = tuple(sorted({stretch(value, cores) for value in CONTENTION for cores in CORES}))
+BOARDS = tuple(get_target(name).board for name in ("kv260", "zcu104", "zcu102"))
+STRETCHES = tuple(sorted({stretch(share, board) for share in SHARE for board in BOARDS}))
+"""All that occur on the boards of the published figures."""
 
 
 def cycles_of_many(instructions):
@@ -63,43 +66,41 @@ def cycles_of_many(instructions):
     return np.maximum.reduce(free)
 
 
-def frames_of_many(programs, clocks, fetch_us):
-    """Frames per second with many threads by every choice: {board: array [DPU_CHOICES, CONTENTION]}.
+def frames_of_many(programs, boards, fetch_us):
+    """Frames per second with many threads by every choice: {board: array [DPU_CHOICES, SHARE]}.
 
     The job's start and the fetching of outputs stay: two small networks tell the one, two with large outputs
     the other (docs/performance.md), and no more can.
 
-    programs : instructions of each DPU subgraph. clocks : board -> (MHz, cores).
+    programs : instructions of each DPU subgraph. boards : name -> Board, of BOARDS.
     fetch_us : of the outputs.
     """
     cycles = sum(cycles_of_many(instructions) for instructions in programs)
-    found = {}
-    for board, (clock, cores) in clocks.items():
-        columns = [STRETCHES.index(stretch(value, cores)) for value in CONTENTION]
-        shared = cycles[:, columns] / clock
-        found[board] = 1e6 / between_images(len(programs) * HOST.job_us, shared + fetch_us, cores)
+    served, found = len(programs) * HOST.job_us + fetch_us, {}
+    for name, board in boards.items():
+        columns = [STRETCHES.index(stretch(share, board)) for share in SHARE]
+        found[name] = 1e6 / between_images(served, cycles[:, columns] / board.clock_mhz, board.cores)
     return found
 
 
 def frames_by_layers(network, targets):
-    """The same by layers: {board: array [LAYER_CHOICES, CONTENTION]}. targets : board -> Target."""
+    """The same by layers: {board: array [LAYER_CHOICES, SHARE]}. targets : name -> Target of a board."""
     target = next(iter(targets.values()))
     works = {kept: layer_works(network, target, kept) for kept in KEPT}
-    cycles = np.empty((len(LAYER_CHOICES), len(CONTENTION), len(CORES)))
+    cycles = {name: np.empty((len(LAYER_CHOICES), len(SHARE))) for name in targets}
     for row, (bytes_, alu, overlap, exposed, kept) in enumerate(LAYER_CHOICES):
-        alone = None
-        for column, contention in enumerate(CONTENTION):
-            timing = Timing(
-                bytes_, alu_cycles=alu, overlap=overlap, exposed=exposed, kept=kept, contention=contention
-            )
-            alone = alone or sum(layer_times(works[kept], timing, 1))
-            more = [sum(layer_times(works[kept], timing, cores)) for cores in CORES[1:]]
-            cycles[row, column] = alone, *more
-    fetch_us, found = HOST.fetching(*handed_over(network)[1:]), {}
-    for board, target in targets.items():
-        clock, cores = target.board.clock_mhz, target.board.cores
-        shared = fetch_us + cycles[..., CORES.index(cores)] / clock
-        found[board] = 1e6 / between_images(HOST.job_us, shared, cores)
+        numbers = Timing(bytes_, alu_cycles=alu, overlap=overlap, exposed=exposed, kept=kept)
+        for name, target in targets.items():
+            known = {}
+            for column, share in enumerate(SHARE):
+                timing = replace(numbers, memory_share=share).on(target.board)
+                slower = timing.stretch(target.board.cores)
+                if slower not in known:
+                    known[slower] = sum(layer_times(works[kept], timing, target.board.cores))
+                cycles[name][row, column] = known[slower]
+    served, found = HOST.job_us + HOST.fetching(*handed_over(network)[1:]), {}
+    for name, target in targets.items():
+        found[name] = 1e6 / between_images(served, cycles[name] / target.board.clock_mhz, target.board.cores)
     return found
 
 
@@ -129,14 +130,14 @@ def of_layers(best):
     """In words, the numbers of an index of `frames_by_layers`."""
     bytes_, alu, overlap, exposed, kept = LAYER_CHOICES[best[0]]
     dpu = f"{bytes_:g} bytes, ALU {alu:g}, overlap {overlap:g}, exposed {exposed:g}, kept {kept:g}"
-    return f"{dpu}, contention {CONTENTION[best[1]]:g}"
+    return f"{dpu}, share {SHARE[best[1]]:g}"
 
 
 def of_code(best):
     """In words, the numbers of an index of `frames_of_many`."""
     bytes_, transfer, alu, issue = DPU_CHOICES[best[0]]
     dpu = f"{bytes_:g} bytes, {transfer:g} + , ALU {alu:g}, issue {issue:g}"
-    return f"{dpu}, contention {CONTENTION[best[1]]:g}"
+    return f"{dpu}, share {SHARE[best[1]]:g}"
 
 
 def in_use():
@@ -145,5 +146,5 @@ def in_use():
     t = TIMING
     numbers = t.bytes_per_cycle, t.transfer_cycles, t.alu_cycles, t.issue_cycles
     by_layers = t.bytes_per_cycle, t.alu_cycles, t.overlap, t.exposed, t.kept
-    contention = CONTENTION.index(t.contention)
-    return (DPU_CHOICES.index(numbers), contention), (LAYER_CHOICES.index(by_layers), contention)
+    share = SHARE.index(t.memory_share)
+    return (DPU_CHOICES.index(numbers), share), (LAYER_CHOICES.index(by_layers), share)

@@ -47,10 +47,11 @@ def of_code(programs, network, target):
     """Figures of machine code on a target, as `compile.json` has them."""
     from dpuflow.dpuczdx8g.cost_model import handed_over
     from dpuflow.dpuczdx8g.isa.cycles import schedule
-    from dpuflow.dpuczdx8g.timing import figures
+    from dpuflow.dpuczdx8g.timing import TIMING, figures
 
+    timing = TIMING.on(target.board)
     clock, cores = target.board.clock_mhz, target.board.cores
-    alone, shared = (sum(schedule(p, cores=n).cycles for p in programs) / clock for n in (1, cores))
+    alone, shared = (sum(schedule(p, timing, n).cycles for p in programs) / clock for n in (1, cores))
     return figures(alone, shared, cores, *handed_over(network.network), jobs=len(programs))
 
 
@@ -76,9 +77,9 @@ def one_network(name, entry, vendor, fit):
         figures |= {way: of_code(code, network, target) for way, code in codes.items()}
         for way, values in figures.items():
             found[way] |= {(board, kind): estimated(kind, values) for kind in FIGURES}
-    clocks = {board: (target.board.clock_mhz, target.board.cores) for board, target in targets.items()}
+    boards = {board: target.board for board, target in targets.items()}
     fetch_us = HOST.fetching(*handed_over(network.network)[1:])
-    choices = {way: board_fit.frames_of_many(code, clocks, fetch_us) for way, code in codes.items() if fit}
+    choices = {way: board_fit.frames_of_many(code, boards, fetch_us) for way, code in codes.items() if fit}
     if fit:
         choices[WAYS[0]] = board_fit.frames_by_layers(network.network, targets)
     return found, choices

@@ -103,7 +103,7 @@ def test_many_choices_of_timing_at_once_give_what_the_cycle_estimate_gives():
     fit = importlib.import_module("board_fit")
     from dpuflow.device.targets import get_target
     from dpuflow.dpuczdx8g.isa.cycles import schedule
-    from dpuflow.dpuczdx8g.timing import HOST, figures
+    from dpuflow.dpuczdx8g.timing import HOST, TIMING, figures
     from tests.isa.quantized_builder import Builder
 
     b = Builder((24, 20, 16))
@@ -112,21 +112,23 @@ def test_many_choices_of_timing_at_once_give_what_the_cycle_estimate_gives():
     target = get_target("DPUCZDX8G_ISA1_B1152")
     (code,) = networks.our_code(b.quantized("n", b.dense(b.flatten(x), 10)), target)
     cycles = fit.cycles_of_many(code)
-    (dpu, contention), by_layers = fit.in_use()
-    for cores in fit.CORES:
-        column = fit.STRETCHES.index(fit.stretch(fit.CONTENTION[contention], cores))
-        assert cycles[dpu, column] == pytest.approx(schedule(code, cores=cores).cycles, rel=1e-9)
-    frames = fit.frames_of_many([code], {"zcu104": (300, 2)}, HOST.fetching(10, 1))["zcu104"]
-    assert frames.shape == (len(fit.DPU_CHOICES), len(fit.CONTENTION))
-    times = [schedule(code, cores=cores).cycles / 300 for cores in (1, 2)]
+    (dpu, share), by_layers = fit.in_use()
+    for board in fit.BOARDS:
+        column = fit.STRETCHES.index(fit.stretch(fit.SHARE[share], board))
+        expected = schedule(code, TIMING.on(board), board.cores).cycles
+        assert cycles[dpu, column] == pytest.approx(expected, rel=1e-9)
+    zcu104 = get_target("zcu104").board
+    frames = fit.frames_of_many([code], {"zcu104": zcu104}, HOST.fetching(10, 1))["zcu104"]
+    assert frames.shape == (len(fit.DPU_CHOICES), len(fit.SHARE))
+    times = [schedule(code, TIMING.on(zcu104), cores).cycles / 300 for cores in (1, 2)]
     board = figures(*times, 2, 24 * 20 * 16, 10, 1)["frames_per_second"]["board"]
-    assert frames[dpu, contention] == pytest.approx(board, rel=1e-3)
+    assert frames[dpu, share] == pytest.approx(board, rel=1e-3)
     # what is left out is judged by the choice that suits the others: here it is off by a half
-    published = {name: {"zcu104": float(frames[dpu, contention])} for name in "ab"}
+    published = {name: {"zcu104": float(frames[dpu, share])} for name in "ab"}
     estimates = {("a", "ours"): {"zcu104": frames}, ("b", "ours"): {"zcu104": 1.5 * frames}}
     left_out = fit.leave_one_out(estimates, published, fit.of_code)
     assert left_out["b", "ours"]["zcu104"] == pytest.approx(0.5, abs=0.01)
-    assert "issue 60" in fit.of_code((dpu, contention)) and "kept 0.5" in fit.of_layers(by_layers)
+    assert "issue 60" in fit.of_code((dpu, share)) and "kept 0.5" in fit.of_layers(by_layers)
 
 
 def test_many_choices_of_timing_at_once_give_what_the_estimate_by_layers_gives():
@@ -139,7 +141,7 @@ def test_many_choices_of_timing_at_once_give_what_the_estimate_by_layers_gives()
     found = fit.frames_by_layers(network, targets)
     for board, frames in found.items():
         expected = estimate(network, targets[board])["frames_per_second"]["board"]
-        assert frames.shape == (len(fit.LAYER_CHOICES), len(fit.CONTENTION))
+        assert frames.shape == (len(fit.LAYER_CHOICES), len(fit.SHARE))
         assert frames[fit.in_use()[1]] == pytest.approx(expected, rel=1e-3)
 
 

@@ -15,6 +15,7 @@ from dpuflow.dpuczdx8g.isa.machine import FAMILY
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.isa.simulator import Simulator
 from dpuflow.dpuczdx8g.native import limits
+from dpuflow.dpuczdx8g.timing import TIMING
 from dpuflow.emulator import support
 from dpuflow.network import Network
 from dpuflow.quantize.folding import fold
@@ -124,7 +125,7 @@ def _compiled(model: Model, target: Target) -> dict[str, Any]:
     else:
         for program in read_programs(graph, model.path):
             code = [step.instruction for step in Simulator(program).steps]
-            cycles = estimate_cycles(code)["cycles"]
+            cycles = estimate_cycles(code, TIMING.on(target.board))["cycles"]
             programs.append({"name": program.name, "code_bytes": len(program.code), "cycles": cycles})
     answer: dict[str, Any] = {"fits": fits, "subgraphs": parts, "programs": programs, "notes": notes}
     answer["outputs"] = {op.name: list(op.tensor.shape[1:]) for op in outputs(graph)}

@@ -19,7 +19,8 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.hints import did_you_mean
 
 TARGETS_FILE = Path(__file__).with_name("targets.yaml")
-BOARD_KEYS = ("name", "cores", "clock_mhz")
+BOARD_KEYS = ("name", "cores", "clock_mhz", "memory_gb_s")
+"""The last one may be left out."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,15 @@ class Bank:
 
 @dataclass(frozen=True)
 class Board:
-    """A board as its image configures it: number of DPU cores and their clock."""
+    """A board as its image configures it: number of DPU cores and their clock.
+
+    memory_gb_s : GB/s of its DDR at best, width times transfers per second; None where nobody says it.
+    """
 
     name: str
     cores: int
     clock_mhz: float
+    memory_gb_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,7 @@ def _named(where, name, entry, dpus, boards):
         if board not in boards:
             raise UserError(f"{where}.board: {board!r} is unknown; {did_you_mean(board, boards, 3)}")
         entry = {**boards[board], **entry}
-        board = {key: boards[board][key] for key in BOARD_KEYS}
+        board = {key: boards[board][key] for key in BOARD_KEYS if key in boards[board]}
     if not isinstance(entry, dict) or "dpu" not in entry:
         raise UserError(
             f"{where}: expected {{board: NAME}} or {{dpu: NAME, release: RELEASE, board: BOARD}}, "
@@ -315,4 +320,10 @@ def _board(where, entry):
         raise UserError(f"{where}.cores: must be a whole number of at least 1, got {cores!r}")
     if not isinstance(clock, int | float) or isinstance(clock, bool) or not 0 < clock < 2000:
         raise UserError(f"{where}.clock_mhz: must be a number of MHz, got {clock!r}")
-    return Board(str(entry.get("name", "unnamed")), cores, float(clock))
+    memory = entry.get("memory_gb_s")
+    if memory is not None and (
+        not isinstance(memory, int | float) or isinstance(memory, bool) or not 0 < memory < 1000
+    ):
+        raise UserError(f"{where}.memory_gb_s: must be a number of GB/s, got {memory!r}")
+    memory = None if memory is None else float(memory)
+    return Board(str(entry.get("name", "unnamed")), cores, float(clock), memory)

@@ -41,18 +41,19 @@ def estimate(
     """
     if isinstance(network, QuantizedNetwork):
         network = network.network
-    clock = target.board.clock_mhz if target.board else timing.default_clock_mhz
+    timing = timing.on(target.board)
+    clock = timing.clock_mhz
     cores = target.board.cores if target.board else 1
     works = layer_works(network, target, timing.kept)
     times, shared = (layer_times(works, timing, n) for n in (1, cores))
-    layers = [_row(work, cycles, clock, timing) for work, cycles in zip(works, times, strict=True)]
+    layers = [_row(work, cycles, timing) for work, cycles in zip(works, times, strict=True)]
     dpu_us = sum(times) / clock
     compute_us = sum(work.computing(timing) for work in works) / clock
     workload = sum(work.workload for work in works)
     peak_per_us = target.peak_operations * clock
     board = figures(dpu_us, sum(shared) / clock, cores, *handed_over(network), host=host)
     used = energy(target, workload, board, dpu_us)
-    taken = assumptions(timing, host, target.board is not None)
+    taken = assumptions(target.board, timing, host)
     taken["notes"] += assumption(target)
     return {
         "kind": "estimate",
@@ -205,11 +206,12 @@ class Work:
         if self.computing(timing) >= memory:
             return COMPUTE
         count = self.loads if memory == self.moving(timing)[0] else self.saves
-        return INSTRUCTIONS if count * timing.transfer_cycles > memory / 2 else MEMORY
+        issued = _transfer(0, count, timing)
+        return INSTRUCTIONS if issued > memory / 2 else MEMORY
 
 
 def _transfer(size, count, timing):
-    return size / timing.bytes_per_cycle + count * timing.transfer_cycles
+    return (size / timing.bytes_per_cycle + count * timing.transfer_cycles) * timing.stretch(1)
 
 
 def layer_works(network: Network, target: Target, kept: float) -> list[Work]:
@@ -249,7 +251,8 @@ def _work(network, layer, target, moved):
 
 def layer_times(works: Sequence[Work], timing: Timing, cores: int) -> list[float]:
     """Cycles that each layer adds to a frame's, less what overlaps with the one before; `cores` at work."""
-    times, before, idle, unit, stretch = [], 0.0, 0.0, None, timing.stretch(cores)
+    times, before, idle, unit = [], 0.0, 0.0, None
+    stretch = timing.stretch(cores) / timing.stretch(1)
     for work in works:
         computing, moving = work.computing(timing), work.memory(timing) * stretch
         # weights come while the layer before computes and moves nothing
@@ -262,7 +265,8 @@ def layer_times(works: Sequence[Work], timing: Timing, cores: int) -> list[float
     return times
 
 
-def _row(work, cycles, clock, timing):
+def _row(work, cycles, timing):
+    clock = timing.clock_mhz
     return {
         "name": work.layer.name,
         "op": work.layer.op,

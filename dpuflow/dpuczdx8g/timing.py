@@ -5,8 +5,10 @@ with published measurements of whole networks on real boards (docs/performance.m
 the table of errors and what each number rests on). Nothing was measured by dpuflow.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from dpuflow.device.targets import Board
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,11 @@ class Timing:
         longer one (its first weights, its last rows); fitted.
     kept : of the bytes of maps that the banks could hold until their last reader but that not every compiler
         keeps there, the part that stays; fitted (`residency`).
-    contention : n cores at work move together what 1 / contention cores could alone, so each one's transfers
-        take contention * n times as long; fitted.
-    default_clock_mhz : clock of a target without a board.
+    memory_share : of what the board's DDR moves at best, the part that all cores of the DPU together load,
+        and as much that they save; fitted (`stretch`).
+    memory_gb_s : of the board's DDR at best, width times transfers per second: 64 bits at 2133 MT/s unless
+        the board says another (`on`).
+    clock_mhz : of the DPU; of a target without a board 300.
     """
 
     bytes_per_cycle: float = 22.0
@@ -40,31 +44,43 @@ class Timing:
     overlap: float = 0.7
     exposed: float = 0.25
     kept: float = 0.5
-    contention: float = 0.8
-    default_clock_mhz: float = 300.0
+    memory_share: float = 0.45
+    memory_gb_s: float = 17.1
+    clock_mhz: float = 300.0
+
+    def on(self, board: Board | None) -> "Timing":
+        """The same with a board's clock, and with its DDR where it says what that moves."""
+        if board is None:
+            return self
+        memory = self.memory_gb_s if board.memory_gb_s is None else board.memory_gb_s
+        return replace(self, clock_mhz=board.clock_mhz, memory_gb_s=memory)
+
+    def loaded_gb_s(self, cores: int = 1) -> float:
+        """GB/s that a core loads, and saves as many, with `cores` at work: by its ports or by the DDR."""
+        ports = self.bytes_per_cycle * self.clock_mhz / 1e3
+        return min(ports, self.memory_share * self.memory_gb_s / cores)
 
     def stretch(self, cores: int) -> float:
-        """How many times longer a transfer takes with `cores` cores at work."""
-        return max(1.0, self.contention * cores)
+        """How many times longer a transfer takes with `cores` cores at work than by the core's ports."""
+        return self.bytes_per_cycle * self.clock_mhz / 1e3 / self.loaded_gb_s(cores)
 
 
 @dataclass(frozen=True)
 class Host:
     """What the estimates take for granted of the board's processor and its runtime, per image; all fitted.
 
-    job_us : from a job's end on a core to the start of the next: interrupt, driver, runtime. Jobs of several
-        cores wait for each other in it.
-    fetch_us, fetch_ns : per output, and per byte of output, in which a core waits for its next job; each core
-        for itself.
+    job_us : from a job's end on a core to the start of the next: interrupt, driver, runtime.
+    fetch_us, fetch_ns : per output, and per byte of output, in which a core waits for its next job.
+        The driver serves one core after the other: several wait for each other in all three.
     call_us, input_ns : of a call of the runtime from Python, in all and per byte of its input.
     prepare_us, prepare_ns : of a C++ application, to make the input of a picture: in all, and per byte.
     output_ns : per byte of output, of either: what is done with it once it is there.
     """
 
-    job_us: float = 140.0
+    job_us: float = 120.0
     fetch_us: float = 50.0
     fetch_ns: float = 2.0
-    call_us: float = 90.0
+    call_us: float = 110.0
     input_ns: float = 10.3
     output_ns: float = 5.0
     prepare_us: float = 120.0
@@ -112,47 +128,50 @@ def figures(
         "frames_per_second": {
             "one_thread": figure(1e6 / (prepare + starts + fetch + dpu_us)),
             "one_core_saturated": figure(1e6 / (starts + fetch + dpu_us)),
-            "board": figure(1e6 / between_images(starts, fetch + shared_us, cores)),
+            "board": figure(1e6 / between_images(starts + fetch, shared_us, cores)),
         },
     }
 
 
-def between_images(starts_us: float, shared_us: float, cores: int) -> float:
-    """Mean microseconds between images when every core is at work or waits for its next job to be started.
+def between_images(served_us: float, shared_us: float, cores: int) -> float:
+    """Mean microseconds between images when every core is at work or waits to be served.
 
-    One processor starts the jobs of all cores, one after the other: a closed queue of `cores` customers, by
-    mean value analysis (Reiser and Lavenberg 1980). Never less than `starts_us`, nor than the cores' share of
-    an image's time alone.
+    That is, for its outputs to be fetched and its next job to be started. One processor serves all cores, one
+    after the other: a closed queue of `cores` customers, by mean value analysis (Reiser and Lavenberg 1980).
+    Never less than `served_us`, nor than the cores' share of an image's time alone.
     """
-    waiting, between = 0.0, starts_us + shared_us
+    waiting, between = 0.0, served_us + shared_us
     for number in range(1, cores + 1):
-        started = starts_us * (1 + waiting)
-        between = (started + shared_us) / number
-        waiting = started / between
+        served = served_us * (1 + waiting)
+        between = (served + shared_us) / number
+        waiting = served / between
     return between
 
 
-def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = True) -> dict[str, Any]:
-    """The numbers, and sentences for a report: what the estimate takes for granted."""
+def assumptions(board: Board | None, timing: Timing = TIMING, host: Host = HOST) -> dict[str, Any]:
+    """The numbers, and sentences for a report: what the estimate takes for granted.
+
+    timing : as it is on the board (`Timing.on`).
+    """
     return {
         **asdict(timing),
         **asdict(host),
         "notes": [
-            *([] if clock_known else [f"clock {timing.default_clock_mhz:g} MHz assumed"]),
+            *_not_told(board, timing),
             "an engine works every cycle of its instructions; pooling and depthwise steps take"
             f" {timing.alu_cycles:g} cycles, all others one",
             f"a core loads and saves {timing.bytes_per_cycle:g} bytes per cycle each, and"
-            f" {timing.transfer_cycles:g} cycles more for every instruction; with n cores at work both take"
-            f" {timing.contention:g} n times as long, but never less than alone",
+            f" {timing.transfer_cycles:g} cycles more for every instruction; all cores together no more than"
+            f" {timing.memory_share:g} of what the board's DDR moves at best ({timing.memory_gb_s:g} GB/s)",
             f"machine code: an instruction that computes takes {timing.issue_cycles:g} cycles more",
-            f"a job's start {host.job_us:g} µs, cores waiting for each other; a core waits"
-            f" {host.fetch_us:g} µs per output and {host.fetch_ns:g} ns per byte of it; a call from Python"
+            f"a core waits {host.job_us:g} µs for its next job's start, {host.fetch_us:g} µs per output and"
+            f" {host.fetch_ns:g} ns per byte of it, and cores wait for each other in that; a call from Python"
             f" {host.call_us:g} µs more and {host.input_ns:g} ns per byte of input; what is done with a byte"
             f" of output {host.output_ns:g} ns",
             f"a C++ application prepares a picture in {host.prepare_us:g} µs and {host.prepare_ns:g} ns a"
             " byte",
-            "all numbers hold at every clock and for every size of DPU, and for a DDR of 64 bits as measured"
-            " boards have it: a narrower one is slower where layers wait for it",
+            "all numbers hold at every clock, for every size of DPU and for every processor: they are of a"
+            " Zynq UltraScale+ with four Cortex-A53",
             "one_thread is one thread of an application that does everything in turn; one_core_saturated and"
             " board need threads enough that no core waits for a picture, two for each core and more",
             "before compiling: a layer takes the longer of computing and moving (loading or saving) and"
@@ -165,6 +184,17 @@ def assumptions(timing: Timing = TIMING, host: Host = HOST, clock_known: bool = 
             " measured here; the CPU's layers (softmax, what leaves the DPU) are not counted",
         ],
     }
+
+
+def _not_told(board, timing):
+    """Sentences about what the target says nothing of."""
+    told = [] if board else [f"clock {timing.clock_mhz:g} MHz assumed"]
+    if board is None or board.memory_gb_s is None:
+        told.append(
+            f"a DDR of {timing.memory_gb_s:g} GB/s assumed (64 bits at 2133 MT/s); the target's"
+            " `board.memory_gb_s` says another: with a slower one layers that wait for it take longer"
+        )
+    return told
 
 
 def figure(value: float) -> float:

@@ -77,7 +77,9 @@ def _chart(estimate) -> Markup | None:
     if not layers:
         return None
     peak = estimate["peak_operations"] * estimate["clock_mhz"] / 1e3
-    bandwidth = estimate["assumptions"]["bytes_per_cycle"] * estimate["clock_mhz"] / 1e3
+    taken = estimate["assumptions"]
+    ports = taken["bytes_per_cycle"] * taken["clock_mhz"] / 1e3
+    bandwidth = min(ports, taken["memory_share"] * taken["memory_gb_s"])
     ridge, longest = peak / bandwidth, max(alone for _, alone, _ in layers)
     dots = [(intensity, layer["workload"] / alone / 1e3, alone, layer) for intensity, alone, layer in layers]
     low_x = min([ridge / 4, *(dot[0] for dot in dots)]) / 1.3

@@ -51,7 +51,8 @@ def test_the_published_calls_from_python(build, published_ms):
 
 def test_threads_do_not_scale_with_cores_for_a_small_network():
     figures = estimate(small_digits(), get_target("zcu102"))["frames_per_second"]
-    assert 0.8e6 / HOST.job_us < figures["board"] < 1e6 / HOST.job_us
+    served = HOST.job_us + HOST.fetching(10, 1)
+    assert 0.9e6 / served < figures["board"] < 1e6 / served
     assert figures["one_thread"] < figures["one_core_saturated"] < figures["board"]
 
 
@@ -88,7 +89,6 @@ def test_every_size_clock_and_number_of_cores_has_an_estimate(size):
         if clock < 400:
             faster = boards[cores, {100: 200, 200: 333.3, 333.3: 400}[clock]]
             assert faster["dpu_us"] < found["dpu_us"] and faster["latency_us"] < found["latency_us"]
-        assert not any("assumed" in note for note in found["assumptions"]["notes"][:1])
     largest = estimate(network, B4096)
     assert sum(x["cycles"] for x in boards[1, 100]["layers"]) >= sum(x["cycles"] for x in largest["layers"])
 

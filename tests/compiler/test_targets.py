@@ -16,6 +16,9 @@ def ranges(text):
     return tuple(int(part) for part in text.split("-"))
 
 
+OWN = {"cores": 1, "clock_mhz": 300}
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_every_value_equals_the_vendor_data(shared, size):
     facts = {row["name"]: row for row in json.loads(shared("facts/targets.json").read_text())}
@@ -68,6 +71,8 @@ def test_published_fingerprints_and_ug1414_limits():
 def test_boards(name, size, cores, clock):
     target = get_target(name)
     assert (target.size, target.board.cores, target.board.clock_mhz) == (size, cores, clock)
+    bytes_, millions = {"zcu102": (8, 2133), "zcu104": (8, 2133), "kv260": (8, 2400)}.get(name, (4, 1066))
+    assert target.board.memory_gb_s == pytest.approx(bytes_ * millions / 1e3, rel=0.01)
 
 
 def test_a_users_own_target():
@@ -79,6 +84,9 @@ def test_a_users_own_target():
     target = get_target("mine", load_targets(extra={"mine": entry}))
     assert target.fingerprint == 0x101000016010405
     assert (target.name, target.dpu, target.board.name) == ("mine", "DPUCZDX8G_ISA1_B2304", "ZCU106")
+    assert target.board.memory_gb_s is None
+    entry = {"dpu": "DPUCZDX8G_ISA1_B2304", "board": OWN | {"memory_gb_s": 4}}
+    assert load_targets(extra={"mine": entry})["mine"].board.memory_gb_s == 4.0
     assert load_targets(extra={"mine": {"dpu": "DPUCZDX8G_ISA1_B512"}})["mine"].board is None
 
 
@@ -106,6 +114,13 @@ def test_a_wrong_entry_is_named(entry, words):
     with pytest.raises(UserError, match=words) as error:
         load_targets(extra={"mine": entry})
     assert "mine" in str(error.value)
+
+
+@pytest.mark.parametrize("memory", [0, -1.5, "17 GB/s", True, 4000])
+def test_a_wrong_memory_is_named(memory):
+    entry = {"dpu": "DPUCZDX8G_ISA1_B4096", "board": OWN | {"memory_gb_s": memory}}
+    with pytest.raises(UserError, match=r"mine\.board\.memory_gb_s: must be a number of GB/s, got"):
+        load_targets(extra={"mine": entry})
 
 
 @pytest.mark.fault("configuration", "unknown target", "refused")

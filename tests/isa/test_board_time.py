@@ -17,7 +17,7 @@ from dpuflow.dpuczdx8g.isa.code import decode
 from dpuflow.dpuczdx8g.isa.cycles import schedule
 from dpuflow.dpuczdx8g.isa.program import read_programs
 from dpuflow.dpuczdx8g.native.compile import compile_graph
-from dpuflow.dpuczdx8g.timing import figures
+from dpuflow.dpuczdx8g.timing import TIMING, assumptions, figures
 from dpuflow.network import QuantizedNetwork
 from dpuflow.ops.convolution import Weighted
 from dpuflow.xir import Graph
@@ -54,7 +54,8 @@ def of_code(programs, sizes, boards):
     made = {}
     for board in boards:
         target = get_target(board).board
-        times = [sum(schedule(p, cores=n).cycles for p in programs) for n in (1, target.cores)]
+        timing = TIMING.on(target)
+        times = [sum(schedule(p, timing, n).cycles for p in programs) for n in (1, target.cores)]
         made[board] = figures(*(t / target.clock_mhz for t in times), target.cores, *sizes)
     return made
 
@@ -117,7 +118,8 @@ def both(network, target):
     """(of our code, of the layers) frames per second with one thread, with many, calls per second."""
     made, code = code_of(network, target.size)
     layers = estimate(made, target)
-    times = [sum(schedule(p, cores=n).cycles for p in code) for n in (1, layers["cores"])]
+    timing = TIMING.on(target.board)
+    times = [sum(schedule(p, timing, n).cycles for p in code) for n in (1, layers["cores"])]
     ours = figures(*(t / layers["clock_mhz"] for t in times), layers["cores"], *handed_over(made))
     return [
         [x["frames_per_second"]["one_thread"], x["frames_per_second"]["board"], 1e6 / x["latency_us"]]
@@ -160,10 +162,68 @@ def test_networks_that_were_not_in_the_fit():
     judge(found)
 
 
+ULTRA96 = {
+    (shaped.residual_50,): 33.4667,
+    (shaped.residual_18,): 77.8167,
+    (shaped.mobile, 1.0, 224): 186.55,
+    (shaped.squeeze,): 283.583,
+    (shaped.inverted, 1.4): 104.25,
+}
+"""Frames per second with many threads on an Ultra96, of the README of the vendor's model zoo of 2019.
+
+The same page has 4 to 15 % less for most of these on a ZCU104 than the later one, which all other figures
+are of."""
+
+
+def test_a_board_of_another_size_with_a_narrow_memory():
+    """A B1600 at 287 MHz beside LPDDR4 of 32 bits, by layers and from our code."""
+    target, layers, ours = get_target("ultra96v2"), [], []
+    for (network, *options), many in ULTRA96.items():
+        layers.append(estimate(network(*options), target)["frames_per_second"]["board"] / many - 1)
+    judge(layers)
+    for network in (shaped.residual_18, shaped.squeeze):
+        made, code = code_of(network, target.size)
+        figures_of = of_code(code, handed_over(made), ["ultra96v2"])["ultra96v2"]
+        ours.append(figures_of["frames_per_second"]["board"] / ULTRA96[network,] - 1)
+    judge(ours)
+
+
+def test_every_number_is_in_the_docs(repo):
+    """Name and value of all that `compile.json` takes for granted, each in a row of the table."""
+    text = (repo / "docs/performance.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    table = {}
+    for row in rows:
+        names, values = row.split(" | ")[:2]
+        keys = [part for part in names.split("`") if part.isidentifier()]
+        table |= dict(zip(keys, values.split(", "), strict=False))
+    taken = assumptions(None)
+    assert {key: float(table[key]) for key in taken if key != "notes"} == {
+        k: v for k, v in taken.items() if k != "notes"
+    }
+
+
+def test_of_a_slower_memory():
+    """Half the memory moves half the bytes once the ports are faster than it, and then cores share it."""
+    board = {"name": "own", "cores": 2, "clock_mhz": 300}
+    entries = {
+        str(gb): {"dpu": "DPUCZDX8G_ISA1_B4096", "board": board | {"memory_gb_s": gb}} for gb in (4, 8, 40)
+    }
+    targets = load_targets(extra=entries | {"told": {"dpu": "DPUCZDX8G_ISA1_B4096", "board": board}})
+    found = {name: estimate(shaped.residual_unit(), targets[name]) for name in (*entries, "told")}
+    assert found["4"]["memory_us"] == pytest.approx(2 * found["8"]["memory_us"], rel=1e-3)
+    assert found["40"]["memory_us"] == found["told"]["memory_us"] < found["8"]["memory_us"]
+    boards = [found[name]["frames_per_second"]["board"] for name in ("4", "8", "told", "40")]
+    assert boards == sorted(boards) and boards[0] < 0.8 * boards[3]
+    notes = {name: " ".join(estimated["assumptions"]["notes"]) for name, estimated in found.items()}
+    assert "a DDR of 17.1 GB/s assumed" in notes["told"] and "assumed (64 bits" not in notes["4"]
+    assert found["4"]["assumptions"]["memory_gb_s"] == 4 and found["told"]["assumptions"]["clock_mhz"] == 300
+
+
 def test_of_the_vendors_code(measured, shared):
     graph = Graph.load(shared("golden/wild/mobilenetv2_224_pt_b4096_3.5.xmodel"))
     code = [decode(program.code) for program in read_programs(graph)]
     entry = measured["mobilenet_v2_1.0_224"]
     found = errors(entry, of_code(code, (224 * 224 * 3, 1000, 1), entry["fps"]))
     judge(found)
-    assert max(map(abs, found)) < 0.1
+    assert max(map(abs, found)) < MEDIAN

@@ -74,7 +74,8 @@ def test_engines_overlap_until_a_token_holds_one():
     assert record["sequential"] == round(3 * one + all_of_it)
     assert list(record["busy"]) == list(ENGINES)
     # every other core at work makes transfers longer, and nothing else
-    slower = one * 3 * TIMING.contention
+    slower = one * TIMING.stretch(3)
+    assert TIMING.stretch(3) == pytest.approx(3 * 22 * 0.3 / (0.45 * 17.1))
     assert schedule(program, cores=3).cycles == pytest.approx(2 * slower + all_of_it)
 
 

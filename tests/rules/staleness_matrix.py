@@ -259,7 +259,7 @@ TARGETS = [
     Row("targets.NAME.dpu", {"targets.plain": AT_48}, COMPILE),
     *options("targets", "plain", COMPILE, {"release": "2.5", "board": "zcu102", "on_cpu": "allow"}),
     *(Row(f"targets.NAME.board.{k}", {"targets.plain": AT_48 | {"board": OWN_BOARD | {k: v}}}, COMPILE)
-      for k, v in {"name": "yours", "cores": 1, "clock_mhz": 200}.items()),
+      for k, v in {"name": "yours", "cores": 1, "clock_mhz": 200, "memory_gb_s": 4}.items()),
     *options("targets", "z_tf1", "record_vai_c target=z_tf1", {"on_cpu": "allow"}),
     *options("targets", "z_tf1", "compile_vai_c_tensorflow", {"compiler_options": {"mode": "debug"}}),
     *options("targets", "z_xir", "compile_vai_c_xir", {"compiler_options": {"mode": "debug"}}),

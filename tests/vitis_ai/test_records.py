@@ -44,7 +44,7 @@ def test_a_file_of_the_vendor(vendor):
     found = record(vendor)
     assert found["compiler"] == "vai_c_tensorflow2" and found["fingerprint"] == "0x101000056010407"
     assert found["machine_code"] is True and found["dpu_subgraphs"] == 2
-    assert found["board"] == {"name": "ZCU102", "cores": 3, "clock_mhz": 281.0}
+    assert found["board"] == {"name": "ZCU102", "cores": 3, "clock_mhz": 281.0, "memory_gb_s": 17.1}
     work = {row["op"]: row for row in found["layers"][:1]}
     assert work["conv2d-fix"]["workload"] == 1533312 and work["conv2d-fix"]["workload_on_arch"] == 3801600
     assert "note" not in found

@@ -39,7 +39,10 @@ class IsaRunner:
         return self.emulator.quantize_input(images)
 
     def summary(self) -> list[dict[str, Any]]:
-        """Per DPU subgraph, for reports: size of the code and its estimated cycles."""
+        """Per DPU subgraph, for reports: size of the code and its estimated cycles.
+
+        With a DDR as fast as a core's ports: a file does not say for which board it is.
+        """
         return [
             {
                 "name": name,

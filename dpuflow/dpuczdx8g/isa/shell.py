@@ -100,7 +100,7 @@ def main(words: Sequence[str] | None = None) -> int:
         metavar="PAGE",
         help=".html, or .svg for the picture alone; default: FILE.timeline.html",
     )
-    clock = TIMING.default_clock_mhz
+    clock = TIMING.clock_mhz
     command.add_argument("--clock", type=float, default=clock, help="MHz, default %(default)g")
     command.set_defaults(run=draw_timeline)
     arguments = parser.parse_args(words)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from dpuflow.device.targets import Board
 from dpuflow.dpuczdx8g.bounds import HELP
 from dpuflow.dpuczdx8g.isa.attribution import layers_of
 from dpuflow.dpuczdx8g.isa.breakdown import (
@@ -38,7 +39,7 @@ TITLES = {LOAD: "LOAD", SAVE: "SAVE", CONV: "CONV", MISC: "ALU"}
 
 
 def timeline(
-    graph: Graph, source: Path | str, clock_mhz: float = TIMING.default_clock_mhz, picture: bool = False
+    graph: Graph, source: Path | str, clock_mhz: float = TIMING.clock_mhz, picture: bool = False
 ) -> str:
     """HTML page of all DPU subgraphs of a compiled graph, for a DPU of that clock.
 
@@ -53,7 +54,9 @@ def timeline(
     )
     environment.filters["whole"] = lambda value: f"{value:,.0f}"
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    programs = [_program(graph, program, clock_mhz) for program in read_programs(graph, source)]
+    board = Board("", cores=1, clock_mhz=clock_mhz)
+    timing = TIMING.on(board)
+    programs = [_program(graph, program, timing) for program in read_programs(graph, source)]
     top = MARGIN + HEAD / 2
     for program in programs:
         program["top"] = top + HEAD
@@ -64,7 +67,7 @@ def timeline(
         programs=programs,
         clock=clock_mhz,
         lanes=[TITLES[engine] for engine in LANES],
-        notes=assumptions()["notes"],
+        notes=assumptions(board, timing)["notes"],
         light=LIGHT,
         dark=DARK,
         margin=MARGIN,
@@ -73,9 +76,9 @@ def timeline(
     )
 
 
-def _program(graph, program, clock):
+def _program(graph, program, timing):
     instructions = decode(program.code, program.name)
-    made = schedule(instructions)
+    made = schedule(instructions, timing)
     names, layers = layers_of(graph, program, instructions)
     rows = breakdown(instructions, made, names, layers)
     busy = made.busy()
@@ -84,7 +87,7 @@ def _program(graph, program, clock):
         "machine": machine_for(program.fingerprint, program.name).name,
         "instructions": len(instructions),
         "cycles": made.cycles,
-        "milliseconds": made.cycles / clock / 1e3,
+        "milliseconds": made.cycles / timing.clock_mhz / 1e3,
         "busy": [(TITLES[engine], busy[engine], busy[engine] / (made.cycles or 1)) for engine in LANES],
         "computing": sum(row.computing for row in rows),
         "waiting": [sum(row.waiting[engine] for row in rows) for engine in (LOAD, SAVE)],

@@ -19,7 +19,7 @@ from dpuflow.dpuczdx8g.isa.runner import IsaRunner
 from dpuflow.dpuczdx8g.native import limits
 from dpuflow.dpuczdx8g.native.compile import STATUS, compile_graph
 from dpuflow.dpuczdx8g.native.verification import DisagreementError, verify
-from dpuflow.dpuczdx8g.timing import figure, figures
+from dpuflow.dpuczdx8g.timing import TIMING, figure, figures
 from dpuflow.emulator import Emulator
 from dpuflow.network import QuantizedNetwork
 from dpuflow.network.dilation import without_dilation, without_idle_taps
@@ -85,12 +85,12 @@ def compile_native(
 def _time(runner, quantized, target, estimate):
     """What the machine code takes: ({program: its cycles}, the part of the estimate)."""
     clock, cores = estimate["clock_mhz"], estimate["cores"]
-    cycles, layers, shared = {}, [], 0.0
+    timing, cycles, layers, shared = TIMING.on(target.board), {}, [], 0.0
     for name, program in runner.programs.items():
         code = [step.instruction for step in runner.simulators[name].steps]
-        made = schedule(code)
+        made = schedule(code, timing)
         cycles[name] = summary(made)
-        shared += schedule(code, cores=cores).cycles if cores > 1 else made.cycles
+        shared += schedule(code, timing, cores).cycles if cores > 1 else made.cycles
         layers += breakdown(code, made, *layers_of(runner.graph, program, code))
     total = sum(row["cycles"] for row in cycles.values())
     board = figures(total / clock, shared / clock, cores, *handed_over(quantized.network), jobs=len(cycles))
