@@ -11,6 +11,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
+
+# The same examples on every run, however slow the machine is. DPUFLOW_FUZZ draws new ones each time.
+settings.register_profile(
+    "dpuflow",
+    derandomize="DPUFLOW_FUZZ" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("dpuflow")
 
 pytest_plugins = ["fault_record", "hidden_skips", "quick_set"]
 

@@ -233,7 +233,7 @@ def _compile(compiler: str, path: Path) -> Path:
 
     def run(*arguments: str) -> None:
         command = [*shlex.split(compiler), *FLAGS, *arguments]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, check=True, capture_output=True, timeout=900)
 
     objects = [str(path.with_name(f"{name}.o")) for name in SOURCES]
     with ThreadPoolExecutor() as pool:

@@ -37,7 +37,7 @@ def commit(folder: Path | str = ".") -> str | None:
     """Abbreviated git commit of `folder`, "-dirty" when tracked files differ from it; None without git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*", "--abbrev=12"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

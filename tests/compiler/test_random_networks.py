@@ -110,7 +110,7 @@ def networks(draw):  # noqa: C901 - one case per operator
     return QuantizedNetwork(Network("random", layers), fixes, weights, biases, scaling)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(networks())
 def test_random_networks_compute_the_same_in_all_three_forms(quantized):
     network = quantized.network
@@ -125,7 +125,7 @@ def test_random_networks_compute_the_same_in_all_three_forms(quantized):
     np.testing.assert_array_equal(Emulator(uncompiled, threads=1).run(images), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(networks())
 def test_random_networks_come_back_from_the_uncompiled_form(tmp_path_factory, quantized):
     path = tmp_path_factory.mktemp("random") / "q.xmodel"

@@ -5,7 +5,7 @@ from decimal import Decimal, InvalidOperation
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpuflow.base.errors import UserError
@@ -280,7 +280,7 @@ def test_colour_and_the_image_of_the_configuration(fetch):
     assert rows[1:] == [b"%d,%d,20,30,40,50,60" % (n % 2, 10 + n) for n in range(4)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(
         st.text(alphabet='0123456789.eE+-" ', max_size=8),
@@ -303,7 +303,7 @@ def test_a_field_is_the_number_that_it_spells(spelling):
         assert not good
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 40), values=st.integers(1, 30))
 def test_blocks_join_to_the_whole(tmp_path, monkeypatch, seed, rows, values):
     random = np.random.default_rng(seed)

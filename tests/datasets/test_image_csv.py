@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -183,7 +183,7 @@ def test_written_bytes(tmp_path, small):
     assert count_rows(path) == (7, ImageShape(2, 2, 1))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     data=st.data(),
     shape=st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])),
@@ -202,7 +202,7 @@ def test_round_trip(tmp_path, data, shape, crlf, block):
     assert np.array_equal(np.concatenate([b[1] for b in blocks]), labels)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(rows=st.lists(st.text(alphabet='0123456789,,\n\r.- x\x00"', max_size=24), min_size=1, max_size=6))
 def test_agrees_with_a_plain_reading_of_the_rules(tmp_path, rows):
     """Accept exactly what a field-by-field check accepts; else one UserError."""

@@ -22,7 +22,7 @@ def batch_for(graph, count, seed=0):
     return rng.integers(-128, 128, (count, *graph.ops[0].tensor.shape[1:])).astype(np.int8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_graphs_equal_the_oracle_in_every_tensor(seed):
     rng = np.random.default_rng(seed)

@@ -60,14 +60,14 @@ def assert_all(op, inputs, expected):
         assert result.reshape(-1).tolist() == list(expected), backend
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(kind=st.sampled_from(random_cases.KINDS), seed=SEEDS)
 def test_random_operations_equal_the_oracle(kind, seed):
     _, op, inputs = random_cases.operation(np.random.default_rng(seed), kind)
     assert selfcheck.operation_differences(op, inputs) == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     weights=st.lists(st.integers(-128, 127), min_size=1, max_size=8),
     x=st.lists(st.integers(-128, 127), min_size=8, max_size=8),

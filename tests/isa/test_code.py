@@ -47,7 +47,7 @@ def test_known_bytes():
     assert encode_instruction(make("END", 2, 2)).hex() == "00002072"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(instructions(), max_size=4))
 def test_any_fields_survive_code_and_text(program):
     code = encode(program)
@@ -57,7 +57,7 @@ def test_any_fields_survive_code_and_text(program):
     assert encode(again) == code
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(BY_OPCODE)), st.binary(min_size=24, max_size=24))
 def test_any_bits_survive_code_and_text(opcode, noise):
     size = BY_OPCODE[opcode].words * 4
@@ -68,7 +68,7 @@ def test_any_bits_survive_code_and_text(opcode, noise):
     assert encode_instruction(parse_instruction(format_instruction(instruction))) == code
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_decode_or_end_in_a_user_error(data):
     try:

@@ -42,7 +42,7 @@ def test_a_shuffle_of_channels(groups):
     assert algebra.only_of(axes[0], 2) and not algebra.has_whole(axes[0], array.shape, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_chain_of_reshapes_and_transposes_is_what_numpy_makes(data):
     shape = data.draw(st.tuples(*[st.sampled_from([1, 2, 3, 4, 6])] * 3))

@@ -130,7 +130,7 @@ WRONG = [(path, kind) for path in PLACES for kind in sorted(set(TYPES) - allowed
 @pytest.mark.fault(
     "configuration", f"a drawn value of a wrong type, {len(WRONG)} pairs of key and type", "message"
 )
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.sampled_from(WRONG), st.data())
 def test_a_value_of_a_wrong_type_is_named_by_its_key(place, data):
     refuse(*place, data)

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from killed_jobs import EveryRule, configuration, killing
@@ -30,12 +31,20 @@ def check_finished(flow, undisturbed):
     assert not list(flow.path("results").rglob(".*"))
 
 
-def wait_for(path):
-    """Wait until a file has its content."""
+def wait_until(condition):
+    """Wait for a condition; fail when it does not come."""
     end = time.monotonic() + 300
-    while not (path.exists() and path.stat().st_size):
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
+
+
+def ended(process):
+    """Whether a process is gone, or a zombie: not every container has somebody who buries those."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @pytest.mark.fault("processes", "SIGKILL of Snakemake: {id}", "message (--unlock), then resume")
@@ -54,8 +63,7 @@ def test_a_killed_snakemake(flow, undisturbed, tmp_path, rule, does):
     result = flow.run(DATASET, more=killing(tmp_path / "notes", rule, does=does), check=False)
     assert result.returncode == -signal.SIGKILL
     note = json.loads((tmp_path / "notes" / rule).read_text())
-    while os.path.exists(f"/proc/{note['process']}"):  # the unwatched job
-        time.sleep(0.02)
+    wait_until(lambda: ended(note["process"]))  # the unwatched job
     refused = flow.run(DATASET, check=False)
     assert refused.returncode != 0 and "--unlock" in refused.stdout and "Traceback" not in refused.stdout
     flow.run("--unlock")
@@ -70,7 +78,7 @@ def test_a_second_snakemake_is_refused(flow, undisturbed, tmp_path):
     more = killing(tmp_path / "notes", "build_dataset", does="stop")
     first = threading.Thread(target=lambda: results.append(flow.run(DATASET, more=more, check=False)))
     first.start()
-    wait_for(note)
+    wait_until(lambda: note.exists() and note.stat().st_size)
     second = EveryRule.__new__(EveryRule)
     second.folder, second.config, second.more = flow.folder, flow.config, {}
     refused = second.run(DATASET, check=False)

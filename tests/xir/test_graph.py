@@ -245,7 +245,7 @@ def damaged(draw_value):
     return bytes(data)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(damaged())
 def test_damaged_files_never_crash(data):
     try:
