@@ -64,6 +64,7 @@ def fold_with_recipe(
     outputs = {name: layer.name for name, layer in network.outputs.items()}
     work = Folding(settle(marked(copy.deepcopy(network.layers), outputs)))
     work.replace_sigmoids()
+    work.replace_resizings()
     work.fold_batch_norm_upwards()
     work.check_leaky()
     work.move_activations_up()
@@ -131,6 +132,18 @@ class Folding:
         for layer in self._of_op("sigmoid"):
             layer.op = "hard_sigmoid"
             self.note(layer.name, layer.name, f"sigmoid {REPLACED} relu6(x + 3) / 6")
+
+    def replace_resizings(self) -> None:
+        """One pixel is repeated, and what has its size already stays, whatever the grid of a resizing."""
+        for layer in self._of_op("resize_bilinear"):
+            source, size = self.layer(layer.inputs[0]), tuple(layer.attrs["size"])
+            height, width, _ = source.shape
+            if (width, height) == size and source.op != "input":
+                self.layers = bypass(self.layers, layer.name, source.name)
+                self.note(layer.name, source.name, "a resizing to the size that it has")
+            elif (width, height) == (1, 1):
+                layer.op, layer.attrs = "upsample", {"factor": size}
+                self.note(layer.name, layer.name, "a resizing of one pixel is an upsampling")
 
     # -- before the activation ---------------------------------------------------------------
 

@@ -104,3 +104,26 @@ def test_a_norm_of_a_long_vector_is_refused_before_it_takes_all_memory():
     layers = [Layer("x", "input", [], (1, 1, length)), Layer("flat", "flatten", ["x"], (length,)), norm]
     with pytest.raises(UserError, match="layer 'norm': batch_norm of a vector of 8193 values finds no layer"):
         fold(Network("n", layers))
+
+
+@pytest.mark.parametrize("grid", ["half_pixel", "asymmetric", "align_corners"])
+def test_resizing_one_pixel_and_to_the_size_that_is_there(grid):
+    """As behind the mean of a map, and with sizes that a network asks of another map."""
+    window = {"kernel": (6, 4), "stride": (6, 4), "pad": (0, 0, 0, 0)}
+    layers = [
+        Layer("x", "input", [], (4, 6, 3)),
+        Layer("soft", "relu6", ["x"], (4, 6, 3), {}),
+        Layer("same", "resize_bilinear", ["soft"], (4, 6, 3), {"size": (6, 4), "grid": grid}),
+        Layer("mean", "avg_pool", ["same"], (1, 1, 3), window),
+        Layer("wide", "resize_bilinear", ["mean"], (4, 6, 3), {"size": (6, 4), "grid": grid}),
+        Layer("sum", "add", ["same", "wide"], (4, 6, 3), {"activation": "NONE"}),
+        Layer("twice", "resize_bilinear", ["sum"], (8, 12, 3), {"size": (12, 8), "grid": grid}),
+        Layer("end", "resize_bilinear", ["twice"], (8, 12, 3), {"size": (12, 8), "grid": grid}),
+    ]
+    network = Network("resized", layers)
+    folded, notes = fold(network)
+    assert [layer.op for layer in folded.layers].count("resize_bilinear") == 1
+    assert folded["wide"].op == "upsample" and folded["sum"].inputs[1] == "wide"
+    assert [note["layer"] for note in notes if "resizing" in note["how"]] == ["same", "wide", "end"]
+    x = np.random.default_rng(4).uniform(-3, 7, (2, 4, 6, 3)).astype(np.float32)
+    np.testing.assert_array_equal(outputs(folded, x), outputs(network, x))

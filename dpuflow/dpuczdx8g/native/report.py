@@ -51,7 +51,8 @@ def compile_native(
     """
     machine_for(target.fingerprint, f"target {target.name}")
     quantized = without_idle_taps(quantized)
-    quantized = without_dilation(quantized, but_for=limits.in_phases(quantized.network, target))
+    left = {finding.layer for finding in limits.check(quantized, target)}  # the CPU has dilation
+    quantized = without_dilation(quantized, but_for=left | limits.in_phases(quantized.network, target))
     weights: dict[str, np.ndarray] = {}
     compiled = compile_reference(quantized, target, on_cpu, limits.check, weights)
     graph = compiled.graph
