@@ -150,3 +150,18 @@ def test_taps_that_read_padding_alone_are_left_out(case, depthwise):
     (expected,) = exact.values()
     np.testing.assert_array_equal(IsaRunner(compiled.graph).run(images), expected)
     assert len(np.unique(expected)) > 5
+
+
+def test_what_the_cpu_computes_keeps_its_dilation():
+    """3x3 by 12 on 176 channels: no phases for a B512, and 25x25 taps are more than its engine has."""
+    b = Builder((14, 14, 8), 1)
+    stem = b.conv("input", 176)
+    attrs = {"kernel": (3, 3), "stride": (1, 1), "dilation": (12, 12), "pad": (12,) * 4, "activation": "RELU"}
+    wide = b.layer("conv", [stem], (14, 14, 8), 4, (8, 3, 3, 176), **attrs)
+    quantized = b.quantized("wide", b.dense(b.flatten(b.pool(wide)), 3))
+    compiled = compile_native(quantized, get_target("DPUCZDX8G_ISA1_B512"), on_cpu="allow")
+    left = compiled.graph.op(wide)
+    assert (left.attr("kernel"), left.attr("dilation")) == ([3, 3], [12, 12])
+    images = batch(compiled.graph)
+    expected = run_integer(quantized, images.astype(np.float32), [wide])[wide]
+    np.testing.assert_array_equal(Emulator(compiled.graph).run(images, dump=True)[wide], expected)
