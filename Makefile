@@ -48,8 +48,8 @@ fuzz-networks: $(VENV)/test.stamp ## random networks through everything that exe
 	@$(VENV)/bin/python -m tests.network_fuzz --seconds $(SECONDS) --seed $(SEED)
 
 test-tools: ## install the programs that the full set of tests uses (Debian packages; root or sudo)
-	@$(SUDO) apt-get -qq update
-	@DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install --yes --no-install-recommends \
+	@$(SUDO) apt-get -qq -o Acquire::Retries=5 update
+	@DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq -o Acquire::Retries=5 install --yes --no-install-recommends \
 		$$(grep -v '^#' requirements-test-debian.txt) > /dev/null
 
 reliability: $(VENV)/test.stamp ## run the tests that break things and write docs/reliability.md

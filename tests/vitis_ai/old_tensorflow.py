@@ -13,7 +13,7 @@ import pytest
 
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 CACHE = Path(os.environ.get("DPUFLOW_COMPAT", Path.home() / ".cache" / "dpuflow-compat"))
-INSTALL_TIMEOUT_S = 420
+INSTALL_TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)
