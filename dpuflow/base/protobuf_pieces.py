@@ -4,8 +4,10 @@ Serialized at once, a message of 553 MB (VGG16's weights as floats) takes as muc
 the library's buffer grows; to ask the library for a message's size serializes it, too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -16,25 +18,25 @@ _LENGTH_DELIMITED = 2
 
 
 @dataclass(frozen=True)
-class _Field:
-    """A field of many bytes, to be read when its turn comes."""
+class Later:
+    """The many bytes of a field, to be read when their turn comes.
 
-    message: Any
-    name: str
+    read : gives them; size : how many they are.
+    """
+
     size: int
+    read: Callable[[], bytes | memoryview]
 
 
-class _UnknownError(Exception):
-    """A message holds fields that its schema does not know."""
+NOTHING: Mapping[bytes, Later] = MappingProxyType({})
 
 
-def pieces(message: Any) -> Iterator[bytes]:
-    """`message.SerializeToString(deterministic=True)` in pieces."""
-    try:
-        _, parts = _encoded(message)
-    except _UnknownError:  # which are of no list of fields
-        yield message.SerializeToString(deterministic=True)
-        return
+def pieces(message: Any, instead: Mapping[bytes, Later] = NOTHING) -> Iterator[bytes | memoryview]:
+    """`message.SerializeToString(deterministic=True)` in pieces.
+
+    instead : {content of a field of bytes: what stands there in its place}, for what is in no message.
+    """
+    _, parts = _encoded(message, instead)
     small = bytearray()
     for part in parts:
         if isinstance(part, bytes):
@@ -42,17 +44,20 @@ def pieces(message: Any) -> Iterator[bytes]:
             continue
         yield bytes(small)
         small.clear()
-        yield getattr(part.message, part.name)
+        yield part.read()
     yield bytes(small)
 
 
-def _encoded(message: Any) -> tuple[int, list[bytes | _Field]]:
+def _encoded(message: Any, instead: Mapping[bytes, Later]) -> tuple[int, list[bytes | Later]]:
     """(bytes of a message, what it consists of): its fields by their numbers, maps by their keys."""
-    if len(UnknownFieldSet(message)):
-        raise _UnknownError
-    size, parts = 0, list[bytes | _Field]()
+    if len(UnknownFieldSet(message)):  # of which the library gives no list with the others
+        whole = message.SerializeToString(deterministic=True)
+        if any(content in whole for content in instead):
+            raise ValueError("what is to be replaced stands beside fields that the schema does not know")
+        return len(whole), [whole]
+    size, parts = 0, list[bytes | Later]()
 
-    def take(*found: bytes | _Field) -> None:
+    def take(*found: bytes | Later) -> None:
         nonlocal size
         parts.extend(found)
         size += sum(len(part) if isinstance(part, bytes) else part.size for part in found)
@@ -61,14 +66,16 @@ def _encoded(message: Any) -> tuple[int, list[bytes | _Field]]:
         kind = field.message_type
         if kind is not None and kind.GetOptions().map_entry and kind.fields_by_name["value"].message_type:
             for key in _in_order(message, field, value):
-                length, inner = _encoded(value[key])
+                length, inner = _encoded(value[key], instead)
                 take(_entry(field, key, length), *inner)
         elif kind is not None and not kind.GetOptions().map_entry:
             for each in value if hasattr(value, "add") else [value]:
-                length, inner = _encoded(each)
+                length, inner = _encoded(each, instead)
                 take(_head(field.number, length), *inner)
+        elif isinstance(value, bytes) and value in instead:
+            take(_head(field.number, instead[value].size), instead[value])
         elif isinstance(value, bytes) and len(value) >= LARGE:
-            take(_head(field.number, len(value)), _Field(message, field.name, len(value)))
+            take(_head(field.number, len(value)), Later(len(value), partial(getattr, message, field.name)))
         else:
             take(_alone(message, field, value))
     return size, parts

@@ -37,7 +37,7 @@ def sealed(data: bytes) -> bytes:
 
 
 @contextmanager
-def sealed_file(path: Path | str) -> Iterator[Callable[[bytes], None]]:
+def sealed_file(path: Path | str) -> Iterator[Callable[[bytes | memoryview], None]]:
     """Gives what writes bytes to `path`, one part behind the other; at the end they get their seal.
 
     Atomic: a block that fails leaves no file.
@@ -45,7 +45,7 @@ def sealed_file(path: Path | str) -> Iterator[Callable[[bytes], None]]:
     digest = hashlib.sha256()
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
 
-        def write(data: bytes) -> None:
+        def write(data: bytes | memoryview) -> None:
             stream.write(data)
             digest.update(data)
 
@@ -109,6 +109,11 @@ def unsealed_file(path: Path | str, own: bool = False) -> bytes:
     if seal and PREFIX + hashlib.sha256(content).digest() != seal:
         raise UserError(_ANOTHER.format(path))
     return content
+
+
+def length_without_seal(path: Path | str) -> int:
+    """Bytes of a file before its seal, if it has one, whatever that says."""
+    return _content(path)[0]
 
 
 def without_seal(data: bytes) -> bytes:

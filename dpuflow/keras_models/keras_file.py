@@ -12,12 +12,12 @@ from typing import Any
 import h5py
 
 from dpuflow.base.errors import UserError
-from dpuflow.base.files import atomic_path
 from dpuflow.base.foreign_file import check_is_hdf5, is_keras_archive
-from dpuflow.base.hdf5 import check_seal, seal
+from dpuflow.base.hdf5 import check_seal, new_hdf5
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_archive import read_archive_description
-from dpuflow.keras_models.keras_config import check_code, layer_configs
+from dpuflow.keras_models.keras_config import MODELS, check_code, layer_configs
+from dpuflow.keras_models.stored_weights import give_weights, without_values
 
 UNKNOWN_TO_OLD_KERAS = {
     "InputLayer": {"optional": False},  # refused up to TensorFlow 2.12
@@ -26,6 +26,8 @@ UNKNOWN_TO_OLD_KERAS = {
 """Config keys per layer class, with their default, that the Keras of an old TensorFlow refuses
 (measured; docs/reference/tutorial.md, "Compatibility"). At its default a key says nothing and is left out."""
 
+WRAPPERS = ("Bidirectional", "TimeDistributed")
+
 
 def save_model(model: Any, path: Path | str) -> None:
     """Save architecture, weights, training settings and optimizer state as H5, sealed (`base.hdf5`).
@@ -33,8 +35,7 @@ def save_model(model: Any, path: Path | str) -> None:
     The `model_config` is cleaned of keys that TensorFlow 2.3 to 2.12 does not know and
     kept as bytes, because TensorFlow 2.3 calls ``.decode`` on it.
     """
-    # in memory: on a full disk the HDF5 library ends in a segmentation fault instead of an error
-    with h5py.File("model.h5", "w", driver="core", backing_store=False) as file:
+    with new_hdf5(path) as file:
         with warnings.catch_warnings():  # Keras recommends its newer format each time
             warnings.simplefilter("ignore")
             model.save(file, save_format="h5")
@@ -44,11 +45,6 @@ def save_model(model: Any, path: Path | str) -> None:
                 _strip_unknown(value)
                 del file.attrs[attribute]
                 file.attrs[attribute] = json.dumps(value).encode("utf-8")
-        file.flush()
-        image = file.id.get_file_image()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(image)
-        seal(temporary)
 
 
 def load_model(path: Path | str, *, compile: bool = False) -> Any:
@@ -58,10 +54,29 @@ def load_model(path: Path | str, *, compile: bool = False) -> Any:
     A Lambda layer is refused before Keras sees the file: its config holds Python
     bytecode that loading would execute (`keras_config.check_code`).
     """
+    checked_config(path)
+    return built_by_keras(path, path, compile=compile)
+
+
+def inference_model(path: Path | str) -> Any:
+    """As `load_model`, the same weights with a third of the memory, not to be trained further."""
+    config = checked_config(path)
+    inner = (found["class_name"] for found in layer_configs(config["config"]))
+    if any(name in (*MODELS, *WRAPPERS) for name in inner):  # may share layers, which only Keras finds
+        return built_by_keras(path, path)
+    with without_values():
+        model = built_from_config(path, config)
+    give_weights(path, model)
+    return model
+
+
+def checked_config(path: Path | str) -> dict[str, Any]:
+    """The configuration of an H5 model that `save_model` wrote, after the checks that `load_model` does."""
     check_is_hdf5(path)
     check_seal(path, "a trained Keras model")
-    check_code(path, read_config(path))
-    return built_by_keras(path, path, compile=compile)
+    config = read_config(path)
+    check_code(path, config)
+    return config
 
 
 def built_by_keras(path: Path | str, source: Path | str | h5py.File, *, compile: bool = False) -> Any:

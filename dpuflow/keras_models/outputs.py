@@ -10,7 +10,7 @@ from dpuflow.base.errors import UserError
 from dpuflow.base.outputs import ONLY, Shapes
 from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.base.tensorflow_env import tensorflow
-from dpuflow.keras_models.keras_file import load_model
+from dpuflow.keras_models.keras_file import inference_model
 from dpuflow.keras_models.prediction import predictor
 
 
@@ -52,7 +52,7 @@ class KerasStage:
 
     def __init__(self, path: Path | str, input_scaling: Scaling, threads: int | None = None) -> None:
         tensorflow(threads)
-        self.model, self.input_scaling = load_model(path), input_scaling
+        self.model, self.input_scaling = inference_model(path), input_scaling
         shapes = [tuple(tensor.shape[1:]) for tensor in self.model.outputs]
         self._shapes = dict(zip(output_names(self.model), shapes, strict=True))
         self._predict = predictor(self.model)

@@ -5,11 +5,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from dpuflow.base.outputs import ends_of
 from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.base.writing import explained_writing, scratch_folder
-from dpuflow.keras_models.keras_file import load_model
+from dpuflow.keras_models.keras_file import built_from_config, checked_config
 from dpuflow.keras_models.outputs import named_outputs
+from dpuflow.keras_models.stored_weights import stored_value, stored_weights
 from dpuflow.network.groups import dense_kernel
 
 CHECKPOINT = "tfchkpt.ckpt"
@@ -41,12 +44,11 @@ def convert(keras_path: Path | str, folder: Path | str) -> dict[str, Any]:
         "variables": [names]}; shapes have null for the batch.
     """
     tf, K = tensorflow(), keras()
-    trained = load_model(keras_path)
-    values = trained.get_weights()
+    config = checked_config(keras_path)
     prefix = Path(folder) / CHECKPOINT
     try:
         with explained_writing(prefix), scratch_folder(prefix) as scratch:
-            nodes = _write(tf, K, trained, values, scratch)
+            nodes = _write(tf, K, keras_path, config, scratch)
             for name in (*CHECKPOINT_FILES, GRAPH):
                 os.replace(scratch / name, prefix.with_name(name))
     finally:
@@ -54,19 +56,16 @@ def convert(keras_path: Path | str, folder: Path | str) -> dict[str, Any]:
     return nodes
 
 
-def _write(tf, K, trained, values, folder):
+def _write(tf, K, keras_path, config, folder):
     """Write the checkpoint and the graph to `folder`; returns the nodes."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        model = _inference_copy(K, trained)
-        # Not Keras' own session: it would add initialization nodes in the order of
-        # memory addresses, and the graph's bytes would differ from run to run.
-        for variable, value in zip(model.weights, values, strict=True):
-            if value.shape != tuple(variable.shape):  # the kernel of a grouped convolution
-                value = dense_kernel(value, variable.shape[2])
-            session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+        model = _inference_copy(K, keras_path, config)
+        _give_weights(session, keras_path, model)
         saver = tf.compat.v1.train.Saver(model.weights, save_relative_paths=True)
         saver.save(session, str(folder / CHECKPOINT))
         tf.io.write_graph(session.graph.as_graph_def(), str(folder), GRAPH, as_text=False)
+        # a session that ends leaves them in memory
+        session.run([tf.raw_ops.DestroyResourceOp(resource=variable.handle) for variable in model.weights])
         return {
             "input": _describe(model.inputs[0]),
             **ends_of({name: _describe(t) for name, t in named_outputs(model, model.outputs).items()}),
@@ -74,14 +73,31 @@ def _write(tf, K, trained, values, folder):
         }
 
 
-def _inference_copy(K, trained):
+def _give_weights(session, keras_path, model):
+    """Give the variables their values, all in one step, for each of which TensorFlow goes through the graph.
+
+    Not in Keras' own session: it would add initialization nodes in the order of memory addresses, and the
+    graph's bytes would differ from run to run.
+    """
+    initializers, values = [], {}
+    with h5py.File(keras_path, "r") as file:
+        for variable, dataset in stored_weights(keras_path, file, model):
+            value = stored_value(dataset)
+            if value.shape != tuple(variable.shape):  # the kernel of a grouped convolution
+                value = dense_kernel(value, variable.shape[2])
+            initializers.append(variable.initializer)
+            values[variable.initializer.inputs[1]] = value
+    session.run(initializers, values)
+
+
+def _inference_copy(K, keras_path, config):
     """The same architecture in the current graph, in inference mode (learning phase 0)."""
     # the initializers' random seeds stand in the graph
     K.utils.set_random_seed(0)
     with warnings.catch_warnings():  # deprecated, and the one way in graph mode
         warnings.simplefilter("ignore")
         K.backend.set_learning_phase(0)
-    return type(trained).from_config(_without_groups(trained.get_config()))
+    return built_from_config(keras_path, _without_groups(config))
 
 
 def _without_groups(config):

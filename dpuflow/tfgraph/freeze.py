@@ -13,17 +13,17 @@ from dpuflow.base.outputs import named_ends
 from dpuflow.base.pixels import Scaling, scale_pixels
 from dpuflow.base.protobuf_seal import require_seal
 from dpuflow.base.tensorflow_env import tensorflow
-from dpuflow.keras_models.keras_file import load_model
+from dpuflow.keras_models.keras_file import inference_model
 from dpuflow.keras_models.outputs import named_outputs
 from dpuflow.keras_models.prediction import predictor
+from dpuflow.keras_models.stored_weights import values_of
 from dpuflow.tfgraph import large_graph
 from dpuflow.tfgraph.checkpoint import CHECKPOINT
 from dpuflow.tfgraph.freeze_proof import Compared
 from dpuflow.tfgraph.graph_def import parse_graph_def, write_graph_def
+from dpuflow.tfgraph.variables import Variables
 
 BATCH = 256
-LARGE_BYTES = 128 << 20
-"""Size of a graph that TensorFlow runs with its weights fed (`large_graph`), without rewriting it first."""
 BATCH_VALUES = 1 << 24
 """Values of a graph's largest tensor for the images of one batch: 64 MiB as float32, and a few are alive."""
 
@@ -51,21 +51,20 @@ def freeze(
     tf = tensorflow()
     prefix = str(Path(checkpoint_folder) / CHECKPOINT)
     outputs = _output_nodes(nodes)
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
-        try:
-            saver = tf.compat.v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
-            saver.restore(session, prefix)
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            raise UserError(f"{prefix}: cannot be restored ({str(error).splitlines()[0]})") from None
+    with Variables(prefix) as variables, tf.Graph().as_default() as graph:
+        if not Path(f"{prefix}.meta").is_file():
+            raise UserError(f"{prefix}: cannot be restored (there is no {prefix}.meta)")
+        tf.compat.v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
         before = graph.as_graph_def()
         for output in sorted(set(outputs) - {node.name for node in before.node}):
             raise UserError(f"{prefix}.meta: has no node {output!r}, which nodes.json names as the output")
-        frozen = _constants(tf, session, before, outputs)
-    frozen = tf.compat.v1.graph_util.remove_training_nodes(frozen, protected_nodes=outputs)
-    _strip_for_old_releases(frozen)
-    frozen.ClearField("library")
-    # our own writer sorts attribute maps, so equal graphs have equal bytes
-    write_graph_def(frozen_path, parse_graph_def(frozen.SerializeToString(), frozen_path))
+        frozen = _constants(variables, before, outputs)
+        frozen = tf.compat.v1.graph_util.remove_training_nodes(frozen, protected_nodes=outputs)
+        _strip_for_old_releases(frozen)
+        frozen.ClearField("library")
+        # our own writer sorts attribute maps, so equal graphs have equal bytes
+        ours = parse_graph_def(frozen.SerializeToString(), frozen_path)
+        write_graph_def(frozen_path, ours, variables.fill(ours))
     return {
         "variables_frozen": len(nodes["variables"]),
         "variables": nodes["variables"],
@@ -80,13 +79,15 @@ def _output_nodes(nodes):
     return list(dict.fromkeys(end["name"] for end in named_ends(nodes).values()))
 
 
-def _constants(tf, session, graph_def, outputs):
+def _constants(variables, graph_def, outputs):
     """The part of the graph that computes `outputs`, with every variable as a constant."""
     from tensorflow.python.framework import convert_to_constants
 
     # the public tf.compat.v1.graph_util function warns on every call that it is deprecated
-    # and does just this
-    return convert_to_constants.convert_variables_to_constants_from_session_graph(session, graph_def, outputs)
+    # and does just this; of a session it asks for values only
+    return convert_to_constants.convert_variables_to_constants_from_session_graph(
+        variables, graph_def, outputs
+    )
 
 
 def _strip_for_old_releases(graph_def):
@@ -130,9 +131,10 @@ def compare_with_keras(
     image gets another class (greatest value of an output that is a vector) that Keras finds worse by more
     than that (a tie within rounding is none).
     """
-    model = load_model(keras_path)
+    model = inference_model(keras_path)
     predict, ends = predictor(model), named_ends(nodes)
-    graph = FrozenGraph(frozen_path, nodes["input"]["name"], _output_nodes(nodes), own=True)
+    alike = values_of(model) if large_graph.is_large(frozen_path) else []
+    graph = FrozenGraph(frozen_path, nodes["input"]["name"], _output_nodes(nodes), own=True, alike=alike)
     found = {name: Compared(name, end["shape"], tolerance) for name, end in ends.items()}
     count = images_at_a_time(images.shape[1:])
     for start in range(0, len(images), count):
@@ -165,15 +167,16 @@ class FrozenGraph:
         output_name: str | Sequence[str],
         threads: int | None = None,
         own: bool = False,
+        alike: Sequence[np.ndarray] = (),
     ) -> None:
-        """own : whether it must be a file of ours, whose seal is there and fits."""
+        """own : whether it must be a file of ours, whose seal is there and fits. alike : as for `split`."""
         tf = tensorflow(threads)
         graph_def = tf.compat.v1.GraphDef()
         try:
             if own:
                 require_seal(path)
-            large = Path(path).stat().st_size > LARGE_BYTES
-            encoded, constants = large_graph.split(path) if large else (Path(path).read_bytes(), {})
+            large = large_graph.is_large(path)
+            encoded, constants = large_graph.split(path, alike) if large else (Path(path).read_bytes(), {})
             graph_def.ParseFromString(encoded)
             graph = tf.Graph()
             with graph.as_default():

@@ -8,7 +8,7 @@ a descriptor pool of their own, so that TensorFlow may be loaded in the same pro
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import check_may_be_graph
-from dpuflow.base.protobuf_pieces import pieces
-from dpuflow.base.protobuf_seal import sealed_file, without_seal
+from dpuflow.base.protobuf_pieces import NOTHING, Later, pieces
+from dpuflow.base.protobuf_seal import length_without_seal, sealed_file
 
 Message = Any
 """A message of the classes here (GraphDef, NodeDef, TensorProto): made at run time, without types."""
@@ -165,10 +165,10 @@ def read_graph_def(path: Path | str) -> Message:
     check_may_be_graph(path)
     try:
         with open(path, "rb") as stream:
-            data = stream.read()
+            data = stream.read(length_without_seal(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_graph_def(without_seal(data), path)
+    return parse_graph_def(data, path)
 
 
 def parse_graph_def(data: bytes, path: Path | str) -> Message:
@@ -191,10 +191,10 @@ def encoded(graph: Message) -> bytes:
     return graph.SerializeToString(deterministic=True)
 
 
-def write_graph_def(path: Path | str, graph: Message) -> None:
-    """Write a GraphDef atomically and sealed, byte-identical for equal content."""
+def write_graph_def(path: Path | str, graph: Message, instead: Mapping[bytes, Later] = NOTHING) -> None:
+    """Write a GraphDef atomically and sealed, byte-identical for equal content; instead : as for `pieces`."""
     with sealed_file(path) as write:
-        for piece in pieces(graph):
+        for piece in pieces(graph, instead):
             write(piece)
 
 
@@ -232,6 +232,16 @@ def tensor_to_array(
         tail = array[-1] if len(array) else dtype(0)
         array = np.concatenate([array, np.full(count - len(array), tail, dtype)])
     return array.reshape(shape)
+
+
+def stored_array(tensor: Message, content: Later, what: str) -> np.ndarray:
+    """As `tensor_to_array` of a tensor whose content lies elsewhere."""
+    dtype, shape = np.dtype(DTYPES[tensor.dtype][0]), [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+        raise UserError(f"{what}: a constant needs a known shape, found {shape}")
+    if math.prod(shape) * dtype.itemsize != content.size:
+        raise UserError(f"{what}: {content.size // dtype.itemsize} values do not fit the shape {shape}")
+    return np.frombuffer(content.read(), dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 
 
 def add_node(graph: Message, op: str, name: str, inputs: Iterable[str] = (), **attributes: Any) -> str:

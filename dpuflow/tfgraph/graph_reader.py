@@ -21,6 +21,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError, about
 from dpuflow.base.outputs import named_ends
+from dpuflow.base.protobuf_pieces import Later
 from dpuflow.network import Layer, Network, marked, reaching, unmarked
 from dpuflow.network.devices import only_behind
 from dpuflow.network.gates import recognise
@@ -29,8 +30,9 @@ from dpuflow.network.network_file import save_network, save_refusal
 from dpuflow.tfgraph import float_reading
 from dpuflow.tfgraph.advice import advice
 from dpuflow.tfgraph.condition_nodes import RANDOM
-from dpuflow.tfgraph.graph_def import DT_BOOL, Message, read_graph_def
+from dpuflow.tfgraph.graph_def import DT_BOOL, Message
 from dpuflow.tfgraph.graph_ends import Names, emit_images, input_nodes, output_nodes
+from dpuflow.tfgraph.large_graph import read_outline
 from dpuflow.tfgraph.layer_names import layer_name, shorten_names
 from dpuflow.tfgraph.node_order import ancestors, split_reference
 from dpuflow.tfgraph.node_translation import HANDLERS, INPUTS
@@ -90,7 +92,7 @@ def read_network_and_nodes(
     nodes : {"input": node name, "output": node name}, the first of each; of several also "inputs",
     "outputs": lists of all.
     """
-    translator = GraphTranslator(read_graph_def(path), str(path), input_shape)
+    translator = GraphTranslator(*read_outline(path), str(path), input_shape)
     with about(path):
         network = translator.network(name or Path(path).stem, input_name, output_name)
     return network, translator.ends
@@ -124,14 +126,21 @@ def network_of_nodes(path: Path | str, nodes: Mapping[str, Any], name: str) -> N
 class GraphTranslator:
     """State of one translation: nodes by name, values of finished nodes, layers so far."""
 
-    def __init__(self, graph: Message, where: str, input_shape: Sequence[int] | None = None) -> None:
-        self.where = where
+    def __init__(
+        self,
+        graph: Message,
+        contents: Mapping[bytes, Later],
+        where: str,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        """graph, contents : as `large_graph.read_outline` gives them."""
+        self.where, self.contents = where, contents
         self.nodes: dict[str, Node] = {}
         for node in graph.node:
             if not node.name or node.name in self.nodes:
                 raise UserError(f"{where}: node name {node.name!r} is empty or used twice")
             self.nodes[node.name] = node
-        self.bytes = graph.ByteSize()
+        self.bytes = graph.ByteSize() + sum(content.size for content in contents.values())
         self.input_shape = tuple(input_shape) if input_shape else None
         self.input_nodes: list[str] = []
         self.output_nodes: list[str] = []
@@ -183,7 +192,8 @@ class GraphTranslator:
         if not 0 < math.prod(shape) < MAX_ELEMENTS or min(shape, default=0) < 1:
             self.fail(node, f"its output would have the impossible shape {shape}")
         for values in (weights, bias):
-            if values is not None and not np.isfinite(values).all():
+            # of both ends, which NaN reaches, too: no array of truth values beside large weights
+            if values is not None and values.size and not np.isfinite([values.min(), values.max()]).all():
                 self.fail(node, "its constants are not finite (NaN or infinity)")
         if node.name in self.layers:
             self.fail(node, "a node that this op stands for is in the graph, too; rename it")

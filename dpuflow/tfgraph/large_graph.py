@@ -1,26 +1,36 @@
-"""Large GraphDef files for TensorFlow with their weights outside of the graph.
+"""Large GraphDef files with their weights outside of the graph: read when wanted, or fed to TensorFlow.
 
-TensorFlow holds a constant several times (in the message, the graph, the session's graph and the
-kernel; measured: 3.9 GB for VGG16's 550 MB). Here large constants become placeholders, whose values
-are read from the file into arrays once and fed without a copy.
+A message with them takes three times as much while it is read. TensorFlow holds a constant several times (in
+the message, the graph, the session's graph and the kernel; measured: 3.9 GB for VGG16's 550 MB). For it large
+constants become placeholders, whose values are read from the file into arrays once and fed without a copy.
 """
 
+import math
 import mmap
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from dpuflow.base.errors import UserError
-from dpuflow.tfgraph.graph_def import DTYPES, message
+from dpuflow.base.foreign_file import check_may_be_graph
+from dpuflow.base.protobuf_pieces import Later
+from dpuflow.base.protobuf_seal import length_without_seal
+from dpuflow.base.tensorflow_env import aligned
+from dpuflow.tfgraph.graph_def import DTYPES, Message, message, parse_graph_def, read_graph_def
 
-LARGE_CONSTANT = 1 << 20
-"""Bytes of a constant's values from which it becomes a placeholder."""
-ALIGNMENT = 64
-"""Arrays that begin at a multiple of it are fed without a copy."""
-_NODE, _NAME, _ATTRIBUTE, _VALUE, _TENSOR, _CONTENT = 1, 1, 5, 2, 8, 4
-"""Field numbers of GraphDef.node, NodeDef.name and .attr, its entries' value, AttrValue.tensor,
+LARGE_BYTES = 64 << 20
+"""Size of a file whose weights stay outside of the graph."""
+LARGE_CONSTANT = PIECE = 1 << 20
+"""Bytes of a constant's values that may stay outside."""
+_NODE, _ATTRIBUTE, _VALUE, _TENSOR, _CONTENT = 1, 5, 2, 8, 4
+"""Field numbers of GraphDef.node, NodeDef.attr, its entries' value, AttrValue.tensor,
 TensorProto.tensor_content."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -35,71 +45,149 @@ class Field(NamedTuple):
     stop: int
 
 
-def split(path: Path | str) -> tuple[bytes, dict[str, np.ndarray]]:
+def is_large(path: Path | str) -> bool:
+    """Whether a graph's file is so large that its weights stay outside."""
+    return os.path.isfile(path) and os.path.getsize(path) > LARGE_BYTES
+
+
+def split(path: Path | str, alike: Sequence[np.ndarray] = ()) -> tuple[bytes, dict[str, np.ndarray]]:
     """(the GraphDef with placeholders for its large constants, encoded; their values by node name).
+
+    alike : arrays that may hold the same values; one that does is given and nothing read beside it.
 
     UserError when the file cannot be read or is no GraphDef. Takes as much memory as the values.
     """
-    try:
-        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _split(data, stream)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{path}: not a binary GraphDef ({error})") from None
-
-
-def _split(data: mmap.mmap, stream: Any) -> tuple[bytes, dict[str, np.ndarray]]:
     parts, values = [], {}
-    for field in fields(data, 0, len(data)):
-        if field.number == _NODE and field.stop - field.start >= LARGE_CONSTANT:
-            found = _constant(data, stream, field)
-            if found is not None:
-                node, array = found
-                values[node.name] = array
-                parts.append(message("GraphDef")(node=[node]).SerializeToString(deterministic=True))
+    with _mapped(path) as (data, stream, length):
+        for part in _parts(data, length):
+            if not isinstance(part, _Constant):
+                parts.append(part)
                 continue
-        parts.append(data[field.begin : field.stop])
+            dtype, shape = part.array_type
+            same = (a for a in alike if (a.dtype, a.shape) == (dtype, shape) and _holds(stream, part, a))
+            array = next(same, None)
+            if array is None:
+                array = aligned(shape, dtype)
+                stream.seek(part.offset)
+                stream.readinto(array.data.cast("B"))
+            values[part.node.name] = array
+            placeholder = message("NodeDef")(name=part.node.name, op="Placeholder")
+            placeholder.attr["dtype"].type = part.tensor.dtype
+            placeholder.attr["shape"].shape.CopyFrom(part.tensor.tensor_shape)
+            parts.append(message("GraphDef")(node=[placeholder]).SerializeToString(deterministic=True))
     return b"".join(parts), values
 
 
-def _constant(data: mmap.mmap, stream: Any, node: Field) -> tuple[Any, np.ndarray] | None:
-    """(placeholder, values) of a node that is a constant with large contents."""
-    name, found = "", None
+def _holds(stream, constant, array):
+    """Whether an array's bytes are a constant's."""
+    if not array.flags.c_contiguous:
+        return False
+    stream.seek(constant.offset)
+    content = memoryview(array).cast("B")  # bytes: NaN equals itself
+    parts = (content[i : i + PIECE] for i in range(0, len(content), PIECE))
+    return all(part == stream.read(len(part)) for part in parts)
+
+
+def read_outline(path: Path | str) -> tuple[Message, dict[bytes, Later]]:
+    """(a GraphDef with a mark in place of the contents of each large constant; what each mark stands for).
+
+    `write_graph_def` takes both. A small file is read as it is. UserError as `split`.
+    """
+    if not is_large(path):
+        return read_graph_def(path), {}
+    check_may_be_graph(path)
+    parts, contents = [], {}
+    with _mapped(path) as (data, _, length):
+        for part in _parts(data, length):
+            if not isinstance(part, _Constant):
+                parts.append(part)
+                continue
+            mark = b"\0contents at byte %d\0" % part.offset
+            contents[mark] = Later(part.size, partial(_bytes_at, path, part.offset, part.size))
+            part.tensor.tensor_content = mark
+            parts.append(message("GraphDef")(node=[part.node]).SerializeToString(deterministic=True))
+    return parse_graph_def(b"".join(parts), path), contents
+
+
+def _bytes_at(path, offset, size):
+    """So many bytes of a file, in memory that can be written."""
+    found = np.empty(size, np.uint8)
+    with open(path, "rb") as stream:
+        stream.seek(offset)
+        if stream.readinto(found.data) != size:
+            raise UserError(f"{path}: has become shorter while it was read")
+    return found.data
+
+
+@contextmanager
+def _mapped(path):
+    """(a file's bytes, the open file, its length without a seal); UserError for what is no GraphDef."""
+    try:
+        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data, stream, length_without_seal(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, IndexError, DecodeError) as error:
+        raise UserError(f"{path}: not a binary GraphDef ({error})") from None
+
+
+class _Constant(NamedTuple):
+    """A node that is a large constant, without its contents; where in the file these lie."""
+
+    node: Message
+    tensor: Message
+    offset: int
+    size: int
+
+    @property
+    def array_type(self) -> tuple[np.dtype, tuple[int, ...]]:
+        """(dtype, shape); ValueError when the contents are of another size."""
+        dtype = np.dtype(DTYPES[self.tensor.dtype][0])
+        shape = tuple(dim.size for dim in self.tensor.tensor_shape.dim)
+        if math.prod(shape) * dtype.itemsize != self.size:
+            raise ValueError(f"{self.size} bytes of values do not fit the shape {list(shape)}")
+        return dtype, shape
+
+
+def _parts(data: mmap.mmap, length: int) -> Iterator[bytes | _Constant]:
+    """What an encoded GraphDef consists of: encoded fields, and its large constants."""
+    for field in fields(data, 0, length):
+        found = None
+        if field.number == _NODE and field.stop - field.start >= LARGE_CONSTANT:
+            found = _constant(data, field)
+        yield data[field.begin : field.stop] if found is None else found
+
+
+def _constant(data: mmap.mmap, node: Field) -> _Constant | None:
+    """A node that is a constant with large contents and nothing that is unknown here."""
+    kept, place = bytearray(), None
     for field in fields(data, node.start, node.stop):
-        if field.number == _NAME:
-            name = data[field.start : field.stop].decode()
-        elif field.number == _ATTRIBUTE:
-            for value in fields(data, field.start, field.stop):
-                if value.number == _VALUE and value.wire == _BYTES:
-                    inner = fields(data, value.start, value.stop)
-                    found = next((f for f in inner if f.number == _TENSOR and f.wire == _BYTES), found)
-    if found is None:
+        for value in fields(data, field.start, field.stop) if field.number == _ATTRIBUTE else ():
+            inner = fields(data, value.start, value.stop) if _is(value, _VALUE) else ()
+            place = next((f for f in inner if _is(f, _TENSOR)), place)
+        if place is None or not field.start <= place.start < field.stop:
+            kept += data[field.begin : field.stop]
+    if place is None:
         return None
     rest, content = bytearray(), None
-    for field in fields(data, found.start, found.stop):
+    for field in fields(data, place.start, place.stop):
         if field.number == _CONTENT:
             content = field
         else:
             rest += data[field.begin : field.stop]
-    tensor = message("TensorProto").FromString(bytes(rest))
-    if content is None or tensor.dtype not in DTYPES or content.stop - content.start < LARGE_CONSTANT:
+    if content is None or content.stop - content.start < LARGE_CONSTANT:
         return None
-    dtype = np.dtype(DTYPES[tensor.dtype][0])
-    array = _aligned(content.stop - content.start)
-    stream.seek(content.start)
-    stream.readinto(array.data)
-    placeholder = message("NodeDef")(name=name, op="Placeholder")
-    placeholder.attr["dtype"].type = tensor.dtype
-    placeholder.attr["shape"].shape.CopyFrom(tensor.tensor_shape)
-    return placeholder, array.view(dtype).reshape([dim.size for dim in tensor.tensor_shape.dim])
+    found = message("NodeDef").FromString(bytes(kept))
+    found.attr["value"].tensor.MergeFromString(bytes(rest))
+    tensor = found.attr["value"].tensor
+    unknown = any(len(UnknownFieldSet(part)) for part in (found, found.attr["value"], tensor))
+    if found.op != "Const" or tensor.dtype not in DTYPES or unknown:
+        return None
+    return _Constant(found, tensor, content.start, content.stop - content.start)
 
 
-def _aligned(size: int) -> np.ndarray:
-    """uint8 (size,), uninitialised."""
-    whole = np.empty(size + ALIGNMENT, np.uint8)
-    start = -whole.ctypes.data % ALIGNMENT
-    return whole[start : start + size]
+def _is(field, number):
+    return field.number == number and field.wire == _BYTES
 
 
 def fields(data: mmap.mmap | bytes, start: int, stop: int) -> Iterator[Field]:

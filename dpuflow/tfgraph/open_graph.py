@@ -13,18 +13,40 @@ leave sizes open, take uint8, wait for a training switch or dropout's rate, or e
 Nothing else is touched; a graph that needs none of it stays as it is, byte for byte.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dpuflow.base.errors import about
+from dpuflow.base.protobuf_pieces import Later
 from dpuflow.network import Network
-from dpuflow.tfgraph.graph_def import DT_FLOAT, Message, add_constant, add_node, read_graph_def, set_constant
+from dpuflow.tfgraph.graph_def import (
+    DT_FLOAT,
+    Message,
+    add_constant,
+    add_node,
+    set_constant,
+    write_graph_def,
+)
 from dpuflow.tfgraph.graph_ends import Names
 from dpuflow.tfgraph.graph_reader import GraphTranslator
+from dpuflow.tfgraph.large_graph import read_outline
 from dpuflow.tfgraph.node_translation import BINARY_LOGITS
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A GraphDef message, and what stands for its marks (`large_graph.read_outline`)."""
+
+    graph: Message
+    contents: Mapping[bytes, Later]
+
+    def write(self, path: Path | str) -> None:
+        """Write it as `write_graph_def` does."""
+        write_graph_def(path, self.graph, self.contents)
 
 
 def open_graph(
@@ -32,7 +54,7 @@ def open_graph(
     input_name: str | None = None,
     output_name: Names = None,
     image_shape: Sequence[int] | None = None,
-) -> tuple[Message, Network, dict[str, Any], list[str]]:
+) -> tuple[Opened, Network, dict[str, Any], list[str]]:
     """Read a frozen graph for images of one shape.
 
     Parameters
@@ -42,20 +64,20 @@ def open_graph(
 
     Returns
     -------
-    (graph, network, nodes, changes): GraphDef message as above, `network.Network`,
+    (graph, network, nodes, changes): the graph as above, `network.Network`,
     `GraphTranslator.ends`, and what was changed, in words ([] when nothing was).
 
     Raises
     ------
     UserError : as `graph_reader.read_network`, and for a placeholder of another shape than the images.
     """
-    translator = GraphTranslator(read_graph_def(path), str(path), image_shape)
+    translator = GraphTranslator(*read_outline(path), str(path), image_shape)
     with about(path):
         network = translator.network(Path(path).stem, input_name, output_name)
-    graph = read_graph_def(path)  # afresh: asking a message for an attribute adds it
+    graph, contents = read_outline(path)  # afresh: asking a message for an attribute adds it
     changes = _Changes(graph, translator, network.input.shape)
     changes.make()
-    return graph, network, translator.ends, changes.notes
+    return Opened(graph, contents), network, translator.ends, changes.notes
 
 
 class _Changes:

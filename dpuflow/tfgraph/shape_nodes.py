@@ -6,10 +6,11 @@ until an op reads it that can (a dense layer over the channels of a map) or anot
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from dpuflow.tfgraph.graph_def import DT_FLOAT, DTYPES, tensor_to_array
+from dpuflow.tfgraph.graph_def import DT_FLOAT, DTYPES, stored_array, tensor_to_array
 from dpuflow.tfgraph.rearranging_nodes import moved_axes, pixels, select_channels, with_zeros
 from dpuflow.tfgraph.values import (
     ANY,
@@ -19,6 +20,7 @@ from dpuflow.tfgraph.values import (
     Dims,
     Node,
     Size,
+    Stored,
     Tensor,
     Translator,
     Value,
@@ -40,6 +42,9 @@ def _const(translator, node, inputs):
     if tensor.dtype == 7:  # strings serve assertions only
         return Constant(np.zeros(0))
     what = f"{translator.where}: node {node.name!r}"
+    content = translator.contents.get(tensor.tensor_content)
+    if content is not None:
+        return Stored(partial(stored_array, tensor, content, what))
     return Constant(tensor_to_array(tensor, what, lambda elements: translator.spend(node, elements)))
 
 

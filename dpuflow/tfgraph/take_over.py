@@ -11,7 +11,6 @@ from dpuflow.base.protobuf_seal import seal_file
 from dpuflow.datasets.dataset_file import Dataset
 from dpuflow.keras_models.foreign_model import check_fits
 from dpuflow.records import write_record
-from dpuflow.tfgraph.graph_def import write_graph_def
 from dpuflow.tfgraph.graph_reader import graph_to_network
 from dpuflow.tfgraph.node_order import split_reference
 from dpuflow.tfgraph.open_graph import open_graph
@@ -54,11 +53,12 @@ def take_over(
     nodes = {"input": node_entry(names["input"], network.input.shape), **ends_of(entries)}
     write_record(outputs["nodes"], "nodes.schema.yaml", nodes | {"variables": []})
     if changes:
-        write_graph_def(outputs["graph"], graph)
+        graph.write(outputs["graph"])
     else:
         with atomic_path(outputs["graph"]) as temporary:
             shutil.copyfile(source, temporary)
             seal_file(temporary)
+    del network, layers  # a second one is read now
     graph_to_network(outputs["graph"], nodes, model, outputs["network"])
     shown = ", ".join(entry["name"] for entry in entries.values())
     found = f"input node {names['input']}, output node{'s' * (len(entries) > 1)} {shown}"

@@ -7,12 +7,13 @@ in the handlers are those of TensorFlow's op definitions.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from dpuflow.base.protobuf_pieces import Later
 from dpuflow.network import Layer
 
 NO_PAD = (0, 0, 0, 0)
@@ -26,6 +27,20 @@ class Constant:
     """A value known while reading."""
 
     array: np.ndarray
+
+
+class Stored(Constant):
+    """A value that lies in the file: read into memory of its own whenever it is asked for."""
+
+    _read: Callable[[], np.ndarray]
+
+    def __init__(self, read: Callable[[], np.ndarray]) -> None:
+        object.__setattr__(self, "_read", read)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The value."""
+        return self._read()
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,7 @@ class Translator(Protocol):
 
     Attributes
     ----------
-    where : the file.
+    where : the file. contents : what its large constants' marks stand for (`large_graph.read_outline`).
     batch : number of images that the placeholder fixes, or None.
     layers : the layers so far, by name.
     cropped : names of dilated convolutions whose output has been cropped.
@@ -112,6 +127,7 @@ class Translator(Protocol):
     """
 
     where: str
+    contents: Mapping[bytes, Later]
     batch: int | None
     layers: dict[str, Layer]
     cropped: set[str]

@@ -12,6 +12,7 @@ from dpuflow.tfgraph.dilation import dilated, in_space
 from dpuflow.tfgraph.rearranging_nodes import channel_product, map_of
 from dpuflow.tfgraph.values import (
     Node,
+    Stored,
     Tensor,
     Translator,
     activation,
@@ -47,7 +48,8 @@ def spatial(translator: Translator, node: Node, key: str, values: Sequence[int] 
 
 def _weights(translator, node, value, axes):
     """Constant float32 weights with so many axes."""
-    array = constant(translator, node, value, "the weights").astype(np.float32)
+    own = isinstance(value, Stored)
+    array = constant(translator, node, value, "the weights").astype(np.float32, copy=not own)
     if array.ndim != axes or not array.size:
         translator.fail(node, f"weights of shape {array.shape}; expected {axes} axes")
     return array

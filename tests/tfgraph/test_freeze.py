@@ -187,7 +187,7 @@ def test_a_batch_is_as_large_as_the_graph_allows(tmp_path, monkeypatch):
     pictures = np.random.default_rng(0).random((10, 256, 256, 1), np.float32)
     one_by_one = np.concatenate([graph.run(pictures[i : i + 1]) for i in range(10)])
     np.testing.assert_allclose(graph.run(pictures), one_by_one, rtol=1e-5)
-    monkeypatch.setattr("dpuflow.tfgraph.freeze.LARGE_BYTES", 0)  # without TensorFlow's rewriting
+    monkeypatch.setattr("dpuflow.tfgraph.large_graph.LARGE_BYTES", 0)  # without TensorFlow's rewriting
     np.testing.assert_allclose(FrozenGraph(path, "images", "out").run(pictures), one_by_one, rtol=1e-5)
     assert FrozenGraph(write_pooled(path, 16), "images", "out").batch == 256
 

@@ -11,7 +11,6 @@ from dpuflow.dpuczdx8g.native.report import compile_native
 from dpuflow.emulator import Emulator
 from dpuflow.quantize.reference import predict, quantize, write_artifacts
 from dpuflow.tfgraph.freeze import FrozenGraph
-from dpuflow.tfgraph.graph_def import write_graph_def
 from dpuflow.tfgraph.graph_reader import read_network
 from dpuflow.tfgraph.open_graph import open_graph
 
@@ -101,7 +100,7 @@ def test_from_the_graph_to_machine_code(build, tmp_path):
         expected = session.run(build(tf, placeholder), {placeholder: x})
     (tmp_path / "own.pb").write_bytes(graph.as_graph_def().SerializeToString())
     opened, _, nodes, _ = open_graph(tmp_path / "own.pb", image_shape=SHAPE)
-    write_graph_def(tmp_path / "frozen.pb", opened)
+    opened.write(tmp_path / "frozen.pb")
     settings = {"calibration": {"images": 30}, "diagnosis": False, "fast_finetune": False}
     quantized, report = quantize(read_network(tmp_path / "frozen.pb"), images[:30], settings, SCALING)
     answers = expected.argmax(1) if expected.shape[1] > 1 else (expected[:, 0] > 0.5).astype(int)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dpuflow.base.errors import UserError
-from dpuflow.tfgraph import freeze, large_graph
+from dpuflow.base.tensorflow_env import ALIGNMENT
+from dpuflow.tfgraph import large_graph
 from dpuflow.tfgraph.freeze import FrozenGraph
 from dpuflow.tfgraph.graph_def import (
     DT_DOUBLE,
@@ -15,6 +16,7 @@ from dpuflow.tfgraph.graph_def import (
     parse_graph_def,
     write_graph_def,
 )
+from dpuflow.tfgraph.graph_reader import read_network
 
 RANDOM = np.random.default_rng(3)
 WEIGHTS = RANDOM.normal(size=(40, 30)).astype(np.float32)
@@ -46,7 +48,7 @@ def test_large_constants_become_aligned_arrays(graph, monkeypatch):
     assert set(values) == {"weights", "doubles"}
     np.testing.assert_array_equal(values["weights"], WEIGHTS)
     np.testing.assert_array_equal(values["doubles"], DOUBLES)
-    assert [array.ctypes.data % large_graph.ALIGNMENT for array in values.values()] == [0, 0]
+    assert [array.ctypes.data % ALIGNMENT for array in values.values()] == [0, 0]
     before, after = parse_graph_def(graph.read_bytes(), graph), parse_graph_def(encoded, graph)
     assert [node.name for node in before.node] == [node.name for node in after.node]
     changed = {new.name: new for old, new in zip(before.node, after.node, strict=True) if old.op != new.op}
@@ -59,7 +61,7 @@ def test_large_constants_become_aligned_arrays(graph, monkeypatch):
 def test_fed_constants_give_the_same_answers(graph, monkeypatch):
     x = RANDOM.normal(size=(7, 40)).astype(np.float32)
     expected = FrozenGraph(graph, "x", "out").run(x)
-    monkeypatch.setattr(freeze, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(large_graph, "LARGE_BYTES", 1000)
     monkeypatch.setattr(large_graph, "LARGE_CONSTANT", 2048)
     found = FrozenGraph(graph, "x", "out")
     assert sorted(tensor.name for tensor in found._constants) == ["doubles:0", "weights:0"]
@@ -67,11 +69,62 @@ def test_fed_constants_give_the_same_answers(graph, monkeypatch):
     np.testing.assert_allclose(expected, (x @ WEIGHTS + BIAS) @ DOUBLES, rtol=1e-3, atol=1e-4)
 
 
+def test_an_array_that_holds_the_same_is_not_read_again(graph, monkeypatch):
+    monkeypatch.setattr(large_graph, "LARGE_CONSTANT", 2048)
+    monkeypatch.setattr(large_graph, "PIECE", 1000)
+    other = WEIGHTS.copy()
+    other[-1, -1] += 1
+    _, values = large_graph.split(graph, [other, WEIGHTS.T, WEIGHTS, DOUBLES + 1])
+    assert values["weights"] is WEIGHTS
+    np.testing.assert_array_equal(values["doubles"], DOUBLES)
+
+
+@pytest.fixture
+def outlined(graph, monkeypatch):
+    """The graph, of which the large constants are read when they are wanted."""
+    monkeypatch.setattr(large_graph, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(large_graph, "LARGE_CONSTANT", 2048)
+    return graph
+
+
+def test_an_outline_is_written_as_the_graph_itself(outlined, tmp_path):
+    found, contents = large_graph.read_outline(outlined)
+    assert len(contents) == 2 and found.ByteSize() < 2048
+    assert "".join(node.name[0] for node in found.node) == "xwhbsddlo"
+    write_graph_def(tmp_path / "again.pb", found, contents)
+    assert (tmp_path / "again.pb").read_bytes() == outlined.read_bytes()
+
+
+def test_an_outline_is_read_as_the_graph_itself(graph, monkeypatch):
+    expected = read_network(graph, output_name="sum", input_shape=(40,))
+    monkeypatch.setattr(large_graph, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(large_graph, "LARGE_CONSTANT", 2048)
+    found = read_network(graph, output_name="sum", input_shape=(40,))
+    assert [layer.op for layer in found.layers] == ["input", "dense"]
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        assert (one.name, one.op, one.inputs, one.shape) == (other.name, other.op, other.inputs, other.shape)
+    np.testing.assert_array_equal(found["hidden"].weights, WEIGHTS.T)
+    np.testing.assert_array_equal(found["hidden"].bias, BIAS)
+
+
+def test_contents_that_do_not_fit_their_shape_are_refused(outlined):
+    graph, contents = large_graph.read_outline(outlined)
+    graph.node[1].attr["value"].tensor.tensor_shape.dim[0].size = 41
+    write_graph_def(outlined, graph, contents)
+    with pytest.raises(UserError, match=r"node 'weights': 1200 values do not fit the shape \[41, 30\]"):
+        read_network(outlined, output_name="sum", input_shape=(40,))
+    with pytest.raises(UserError, match=r"graph\.pb: not a binary GraphDef \(4800 bytes of values do not"):
+        large_graph.split(outlined)
+
+
 @pytest.mark.parametrize("damaged", ["cut", "not protobuf", "endless number"])
-def test_another_file_is_refused(graph, damaged):
+def test_another_file_is_refused(graph, damaged, monkeypatch):
     data = graph.read_bytes()
     graph.write_bytes(
         {"cut": data[:-1], "not protobuf": b"\x0b" + data, "endless number": b"\xff" * 99}[damaged]
     )
     with pytest.raises(UserError, match="not a binary GraphDef"):
         large_graph.split(graph)
+    monkeypatch.setattr(large_graph, "LARGE_BYTES", 100)
+    with pytest.raises(UserError, match=r"not a binary GraphDef|holds no graph nodes"):
+        large_graph.read_outline(graph)

@@ -6,7 +6,6 @@ import pytest
 from dpuflow.base.errors import UserError
 from dpuflow.quantize.engine import run_float
 from dpuflow.tfgraph.freeze import FrozenGraph
-from dpuflow.tfgraph.graph_def import write_graph_def
 from dpuflow.tfgraph.open_graph import open_graph
 
 RANDOM = np.random.default_rng(8)
@@ -54,7 +53,7 @@ def opened(path, images, **names):
     """(output of the opened graph in TensorFlow, of the network read from it, changes)."""
     graph, network, nodes, changes = open_graph(path, image_shape=SHAPE, **names)
     result = path.with_name("opened.pb")
-    write_graph_def(result, graph)
+    graph.write(result)
     again = open_graph(result, nodes["input"], nodes["output"], SHAPE)
     assert again[3] == [], "an opened graph needs no more changes"
     assert [layer.shape for layer in again[1].layers] == [layer.shape for layer in network.layers]
