@@ -74,7 +74,6 @@ def test_weights_are_where_they_were_read_to(files, monkeypatch):
     assert all(array.ctypes.data % ALIGNMENT == 0 for array in read)
 
 
-@pytest.mark.fault("models", "a weight missing, left over or of another shape", "refused")
 @pytest.mark.parametrize("change", ["missing", "left over", "another shape", "no names", "of no layer"])
 def test_other_weights_than_the_configuration_has_are_refused(files, tmp_path, change):
     path = tmp_path / "m.h5"
