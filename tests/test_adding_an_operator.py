@@ -90,7 +90,7 @@ def through_tensorflow(path, quantized, layer, images):
     names = write_eval_graph(path, quantized)
     graph = tf.compat.v1.GraphDef()
     graph.ParseFromString(path.read_bytes())
-    (last,) = (n.name for n in graph.node if re.fullmatch(rf"quantized/{layer}/lower", n.name))
+    (last,) = (n.name for n in graph.node if re.fullmatch(rf"quantized/{layer}/saturated", n.name))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.import_graph_def(graph, name="")
         x = (images.astype(np.float32) - SCALING["subtract"]) / SCALING["divide"]

@@ -20,6 +20,7 @@ from dpuflow.base.totality import Total
 from dpuflow.device.dpuczdx8g import HARD_SIGMOID_FACTOR, average_pool_factor
 from dpuflow.network import WEIGHTED, Layer, QuantizedNetwork, folded_ops
 from dpuflow.ops import kinds
+from dpuflow.ops.arithmetic import EXACT_FLOAT32
 from dpuflow.ops.gating import HardSigmoid
 from dpuflow.ops.pooling import AveragePool, InsideAveragePool
 from dpuflow.ops.rearranging import shuffled
@@ -190,27 +191,34 @@ class GraphWriter(WeightedNodes):
 
     def _window_sums(self, layer: Layer, scope: str, dtype: int) -> str:
         (kw, kh), channels = layer.attrs["kernel"], layer.shape[-1]
-        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
+        sums = DT_FLOAT if 128 * kh * kw < EXACT_FLOAT32 else dtype
+        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, sums)
         if (kh, kw) == self.quantized.network[layer.inputs[0]].shape[:2] and not any(layer.attrs["pad"]):
             axes = add_constant(self.graph, f"{scope}/axes", np.array([1, 2], np.int32))
-            return add_node(self.graph, "Sum", f"{scope}/Sum", [x, axes], T=("type", dtype), keep_dims=True)
-        return self._depthwise(layer, scope, x, np.ones((1, kh, kw, channels), np.int8), dtype)
+            x = add_node(self.graph, "Sum", f"{scope}/Sum", [x, axes], T=("type", sums), keep_dims=True)
+        else:
+            x = self._depthwise(layer, scope, x, np.ones((1, kh, kw, channels), np.int8), sums)
+        return self._cast(f"{scope}/sums", x, sums, dtype)
 
     def _add(self, layer: Layer, scope: str) -> str:
         fixes = [self.quantized.fix_points[name] for name in layer.inputs]
         lowest, fix = min(fixes), self.quantized.fix_points[layer.name]
         total = ""
         for k, (name, fix_in) in enumerate(zip(layer.inputs, fixes, strict=True)):
-            x = self._binary("Mul", f"{scope}/{k}/scale", self.tensors[name], 2.0 ** (7 - (fix_in - lowest)))
-            if fix_in - lowest > 7:
+            x, scale = self.tensors[name], 2.0 ** (fix - fix_in)
+            if fix_in - lowest > 7:  # finer than the sum's last bit
+                x = self._binary("Mul", f"{scope}/{k}/cut", x, 2.0 ** (7 - (fix_in - lowest)))
                 x = add_node(self.graph, "Floor", f"{scope}/{k}/floor", [x], T=("type", DT_FLOAT))
+                scale = 2.0 ** (fix - lowest - 7)
+            if scale != 1:
+                x = self._binary("Mul", f"{scope}/{k}/scale", x, scale)
             total = (
                 add_node(self.graph, "Add", f"{scope}/sum{k}", [total, x], T=("type", DT_FLOAT)) if k else x
             )
         double = layer.attrs["activation"] == "LEAKYRELU"
         dtype = DT_DOUBLE if double else DT_FLOAT
         total = self._cast(f"{scope}/double", total, DT_FLOAT, dtype)
-        return self._finish(scope, total, dtype, 2.0 ** (fix - lowest - 7), layer.attrs["activation"], fix)
+        return self._finish(scope, total, dtype, layer.attrs["activation"], fix)
 
     def _hard_sigmoid(self, layer: Layer, scope: str) -> str:
         """In float64: the line's offset may have more bits than float32."""

@@ -39,13 +39,24 @@ class Nodes:
         return add_node(self.graph, "Cast", name, inputs, SrcT=("type", source), DstT=("type", target))
 
     def _round_and_saturate(
-        self, scope: str, x: str, dtype: int, low: float = INT8_MIN, high: float = INT8_MAX
+        self,
+        scope: str,
+        x: str,
+        dtype: int,
+        low: float = INT8_MIN,
+        high: float = INT8_MAX,
+        half_added: bool = False,
     ) -> str:
-        """floor(x + 1/2), clamped to [low, high], as float32."""
-        x = self._binary("Add", f"{scope}/half", x, 0.5, dtype)
+        """floor(x + 1/2), clamped to [low, high], as float32. half_added : x has the 1/2 already."""
+        if not half_added:
+            x = self._binary("Add", f"{scope}/half", x, 0.5, dtype)
         x = add_node(self.graph, "Floor", f"{scope}/round", [x], T=("type", dtype))
-        x = self._binary("Minimum", f"{scope}/upper", x, high, dtype)
-        x = self._binary("Maximum", f"{scope}/lower", x, low, dtype)
+        real = np.float32 if dtype == DT_FLOAT else np.float64
+        ends = [
+            add_constant(self.graph, f"{scope}/{name}", np.asarray(value, real))
+            for name, value in (("lowest", low), ("highest", high))
+        ]
+        x = add_node(self.graph, "ClipByValue", f"{scope}/saturated", [x, *ends], T=("type", dtype))
         return self._cast(f"{scope}/int8", x, dtype, DT_FLOAT)
 
     def _slope(self, scope: str, x: str, dtype: int) -> str:
@@ -55,13 +66,13 @@ class Nodes:
         positive = self._binary("Maximum", f"{scope}/positive", x, 0.0, dtype)
         return add_node(self.graph, "Add", f"{scope}/leaky", [negative, positive], T=("type", dtype))
 
-    def _finish(self, scope: str, x: str, dtype: int, scale: float, activation: str, fix_point: int) -> str:
-        """Accumulator -> activation, scaling by a power of two, rounding, saturation."""
+    def _finish(
+        self, scope: str, x: str, dtype: int, activation: str, fix_point: int, half_added: bool = False
+    ) -> str:
+        """Sums in steps of the output -> activation, rounding, saturation."""
         kind = activation_named(activation)
         x = _BEFORE_ROUNDING[kind.before_rounding](self, scope, x, dtype)
-        if scale != 1:
-            x = self._binary("Mul", f"{scope}/shift", x, scale, dtype)
-        return self._round_and_saturate(scope, x, dtype, kind.lowest, kind.limit(fix_point))
+        return self._round_and_saturate(scope, x, dtype, kind.lowest, kind.limit(fix_point), half_added)
 
     def _padded(
         self,

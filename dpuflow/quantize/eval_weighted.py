@@ -1,12 +1,15 @@
 """Nodes of the evaluation graph for layers with weights: convolutions of all kinds and dense layers."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
+from dpuflow.base.numerics import row_sums
 from dpuflow.base.totality import Total
 from dpuflow.network import WEIGHTED, Layer
 from dpuflow.network.dilation import spread_kernel
+from dpuflow.ops.arithmetic import EXACT_FLOAT32
 from dpuflow.ops.convolution import weighted
 from dpuflow.quantize.eval_nodes import Nodes
 from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, DT_INT8, DT_INT32, add_constant, add_node
@@ -15,44 +18,89 @@ MANY_WEIGHTS = 1 << 22
 """Weights of one layer that are a constant of bytes: VGG16's first dense layer would be 822 MB in float64."""
 AT_ONCE = 1 << 24
 """Weights of a dense layer that are numbers at the same time while such a graph runs; 134 MB in float64."""
+MOST_PARTS = 8
+"""Parts of the input channels that are summed one after the other."""
 
 
 class WeightedNodes(Nodes):
     """The part of the graph's writer that knows weights."""
 
     def _weighted(self, layer: Layer, scope: str) -> str:
-        quantized, name = self.quantized, layer.name
-        weights = quantized.weights[name][0]
-        bias = quantized.biases[name][0] if name in quantized.biases else None
-        shift_bias = quantized.shift_bias(name) if bias is not None else 0
-        double = (
-            weighted(layer.operator).needs_float64(weights, bias, shift_bias)
-            or layer.attrs["activation"] == "LEAKYRELU"
-        )
-        dtype = DT_DOUBLE if double else DT_FLOAT
-        x = self._cast(f"{scope}/double", self.tensors[layer.inputs[0]], DT_FLOAT, dtype)
-        x = _LINEAR[layer.op](self, layer, scope, x, weights, dtype)
-        if bias is not None:
-            x = self._binary("Add", f"{scope}/bias", x, bias * 2.0**shift_bias, dtype)
-        scale = 2.0 ** -quantized.shift_cut(name)
-        return self._finish(scope, x, dtype, scale, layer.attrs["activation"], quantized.fix_points[name])
+        """Sums in steps of the output, since weights and bias are: powers of two move no bit.
 
-    def _weights(self, scope: str, weights: np.ndarray, dtype: int) -> str:
-        """The node with int8 weights as numbers of `dtype`, cast when it runs where they are many."""
+        The half of the rounding is in the bias, but where a slope comes between. float64 is for what float32
+        cannot hold; the products are summed in float32 even then where that holds their sums, or those of
+        some input channels at a time: TensorFlow's convolutions in float64 are five times slower.
+        """
+        quantized, name = self.quantized, layer.name
+        weights, scale = quantized.weights[name][0], 2.0 ** -quantized.shift_cut(name)
+        sloped = layer.attrs["activation"] == "LEAKYRELU"
+        added, finest = np.zeros(layer.shape[-1]), scale
+        if name in quantized.biases:
+            step = 2.0 ** quantized.shift_bias(name) * scale
+            added, finest = quantized.biases[name][0] * step, min(scale, step)
+        added = added + (0.0 if sloped else 0.5)
+        largest = _largest_sum(layer, weights) * scale + np.abs(added).max()
+        exact = not sloped and largest <= EXACT_FLOAT32 * min(finest, 0.5)
+        dtype = DT_FLOAT if exact else DT_DOUBLE
+        x = self._sums(layer, scope, weights, dtype, scale)
+        if added.any():
+            x = self._bias(f"{scope}/bias", x, added, dtype)
+        activation, fix_point = layer.attrs["activation"], quantized.fix_points[name]
+        return self._finish(scope, x, dtype, activation, fix_point, half_added=not sloped)
+
+    def _bias(self, name: str, x: str, values: np.ndarray, dtype: int) -> str:
+        real = np.float64 if dtype == DT_DOUBLE else np.float32
+        constant = add_constant(self.graph, f"{name}/constant", values.astype(real))
+        return add_node(self.graph, "BiasAdd", name, [x, constant], T=("type", dtype))
+
+    def _sums(self, layer: Layer, scope: str, weights: np.ndarray, dtype: int, scale: float) -> str:
+        """Sums of products times `scale`, as `dtype`."""
+        x, linear = self.tensors[layer.inputs[0]], _LINEAR[layer.op]
+        if dtype == DT_FLOAT:
+            return linear(self, layer, scope, x, weights, dtype, scale)
+        parts = _exact_parts(layer, weights)
+        if not parts:
+            x = self._cast(f"{scope}/double", x, DT_FLOAT, dtype)
+            return linear(self, layer, scope, x, weights, dtype, scale)
+        total = ""
+        for k, channels in enumerate(parts):
+            part, some = (scope, x) if len(parts) == 1 else (f"{scope}/channels{channels.start}", "")
+            some = some or self._channels(f"{part}/Slice", x, channels, weights.ndim)
+            y = linear(self, layer, part, some, weights[..., channels], DT_FLOAT, scale)
+            y = self._cast(f"{part}/double", y, DT_FLOAT, dtype)
+            total = add_node(self.graph, "Add", f"{scope}/sum{k}", [total, y], T=("type", dtype)) if k else y
+        return total
+
+    def _channels(self, name: str, x: str, channels: slice, axes: int) -> str:
+        """Some channels, of a map or of a vector."""
+        begin = add_constant(
+            self.graph, f"{name}/begin", np.array([0] * (axes - 1) + [channels.start], np.int32)
+        )
+        count = channels.stop - channels.start
+        size = add_constant(self.graph, f"{name}/size", np.array([-1] * (axes - 1) + [count], np.int32))
+        types = {"T": ("type", DT_FLOAT), "Index": ("type", DT_INT32)}
+        return add_node(self.graph, "Slice", name, [x, begin, size], **types)
+
+    def _weights(self, scope: str, weights: np.ndarray, dtype: int, scale: float = 1.0) -> str:
+        """The node with int8 weights times `scale` as `dtype`, made when it runs where they are many."""
         node = f"{scope}/weights"
         if weights.size < MANY_WEIGHTS:
             real = np.float64 if dtype == DT_DOUBLE else np.float32
-            return add_constant(self.graph, node, weights.astype(real))
-        return self._bytes(scope, weights, dtype)
+            return add_constant(self.graph, node, np.multiply(weights, scale, dtype=real))
+        return self._scaled(f"{scope}/scaled", self._bytes(scope, weights, dtype), dtype, scale)
 
     def _bytes(self, scope: str, weights: np.ndarray, dtype: int, after: str | None = None) -> str:
         """The node that casts int8 weights when it runs; after : a node that it waits for."""
         constant = add_constant(self.graph, f"{scope}/weights_int8", weights)
         return self._cast(f"{scope}/weights", constant, DT_INT8, dtype, after)
 
-    def _matrix(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
+    def _scaled(self, name: str, x: str, dtype: int, scale: float) -> str:
+        return x if scale == 1 else self._binary("Mul", name, x, scale, dtype)
+
+    def _matrix(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int, scale: float) -> str:
         if weights.size < MANY_WEIGHTS:
-            constant = self._weights(scope, weights.T, dtype)
+            constant = self._weights(scope, weights.T, dtype, scale)
             return add_node(self.graph, "MatMul", f"{scope}/MatMul", [x, constant], T=("type", dtype))
         outputs = max(1, AT_ONCE // weights.shape[1])
         products = [x]
@@ -62,18 +110,21 @@ class WeightedNodes(Nodes):
             cast = self._bytes(part, weights[start : start + outputs].T, dtype, after=products[-1])
             products.append(add_node(self.graph, "MatMul", f"{part}/MatMul", [x, cast], T=("type", dtype)))
         if len(products) == 2:
-            return products[1]
+            return self._scaled(f"{scope}/scaled", products[1], dtype, scale)
         axis = add_constant(self.graph, f"{scope}/axis", np.asarray(1, np.int32))
         parts = [*products[1:], axis]
-        return add_node(
+        joined = add_node(
             self.graph, "ConcatV2", f"{scope}/MatMul", parts, N=len(products) - 1, T=("type", dtype),
             Tidx=("type", DT_INT32),
         )  # fmt: skip
+        return self._scaled(f"{scope}/scaled", joined, dtype, scale)
 
-    def _conv(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
-        return self._convolution("Conv2D", layer, scope, x, weights, dtype)
+    def _conv(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int, scale: float) -> str:
+        return self._convolution("Conv2D", layer, scope, x, weights, dtype, scale)
 
-    def _depthwise(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
+    def _depthwise(
+        self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int, scale: float = 1.0
+    ) -> str:
         """DepthwiseConv2dNative; a full convolution where the strides differ, which that cannot have.
 
         In float64 TensorFlow has it without dilation only: zeros stand between the weights instead.
@@ -84,17 +135,19 @@ class WeightedNodes(Nodes):
             attrs = {**layer.attrs, "kernel": weights.shape[2:0:-1], "dilation": (1, 1)}
             layer = replace(layer, attrs=attrs)
         if layer.attrs["stride"][0] == layer.attrs["stride"][1]:
-            return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype)
+            return self._convolution("DepthwiseConv2dNative", layer, scope, x, weights, dtype, scale)
         dense = np.eye(weights.shape[3], dtype=weights.dtype)[:, None, None] * weights
-        return self._convolution("Conv2D", layer, scope, x, dense, dtype)
+        return self._convolution("Conv2D", layer, scope, x, dense, dtype, scale)
 
-    def _transposed(self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
+    def _transposed(
+        self, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int, scale: float
+    ) -> str:
         """The gradient of a convolution (TensorFlow's flipped weights), whole, then cut."""
         if weighted(layer.operator).per_channel:
             dense = np.eye(weights.shape[3], dtype=weights.dtype)
             weights = dense[:, None, None] * weights  # [C, KH, KW, C] with zeros between the channels
         flipped = np.ascontiguousarray(weights[:, ::-1, ::-1].transpose(1, 2, 0, 3))
-        constant = self._weights(scope, flipped, dtype)
+        constant = self._weights(scope, flipped, dtype, scale)
         (sw, sh), (kw, kh) = layer.attrs["stride"], layer.attrs["kernel"]
         height, width, _ = self.quantized.network[layer.inputs[0]].shape
         outputs = layer.shape[-1]
@@ -120,9 +173,11 @@ class WeightedNodes(Nodes):
             self.graph, "Slice", f"{scope}/cut", [whole, begin, kept], T=("type", dtype), Index=ints
         )
 
-    def _convolution(self, op: str, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int) -> str:
+    def _convolution(
+        self, op: str, layer: Layer, scope: str, x: str, weights: np.ndarray, dtype: int, scale: float
+    ) -> str:
         """weights OHWI, or [1, KH, KW, C] for depthwise; TensorFlow takes HWIO and HWC1."""
-        constant = self._weights(scope, weights.transpose(1, 2, 3, 0), dtype)
+        constant = self._weights(scope, weights.transpose(1, 2, 3, 0), dtype, scale)
         in_shape = self.quantized.network[layer.inputs[0]].shape
         (sw, sh), (dw, dh) = layer.attrs["stride"], layer.attrs.get("dilation", (1, 1))
         one_column = op == "Conv2D" and sw > 1 and layer.shape[1] == 1
@@ -140,13 +195,13 @@ class WeightedNodes(Nodes):
         (TensorFlow 2.21) gives wrong values for one column of windows and a greater stride."""
         (kw, _), (dw, _) = layer.attrs["kernel"], layer.attrs.get("dilation", (1, 1))
         left, right, top, bottom = layer.attrs["pad"]
-        height, width, channels = self.quantized.network[layer.inputs[0]].shape
+        height, width, _ = self.quantized.network[layer.inputs[0]].shape
         seen, width = (kw - 1) * dw + 1, width + left + right
         if seen == width:
             return x
         begin = add_constant(self.graph, f"{scope}/begin", np.zeros(4, np.int32))
         kept = add_constant(
-            self.graph, f"{scope}/kept", np.array([-1, height + top + bottom, seen, channels], np.int32)
+            self.graph, f"{scope}/kept", np.array([-1, height + top + bottom, seen, -1], np.int32)
         )
         return add_node(
             self.graph,
@@ -156,6 +211,25 @@ class WeightedNodes(Nodes):
             T=("type", dtype),
             Index=("type", DT_INT32),
         )
+
+
+def _exact_parts(layer: Layer, weights: np.ndarray) -> list[slice]:
+    """Input channels whose sums of products of int8 float32 holds exactly: all, or else some at a time.
+
+    [] where there is no such way, and for a large dense layer, whose parts are made of its outputs.
+    """
+    channels, dense = weights.shape[-1], weights.ndim == 2
+    whole = weighted(layer.operator).per_channel or (dense and weights.size >= MANY_WEIGHTS)
+    for count in range(1, 2 if whole else min(MOST_PARTS, channels) + 1):
+        ends = [channels * k // count for k in range(count + 1)]
+        parts = [slice(start, stop) for start, stop in pairwise(ends)]
+        if all(_largest_sum(layer, weights[..., part]) < EXACT_FLOAT32 for part in parts):
+            return parts
+    return []
+
+
+def _largest_sum(layer: Layer, weights: np.ndarray) -> int:
+    return 128 * int(row_sums(weighted(layer.operator).rows(weights))[0].max(initial=0))
 
 
 _LINEAR = Total(

@@ -14,9 +14,9 @@ from dpuflow.tfgraph.graph_def import read_graph_def
 from tests.hand_network import hand_network, window
 
 TF_1_15_OPS = {
-    "Add", "Cast", "ConcatV2", "Const", "Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative", "Floor",
-    "GatherV2", "Identity", "MatMul", "MaxPool", "Maximum", "Minimum", "Mul", "Pad", "PadV2", "Placeholder",
-    "Reshape", "Shape", "Slice", "Softmax", "Sub", "Sum",
+    "Add", "BiasAdd", "Cast", "ClipByValue", "ConcatV2", "Const", "Conv2D", "Conv2DBackpropInput",
+    "DepthwiseConv2dNative", "Floor", "GatherV2", "Identity", "MatMul", "MaxPool", "Maximum", "Minimum",
+    "Mul", "Pad", "PadV2", "Placeholder", "Reshape", "Shape", "Slice", "Softmax", "Sub", "Sum",
 }  # fmt: skip
 TF_1_15_ATTRIBUTES = {
     "T", "dtype", "shape", "value", "strides", "padding", "dilations", "ksize", "N", "SrcT",
@@ -197,3 +197,27 @@ def test_bytes_do_not_change(tmp_path):
     write_eval_graph(tmp_path / "a.pb", quantized)
     write_eval_graph(tmp_path / "b.pb", copy.deepcopy(quantized))
     assert (tmp_path / "a.pb").read_bytes() == (tmp_path / "b.pb").read_bytes()
+
+
+@pytest.mark.parametrize("limit, convolutions", [(1 << 20, 1), (1 << 18, 3), (1 << 8, 1)])
+def test_sums_that_float32_does_not_hold_are_exact(tf, limit, convolutions, tmp_path, monkeypatch):
+    """A convolution in float32, in float32 by input channels, in float64."""
+    monkeypatch.setattr(eval_weighted, "EXACT_FLOAT32", limit)
+    test_tensorflow_gives_the_same_integers(tf, "wide accumulators", tmp_path)
+    made = [
+        node
+        for node in read_graph_def(tmp_path / "q.pb").node
+        if node.name.startswith("quantized/conv1/") and node.op == "Conv2D"
+    ]
+    types = {node.attr["T"].type for node in made}
+    assert len(made) == convolutions and types == {2 if limit == 1 << 8 else 1}
+    (rounded,) = (n for n in read_graph_def(tmp_path / "q.pb").node if n.name == "quantized/conv1/round")
+    assert rounded.attr["T"].type == 2  # the bias is too wide for float32 at any of these limits
+
+
+def test_a_dilated_convolution_by_channel_in_float64_has_zeros_between_its_weights(tf, tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_weighted, "EXACT_FLOAT32", 1 << 8)
+    test_tensorflow_gives_the_same_integers(tf, "dilated in float64", tmp_path)
+    nodes = {node.name: node for node in read_graph_def(tmp_path / "q.pb").node}
+    made = nodes["quantized/dw/DepthwiseConv2dNative"]
+    assert made.attr["T"].type == 2 and "dilations" not in made.attr
