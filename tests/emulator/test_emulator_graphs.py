@@ -287,13 +287,14 @@ def test_uncompiled_graph_equals_the_integer_form(seed):
         np.testing.assert_array_equal(floats[name], integers[twin.name] * 2.0**-twin.tensor.fix_point)
 
 
-def test_numpy_can_be_forced_by_the_environment(monkeypatch):
+def test_numpy_can_be_forced_by_the_environment(monkeypatch, caplog):
     monkeypatch.setenv("DPUFLOW_EMULATOR", "numpy")
     c_kernels.library.cache_clear()
     try:
         assert Emulator(small_graph()).backend == "numpy"
     finally:
         c_kernels.library.cache_clear()
+    assert "the emulator runs on NumPy, " in caplog.text and "DPUFLOW_EMULATOR=numpy" in caplog.text
 
 
 def test_another_word_in_the_environment_is_an_error(monkeypatch):
@@ -306,7 +307,7 @@ def test_another_word_in_the_environment_is_an_error(monkeypatch):
         c_kernels.library.cache_clear()
 
 
-def test_a_machine_without_compiler_falls_back(monkeypatch, tmp_path):
+def test_a_machine_without_compiler_falls_back(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     c_kernels.library.cache_clear()
@@ -314,6 +315,7 @@ def test_a_machine_without_compiler_falls_back(monkeypatch, tmp_path):
         assert Emulator(small_graph()).backend == "numpy"
     finally:
         c_kernels.library.cache_clear()
+    assert "the emulator runs on NumPy, " in caplog.text and "no-compiler" in caplog.text
 
 
 def test_a_read_only_home_costs_the_cache_only(monkeypatch, tmp_path):

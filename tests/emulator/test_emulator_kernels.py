@@ -207,7 +207,11 @@ def smaller_processor(request, monkeypatch, tmp_path):
     c_kernels.library.cache_clear()
 
 
-def test_kernels_of_smaller_processors_equal_the_oracle(smaller_processor):
+def test_kernels_of_smaller_processors_equal_the_oracle(smaller_processor, caplog):
+    c_kernels.library.cache_clear()
+    with caplog.at_level("INFO", "dpuflow"):
+        c_kernels.library()
+    assert (c_kernels.NO_DOT_PRODUCTS in caplog.text) == (smaller_processor == "AVX2")
     used = set()
     for seed in range(40):
         for kind in random_cases.KINDS:
