@@ -113,6 +113,9 @@ def test_a_dilated_kernel_that_would_not_fit_with_its_zeros():
     assert compiled.graph.op(wide).attr("dilation") == [6, 6]
     row = next(row for row in compiled.report["verification"]["layers"] if row["layer"] == wide)
     assert row["reached"]
+    # each of 36 phases loads the weights of 16 channels whole: by rows of taps they alone were 36 x 16 x 3
+    (program,) = compiled.report["programs"]
+    assert program["instructions"]["LOAD"] < 36 * 16 * 2
 
 
 IDLE = {  # map (H, W), kernel (w, h), dilation, stride, pad -> kernel, dilation and pad that are left

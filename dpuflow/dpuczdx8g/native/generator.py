@@ -245,7 +245,7 @@ class Generator:
 
     def _load_weights(self, op, chunk, address):
         """Load the weights of some groups of output channels."""
-        if op.phase is None:
+        if not op.picks_taps:
             for bank, start, *shape in weight_loads.bank_loads(op, self.machine, chunk):
                 self.writer.load_parameters(
                     self.machine.weight_bank + bank, address, op.weights + start, *shape

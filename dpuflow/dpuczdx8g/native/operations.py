@@ -289,6 +289,11 @@ class Operation:
         )
 
     @property
+    def picks_taps(self) -> bool:
+        """Whether it is a phase with some of the kernel's taps: of a dilated convolution each has all."""
+        return self.phase is not None and (self.phase.kernel, self.phase.step) != (self.kernel, (1, 1))
+
+    @property
     def windowed(self) -> bool:
         """Reads through a sliding window."""
         return KINDS[self.kind].windowed

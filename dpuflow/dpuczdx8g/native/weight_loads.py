@@ -59,7 +59,7 @@ def chunks(op: Operation, machine: Machine) -> list[Span]:
     whole = taps == 1 or channels % machine.channels == 0
     size = taps * channels
     fits = size <= CHANNELS and size * machine.channels <= JUMP_READ and entries <= JUMP_WRITE
-    most = max(1, BANK_DEPTH // SHARE // entries) if op.phase is None and whole and fits else 1
+    most = max(1, BANK_DEPTH // SHARE // entries) if not op.picks_taps and whole and fits else 1
     if op.reads:
         most = 1
     found, start, count = [], 0, 1
