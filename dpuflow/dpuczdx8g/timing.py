@@ -163,7 +163,8 @@ def assumptions(board: Board | None, timing: Timing = TIMING, host: Host = HOST)
             f"a core loads and saves {timing.bytes_per_cycle:g} bytes per cycle each, and"
             f" {timing.transfer_cycles:g} cycles more for every instruction; all cores together no more than"
             f" {timing.memory_share:g} of what the board's DDR moves at best ({timing.memory_gb_s:g} GB/s)",
-            f"machine code: an instruction that computes takes {timing.issue_cycles:g} cycles more",
+            f"machine code: an instruction that computes takes {timing.issue_cycles:g} cycles more, and each"
+            f" run of bytes moves in whole bursts of {timing.burst_bytes}",
             f"a core waits {host.job_us:g} µs for its next job's start, {host.fetch_us:g} µs per output and"
             f" {host.fetch_ns:g} ns per byte of it, and cores wait for each other in that; a call from Python"
             f" {host.call_us:g} µs more and {host.input_ns:g} ns per byte of input; what is done with a byte"
@@ -178,6 +179,8 @@ def assumptions(board: Board | None, timing: Timing = TIMING, host: Host = HOST)
             f" {timing.exposed:g} of the shorter one; weights are read once, if need be while the layer"
             " before computes and moves nothing; neighbours on different engines overlap by"
             f" {timing.overlap:g} of the shorter one",
+            "before compiling: one LOAD or SAVE moves a row of a map or the weights of one output channel;"
+            " a max pool runs along the rows and then along the columns where that is quicker",
             "before compiling: a map stays on chip for the next layer where both fit, and by"
             f" {timing.kept:g} of its bytes where the banks could hold it until its last reader",
             "all of this is fitted to published measurements of whole networks (docs/performance.md), not"
@@ -188,7 +191,7 @@ def assumptions(board: Board | None, timing: Timing = TIMING, host: Host = HOST)
 
 def _not_told(board, timing):
     """Sentences about what the target says nothing of."""
-    told = [] if board else [f"clock {timing.clock_mhz:g} MHz assumed"]
+    told = [] if board else [f"clock {timing.clock_mhz:g} MHz and one core assumed"]
     if board is None or board.memory_gb_s is None:
         told.append(
             f"a DDR of {timing.memory_gb_s:g} GB/s assumed (64 bits at 2133 MT/s); the target's"

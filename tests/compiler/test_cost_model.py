@@ -133,7 +133,7 @@ def test_memory_and_labels():
     figures = estimate(b.network(), B4096, Timing(bytes_per_cycle=5.0))
     assert figures["kind"] == "estimate"
     assert figures["assumptions"]["bytes_per_cycle"] == 5.0
-    assert "300 MHz assumed" in figures["assumptions"]["notes"][0]
+    assert "clock 300 MHz and one core assumed" in figures["assumptions"]["notes"][0]
     conv, dense = figures["layers"]
     assert conv["weight_bytes"] == 32 * (9 * 16 + 1)
     assert dense["weight_bytes"] == 10 * (2048 + 1)
