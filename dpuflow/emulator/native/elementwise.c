@@ -63,6 +63,9 @@ static void each_piece(const Frame *f, const Step *s, int64_t part, int64_t part
 #define SOME 64 /* values that are done at once, where there are so many */
 #define FEW 16
 
+/* value * 2**bits; C leaves it open what << makes of a negative number. */
+INLINE int32_t left_by(int32_t value, int32_t bits) { return (int32_t)((uint32_t)value << bits); }
+
 /* Sums or products of `some` values, a constant: rounded, clipped, written as bytes. */
 INLINE void finish(const Step *s, const int32_t *value, uint8_t *out, int64_t count, const int some)
 {
@@ -71,15 +74,15 @@ INLINE void finish(const Step *s, const int32_t *value, uint8_t *out, int64_t co
     const int32_t low = (int32_t)s->low, high = (int32_t)s->high, slope = (int32_t)s->multiplier;
     if (s->leaky) {
         for (int i = 0; i < some; i++) {
-            int32_t v = ((value[i] << left) + half) >> shift;
-            const int32_t leaked = ((value[i] << left) * slope + (1 << (shift + 7))) >> (shift + 8);
+            int32_t v = (left_by(value[i], left) + half) >> shift;
+            const int32_t leaked = (left_by(value[i], left) * slope + (1 << (shift + 7))) >> (shift + 8);
             v = v > leaked ? v : leaked;
             v = v < low ? low : v > high ? high : v;
             bytes[i] = (uint8_t)(v + ZERO_POINT);
         }
     } else
         for (int i = 0; i < some; i++) {
-            int32_t v = ((value[i] << left) + half) >> shift;
+            int32_t v = (left_by(value[i], left) + half) >> shift;
             v = v < low ? low : v > high ? high : v;
             bytes[i] = (uint8_t)(v + ZERO_POINT);
         }
@@ -92,9 +95,9 @@ INLINE void gather(int32_t *value, const uint8_t *x, int64_t step, int64_t shift
 {
     const int32_t left = shift > 0 ? (int32_t)shift : 0, right = shift < 0 ? (int32_t)-shift : 0;
     if (step)
-        for (int i = 0; i < some; i++) value[i] = (((int32_t)x[i] - ZERO_POINT) << left) >> right;
+        for (int i = 0; i < some; i++) value[i] = left_by((int32_t)x[i] - ZERO_POINT, left) >> right;
     else
-        for (int i = 0; i < some; i++) value[i] = (((int32_t)x[0] - ZERO_POINT) << left) >> right;
+        for (int i = 0; i < some; i++) value[i] = left_by((int32_t)x[0] - ZERO_POINT, left) >> right;
 }
 
 INLINE void add_width(const Step *s, const uint8_t *const *x, const int64_t *steps, uint8_t *out, int64_t count,
