@@ -5,9 +5,10 @@ cycles of one CONV"), memory time the bytes and the instructions that a layer ne
 instruction and a call of the runtime cost stands in `timing`; `isa.cycles` reckons with the same numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from types import MappingProxyType
 from typing import Any
 
 from dpuflow.base.totality import Total
@@ -23,6 +24,7 @@ from dpuflow.compiler.workload import (
 from dpuflow.device.targets import Target
 from dpuflow.dpuczdx8g.bounds import COMPUTE, INSTRUCTIONS, MEMORY
 from dpuflow.dpuczdx8g.energy import assumption, energy
+from dpuflow.dpuczdx8g.grouping import groups_read
 from dpuflow.dpuczdx8g.pooling import max_pool_steps
 from dpuflow.dpuczdx8g.residency import through_memory
 from dpuflow.dpuczdx8g.timing import HOST, TIMING, Host, Timing, assumptions, figure, figures
@@ -39,20 +41,22 @@ def estimate(
     network is a folded Network or a QuantizedNetwork; target a Target. Times are in
     microseconds, sizes in bytes, one frame per call.
     """
+    part = _parts_read(network, target)
     if isinstance(network, QuantizedNetwork):
         network = network.network
     timing = timing.on(target.board)
     clock = timing.clock_mhz
     cores = target.board.cores if target.board else 1
-    works = layer_works(network, target, timing.kept)
+    works = layer_works(network, target, timing.kept, part)
     times, shared = (layer_times(works, timing, n) for n in (1, cores))
     layers = [_row(work, cycles, timing) for work, cycles in zip(works, times, strict=True)]
     dpu_us = sum(times) / clock
     compute_us = sum(work.computing(timing) for work in works) / clock
     workload = sum(work.workload for work in works)
+    computed = round(sum(work.workload * work.read for work in works))
     peak_per_us = target.peak_operations * clock
     board = figures(dpu_us, sum(shared) / clock, cores, *handed_over(network), host=host)
-    used = energy(target, workload, board, dpu_us)
+    used = energy(target, computed, board, dpu_us)
     taken = assumptions(target.board, timing, host)
     taken["notes"] += assumption(target)
     return {
@@ -71,13 +75,31 @@ def estimate(
         "peak_operations": target.peak_operations,
         "workload": workload,
         "workload_on_arch": sum(work.workload_on_arch for work in works),
-        "array_utilisation": figure(workload / (compute_us * peak_per_us) if compute_us else 0.0),
-        "end_to_end_utilisation": figure(workload / (board["latency_us"] * peak_per_us)),
+        "array_utilisation": figure(computed / (compute_us * peak_per_us) if compute_us else 0.0),
+        "end_to_end_utilisation": figure(computed / (board["latency_us"] * peak_per_us)),
         "weight_bytes": sum(work.weight_bytes for work in works),
         "activation_bytes": activation_memory(network),
         "ddr_bytes": sum(row["ddr_bytes"] for row in layers),
         "layers": layers,
     }
+
+
+def _parts_read(network: Network | QuantizedNetwork, target: Target) -> dict[str, float]:
+    """Of convolutions in groups, by name, the part of its input's channels that each output reads."""
+    held = {}
+    if isinstance(network, QuantizedNetwork):
+        held, network = network.weights, network.network
+    parallel, parts = target.input_channel_parallel, {}
+    for layer in network.layers:
+        weights = held[layer.name][0] if layer.name in held else layer.weights
+        if layer.op != "conv" or weights is None or tuple(layer.attrs["dilation"]) != (1, 1):
+            continue
+        entries = ceil(weights.shape[-1] / parallel)
+        if entries > 1:
+            read, _ = groups_read(weights.reshape(len(weights), -1, weights.shape[-1]), parallel)
+            if read < entries:
+                parts[layer.name] = read / entries
+    return parts
 
 
 def handed_over(network: Network) -> tuple[int, int, int]:
@@ -165,6 +187,7 @@ class Work:
     Attributes
     ----------
     cycles : of its engine at one position of a kernel a cycle; windowed : whether the ALU counts as more.
+    read : the part of its input's channels, and so of its weights, that is no zero between groups.
     weight_bytes, weight_loads : of its parameters, and the LOADs for them.
     loaded, loads, saved, saves : bytes and instructions of LOAD and of SAVE, parameters among them.
     """
@@ -175,6 +198,7 @@ class Work:
     workload_on_arch: int
     cycles: int
     windowed: bool
+    read: float
     utilisation: float
     weight_bytes: int
     weight_loads: int
@@ -194,7 +218,7 @@ class Work:
 
     def loading_weights(self, timing: Timing) -> float:
         """Cycles of LOAD that wait for no map, one core at work."""
-        return _transfer(self.weight_bytes, self.weight_loads, timing)
+        return _transfer(self.weight_bytes * self.read, self.weight_loads, timing)
 
     def memory(self, timing: Timing) -> float:
         """Cycles of the longer of the two, which run side by side."""
@@ -214,15 +238,22 @@ def _transfer(size, count, timing):
     return (size / timing.bytes_per_cycle + count * timing.transfer_cycles) * timing.stretch(1)
 
 
-def layer_works(network: Network, target: Target, kept: float) -> list[Work]:
-    """The work of every layer that an engine computes, in order; kept : as `Timing` has it."""
+def layer_works(
+    network: Network, target: Target, kept: float, read: Mapping[str, float] = MappingProxyType({})
+) -> list[Work]:
+    """The work of every layer that an engine computes, in order.
+
+    kept : as `Timing` has it. read : of convolutions in groups, by name, the part of their input's channels
+    that each output reads.
+    """
     moved = through_memory(network, target, kept)
-    return [_work(network, layer, target, moved) for layer in network.layers if engine(network, layer)]
+    layers = [layer for layer in network.layers if engine(network, layer)]
+    return [_work(network, layer, target, moved, read.get(layer.name, 1.0)) for layer in layers]
 
 
-def _work(network, layer, target, moved):
+def _work(network, layer, target, moved, read):
     workload, on_arch = layer_workload(network, layer, target)
-    cycles, unit = layer_cycles(network, layer, target), engine(network, layer)
+    cycles, unit = round(layer_cycles(network, layer, target) * read), engine(network, layer)
     # the vendor's count leaves out the second entry per pixel that some augmented layers take
     busy = max(on_arch, cycles * target.peak_operations) if unit == CONVOLUTION else on_arch
     windowed = unit == ALU and (layer.operator.weighted or "kernel" in layer.attrs)
@@ -239,10 +270,11 @@ def _work(network, layer, target, moved):
         on_arch,
         cycles,
         windowed,
+        read,
         workload / busy if busy else 0.0,
         weights,
         weight_loads,
-        weights + sum(moved[x.name] * prod(x.shape) for x in sources),
+        weights * read + sum(moved[x.name] * prod(x.shape) for x in sources),
         weight_loads + sum(moved[x.name] * map_shape(x.shape)[0] for x in sources),
         part * prod(layer.shape),
         part * height,

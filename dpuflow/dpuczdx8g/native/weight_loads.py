@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dpuflow.dpuczdx8g.grouping import groups_read
 from dpuflow.dpuczdx8g.isa.machine import BANK_DEPTH, Machine
 from dpuflow.dpuczdx8g.native.operations import Operation, Span
 
@@ -28,15 +29,8 @@ def reads(op: Operation, machine: Machine, parameters: bytes) -> tuple[int, tupl
     if op.kind != "conv" or op.phase is not None or entries == 1:
         return None
     weights = np.frombuffer(parameters, np.int8, outputs * taps * channels, op.weights)
-    used: np.ndarray = np.any(weights.reshape(outputs, taps, channels), axis=1)
-    spans = []
-    for first in range(0, outputs, machine.channels):
-        found = np.flatnonzero(used[first : first + machine.channels].any(axis=0)) // machine.channels
-        spans.append((int(found[0]), int(found[-1]) + 1) if len(found) else (0, 1))
-    width = max(end - start for start, end in spans)
-    if width == entries:
-        return None
-    return width, tuple(min(start, entries - width) for start, _ in spans)
+    width, starts = groups_read(weights.reshape(outputs, taps, channels), machine.channels)
+    return None if width == entries else (width, starts)
 
 
 def read_groups(op: Operation, machine: Machine) -> int:
