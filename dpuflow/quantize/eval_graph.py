@@ -1,9 +1,9 @@
 """`quantize_eval_model.pb`: the quantized network as a GraphDef for stock TensorFlow, 1.15 and later.
 
 Every activation is a float tensor of whole numbers in [-128, 127]; rounding and
-saturation are Floor, Minimum and Maximum, so the graph's integers equal the emulator's
-(docs/reference/numerics.md). float32 sums are exact below 2**24; layers that may exceed
-that compute in float64. Only ops and attributes of TensorFlow 1.15 occur, and attributes
+saturation are Floor and ClipByValue, so the graph's integers equal the emulator's
+(docs/reference/numerics.md). float32 sums are exact below 2**24; what may exceed that
+is added in float64 (`eval_weighted`). Only ops and attributes of TensorFlow 1.15 occur, and attributes
 that equal their default are left out.
 """
 
