@@ -50,7 +50,10 @@ def search_by_output_error(candidate: Candidate, images: blocks.Batch) -> list[C
     groups = {name: members for members in fix_point_groups(network) for name in members}
     moves: list[Change] = []
     before = dict(quantized.fix_points), {name: fix for name, (_, fix) in quantized.weights.items()}
-    decided, images = set(), blocks.batch(images)
+    # a hard sigmoid has but one, and so have the layers that share it (`gate_positions.hold_gates`)
+    fixed = {layer.name for layer in network.layers if layer.operator.fixed_output is not None}
+    decided = {id(members) for members in groups.values() if fixed & set(members)}
+    images = blocks.batch(images)
     floats = blocks.Flow(network, len(images), np.float32)
     integers = blocks.Flow(network, len(images), np.int8)
     for layer in blocks.needed(network):

@@ -238,3 +238,25 @@ def test_what_is_fixed_is_held_and_what_cannot_be_is_refused():
     network = Network("joined", [*network.layers[:2], joined])
     with pytest.raises(UserError, match=r"'gate': a hard sigmoid .* shares one scale with x, joined"):
         hold_gates(network, fix_point_groups(network), {"x": 3, "gate": 3, "joined": 3})
+
+
+def test_the_search_leaves_a_gate_and_what_is_joined_with_it_where_the_dpu_has_it():
+    """The convolution, first of those that share a scale, would like steps of 1/64: it reaches 1.5."""
+    random = np.random.default_rng(6)
+    window = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0,) * 4, "activation": "NONE"}
+    weights = random.uniform(-1, 1, (4, 1, 1, 3)).astype(np.float32)
+    first = Layer("first", "conv", ["x"], (6, 6, 4), dict(window))
+    first.weights, first.bias = weights * 1.5 / np.abs(weights).sum(axis=3, keepdims=True), None
+    layers = [
+        Layer("x", "input", [], (6, 6, 3)),
+        first,
+        Layer("gate", "hard_sigmoid", ["x"], (6, 6, 3), {}),
+        Layer("both", "concat", ["first", "gate"], (6, 6, 7), {"axis": 3}),
+        Layer("last", "conv", ["both"], (6, 6, 2), dict(window)),
+    ]
+    layers[-1].weights = random.uniform(-1, 1, (2, 1, 1, 7)).astype(np.float32)
+    images = random.integers(0, 256, (8, 6, 6, 3), np.uint8)
+    search = {"position_search": {"criterion": "output_error"}, "fast_finetune": False, "diagnosis": False}
+    scaling = {"subtract": 127.5, "divide": 127.5}
+    quantized, _ = quantize(Network("joined", layers), images, search, scaling)
+    assert [quantized.fix_points[name] for name in ("first", "gate", "both")] == [7, 7, 7]
