@@ -13,6 +13,7 @@ import numpy as np
 
 from dpuflow.base.errors import UserError
 from dpuflow.base.time_limit import in_bounded_time
+from dpuflow.base.writing import WriteError
 from dpuflow.onnx_graph.large_weights import large_weights, without
 from dpuflow.onnx_graph.model_file import OpenedModel
 
@@ -187,6 +188,11 @@ def _optimised(model, where):
         except Exception as error:  # onnxruntime has a class for each of its status codes, and no common one
             if "bad_alloc" in str(error):
                 raise MemoryError from None
+            if "serialization failed" in str(error):
+                raise WriteError(
+                    f"{Path(folder).parent}: onnxruntime cannot write the folded network there; free space "
+                    "or set TMPDIR to a folder with some, raise the file size limit (ulimit -f), run again"
+                ) from None
             raise UserError(
                 f"{where}: onnxruntime cannot load this network for one image ({_first(error)}); export "
                 "it with an open batch (PyTorch: dynamic_axes or dynamic_shapes) or a batch of one"

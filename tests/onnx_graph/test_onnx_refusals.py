@@ -1,8 +1,12 @@
 """ONNX models that the DPU cannot run: refused by node and operator."""
 
+import resource
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from onnx_models import finish, proven_reading, start
+from onnx_models import finish, proven_reading, small_classifier, start
 
 from dpuflow.base.errors import UserError
 
@@ -58,3 +62,32 @@ def test_what_the_dpu_cannot_do_is_refused_by_node_and_operator(build, message, 
     build(model)
     with pytest.raises(UserError, match=rf"m\.onnx: .*{message}"):
         proven_reading(model, tmp_path)
+
+
+READING = """
+import sys
+
+from dpuflow.base.errors import UserError
+from dpuflow.onnx_graph.model_file import open_model
+from dpuflow.onnx_graph.reader import read_onnx
+
+try:
+    read_onnx(open_model(sys.argv[1], (28, 28, 1)), (28, 28, 1), "name")
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_no_room_for_temporary_files_is_not_the_networks_fault(repo, tmp_path):
+    small_classifier(tmp_path / "a.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", READING, tmp_path / "a.onnx"], capture_output=True, text=True,
+        # without bytecode: Python would cut it off at the limit, too, and never read it again
+        env={"PYTHONPATH": str(repo), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(
+        f"{tmp_path}: onnxruntime cannot write the folded network there; free space"
+    )
+    assert not list(tmp_path.glob("dpuflow-*"))
