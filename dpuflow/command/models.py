@@ -1,5 +1,6 @@
 """Any model file -> its network in the DPU's terms, without a data set."""
 
+import gc
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,13 +119,15 @@ def _keras(path, key, size, weights):
     from dpuflow.keras_models.keras_file import built_from_config, save_model
     from dpuflow.keras_models.keras_import import import_model
     from dpuflow.keras_models.rebuild import rebuild
+    from dpuflow.keras_models.stored_weights import give_any_values, without_values
     from dpuflow.tfgraph.checkpoint import convert
     from dpuflow.tfgraph.freeze import freeze
     from dpuflow.tfgraph.graph_reader import network_of_nodes
 
     config, shape, is_open = _keras_input(path, size)
     plain, turned = plain_config(path, config, shape)
-    original = built_from_config(path, plain)
+    with without_values():
+        original = built_from_config(path, plain)
     output = original.output_shape
     # a map, or one of several outputs, is no class of a picture that the copy would have to end with
     answer = None if isinstance(output, tuple) and len(output) == 2 else NONE
@@ -132,10 +135,13 @@ def _keras(path, key, size, weights):
     if weights:
         model, notes = import_model(path, shape, classes, answer)
     else:
+        give_any_values(original)
         ways = {"theano": False, "turned": turned, "channels_first": turned is not None}
         model = rebuild(path, original, shape, classes, answer=answer, **ways)
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, f"{folder}/model.h5")
+        del model, original
+        gc.collect()  # which refer to each other
         nodes = convert(f"{folder}/model.h5", Path(folder))
         freeze(folder, nodes, f"{folder}/graph.pb")
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpuflow.base.tensorflow_env import keras
+from dpuflow.keras_models.stored_weights import values_of
 from dpuflow.keras_models.tracked import Tracked, unorder
 
 FLIPPED = ("Conv2D", "Conv2DTranspose")
@@ -16,7 +17,7 @@ FLIPPED = ("Conv2D", "Conv2DTranspose")
 
 def _conv2d(builder, layer, value):
     value = builder.settle(value)
-    kernel, *bias = layer.get_weights()
+    kernel, *bias = values_of(layer)
     kernel = unorder(value.order, kernel, axis=2)
     if value.order is not None and layer.groups != 1:
         builder.fail(layer, "a grouped convolution behind a change of the channels' order")
@@ -26,7 +27,7 @@ def _conv2d(builder, layer, value):
 
 def _depthwise(builder, layer, value):
     value = builder.settle(value)
-    kernel, *bias = layer.get_weights()
+    kernel, *bias = values_of(layer)
     order = value.order
     if order is not None:
         times = kernel.shape[3]
@@ -39,7 +40,7 @@ def _depthwise(builder, layer, value):
 
 def _separable(builder, layer, value):
     value = builder.settle(value)
-    depthwise, pointwise, *bias = layer.get_weights()
+    depthwise, pointwise, *bias = values_of(layer)
     if value.order is not None:
         times = depthwise.shape[3]
         depthwise = unorder(value.order, depthwise, axis=2)
@@ -83,7 +84,7 @@ def _theano_pads(layer, shape):
 
 def _dense(builder, layer, value):
     value = builder.settle(value)
-    kernel, *bias = layer.get_weights()
+    kernel, *bias = values_of(layer)
     kernel = unorder(value.order, kernel, axis=0)
     if layer not in builder.binary:
         make = None
@@ -107,7 +108,7 @@ def _batch_norm(builder, layer, value):
     axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
     if value.order is not None and axis % (len(value.shape) + 1) != len(value.shape):
         builder.fail(layer, "normalizes another axis than the channels'")
-    weights = [unorder(value.order, w) for w in layer.get_weights()]
+    weights = [unorder(value.order, w) for w in values_of(layer)]
     return Tracked(builder.apply(layer, value.tensor, None, weights, value.order), value.order)
 
 

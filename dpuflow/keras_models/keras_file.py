@@ -1,6 +1,5 @@
 """`keras_trained_model.h5`: legacy Keras H5 that old TensorFlow releases read, too."""
 
-import io
 import json
 import re
 import warnings
@@ -14,6 +13,7 @@ import h5py
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import check_is_hdf5, is_keras_archive
 from dpuflow.base.hdf5 import check_seal, new_hdf5
+from dpuflow.base.overlay import Overlay
 from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.keras_archive import read_archive_description
 from dpuflow.keras_models.keras_config import MODELS, check_code, layer_configs
@@ -153,8 +153,8 @@ def _without_model(file):
 
 @contextmanager
 def changed_copy(path: Path | str, config: dict[str, Any]) -> Iterator[h5py.File]:
-    """The H5 file in memory, open, with another `model_config`; the file itself stays as it is."""
-    with h5py.File(io.BytesIO(Path(path).read_bytes()), "r+") as file:
+    """The H5 file, open, with another `model_config` in memory; the file itself stays as it is."""
+    with Overlay(path) as stream, h5py.File(stream, "r+") as file:
         del file.attrs["model_config"]
         file.attrs["model_config"] = json.dumps(config)
         yield file

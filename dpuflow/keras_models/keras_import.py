@@ -22,6 +22,7 @@ from dpuflow.keras_models.keras_file import (
 )
 from dpuflow.keras_models.prediction import predictor
 from dpuflow.keras_models.rebuild import rebuild
+from dpuflow.keras_models.stored_weights import without_values
 
 TOLERANCE = 1e-4
 """Allowed difference between a model and its copy, as a share of the largest output: float32 sums in
@@ -55,7 +56,7 @@ def import_model(
         original = built_from_config(path, config)
         load_weights(path, read_archive_weights(path) if archive else path, original, written)
     else:
-        with changed_copy(path, config) as file:
+        with changed_copy(path, config) as file, without_values():
             original = built_by_keras(path, file)
     theano = versions["backend"] == "theano"
     notes = []

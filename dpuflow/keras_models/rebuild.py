@@ -25,6 +25,7 @@ from dpuflow.base.tensorflow_env import keras
 from dpuflow.keras_models.copies import HANDLERS
 from dpuflow.keras_models.foreign_model import check_answer, input_mismatch, several_inputs
 from dpuflow.keras_models.operations import OPERATIONS
+from dpuflow.keras_models.stored_weights import share_values, values_of, without_values
 from dpuflow.keras_models.tracked import Tracked, leaves
 
 NOTHING_AT_INFERENCE = (
@@ -91,11 +92,12 @@ def rebuild(
         builder.binary = builder.sigmoid_among(str(answer))
     K = keras()
     images = K.Input(tuple(image_shape), name=builder.unique(_input_name(model)))
-    values = builder.run_all(model, builder.enter(model, images))
-    outputs = builder.leave(dict(zip(names, values, strict=True)), classes, answer)
+    with without_values():
+        values = builder.run_all(model, builder.enter(model, images))
+        outputs = builder.leave(dict(zip(names, values, strict=True)), classes, answer)
     copied = K.Model(images, outputs if len(outputs) > 1 else outputs[0], name=model.name)
     for clone, weights in builder.weights:
-        clone.set_weights(weights)
+        share_values(clone, weights)
     return copied
 
 
@@ -327,7 +329,7 @@ class Rebuilder:
             clone = make(name) if make else type(layer).from_config(config)
             self.clones[id(layer)] = clone, key
             result = clone(tensors)
-            weights = layer.get_weights() if weights is None else weights
+            weights = values_of(layer) if weights is None else weights
             if weights:
                 self.weights.append((clone, weights))
             return result

@@ -4,7 +4,7 @@ Keras reads all weights before it gives the first to its layer, of which each ha
 TensorFlow copies both; what it allocated itself it never gives back. Of 553 MB of weights that made 2.5 GB.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,5 +103,32 @@ def give_weights(path: Path | str, model: Any) -> None:
 
 
 def values_of(model: Any) -> list[np.ndarray]:
-    """What the weights of a model are, where TensorFlow has them: only to be read."""
+    """What the weights of a model or layer are, where TensorFlow has them: only to be read."""
     return [np.asarray(memoryview(variable.read_value())) for variable in model.weights]
+
+
+def share_values(model: Any, values: Sequence[np.ndarray]) -> None:
+    """`set_weights` of a model or layer, without a copy of what `values_of` another one gave.
+
+    ValueError when there are not so many weights, or of other shapes.
+    """
+    tf = tensorflow()
+    for variable, value in zip(model.weights, values, strict=True):
+        if tuple(variable.shape) != value.shape:
+            raise ValueError(f"{variable.name} of the shape {variable.shape} cannot be {value.shape}")
+        value = np.asarray(value, variable.dtype.as_numpy_dtype, order="C")
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+
+
+def give_any_values(model: Any) -> None:
+    """Random weights from 0.5 up to 1, for a model of which only the layers count."""
+    random = np.random.default_rng(0)
+    for variable in model.weights:
+        value = aligned(tuple(variable.shape), variable.dtype.as_numpy_dtype)
+        if value.dtype == np.float32:
+            random.random(out=value, dtype=np.float32)
+            value *= 0.5
+            value += 0.5
+        else:
+            value[...] = 1
+        tensorflow().raw_ops.AssignVariableOp(resource=variable.handle, value=value)

@@ -10,7 +10,13 @@ from dpuflow.base.tensorflow_env import ALIGNMENT, aligned, keras, tensorflow
 from dpuflow.keras_models import keras_file
 from dpuflow.keras_models.keras_file import inference_model, load_model, save_model
 from dpuflow.keras_models.prediction import predictor
-from dpuflow.keras_models.stored_weights import stored_weights, values_of
+from dpuflow.keras_models.stored_weights import (
+    give_any_values,
+    share_values,
+    stored_weights,
+    values_of,
+    without_values,
+)
 
 
 def networks():
@@ -112,3 +118,28 @@ def test_names_that_keras_wrote_in_parts_are_one_list(files, tmp_path):
         found = {variable.name: dataset.name for variable, dataset in stored_weights(path, file, model)}
     assert found["norm/moving_variance:0"] == "/model_weights/norm/norm/moving_variance:0"
     assert len(found) == 12
+
+
+def test_any_values_are_neither_zero_nor_a_power_of_two(files):
+    """Which a reader of the network would take for a choice of channels."""
+    with without_values():
+        model = keras_file.built_from_config("m.h5", keras_file.read_config(files["plain"]))
+    give_any_values(model)
+    for value in model.get_weights():
+        assert value.min() > 0.5 and value.max() < 1 and value.dtype == np.float32
+
+
+def test_values_are_shared_with_another_model(files):
+    first, second = inference_model(files["plain"]), load_model(files["plain"])
+    for layer in second.layers:
+        share_values(layer, [np.ascontiguousarray(v[::-1]) for v in values_of(first.get_layer(layer.name))])
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one[::-1], other)
+    share_values(second, values_of(first))
+    kernel, of_first = second.get_layer("class").kernel, first.get_layer("class").kernel.numpy()
+    np.testing.assert_array_equal(kernel, of_first)
+    kernel.assign_add(np.ones(kernel.shape, np.float32))
+    np.testing.assert_array_equal(kernel, of_first + 1)
+    np.testing.assert_array_equal(first.get_layer("class").kernel, of_first)
+    with pytest.raises(ValueError, match=r"class/bias:0 of the shape \(3,\) cannot be \(4,\)"):
+        share_values(second.get_layer("class"), [of_first, np.zeros(4, np.float32)])

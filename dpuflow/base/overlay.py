@@ -1,0 +1,97 @@
+"""A file with changes that are kept in memory: what is not changed is read from the file."""
+
+import io
+import os
+from pathlib import Path
+
+PAGE = 4096
+
+
+class Overlay(io.RawIOBase):
+    """An existing file to read and write, of which the file itself notices nothing."""
+
+    def __init__(self, path: Path | str) -> None:
+        """OSError when the file cannot be read."""
+        self._stream = open(path, "rb", buffering=0)  # noqa: SIM115, closed by close()
+        self._pages: dict[int, bytearray] = {}
+        self._position = 0
+        self._size = self._original = os.fstat(self._stream.fileno()).st_size
+        """Of the file, and so much of it as has not been cut off."""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of every file."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        """Fill a buffer from the position on."""
+        with memoryview(buffer) as view, view.cast("B") as out:  # type: ignore[arg-type]
+            start = self._position
+            count = max(0, min(len(out), self._size - start))
+            have = max(0, min(count, self._original - start))
+            done = 0
+            while done < have:
+                with out[done:have] as rest:
+                    part = os.preadv(self._stream.fileno(), [rest], start + done)
+                if not part:
+                    raise OSError("the file has become shorter while it was read")
+                done += part
+            out[have:count] = bytes(count - have)
+            for number in self._pages.keys() & range(start // PAGE, -(-(start + count) // PAGE)):
+                first = max(start, number * PAGE)
+                last = min(start + count, (number + 1) * PAGE)
+                page = self._pages[number]
+                out[first - start : last - start] = page[first - number * PAGE : last - number * PAGE]
+        self._position += count
+        return count
+
+    def write(self, data: object) -> int:
+        """Keep bytes at the position."""
+        with memoryview(data) as view, view.cast("B") as content:  # type: ignore[arg-type]
+            written = 0
+            while written < len(content):
+                number, within = divmod(self._position, PAGE)
+                count = min(PAGE - within, len(content) - written)
+                page = self._pages.get(number) or self._page(number)
+                page[within : within + count] = content[written : written + count]
+                self._pages[number] = page
+                self._position += count
+                written += count
+                self._size = max(self._size, self._position)
+            return written
+
+    def _page(self, number):
+        """A page as it is now."""
+        have = max(0, min(PAGE, self._original - number * PAGE))
+        return bytearray(os.pread(self._stream.fileno(), have, number * PAGE).ljust(PAGE, b"\0"))
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut or lengthen it; what is behind the end is zeros from then on."""
+        size = self._position if size is None else size
+        for number in [n for n in self._pages if (n + 1) * PAGE > size]:
+            kept = self._pages[number][: max(0, size - number * PAGE)]
+            self._pages[number] = kept.ljust(PAGE, b"\0")
+        self._size, self._original = size, min(self._original, size)
+        return size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        super().close()
