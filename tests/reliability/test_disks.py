@@ -69,10 +69,11 @@ class Copy:
     def run(self, rule, **options):
         """The result of the rule's script, which the undisturbed run kept with all its values."""
         environment = {k: v for k, v in self.undisturbed.environment.items() if k != "PYTHONPATH"}
+        # Python cuts bytecode off at a file size limit, and all that import it afterwards end in a traceback
+        environment |= {"PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
             [sys.executable, str(self.undisturbed.scripts / f"{rule}.py")],
-            cwd=self.folder, capture_output=True, text=True,
-            env=environment | {"PYTHONPATH": str(REPO)}, **options,
+            cwd=self.folder, capture_output=True, text=True, env=environment, **options,
         )  # fmt: skip
 
     @contextmanager
