@@ -5,33 +5,15 @@ level; functions that need it call `tensorflow()` or `keras()`.
 """
 
 import gc
-import math
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 THREADS = 2
 """Least size of the intra-op pool. Kernels split their sums by it, which decides the last
 bits of a trained weight: with fewer cores the same threads take turns, and the bytes stay."""
-
-ALIGNMENT = 64
-"""TensorFlow takes over an array that begins at a multiple of it, and copies any other."""
-
-
-def aligned(shape: Sequence[int], dtype: Any, zeros: bool = False) -> np.ndarray:
-    """An array that TensorFlow can be given without a copy; its values are any, or zeros.
-
-    Zeros take no memory as long as they are only read.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    whole = (np.zeros if zeros else np.empty)(size + ALIGNMENT, np.uint8)
-    start = -whole.ctypes.data % ALIGNMENT
-    return whole[start : start + size].view(dtype).reshape(shape)
 
 
 def tensorflow(threads: int | None = None) -> Any:

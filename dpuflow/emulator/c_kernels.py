@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from dpuflow.base.aligned import aligned
 from dpuflow.base.errors import UserError
 
 log = logging.getLogger("dpuflow")
@@ -46,7 +47,6 @@ KINDS = (
 )
 """Kinds of steps in the order of `functions` in run.c."""
 NO_DOT_PRODUCTS = "this processor has no 8-bit dot products (VNNI)"
-ALIGNMENT = 64
 SLACK = 128
 """Bytes behind an arena: vectors are read whole, also the last one."""
 
@@ -110,16 +110,9 @@ def array_of(kind: type[ctypes.Structure], members: Sequence[ctypes.Structure]) 
     return (kind * len(members))(*members)
 
 
-def aligned(size: int) -> np.ndarray:
-    """uint8 (size,) that begins where a vector may be loaded at once; not set to anything."""
-    room = np.empty(size + ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % ALIGNMENT
-    return room[start : start + size]
-
-
 def arena(size: int) -> np.ndarray:
     """Room for maps of `size` bytes; vectors that are read whole may reach over both ends."""
-    return aligned(size + 2 * SLACK)[SLACK:]
+    return aligned((size + 2 * SLACK,), np.uint8)[SLACK:]
 
 
 def addresses(arrays: Sequence[np.ndarray]) -> Any:

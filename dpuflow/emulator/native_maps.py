@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dpuflow.base.aligned import ALIGNMENT
 from dpuflow.emulator import c_kernels
 from dpuflow.emulator.operations import Pad
 from dpuflow.xir.shapes import Shape
@@ -159,4 +160,4 @@ def arrange(tensors: Iterable[Tensor]) -> int:
 
 
 def _room(tensor: Tensor) -> int:
-    return -(-tensor.bytes * tensor.images // c_kernels.ALIGNMENT) * c_kernels.ALIGNMENT
+    return -(-tensor.bytes * tensor.images // ALIGNMENT) * ALIGNMENT

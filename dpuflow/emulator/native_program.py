@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpuflow.base.aligned import aligned
 from dpuflow.emulator import c_kernels
 from dpuflow.emulator.c_kernels import Ticket
 from dpuflow.emulator.native_maps import (
@@ -157,7 +158,7 @@ class Program:
         self._write(at_once)
         self._arenas: list[np.ndarray] = []
         self._arena_places = c_kernels.addresses([])
-        self._held = c_kernels.aligned(c_kernels.HELD_BYTES * threads)
+        self._held = aligned((c_kernels.HELD_BYTES * threads,), np.uint8)
         self._lock = threading.Lock()
         self._shared, self._tickets = c_kernels.array_of(c_kernels.Map, []), c_kernels.array_of(Ticket, [])
         self._held_at = self._held.ctypes.data
@@ -336,7 +337,7 @@ class Program:
     def _address(self, array: np.ndarray) -> int:
         """Address of an aligned copy that lives as long as the program."""
         raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-        copy = c_kernels.aligned(raw.size + c_kernels.SLACK)
+        copy = aligned((raw.size + c_kernels.SLACK,), np.uint8)
         copy[: raw.size] = raw
         self._kept.append(copy)
         return copy.ctypes.data

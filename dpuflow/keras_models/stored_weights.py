@@ -12,9 +12,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from dpuflow.base.aligned import aligned
 from dpuflow.base.errors import UserError
 from dpuflow.base.hdf5 import check_stored
-from dpuflow.base.tensorflow_env import aligned, tensorflow
+from dpuflow.base.tensorflow_env import tensorflow
 
 GROUP, TOP_LEVEL, NAMES = "model_weights", "top_level_model_weights", "weight_names"
 

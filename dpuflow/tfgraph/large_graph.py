@@ -18,11 +18,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from dpuflow.base.aligned import aligned
 from dpuflow.base.errors import UserError
 from dpuflow.base.foreign_file import check_may_be_graph
 from dpuflow.base.protobuf_pieces import Later
 from dpuflow.base.protobuf_seal import length_without_seal
-from dpuflow.base.tensorflow_env import aligned
 from dpuflow.tfgraph.graph_def import DTYPES, Message, message, parse_graph_def, read_graph_def
 
 LARGE_BYTES = 64 << 20

@@ -127,7 +127,8 @@ class Cluster:
         """Kill slurmd of a node and everything that runs on it, as when the power goes."""
         self._end(name, signal.SIGKILL)
         for _ in range(4):  # again: a job that is just being started shows itself only then
-            for pid in _processes_of(name):
+            below, above = _processes_of(name)
+            for pid in (*above, *below):  # who is above would tell the controller that a job failed
                 _kill(pid)
             time.sleep(0.2)
 
@@ -268,17 +269,17 @@ def _die_with_parent():
 
 
 def _processes_of(node):
-    """Processes of jobs on a node, and the slurmstepd above them."""
-    found = set()
+    """(processes of jobs on a node, every slurmstepd above them)."""
+    below, above = set(), set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
             if f"SLURMD_NODENAME={node}".encode() not in variables:
                 continue
-            found.add(int(folder.name))
+            below.add(int(folder.name))
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if (Path("/proc") / str(parent) / "comm").read_text().strip() == "slurmstepd":
-                found.add(parent)
+                above.add(parent)
         except (OSError, ValueError):
             continue
-    return found
+    return below, above

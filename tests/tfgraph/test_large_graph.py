@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dpuflow.base.aligned import ALIGNMENT
 from dpuflow.base.errors import UserError
-from dpuflow.base.tensorflow_env import ALIGNMENT
 from dpuflow.tfgraph import large_graph
 from dpuflow.tfgraph.freeze import FrozenGraph
 from dpuflow.tfgraph.graph_def import (

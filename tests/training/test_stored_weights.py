@@ -4,9 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
+from dpuflow.base.aligned import ALIGNMENT, aligned
 from dpuflow.base.errors import UserError
 from dpuflow.base.hdf5 import seal
-from dpuflow.base.tensorflow_env import ALIGNMENT, aligned, keras, tensorflow
+from dpuflow.base.tensorflow_env import keras, tensorflow
 from dpuflow.keras_models import keras_file
 from dpuflow.keras_models.keras_file import inference_model, load_model, save_model
 from dpuflow.keras_models.prediction import predictor
