@@ -6,9 +6,10 @@ not compared, so the HDF5 library never sees a damaged one.
 """
 
 import hashlib
-import io
 import os
 from pathlib import Path
+
+from dpuflow.base.placed_stream import PlacedStream
 
 BLOCK = 1 << 20
 DIGEST = 32
@@ -52,39 +53,20 @@ def append_block_seal(path: Path | str, length: int) -> None:
         stream.write(table + _trailer(length, bytes(table)))
 
 
-class VerifiedFile(io.RawIOBase):
+class VerifiedFile(PlacedStream):
     """A block-sealed file to read; DamagedBlockError (kept in `fault`) where it is not as it was sealed."""
 
     def __init__(self, path: Path | str):
         length = content_length(path)
+        super().__init__(length or 0)
         self._stream = open(path, "rb", buffering=0)  # noqa: SIM115, closed by close()
-        self._position = 0
         self.fault: str | None = None
-        self._length = length or 0
         self._table = os.pread(self._stream.fileno(), -(-self._length // BLOCK) * DIGEST, self._length)
         tail = os.pread(self._stream.fileno(), TRAILER + 1, self._length + len(self._table))
         if length is None or tail != _trailer(self._length, self._table):
             self._stream.close()
             raise DamagedBlockError("the checksums at its end do not fit")
         self._seen = bytearray(len(self._table) // DIGEST)
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of every file; the end is that of the content."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
 
     def readinto(self, buffer: object) -> int:
         """Fill a buffer from the position on; every block is compared when it is first read."""

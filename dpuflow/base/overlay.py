@@ -1,50 +1,33 @@
 """A file with changes that are kept in memory: what is not changed is read from the file."""
 
-import io
 import os
 from pathlib import Path
+
+from dpuflow.base.placed_stream import PlacedStream
 
 PAGE = 4096
 
 
-class Overlay(io.RawIOBase):
+class Overlay(PlacedStream):
     """An existing file to read and write, of which the file itself notices nothing."""
 
     def __init__(self, path: Path | str) -> None:
         """OSError when the file cannot be read."""
         self._stream = open(path, "rb", buffering=0)  # noqa: SIM115, closed by close()
         self._pages: dict[int, bytearray] = {}
-        self._position = 0
-        self._size = self._original = os.fstat(self._stream.fileno()).st_size
-        """Of the file, and so much of it as has not been cut off."""
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
+        self._original = os.fstat(self._stream.fileno()).st_size
+        """So much of the file as has not been cut off."""
+        super().__init__(self._original)
 
     def writable(self) -> bool:
         """Always."""
         return True
 
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of every file."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
-
     def readinto(self, buffer: object) -> int:
         """Fill a buffer from the position on."""
         with memoryview(buffer) as view, view.cast("B") as out:  # type: ignore[arg-type]
             start = self._position
-            count = max(0, min(len(out), self._size - start))
+            count = max(0, min(len(out), self._length - start))
             have = max(0, min(count, self._original - start))
             done = 0
             while done < have:
@@ -74,7 +57,7 @@ class Overlay(io.RawIOBase):
                 self._pages[number] = page
                 self._position += count
                 written += count
-                self._size = max(self._size, self._position)
+                self._length = max(self._length, self._position)
             return written
 
     def _page(self, number):
@@ -88,7 +71,7 @@ class Overlay(io.RawIOBase):
         for number in [n for n in self._pages if (n + 1) * PAGE > size]:
             kept = self._pages[number][: max(0, size - number * PAGE)]
             self._pages[number] = kept.ljust(PAGE, b"\0")
-        self._size, self._original = size, min(self._original, size)
+        self._length, self._original = size, min(self._original, size)
         return size
 
     def close(self) -> None:

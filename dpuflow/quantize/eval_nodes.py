@@ -9,7 +9,7 @@ from dpuflow.network import Layer, QuantizedNetwork
 from dpuflow.ops.activations import SLOPE, rules
 from dpuflow.ops.arithmetic import activation_named
 from dpuflow.ops.operator import Shape
-from dpuflow.tfgraph.graph_def import DT_FLOAT, add_constant, add_node, message
+from dpuflow.tfgraph.graph_def import DT_FLOAT, DTYPES, add_constant, add_node, message
 from dpuflow.tfgraph.weighted_nodes import window
 
 
@@ -27,7 +27,7 @@ class Nodes:
         self.tensors: dict[str, str] = {}
 
     def _binary(self, op: str, name: str, x: str, constant: ArrayLike, dtype: int = DT_FLOAT) -> str:
-        array = np.asarray(constant, np.float32 if dtype == DT_FLOAT else np.float64)
+        array: np.ndarray = np.asarray(constant, DTYPES[dtype][0])
         second = add_constant(self.graph, f"{name}/constant", array)
         return add_node(self.graph, op, name, [x, second], T=("type", dtype))
 
@@ -51,9 +51,8 @@ class Nodes:
         if not half_added:
             x = self._binary("Add", f"{scope}/half", x, 0.5, dtype)
         x = add_node(self.graph, "Floor", f"{scope}/round", [x], T=("type", dtype))
-        real = np.float32 if dtype == DT_FLOAT else np.float64
         ends = [
-            add_constant(self.graph, f"{scope}/{name}", np.asarray(value, real))
+            add_constant(self.graph, f"{scope}/{name}", np.asarray(value, DTYPES[dtype][0]))
             for name, value in (("lowest", low), ("highest", high))
         ]
         x = add_node(self.graph, "ClipByValue", f"{scope}/saturated", [x, *ends], T=("type", dtype))

@@ -12,7 +12,7 @@ from dpuflow.network.dilation import spread_kernel
 from dpuflow.ops.arithmetic import EXACT_FLOAT32
 from dpuflow.ops.convolution import weighted
 from dpuflow.quantize.eval_nodes import Nodes
-from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, DT_INT8, DT_INT32, add_constant, add_node
+from dpuflow.tfgraph.graph_def import DT_DOUBLE, DT_FLOAT, DT_INT8, DT_INT32, DTYPES, add_constant, add_node
 
 MANY_WEIGHTS = 1 << 22
 """Weights of one layer that are a constant of bytes: VGG16's first dense layer would be 822 MB in float64."""
@@ -45,14 +45,9 @@ class WeightedNodes(Nodes):
         dtype = DT_FLOAT if exact else DT_DOUBLE
         x = self._sums(layer, scope, weights, dtype, scale)
         if added.any():
-            x = self._bias(f"{scope}/bias", x, added, dtype)
+            x = self._binary("BiasAdd", f"{scope}/bias", x, added, dtype)
         activation, fix_point = layer.attrs["activation"], quantized.fix_points[name]
         return self._finish(scope, x, dtype, activation, fix_point, half_added=not sloped)
-
-    def _bias(self, name: str, x: str, values: np.ndarray, dtype: int) -> str:
-        real = np.float64 if dtype == DT_DOUBLE else np.float32
-        constant = add_constant(self.graph, f"{name}/constant", values.astype(real))
-        return add_node(self.graph, "BiasAdd", name, [x, constant], T=("type", dtype))
 
     def _sums(self, layer: Layer, scope: str, weights: np.ndarray, dtype: int, scale: float) -> str:
         """Sums of products times `scale`, as `dtype`."""
@@ -86,8 +81,7 @@ class WeightedNodes(Nodes):
         """The node with int8 weights times `scale` as `dtype`, made when it runs where they are many."""
         node = f"{scope}/weights"
         if weights.size < MANY_WEIGHTS:
-            real = np.float64 if dtype == DT_DOUBLE else np.float32
-            return add_constant(self.graph, node, np.multiply(weights, scale, dtype=real))
+            return add_constant(self.graph, node, np.multiply(weights, scale, dtype=DTYPES[dtype][0]))
         return self._scaled(f"{scope}/scaled", self._bytes(scope, weights, dtype), dtype, scale)
 
     def _bytes(self, scope: str, weights: np.ndarray, dtype: int, after: str | None = None) -> str:
